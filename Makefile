@@ -1,0 +1,48 @@
+# One command for each chore; see CONTRIBUTING.md.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install dev run test check bench lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamps make a second install free: pip runs only when a lock file changed.
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements.txt
+	$(BIN)/python -m compileall -q ollama_proxy
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed  ## virtual environment with the locked packages
+
+dev: $(VENV)/.dev  ## the same with the tools for tests
+
+run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
+	@exec $(BIN)/python -m ollama_proxy.cli run
+
+test: dev  ## everything that can be tested
+	@BIN=$(BIN) sh tests/run.sh
+
+check: dev  ## format, lint, types
+	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config
+	$(BIN)/ruff check ollama_proxy tests benchmarks wsgi.py config
+	$(BIN)/mypy
+
+bench: dev  ## CPU per request and per token against the budgets
+	$(BIN)/python -m benchmarks
+
+lock: dev  ## renew the hash-locked requirement files
+	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.txt setup.cfg
+	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements-dev.txt requirements-dev.in
+
+clean:  ## remove what the other commands made (not state/ and logs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
