@@ -1,0 +1,441 @@
+"""`ollama-proxy ...`: check and show the configuration, make tokens, start the gateway in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ollama_proxy.configfile import NAME, Entry, default_of
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings import (
+    DEMO_URL,
+    ModelSettings,
+    Settings,
+    Token,
+    TokenFields,
+    UpstreamSettings,
+    config_path,
+    effective_upstreams,
+    load_settings,
+    settings_warnings,
+    shown_path,
+    variable_name,
+)
+from ollama_proxy.state import FirstToken, new_token, state_warnings, token_digest, with_first_token
+
+EXIT_CONFIG = 2
+PROBE_TIMEOUT_S = 1.5
+#: An answer longer than this is no list of models, in bytes.
+PROBE_BYTES = 1 << 20
+MASK = "********"
+
+#: The directory that holds wsgi.py, config/ and state/ in a checkout.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, or 2 for a configuration that can't be used."""
+    options = _parser().parse_args(arguments)
+    environ = dict(os.environ)
+    if options.config is not None:
+        environ["OLLAMA_PROXY_CONFIG"] = str(options.config)
+    try:
+        options.command(options, environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file")
+    parser = argparse.ArgumentParser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
+    parser.add_argument("--config", type=Path, default=None, metavar="PATH", help="configuration file")
+    parser.add_argument("--version", action="version", version=f"ollama-proxy {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(group: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = group.add_parser(name, parents=[common], help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add(commands, "run", run, "start the gateway in the foreground")
+    add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
+    config = commands.add_parser("config", help="check or show the configuration")
+    config_commands = config.add_subparsers(required=True, metavar="COMMAND")
+    add(config_commands, "check", check_config, "say whether the configuration can be used")
+    add(config_commands, "show", show_config, "print the settings in effect, secrets masked")
+    token = commands.add_parser("token", help="make tokens")
+    token_commands = token.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("new", make_token, "make a token and print it with its line for the configuration"),
+        ("hash", hash_token, "read a token from standard input and print its line for the configuration"),
+    ):
+        added = add(token_commands, name, command, text)
+        added.add_argument("--name", default="NAME", help="who the token is for, in logs and usage")
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ollama-proxy")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print OK and the warnings. Raises ConfigError with the complaints."""
+    settings = load_settings(environ=environ)
+    print(f"OK: {_described_source(settings, environ)}")
+    for warning in settings_warnings(settings):
+        print(f"warning: {warning}")
+
+
+def _described_source(settings: Settings, environ: Mapping[str, str]) -> str:
+    if settings.source is None:
+        return f"there is no {config_path(environ)}, so the defaults and the environment count"
+    return shown_path(settings.source)
+
+
+def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print the settings in effect as YAML, then where those come from that were given."""
+    import yaml
+
+    settings = load_settings(environ=environ)
+    print(f"# {_described_source(settings, environ)}")
+    print(yaml.safe_dump(_shown(settings), sort_keys=False, allow_unicode=True), end="")
+    for name, origin in settings.origins.items():
+        print(f"# {name}: {origin}")
+
+
+def _shown(value: Any) -> Any:
+    """A setting as YAML can hold it, without secrets."""
+    if isinstance(value, Token):
+        return {"name": value.name, "sha256": MASK} | _shown_fields(value, "scopes", "models", "expires")
+    if is_dataclass(value):
+        return _shown_fields(value, *(each.name for each in fields(value) if "kind" in each.metadata))
+    if isinstance(value, Mapping):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_shown(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _shown_fields(value: Any, *names: str) -> dict[str, Any]:
+    return {name: _shown(getattr(value, name)) for name in names}
+
+
+def make_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print a fresh token once, and the mapping that lets it in."""
+    token = new_token()
+    print(f"token: {token}\nfor auth.generate_tokens (it holds no secret, the token is not kept anywhere):")
+    print(_token_line(options.name, token))
+
+
+def hash_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print the mapping for a token from standard input: arguments would show it to everybody on the machine."""
+    import getpass
+
+    token = (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token.isascii() or not token.isprintable() or not token or " " in token:
+        raise ConfigError("a token is one line of visible ASCII characters without spaces")
+    print(_token_line(options.name, token))
+
+
+def _token_line(name: str, token: str) -> str:
+    checked = NAME.parse(Entry("--name", "the name", "str", name))
+    return f'    - {{name: "{checked}", sha256: "{token_digest(token).hex()}"}}'
+
+
+def show_documentation(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print what config/config.yaml in the repository holds."""
+    print(documentation(), end="")
+
+
+_INTRODUCTION = """\
+## Settings of ollama-proxy, each with its default. Take the # away to change one (and that of its section).
+## Edits count within 5 seconds, without a restart, but for server.host and server.port; a broken edit changes nothing
+## and is reported. `ollama-proxy config check` says what is wrong and where; `ollama-proxy settings` prints this file.
+## Each setting can be given by the environment too, which wins: server.port is OLLAMA_PROXY__SERVER__PORT.
+##
+## The smallest useful file:
+##   auth:
+##     generate_tokens: ["team-token-1", "team-token-2"]
+##   service:
+##     base_url: "http://localhost:11434"
+"""
+
+#: For lists and mappings of settings: what declares an item, and a sample.
+_EXAMPLES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "generate_tokens": (
+        TokenFields,
+        (
+            "  generate_tokens:",
+            '    - {name: web-team, sha256: "<64 hex digits>", scopes: [read, generate], models: ["qwen3*"]}',
+            "    - {name: guest, token: guest-token-1, expires: 2027-01-31}",
+        ),
+    ),
+    "upstreams": (
+        UpstreamSettings,
+        (
+            "upstreams:",
+            '  - {name: box1, kind: ollama, base_url: "http://10.0.0.5:11434", weight: 1}',
+            "  - {name: deepseek, kind: deepseek, models: [deepseek-chat]}",
+            '  - {name: lab, kind: openai, base_url: "http://10.0.0.9:8000/v1", api_key_env: LAB_KEY,',
+            '     models: {gpt-lab: "org/model-name"}, timeouts: {idle_s: 30}}',
+        ),
+    ),
+    "models": (
+        ModelSettings,
+        (
+            "models:",
+            '  coder: {target: "box1:qwen3:8b", options: {num_ctx: 8192}, think: true, keep_alive: 30m,',
+            "    clamp: {num_ctx: 32768, num_predict: 4096, keep_alive: 1h}}",
+        ),
+    ),
+}
+
+
+def documentation() -> str:
+    """The commented config.yaml: prose behind `##`, settings behind `#`, made from the declarations."""
+    return "\n".join([_INTRODUCTION, *_documented(Settings, "")]) + "\n"
+
+
+def _documented(section: Any, indent: str) -> Iterator[str]:
+    for each in fields(section):
+        inner = each.metadata.get("section")
+        if inner:
+            yield f"## {inner.__doc__}"
+            yield f"#{each.name}:"
+            yield from _documented(inner, indent + "  ")
+            yield ""
+        elif "kind" in each.metadata:
+            yield from _prose(f"##{indent} ", f"{each.metadata['text']} {_remarks(each.metadata)}")
+            yield from _example(each.name, indent)
+            yield _default_line(each.name, default_of(section, each.name), each.metadata["kind"].label, indent)
+            if not indent:
+                yield ""
+
+
+def _default_line(name: str, default: Any, label: str, indent: str) -> str:
+    if default is None and not label.endswith("or null"):
+        return f"##{indent} Not set: {name}"
+    return f"#{indent}{name}: {_written(default)}"
+
+
+def _prose(lead: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 118, initial_indent=lead, subsequent_indent=lead + "  ", break_on_hyphens=False)
+
+
+def _remarks(metadata: Mapping[str, Any], default: Any = None) -> str:
+    """What it may be, its default where no line of its own shows it, and its variables."""
+    shown = f"; default {_written(default)}" if default not in (None, "", (), {}) else ""
+    variables = f"; {', '.join(metadata['env'])}" if metadata["env"] else ""
+    return f"({metadata['kind'].label}{shown}{variables})"
+
+
+def _example(name: str, indent: str) -> Iterator[str]:
+    """What an item of a list or mapping of settings may hold, and a sample."""
+    if name not in _EXAMPLES:
+        return
+    section, lines = _EXAMPLES[name]
+    yield from _items(section, f"##{indent}   ")
+    yield f"##{indent} Example:"
+    yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
+
+
+def _items(section: Any, lead: str) -> Iterator[str]:
+    for each in fields(section):
+        inner = each.metadata.get("section")
+        if inner:
+            yield from _prose(lead, f"{each.name}: {inner.__doc__}")
+            yield from _items(inner, lead + "  ")
+        else:
+            remarks = _remarks(each.metadata, default_of(section, each.name))
+            yield from _prose(lead, f"{each.name}: {each.metadata['text']} {remarks}")
+
+
+def _written(value: Any) -> str:
+    """A default as a line of YAML holds it."""
+    import json
+
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and value % (1 << 20) == 0 and value:
+        return f"{value >> 20}MiB"
+    return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What answered at the address of Ollama: the reason why it can't be used (empty: it can), and a model."""
+
+    refusal: str
+    model: str = ""
+
+
+def probe_ollama(base_url: str) -> Probe:
+    """Ask directly, without proxies, for at most two times 1.5 s of silence."""
+    from http.client import HTTPException
+
+    try:
+        version = _fetched(base_url, "/api/version")
+        if not isinstance(version, dict) or not isinstance(version.get("version"), str):
+            return Probe("what answers there is not Ollama")
+        return Probe("", _first_model(_fetched(base_url, "/api/tags")))
+    except (OSError, HTTPException, ValueError) as error:
+        return Probe(f"no answer there ({getattr(error, 'strerror', None) or type(error).__name__})")
+
+
+def _fetched(base_url: str, path: str) -> Any:
+    """The JSON at a path; None for any status but 200."""
+    import http.client
+    import json
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(base_url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        return json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+    finally:
+        connection.close()
+
+
+def _first_model(tags: Any) -> str:
+    models = tags.get("models") if isinstance(tags, dict) else None
+    names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+    return next((name for name in names if isinstance(name, str) and name), "")
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Start gunicorn in place of this process; the demo model answers when Ollama doesn't."""
+    chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
+    environ = dict(environ)
+    if chosen:
+        environ["OLLAMA_PROXY_CONFIG"] = str(Path(chosen).absolute())
+    if not (ROOT / "wsgi.py").is_file():
+        raise ConfigError(f"{ROOT}: there is no wsgi.py here; `run` works in a checkout")
+    # gunicorn gets the same directory, so whatever is relative means the same to both.
+    os.chdir(ROOT)
+    settings, first = with_first_token(load_settings(environ=environ), environ)
+    probe = _probe(settings)
+    if probe and probe.refusal:
+        environ["OLLAMA_BASE_URL"] = DEMO_URL
+        environ.pop(variable_name("service.base_url"), None)
+    for line in (*_all_warnings(settings, first), *banner(settings, first, probe)):
+        print(line)
+    sys.stdout.flush()
+    _start_gunicorn(environ)
+
+
+def _probe(settings: Settings) -> Probe | None:
+    """What answers for `service`; None when there is nothing to ask: other upstreams, or the demo on purpose."""
+    upstreams = effective_upstreams(settings)
+    if settings.upstreams or upstreams[0].kind != "ollama":
+        return None
+    return probe_ollama(upstreams[0].base_url)
+
+
+def _all_warnings(settings: Settings, first: FirstToken | None) -> Iterator[str]:
+    found = settings_warnings(settings) + (state_warnings(first.path.parent) if first else [])
+    return (f"warning: {each}" for each in found)
+
+
+def _start_gunicorn(environ: dict[str, str]) -> NoReturn:
+    conf = str(ROOT / "config" / "gunicorn.conf.py")
+    command = [sys.executable, "-m", "gunicorn", "-c", conf, "--chdir", str(ROOT), "wsgi:app"]
+    os.execvpe(sys.executable, command, environ)
+
+
+def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) -> list[str]:
+    """The few lines that a person who has just started the gateway needs."""
+    addresses = _addresses(settings)
+    return [
+        f"ollama-proxy {_version()} on {'  '.join(addresses)}",
+        _upstream_line(settings, probe),
+        *_token_lines(settings, first),
+        "Try it:",
+        f"  {_curl(settings, first, probe, addresses[0])}",
+    ]
+
+
+def _addresses(settings: Settings) -> list[str]:
+    host, port = settings.server.host, settings.server.port
+    if host not in ("0.0.0.0", "::"):
+        return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"]
+    return [f"http://localhost:{port}", *(f"http://{address}:{port}" for address in _own_address())]
+
+
+def _own_address() -> list[str]:
+    """The address by which others reach this machine, if it has a way out; nothing is sent."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address that belongs to nobody
+        except OSError:
+            return []
+        return [probe.getsockname()[0]]
+
+
+def _upstream_line(settings: Settings, probe: Probe | None) -> str:
+    upstreams = effective_upstreams(settings)
+    if probe and probe.refusal:
+        return f"DEMO: the built-in demo model answers, because of {upstreams[0].base_url}: {probe.refusal}"
+    if probe:
+        return f"Ollama at {upstreams[0].base_url}"
+    if [each.kind for each in upstreams] == ["demo"]:
+        return "DEMO: the built-in demo model answers, as configured"
+    return "Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams)
+
+
+def _token_lines(settings: Settings, first: FirstToken | None) -> list[str]:
+    if not settings.auth.enabled:
+        return ["No token is asked for (auth.enabled: false)"]
+    if first is None:
+        return ["Tokens: those of the configuration"]
+    if first.created:
+        return [f"Token, shown this once and kept in {first.path}:", f"  {first.text}"]
+    return [f"Token: kept in {first.path}"]
+
+
+def _curl(settings: Settings, first: FirstToken | None, probe: Probe | None, address: str) -> str:
+    import json
+
+    is_demo = (probe and probe.refusal) or {each.kind for each in effective_upstreams(settings)} == {"demo"}
+    model = "demo" if is_demo else probe.model if probe else ""
+    header = _authorization(settings, first)
+    if not model:
+        return f"curl {header}{address}/v1/models"
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    data = shlex.quote(json.dumps(body))
+    return f"curl {header}-H 'Content-Type: application/json' {address}/v1/chat/completions -d {data}"
+
+
+def _authorization(settings: Settings, first: FirstToken | None) -> str:
+    if not settings.auth.enabled:
+        return ""
+    if first is None:
+        return '-H "Authorization: Bearer $TOKEN" '  # the configuration may hold digests only
+    text = first.text if first.created else f"$(cat {shlex.quote(str(first.path))})"
+    return f'-H "Authorization: Bearer {text}" '
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Every failure that the gateway tells somebody about.
+
+    ConfigError                         a file or a variable an operator must mend
+    GatewayError                        one client call fails; a dialect renders it
+     +- BadRequest              400     the client must change what it sends
+     +- AuthError               401     no token, a wrong one, or two different ones
+     +- Forbidden               403     the token may not do this
+     +- NotFound                404
+     |   +- ModelNotFound       404
+     +- MethodNotAllowed        405
+     +- BodyTooLarge            413
+     +- UnsupportedMediaType    415
+     +- LimitError              429
+     +- InternalError           500
+     +- ClientGone              499     nobody is left to be told
+     +- UpstreamError           502
+         +- UpstreamConnect     503     it never saw the request
+         +- UpstreamTimeout     504
+         +- UpstreamCut         502     the answer stopped before its end
+         +- UpstreamRefused     as the upstream said
+
+`str(error)` is the public sentence. `detail` goes to the log only: neither may hold tokens, prompts or answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: Texts that existing users look for, each followed by the other language.
+MISSING_TOKEN = "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>'."
+WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
+CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; `complaints` has one readable line per fault."""
+
+    def __init__(self, complaints: Sequence[str] | str) -> None:
+        self.complaints: list[str] = [complaints] if isinstance(complaints, str) else list(complaints)
+        super().__init__("\n".join(self.complaints))
+
+
+class GatewayError(Exception):
+    """One client call fails with `status`; `slug` is stable and safe to match on."""
+
+    status = 500
+    slug = "internal_error"
+    text = "The gateway failed to handle this request."
+    #: Final state of the exchange in the access log.
+    state = "refused"
+
+    def __init__(
+        self,
+        text: str | None = None,
+        *,
+        param: str | None = None,
+        detail: str = "",
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(text or self.text)
+        #: The request field at fault, in the client's own words.
+        self.param = param
+        #: For the log only.
+        self.detail = detail
+        #: Seconds after which a retry makes sense; None: no such promise.
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(GatewayError):
+    status = 400
+    slug = "invalid_request"
+    text = "The request is not valid."
+
+
+class AuthError(GatewayError):
+    status = 401
+    slug = "invalid_token"
+    text = WRONG_TOKEN
+
+
+class MissingToken(AuthError):
+    slug = "missing_token"
+    text = MISSING_TOKEN
+
+
+class Forbidden(GatewayError):
+    status = 403
+    slug = "not_allowed"
+    text = "This token may not do that."
+
+
+class NotFound(GatewayError):
+    status = 404
+    slug = "not_found"
+    text = "There is nothing at this address."
+
+
+class ModelNotFound(NotFound):
+    slug = "model_not_found"
+    text = "This model does not exist here."
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    slug = "method_not_allowed"
+    text = "This address does not take this method."
+
+
+class BodyTooLarge(GatewayError):
+    status = 413
+    slug = "body_too_large"
+    text = "The request body is larger than this gateway takes."
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    slug = "unsupported_media_type"
+    text = "This address takes JSON."
+
+
+class LimitError(GatewayError):
+    status = 429
+    slug = "rate_limited"
+    text = "Too many requests; try again later."
+
+
+class InternalError(GatewayError):
+    state = "aborted"
+
+
+class ClientGone(GatewayError):
+    status = 499
+    slug = "client_gone"
+    text = "The client closed the connection."
+    state = "client_gone"
+
+
+class UpstreamError(GatewayError):
+    """The upstream answered with something that can't be used."""
+
+    status = 502
+    slug = "upstream_error"
+    text = "The model server gave an answer that can't be used."
+    state = "upstream_error"
+
+
+class UpstreamConnect(UpstreamError):
+    status = 503
+    slug = "upstream_unreachable"
+    text = CONNECT_FAILED
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    slug = "upstream_timeout"
+    text = "The model server took too long to answer."
+    state = "timeout"
+
+
+class UpstreamCut(UpstreamError):
+    slug = "upstream_cut"
+    text = "The model server stopped in the middle of its answer."
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream said no: `status` is its own, the text what it said."""
+
+    slug = "upstream_refused"
+
+    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(text, retry_after_s=retry_after_s)
+        self.status = status
+        if status == 404:
+            self.slug = ModelNotFound.slug
+        elif status < 500:
+            self.slug = BadRequest.slug

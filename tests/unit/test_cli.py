@@ -1,0 +1,406 @@
+"""The command line, as people and scripts call it: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ollama_proxy import cli
+from ollama_proxy.settings import Settings, load_settings, setting_names
+from ollama_proxy.state import FirstToken, is_own_token, new_token
+
+ROOT = Path(cli.__file__).resolve().parent.parent
+TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
+
+
+def ollama_proxy(*arguments: str, cwd: Path, environ: dict[str, str] | None = None, stdin: str = ""):
+    """Run `ollama-proxy` as a process of its own, with a clean environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "ollama_proxy.cli", *arguments],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(environ or {})},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(TOKENS)
+    (tmp_path / "config" / "config.yaml").chmod(0o644)
+    return tmp_path
+
+
+def test_check_says_ok_and_lists_the_warnings(here: Path) -> None:
+    done = ollama_proxy("config", "check", cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *warnings = done.stdout.splitlines()
+    assert first == "OK: config/config.yaml"
+    assert len(warnings) == 2
+    assert all(line.startswith("warning: config/config.yaml: ") for line in warnings)
+    assert "CANARY" not in done.stdout
+
+
+def test_check_lists_every_complaint_and_fails(here: Path) -> None:
+    (here / "config" / "config.yaml").write_text("servce: {base_url: x}\nauth: {generate_tokens: [123]}\n")
+    done = ollama_proxy("config", "check", cwd=here, environ={"PORT": "x"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        'config/config.yaml:1: unknown setting "servce.base_url", did you mean "service.base_url"?',
+        "config/config.yaml:2: auth.generate_tokens[1] must be text: put quotes around it",
+        "environment variable PORT: server.port must be a whole number from 0 to 65535, without quotes",
+    ]
+
+
+def test_check_without_a_file_says_that_there_is_none(tmp_path: Path) -> None:
+    done = ollama_proxy("config", "check", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("OK: there is no config/config.yaml")
+
+
+@pytest.mark.parametrize("place", ["before", "after", "environment"])
+def test_the_file_can_be_chosen_in_three_ways(here: Path, place: str) -> None:
+    (here / "other.yaml").write_text("server: {port: 1}\n")
+    command = {
+        "before": ("--config", "other.yaml", "config", "check"),
+        "after": ("config", "check", "--config", "other.yaml"),
+        "environment": ("config", "check"),
+    }[place]
+    environ = {"OLLAMA_PROXY_CONFIG": "other.yaml"} if place == "environment" else {}
+    assert ollama_proxy(*command, cwd=here, environ=environ).stdout == "OK: other.yaml\n"
+
+
+def test_a_chosen_file_must_exist(here: Path) -> None:
+    done = ollama_proxy("--config", "gone.yaml", "config", "check", cwd=here)
+    assert (done.returncode, done.stderr) == (2, "gone.yaml: cannot be read: No such file or directory\n")
+
+
+def test_show_prints_what_is_in_effect_without_secrets(here: Path) -> None:
+    done = ollama_proxy("config", "show", cwd=here, environ={"PORT": "9000"})
+    shown = yaml.safe_load(done.stdout)
+    assert shown["server"]["port"] == 9000
+    assert [token["name"] for token in shown["auth"]["generate_tokens"]] == ["token-1", "web"]
+    assert {token["sha256"] for token in shown["auth"]["generate_tokens"]} == {"********"}
+    assert "# server.port: environment variable PORT" in done.stdout
+    assert "# auth.generate_tokens: config/config.yaml:2" in done.stdout
+    assert "CANARY" not in done.stdout
+    assert hashlib.sha256(b"CANARY-1").hexdigest() not in done.stdout
+
+
+def test_the_shipped_file_is_the_documentation(tmp_path: Path) -> None:
+    done = ollama_proxy("settings", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == (ROOT / "config" / "config.yaml").read_text("utf-8")
+
+
+def test_the_documentation_can_be_used_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(cli.documentation())
+    assert load_settings(tmp_path / "c.yaml", {}).origins == {}
+
+
+def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) -> None:
+    lines = [line[1:] for line in cli.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    settings = load_settings(tmp_path / "c.yaml", {})
+    assert set(setting_names()) - set(settings.origins) == {"auth.manage_tokens"}
+    assert settings.server == Settings().server
+    assert cli._shown(settings) == cli._shown(Settings())
+    assert "Not set: manage_tokens" in cli.documentation()
+
+
+def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
+    lines = [line for _, sample in cli._EXAMPLES.values() for line in sample]
+    text = "auth:\n" + "\n".join(lines).replace("<64 hex digits>", "a" * 64)
+    (tmp_path / "c.yaml").write_text(text)
+    settings = load_settings(tmp_path / "c.yaml", {})
+    assert (len(settings.auth.tokens()), len(settings.upstreams), len(settings.models)) == (2, 3, 1)
+
+
+def test_the_documentation_fits_a_terminal() -> None:
+    assert max(map(len, cli.documentation().splitlines())) <= 120
+
+
+def test_a_new_token_comes_with_its_line_for_the_configuration(tmp_path: Path) -> None:
+    done = ollama_proxy("token", "new", "--name", "web-team", cwd=tmp_path)
+    first, _, line = done.stdout.splitlines()
+    token = first.removeprefix("token: ")
+    assert is_own_token(token)
+    (tmp_path / "c.yaml").write_text(f"auth:\n  generate_tokens:\n{line}\n")
+    (entry,) = load_settings(tmp_path / "c.yaml", {}).auth.generate_tokens
+    assert (entry.name, entry.digest) == ("web-team", hashlib.sha256(token.encode()).digest())
+
+
+def test_a_token_is_hashed_from_standard_input(tmp_path: Path) -> None:
+    done = ollama_proxy("token", "hash", "--name", "a", cwd=tmp_path, stdin="team-token-1\n")
+    assert yaml.safe_load(done.stdout) == [{"name": "a", "sha256": hashlib.sha256(b"team-token-1").hexdigest()}]
+
+
+@pytest.mark.parametrize(("stdin", "name"), [("", "a"), ("CANARY x\n", "a"), ("CANARY\n", "a b")])
+def test_what_would_not_be_a_token_or_a_name_is_refused(tmp_path: Path, stdin: str, name: str) -> None:
+    done = ollama_proxy("token", "hash", "--name", name, cwd=tmp_path, stdin=stdin)
+    assert done.returncode == 2
+    assert "CANARY" not in done.stderr
+
+
+def test_version_is_printed(tmp_path: Path) -> None:
+    done = ollama_proxy("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "ollama-proxy")
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("config",), ("token", "steal")])
+def test_a_wrong_command_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert ollama_proxy(*arguments, cwd=tmp_path).returncode == 2
+
+
+class OllamaAnswers(http.server.BaseHTTPRequestHandler):
+    """As much of Ollama as a start asks for."""
+
+    pages: dict[str, object] = {}
+
+    def do_GET(self) -> None:
+        page = self.pages.get(self.path)
+        body = page if isinstance(page, bytes) else json.dumps(page).encode()
+        self.send_response(200 if page is not None else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def ollama() -> Iterator[str]:
+    OllamaAnswers.pages = {
+        "/api/version": {"version": "0.12.0"},
+        "/api/tags": {"models": [{"name": "it's:8b"}, {"name": "other"}]},
+    }
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OllamaAnswers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where nothing answers: bound, but not listening."""
+    import socket
+
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
+
+
+def test_an_ollama_that_answers_is_found_with_its_first_model(ollama: str) -> None:
+    assert cli.probe_ollama(ollama) == cli.Probe("", "it's:8b")
+
+
+@pytest.mark.parametrize("tags", [None, [], {"models": None}, {"models": [1, {"name": 5}]}, b"no JSON"])
+def test_an_ollama_without_models_is_used_all_the_same(ollama: str, tags: object) -> None:
+    OllamaAnswers.pages["/api/tags"] = tags
+    found = cli.probe_ollama(ollama)
+    assert found.model == ""
+    assert bool(found.refusal) == isinstance(tags, bytes)
+
+
+@pytest.mark.parametrize("version", [None, [], {"version": 5}, b"<html>"])
+def test_something_else_at_the_address_is_not_taken_for_ollama(ollama: str, version: object) -> None:
+    OllamaAnswers.pages["/api/version"] = version
+    assert cli.probe_ollama(ollama).refusal
+
+
+def test_the_probe_ignores_proxies(ollama: str, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", nobody)
+    assert cli.probe_ollama(ollama).refusal == ""
+
+
+def first(created: bool) -> FirstToken:
+    return FirstToken("op_CANARY", Path("/srv/my gateway/state/first-token"), created)
+
+
+def banner(settings: Settings, token: FirstToken | None, probe: cli.Probe | None) -> str:
+    return "\n".join(cli.banner(settings, token, probe))
+
+
+def test_the_token_is_shown_only_when_it_was_just_made() -> None:
+    assert "op_CANARY" in banner(Settings(), first(created=True), cli.Probe("", "m"))
+    later = banner(Settings(), first(created=False), cli.Probe("", "m"))
+    assert "op_CANARY" not in later
+    assert "$(cat '/srv/my gateway/state/first-token')" in later
+
+
+def test_the_demo_is_announced_with_its_reason() -> None:
+    text = banner(Settings(), first(created=True), cli.Probe("no answer there (Connection refused)"))
+    (line,) = [line for line in text.splitlines() if line.startswith("DEMO")]
+    assert "http://localhost:11434" in line
+    assert "Connection refused" in line
+    assert '"model": "demo"' in text
+
+
+def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
+    command = cli.banner(Settings(), first(created=True), cli.Probe("", "it's:8b"))[-1]
+    words = shlex.split(command)
+    assert json.loads(words[-1])["model"] == "it's:8b"
+    assert "Authorization: Bearer op_CANARY" in words
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HOST": "127.0.0.1", "OLLAMA_PROXY__AUTH__ENABLED": "false"}, "No token is asked for"),
+        ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[CANARY]"}, "Bearer $TOKEN"),
+        ({"OLLAMA_BASE_URL": "demo:"}, "as configured"),
+        ({"OLLAMA_PROXY__UPSTREAMS": "[{name: box1}]"}, "Upstreams: box1 (http://localhost:11434)"),
+        ({"HOST": "::1", "PORT": "81"}, "http://[::1]:81"),
+        ({"HOST": "0.0.0.0", "PORT": "81"}, "http://localhost:81"),
+    ],
+)
+def test_the_banner_says_what_is_in_effect(tmp_path: Path, monkeypatch, environ: dict[str, str], expected: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = banner(load_settings(environ=environ), None, None)
+    assert expected in text
+    assert "CANARY" not in text
+
+
+WSGI = """
+import json, os
+from pathlib import Path
+from ollama_proxy.settings import effective_upstreams, load_settings
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    (upstream,) = effective_upstreams(load_settings())
+    return [json.dumps([upstream.kind, str(Path.cwd()), os.getpid()]).encode()]
+"""
+GUNICORN = """
+from ollama_proxy.settings import load_settings
+bind, workers, accesslog, control_socket_disable = "127.0.0.1:0", 1, None, True
+def when_ready(server):
+    print("listening", *(listener.getsockname()[1] for listener in server.LISTENERS), flush=True)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the product with a server that answers what it was started with."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "ollama_proxy", root / "ollama_proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "config").mkdir()
+    (root / "wsgi.py").write_text(WSGI)
+    (root / "config" / "gunicorn.conf.py").write_text(GUNICORN)
+    return root
+
+
+class Started:
+    """`ollama-proxy run` until the test is over."""
+
+    def __init__(self, checkout: Path, cwd: Path, **environ: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ollama_proxy.cli", "run"],
+            cwd=cwd,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(checkout), **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.banner: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("listening"):
+                self.port = int(line.split()[1])
+                return
+            self.banner.append(line)
+        pytest.fail(f"ended before it listened: {self.banner}")
+
+    def answer(self) -> list[str]:
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", "/")
+        try:
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_run_starts_with_the_demo_when_nothing_answers_and_shows_the_token_once(checkout: Path, nobody: str) -> None:
+    shown = []
+    for _ in range(2):
+        started = Started(checkout, checkout, OLLAMA_BASE_URL=nobody)
+        try:
+            assert started.answer()[:2] == ["demo", str(checkout)]
+        finally:
+            started.stop()
+        shown.append("".join(started.banner))
+    token = (checkout / "state" / "first-token").read_text().strip()
+    assert token in shown[0]
+    assert token not in shown[1]
+    assert all(f"DEMO: the built-in demo model answers, because of {nobody}" in text for text in shown)
+
+
+@pytest.mark.slow
+def test_run_uses_ollama_and_the_configuration_of_the_directory_it_was_called_in(
+    checkout: Path, here: Path, ollama: str
+) -> None:
+    (here / "config" / "config.yaml").write_text(f"{TOKENS}service: {{base_url: '{ollama}'}}\n")
+    started = Started(checkout, here)
+    try:
+        assert started.answer() == ["ollama", str(checkout), started.answer()[2]]
+    finally:
+        started.stop()
+    assert f"Ollama at {ollama}\n" in started.banner
+    assert "CANARY" not in "".join(started.banner)
+
+
+@pytest.mark.slow
+def test_run_called_elsewhere_without_a_configuration_keeps_its_state_with_the_product(
+    checkout: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    started = Started(checkout, tmp_path / "elsewhere", OLLAMA_BASE_URL="demo:")
+    started.stop()
+    assert (checkout / "state" / "first-token").read_text() in "".join(started.banner).replace(" ", "")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_run_with_a_broken_configuration_ends_at_once_and_starts_nothing(checkout: Path) -> None:
+    (checkout / "config" / "config.yaml").write_text("auth: {generate_tokens: [123]}\n")
+    done = ollama_proxy("run", cwd=checkout, environ={"PYTHONPATH": str(checkout)})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "config/config.yaml:1: auth.generate_tokens[1] must be text: put quotes around it\n"
+    assert not (checkout / "state").exists()
+
+
+def test_run_outside_a_checkout_says_so(checkout: Path) -> None:
+    (checkout / "wsgi.py").unlink()
+    done = ollama_proxy("run", cwd=checkout, environ={"PYTHONPATH": str(checkout)})
+    assert (done.returncode, "there is no wsgi.py here" in done.stderr) == (2, True)
+
+
+def test_run_names_state_that_cannot_be_kept(checkout: Path) -> None:
+    (checkout / "state").write_text("")
+    done = ollama_proxy("run", cwd=checkout, environ={"PYTHONPATH": str(checkout), "OLLAMA_BASE_URL": "demo:"})
+    assert done.returncode == 2
+    assert f"{checkout}/state: cannot be used for the gateway's state" in done.stderr
+    assert new_token() not in done.stderr
