@@ -1,0 +1,46 @@
+"""Fixtures for every test: a faulty upstream, gateways as processes, and a look at what they leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.leaks import LeakCheck
+
+
+@pytest.fixture
+def fault_upstream() -> Iterator[FaultUpstream]:
+    """A healthy little Ollama on a port of its own, until the test scripts a fault."""
+    with FaultUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def gateway_for() -> Iterator[Callable[..., Gateway]]:
+    """``gateway_for(config, ...)`` starts a gateway that ends with the test."""
+    with ExitStack() as running:
+
+        def start(config: str | Mapping[str, Any], **options: Any) -> Gateway:
+            return running.enter_context(Gateway(config, **options))
+
+        yield start
+
+
+@pytest.fixture
+def no_leaks(fault_upstream: FaultUpstream, gateway_for: Callable[..., Gateway]) -> Iterator[Callable[..., LeakCheck]]:
+    """``no_leaks(gateway, upstream, token=...)`` remembers the state; the end of the test compares. See `LeakCheck`."""
+    # Both fixtures are asked for so that they are still alive while the checks compare.
+    checks: list[LeakCheck] = []
+
+    def watch(*args: Any, **options: Any) -> LeakCheck:
+        checks.append(LeakCheck(*args, **options))
+        return checks[-1]
+
+    yield watch
+    for check in checks:
+        check.verify()

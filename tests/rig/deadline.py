@@ -1,0 +1,29 @@
+"""Waiting for a condition with a deadline, so that no test sleeps and hopes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_INTERVAL_S = 0.015
+
+
+def wait_until(predicate: Callable[[], T], seconds: float = 5, message: str | Callable[[], str] = "") -> T:
+    """Return the first truthy value of ``predicate``, asked every 15 ms.
+
+    A callable ``message`` is asked only when the wait has failed, so it can say what was seen last.
+    Raises AssertionError when ``seconds`` have passed; the predicate is always asked once more at the deadline.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        late = time.monotonic() >= deadline
+        value = predicate()
+        if value:
+            return value
+        if late:
+            text = message() if callable(message) else message
+            raise AssertionError(f"{text or 'condition not met'} (waited {seconds:g} s)")
+        time.sleep(_INTERVAL_S)

@@ -1,0 +1,251 @@
+"""The gateway as a process of its own: real gunicorn, the shipped configuration, always ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import yaml
+
+from tests.rig import http_client
+from tests.rig.deadline import wait_until
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_S = 20.0
+#: what a developer's shell may hold and would change the gateway under test
+_FOREIGN = re.compile(
+    r"PORT|HOST|TIMEOUT|DEFAULT_MODEL|CHAT_LOGS|LOG_LEVEL|WEB_CONCURRENCY|GRACEFUL_TIMEOUT|OLLAMA_.*|GUNICORN_.*"
+    r"|.*_API_KEY|.*_DIRECTORY|LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|(https?|all|no)_proxy",
+    re.IGNORECASE,
+)
+
+
+class FailedStart(NamedTuple):
+    """How a start that was meant to fail went."""
+
+    exit_code: int
+    output: str
+    seconds: float
+
+
+class Gateway:
+    """A running gateway: ``with Gateway(config) as gateway`` gives one that answers /livez and has all its workers.
+
+    ``config`` is YAML text or a mapping. ``app``, ``gunicorn_config`` and ``cwd`` make it possible to start another
+    application in the same way. Files live in a temporary directory that is gone after `close`.
+    """
+
+    def __init__(
+        self,
+        config: str | Mapping[str, Any],
+        *,
+        workers: int = 2,
+        env: Mapping[str, str] | None = None,
+        app: str = "wsgi:app",
+        gunicorn_config: str | Path = "config/gunicorn.conf.py",
+        cwd: str | Path = PROJECT,
+    ) -> None:
+        self.workers = workers
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._files = tempfile.TemporaryDirectory(prefix="gateway-")
+        self.directory = Path(self._files.name)
+        self.config_path = self.directory / "config.yaml"
+        self.state_directory = self.directory / "state"
+        self.logs_directory = self.directory / "logs"
+        self._output_path = self.directory / "output.txt"
+        self._last_output = ""
+        for directory in (self.state_directory, self.logs_directory):
+            directory.mkdir(mode=0o700)
+        self.write_config(config)
+        self._command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
+        self._cwd = cwd
+        self._env = self._environment(env or {})
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @classmethod
+    def start_expecting_failure(
+        cls, config: str | Mapping[str, Any], *, seconds: float = START_S, **options: Any
+    ) -> FailedStart:
+        """Start it and return how it ended. Raises AssertionError when it still runs after ``seconds``."""
+        gateway = cls(config, **options)
+        began = time.monotonic()
+        try:
+            process = gateway._launch()
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"still running after {seconds:g} s:\n{gateway.output()}") from None
+            return FailedStart(code, gateway.output(), time.monotonic() - began)
+        finally:
+            gateway.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of gunicorn's master."""
+        assert self.process is not None, "the gateway has not been started"
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it is alive. Raises AssertionError with its output when it does not become so."""
+        process = self._launch()
+        wait_until(lambda: process.poll() is not None or self._is_up(), START_S, self._why("did not start"))
+        if process.poll() is not None:
+            raise AssertionError(self._why(f"ended with code {process.returncode} while starting")())
+
+    def write_config(self, config: str | Mapping[str, Any]) -> None:
+        """Replace the configuration file in one step, as an editor or a deployment does."""
+        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        fresh = self.config_path.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.rename(self.config_path)
+
+    def worker_pids(self) -> set[int]:
+        """The processes that gunicorn has forked and that are alive."""
+        return child_pids(self.pid)
+
+    def output(self) -> str:
+        """What the process has written to stdout and stderr so far; also readable after `close`."""
+        if self._output_path.exists():
+            self._last_output = self._output_path.read_text(encoding="utf-8", errors="replace")
+        return self._last_output
+
+    def log_lines(self, name: str, *, at_least: int = 0, seconds: float = 5) -> list[dict[str, Any]]:
+        """The JSON lines of ``<name>.log``; waits until there are ``at_least`` so many."""
+        path = self.logs_directory / f"{name}.log"
+
+        def read() -> list[str]:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+        if at_least:
+            wait_until(lambda: len(read()) >= at_least, seconds, lambda: f"{path.name} has only {read()}")
+        return [json.loads(line) for line in read()]
+
+    def stop(self, timeout: float = 15) -> int:
+        """Ask it to end (TERM) and return its exit code. Raises AssertionError when it has not ended in time."""
+        assert self.process is not None, "the gateway has not been started"
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self._why(f"still running {timeout:g} s after TERM")()) from None
+
+    def kill(self) -> None:
+        """End master and workers at once. Nothing happens when they are gone already."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the whole group has ended
+        self.process.wait()
+        wait_until(lambda: not group_is_alive(self.pid), 5, "workers outlived the kill")
+
+    def close(self) -> None:
+        """Kill what still runs and remove the files; the output stays readable."""
+        try:
+            self.kill()
+        finally:
+            self.output()
+            self._files.cleanup()
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
+        return {
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "OLLAMA_PROXY_CONFIG": str(self.config_path),
+            "STATE_DIRECTORY": str(self.state_directory),
+            "LOGS_DIRECTORY": str(self.logs_directory),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "WEB_CONCURRENCY": str(self.workers),
+            **extra,
+        }
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        with self._output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self.process
+
+    def _is_up(self) -> bool:
+        try:
+            alive = http_client.request(self.url, path="/livez", timeout=2).status == 200
+        except OSError:
+            return False
+        return alive and len(self.worker_pids()) >= self.workers
+
+    def _why(self, what: str) -> Callable[[], str]:
+        return lambda: f"the gateway {what}; its output:\n{self.output()}"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now, from below the range from which the kernel gives ports to connections."""
+    for port in random.sample(range(20000, 32000), 50):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) and _can_bind(port):
+                return port
+    raise AssertionError("no free port found between 20000 and 32000")
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def child_pids(pid: int) -> set[int]:
+    """The living children of a process."""
+    return {child for child, (state, parent, _) in _processes() if parent == pid and state not in "ZX"}
+
+
+def group_is_alive(group: int) -> bool:
+    """Whether any process of a group still runs."""
+    return any(of == group and state not in "ZX" for _, (state, _, of) in _processes())
+
+
+def _processes() -> list[tuple[int, tuple[str, int, int]]]:
+    """Every process with its state, parent and group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent, group, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has ended meanwhile
+            found.append((int(entry.name), (state, int(parent), int(group))))
+    return found
