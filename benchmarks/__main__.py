@@ -1,0 +1,102 @@
+"""`python -m benchmarks`: does every work, prints the table and writes the record."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.profiles import APP, profile_work, render_functions, write_folded
+from benchmarks.report import Row, as_record, describe_machine, render_table, write_record
+from benchmarks.rounds import Bench, do_work
+from benchmarks.servers import (
+    ROOT,
+    raise_file_limit,
+    running_gateway,
+    running_nginx,
+    running_upstream,
+    share_cores,
+)
+from benchmarks.works import WORKS, Work, works_named
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    names = ", ".join(work.name for work in WORKS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=f"Works: {names}.")
+    parser.add_argument("--quick", action="store_true", help="one short round each: does it run at all")
+    parser.add_argument("--only", action="append", default=[], metavar="WORK", help="may be given several times")
+    parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="the record")
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
+    parser.add_argument("--seconds", type=float, default=3, help="length of a round")
+    parser.add_argument("--workers", type=int, default=1, help="of the gateway")
+    parser.add_argument("--upstream-processes", type=int, default=1)
+    parser.add_argument("--no-peers", action="store_true", help="without nginx")
+    parser.add_argument("--project", type=Path, default=ROOT, help="another checkout to measure")
+    parser.add_argument("--profile", metavar="WORK", help="where the time goes under this work, instead of the table")
+    parser.add_argument("--check", action="store_true", help="fail when a budget is exceeded")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.6
+    if options.profile:
+        options.only, options.workers, options.no_peers = [options.profile], 1, True
+    return options
+
+
+@contextlib.contextmanager
+def taking_part(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
+    """Upstream, gateway and nginx while they run."""
+    cores = share_cores(options.workers)
+    app = APP if options.profile else "wsgi:app"
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(running_upstream(folder, cores.tools, options.upstream_processes))
+        project = options.project.resolve()
+        gateway = stack.enter_context(
+            running_gateway(folder, cores.server, upstream, project=project, workers=options.workers, app=app)
+        )
+        nginx = None if options.no_peers else stack.enter_context(running_nginx(folder, cores.server, upstream))
+        yield Bench(cores, upstream, gateway, nginx, options.seconds, options.rounds)
+
+
+def measure(bench: Bench, works: list[Work], options: argparse.Namespace) -> int:
+    """Prints the table, writes the record and returns the exit status."""
+    if not bench.cores.are_apart:
+        print("One core for everything: the figures are not comparable.", file=sys.stderr)
+    machine = describe_machine()
+    rows = []
+    for work in works:
+        print(f"{work.name} ...", file=sys.stderr, flush=True)
+        rows.append(Row(work, do_work(bench, work)))
+    print(render_table(rows))
+    kept = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    write_record(options.json, as_record(rows, machine, kept))
+    print(f"\nAll figures: {options.json}")
+    is_over = options.check and any(row.is_over_budget for row in rows)
+    return int(is_over or any(row.errors for row in rows))
+
+
+def profile(bench: Bench, work: Work, folder: Path) -> int:
+    """Prints the functions that cost most and keeps all stacks in `folder`."""
+    folded = profile_work(bench, work)
+    print(render_functions(folded))
+    print(f"\nAll stacks: {write_folded(folder, work, folded)}")
+    return 0
+
+
+def main() -> int:
+    options = parse_arguments()
+    try:
+        works = works_named(options.only)
+    except KeyError as error:
+        sys.exit(error.args[0])
+    raise_file_limit()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, taking_part(options, Path(name)) as bench:
+        return profile(bench, works[0], options.json.parent) if options.profile else measure(bench, works, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Starts what takes part in a measurement: the scripted upstream, the gateway as in production, and nginx."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.works import TOKEN
+
+ROOT = Path(__file__).resolve().parent.parent
+START_S = 30.0
+STOP_S = 15.0
+#: Settings of the machine that must not reach the gateway under test.
+FOREIGN = ("PORT", "HOST", "TIMEOUT", "DEFAULT_MODEL", "CHAT_LOGS", "LOG_LEVEL", "GUNICORN_CMD_ARGS", "LISTEN_FDS")
+
+GATEWAY_CONFIG = """\
+server: {{host: 127.0.0.1, port: {port}}}
+auth:
+  generate_tokens: ["another-token-0000000000", "{token}"]
+service:
+  base_url: "{upstream}"
+logging: {{dir: "{logs}", level: INFO, access: true}}
+"""
+
+NGINX_CONFIG = """\
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  keepalive_requests 1000000;
+  upstream scripted {{ server {upstream}; keepalive 1024; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://scripted; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which cores the measured server has, and which the upstream and the load. The same ones when there is one."""
+
+    server: frozenset[int]
+    tools: frozenset[int]
+
+    @property
+    def are_apart(self) -> bool:
+        return not self.server & self.tools
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; `pid` is the root of its processes."""
+
+    name: str
+    pid: int
+    port: int
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+def share_cores(workers: int) -> Cores:
+    """One core per worker for the server when that leaves one for the tools, else the first core."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == 1:
+        return Cores(frozenset(cores), frozenset(cores))
+    count = workers if workers < len(cores) else 1
+    return Cores(frozenset(cores[:count]), frozenset(cores[count:]))
+
+
+def raise_file_limit() -> None:
+    """A thousand streams are two thousand sockets; what is started here inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def pinned(cores: frozenset[int]) -> Iterator[None]:
+    """What is started inside runs on `cores`: set before the start, so that its children have it too."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def ask(port: int, path: str, *, timeout_s: float = 5.0) -> tuple[int, bytes]:
+    """Status and body of a GET. Raises OSError or HTTPException."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def is_ready(port: int, path: str) -> bool:
+    try:
+        return ask(port, path)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+    """Returns when GET `path` is 200. Raises RuntimeError, with the end of the log, when it never is."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if is_ready(port, path):
+            return
+        time.sleep(0.05)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"{process.args!r} is not ready (GET {path}); its output ends:\n{tail}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process politely, then its whole group."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    port: int,
+    *,
+    cores: frozenset[int],
+    folder: Path,
+    ready_path: str,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+) -> Iterator[Server]:
+    """The server while it serves; its output goes to `folder/<name>.log`."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output, pinned(cores):
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, cwd=cwd, start_new_session=True
+        )
+    try:
+        wait_until_ready(process, port, ready_path, log)
+        yield Server(name, process.pid, port)
+    finally:
+        stop(process)
+
+
+@contextlib.contextmanager
+def running_upstream(folder: Path, cores: frozenset[int], processes: int = 1) -> Iterator[Server]:
+    """The scripted upstream of `fake_ollama.py`."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.fake_ollama", "--port", str(port), "--processes", str(processes)]
+    with running("upstream", command, port, cores=cores, folder=folder, ready_path="/api/version") as server:
+        yield server
+
+
+def gateway_environment(folder: Path, port: int, workers: int) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN and not name.startswith("OLLAMA_")}
+    return kept | {
+        "OLLAMA_PROXY_CONFIG": str(folder / "config.yaml"),
+        "STATE_DIRECTORY": str(folder / "state"),
+        "LOGS_DIRECTORY": str(folder / "logs"),
+        "WEB_CONCURRENCY": str(workers),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@contextlib.contextmanager
+def running_gateway(
+    folder: Path, cores: frozenset[int], upstream: Server, *, project: Path, workers: int = 1, app: str = "wsgi:app"
+) -> Iterator[Server]:
+    """The gateway of `project` as systemd would start it, with a configuration of its own under `folder`."""
+    port = free_port()
+    (folder / "state").mkdir(mode=0o700)
+    logs = folder / "logs"
+    logs.mkdir()
+    config = GATEWAY_CONFIG.format(port=port, token=TOKEN, upstream=f"http://127.0.0.1:{upstream.port}", logs=logs)
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", app]
+    environment = gateway_environment(folder, port, workers)
+    with running(
+        "gateway", command, port, cores=cores, folder=folder, ready_path="/readyz", environment=environment, cwd=project
+    ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_nginx(folder: Path, cores: frozenset[int], upstream: Server) -> Iterator[Server | None]:
+    """nginx as a plain reverse proxy of the upstream, None where it is not installed."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        yield None
+        return
+    port = free_port()
+    config = folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = NGINX_CONFIG.format(user=user, folder=folder, upstream=f"127.0.0.1:{upstream.port}", port=port)
+    config.write_text(text, encoding="utf-8")
+    command = [program, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+    with running("nginx", command, port, cores=cores, folder=folder, ready_path="/api/version") as server:
+        yield server

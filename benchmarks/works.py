@@ -1,0 +1,126 @@
+"""What is measured: each work is one request, asked in one way, with its budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["cpu_per_request", "cpu_per_token", "latency", "memory_idle", "memory_open"]
+
+TOKEN = "bench-token-000000000000"
+#: What an SDK sends from behind nginx; with Host and Content-Length they are fifteen.
+CLIENT_HEADERS = (
+    "Accept: application/json",
+    "Accept-Encoding: gzip, deflate",
+    "Content-Type: application/json",
+    "User-Agent: OpenAI/Python 3.52.0",
+    f"Authorization: Bearer {TOKEN}",
+    "X-Stainless-Lang: python",
+    "X-Stainless-Package-Version: 3.52.0",
+    "X-Stainless-OS: Linux",
+    "X-Stainless-Arch: x64",
+    "X-Stainless-Runtime: CPython",
+    "X-Forwarded-For: 192.0.2.17",
+    "X-Forwarded-Proto: https",
+    "X-Real-IP: 192.0.2.17",
+)
+MESSAGES = [
+    {"role": "system", "content": "You are a careful assistant. Answer briefly and say when you are not sure."},
+    {"role": "user", "content": "Explain in two sentences why a gateway in front of several model servers is useful."},
+]
+PACED_MODEL = "bench:50ms"
+HELD_MODEL = "bench:1000ms"
+UNITS: dict[Kind, str] = {
+    "cpu_per_request": "ms/req",
+    "cpu_per_token": "us/token",
+    "latency": "ms p50",
+    "memory_idle": "MB",
+    "memory_open": "MB",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST, the path it must reach the upstream by, and what a good answer ends with."""
+
+    path: str
+    body: str
+    upstream_path: str
+    end_marker: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table. `tokens` are those of one answer; `native` is the same work for a peer that only passes
+    bytes; `budget` is in the unit of the kind and None where there is none."""
+
+    name: str
+    what: str
+    kind: Kind
+    request: Request
+    native: Request
+    tokens: int
+    connections: int
+    budget: float | None = None
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.kind]
+
+
+def encode(value: Mapping[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def openai_chat(tokens: int, *, stream: bool, model: str = "bench:latest") -> Request:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": tokens, "temperature": 0.7, "stream": stream}
+    end = "data: [DONE]" if stream else '"usage"'
+    return Request("/v1/chat/completions", encode(body), "/api/chat", end)
+
+
+def native_chat(tokens: int, *, stream: bool, model: str = "bench:latest") -> Request:
+    options = {"num_predict": tokens, "temperature": 0.7}
+    body = {"model": model, "messages": MESSAGES, "options": options, "stream": stream}
+    return Request("/api/chat", encode(body), "/api/chat", '"done":true')
+
+
+def openai_embeddings(text: str) -> Request:
+    return Request("/v1/embeddings", encode({"model": "bench:latest", "input": text}), "/api/embed", '"usage"')
+
+
+def native_embeddings(text: str) -> Request:
+    return Request("/api/embed", encode({"model": "bench:latest", "input": text}), "/api/embed", '"total_duration"')
+
+
+TEXT = "A gateway in front of several model servers gives every client one address."
+EMBEDDINGS, NATIVE_EMBEDDINGS = openai_embeddings(TEXT), native_embeddings(TEXT)
+SINGLE, NATIVE_SINGLE = openai_chat(8, stream=False), native_chat(8, stream=False)
+STREAM, NATIVE_STREAM = openai_chat(128, stream=True), native_chat(128, stream=True)
+PACED, NATIVE_PACED = (make(80, stream=True, model=PACED_MODEL) for make in (openai_chat, native_chat))
+HELD, NATIVE_HELD = (make(60, stream=True, model=HELD_MODEL) for make in (openai_chat, native_chat))
+
+#: In the order of doing: idle memory before the loads, that of many streams after them.
+WORKS = (
+    Work("memory-idle", "resident, largest worker, idle", "memory_idle", SINGLE, NATIVE_SINGLE, 8, 1, 80),
+    Work("single", "single answer, translated", "cpu_per_request", SINGLE, NATIVE_SINGLE, 8, 8, 0.5),
+    Work("single-native", "single answer, passed through", "cpu_per_request", NATIVE_SINGLE, NATIVE_SINGLE, 8, 8),
+    Work("stream", "128 tokens, translated", "cpu_per_request", STREAM, NATIVE_STREAM, 128, 8, 0.9),
+    Work("stream-native", "128 tokens, passed through", "cpu_per_request", NATIVE_STREAM, NATIVE_STREAM, 128, 8, 0.8),
+    Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8),
+    Work("paced", "200 streams x 20 tokens/s, translated", "cpu_per_token", PACED, NATIVE_PACED, 80, 200, 40),
+    Work("paced-native", "the same, passed through", "cpu_per_token", NATIVE_PACED, NATIVE_PACED, 80, 200, 40),
+    Work("latency", "added at concurrency 1, single, translated", "latency", SINGLE, NATIVE_SINGLE, 8, 1, 0.5),
+    Work("latency-native", "the same, passed through", "latency", NATIVE_SINGLE, NATIVE_SINGLE, 8, 1, 0.5),
+    Work("memory-1000", "resident with 1,000 open streams", "memory_open", HELD, NATIVE_HELD, 60, 1000, 200),
+)
+
+
+def works_named(names: list[str]) -> list[Work]:
+    """The works asked for, in the order of the table; all of them when none is named. Raises KeyError."""
+    known = {work.name: work for work in WORKS}
+    for name in names:
+        if name not in known:
+            raise KeyError(f"no work {name!r}; there are {', '.join(known)}")
+    return [work for work in WORKS if not names or work.name in names]
