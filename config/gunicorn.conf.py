@@ -1,0 +1,100 @@
+"""Settings of gunicorn, the server. What belongs to the gateway itself is in config.yaml.
+
+gunicorn runs this file at the start and again, in the same process, on every SIGHUP.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything imports socket, ssl or threading and keeps what it saw
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+# With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from ollama_proxy import telemetry  # noqa: E402
+from ollama_proxy.errors import ConfigError  # noqa: E402
+from ollama_proxy.settings import load_settings  # noqa: E402
+
+#: Carries "<pid of the master> <host>:<port>" from the start to later runs of this file.
+STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
+
+
+def listening_address() -> str:
+    """`host:port` from the gateway's settings, decided at the start for as long as the process lives.
+
+    At the start a configuration that can't be used ends the process, before it listens anywhere. On SIGHUP it is only
+    reported. The address stays in either case: for another one gunicorn would close the socket that systemd gave it.
+    """
+    master, _, address = os.environ.get(STARTED_WITH, "").partition(" ")
+    reloading = master == str(os.getpid())
+    try:
+        server = load_settings().server
+    except ConfigError as error:
+        outcome = "the last good one stays" if reloading else "not started"
+        sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
+        if not reloading:
+            raise SystemExit(os.EX_CONFIG) from error
+        return address
+    if not reloading:
+        host = f"[{server.host}]" if ":" in server.host else server.host
+        address = f"{host}:{server.port}"
+        os.environ[STARTED_WITH] = f"{os.getpid()} {address}"
+    return address
+
+
+def whole_number(name: str, default: int, least: int) -> int:
+    """The number in the environment variable `name`; anything else ends the process with one line."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if not text.isdecimal() or int(text) < least:
+        sys.stderr.write(f"ollama-proxy: {name} must be a whole number, {least} or more, not {text!r}\n")
+        raise SystemExit(os.EX_CONFIG)
+    return int(text)
+
+
+def heartbeat_directory() -> str | None:
+    """A directory in memory: on a slow disk the heartbeat itself could block a worker."""
+    candidates = (os.environ.get("RUNTIME_DIRECTORY"), "/dev/shm")
+    return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
+
+
+def worker_exit(server: object, worker: object) -> None:
+    """What a leaving worker still holds reaches the log files."""
+    telemetry.flush_all()
+
+
+# An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.
+bind = listening_address()
+backlog = 2048
+
+workers = whole_number("WEB_CONCURRENCY", 2, 1)
+worker_class = "gevent"
+worker_connections = 1000  # the gateway's own limits answer 429 long before; a full worker would answer nothing at all
+worker_tmp_dir = heartbeat_directory()
+preload_app = False  # the application and its connections belong to one worker
+max_requests = 0  # recycling would cut long streams
+
+timeout = 60  # a heartbeat of the worker's event loop, not a limit for requests
+# How long a restart waits for answers in progress; the unit's TimeoutStopSec is 30 s more. Until it is over nobody
+# answers new calls, so it is shorter than the longest stream that `timeouts.total_s` allows.
+graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 1)
+keepalive = 15  # longer than nginx keeps idle connections (10 s); also the limit for reading the headers of a call
+
+# nginx, on the same machine, says whether the client used https. Nothing else is believed from headers here:
+# SCRIPT_NAME and PATH_INFO come with gunicorn's defaults and would move the URL past the checks.
+forwarded_allow_ips = "127.0.0.1,::1"
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
+# Headers with an underscore never reach the application, as in nginx. "refuse" would answer them with an HTML page.
+header_map = "drop"
+
+# As much as one header buffer of the nginx sample, so that nginx refuses first, in JSON.
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+
+accesslog = None  # the gateway writes its own, without tokens
+errorlog = "-"
+control_socket_disable = True  # nothing may listen but the service itself
