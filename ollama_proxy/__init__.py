@@ -1,0 +1,71 @@
+"""A gateway in front of a team's Ollama boxes.
+
+client bytes -> blueprint -> schema -> Exchange -> gateway -> upstream -> events or bytes -> Response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flask import Flask, Response, request
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.cors import install_cors
+from ollama_proxy.dialects.registry import DIALECTS, FACES
+from ollama_proxy.failures import install_error_handlers
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.ops import build_blueprint as build_ops
+from ollama_proxy.policy.auth import PathToken
+from ollama_proxy.settings import Settings
+from ollama_proxy.upstreams import Health
+
+
+def create_app(
+    settings: Settings,
+    *,
+    log_directory: Path | None = None,
+    problem: Callable[[], str | None] = lambda: None,
+) -> Flask:
+    """The WSGI application; the only place that wires the parts. Starts nothing: `serve.start` does.
+
+    `log_directory` None: no access log. `problem` tells what is wrong with the configuration file, for `/readyz`.
+    """
+    app = Flask("ollama_proxy", static_folder=None)
+    app.url_map.merge_slashes = False
+    gateway = Gateway(settings, log_directory=log_directory, faces=FACES)
+    health = Health(lambda: gateway.fleet)
+    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health}
+    app.before_request(gateway.begin)
+    app.before_request(_answer_options)
+    for build in DIALECTS:
+        app.register_blueprint(build(gateway))
+    app.register_blueprint(build_ops(gateway, health, problem))
+    install_error_handlers(app, FACES)
+    install_cors(app, gateway)
+    app.after_request(_finish)
+    app.wsgi_app = PathToken(app.wsgi_app)  # type: ignore[method-assign]  # Flask's own way of adding a middleware
+    return app
+
+
+def _answer_options() -> Response | None:
+    """Says which methods a route takes; browsers ask that without a token."""
+    if request.method != "OPTIONS" or request.routing_exception is not None:
+        return None
+    allowed = request.url_rule.methods or () if request.url_rule else ()
+    return Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+
+
+def _finish(response: Response) -> Response:
+    """What every answer carries, and the end of its exchange once the last byte is out."""
+    exchange = current_exchange()
+    exchange.status = response.status_code
+    headers = response.headers
+    headers["X-Request-Id"] = exchange.id
+    headers.setdefault("Cache-Control", "no-store")
+    if exchange.ignored:
+        headers["X-Ollama-Proxy-Ignored"] = ", ".join(exchange.ignored)[:500]
+    if not response.is_streamed:
+        exchange.sent(response.content_length or 0)
+    response.call_on_close(exchange.finish)
+    return response

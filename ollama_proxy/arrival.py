@@ -1,0 +1,113 @@
+"""A request as WSGI shows it to an Exchange: its id, its client's address, its path without secrets."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, cast
+
+from flask import request
+
+from ollama_proxy.errors import BadRequest, NotFound
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.settings import Settings
+from ollama_proxy.streaming import Call
+
+EXCHANGE_KEY = "ollama_proxy.exchange"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+
+#: Escapes that a path may hold: the slash and the colon of a model's name or a digest, and nothing that moves.
+_ESCAPE = re.compile(r"%(?!2[Ff]|3[Aa])")
+
+
+def current_exchange() -> Exchange:
+    """The exchange of the request being handled."""
+    return cast(Exchange, request.environ[EXCHANGE_KEY])
+
+
+def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:
+    """What is known of a call before anything was decided."""
+    path = environ["PATH_INFO"]
+    return Exchange(
+        id=request_id(environ.get("HTTP_X_REQUEST_ID")),
+        method=environ["REQUEST_METHOD"],
+        path=path,
+        client=client_address(environ, settings.server.trusted_proxies),
+        dialect=dialect_of(path),
+        call=Call(settings.timeouts),
+        socket=environ.get("gunicorn.socket"),
+    )
+
+
+def dialect_of(path: str) -> str:
+    """Whose error shapes a path promises, also for paths that don't exist."""
+    return "openai" if path.startswith("/v1/") or path == "/v1" else "native"
+
+
+def request_id(sent: str | None) -> str:
+    """The client's own id where it is one, else a new one."""
+    if sent and _REQUEST_ID.fullmatch(sent):
+        return sent
+    return secrets.token_hex(12)
+
+
+def client_address(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> str:
+    """The nearest address that is not one of the trusted proxies."""
+    address: str = environ.get("REMOTE_ADDR") or ""
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+    if not forwarded or not is_trusted(address, trusted):
+        return address
+    for hop in reversed([part.strip() for part in forwarded.split(",")]):
+        if not _as_address(hop):
+            break
+        address = hop
+        if not is_trusted(hop, trusted):
+            break
+    return address
+
+
+@lru_cache(maxsize=1024)
+def is_trusted(address: str, trusted: tuple[str, ...]) -> bool:
+    """Whether an address is one of the proxies; a unix socket's empty address is."""
+    parsed = _as_address(address)
+    if parsed is None:
+        return not address
+    return any(parsed in network for network in _networks(trusted))
+
+
+@lru_cache(maxsize=16)
+def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    return [ip_network(entry, strict=False) for entry in trusted]
+
+
+def _as_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def check_host(environ: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    """Raises BadRequest for a missing or malformed Host, or one that is not listed when a list is set."""
+    host = environ.get("HTTP_HOST") or ""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise BadRequest("The Host header is missing or malformed.")
+    if allowed and match[1].lower() not in allowed and host.lower() not in allowed:
+        raise BadRequest("This host name is not served here.", detail=f"host {host[:80]!r}")
+
+
+def check_path(environ: Mapping[str, Any]) -> None:
+    """Raises NotFound for a path whose raw form could mean another one to somebody on the way."""
+    raw = (environ.get("RAW_URI") or environ["PATH_INFO"]).partition("?")[0]
+    if not raw.startswith("/") or "//" in raw or "\\" in raw or ";" in raw:
+        raise NotFound
+    if "%" in raw and (_ESCAPE.search(raw) or not raw.startswith(("/v1/models/", "/api/blobs/"))):
+        raise NotFound
+    if "/." in raw and any(part in (".", "..") for part in environ["PATH_INFO"].split("/")):
+        raise NotFound

@@ -1,0 +1,36 @@
+"""Web pages may call the API routes from the configured origins, never with credentials. Headers by flask-cors."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+from flask_cors.core import get_cors_options, set_cors_headers
+
+from ollama_proxy.gateway import Gateway
+
+API_PATHS = ("/api/", "/v1/")
+
+EXPOSED = ["X-Request-Id", "Retry-After", "X-Ollama-Proxy-Ignored"]
+
+MAX_AGE_S = 43200
+
+
+def install_cors(app: Flask, gateway: Gateway) -> None:
+    """Adds the headers to answers of API routes; the origins are read anew for each, because a reload may change
+    them."""
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        if "HTTP_ORIGIN" in request.environ and request.path.startswith(API_PATHS):
+            options = get_cors_options(
+                app,
+                {
+                    "origins": list(gateway.settings.cors.origins),
+                    "methods": ["GET", "HEAD", "POST", "DELETE", "OPTIONS"],
+                    "expose_headers": EXPOSED,
+                    "max_age": MAX_AGE_S,
+                    "supports_credentials": False,
+                    "allow_private_network": False,
+                },
+            )
+            set_cors_headers(response, options)
+        return response

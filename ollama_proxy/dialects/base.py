@@ -1,0 +1,35 @@
+"""What the gateway must know of a dialect: how it says that something failed, and how it draws an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ollama_proxy.errors import GatewayError
+from ollama_proxy.hub import Answer, Event
+
+
+class ErrorFace(Protocol):
+    """The error shapes of a dialect."""
+
+    name: str
+
+    def render_error(self, error: GatewayError) -> bytes:
+        """The JSON body that goes with a status."""
+
+    def render_error_frame(self, error: GatewayError) -> bytes:
+        """The last frame of a stream that failed."""
+
+
+class Renderer(Protocol):
+    """Draws one answer, streamed or single, from its events. Holds the ids and indexes of that answer."""
+
+    content_type: str
+
+    def render_single(self, answer: Answer) -> bytes: ...
+
+    def render_stream(self, events: Sequence[Event]) -> bytes:
+        """The frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
+
+    def render_heartbeat(self) -> bytes:
+        """Bytes that only say that the answer is still being worked on."""

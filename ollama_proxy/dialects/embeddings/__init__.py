@@ -1,0 +1,1 @@
+"""OpenAI's embeddings, by Ollama's `/api/embed`."""

@@ -1,0 +1,27 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.embeddings.render import render_embeddings
+from ollama_proxy.dialects.embeddings.schemas import load_embeddings, load_encoding
+from ollama_proxy.dialects.openai.blueprint import load_body, note_request
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.responses import whole
+
+
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """The one route of embeddings."""
+    blueprint = Blueprint("embeddings", __name__, url_prefix="/v1")
+
+    @blueprint.post("/embeddings", endpoint="create")
+    def create() -> Response:
+        exchange = current_exchange()
+        data = load_body(exchange, gateway)
+        asked, encoding = load_embeddings(data), load_encoding(data)
+        note_request(exchange, asked.model, list(asked.carried))
+        return whole(render_embeddings(gateway.embed(exchange, asked), asked.model, encoding))
+
+    return blueprint

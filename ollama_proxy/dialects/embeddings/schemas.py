@@ -1,0 +1,65 @@
+"""The fields of POST /v1/embeddings, and the hub request that they make."""
+
+from __future__ import annotations
+
+from marshmallow import INCLUDE, Schema
+
+from ollama_proxy.dialects.openai.schemas import anything, bad, carried, check_fields, mapping, text, whole_number
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import EmbedRequest, Json
+
+
+class EmbeddingsSchema(Schema):
+    """POST /v1/embeddings."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    model = text()
+    input = anything()
+    encoding_format = text()
+    dimensions = whole_number()
+    user = text()
+    options = mapping()
+    keep_alive = anything()
+
+
+SCHEMA = EmbeddingsSchema()
+
+
+def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
+    """The hub request; raises BadRequest that names the field."""
+    check_fields(SCHEMA, data)
+    return EmbedRequest(
+        model=str(data.get("model") or "") or bad("model", "is required"),
+        input=_load_input(data.get("input")),
+        dimensions=data.get("dimensions"),
+        options=data.get("options") or {},
+        keep_alive=data.get("keep_alive"),
+        carried=carried(SCHEMA, data),
+    )
+
+
+def _load_input(value: Json) -> list[str]:
+    # A single empty text is a text here; Ollama would take it for an order to load the model.
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        bad("input", "invalid input: must be a text or a list of texts")
+    if not all(isinstance(item, str) for item in texts):
+        bad(
+            "input",
+            "invalid input type: token ids can't be read here, send texts (LangChain: check_embedding_ctx_length=False)",
+        )
+    return texts
+
+
+def load_encoding(data: dict[str, Json]) -> str:
+    """`float` or `base64`; raises BadRequest."""
+    encoding = str(data.get("encoding_format") or "float").lower()
+    if encoding not in ("float", "base64"):
+        sent = str(data["encoding_format"])[:20]
+        raise BadRequest(
+            f"Invalid value for 'encoding_format' = {sent}. Supported values: ['float', 'base64'].",
+            param="encoding_format",
+        )
+    return encoding

@@ -1,0 +1,146 @@
+"""The client's body: read within its limits, parsed, and checked for keys that could be read two ways.
+
+Knows WSGI's input and JSON, and nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from ollama_proxy.hub import Json
+
+READ_BYTES = 65536
+
+
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes of it.
+
+    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, BadRequest for one that was cut short.
+    """
+    check_media_type(environ)
+    declared = _declared_length(environ)
+    if declared is not None and declared > limit:
+        raise BodyTooLarge(f"The request body is over {limit} bytes.")
+    parts: list[bytes] = []
+    size = 0
+    for part in read_parts(environ):
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(f"The request body is over {limit} bytes.")
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_parts(environ: Mapping[str, Any]) -> Iterator[bytes]:
+    """The body as it arrives, in pieces of at most 64 KiB; raises BadRequest when the client stops before its end."""
+    declared = _declared_length(environ)
+    if declared is None and not environ.get("wsgi.input_terminated"):
+        return
+    left = declared
+    source = environ["wsgi.input"]
+    while left is None or left > 0:
+        try:
+            part: bytes = source.read(READ_BYTES if left is None else min(READ_BYTES, left))
+        except (OSError, ValueError) as error:
+            raise BadRequest("The request body was cut short.", detail=type(error).__name__) from error
+        if not part:
+            break
+        left = None if left is None else left - len(part)
+        yield part
+    if left:
+        raise BadRequest("The request body is shorter than its Content-Length.")
+
+
+def _declared_length(environ: Mapping[str, Any]) -> int | None:
+    value = environ.get("CONTENT_LENGTH") or ""
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        return None
+    return int(value) if value.isdigit() else None
+
+
+def declared_length(environ: Mapping[str, Any]) -> int | None:
+    """Bytes that the client says it will send; None for a chunked body."""
+    return _declared_length(environ)
+
+
+def check_media_type(environ: Mapping[str, Any]) -> None:
+    """Raises UnsupportedMediaType for what can't be JSON. Form and text types pass: `curl -d` sends them."""
+    media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
+    if media.startswith("multipart/"):
+        raise UnsupportedMediaType("This address takes JSON, not a multipart form.")
+    coding = (environ.get("HTTP_CONTENT_ENCODING") or "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType(f"The content coding '{coding[:20]}' is not supported; send the JSON as it is.")
+
+
+def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
+    """The JSON object in `body`; `lenient_tail` ignores what follows it, as Go's decoder does.
+
+    Raises BadRequest; the texts for an empty and a cut body are Ollama's.
+    """
+    if not body.strip():
+        raise BadRequest("missing request body")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        document = _first_value(body, error) if lenient_tail else None
+        if document is None:
+            raise _bad_json(error) from None
+    if not isinstance(document, dict):
+        raise BadRequest(f"The request body must be a JSON object, not {_kind(document)}.")
+    return document
+
+
+def _first_value(body: bytes, error: orjson.JSONDecodeError) -> Json:
+    """The first JSON value of a body with something behind it; None where that is not what is wrong."""
+    try:
+        text = body.decode()
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+        return orjson.loads(text.lstrip()[:end])
+    except (ValueError, RecursionError):
+        return None
+
+
+def _bad_json(error: orjson.JSONDecodeError) -> BadRequest:
+    if "end of data" in error.msg or "unexpected end" in error.msg.lower():
+        return BadRequest("unexpected EOF")
+    return BadRequest(f"The request body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
+
+
+def _kind(document: Json) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(document), "a number")
+
+
+def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -> None:
+    """Raises BadRequest when one of the fields that the gateway decides on is there twice or in another case:
+    Go's decoder ignores case, so the upstream could read another value than was checked here."""
+    names = frozenset(decisive)
+    for key in data:
+        if key not in names and key.casefold() in names:
+            raise BadRequest(f"The field '{key[:40]}' must be written '{key.casefold()}'.", param=key[:40])
+    escaped = b"\\u00" in body
+    if escaped or any(body.count(b'"%b"' % name.encode()) > 1 for name in names if name in data):
+        _check_twice(body, names)
+
+
+def _check_twice(body: bytes, names: frozenset[str]) -> None:
+    def note(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        keys = [key for key, _ in pairs]
+        return dict(pairs) | (
+            {_TWICE: [key for key in keys if keys.count(key) > 1]} if len(set(keys)) < len(keys) else {}
+        )
+
+    text = body.decode().lstrip()
+    document, _ = json.JSONDecoder(object_pairs_hook=note).raw_decode(text)
+    for key in document.get(_TWICE, ()):
+        if key in names:
+            raise BadRequest(f"The field '{key}' is there twice.", param=key)
+
+
+_TWICE = "\0twice"

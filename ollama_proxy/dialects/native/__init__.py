@@ -1,0 +1,1 @@
+"""Ollama's own API: bytes through, with the envelope checked."""

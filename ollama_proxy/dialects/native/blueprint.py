@@ -1,0 +1,167 @@
+"""The routes of Ollama's API: one row each. The upstream path is always a constant of this table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+from flask import Blueprint, Response, request
+from marshmallow import Schema
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.native import schemas
+from ollama_proxy.errors import BadRequest, Forbidden
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.policy.access import check_lease
+from ollama_proxy.policy.names import is_allowed
+from ollama_proxy.upstreams import UpstreamRequest
+
+View = Callable[[], Response]
+
+#: What a request is decided on; another spelling of these is refused.
+DECISIVE = ("model", "name", "source", "destination", "stream", "options", "keep_alive", "messages", "prompt")
+
+_DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route with a JSON body: its endpoint, its path here and there, its envelope."""
+
+    endpoint: str
+    path: str
+    schema: Schema
+    methods: tuple[str, ...] = ("POST",)
+    upstream_method: str = "POST"
+    #: Streams unless the client says otherwise.
+    streams: bool = False
+
+
+ROUTES = (
+    Route("show", "/api/show", schemas.ShowEnvelope(), ("GET", "POST")),
+    Route("generate", "/api/generate", schemas.GenerateEnvelope(), streams=True),
+    Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True),
+    Route("embed", "/api/embed", schemas.EmbedEnvelope()),
+    Route("embeddings", "/api/embeddings", schemas.EmbeddingsEnvelope()),
+    Route("pull", "/api/pull", schemas.PullEnvelope(), streams=True),
+    Route("push", "/api/push", schemas.PushEnvelope(), streams=True),
+    Route("create", "/api/create", schemas.CreateEnvelope(), streams=True),
+    Route("copy", "/api/copy", schemas.CopyEnvelope()),
+    Route("delete", "/api/delete", schemas.DeleteEnvelope(), ("DELETE",), "DELETE"),
+)
+
+#: Routes without a body, and whether Ollama knows HEAD there.
+READS = (("version", True), ("status", False), ("tags", True), ("ps", False))
+
+#: Routes that act for the operator's account at ollama.com, or reach out from the server.
+REFUSED = (
+    ("/api/me", "POST"),
+    ("/api/signout", "POST"),
+    ("/api/user/keys/<path:key>", "DELETE"),
+    ("/api/experimental/<path:what>", "POST"),
+    ("/api/experimental/<path:what>", "GET"),
+    ("/api/web_search", "POST"),
+    ("/api/web_fetch", "POST"),
+)
+
+
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """All native routes."""
+    blueprint = Blueprint("native", __name__)
+    for name, with_head in READS:
+        methods = ["GET", "HEAD"] if with_head else ["GET"]
+        _add(blueprint, f"/api/{name}", name, _read_view(gateway, f"/api/{name}", name), methods)
+    for route in ROUTES:
+        _add(blueprint, route.path, route.endpoint, _model_view(gateway, route), list(route.methods))
+    _add(blueprint, "/api/blobs/<path:digest>", "blobs", _blob_view(gateway), ["HEAD", "POST"])
+    for path, method in REFUSED:
+        _add(blueprint, path, "refused", _refuse, [method])
+    return blueprint
+
+
+def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
+    # Without this Flask answers HEAD wherever it answers GET; Ollama does not.
+    blueprint.add_url_rule(path, endpoint, view, methods=methods, provide_automatic_options=True)
+
+
+def _refuse(**_: str) -> Response:
+    raise Forbidden("This gateway does not pass on account, cloud and web requests.")
+
+
+def _read_view(gateway: Gateway, path: str, name: str) -> View:
+    def view() -> Response:
+        exchange = current_exchange()
+        response = gateway.forward(exchange, UpstreamRequest(exchange.method, path, headers=_headers()))
+        patterns = exchange.principal.models if exchange.principal else ()
+        if patterns and name in ("tags", "ps") and exchange.method == "GET":
+            only_allowed(response, patterns)
+        return response
+
+    return view
+
+
+def only_allowed(response: Response, patterns: tuple[str, ...]) -> None:
+    """Takes the models out of a list that its token may not use."""
+    listed = orjson.loads(response.get_data())
+    listed["models"] = [row for row in listed.get("models") or () if is_allowed(str(row.get("name")), patterns)]
+    response.set_data(orjson.dumps(listed))
+
+
+def _model_view(gateway: Gateway, route: Route) -> View:
+    def view() -> Response:
+        exchange = current_exchange()
+        names = load_envelope(exchange, route, gateway)
+        outgoing = UpstreamRequest(route.upstream_method, route.path, exchange.body, headers=_headers())
+        response = gateway.forward(exchange, outgoing, names)
+        if route.endpoint in ("copy", "delete") and response.status_code == 200:
+            response = Response(b'{"status":"success"}', content_type="application/json; charset=utf-8")
+        return response
+
+    return view
+
+
+def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[str]:
+    """Reads and checks the envelope; returns the models that the request speaks of."""
+    exchange.body = read_body(request.environ, gateway.settings.server.max_body)
+    data = exchange.data = parse_object(exchange.body, lenient_tail=True)
+    check_keys(data, exchange.body, DECISIVE)
+    schemas.check_envelope(route.schema, data)
+    names = schemas.model_names(route.schema, data)
+    default = gateway.settings.default_model
+    if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
+        names = [default]
+        exchange.body = orjson.dumps(data | {"model": default})
+    exchange.model = names[0]
+    exchange.stream = bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
+    check_lease(exchange, data.get("keep_alive"))
+    return names
+
+
+def _headers() -> tuple[tuple[str, str], ...]:
+    """What of the client's headers goes on: what it sends and takes, and what it is. Nothing of who it is."""
+    sent = request.environ
+    pairs = (
+        ("Content-Type", sent.get("CONTENT_TYPE")),
+        ("Accept", sent.get("HTTP_ACCEPT")),
+        ("User-Agent", sent.get("HTTP_USER_AGENT")),
+    )
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
+    def view(digest: str) -> Response:
+        exchange = current_exchange()
+        if not _DIGEST.fullmatch(digest):
+            raise BadRequest("invalid digest format")
+        path = f"/api/blobs/{digest}"
+        if exchange.method == "HEAD":
+            return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()))
+        environ = request.environ
+        outgoing = UpstreamRequest("POST", path, read_parts(environ), declared_length(environ), _headers())
+        return gateway.forward(exchange, outgoing)
+
+    return view

@@ -1,0 +1,116 @@
+"""The envelope of a native request: only the fields that the gateway decides on; the depth is the upstream's.
+
+The texts of the complaints are those of Ollama's decoder, so a client sees the same whoever refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import INCLUDE, Schema, ValidationError, fields
+
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import Json
+
+
+class GoField(fields.Field[Any]):
+    """A field of one JSON type; null is the same as absent."""
+
+    def __init__(self, go_type: str, *types: type) -> None:
+        super().__init__(allow_none=True)
+        self.go_type = go_type
+        self._types = types
+
+    def _deserialize(self, value: Json, attr: str | None, data: Any, **kwargs: Any) -> Json:
+        if type(value) not in self._types:
+            raise ValidationError(f"json: cannot unmarshal {_go_kind(value)} into Go struct field")
+        return value
+
+
+def _go_kind(value: Json) -> str:
+    names = {bool: "bool", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "number")
+
+
+class Envelope(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+    go_struct = "Request"
+    model = GoField("string", str)
+    stream = GoField("bool", bool)
+
+
+class NamedEnvelope(Envelope):
+    """`model` wins over `name`, an empty `model` does not."""
+
+    name = GoField("string", str)
+
+
+class ChatEnvelope(Envelope):
+    go_struct = "ChatRequest"
+    messages = GoField("[]api.Message", list)
+    options = GoField("map[string]interface {}", dict)
+
+
+class GenerateEnvelope(Envelope):
+    go_struct = "GenerateRequest"
+    prompt = GoField("string", str)
+    options = GoField("map[string]interface {}", dict)
+
+
+class EmbedEnvelope(Envelope):
+    go_struct = "EmbedRequest"
+
+
+class EmbeddingsEnvelope(Envelope):
+    go_struct = "EmbeddingRequest"
+    prompt = GoField("string", str)
+
+
+class ShowEnvelope(NamedEnvelope):
+    go_struct = "ShowRequest"
+
+
+class PullEnvelope(NamedEnvelope):
+    go_struct = "PullRequest"
+
+
+class PushEnvelope(NamedEnvelope):
+    go_struct = "PushRequest"
+
+
+class CreateEnvelope(NamedEnvelope):
+    go_struct = "CreateRequest"
+
+
+class DeleteEnvelope(NamedEnvelope):
+    go_struct = "DeleteRequest"
+
+
+class CopyEnvelope(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+    go_struct = "CopyRequest"
+    source = GoField("string", str)
+    destination = GoField("string", str)
+
+
+def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
+    """Raises BadRequest with the first complaint, in the words of Ollama's decoder."""
+    complaints = schema.validate(data)
+    for name, texts in complaints.items():
+        field = schema.fields[str(name)]
+        go_type = field.go_type if isinstance(field, GoField) else "string"
+        struct = getattr(schema, "go_struct", "Request")
+        raise BadRequest(f"{texts[0]} {struct}.{name} of type {go_type}", param=str(name))
+
+
+def model_names(schema: Schema, data: Mapping[str, Json]) -> list[str]:
+    """The models that a request speaks of, as Ollama picks them: `model`, else `name`; both ends of a copy."""
+    if isinstance(schema, CopyEnvelope):
+        return [str(data.get("source") or ""), str(data.get("destination") or "")]
+    name = data.get("model") or (data.get("name") if isinstance(schema, NamedEnvelope) else None)
+    return [str(name or "")]

@@ -1,0 +1,54 @@
+"""OpenAI's error shapes. Official clients pick their exception by the status and read `message`, `type` and `code`."""
+
+from __future__ import annotations
+
+import orjson
+
+from ollama_proxy.errors import GatewayError, UpstreamRefused
+from ollama_proxy.hub import Json
+from ollama_proxy.wire import sse_frame
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+
+_TOO_LONG = (
+    "exceeds the context length",
+    "exceed context",
+    "context window",
+    "prompt is too long",
+    "exceeds maximum context",
+)
+
+
+class OpenAIErrors:
+    name = "openai"
+
+    def render_error(self, error: GatewayError) -> bytes:
+        """See ErrorFace."""
+        kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+        return orjson.dumps({"error": _fields(error, kind)})
+
+    def render_error_frame(self, error: GatewayError) -> bytes:
+        """See ErrorFace. No `[DONE]` follows it: clients raise on this frame."""
+        # Inside a stream there is no status left to tell whose fault it was.
+        kind = "server_error" if error.status >= 500 else "invalid_request_error"
+        return sse_frame({"error": _fields(error, kind, frame=True)})
+
+
+def _fields(error: GatewayError, kind: str, *, frame: bool = False) -> dict[str, Json]:
+    return {"message": str(error), "type": kind, "param": error.param, "code": None if frame else _code(error)}
+
+
+def _code(error: GatewayError) -> str | None:
+    """What clients match on: OpenAI's own codes where it has one, else our slug."""
+    text = str(error).lower()
+    if error.status == 400 and any(sign in text for sign in _TOO_LONG):
+        return "context_length_exceeded"
+    if error.status == 401:
+        return "invalid_api_key"
+    return None if isinstance(error, UpstreamRefused) and error.status not in (404,) else error.slug

@@ -1,0 +1,69 @@
+"""One client call and everything that was decided on it: it travels, and each step fills in its part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from ollama_proxy.hub import Json
+from ollama_proxy.policy.auth import Principal
+from ollama_proxy.streaming import Call
+
+
+@dataclass(slots=True)
+class Exchange:
+    #: Sent by the client or made here; goes back as `X-Request-Id`.
+    id: str
+    method: str
+    #: As the client sent it, with the token cut out and without its query.
+    path: str
+    #: Address of the client, as the trusted proxies tell it.
+    client: str
+    #: The error shapes and names that this client understands.
+    dialect: str
+    call: Call
+    #: The client's connection; None where the server doesn't show it.
+    socket: Any = None
+    #: Seconds since 1970, for the log.
+    at: float = 0.0
+    principal: Principal | None = None
+    #: The client's bytes, never edited.
+    body: bytes = b""
+    #: The same, read.
+    data: dict[str, Json] = field(default_factory=dict)
+    #: As the client spells it.
+    model: str = ""
+    stream: bool = False
+    #: The name of the upstream that was chosen.
+    upstream: str = ""
+    status: int = 0
+    #: ok, client_gone, upstream_error, timeout, refused or aborted.
+    state: str = "ok"
+    #: The stable slug of what went wrong.
+    error: str = ""
+    #: Tokens; None: not known.
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    bytes_out: int = 0
+    #: Monotonic time of the first byte of the answer's body.
+    first_byte_at: float | None = None
+    #: Request fields that had no effect on the chosen upstream.
+    ignored: tuple[str, ...] = ()
+    _finish: ExitStack = field(default_factory=ExitStack)
+
+    def on_finish(self, release: Callable[[], None]) -> None:
+        """Runs `release` when the exchange is over, last added first, exactly once and whatever happened."""
+        self._finish.callback(release)
+
+    def finish(self) -> None:
+        """The exchange is over: everything that it held is released. A second call does nothing."""
+        self._finish.pop_all().close()
+
+    def sent(self, size: int) -> None:
+        """`size` bytes of the body go out now."""
+        if self.first_byte_at is None:
+            self.first_byte_at = time.monotonic()
+        self.bytes_out += size

@@ -1,0 +1,55 @@
+"""Whatever goes wrong in a request becomes one of our errors, drawn in the shape that the path promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.base import ErrorFace
+from ollama_proxy.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, NotFound
+from ollama_proxy.responses import fail, whole
+from ollama_proxy.telemetry import log
+
+
+def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
+    """Handlers by class on the application: unknown addresses belong to no blueprint."""
+
+    def answer(error: GatewayError) -> Response:
+        exchange = current_exchange()
+        fail(exchange, error)
+        if error.status in (401, 403):
+            fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
+            log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
+        response = whole(faces[exchange.dialect].render_error(error), status=error.status)
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    def answer_http(error: HTTPException) -> Response:
+        response = answer(own_error(error))
+        if isinstance(error, WrongMethod) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
+
+    def answer_any(error: Exception) -> Response:
+        log.error("internal_error", exc_info=error, extra={"fields": {"id": current_exchange().id}})
+        return answer(InternalError(f"The gateway failed to handle this request; its id is {current_exchange().id}."))
+
+    app.register_error_handler(GatewayError, answer)
+    app.register_error_handler(HTTPException, answer_http)
+    app.register_error_handler(Exception, answer_any)
+
+
+def own_error(error: HTTPException) -> GatewayError:
+    """What Flask and werkzeug raise, as one of ours."""
+    if error.code == 404:
+        return NotFound(f"There is nothing at {request.path[:200]}.")
+    if error.code == 405:
+        return MethodNotAllowed(f"{request.path[:200]} does not take {request.method}.")
+    return BadRequest(detail=type(error).__name__)

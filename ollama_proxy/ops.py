@@ -1,0 +1,89 @@
+"""What machines and people ask a gateway about itself: `/`, `/health`, `/livez`, `/readyz`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+
+import gevent
+import orjson
+from flask import Blueprint, Response, request
+
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.hub import Json
+from ollama_proxy.responses import whole
+from ollama_proxy.upstreams import Health
+from ollama_proxy.version import VERSION
+
+_STARTED = time.monotonic()
+
+
+def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:
+    """`problem` tells what is wrong with the configuration file; None: nothing."""
+    blueprint = Blueprint("ops", __name__)
+
+    @blueprint.get("/", endpoint="root")
+    def root() -> Response:
+        # Ollama's clients look for this text before they do anything else.
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
+            return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+        return _json(_status(gateway, health))
+
+    @blueprint.get("/health", endpoint="health")
+    def health_view() -> Response:
+        return _json(_status(gateway, health))
+
+    @blueprint.get("/livez", endpoint="livez")
+    def livez() -> Response:
+        return _json({"status": "ok"})
+
+    @blueprint.get("/readyz", endpoint="readyz")
+    def readyz() -> Response:
+        states = health.states()
+        ready = any(state.usable for state in states.values())
+        document: dict[str, Json] = {"status": "ready" if ready else "not ready"}
+        if not ready:
+            document["reason"] = "no upstream can be used"
+        if gateway.is_authenticated(request.environ):
+            document["details"] = _details(gateway, health, problem)
+        return _json(document, status=200 if ready else 503)
+
+    return blueprint
+
+
+def _json(document: dict[str, Json], *, status: int = 200) -> Response:
+    return whole(orjson.dumps(document), status=status)
+
+
+def _status(gateway: Gateway, health: Health) -> dict[str, Json]:
+    states = health.states()
+    usable = [name for name, state in states.items() if state.usable]
+    document: dict[str, Json] = {
+        "status": "healthy" if usable else "degraded",
+        "ollama": "connected" if usable else "disconnected",
+        "api": "openai-compatible",
+        "service": "ollama-proxy",
+        "version": VERSION,
+        "uptime_s": int(time.monotonic() - _STARTED),
+    }
+    if gateway.is_authenticated(request.environ):
+        document["providers"] = {"available": len(states), "active": usable}
+    return document
+
+
+def _details(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> dict[str, Json]:
+    """One worker's inner numbers, for operators and tests."""
+    return {
+        "pid": os.getpid(),
+        # This very request is one of them.
+        "in_flight": gateway.in_flight - 1,
+        "watched": gateway.watch.active,
+        "greenlets": sum(isinstance(each, gevent.Greenlet) for each in gc.get_objects()),
+        "upstream_connections": gateway.fleet.counts(),
+        "configuration_problem": problem(),
+        "upstreams": {
+            name: {"usable": s.usable, "version": s.version, "reason": s.reason} for name, s in health.states().items()
+        },
+    }

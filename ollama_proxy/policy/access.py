@@ -1,0 +1,100 @@
+"""What a token may do: the scope of every route, in one table, and the rules on models and on loading them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Json
+from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
+from ollama_proxy.policy.names import is_allowed, is_cloud
+
+PUBLIC = "public"
+
+#: Endpoint to scope. What is not listed needs a valid token and is then unknown: refused by default.
+ROUTE_SCOPES: dict[str, str] = {
+    "ops.root": PUBLIC,
+    "ops.health": PUBLIC,
+    "ops.livez": PUBLIC,
+    "ops.readyz": PUBLIC,
+    "native.version": READ,
+    "native.status": READ,
+    "native.tags": READ,
+    "native.ps": READ,
+    "native.show": READ,
+    "native.generate": GENERATE,
+    "native.chat": GENERATE,
+    "native.embed": GENERATE,
+    "native.embeddings": GENERATE,
+    "native.pull": MANAGE,
+    "native.push": MANAGE,
+    "native.create": MANAGE,
+    "native.copy": MANAGE,
+    "native.delete": MANAGE,
+    "native.blobs": MANAGE,
+    "native.refused": READ,
+    "openai.chat": GENERATE,
+    "openai.completions": GENERATE,
+    "openai.models": READ,
+    "openai.model": READ,
+    "embeddings.create": GENERATE,
+}
+
+#: A lease above this counts as pinning a shared model, in seconds.
+PIN_ABOVE_S = 24 * 3600.0
+
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+def check_scope(principal: Principal, endpoint: str) -> None:
+    """Raises Forbidden when the token's scopes don't cover the route."""
+    scope = ROUTE_SCOPES.get(endpoint, PUBLIC)
+    if scope != PUBLIC and scope not in principal.scopes:
+        raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
+
+
+def check_models(principal: Principal, names: Iterable[str]) -> None:
+    """Raises ModelNotFound for a model outside the token's list, and Forbidden for one in Ollama's cloud."""
+    for name in names:
+        if is_cloud(name):
+            raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
+        if name and principal.models and not is_allowed(name, principal.models):
+            raise ModelNotFound(f"model '{name}' not found", param="model", detail="not in the token's models")
+
+
+def check_lease(exchange: Exchange, keep_alive: Json) -> None:
+    """Raises BadRequest for a `keep_alive` that Ollama would refuse, Forbidden for one that unloads or pins a
+    model that others use as well, unless the token has the scope `manage`."""
+    lease_s = keep_alive_s(keep_alive)
+    if lease_s is None or 0 < lease_s <= PIN_ABOVE_S:
+        return
+    if exchange.principal is None or MANAGE not in exchange.principal.scopes:
+        verb = "unload" if lease_s == 0 else "pin"
+        raise Forbidden(f"This token may not {verb} a model: the scope 'manage' is needed.", param="keep_alive")
+
+
+def keep_alive_s(value: Json) -> float | None:
+    """Seconds of a `keep_alive` field, None when absent; negative: for ever. Raises BadRequest as Ollama does."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadRequest(f"Unsupported type: '{_go_type(value)}'", param="keep_alive")
+    return _duration_s(value) if isinstance(value, str) else float(value)
+
+
+def _go_type(value: Json) -> str:
+    return {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
+
+
+def _duration_s(text: str) -> float:
+    """A Go duration; the texts of the errors are Go's own (time.ParseDuration)."""
+    if not _DURATION.fullmatch(text):
+        if re.fullmatch(r"[-+]?\d+\.?\d*", text):
+            raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive")
+        raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive")
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+    return -seconds if text.startswith("-") else seconds

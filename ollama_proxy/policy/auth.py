@@ -1,0 +1,131 @@
+"""Tokens to principals: every accepted form of a token, compared as SHA-256 digests in constant time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from ollama_proxy.errors import AuthError, MissingToken
+from ollama_proxy.settings import Auth, Token
+
+READ, GENERATE, MANAGE = "read", "generate", "manage"
+SCOPES = frozenset({READ, GENERATE, MANAGE})
+
+#: Longest header value that can hold a token, in characters.
+MAX_TOKEN = 4096
+
+PATH_TOKEN_KEY = "ollama_proxy.path_token"
+
+
+@dataclass(slots=True, frozen=True)
+class Principal:
+    """Who is asking, as far as the token tells."""
+
+    name: str
+    scopes: frozenset[str]
+    #: Patterns of model names; empty: every model.
+    models: tuple[str, ...] = ()
+
+
+ANYONE = Principal("anyone", SCOPES)
+
+
+class Authenticator:
+    """The token list, ready to be asked."""
+
+    def __init__(self, auth: Auth) -> None:
+        self._enabled = auth.enabled
+        self._tokens = {token.digest: token for token in (*auth.generate_tokens, *(auth.manage_tokens or ()))}
+
+    def authenticate(self, environ: Mapping[str, Any]) -> Principal:
+        """The principal of a request; raises MissingToken, or AuthError for anything that is not one valid token.
+
+        An unknown, an expired and a withdrawn token look alike.
+        """
+        if not self._enabled:
+            return ANYONE
+        sent = sent_tokens(environ)
+        if not sent:
+            raise MissingToken
+        digests = {hashlib.sha256(token).digest() for token in sent}
+        if len(digests) != 1:
+            raise AuthError(
+                "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
+            )
+        return self._principal(digests.pop())
+
+    def _principal(self, digest: bytes) -> Principal:
+        # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
+        token = self._tokens.get(digest)
+        if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, _today()):
+            raise AuthError
+        return Principal(token.name, token.scopes, token.models)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def is_expired(token: Token, today: date) -> bool:
+    """A token is good through the whole of its last day, in UTC."""
+    return token.expires is not None and today > token.expires
+
+
+def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
+    """Every token that the request carries, in any accepted form."""
+    found = [environ.get("HTTP_X_API_KEY"), environ.get("HTTP_API_KEY"), environ.get(PATH_TOKEN_KEY)]
+    tokens = [value.strip().encode("latin-1") for value in found if value is not None]
+    authorization = environ.get("HTTP_AUTHORIZATION")
+    if authorization is not None:
+        tokens.append(_from_authorization(authorization[:MAX_TOKEN].strip()))
+    return [token for token in tokens if token]
+
+
+def _from_authorization(value: str) -> bytes:
+    scheme, _, rest = value.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return rest.strip().encode("latin-1")
+        case "basic" if rest:
+            return _password(rest)
+        case _:
+            return value.encode("latin-1")
+
+
+def _password(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return encoded.encode("latin-1")
+
+
+class PathToken:
+    """WSGI: takes `/k/<token>` off the front of the path, for clients that can only set a base URL.
+
+    Behind it nothing sees the token in a path.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        if path.startswith("/k/"):
+            token, _, rest = path[3:].partition("/")
+            environ[PATH_TOKEN_KEY] = token or "-"
+            environ["PATH_INFO"] = "/" + rest
+            environ["RAW_URI"] = _without_token(environ.get("RAW_URI", ""), token)
+        return self._app(environ, start_response)
+
+
+def _without_token(raw: str, token: str) -> str:
+    sent, _, rest = raw.removeprefix("/k/").partition("/")
+    known = raw.startswith("/k/") and unquote_to_bytes(sent.partition("?")[0]) == token.encode("latin-1")
+    return "/" + rest if known else "/%"

@@ -1,0 +1,41 @@
+"""One name for a model, whatever its spelling: rights are decided on it, the client's own spelling is what is sent on.
+
+Grammar and defaults as in Ollama's `types/model`: `[host/][namespace/]model[:tag]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
+
+
+def canonical(name: str) -> str:
+    """Lower case, without default host and namespace, with its tag: ` Library/M` is `m:latest`."""
+    path, _, last = name.strip().lower().rpartition("/")
+    model, _, tag = last.partition(":")
+    parents = [part for part in path.split("/") if part]
+    if parents[:1] == [DEFAULT_HOST]:
+        parents = parents[1:]
+    if parents == [DEFAULT_NAMESPACE]:
+        parents = []
+    return "/".join([*parents, f"{model}:{tag or DEFAULT_TAG}"])
+
+
+def is_allowed(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns (`*` and `?`) covers the model; a pattern without a tag means `:latest`,
+    unless it ends with `*`."""
+    wanted = canonical(name)
+    return any(fnmatchcase(wanted, _canonical_pattern(pattern)) for pattern in patterns)
+
+
+def _canonical_pattern(pattern: str) -> str:
+    covered = pattern.strip().lower()
+    return covered if covered.endswith("*") and ":" not in covered.rpartition("/")[2] else canonical(pattern)
+
+
+def is_cloud(name: str) -> bool:
+    """Whether Ollama would send this request to its cloud: `m:cloud`, `m:120b-cloud`."""
+    tag = canonical(name).rpartition(":")[2]
+    return tag == "cloud" or tag.endswith("-cloud")

@@ -1,0 +1,209 @@
+"""How an answer goes to the client: whole, passed through, or drawn batch by batch; its final state is decided here."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Sequence
+
+import gevent
+from flask import Response
+
+from ollama_proxy.dialects.base import ErrorFace, Renderer
+from ollama_proxy.errors import ClientGone, GatewayError, UpstreamCut, UpstreamError
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Done, Event
+from ollama_proxy.telemetry import log
+from ollama_proxy.upstreams.base import EventStream, Headers, Reply
+from ollama_proxy.wire import StreamTail
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+#: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
+WHOLE_BYTES = 1024 * 1024
+
+#: Headers of an upstream's answer that are ours to decide.
+_OURS = ("content-length", "content-type", "cache-control", "vary", "x-request-id", "x-accel-buffering")
+
+
+def fail(exchange: Exchange, error: GatewayError) -> None:
+    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault."""
+    exchange.state, exchange.error = error.state, error.slug
+    if isinstance(error, UpstreamError):
+        fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
+        log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
+
+
+def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
+    return Response(body, status=status, content_type=content_type)
+
+
+def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
+    """A stream: neither buffered by a proxy in front nor stored by anybody."""
+    response = Response(pieces, content_type=content_type)
+    response.headers["X-Accel-Buffering"] = "no"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Response:
+    """The upstream's answer as it came: status, content type and bytes."""
+    content_type = _header(reply.headers, "content-type") or ""
+    check_type(reply.status, content_type)
+    if content_type.startswith(NDJSON):
+        first = reply.read_some()
+        response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
+    else:
+        response = _single(exchange, reply, content_type)
+    response.status_code = reply.status
+    for name, value in reply.headers:
+        if name not in _OURS and not name.startswith("access-control-"):
+            response.headers.add(name, value)
+    return response
+
+
+def check_type(status: int, content_type: str) -> None:
+    """Raises UpstreamError for an answer that no client of this API expects: a page of a proxy, a sign-in demand."""
+    if status in (401, 402, 407):
+        raise UpstreamError("The model server refused this gateway's own credentials.", detail=f"status {status}")
+    if content_type and not content_type.startswith((JSON, NDJSON)):
+        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {status}")
+
+
+def _header(headers: Headers, wanted: str) -> str | None:
+    return next((value for name, value in headers if name == wanted), None)
+
+
+def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
+    parts: list[bytes] = []
+    while (data := reply.read_some()) and sum(map(len, parts)) <= WHOLE_BYTES:
+        parts.append(data)
+    body = b"".join(parts)
+    if data:
+        length = _header(reply.headers, "content-length")
+        response = Response(_rest(exchange, reply, body + data), content_type=content_type or None)
+        if length is not None:
+            response.headers["Content-Length"] = length
+        return response
+    note_end(exchange, body)
+    response = Response(body, content_type=content_type or None)
+    if not content_type:
+        del response.headers["Content-Type"]
+    return response
+
+
+def note_end(exchange: Exchange, body: bytes) -> None:
+    """Takes the token counts from a whole native answer."""
+    tail = StreamTail()
+    tail.feed(body[-WHOLE_BYTES:])
+    end = tail.end()
+    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+
+
+def _rest(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
+    """A large single answer, on its way. There is no frame for an error in it: the connection is cut instead."""
+    exchange.state = "client_gone"
+    tail = StreamTail()
+    data: bytes | None = first
+    try:
+        while data:
+            tail.feed(data)
+            yield from _send(exchange, data)
+            data = reply.read_some()
+    except gevent.GreenletExit:
+        exchange.state = "aborted"
+        raise
+    except GatewayError as error:
+        fail(exchange, error)
+        raise cut_connection() from error
+    end = tail.end()
+    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+    exchange.state = "ok"
+
+
+def _send(exchange: Exchange, data: bytes) -> Iterator[bytes]:
+    exchange.sent(len(data))
+    exchange.call.sending_since = time.monotonic()
+    yield data
+    exchange.call.sending_since = None
+
+
+def cut_connection() -> OSError:
+    """What makes gunicorn close the connection without the final chunk, and without a traceback in its log."""
+    return BrokenPipeError(errno.EPIPE, "the answer could not be completed")
+
+
+def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFace) -> Iterator[bytes]:
+    """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
+    exchange.state = "client_gone"  # until the end was reached: nobody tells a generator that it was left
+    tail = StreamTail()
+    call = exchange.call
+    data: bytes | None = first
+    try:
+        while data:
+            tail.feed(data)
+            exchange.sent(len(data))
+            call.sending_since = time.monotonic()
+            yield data
+            call.sending_since = None
+            data = reply.read_some()
+        end = tail.end()
+        if not end.finished:
+            raise UpstreamCut(detail="stream ended without its last line")
+        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+        exchange.state = "upstream_error" if end.failed else "ok"
+    except gevent.GreenletExit:
+        exchange.state = "aborted"
+        raise
+    except ClientGone as error:
+        fail(exchange, error)
+        raise cut_connection() from error
+    except GatewayError as error:
+        fail(exchange, error)
+        frame = face.render_error_frame(error)
+        yield from _send(exchange, frame if tail.ends_with_newline else b"\n" + frame)
+
+
+def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer, face: ErrorFace) -> Response:
+    """Events drawn as frames. Waits for the first of them, so that an early failure still gets its real status."""
+    batches = iter(events)
+    first = next(batches, ())
+    return streamed(_frames(exchange, first, batches, renderer, face), renderer.content_type)
+
+
+def _frames(
+    exchange: Exchange,
+    first: Sequence[Event],
+    batches: Iterator[Sequence[Event]],
+    renderer: Renderer,
+    face: ErrorFace,
+) -> Iterator[bytes]:
+    exchange.state = "client_gone"  # see native_stream
+    call = exchange.call
+    batch: Sequence[Event] | None = first
+    try:
+        while batch is not None:
+            data = renderer.render_stream(batch) if batch else renderer.render_heartbeat()
+            if batch and isinstance(batch[-1], Done):
+                note_done(exchange, batch[-1])
+            exchange.sent(len(data))
+            call.sending_since = time.monotonic()
+            yield data
+            call.sending_since = None
+            batch = next(batches, None)
+        exchange.state = "ok"
+    except gevent.GreenletExit:
+        exchange.state = "aborted"
+        raise
+    except ClientGone as error:
+        fail(exchange, error)
+        raise cut_connection() from error
+    except GatewayError as error:
+        fail(exchange, error)
+        yield from _send(exchange, face.render_error_frame(error))
+
+
+def note_done(exchange: Exchange, done: Done) -> None:
+    """Takes the token counts from the last event."""
+    exchange.prompt_eval_count, exchange.eval_count = done.prompt_eval_count, done.eval_count

@@ -1,0 +1,110 @@
+"""A process's start: settings, log, application, and the greenlets that run beside the requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import gevent
+from flask import Flask
+from gevent import monkey
+
+from ollama_proxy import create_app
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings import Settings, config_path, load_settings, settings_from, settings_warnings
+from ollama_proxy.settings_watch import SettingsWatch
+from ollama_proxy.state import state_directory, with_first_token
+from ollama_proxy.telemetry import configure, log
+from ollama_proxy.upstreams import build_fleet
+from ollama_proxy.version import VERSION
+
+LAST_GOOD_FILE = "last-good.yaml"
+
+
+def check_start(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings, if this installation can start with them; for the process that starts the workers.
+
+    Raises ConfigError. A first token that was made just now is shown on stderr, this once.
+    """
+    settings, token = with_first_token(load_settings(environ=environ), environ)
+    build_fleet(settings, environ).close()
+    if token is not None and token.created:
+        sys.stderr.write(
+            f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
+        )
+    return settings
+
+
+def serve(environ: Mapping[str, str] = os.environ) -> Flask:
+    """The application of this worker, with its background work started.
+
+    Raises ConfigError, and RuntimeError when the standard library was imported before gevent patched it.
+    """
+    check_patched()
+    loaded = load_or_last_good(environ)
+    settings, _ = with_first_token(loaded, environ)
+    directory = log_directory(settings, environ)
+    configure(directory, settings.logging.level)
+
+    def change(new: Settings) -> None:
+        gateway.apply(with_first_token(new, environ)[0])
+        keep_last_good(environ)
+        log.setLevel(new.logging.level)
+        log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
+
+    def complain(error: ConfigError) -> None:
+        log.error(
+            "configuration_broken", extra={"fields": {"problem": str(error), "effect": "the last good one stays"}}
+        )
+
+    watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
+    app = create_app(settings, log_directory=directory, problem=lambda: watch.problem)
+    gateway, health = app.extensions["ollama_proxy"]["gateway"], app.extensions["ollama_proxy"]["health"]
+    gevent.spawn(watch.run)
+    gevent.spawn(health.run)
+    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION}})
+    for warning in settings_warnings(settings):
+        log.warning("configuration_warning", extra={"fields": {"warning": warning}})
+    return app
+
+
+def check_patched() -> None:
+    """Raises RuntimeError unless gevent has patched what would block the whole worker."""
+    missing = [name for name in ("socket", "ssl", "threading") if not monkey.is_module_patched(name)]
+    if missing:
+        raise RuntimeError(f"gevent has not patched {', '.join(missing)}: start with -c config/gunicorn.conf.py")
+
+
+def log_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Where log files go: LOGS_DIRECTORY (systemd), else `logging.dir`."""
+    return Path(environ.get("LOGS_DIRECTORY", "").split(":")[0] or settings.logging.dir)
+
+
+def load_or_last_good(environ: Mapping[str, str]) -> Settings:
+    """The settings of the file, or those that were good before it was broken: a worker that does not come up takes
+    the whole service with it."""
+    try:
+        settings = load_settings(environ=environ)
+    except ConfigError:
+        with contextlib.suppress(OSError, ConfigError):
+            kept = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
+            return settings_from(kept, config_path(environ), environ)
+        raise
+    keep_last_good(environ)
+    return settings
+
+
+def keep_last_good(environ: Mapping[str, str]) -> None:
+    """Keeps a copy of the file, for workers that start after it was broken; where nothing can be written there is
+    none."""
+    with contextlib.suppress(OSError, ConfigError):
+        data = config_path(environ).read_bytes()
+        target = state_directory(Settings(), environ) / LAST_GOOD_FILE
+        part = target.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        part.replace(target)

@@ -1,0 +1,133 @@
+"""What keeps a call honest: its deadlines, and a watch on the client that asked.
+
+gunicorn does not tell when a client hangs up, so one greenlet per worker polls the sockets of all clients that wait.
+A client that is gone closes the upstream connection of its call, in whatever phase that call is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable
+from socket import SHUT_RDWR
+from typing import Protocol
+
+import gevent
+import gevent.event
+from gevent import monkey
+
+from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.settings import Timeouts
+
+#: Seconds between two looks at the clients; the promise is to notice within one second.
+WATCH_INTERVAL_S = 0.25
+
+
+class ClientSocket(Protocol):
+    def fileno(self) -> int: ...
+
+    def shutdown(self, how: int, /) -> None: ...
+
+
+class Call:
+    """The time limits of one client call and the way to cancel it."""
+
+    __slots__ = ("_abort", "gone", "sending_since", "started", "timeouts")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
+        self.started = time.monotonic()
+        #: The client has left; nothing that is still done for it can matter.
+        self.gone = False
+        #: Since when bytes are on their way into the client's connection; None: none are.
+        self.sending_since: float | None = None
+        self._abort: Callable[[], None] | None = None
+
+    def attach(self, abort: Callable[[], None]) -> None:
+        """`abort` is called, at most once, when the client leaves; it must not block."""
+        self._abort = abort
+        self.check()
+
+    def detach(self) -> None:
+        self._abort = None
+
+    def leave(self) -> None:
+        """The client is gone: wake whoever waits for the upstream."""
+        self.gone = True
+        abort, self._abort = self._abort, None
+        if abort is not None:
+            abort()
+
+    def is_stalled(self, now: float) -> bool:
+        """The client has not taken what was sent for longer than its limit."""
+        return self.sending_since is not None and now - self.sending_since > self.timeouts.send_idle_s
+
+    def check(self) -> None:
+        """Raises ClientGone when nobody waits any more, UpstreamTimeout when the total limit is over."""
+        if self.gone:
+            raise ClientGone
+        self.total_left_s()
+
+    def total_left_s(self) -> float:
+        """Seconds until the total limit; raises UpstreamTimeout when there are none."""
+        left = self.started + self.timeouts.total_s - time.monotonic()
+        if left <= 0:
+            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in all.")
+        return left
+
+
+class ClientWatch:
+    """Polls the sockets of waiting clients; `active` says how many there are."""
+
+    def __init__(self) -> None:
+        # The patched poll would put every socket into the event loop; the real one answers at once with no wait.
+        self._poll: select.poll = monkey.get_original("select", "poll")()
+        self._calls: dict[int, tuple[ClientSocket, Call]] = {}
+        self._busy = gevent.event.Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    @property
+    def active(self) -> int:
+        return len(self._calls)
+
+    def add(self, socket: ClientSocket, call: Call) -> Callable[[], None]:
+        """Watches `socket` for `call`; the caller runs what it gets back when the exchange is over, before the
+        descriptor can be closed and given to somebody else."""
+        number = socket.fileno()
+        self._calls[number] = (socket, call)
+        # POLLRDHUP also sees a close that hides behind pipelined bytes.
+        self._poll.register(number, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+        self._busy.set()
+
+        def remove() -> None:
+            if self._calls.get(number, (None, None))[1] is call:
+                self._forget(number)
+
+        return remove
+
+    def look(self) -> None:
+        """One look at all clients: who has left, and who has stopped reading."""
+        for number, _ in self._poll.poll(0):
+            _, call = self._calls[number]
+            self._forget(number)
+            call.leave()
+        now = time.monotonic()
+        for socket, _ in [entry for entry in self._calls.values() if entry[1].is_stalled(now)]:
+            # The write that waits for it fails at once; the end of the exchange does the rest.
+            with contextlib.suppress(OSError):
+                socket.shutdown(SHUT_RDWR)
+
+    def _forget(self, number: int) -> None:
+        del self._calls[number]
+        self._poll.unregister(number)
+
+    def _run(self) -> None:
+        while True:
+            self._busy.wait()
+            gevent.sleep(WATCH_INTERVAL_S)
+            self.look()
+            if not self._calls:
+                self._busy.clear()

@@ -1,0 +1,212 @@
+"""What the operator gets to see: one JSON line per request, one per event, to stdout and to files.
+
+Lines are handed over in memory and written off the request's path, by a thread of the hub's pool. Files are opened
+anew when they were renamed, so rotation needs no signal, and each write appends whole lines, so workers don't mix
+them. Prompts, answers and tokens never come here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import gevent
+import orjson
+
+from ollama_proxy.exchange import Exchange
+
+#: Seconds between two writes.
+FLUSH_INTERVAL_S = 0.2
+
+#: Lines that may wait to be written; beyond that the oldest are dropped, and counted.
+MAX_WAITING = 50_000
+
+#: Pipes keep writes up to this size whole, in bytes (PIPE_BUF).
+PIPE_BYTES = 4096
+
+log = logging.getLogger("ollama_proxy")
+
+
+class LineFile:
+    """An append-only file of lines that follows its name through rotation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._identity: tuple[int, int] | None = None
+
+    def write(self, lines: list[bytes]) -> None:
+        """Appends whole lines in one write. A full disk loses log lines, never requests."""
+        with contextlib.suppress(OSError):
+            self._follow()
+            _write_whole(self._fd, b"".join(lines))
+
+    def _follow(self) -> None:
+        try:
+            status = os.stat(self._path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                return
+        except FileNotFoundError:
+            pass
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        status = os.fstat(self._fd)
+        self._identity = (status.st_dev, status.st_ino)
+
+
+class LineStream:
+    """Standard output, shared with other processes: written in pieces that stay whole."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, lines: list[bytes]) -> None:
+        """Writes lines, several to a piece as long as the piece stays whole."""
+        piece = b""
+        with contextlib.suppress(OSError):
+            for line in lines:
+                if piece and len(piece) + len(line) > PIPE_BYTES:
+                    _write_whole(self._fd, piece)
+                    piece = b""
+                piece += line
+            _write_whole(self._fd, piece)
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class LineWriter:
+    """Collects lines per sink and writes them from time to time, off the request's path."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[LineFile | LineStream, bytes]] = deque(maxlen=MAX_WAITING)
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._pid = os.getpid()
+
+    def put(self, sink: LineFile | LineStream, line: bytes) -> None:
+        self._waiting.append((sink, line))
+        if self._greenlet is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        pool = gevent.get_hub().threadpool
+        while True:
+            gevent.sleep(FLUSH_INTERVAL_S)
+            if self._waiting:
+                pool.apply(self.flush)
+
+    def flush(self) -> None:
+        """Writes everything that waits, before it returns."""
+        batches: dict[LineFile | LineStream, list[bytes]] = {}
+        while self._waiting:
+            sink, line = self._waiting.popleft()
+            batches.setdefault(sink, []).append(line)
+        for sink, lines in batches.items():
+            sink.write(lines)
+
+
+WRITER = LineWriter()
+STDOUT = LineStream(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+
+
+def flush_all() -> None:
+    """Writes what waits; for the end of a worker."""
+    WRITER.flush()
+
+
+atexit.register(flush_all)
+
+
+def stamp() -> str:
+    """Now, as RFC 3339 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class AccessLog:
+    """One line per request, in `access.log` and on stdout."""
+
+    def __init__(self, directory: Path | None, *, enabled: bool) -> None:
+        self._sinks: list[LineFile | LineStream] = []
+        if directory and enabled:
+            self._sinks = [STDOUT, LineFile(directory / "access.log")]
+
+    def record(self, exchange: Exchange) -> None:
+        """Writes what became of an exchange."""
+        if self._sinks:
+            line = orjson.dumps(access_record(exchange)) + b"\n"
+            for sink in self._sinks:
+                WRITER.put(sink, line)
+
+
+def access_record(exchange: Exchange) -> dict[str, object]:
+    """The fields of the access log; times in ms, counts in tokens, sizes in bytes."""
+    started = exchange.call.started
+    first = exchange.first_byte_at
+    return {
+        "time": stamp(),
+        "id": exchange.id,
+        "client": exchange.client,
+        "token": exchange.principal.name if exchange.principal else None,
+        "method": exchange.method,
+        "path": exchange.path[:500],
+        "dialect": exchange.dialect,
+        "model": exchange.model[:200] or None,
+        "upstream": exchange.upstream or None,
+        "status": exchange.status,
+        "stream": exchange.stream,
+        "bytes": exchange.bytes_out,
+        "prompt_eval_count": exchange.prompt_eval_count,
+        "eval_count": exchange.eval_count,
+        "first_byte_ms": None if first is None else round((first - started) * 1000, 1),
+        "total_ms": round((time.monotonic() - started) * 1000, 1),
+        "state": exchange.state,
+        "error": exchange.error or None,
+    }
+
+
+class JsonLines(logging.Handler):
+    """The package's log as JSON lines: `event` says what, further fields come by `extra={"fields": {...}}`."""
+
+    def __init__(self, directory: Path | None) -> None:
+        super().__init__()
+        self._sinks: list[LineFile | LineStream] = [STDOUT]
+        if directory:
+            self._sinks.append(LineFile(directory / "events.log"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        document = {"time": stamp(), "level": record.levelname, "event": record.getMessage(), **fields}
+        if record.exc_info and record.exc_info[1]:
+            document["traceback"] = _frames(record.exc_info[1])
+        line = orjson.dumps(document, default=str)[: PIPE_BYTES - 1] + b"\n"
+        for sink in self._sinks:
+            WRITER.put(sink, line)
+
+
+def _frames(error: BaseException) -> list[str]:
+    """Where it happened, never with what values: those may be a prompt or a token."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames] + [type(error).__name__]
+
+
+def configure(directory: Path | None, level: str) -> None:
+    """Sends the package's log to stdout and to `directory` (created when missing); None: stdout only."""
+    if directory:
+        directory.mkdir(parents=True, exist_ok=True)
+    log.handlers[:] = [JsonLines(directory)]
+    log.setLevel(level)
+    log.propagate = False

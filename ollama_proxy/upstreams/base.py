@@ -1,0 +1,97 @@
+"""What an upstream is to the rest: bytes passed on, or events of a chat. Knows no dialect and no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Model
+from ollama_proxy.streaming import Call
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """The exact bytes that will be sent. `path` is one of the constants that an upstream documents."""
+
+    method: str
+    path: str
+    body: bytes | Iterable[bytes] = b""
+    #: Length of an iterable body in bytes; None: sent in chunks.
+    length: int | None = None
+    headers: Headers = field(default_factory=tuple)
+
+
+class Reply(Protocol):
+    """An answer on its way. The caller closes it, on every path."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Headers:
+        """End-to-end headers, names in lower case."""
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        """True as soon as status and headers are there; False after `wait_s` seconds without them."""
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """Whatever has arrived, as soon as something has; b"" at the end; None after `wait_s` seconds of silence.
+
+        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        """
+
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """The one seam to the outside."""
+
+    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.
+
+        Raises UpstreamConnect, UpstreamTimeout, UpstreamCut, ClientGone.
+        """
+
+    def counts(self) -> dict[str, int]:
+        """`active` and `idle` connections."""
+
+    def close(self) -> None: ...
+
+
+class EventStream(Protocol):
+    """Batches of events, as they arrive: an empty batch means that nothing came for the heartbeat's time.
+
+    Ends after the batch with `Done`; raises UpstreamError in its place. The caller closes it.
+    """
+
+    def __iter__(self) -> Iterator[Sequence[Event]]: ...
+
+    def close(self) -> None: ...
+
+
+class Upstream(Protocol):
+    name: str
+    #: Dialects whose bytes it takes as they are.
+    dialects: frozenset[str]
+
+    def forward(self, request: UpstreamRequest, call: Call) -> Reply:
+        """Sends bytes of a dialect that it speaks itself."""
+
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+        """Raises UpstreamRefused where the upstream says no before its first event."""
+
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream: ...
+
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer: ...
+
+    def models(self, call: Call) -> list[Model]: ...
+
+    def version(self, call: Call) -> str:
+        """Its version; raises UpstreamError when it can't be used."""
+
+    def counts(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,224 @@
+"""One HTTP/1.1 connection to an upstream: a gevent socket and httptools' parser of answers.
+
+Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes all that has arrived.
+The parser's ways are noted where they matter (httptools 0.9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Iterable
+
+from gevent import monkey
+from gevent import socket as gsocket
+from httptools import HttpParserError, HttpResponseParser
+
+from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.streaming import Call
+
+RECEIVE_BYTES = 65536
+SEND_BYTES = 262144
+MAX_HEAD_BYTES = 65536
+MAX_HEADERS = 200
+
+#: Seconds between two looks for an early answer while a large body is being sent.
+SEND_LOOK_S = 0.5
+
+_poll = monkey.get_original("select", "poll")
+_READABLE = select.POLLIN | select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Connection:
+    """A connection and the answer that is being read from it."""
+
+    def __init__(self, sock: gsocket.socket) -> None:
+        self._sock = sock
+        self._ready = _poll()
+        self._ready.register(sock.fileno(), _READABLE)
+        self._parser = HttpResponseParser(self)
+        self.used = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_done = False
+        self.complete = False
+        #: The answer says where it ends; without that, the end of the connection is its end.
+        self._framed = False
+        self._keep = False
+        self._interim = False
+        self._head_bytes = 0
+        self._bodies: list[bytes] = []
+        self._headless = False
+        self._leftover = False
+
+    # What the parser calls; an exception here would come back as another one, so these only collect.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:  # trailers come this way too
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim = True
+            self.headers.clear()
+            return
+        self.status, self.head_done = status, True
+        self._keep = self._parser.should_keep_alive()
+        self._framed = self._keep or any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        self.complete = self._headless
+
+    def on_body(self, body: bytes) -> None:
+        self._bodies.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        else:
+            self.complete = True
+
+    # Sending.
+
+    def send(self, head: bytes, body: bytes | Iterable[bytes], call: Call, *, chunked: bool, headless: bool) -> None:
+        """Sends one request. Returns early when the upstream answers before it has read everything."""
+        self._reset()
+        self._headless = headless
+        self.used += 1
+        if isinstance(body, bytes):
+            self._send_bytes(head + body, call)
+            return
+        if self._send_bytes(head, call) and self._send_parts(body, call, chunked=chunked) and chunked:
+            self._send_bytes(b"0\r\n\r\n", call)
+
+    def _send_parts(self, parts: Iterable[bytes], call: Call, *, chunked: bool) -> bool:
+        for part in parts:
+            framed = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
+            if part and not (self._send_bytes(framed, call) and not self.has_input()):
+                self._keep_never()
+                return False
+        return True
+
+    def _send_bytes(self, data: bytes, call: Call) -> bool:
+        """True when all was sent; False when an answer came first."""
+        if len(data) <= SEND_BYTES:
+            self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
+            self._sock.sendall(data)
+            return True
+        return self._send_large(memoryview(data), call)
+
+    def _send_large(self, data: memoryview, call: Call) -> bool:
+        waited_s = 0.0
+        self._sock.settimeout(SEND_LOOK_S)
+        while data:
+            call.check()
+            try:
+                data = data[self._sock.send(data[:SEND_BYTES]) :]
+                waited_s = 0.0
+            except TimeoutError:
+                waited_s += SEND_LOOK_S
+                if waited_s >= call.timeouts.idle_s:
+                    raise UpstreamTimeout("The model server did not take the request.") from None
+            if data and self.has_input():
+                self._keep_never()
+                return False
+        return True
+
+    # Receiving.
+
+    def receive_head(self, call: Call, first_byte_at: float, wait_s: float | None) -> bool:
+        """Reads until status and headers are there; False after `wait_s` seconds without them."""
+        give_up = None if wait_s is None else time.monotonic() + wait_s
+        while not self.head_done:
+            now = time.monotonic()
+            if give_up is not None and now >= give_up:
+                return False
+            if now >= first_byte_at:
+                raise UpstreamTimeout(f"The model server did not begin to answer in {call.timeouts.first_byte_s:g} s.")
+            limit = min(first_byte_at, give_up or first_byte_at) - now
+            with contextlib.suppress(TimeoutError):
+                self._receive(min(limit, call.total_left_s()), call)
+        return True
+
+    def receive_body(self, call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
+        """All of the body that has arrived; b"" at its end, None after `wait_s` seconds of silence."""
+        give_up = None if wait_s is None else time.monotonic() + wait_s
+        while not self._bodies and not self.complete:
+            now = time.monotonic()
+            if give_up is not None and now >= give_up:
+                return None
+            if now >= idle_at:
+                raise UpstreamTimeout(f"The model server was silent for {call.timeouts.idle_s:g} s.")
+            limit = min(idle_at, give_up or idle_at) - now
+            with contextlib.suppress(TimeoutError):
+                self._receive(min(limit, call.total_left_s()), call)
+        bodies, self._bodies = self._bodies, []
+        return bodies[0] if len(bodies) == 1 else b"".join(bodies)
+
+    def _receive(self, limit_s: float, call: Call) -> None:
+        self._sock.settimeout(max(limit_s, 0.001))
+        cause: OSError | None = None
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            data, cause = b"", error
+        call.check()
+        if data:
+            self._parse(data)
+        else:
+            self._end_of_input(cause)
+
+    def _parse(self, data: bytes) -> None:
+        if not self.head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            # Bytes behind a finished answer raise as well: look at the end before looking at the error.
+            self._leftover = True
+            if not self.complete:
+                raise UpstreamError(detail=f"bad HTTP from upstream: {type(error).__name__}") from None
+        if not self.head_done and self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            raise UpstreamError(detail="upstream headers over the limit")
+
+    def _end_of_input(self, cause: OSError | None) -> None:
+        self._keep_never()
+        if not self.head_done:
+            raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
+        if self._framed or cause is not None:
+            raise UpstreamCut(detail=f"upstream closed inside its answer: {cause}") from cause
+        self.complete = True
+
+    # Keeping and closing.
+
+    def _keep_never(self) -> None:
+        self._keep = False
+        self._leftover = True
+
+    def has_input(self) -> bool:
+        """Something waits to be read: bytes, an end or an error."""
+        return bool(self._ready.poll(0))
+
+    @property
+    def reusable(self) -> bool:
+        """The answer is over, nothing was left behind it, and both sides keep the connection."""
+        return self.complete and self._keep and not self._leftover and not self._headless
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing of an answer has arrived."""
+        return not self._head_bytes and not self.head_done
+
+    def abort(self) -> None:
+        """Wakes whoever waits on the socket; the close itself is left to them."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(gsocket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.close()

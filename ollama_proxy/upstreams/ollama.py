@@ -1,0 +1,192 @@
+"""An Ollama server: hub requests to its native API, its answers to events. The demo speaks the same API in process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from ollama_proxy.errors import UpstreamCut, UpstreamError
+from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model
+from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.base import Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.ollama_codec import (
+    ChatDecoder,
+    Decoder,
+    count,
+    decode_generate,
+    decode_object,
+    encode_chat,
+    encode_embed,
+    encode_generate,
+    refused,
+    refused_line,
+    seconds_of,
+)
+from ollama_proxy.wire import LineSplitter
+
+#: Largest single answer that is held in memory to be translated.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
+DRAIN_S = 0.5
+
+_SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
+_STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
+
+
+class OllamaUpstream:
+    """One Ollama server behind a transport."""
+
+    dialects = frozenset({"native"})
+
+    def __init__(self, name: str, transport: Transport) -> None:
+        self.name = name
+        self._transport = transport
+
+    def forward(self, request: UpstreamRequest, call: Call) -> Reply:
+        """See Upstream.forward."""
+        return self._transport.open(request, call)
+
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
+        """See Upstream.chat."""
+        body = orjson.dumps(encode_chat(request))
+        return self._events("/api/chat", body, ChatDecoder(), call, stream=request.stream, heartbeat_s=heartbeat_s)
+
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
+        """See Upstream.generate."""
+        body = orjson.dumps(encode_generate(request))
+        return self._events(
+            "/api/generate", body, decode_generate, call, stream=request.stream, heartbeat_s=heartbeat_s
+        )
+
+    def _events(
+        self, path: str, body: bytes, decode: Decoder, call: Call, *, stream: bool, heartbeat_s: float | None
+    ) -> OllamaEvents:
+        request = UpstreamRequest("POST", path, body, headers=_STREAM if stream else _SINGLE)
+        reply = self._transport.open(request, call, head_wait_s=heartbeat_s)
+        return OllamaEvents(reply, decode, stream=stream, heartbeat_s=heartbeat_s)
+
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
+        """See Upstream.embed."""
+        answer = self._ask("POST", "/api/embed", call, orjson.dumps(encode_embed(request)))
+        vectors = answer.get("embeddings")
+        if not isinstance(vectors, list) or len(vectors) != len(request.input):
+            raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
+        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
+
+    def models(self, call: Call) -> list[Model]:
+        """See Upstream.models."""
+        listed = self._ask("GET", "/api/tags", call).get("models") or []
+        return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed if row.get("name")]
+
+    def version(self, call: Call) -> str:
+        """See Upstream.version."""
+        return str(self._ask("GET", "/api/version", call).get("version") or "")
+
+    def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
+        reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
+        with contextlib.closing(reply):
+            data = read_all(reply)
+            if reply.status != 200:
+                raise refused(reply.status, data)
+            return decode_object(data)
+
+    def counts(self) -> dict[str, int]:
+        """See Transport.counts."""
+        return self._transport.counts()
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class OllamaEvents:
+    """The events of one answer, streamed or single; see EventStream."""
+
+    def __init__(self, reply: Reply, decode: Decoder, *, stream: bool, heartbeat_s: float | None) -> None:
+        """Raises UpstreamRefused when the head is there and says no; the head may come later than `heartbeat_s`."""
+        self._reply = reply
+        self._decode = decode
+        self._stream = stream
+        self._heartbeat_s = heartbeat_s
+        self._check_status()
+
+    def _check_status(self) -> None:
+        if self._reply.status not in (0, 200):
+            with contextlib.closing(self._reply):
+                raise refused(self._reply.status, read_all(self._reply))
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        while not self._reply.wait_head(self._heartbeat_s):
+            yield ()
+        self._check_status()
+        yield from self._lines() if self._stream else self._whole()
+
+    def _whole(self) -> Iterator[Sequence[Event]]:
+        document = decode_object(read_all(self._reply))
+        if document.get("error"):
+            raise refused_line(document)
+        events = self._decode(document)
+        if not _is_done(events):
+            raise UpstreamCut(detail="single answer with done:false")
+        yield events
+
+    def _lines(self) -> Iterator[Sequence[Event]]:
+        lines = LineSplitter()
+        while (data := self._reply.read_some(self._heartbeat_s)) != b"":
+            if data is None:
+                yield ()
+                continue
+            events, failure = self._decode_lines(lines.feed(data))
+            if events:
+                yield events
+            if failure is not None:
+                raise failure
+            if _is_done(events):
+                self._drain()
+                return
+        events, failure = self._decode_lines([lines.rest()])
+        yield events
+        if failure is not None or not _is_done(events):
+            raise failure or UpstreamCut(detail="stream ended without its last line")
+
+    def _decode_lines(self, lines: Sequence[bytes]) -> tuple[list[Event], UpstreamError | None]:
+        """The events of some lines, and what went wrong behind them: what came before a fault is still delivered."""
+        events: list[Event] = []
+        try:
+            for line in lines:
+                if line:
+                    document = decode_object(line)
+                    if "error" in document:
+                        return events, refused_line(document)
+                    events += self._decode(document)
+        except UpstreamError as failure:
+            return events, failure
+        return events, None
+
+    def _drain(self) -> None:
+        with contextlib.suppress(UpstreamError):
+            self._reply.read_some(DRAIN_S)
+
+    def close(self) -> None:
+        """Closes the upstream's answer; at its end the connection is kept for the next one."""
+        self._reply.close()
+
+
+def _is_done(events: Sequence[Event]) -> bool:
+    return bool(events) and isinstance(events[-1], Done)
+
+
+def read_all(reply: Reply) -> bytes:
+    """The whole body; raises UpstreamError above 64 MiB."""
+    parts: list[bytes] = []
+    size = 0
+    while data := reply.read_some():
+        parts.append(data)
+        size += len(data)
+        if size > MAX_ANSWER_BYTES:
+            raise UpstreamError(
+                "The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes"
+            )
+    return b"".join(parts)

@@ -1,0 +1,218 @@
+"""Hub values to the JSON of Ollama's native API and back. Pure: bytes and dicts in, values out.
+
+Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls, and metrics that are zero are missing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+import orjson
+
+from ollama_proxy.errors import UpstreamError, UpstreamRefused
+from ollama_proxy.hub import (
+    ChatRequest,
+    Content,
+    Done,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Json,
+    Message,
+    Thinking,
+    Tool,
+    ToolCall,
+)
+
+Decoder = Callable[[dict[str, Json]], list[Event]]
+
+
+def encode_chat(request: ChatRequest) -> dict[str, Json]:
+    """The body of `/api/chat`. With `tool_choice` "none" the model is shown no tools: Ollama has no such switch."""
+    tools = () if request.tool_choice == "none" else request.tools
+    body: dict[str, Json] = {
+        "model": request.model,
+        "messages": [_encode_message(message) for message in request.messages],
+        "stream": request.stream,
+    }
+    optional = {
+        "tools": [_encode_tool(tool) for tool in tools] or None,
+        "format": request.format,
+        "think": request.think,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+        "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
+    }
+    return body | _present(optional)
+
+
+def encode_generate(request: GenerateRequest) -> dict[str, Json]:
+    """The body of `/api/generate`."""
+    optional = {
+        "suffix": request.suffix,
+        "think": request.think,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+        "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
+    }
+    return {"model": request.model, "prompt": request.prompt, "stream": request.stream} | _present(optional)
+
+
+def encode_embed(request: EmbedRequest) -> dict[str, Json]:
+    """The body of `/api/embed`."""
+    optional = {
+        "dimensions": request.dimensions,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+    }
+    return {"model": request.model, "input": list(request.input)} | _present(optional)
+
+
+def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encode_message(message: Message) -> dict[str, Json]:
+    body: dict[str, Json] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        body["thinking"] = message.thinking
+    if message.images:
+        body["images"] = list(message.images)
+    if message.tool_calls:
+        body["tool_calls"] = [_encode_call(index, call) for index, call in enumerate(message.tool_calls)]
+    if message.tool_name:
+        body["tool_name"] = message.tool_name
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _encode_call(index: int, call: ToolCall) -> dict[str, Json]:
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+
+
+def _encode_tool(tool: Tool) -> dict[str, Json]:
+    optional = {"description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": {"name": tool.name} | _present(optional)}
+
+
+def decode_object(line: bytes) -> dict[str, Json]:
+    """One JSON object; raises UpstreamError for anything else, without showing it."""
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise UpstreamError(detail=f"upstream sent {len(line)} bytes that are not JSON") from None
+    if not isinstance(document, dict):
+        raise UpstreamError(detail="upstream sent JSON that is not an object")
+    return document
+
+
+class ChatDecoder:
+    """Lines of `/api/chat` to events; gives every tool call of one answer an id of its own."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def __call__(self, line: dict[str, Json]) -> list[Event]:
+        events: list[Event] = []
+        message = line.get("message") or {}
+        logprobs = line.get("logprobs") or ()
+        thinking = message.get("thinking")
+        content = message.get("content")
+        if thinking:
+            events.append(Thinking(thinking, () if content else logprobs))
+        if content or (logprobs and not thinking):
+            events.append(Content(content or "", logprobs))
+        for call in message.get("tool_calls") or ():
+            events.append(self._tool_call(call))
+        if line.get("done") is True:
+            events.append(_done(line))
+        return events
+
+    def _tool_call(self, call: dict[str, Json]) -> ToolCall:
+        function = call.get("function") or {}
+        arguments = function.get("arguments") or {}
+        if not isinstance(arguments, dict):
+            raise UpstreamError("The model server sent a tool call that can't be read.")
+        call_id = call.get("id") or ""
+        if not call_id or call_id in self._ids:
+            call_id = new_call_id()
+        self._ids.add(call_id)
+        return ToolCall(call_id, str(function.get("name") or ""), arguments)
+
+
+def decode_generate(line: dict[str, Json]) -> list[Event]:
+    """Lines of `/api/generate` to events."""
+    events: list[Event] = []
+    logprobs = line.get("logprobs") or ()
+    if line.get("thinking"):
+        events.append(Thinking(line["thinking"]))
+    if line.get("response") or logprobs:
+        events.append(Content(line.get("response") or "", logprobs))
+    if line.get("done") is True:
+        events.append(_done(line))
+    return events
+
+
+def _done(line: dict[str, Json]) -> Done:
+    reason = line.get("done_reason") or "stop"
+    return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")))
+
+
+def count(value: Json) -> int:
+    """A number of tokens as it can be added up: what is not a sane whole number counts 0."""
+    sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
+    return value if sane else 0
+
+
+def new_call_id() -> str:
+    """An id in the form that Ollama's own have."""
+    return "call_" + secrets.token_hex(4)
+
+
+def refused_line(line: dict[str, Json]) -> UpstreamRefused:
+    """The error that a line of a running stream carries; its status is the upstream's fault: 500."""
+    return UpstreamRefused(500, error_text(line))
+
+
+def refused(status: int, data: bytes, *, retry_after_s: int | None = None) -> UpstreamError:
+    """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
+    if status in (401, 402, 407):
+        return UpstreamError(
+            "The model server refused this gateway's own credentials.", detail=f"upstream status {status}"
+        )
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return UpstreamError(detail=f"upstream status {status} without JSON")
+    if status == 503 and retry_after_s is None:
+        retry_after_s = 5
+    return UpstreamRefused(status, error_text(document), retry_after_s=retry_after_s)
+
+
+def error_text(document: Json) -> str:
+    """The sentence inside an error, however many envelopes are around it."""
+    for _ in range(4):
+        if isinstance(document, dict):
+            document = document.get("error") or document.get("message") or ""
+        elif isinstance(document, str) and document.startswith("{"):
+            try:
+                document = orjson.loads(document)
+            except orjson.JSONDecodeError:
+                break
+        else:
+            break
+    text = document if isinstance(document, str) else ""
+    return text.strip() or "The model server reported an error without a text."
+
+
+def seconds_of(stamp: Json) -> int:
+    """RFC 3339 to whole seconds since 1970; 0 for what can't be read."""
+    try:
+        return int(datetime.fromisoformat(str(stamp)).timestamp())
+    except ValueError:
+        return 0

@@ -1,0 +1,312 @@
+"""The requests session of one upstream, with an adapter of our own below it.
+
+Nothing else imports requests. The session is neutral: no environment, no cookies, no redirects. The adapter keeps a
+pool of gevent connections, last used first, and turns every foreign exception into one of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import gevent
+import requests
+from gevent import socket as gsocket
+from gevent import ssl as gssl
+from requests.adapters import BaseAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.connection import Connection
+
+MAX_IDLE_CONNECTIONS = 256
+
+#: A connection that was idle this long is not used again, in seconds.
+MAX_IDLE_S = 60.0
+
+#: Only a close this soon after the request is taken for the end of an idle connection that crossed it, in seconds.
+STALE_WITHIN_S = 1.0
+
+#: RFC 9110 section 7.6.1, and what belongs to one connection or one client only.
+HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    "upgrade server date set-cookie set-cookie2 cookie host".split()
+)
+
+
+def end_to_end(headers: Headers) -> list[tuple[str, str]]:
+    """The headers that may pass to the other side; also drops those named inside `Connection`."""
+    named = {
+        part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")
+    }
+    return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP and name.lower() not in named]
+
+
+class HttpReply:
+    """An answer being read from a connection, which goes back to its pool when all of it was read."""
+
+    def __init__(self, pool: Pool, connection: Connection, call: Call, idle_s: float, first_byte_at: float) -> None:
+        self._pool = pool
+        self._connection: Connection | None = connection
+        self._call = call
+        self._idle_s = idle_s
+        self._first_byte_at = first_byte_at
+        #: When silence is over the limit; None: nobody has waited since the last data.
+        self._idle_at: float | None = None
+        self.status = 0
+        self.headers: Headers = ()
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        """See Reply.wait_head."""
+        connection = self._connection
+        if connection is None:
+            raise UpstreamCut
+        if self.status:
+            return True
+        if not connection.receive_head(self._call, self._first_byte_at, wait_s):
+            return False
+        if 300 <= connection.status < 400:
+            # Following it would take the request, and its credentials, to another place.
+            raise UpstreamError("The model server answered with a redirect.", detail=f"redirect {connection.status}")
+        self.status = connection.status
+        self.headers = end_to_end([(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers])
+        return True
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """See Reply.read_some."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        if self._idle_at is None:
+            self._idle_at = time.monotonic() + self._idle_s
+        data = connection.receive_body(self._call, self._idle_at, wait_s)
+        if data is not None:
+            self._idle_at = None
+        if data == b"":
+            self.close()
+        return data
+
+    def close(self) -> None:
+        """Gives the connection back, or closes it when anything of the answer is left."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._call.detach()
+            self._pool.release(connection)
+
+
+class Pool:
+    """The connections to one upstream: last used, first taken."""
+
+    def __init__(self, base_url: str, tls: ssl.SSLContext | None) -> None:
+        url = urlsplit(base_url)
+        self.host = url.hostname or ""
+        self.port = url.port or (443 if url.scheme == "https" else 80)
+        self._tls = tls if url.scheme == "https" else None
+        self._idle: list[tuple[float, Connection]] = []
+        self.active = 0
+        self._closed = False
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def acquire(self, connect_s: float, *, fresh: bool = False) -> Connection:
+        """A live connection, counted as active until it is released; `fresh` takes none that was used before.
+
+        Raises UpstreamConnect.
+        """
+        connection = None if fresh else self._reuse()
+        if connection is None:
+            connection = Connection(self._connect(connect_s))
+        self.active += 1
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        self.active -= 1
+        if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
+            self._idle.append((time.monotonic(), connection))
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Closes what is idle, and what is active as soon as it is released."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _reuse(self) -> Connection | None:
+        oldest = time.monotonic() - MAX_IDLE_S
+        while self._idle:
+            since, connection = self._idle.pop()
+            # Input on an idle connection is its end, or an answer that nobody asked for.
+            if since >= oldest and not connection.has_input():
+                return connection
+            connection.close()
+        return None
+
+    def _connect(self, connect_s: float) -> gsocket.socket:
+        # One limit over name, address and TLS: each alone could take as long as it likes.
+        limit = gevent.Timeout(connect_s)
+        sock: gsocket.socket | None = None
+        try:
+            with limit:
+                sock = gsocket.create_connection((self.host, self.port))
+                sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
+                return self._tls.wrap_socket(sock, server_hostname=self.host) if self._tls else sock
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            cause: BaseException = error
+        except OSError as error:
+            cause = error
+        if sock is not None:
+            sock.close()
+        raise UpstreamConnect(detail=f"connect to {self.host}:{self.port}: {type(cause).__name__}: {cause}") from cause
+
+
+class PoolAdapter(BaseAdapter):
+    """Sends prepared requests over a pool. `timeout` is the Call whose limits count."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def send(  # type: ignore[override]  # the session hands through whatever `timeout` is; a Call is more than seconds
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Call | None = None,
+        verify: bool | str = True,
+        cert: object = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        assert timeout is not None, "every upstream call has its limits"
+        answer = requests.Response()
+        answer.raw = self._attempt(request, timeout, fresh=False) or self._attempt(request, timeout, fresh=True)
+        return answer
+
+    def _attempt(self, request: requests.PreparedRequest, call: Call, *, fresh: bool) -> HttpReply | None:
+        """The reply, its request sent; None when a pooled connection turned out to be closed by the other side."""
+        call.check()
+        connection = self._pool.acquire(call.timeouts.connect_s, fresh=fresh)
+        sent_at = time.monotonic()
+        reply = HttpReply(self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s)
+        try:
+            call.attach(connection.abort)
+            self._send(connection, request, call)
+            # The caller's heartbeat decides how long it waits; what a stale connection shows, it shows at once.
+            reply.wait_head(_head_wait_s(request))
+            return reply
+        except UpstreamCut:
+            reply.close()
+            stale = connection.used > 1 and connection.untouched and time.monotonic() - sent_at < STALE_WITHIN_S
+            if stale and not call.gone and isinstance(request.body, bytes):
+                return None
+            raise
+        except BaseException:
+            reply.close()
+            raise
+
+    def _send(self, connection: Connection, request: requests.PreparedRequest, call: Call) -> None:
+        body: bytes | Iterable[bytes] = request.body or b""  # type: ignore[assignment]  # never text here
+        chunked = "Transfer-Encoding" in request.headers
+        try:
+            connection.send(_head(request), body, call, chunked=chunked, headless=request.method == "HEAD")
+        except TimeoutError as error:
+            raise UpstreamTimeout("The model server did not take the request.") from error
+        except OSError:
+            # It may have answered and closed before reading everything: what it said comes next, or its end does.
+            call.check()
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _head(request: requests.PreparedRequest) -> bytes:
+    lines = [f"{request.method} {request.path_url} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _head_wait_s(request: requests.PreparedRequest) -> float | None:
+    wait_s: float | None = getattr(request, "head_wait_s", None)
+    return wait_s
+
+
+class HttpTransport:
+    """The session of one upstream; see Transport."""
+
+    def __init__(self, base_url: str, *, headers: Mapping[str, str] | None = None, tls: Any = None) -> None:
+        """`tls`: an SSLContext in place of the one that trusts the system's authorities."""
+        url = urlsplit(base_url)
+        self._prefix = url.path.rstrip("/")
+        self._origin = f"{url.scheme}://{url.netloc}"
+        self._pool = Pool(base_url, tls or (tls_context() if url.scheme == "https" else None))
+        self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.clear()
+        self._session.headers.update({"Host": url.netloc, "User-Agent": "ollama-proxy", "Accept-Encoding": "identity"})
+        self._session.headers.update(headers or {})
+        self._session.adapters.clear()
+        self._session.mount(self._origin, PoolAdapter(self._pool))
+
+    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
+        """See Transport.open."""
+        prepared = self._prepare(request)
+        prepared.head_wait_s = head_wait_s  # type: ignore[attr-defined]  # travels with the request to the adapter
+        answer = self._session.send(
+            prepared,
+            stream=True,
+            timeout=call,  # type: ignore[arg-type]  # see PoolAdapter.send
+            allow_redirects=False,
+            verify=True,
+            proxies={},
+        )
+        return cast(HttpReply, answer.raw)
+
+    def _prepare(self, request: UpstreamRequest) -> requests.PreparedRequest:
+        """Preparing costs ten times a copy, and only the few constant paths are ever asked for."""
+        key = (request.method, request.path)
+        known = self._prepared.get(key)
+        if known is None:
+            url = self._origin + self._prefix + request.path
+            known = self._session.prepare_request(requests.Request(request.method, url))
+            if "/blobs/" not in request.path:
+                self._prepared[key] = known
+        prepared = known.copy()
+        prepared.headers.update(request.headers)
+        if isinstance(request.body, bytes):
+            prepared.body = request.body
+            if request.body or request.method not in ("GET", "HEAD"):
+                prepared.headers["Content-Length"] = str(len(request.body))
+        else:
+            prepared.body = request.body  # type: ignore[assignment]  # an iterable of bytes, sent as it comes
+            framing = {"Transfer-Encoding": "chunked"} if request.length is None else {}
+            prepared.headers.update(framing or {"Content-Length": str(request.length)})
+        return prepared
+
+    def counts(self) -> dict[str, int]:
+        return {"active": self._pool.active, "idle": self._pool.idle}
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def tls_context() -> ssl.SSLContext:
+    """Trusts the authorities of the system, or those of requests where it has none; never what a variable names."""
+    context: ssl.SSLContext = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    system = ssl.get_default_verify_paths()
+    file = system.openssl_cafile if os.path.isfile(system.openssl_cafile) else DEFAULT_CA_BUNDLE_PATH
+    folder = system.openssl_capath if os.path.isdir(system.openssl_capath) else None
+    context.load_verify_locations(cafile=file, capath=folder)
+    return context

@@ -1,0 +1,3 @@
+"""The version of this gateway, said once."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,104 @@
+"""Bytes to lines to frames and back, without I/O: what every stream of every dialect is made of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import orjson
+
+from ollama_proxy.errors import UpstreamError
+
+#: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
+MAX_LINE_BYTES = 8 * 1024 * 1024
+
+#: What is kept of a stream that passes through, to read its last line.
+TAIL_BYTES = 16 * 1024
+
+_COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
+
+
+class LineSplitter:
+    """Cuts bytes into lines on `\\n`, wherever the packets were cut.
+
+    Works on bytes: U+0085 and U+2028 are legal inside JSON strings, and a character may be split over two packets.
+    """
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that are complete now, without their ends; raises UpstreamError for one over 8 MiB."""
+        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise UpstreamError("The model server sent a line that is too long.")
+        return lines
+
+    def rest(self) -> bytes:
+        """What followed the last line end; Ollama may leave its last object without one."""
+        return self._rest
+
+
+def ndjson_frame(document: object) -> bytes:
+    return orjson.dumps(document) + b"\n"
+
+
+def sse_frame(document: object) -> bytes:
+    """One server-sent event; a frame without the blank line behind it would be dropped by every client."""
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+SSE_COMMENT = b": keep-alive\n\n"
+
+
+@dataclass(slots=True)
+class StreamEnd:
+    """How a passed-through native answer ended. Counts are tokens, None where the answer has none."""
+
+    #: A line that ends the stream was seen: `done`, `success` or an error.
+    finished: bool
+    #: That line was an error.
+    failed: bool
+    prompt_eval_count: int | None
+    eval_count: int | None
+
+
+class StreamTail:
+    """Remembers the end of a stream that passes through, never more than 16 KiB of it."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next bytes. Usually they end with a whole line and nothing is copied."""
+        if data.endswith(b"\n") and data.find(b"\n") != len(data) - 1:
+            self._tail = data
+        else:
+            self._tail = (self._tail + data)[-TAIL_BYTES:]
+
+    @property
+    def ends_with_newline(self) -> bool:
+        return not self._tail or self._tail.endswith(b"\n")
+
+    def end(self) -> StreamEnd:
+        """What the last line says. A line too long to be kept whole is read by its numbers alone."""
+        line = self._tail.rstrip(b"\n").rpartition(b"\n")[2]
+        counts = {name: int(value) for name, value in _COUNTS.findall(line)}
+        failed, finished = _ending(line)
+        return StreamEnd(finished or failed, failed, counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+
+
+def _ending(line: bytes) -> tuple[bool, bool]:
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Metrics stand on the done line only, behind the long `context` that pushed its head out of the window.
+        return False, b'"total_duration":' in line
+    if not isinstance(document, dict):
+        return False, False
+    return bool(document.get("error")), document.get("done") is True or document.get("status") == "success"
