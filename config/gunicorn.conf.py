@@ -12,11 +12,15 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 # With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+if (ROOT / "config/config.yaml").exists():
+    # Otherwise a --chdir would have the workers read another file than the one that is checked here.
+    os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
 from ollama_proxy import telemetry  # noqa: E402
 from ollama_proxy.errors import ConfigError  # noqa: E402
-from ollama_proxy.settings import load_settings  # noqa: E402
+from ollama_proxy.serve import check_start  # noqa: E402
 
 #: Carries "<pid of the master> <host>:<port>" from the start to later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
@@ -31,7 +35,7 @@ def listening_address() -> str:
     master, _, address = os.environ.get(STARTED_WITH, "").partition(" ")
     reloading = master == str(os.getpid())
     try:
-        server = load_settings().server
+        server = check_start().server
     except ConfigError as error:
         outcome = "the last good one stays" if reloading else "not started"
         sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
@@ -70,7 +74,7 @@ bind = listening_address()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
-worker_class = "gevent"
+worker_class = "ollama_proxy.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
 worker_connections = 1000  # the gateway's own limits answer 429 long before; a full worker would answer nothing at all
 worker_tmp_dir = heartbeat_directory()
 preload_app = False  # the application and its connections belong to one worker

@@ -85,6 +85,7 @@ def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
     return [ip_network(entry, strict=False) for entry in trusted]
 
 
+@lru_cache(maxsize=1024)
 def _as_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(text)

@@ -31,6 +31,9 @@ MISSING_TOKEN = "未提供认证token: no token was sent. Use the header 'Author
 WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
 CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
 
+#: What a busy upstream's 503 carries when it doesn't say how long to wait, and Ollama never does; in seconds.
+BUSY_RETRY_S = 5
+
 
 class ConfigError(Exception):
     """A configuration that can't be used; `complaints` has one readable line per fault."""

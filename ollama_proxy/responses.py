@@ -10,7 +10,7 @@ import gevent
 from flask import Response
 
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import ClientGone, GatewayError, UpstreamCut, UpstreamError
+from ollama_proxy.errors import BUSY_RETRY_S, ClientGone, GatewayError, UpstreamCut, UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Done, Event
 from ollama_proxy.telemetry import log
@@ -60,7 +60,19 @@ def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Respons
     for name, value in reply.headers:
         if name not in _OURS and not name.startswith("access-control-"):
             response.headers.add(name, value)
+    if reply.status == 503:
+        response.headers.setdefault("Retry-After", str(BUSY_RETRY_S))
+    if exchange.method == "HEAD":
+        _set_length(response, _header(reply.headers, "content-length"))
     return response
+
+
+def _set_length(response: Response, length: str | None) -> None:
+    """The length that a GET would have; none where the upstream gave none."""
+    response.automatically_set_content_length = False
+    response.headers.pop("Content-Length", None)
+    if length is not None:
+        response.headers["Content-Length"] = length
 
 
 def check_type(status: int, content_type: str) -> None:
@@ -83,8 +95,7 @@ def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
     if data:
         length = _header(reply.headers, "content-length")
         response = Response(_rest(exchange, reply, body + data), content_type=content_type or None)
-        if length is not None:
-            response.headers["Content-Length"] = length
+        _set_length(response, length)
         return response
     note_end(exchange, body)
     response = Response(body, content_type=content_type or None)

@@ -58,7 +58,16 @@ DEMO_URL = "demo:"
 SCOPES = frozenset({"read", "generate", "manage"})
 
 #: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
-PENDING: tuple[str, ...] = ()
+PENDING: tuple[str, ...] = (
+    "models",
+    "images.fetch",
+    "images.allow",
+    "images.max_bytes",
+    "images.timeout_s",
+    "logging.chat_logs",
+    "upstreams.weight",
+    "upstreams.models",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +406,7 @@ class Images:
     fetch: str = setting(
         "public",
         "Which URLs are fetched: those of public addresses and of allow, only those of allow, or none.",
-        choice("public", "allowed", "never"),
+        choice("public", "allowlist", "off"),
     )
     allow: tuple[str, ...] = setting((), "Hosts and networks that may be fetched from although private.", list_of(TEXT))
     max_bytes: int = setting(10 << 20, "Largest image.", SIZE)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError
+from ollama_proxy.errors import GatewayError, UpstreamCut, UpstreamError
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model
 from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams.base import Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.ollama_codec import (
     ChatDecoder,
     Decoder,
@@ -79,7 +79,9 @@ class OllamaUpstream:
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
         listed = self._ask("GET", "/api/tags", call).get("models") or []
-        return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed if row.get("name")]
+        if not isinstance(listed, list) or not all(isinstance(row, dict) and row.get("name") for row in listed):
+            raise UpstreamError(detail="the list of models can't be read")
+        return [Model(str(row["name"]), seconds_of(row.get("modified_at")), "ollama") for row in listed]
 
     def version(self, call: Call) -> str:
         """See Upstream.version."""
@@ -90,7 +92,7 @@ class OllamaUpstream:
         with contextlib.closing(reply):
             data = read_all(reply)
             if reply.status != 200:
-                raise refused(reply.status, data)
+                raise refused(reply.status, data, retry_after_s(reply.headers))
             return decode_object(data)
 
     def counts(self) -> dict[str, int]:
@@ -115,7 +117,7 @@ class OllamaEvents:
     def _check_status(self) -> None:
         if self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
-                raise refused(self._reply.status, read_all(self._reply))
+                raise refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         while not self._reply.wait_head(self._heartbeat_s):
@@ -166,12 +168,18 @@ class OllamaEvents:
         return events, None
 
     def _drain(self) -> None:
-        with contextlib.suppress(UpstreamError):
+        with contextlib.suppress(GatewayError):
             self._reply.read_some(DRAIN_S)
 
     def close(self) -> None:
         """Closes the upstream's answer; at its end the connection is kept for the next one."""
         self._reply.close()
+
+
+def retry_after_s(headers: Headers) -> int | None:
+    """Seconds of a Retry-After header; a date there counts as none."""
+    value = next((value for name, value in headers if name == "retry-after"), "")
+    return int(value) if value.isdigit() and len(value) < 7 else None
 
 
 def _is_done(events: Sequence[Event]) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -179,7 +179,7 @@ def refused_line(line: dict[str, Json]) -> UpstreamRefused:
     return UpstreamRefused(500, error_text(line))
 
 
-def refused(status: int, data: bytes, *, retry_after_s: int | None = None) -> UpstreamError:
+def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
     """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
     if status in (401, 402, 407):
         return UpstreamError(
@@ -190,7 +190,7 @@ def refused(status: int, data: bytes, *, retry_after_s: int | None = None) -> Up
     except orjson.JSONDecodeError:
         return UpstreamError(detail=f"upstream status {status} without JSON")
     if status == 503 and retry_after_s is None:
-        retry_after_s = 5
+        retry_after_s = BUSY_RETRY_S
     return UpstreamRefused(status, error_text(document), retry_after_s=retry_after_s)
 
 

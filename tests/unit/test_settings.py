@@ -55,7 +55,7 @@ models:
           system: {prepend: "Be brief."}, pin_options: true, timeouts: {total_s: 9}}
   "qwen3:8b": {timeout_ms: 5}
 default_model: coder
-images:    {fetch: allowed, allow: [10.0.0.0/8], max_bytes: 2MiB, timeout_s: 3}
+images:    {fetch: allowlist, allow: [10.0.0.0/8], max_bytes: 2MiB, timeout_s: 3}
 cors:      {origins: ["https://chat.example"]}
 logging:   {dir: /tmp/logs, level: warn, access: false, chat_logs: true}
 """.replace("HASH", hashlib.sha256(b"CANARY-1").hexdigest())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marshmallow import INCLUDE, Schema
+from marshmallow import EXCLUDE, Schema
 
 from ollama_proxy.dialects.openai.schemas import anything, bad, carried, check_fields, mapping, text, whole_number
 from ollama_proxy.errors import BadRequest
@@ -13,7 +13,7 @@ class EmbeddingsSchema(Schema):
     """POST /v1/embeddings."""
 
     class Meta:
-        unknown = INCLUDE
+        unknown = EXCLUDE
 
     model = text()
     input = anything()
@@ -48,7 +48,7 @@ def _load_input(value: Json) -> list[str]:
     if not all(isinstance(item, str) for item in texts):
         bad(
             "input",
-            "invalid input type: token ids can't be read here, send texts (LangChain: check_embedding_ctx_length=False)",
+            "invalid input type: token ids can't be read, send texts (LangChain: check_embedding_ctx_length=False)",
         )
     return texts
 

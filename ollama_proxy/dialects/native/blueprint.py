@@ -74,7 +74,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     blueprint = Blueprint("native", __name__)
     for name, with_head in READS:
         methods = ["GET", "HEAD"] if with_head else ["GET"]
-        _add(blueprint, f"/api/{name}", name, _read_view(gateway, f"/api/{name}", name), methods)
+        _add(blueprint, f"/api/{name}", name, _read_view(gateway, name, with_head=with_head), methods)
     for route in ROUTES:
         _add(blueprint, route.path, route.endpoint, _model_view(gateway, route), list(route.methods))
     _add(blueprint, "/api/blobs/<path:digest>", "blobs", _blob_view(gateway), ["HEAD", "POST"])
@@ -92,10 +92,11 @@ def _refuse(**_: str) -> Response:
     raise Forbidden("This gateway does not pass on account, cloud and web requests.")
 
 
-def _read_view(gateway: Gateway, path: str, name: str) -> View:
+def _read_view(gateway: Gateway, name: str, *, with_head: bool) -> View:
     def view() -> Response:
         exchange = current_exchange()
-        response = gateway.forward(exchange, UpstreamRequest(exchange.method, path, headers=_headers()))
+        method = exchange.method if with_head else "GET"
+        response = gateway.forward(exchange, UpstreamRequest(method, f"/api/{name}", headers=_headers()))
         patterns = exchange.principal.models if exchange.principal else ()
         if patterns and name in ("tags", "ps") and exchange.method == "GET":
             only_allowed(response, patterns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
@@ -35,7 +35,7 @@ def _go_kind(value: Json) -> str:
 
 class Envelope(Schema):
     class Meta:
-        unknown = INCLUDE
+        unknown = EXCLUDE
 
     go_struct = "Request"
     model = GoField("string", str)
@@ -91,7 +91,7 @@ class DeleteEnvelope(NamedEnvelope):
 
 class CopyEnvelope(Schema):
     class Meta:
-        unknown = INCLUDE
+        unknown = EXCLUDE
 
     go_struct = "CopyRequest"
     source = GoField("string", str)

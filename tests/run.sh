@@ -1,0 +1,24 @@
+#!/bin/sh
+# Runs every test; fetches the programs that some of them need where it may. Arguments go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+BIN=${BIN:-.venv/bin}
+
+missing=""
+for pair in nginx:nginx-light systemd-analyze:systemd logrotate:logrotate shellcheck:shellcheck openssl:openssl; do
+    PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing for the tests:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/tmp/ollama-proxy-apt.log 2>&1; then
+        :
+    else
+        cat /tmp/ollama-proxy-apt.log
+    fi
+fi
+stamp=tests/node/node_modules/.package-lock.json
+if command -v npm >/dev/null 2>&1 && { [ ! -e $stamp ] || [ tests/node/package-lock.json -nt $stamp ]; }; then
+    (cd tests/node && npm ci --silent)
+fi
+exec "$BIN/python" -m pytest "$@"
