@@ -17,6 +17,7 @@ from ollama_proxy.failures import install_error_handlers
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.ops import build_blueprint as build_ops
 from ollama_proxy.policy.auth import PathToken
+from ollama_proxy.responses import count_whole
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Health
 
@@ -65,7 +66,6 @@ def _finish(response: Response) -> Response:
     headers.setdefault("Cache-Control", "no-store")
     if exchange.ignored:
         headers["X-Ollama-Proxy-Ignored"] = ", ".join(exchange.ignored)[:500]
-    if not response.is_streamed:
-        exchange.sent(response.content_length or 0)
+    count_whole(exchange, response)
     response.call_on_close(exchange.finish)
     return response

@@ -3,6 +3,7 @@
     ConfigError                         a file or a variable an operator must mend
     GatewayError                        one client call fails; a dialect renders it
      +- BadRequest              400     the client must change what it sends
+     |   +- BodyCut             400     it stopped in the middle of its body
      +- AuthError               401     no token, a wrong one, or two different ones
      +- Forbidden               403     the token may not do this
      +- NotFound                404
@@ -73,6 +74,14 @@ class BadRequest(GatewayError):
     status = 400
     slug = "invalid_request"
     text = "The request is not valid."
+
+
+class BodyCut(BadRequest):
+    """The client stopped in the middle of its body: it is told, if it is still there."""
+
+    slug = "body_cut"
+    text = "The request body was cut short."
+    state = "client_gone"
 
 
 class AuthError(GatewayError):

@@ -23,6 +23,9 @@ NDJSON = "application/x-ndjson"
 #: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
 WHOLE_BYTES = 1024 * 1024
 
+#: Whole answers above this size are written in slices of it.
+SLICE_BYTES = 64 * 1024
+
 #: Headers of an upstream's answer that are ours to decide.
 _OURS = ("content-length", "content-type", "cache-control", "vary", "x-request-id", "x-accel-buffering")
 
@@ -138,6 +141,26 @@ def _send(exchange: Exchange, data: bytes) -> Iterator[bytes]:
     exchange.call.sending_since = time.monotonic()
     yield data
     exchange.call.sending_since = None
+
+
+def count_whole(exchange: Exchange, response: Response) -> None:
+    """Notes the size of an answer that is no stream. A large one is written slice by slice: a client that takes it
+    slowly is alive, one that takes nothing is not."""
+    if response.is_streamed:
+        return
+    body = response.get_data()
+    if len(body) > SLICE_BYTES:
+        response.response = _slices(exchange, body)
+    else:
+        exchange.sent(len(body))
+        exchange.call.sending_since = time.monotonic()
+
+
+def _slices(exchange: Exchange, body: bytes) -> Iterator[bytes]:
+    state, exchange.state = exchange.state, "client_gone"  # see native_stream
+    for start in range(0, len(body), SLICE_BYTES):
+        yield from _send(exchange, body[start : start + SLICE_BYTES])
+    exchange.state = state
 
 
 def cut_connection() -> OSError:

@@ -69,9 +69,14 @@ class Call:
             raise ClientGone
         self.total_left_s()
 
+    @property
+    def ends_at(self) -> float:
+        """Monotonic time of the total limit."""
+        return self.started + self.timeouts.total_s
+
     def total_left_s(self) -> float:
         """Seconds until the total limit; raises UpstreamTimeout when there are none."""
-        left = self.started + self.timeouts.total_s - time.monotonic()
+        left = self.ends_at - time.monotonic()
         if left <= 0:
             raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in all.")
         return left

@@ -76,8 +76,8 @@ class StreamTail:
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes. Usually they end with a whole line and nothing is copied."""
-        if data.endswith(b"\n") and data.find(b"\n") != len(data) - 1:
-            self._tail = data
+        if data.endswith(b"\n") and (self.ends_with_newline or b"\n" in data[:-1]):
+            self._tail = data[-TAIL_BYTES:]
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
 

@@ -6,12 +6,13 @@ Knows WSGI's input and JSON, and nothing of what the fields mean.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, UnsupportedMediaType
 from ollama_proxy.hub import Json
 
 READ_BYTES = 65536
@@ -20,7 +21,7 @@ READ_BYTES = 65536
 def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     """The whole body, at most `limit` bytes of it.
 
-    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, BadRequest for one that was cut short.
+    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, BodyCut for one that was cut short.
     """
     check_media_type(environ)
     declared = _declared_length(environ)
@@ -37,7 +38,7 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
 
 
 def read_parts(environ: Mapping[str, Any]) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of at most 64 KiB; raises BadRequest when the client stops before its end."""
+    """The body as it arrives, in pieces of at most 64 KiB; raises BodyCut when the client stops before its end."""
     declared = _declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
@@ -47,13 +48,13 @@ def read_parts(environ: Mapping[str, Any]) -> Iterator[bytes]:
         try:
             part: bytes = source.read(READ_BYTES if left is None else min(READ_BYTES, left))
         except (OSError, ValueError) as error:
-            raise BadRequest("The request body was cut short.", detail=type(error).__name__) from error
+            raise BodyCut(detail=type(error).__name__) from error
         if not part:
             break
         left = None if left is None else left - len(part)
         yield part
     if left:
-        raise BadRequest("The request body is shorter than its Content-Length.")
+        raise BodyCut("The request body is shorter than its Content-Length.")
 
 
 def _declared_length(environ: Mapping[str, Any]) -> int | None:
@@ -130,17 +131,16 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
 
 
 def _check_twice(body: bytes, names: frozenset[str]) -> None:
-    def note(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        keys = [key for key, _ in pairs]
-        return dict(pairs) | (
-            {_TWICE: [key for key in keys if keys.count(key) > 1]} if len(set(keys)) < len(keys) else {}
-        )
+    seen: list[list[str]] = []
 
-    text = body.decode().lstrip()
-    document, _ = json.JSONDecoder(object_pairs_hook=note).raw_decode(text)
-    for key in document.get(_TWICE, ()):
-        if key in names:
+    def note(pairs: list[tuple[str, Json]]) -> None:
+        seen[:] = [[key for key, _ in pairs if key in names]]
+
+    try:
+        json.JSONDecoder(object_pairs_hook=note).raw_decode(body.decode().lstrip())
+    except (ValueError, RecursionError):
+        raise BadRequest("The request body is nested too deep.") from None
+    # The outermost object is the last to be read.
+    for key, times in Counter(seen[-1]).items():
+        if times > 1:
             raise BadRequest(f"The field '{key}' is there twice.", param=key)
-
-
-_TWICE = "\0twice"

@@ -46,8 +46,8 @@ ROUTE_SCOPES: dict[str, str] = {
 PIN_ABOVE_S = 24 * 3600.0
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
 def check_scope(principal: Principal, endpoint: str) -> None:
@@ -93,7 +93,7 @@ def _go_type(value: Json) -> str:
 def _duration_s(text: str) -> float:
     """A Go duration; the texts of the errors are Go's own (time.ParseDuration)."""
     if not _DURATION.fullmatch(text):
-        if re.fullmatch(r"[-+]?\d+\.?\d*", text):
+        if re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
             raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive")
         raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive")
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))

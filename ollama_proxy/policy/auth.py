@@ -21,6 +21,9 @@ SCOPES = frozenset({READ, GENERATE, MANAGE})
 #: Longest header value that can hold a token, in characters.
 MAX_TOKEN = 4096
 
+#: What may stand around a value; strip() alone would take bytes of a token for white space.
+_BLANKS = " \t"
+
 PATH_TOKEN_KEY = "ollama_proxy.path_token"
 
 
@@ -79,12 +82,14 @@ def is_expired(token: Token, today: date) -> bool:
 
 
 def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
-    """Every token that the request carries, in any accepted form."""
+    """Every token that the request carries, in any accepted form; raises AuthError for one that can't be one."""
     found = [environ.get("HTTP_X_API_KEY"), environ.get("HTTP_API_KEY"), environ.get(PATH_TOKEN_KEY)]
-    tokens = [value.strip().encode("latin-1") for value in found if value is not None]
     authorization = environ.get("HTTP_AUTHORIZATION")
+    if any(value is not None and len(value) > MAX_TOKEN for value in (*found, authorization)):
+        raise AuthError(detail="longer than any token")
+    tokens = [value.strip(_BLANKS).encode("latin-1") for value in found if value is not None]
     if authorization is not None:
-        tokens.append(_from_authorization(authorization[:MAX_TOKEN].strip()))
+        tokens.append(_from_authorization(authorization.strip(_BLANKS)))
     return [token for token in tokens if token]
 
 
@@ -92,7 +97,7 @@ def _from_authorization(value: str) -> bytes:
     scheme, _, rest = value.partition(" ")
     match scheme.lower():
         case "bearer":
-            return rest.strip().encode("latin-1")
+            return rest.strip(_BLANKS).encode("latin-1")
         case "basic" if rest:
             return _password(rest)
         case _:

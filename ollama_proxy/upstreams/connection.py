@@ -10,12 +10,13 @@ import contextlib
 import select
 import time
 from collections.abc import Iterable
+from math import inf
 
 from gevent import monkey
 from gevent import socket as gsocket
 from httptools import HttpParserError, HttpResponseParser
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
 
 RECEIVE_BYTES = 65536
@@ -131,47 +132,50 @@ class Connection:
 
     def receive_head(self, call: Call, first_byte_at: float, wait_s: float | None) -> bool:
         """Reads until status and headers are there; False after `wait_s` seconds without them."""
-        give_up = None if wait_s is None else time.monotonic() + wait_s
+        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
         while not self.head_done:
-            now = time.monotonic()
-            if give_up is not None and now >= give_up:
-                return False
-            if now >= first_byte_at:
-                raise UpstreamTimeout(f"The model server did not begin to answer in {call.timeouts.first_byte_s:g} s.")
-            limit = min(first_byte_at, give_up or first_byte_at) - now
-            with contextlib.suppress(TimeoutError):
-                self._receive(min(limit, call.total_left_s()), call)
+            if not self._receive(call, first_byte_at, give_up_at):
+                if time.monotonic() < first_byte_at:
+                    return False
+                limit_s = call.timeouts.first_byte_s
+                raise UpstreamTimeout(f"The model server did not begin to answer in {limit_s:g} s.")
         return True
 
     def receive_body(self, call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
         """All of the body that has arrived; b"" at its end, None after `wait_s` seconds of silence."""
-        give_up = None if wait_s is None else time.monotonic() + wait_s
+        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
         while not self._bodies and not self.complete:
-            now = time.monotonic()
-            if give_up is not None and now >= give_up:
-                return None
-            if now >= idle_at:
+            if not self._receive(call, idle_at, give_up_at):
+                if time.monotonic() < idle_at:
+                    return None
                 raise UpstreamTimeout(f"The model server was silent for {call.timeouts.idle_s:g} s.")
-            limit = min(idle_at, give_up or idle_at) - now
-            with contextlib.suppress(TimeoutError):
-                self._receive(min(limit, call.total_left_s()), call)
         bodies, self._bodies = self._bodies, []
         return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
-    def _receive(self, limit_s: float, call: Call) -> None:
-        self._sock.settimeout(max(limit_s, 0.001))
+    def _receive(self, call: Call, limit_at: float, give_up_at: float) -> bool:
+        """One receive of whatever has arrived; False when one of the two times has come without anything.
+
+        Raises UpstreamTimeout at the end of the call's total limit.
+        """
+        limit_s = min(limit_at, give_up_at, call.ends_at) - time.monotonic()
+        if limit_s <= 0:
+            call.check()
+            return False
         cause: OSError | None = None
+        self._sock.settimeout(limit_s)
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except TimeoutError:
-            raise
+            return True  # the next look at the clock tells which limit it was
         except OSError as error:
             data, cause = b"", error
-        call.check()
+        if call.gone:
+            raise ClientGone
         if data:
             self._parse(data)
         else:
             self._end_of_input(cause)
+        return True
 
     def _parse(self, data: bytes) -> None:
         if not self.head_done:

@@ -207,8 +207,9 @@ class PoolAdapter(BaseAdapter):
             return reply
         except UpstreamCut:
             reply.close()
+            call.check()
             stale = connection.used > 1 and connection.untouched and time.monotonic() - sent_at < STALE_WITHIN_S
-            if stale and not call.gone and isinstance(request.body, bytes):
+            if stale and isinstance(request.body, bytes):
                 return None
             raise
         except BaseException:

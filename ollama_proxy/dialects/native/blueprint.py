@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 from flask import Blueprint, Response, request
 from marshmallow import Schema
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
@@ -74,7 +75,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     blueprint = Blueprint("native", __name__)
     for name, with_head in READS:
         methods = ["GET", "HEAD"] if with_head else ["GET"]
-        _add(blueprint, f"/api/{name}", name, _read_view(gateway, name, with_head=with_head), methods)
+        _add(blueprint, f"/api/{name}", name, _read_view(gateway, name), methods)
     for route in ROUTES:
         _add(blueprint, route.path, route.endpoint, _model_view(gateway, route), list(route.methods))
     _add(blueprint, "/api/blobs/<path:digest>", "blobs", _blob_view(gateway), ["HEAD", "POST"])
@@ -84,21 +85,26 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 
 def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
-    # Without this Flask answers HEAD wherever it answers GET; Ollama does not.
-    blueprint.add_url_rule(path, endpoint, view, methods=methods, provide_automatic_options=True)
+    def without_head() -> Response:
+        # Flask lets HEAD in wherever it lets GET in; Ollama does not.
+        if request.method == "HEAD":
+            raise WrongMethod(valid_methods=[*methods, "OPTIONS"])
+        return view()
+
+    own_head = "HEAD" in methods or "GET" not in methods or endpoint == "refused"
+    blueprint.add_url_rule(path, endpoint, view if own_head else without_head, methods=methods)
 
 
 def _refuse(**_: str) -> Response:
     raise Forbidden("This gateway does not pass on account, cloud and web requests.")
 
 
-def _read_view(gateway: Gateway, name: str, *, with_head: bool) -> View:
+def _read_view(gateway: Gateway, name: str) -> View:
     def view() -> Response:
         exchange = current_exchange()
-        method = exchange.method if with_head else "GET"
-        response = gateway.forward(exchange, UpstreamRequest(method, f"/api/{name}", headers=_headers()))
+        response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
         patterns = exchange.principal.models if exchange.principal else ()
-        if patterns and name in ("tags", "ps") and exchange.method == "GET":
+        if patterns and name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200:
             only_allowed(response, patterns)
         return response
 

@@ -1,0 +1,167 @@
+"""One value that fits a JSON Schema: the demo's answer where a schema is asked for, and the arguments of its tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+from ollama_proxy.hub import Json
+
+#: How far an example of a schema goes: levels, values in all, and levels on which optional properties are shown.
+MAX_DEPTH = 16
+MAX_VALUES = 1000
+MAX_OPTIONAL_DEPTH = 4
+
+#: Strings that a reader of the schema could not parse if they were "demo".
+_FORMATS = {
+    "date": "2026-01-01",
+    "date-time": "2026-01-01T00:00:00Z",
+    "time": "00:00:00Z",
+    "duration": "PT1S",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "email": "demo@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uri": "https://example.com/",
+}
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+class Example:
+    """One value that fits a JSON Schema: its first choices and its required properties, in the order declared."""
+
+    def __init__(self, schema: Mapping[str, Json], *, only_required: bool = False) -> None:
+        """`only_required`: leave out optional properties also where nothing is required."""
+        self._root = schema
+        self._only_required = only_required
+        # A schema of a few references can stand for more values than there is memory.
+        self._left = MAX_VALUES
+
+    def value(self) -> Json:
+        return self._of(self._root, 0)
+
+    def object(self) -> dict[str, Json]:
+        """The value of a schema that describes an object, said or not."""
+        return self._object(self._flat(self._root, 0), 0)
+
+    def _of(self, schema: Json, depth: int) -> Json:
+        schema = self._flat(schema, depth)
+        if depth > MAX_DEPTH or self._left < 0:
+            return None
+        if "const" in schema:
+            return schema["const"]
+        if enum := _list(schema.get("enum")):
+            return enum[0]
+        match _kind(schema):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, depth)
+            case kind:
+                return _scalar(kind, schema)
+
+    def _flat(self, schema: Json, depth: int) -> Mapping[str, Json]:
+        """`schema` with its references followed and one of its alternatives taken."""
+        flat = _mapping(schema)
+        for _ in range(MAX_DEPTH):
+            self._left -= 1
+            if self._left < 0:
+                break
+            rest = {key: value for key, value in flat.items() if key not in ("$ref", "anyOf", "oneOf", "allOf")}
+            if "$ref" in flat:
+                flat = _merged(rest, self._target(flat["$ref"]))
+            elif options := _list(flat.get("anyOf")) or _list(flat.get("oneOf")):
+                flat = _merged(rest, _mapping(_alternative(options, depth)))
+            elif parts := _list(flat.get("allOf")):
+                flat = self._all(rest, parts, depth + 1)
+            else:
+                break
+        return flat
+
+    def _all(self, schema: Mapping[str, Json], parts: Sequence[Json], depth: int) -> Mapping[str, Json]:
+        for part in parts[:MAX_DEPTH] if depth < MAX_DEPTH else ():
+            schema = _merged(schema, self._flat(part, depth))
+        return schema
+
+    def _target(self, reference: Json) -> Mapping[str, Json]:
+        """What a reference inside this schema points at (RFC 6901); nothing for any other."""
+        path = unquote(str(reference))
+        target: Json = self._root if path.startswith("#") else {}
+        for part in path[2:].split("/") if len(path) > 1 else ():
+            target = _mapping(target).get(part.replace("~1", "/").replace("~0", "~"))
+        return _mapping(target)
+
+    def _object(self, schema: Mapping[str, Json], depth: int) -> dict[str, Json]:
+        properties = _mapping(schema.get("properties"))
+        required = dict.fromkeys(name for name in _list(schema.get("required")) if isinstance(name, str))
+        # Deeper down the optional ones are left out, which ends a schema that contains itself.
+        everything = not required and not self._only_required and depth < MAX_OPTIONAL_DEPTH
+        names = [name for name in properties if everything or name in required]
+        names += [name for name in required if name not in properties]
+        return {name: self._of(properties.get(name), depth + 1) for name in names[:MAX_VALUES]}
+
+    def _array(self, schema: Mapping[str, Json], depth: int) -> list[Json]:
+        first = [self._of(item, depth + 1) for item in _list(schema.get("prefixItems"))[:MAX_VALUES]]
+        least = min(_size(schema, "minItems", 0), MAX_DEPTH)
+        return first + [self._of(schema.get("items"), depth + 1) for _ in range(least - len(first))]
+
+
+def _merged(schema: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Json]:
+    both = {**schema, **other}
+    if "properties" in schema and "properties" in other:
+        both["properties"] = {**_mapping(schema["properties"]), **_mapping(other["properties"])}
+    if "required" in schema and "required" in other:
+        both["required"] = [*_list(schema["required"]), *_list(other["required"])]
+    return both
+
+
+def _alternative(options: Sequence[Json], depth: int) -> Json:
+    """The first; deep down the first that can't lead back into the schema."""
+    closed = [option for option in options if depth >= MAX_OPTIONAL_DEPTH and "$ref" not in _mapping(option)]
+    return closed[0] if closed else options[0]
+
+
+def _kind(schema: Mapping[str, Json]) -> str:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((name for name in kind if name != "null"), "null")
+    if isinstance(kind, str):
+        return kind
+    if "properties" in schema or "required" in schema:
+        return "object"
+    return "array" if "items" in schema or "prefixItems" in schema else "string"
+
+
+def _scalar(kind: str, schema: Mapping[str, Json]) -> Json:
+    if kind in ("number", "integer"):
+        return _number(schema)
+    if kind == "boolean":
+        return True
+    return None if kind == "null" else _string(schema)
+
+
+def _number(schema: Mapping[str, Json]) -> int | float:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if isinstance(low, int | float) and low > 1:
+        return low
+    return high if isinstance(high, int | float) and high < 1 else 1
+
+
+def _string(schema: Mapping[str, Json]) -> str:
+    text = _FORMATS.get(str(schema.get("format")), "demo")
+    least = min(_size(schema, "minLength", 0), MAX_VALUES)
+    longer = text if len(text) >= least else (text * least)[:least]
+    return longer[: _size(schema, "maxLength", len(longer))]
+
+
+def _size(schema: Mapping[str, Json], name: str, default: int) -> int:
+    value = schema.get(name)
+    return value if isinstance(value, int) and value >= 0 else default

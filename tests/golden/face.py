@@ -1,0 +1,95 @@
+"""One gateway for a whole test module: warm before the first test, and asked after the last what it has kept."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import ScriptedServer
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, Headers, bearer, request
+from tests.rig.leaks import LeakCheck, open_descriptors
+
+TOKEN = "face-token"
+LOGS = ("access.log", "events.log")
+
+_IDS = re.compile(rb'"id":"(chatcmpl|cmpl)-[^"]+"')
+_CREATED = re.compile(rb'"created":\d+')
+
+
+class KeptConnection:
+    """Many exchanges over one connection, so with one worker; most of a test's time is then the test's own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+
+    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """One exchange. A connection that was idle for too long is opened again."""
+        sent = dict(headers or bearer(TOKEN))
+        try:
+            return self._ask(method, path, body, sent)
+        except (http.client.RemoteDisconnected, ConnectionResetError):
+            self._connection.close()
+            return self._ask(method, path, body, sent)
+
+    def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        self._connection.request(method, path, body or None, headers)
+        response = self._connection.getresponse()
+        return Answer(response.status, Headers(response.getheaders()), response.read(), True)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def shared_gateway(upstream: ScriptedServer | None = None, **config: Any) -> Iterator[Gateway]:
+    """A gateway in front of `upstream` (or of what `config` names); fails at its end when something has leaked."""
+    settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
+    if upstream is not None:
+        settings["service"] = {"base_url": upstream.url}
+    with Gateway(settings) as gateway:
+        warm(gateway)
+        check = LeakCheck(gateway, upstream, token=TOKEN)
+        if upstream is not None:
+            upstream.clear()
+        yield gateway
+        check.verify()
+
+
+def warm(gateway: Gateway) -> None:
+    """Lets every worker open once what it keeps for good: its log files, its watch on clients."""
+
+    def is_warm() -> bool:
+        with closing(KeptConnection(gateway)) as connection:
+            connection.ask("GET", "/api/version")
+            connection.ask("GET", "/api/version", headers=bearer("wrong"))
+        opened = ["\n".join(open_descriptors(pid).values()) for pid in gateway.worker_pids()]
+        return len(opened) == gateway.workers and all(name in files for files in opened for name in LOGS)
+
+    wait_until(is_warm, 20, "not every worker has opened its logs")
+
+
+def post(gateway: Gateway, path: str, body: Any, **headers: str) -> Answer:
+    """One JSON request with the module's token."""
+    return request(gateway.url, "POST", path, body, bearer(TOKEN) | headers, timeout=20)
+
+
+def get(gateway: Gateway, path: str, **headers: str) -> Answer:
+    """One GET with the module's token."""
+    return request(gateway.url, "GET", path, None, bearer(TOKEN) | headers, timeout=20)
+
+
+def normalised(body: bytes) -> bytes:
+    """An OpenAI answer without what differs from one run to the next."""
+    return _CREATED.sub(b'"created":0', _IDS.sub(rb'"id":"\1-ID"', body))
+
+
+def frames(body: bytes) -> list[Any]:
+    """The data of every server-sent event; `[DONE]` stays text, comments are left out."""
+    texts = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event.startswith(b"data: ")]
+    return ["[DONE]" if text == b"[DONE]" else json.loads(text) for text in texts]

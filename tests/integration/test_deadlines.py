@@ -1,0 +1,222 @@
+"""Connect, first-byte, idle and total limits: each of them ends what the others would let go on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from test_disconnect import CHAT_LINE, FACES, MESSAGES, TOKEN, Face, access_line, ask, config, each_face, each_single, warm_up
+
+from tests.rig import NDJSON, chunk
+from tests.rig.fault_upstream import Chunk, Drip, FaultUpstream, Head, Lines, NoReadBody, Send, Wait, WaitForPeerClose
+from tests.rig.gateway import Gateway, free_port
+from tests.rig.http_client import Answer, Stream, bearer, request
+from tests.rig.leaks import LeakCheck
+
+CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 1.5, 1.0, 3.0
+#: how much later than its limit a call may end
+GRACE_S = 1.0
+LIMITS = {"connect_s": CONNECT_S, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S, "total_s": TOTAL_S}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway(config(upstream.url, timeouts=LIMITS)) as gateway:
+        warm_up(gateway, upstream)
+        check = LeakCheck(gateway, upstream, token=TOKEN)
+        yield gateway
+        check.verify()
+        assert "Traceback" not in gateway.output()
+
+
+@pytest.fixture
+def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
+    upstream.clear()
+    return shared_gateway
+
+
+def message(answer: Answer, face: Face) -> str:
+    """The text of an error, from the shape that the path promises."""
+    error = answer.json()["error"]
+    if face.path.startswith("/v1/"):
+        assert error["type"] == "timeout_error" if answer.status == 504 else "api_error"
+        return str(error["message"])
+    assert isinstance(error, str)
+    return error
+
+
+def whole(stream: Stream) -> Answer:
+    """All of an answer; the stream is closed."""
+    with stream:
+        body = stream.read_all(10)
+        return Answer(stream.status, stream.headers, body, stream.complete)
+
+
+def timed(ask_now: Callable[[], Answer]) -> tuple[Answer, float]:
+    began = time.monotonic()
+    answer = ask_now()
+    return answer, time.monotonic() - began
+
+
+@each_single
+def test_silent_upstream_is_504_after_the_first_byte_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(face.upstream_path, [WaitForPeerClose()])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"silent-{face.path}", stream=False)))
+    assert (answer.status, FIRST_BYTE_S <= seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
+    assert "did not begin to answer in 1.5 s" in message(answer, face)
+    line = access_line(gateway, f"silent-{face.path}")
+    assert (line["state"], line["error"], line["status"]) == ("timeout", "upstream_timeout", 504)
+    upstream.wait_event("peer_closed", upstream.wait_for_request(1, face.upstream_path).connection)
+
+
+@each_face
+def test_silent_stream_is_504_too(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+    upstream.script(face.upstream_path, [WaitForPeerClose()])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
+    assert (answer.status, FIRST_BYTE_S <= seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
+    assert answer.headers.get("Content-Type", "").startswith("application/json")
+    assert message(answer, face)
+
+
+@each_face
+def test_head_without_a_body_is_504_after_the_idle_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(face.upstream_path, [Head(200, NDJSON), WaitForPeerClose()])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
+    assert (answer.status, IDLE_S <= seconds < IDLE_S + GRACE_S) == (504, True)
+    assert "silent for 1 s" in message(answer, face)
+
+
+def last_error(body: bytes, face: Face) -> dict[str, Any]:
+    """The last frame of a stream, which must be an error; nothing in it may look like a good end."""
+    assert b"[DONE]" not in body
+    assert b'"done":true' not in body
+    assert body.endswith(b"\n\n" if face.path.startswith("/v1/") else b"\n")
+    frame: dict[str, Any] = json.loads(body.strip().splitlines()[-1].removeprefix(b"data: "))
+    assert frame.keys() == {"error"}
+    return frame
+
+
+@each_face
+def test_silence_between_tokens_ends_the_stream_with_an_error(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(
+        face.upstream_path, [Head(200, NDJSON), Chunk(json.dumps(face.line).encode() + b"\n"), WaitForPeerClose()]
+    )
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"idle-{face.path}")))
+    assert (answer.status, IDLE_S <= seconds < IDLE_S + GRACE_S) == (200, True)
+    assert "silent for 1 s" in json.dumps(last_error(answer.body, face))
+    assert access_line(gateway, f"idle-{face.path}")["state"] == "timeout"
+
+
+@each_face
+def test_dripping_head_does_not_stretch_the_first_byte_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(face.upstream_path, [Drip(HEAD, 0.1)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
+    assert (answer.status, seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
+
+
+@each_face
+def test_dripping_body_does_not_stretch_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+    drip = chunk(json.dumps({**face.line, "padding": "x" * 200}).encode() + b"\n")
+    upstream.script(face.upstream_path, [Head(200, NDJSON), Drip(drip, 0.1)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"drip-{face.path}")))
+    assert TOTAL_S - 0.1 <= seconds < TOTAL_S + GRACE_S
+    assert "longer than 3 s in all" in answer.text
+    assert b"[DONE]" not in answer.body
+    assert access_line(gateway, f"drip-{face.path}")["state"] == "timeout"
+
+
+@each_face
+def test_stream_without_end_is_ended_at_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+    upstream.script(face.upstream_path, [Lines([face.line] * 100, delay_s=0.2)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"endless-{face.path}")))
+    assert (answer.status, TOTAL_S - 0.1 <= seconds < TOTAL_S + GRACE_S) == (200, True)
+    assert "longer than 3 s in all" in json.dumps(last_error(answer.body, face))
+    assert access_line(gateway, f"endless-{face.path}")["state"] == "timeout"
+    upstream.wait_event("peer_closed", upstream.wait_for_request(1, face.upstream_path).connection)
+
+
+@each_single
+def test_dripping_single_answer_ends_at_the_total_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(face.upstream_path, [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"), Drip(b" " * 500, 0.1)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, stream=False)))
+    assert (answer.status, seconds < TOTAL_S + GRACE_S) == (504, True)
+    assert "3 s in all" in message(answer, face)
+
+
+def test_upstream_that_does_not_take_the_request_is_504(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [NoReadBody(), Wait(10)])
+    big = Face("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}, "", {})
+    answer, seconds = timed(lambda: whole(ask(gateway.url, big)))
+    assert (answer.status, seconds < TOTAL_S + GRACE_S) == (504, True)
+
+
+def test_slow_but_steady_tokens_are_no_idle_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+    end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
+    upstream.script("/api/chat", [Wait(0.8), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.7)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, FACES["openai chat"])))
+    assert seconds > FIRST_BYTE_S
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+# --- Connecting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port that never answers a connection: it listens, and its queue is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", free_port()))
+        listener.listen(0)
+        while True:
+            filler = sockets.enter_context(socket.socket())
+            filler.settimeout(0.3)
+            try:
+                filler.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield listener.getsockname()[1]
+
+
+def test_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Gateway], black_hole: int) -> None:
+    gateway = gateway_for(config(f"http://127.0.0.1:{black_hole}", timeouts=LIMITS))
+    face = FACES["openai chat"]
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, "hole")))
+    assert (answer.status, CONNECT_S - 0.1 <= seconds < CONNECT_S + GRACE_S) == (503, True)
+    assert answer.json()["error"]["message"].startswith("Failed to connect to Ollama service")
+    assert access_line(gateway, "hole")["error"] == "upstream_unreachable"
+    assert request(gateway.url, path="/livez").status == 200
+    assert request(gateway.url, path="/readyz").status == 503
+
+
+def test_limits_of_an_upstream_count_before_the_general_ones(
+    gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
+) -> None:
+    own = {"name": "box1", "kind": "ollama", "base_url": fault_upstream.url, "timeouts": {"first_byte_s": 0.5}}
+    gateway = gateway_for({"auth": {"generate_tokens": [TOKEN]}, "upstreams": [own], "timeouts": {"first_byte_s": 30}})
+    fault_upstream.script("/api/chat", [WaitForPeerClose()])
+    body = {"model": "m", "messages": MESSAGES}
+    answer, seconds = timed(lambda: request(gateway.url, "POST", "/api/chat", body, bearer(TOKEN)))
+    assert (answer.status, 0.5 <= seconds < 0.5 + GRACE_S) == (504, True)

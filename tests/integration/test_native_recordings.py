@@ -1,0 +1,299 @@
+"""Clients of Ollama's own API get what a real Ollama said, byte for byte, however the bytes were cut on their way.
+
+Rows of the recordings on which the gateway decides itself stand in one table, each with its reason and its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.golden.face import TOKEN, KeptConnection, shared_gateway
+from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, Headers, bearer
+from tests.rig.replay_upstream import Cut, Edges, Recording, ReplayUpstream, recording, recordings
+
+NATIVE = tuple(one for one in recordings() if not one.path.startswith("/v1/"))
+CUTS: tuple[Cut, ...] = ("recorded", "whole", 1, 2, 3, 7, 50)
+
+#: Headers by which a client says who it is; none of them may reach the upstream.
+IDENTITY = {
+    "Origin": "https://evil.example",
+    "Cookie": "session=secret",
+    "X-Api-Key": TOKEN,
+    "Api-Key": TOKEN,
+    "Proxy-Authorization": "Basic c2VjcmV0",
+    "X-Forwarded-For": "10.1.2.3",
+}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[ReplayUpstream]:
+    with ReplayUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: ReplayUpstream) -> Iterator[Gateway]:
+    with shared_gateway(upstream) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connection(gateway: Gateway) -> Iterator[KeptConnection]:
+    kept = KeptConnection(gateway)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture(autouse=True)
+def clean(upstream: ReplayUpstream) -> None:
+    upstream.clear()
+    upstream.cut, upstream.edges = "recorded", "chunks"
+
+
+def ask(connection: KeptConnection, row: Recording, **more: str) -> Answer:
+    headers = bearer(TOKEN) | more
+    if row.request:
+        headers["Content-Type"] = row.request_content_type
+    return connection.ask(row.method, row.path, row.request, headers)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the gateway answers by itself, why, and whether Ollama is asked all the same."""
+
+    reason: str
+    check: Callable[[Answer], bool]
+    asks_upstream: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def is_success(answer: Answer) -> bool:
+    return answer.status == 200 and answer.json() == {"status": "success"}
+
+
+def is_native_error(status: int, text: str = "") -> Callable[[Answer], bool]:
+    def check(answer: Answer) -> bool:
+        typed = (answer.headers.get("Content-Type") or "").startswith("application/json")
+        error = answer.json()
+        return answer.status == status and typed and list(error) == ["error"] and text in error["error"]
+
+    return check
+
+
+def is_ollama_root(answer: Answer) -> bool:
+    return answer.status == 200 and (answer.headers.get("Content-Type") or "").startswith("text/plain")
+
+
+def is_options(answer: Answer) -> bool:
+    return answer.status in (200, 204) and "POST" in (answer.headers.get("Allow") or "")
+
+
+def is_preflight(answer: Answer) -> bool:
+    methods = answer.headers.get("Access-Control-Allow-Methods") or ""
+    origin = answer.headers.get("Access-Control-Allow-Origin")
+    return answer.status in (200, 204) and "POST" in methods and origin in ("*", "http://localhost:3000")
+
+
+def is_hello(answer: Answer) -> bool:
+    return answer.status == 200 and answer.body == recording("chat-hello-stream").response
+
+
+DECIDED = {
+    "root-get": Decided("the gateway is there even when no Ollama is", is_ollama_root),
+    "root-head": Decided("the gateway is there even when no Ollama is", is_ollama_root),
+    "not-found": Decided("unknown addresses are errors in the client's shape", is_native_error(404)),
+    "wrong-method": Decided("wrong methods are errors in the client's shape", is_native_error(405)),
+    "options-no-origin": Decided("asked without a token, and no business of Ollama's", is_options),
+    "preflight-localhost": Decided(
+        "the gateway has origins of its own",
+        is_preflight,
+        headers=(("Origin", "http://localhost:3000"), ("Access-Control-Request-Method", "POST")),
+    ),
+    "origin-foreign": Decided(
+        "Origin is dropped, so Ollama's filter never sees a foreign one",
+        is_hello,
+        asks_upstream=True,
+        headers=(("Origin", "https://evil.example"),),
+    ),
+    "copy": Decided("an empty body breaks clients that parse every answer", is_success, asks_upstream=True),
+    "delete": Decided("an empty body breaks clients that parse every answer", is_success, asks_upstream=True),
+    "delete-name-field": Decided("an empty body breaks clients that parse it", is_success, asks_upstream=True),
+    "chat-empty-body": Decided(
+        "rights need a model, so it is read first", is_native_error(400, "missing request body")
+    ),
+    "chat-cut-json": Decided("rights need a model, so it is read first", is_native_error(400, "unexpected EOF")),
+    "chat-wrong-type": Decided("rights need a model", is_native_error(400, "cannot unmarshal number into Go struct")),
+    "chat-keep-alive-bad": Decided("leases are limited by scope", is_native_error(400, "missing unit in duration")),
+    "chat-model-cloud": Decided("cloud models leave the machine", is_native_error(403, "ollama cloud is disabled")),
+}
+PASSED = tuple(row for row in NATIVE if row.name not in DECIDED)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
+def test_client_gets_exactly_the_recorded_answer(
+    row: Recording, cut: Cut, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    upstream.cut = cut
+    upstream.answer_with(row.name)
+    answer = ask(connection, row)
+    recorded = Headers(row.headers)
+    assert answer.status == row.status
+    assert answer.headers.get("Content-Type") == recorded.get("Content-Type")
+    assert answer.body == (b"" if row.method == "HEAD" else row.response)
+
+
+@pytest.mark.parametrize("cut", (1, 2, 3, 7, 50))
+@pytest.mark.parametrize("name", ("chat-emoji-stream", "chat-poem-stream", "chat-tools-parallel-stream", "show"))
+def test_cuts_through_chunk_heads_change_nothing(
+    name: str, cut: int, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    edges: Edges = "sends"
+    upstream.cut, upstream.edges = cut, edges
+    row = upstream.answer_with(name)
+    assert ask(connection, row).body == row.response
+
+
+@pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
+def test_upstream_gets_the_bytes_of_the_client_and_nothing_of_who_it_is(
+    row: Recording, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    upstream.answer_with(row.name)
+    ask(connection, row, **IDENTITY)
+    seen = upstream.wait_for_request(path=row.path)
+    assert (seen.method, seen.body) == (row.method, row.request)
+    assert seen.raw_path == row.path
+    assert seen.header("Host") == f"127.0.0.1:{upstream.port}"
+    sent_on = {name.lower() for name, _ in seen.headers}
+    assert not sent_on & {"authorization", *map(str.lower, IDENTITY)}
+    assert TOKEN not in str(seen.headers)
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_gateway_decides(name: str, upstream: ReplayUpstream, connection: KeptConnection) -> None:
+    row, decided = recording(name), DECIDED[name]
+    if name == "origin-foreign":
+        upstream.answer_with("chat-hello-stream")
+    answer = ask(connection, row, **dict(decided.headers))
+    assert decided.check(answer), f"{decided.reason}: {answer.status} {answer.headers} {answer.body!r}"
+    asked = [seen for seen in upstream.requests if seen.path == row.path]
+    assert len(asked) == int(decided.asks_upstream)
+
+
+@pytest.mark.parametrize(
+    "name", ("chat-empty-body", "chat-cut-json", "chat-wrong-type", "chat-keep-alive-bad", "chat-model-cloud")
+)
+def test_refusals_of_the_gateway_have_the_recorded_body(name: str, connection: KeptConnection) -> None:
+    row = recording(name)
+    answer = ask(connection, row)
+    assert (answer.status, answer.body) == (row.status, row.response)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path"), [("copy", "POST", "/api/copy"), ("delete", "DELETE", "/api/delete")]
+)
+def test_failed_copy_and_delete_keep_the_words_of_ollama(
+    name: str, method: str, path: str, connection: KeptConnection
+) -> None:
+    row = recording(f"{name}-missing")
+    answer = ask(connection, row)
+    assert (row.method, row.path, answer.status, answer.body) == (method, path, 404, row.response)
+
+
+def test_root_and_its_head_have_the_recorded_length(connection: KeptConnection) -> None:
+    assert ask(connection, recording("root-get")).body == recording("root-get").response
+    assert ask(connection, recording("root-head")).headers.get("Content-Length") == "17"
+
+
+@pytest.mark.parametrize("status", (200, 404, 500))
+def test_headers_of_one_connection_or_one_client_stop_at_the_gateway(
+    status: int, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    """U24: what an upstream says about its own connection, its software or somebody's session."""
+    private = [
+        ("Set-Cookie", "session=secret"),
+        ("Connection", "X-Private"),
+        ("X-Private", "yes"),
+        ("Keep-Alive", "timeout=5"),
+        ("Server", "leaky/1.0"),
+        ("X-Public", "yes"),
+    ]
+    upstream.script("/api/show", [Json({"error": "x"} if status != 200 else {"ok": 1}, status, private)])
+    answer = ask(connection, recording("show"))
+    assert answer.status == status
+    assert answer.headers.get("X-Public") == "yes"
+    for gone in ("Set-Cookie", "X-Private"):
+        assert answer.headers.get(gone) is None
+    assert "leaky" not in str(answer.headers)
+    assert "timeout=5" not in str(answer.headers)
+
+
+def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(
+    upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    upstream.script("/api/show", [Json({"ok": 1}, 200, [("Set-Cookie", "session=first; Path=/")])])
+    ask(connection, recording("show"))
+    ask(connection, recording("show"))
+    assert [seen.header("Cookie") for seen in upstream.requests if seen.path == "/api/show"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/nope", 404),
+        ("POST", "/api/nope", 404),
+        ("GET", "/nope", 404),
+        ("GET", "/api/chat", 405),
+        ("PUT", "/api/chat", 405),
+        ("DELETE", "/api/generate", 405),
+        ("POST", "/api/tags", 405),
+        ("HEAD", "/api/ps", 405),
+        ("GET", "/api/blobs/sha256:" + "0" * 64, 405),
+    ],
+)
+def test_unknown_paths_and_methods_are_json_errors_and_stay_here(
+    method: str, path: str, status: int, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    answer = connection.ask(method, path, b"", bearer(TOKEN))
+    assert answer.status == status
+    assert (answer.headers.get("Content-Type") or "").startswith("application/json")
+    if method != "HEAD":
+        assert isinstance(answer.json()["error"], str)
+    if status == 405:
+        assert answer.headers.get("Allow")
+    assert not upstream.requests
+
+
+def test_error_in_mid_stream_is_the_last_line_and_nothing_follows(
+    upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    """G01"""
+    lines = [{"message": {"role": "assistant", "content": "Hel"}, "done": False}, {"error": "boom"}]
+    upstream.script("/api/chat", [Lines(lines)])
+    answer = ask(connection, recording("chat-hello-stream"))
+    assert answer.status == 200
+    assert answer.body == b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in lines)
+
+
+def test_stream_without_an_end_gets_an_error_line(upstream: ReplayUpstream, connection: KeptConnection) -> None:
+    """G04"""
+    line = {"message": {"role": "assistant", "content": "Hel"}, "done": False}
+    upstream.script("/api/chat", [Lines([line, line])])
+    *passed, last = ask(connection, recording("chat-hello-stream")).body.split(b"\n")[:-1]
+    assert [json.loads(one) for one in passed] == [line, line]
+    assert isinstance(json.loads(last)["error"], str)
+
+
+def test_page_of_a_proxy_in_front_of_ollama_is_a_bad_gateway(
+    upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    upstream.script("/api/chat", [Whole(b"<html>hello</html>", 200, {"Content-Type": "text/html"})])
+    answer = ask(connection, recording("chat-hello-stream"))
+    assert is_native_error(502)(answer)
+    assert b"<html>" not in answer.body

@@ -1,0 +1,204 @@
+"""Golden cases of the OpenAI face through real gunicorn, with every way of cutting the upstream's bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.golden.cases import NDJSON, Case, cases
+from tests.golden.face import frames, normalised, post, shared_gateway
+from tests.rig import pieces
+from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer
+
+CASES = cases("openai")
+COMPLETE = [case for case in CASES if case.is_complete]
+BROKEN = [case for case in CASES if not case.is_complete]
+#: Bytes per HTTP chunk of the upstream; None: the whole answer in one.
+EDGES = (1, 2, 3, 7, 50, None)
+
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.name)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+    with shared_gateway(upstream) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(upstream: FaultUpstream) -> None:
+    upstream.clear()
+
+
+def stream(case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway) -> Answer:
+    script = [Head(200, NDJSON), *(Chunk(piece) for piece in pieces(case.lines, edges))]
+    upstream.script(case.upstream_path, script)
+    return post(gateway, case.path, case.request | {"stream": True})
+
+
+def single(case: Case, upstream: FaultUpstream, gateway: Gateway) -> Answer:
+    status, document = case.single()
+    upstream.script(case.upstream_path, [Json(document, status)])
+    return post(gateway, case.path, case.request)
+
+
+def told(case: Case, body: bytes) -> bytes:
+    """The answer without comments, which mean nothing, and with ids of calls that the upstream did not give replaced
+    by their number."""
+    made: dict[bytes, bytes] = {}
+
+    def number(match: re.Match[bytes]) -> bytes:
+        if match[0] in case.lines:
+            return match[0]
+        return made.setdefault(match[0], b'"id":"call_MADE%d"' % len(made))
+
+    return re.sub(rb'"id":"call_[^"]+"', number, without_comments(normalised(body)))
+
+
+def without_comments(body: bytes) -> bytes:
+    return re.sub(rb"(?m)^:[^\n]*\n\n", b"", body)
+
+
+@pytest.mark.parametrize("edges", EDGES, ids=lambda edges: f"edges-{edges or 'whole'}")
+@each
+def test_stream_is_the_expected_one(case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway) -> None:
+    answer = stream(case, edges, upstream, gateway)
+    assert (answer.status, answer.complete) == (200, True)
+    assert (answer.headers.get("Content-Type") or "").startswith("text/event-stream")
+    assert told(case, answer.body).decode() == case.expected_stream.decode()
+
+
+@each
+def test_single_answer_is_the_expected_one(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+    answer = single(case, upstream, gateway)
+    assert answer.status == case.single_status
+    assert (answer.headers.get("Content-Type") or "").startswith("application/json")
+    assert json.loads(told(case, answer.body)) == case.expected_single
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "single"])
+@each
+def test_upstream_gets_the_translated_request(
+    case: Case, streamed: bool, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    if streamed:
+        stream(case, None, upstream, gateway)
+    else:
+        single(case, upstream, gateway)
+    seen = upstream.wait_for_request(path=case.upstream_path)
+    # As text, because the order of keys inside schemas and arguments is part of what was asked.
+    assert _sorted_top(seen.json()) == _sorted_top(case.upstream_request | {"stream": streamed})
+    assert seen.header("Content-Type") == "application/json"
+    assert seen.header("Authorization") is None
+
+
+def _sorted_top(document: dict[str, Any]) -> str:
+    return json.dumps({name: document[name] for name in sorted(document)}, ensure_ascii=False, indent=1)
+
+
+@each_complete
+def test_streamed_and_single_say_the_same(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+    parts = frames(stream(case, 7, upstream, gateway).body)
+    whole = json.loads(told(case, single(case, upstream, gateway).body))
+    assert from_chunks(parts) == from_single(whole)
+
+
+def from_single(document: dict[str, Any]) -> dict[str, Any]:
+    """What an answer amounts to, whichever way it came."""
+    [choice] = document["choices"]
+    message = choice.get("message") or {"content": choice["text"]}
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
+    return {
+        "content": message["content"] or "",
+        "reasoning": message.get("reasoning") or "",
+        "calls": calls,
+        "logprobs": _entries(choice["logprobs"]),
+        "finish_reason": choice["finish_reason"],
+    }
+
+
+def from_chunks(parts: list[Any]) -> dict[str, Any]:
+    choices = [choice for part in parts if part != "[DONE]" for choice in part["choices"]]
+    deltas = [choice.get("delta") or {"content": choice.get("text", "")} for choice in choices]
+    calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+    return {
+        "content": "".join(delta.get("content") or "" for delta in deltas),
+        "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
+        "calls": [(call["function"]["name"], call["function"]["arguments"]) for call in calls],
+        "logprobs": [entry for choice in choices for entry in _entries(choice.get("logprobs"))],
+        "finish_reason": "".join(choice["finish_reason"] or "" for choice in choices),
+    }
+
+
+def _entries(logprobs: dict[str, Any] | None) -> list[Any]:
+    """Chat: the list of entries. Completions: four lists side by side."""
+    if not logprobs:
+        return []
+    if "content" in logprobs:
+        return list(logprobs["content"])
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    return list(zip(*(logprobs[name] for name in names), strict=True))
+
+
+@each_complete
+def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+    """Independent of the expected files: the text, the thoughts, the calls and their order come from the lines."""
+    lines = [json.loads(line) for line in case.lines.splitlines()]
+    said = [line.get("message") or {"content": line.get("response")} for line in lines]
+    got = from_chunks(frames(stream(case, 3, upstream, gateway).body))
+    assert got["content"] == "".join(part.get("content") or "" for part in said)
+    assert got["reasoning"] == "".join(part.get("thinking") or "" for part in said)
+    called = [call["function"] for part in said for call in part.get("tool_calls") or ()]
+    assert [name for name, _ in got["calls"]] == [function["name"] for function in called]
+    # Compact, keys in the model's order.
+    texts = [json.dumps(f["arguments"], ensure_ascii=False, separators=(",", ":")) for f in called]
+    assert [arguments for _, arguments in got["calls"]] == texts
+
+
+@each_complete
+def test_stream_is_built_as_official_helpers_need_it(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+    *chunks, last = frames(stream(case, None, upstream, gateway).body)
+    assert last == "[DONE]"
+    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks}) == 1
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    finishes = [number for number, choice in enumerate(choices) if choice["finish_reason"] is not None]
+    assert finishes == [len(choices) - 1], "one finish, on the last choice"
+    wants_usage = case.request.get("stream_options", {}).get("include_usage", False)
+    assert [bool(chunk["choices"]) for chunk in chunks] == [True] * len(choices) + [False] * wants_usage
+    if case.path.endswith("/chat/completions"):
+        deltas = [choice["delta"] for choice in choices]
+        assert [number for number, delta in enumerate(deltas) if "role" in delta] == [0]
+        assert deltas[-1] == {}
+        calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+        assert [call["index"] for call in calls] == list(range(len(calls)))
+        assert len({call["id"] for call in calls}) == len(calls)
+        assert all(call["id"] and call["type"] == "function" for call in calls)
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+def test_broken_stream_ends_with_an_error_and_without_the_success_marker(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    """G02, G04"""
+    answer = stream(case, 7, upstream, gateway)
+    *chunks, last = frames(answer.body)
+    assert answer.body.endswith(b"\n\n")
+    assert b"[DONE]" not in answer.body
+    assert all(choice["finish_reason"] is None for chunk in chunks for choice in chunk["choices"])
+    assert last["error"].keys() == {"message", "type", "param", "code"}
+    assert last["error"]["type"] == "server_error"
+    if b'"error"' in case.lines:
+        assert last["error"] == {"message": "boom", "type": "server_error", "param": None, "code": None}

@@ -1,0 +1,641 @@
+"""What OpenAI's requests become: every field is mapped, carried or refused, and it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
+from ollama_proxy.dialects.openai.schemas import CARRIED, MAPPED, REFUSED, ChatSchema, CompletionSchema
+from tests.golden.face import post, shared_gateway
+from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer
+
+Document = dict[str, Any]
+
+CHAT, COMPLETION, EMBEDDING = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+UPSTREAM = {CHAT: "/api/chat", COMPLETION: "/api/generate", EMBEDDING: "/api/embed"}
+SCHEMAS = {CHAT: ChatSchema(), COMPLETION: CompletionSchema(), EMBEDDING: EmbeddingsSchema()}
+USER: list[Document] = [{"role": "user", "content": "Hi"}]
+SMALLEST: dict[str, Document] = {
+    CHAT: {"model": "m", "messages": USER},
+    COMPLETION: {"model": "m", "prompt": "Hi"},
+    EMBEDDING: {"model": "m", "input": "Hi"},
+}
+TOOL: Document = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+#: The fields of OpenAI's three requests, as of August 2026.
+FIELDS = {
+    CHAT: """audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens
+        messages metadata modalities model moderation n parallel_tool_calls prediction presence_penalty
+        prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort response_format
+        safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools
+        top_logprobs top_p user verbosity web_search_options""".split(),
+    COMPLETION: """best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed
+        stop stream stream_options suffix temperature top_p user""".split(),
+    EMBEDDING: "dimensions encoding_format input model user".split(),
+}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+    with shared_gateway(upstream) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(upstream: FaultUpstream) -> None:
+    upstream.clear()
+
+
+@dataclass
+class Asked:
+    """One request to the gateway, its answer, and what the upstream got for it."""
+
+    answer: Answer
+    sent: Document
+
+    @property
+    def ignored(self) -> list[str]:
+        return (self.answer.headers.get("X-Ollama-Proxy-Ignored") or "").split(", ")
+
+    @property
+    def options(self) -> Document:
+        options: Document = self.sent.get("options", {})
+        return options
+
+
+@pytest.fixture
+def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
+    def run(path: str = CHAT, **fields: Any) -> Asked:
+        answer = post(gateway, path, SMALLEST[path] | fields)
+        seen = [request.json() for request in upstream.requests if request.path == UPSTREAM[path]]
+        return Asked(answer, seen[-1] if seen else {})
+
+    return run
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What has to become of one field: an example of it, and how one sees that it counted."""
+
+    kind: str
+    value: Any
+    shows: Callable[[Asked], bool] = lambda asked: False
+    beside: Document = field(default_factory=dict)
+
+
+def option(name: str, value: Any) -> Callable[[Asked], bool]:
+    return lambda asked: asked.options.get(name) == value
+
+
+def sent(name: str, value: Any) -> Callable[[Asked], bool]:
+    return lambda asked: asked.sent.get(name) == value
+
+
+def streams(asked: Asked) -> bool:
+    return asked.sent["stream"] is True and asked.answer.body.endswith(b"data: [DONE]\n\n")
+
+
+def shows_usage(asked: Asked) -> bool:
+    return b'"choices":[],"usage":{' in asked.answer.body
+
+
+SAMPLING = {
+    "frequency_penalty": Fate(MAPPED, 0.5, option("frequency_penalty", 0.5)),
+    "presence_penalty": Fate(MAPPED, -0.5, option("presence_penalty", -0.5)),
+    "temperature": Fate(MAPPED, 0.25, option("temperature", 0.25)),
+    "top_p": Fate(MAPPED, 0.75, option("top_p", 0.75)),
+    "seed": Fate(MAPPED, 42, option("seed", 42)),
+    "max_tokens": Fate(MAPPED, 9, option("num_predict", 9)),
+    "stop": Fate(MAPPED, ["a", "b"], option("stop", ["a", "b"])),
+    "model": Fate(MAPPED, "other:tag", sent("model", "other:tag")),
+    "stream": Fate(MAPPED, True, streams),
+    "stream_options": Fate(MAPPED, {"include_usage": True}, shows_usage, {"stream": True}),
+    "logit_bias": Fate(CARRIED, {"50256": -100}),
+    "n": Fate(REFUSED, 2),
+    # Not Ollama's business; a provider may want it.
+    "user": Fate(CARRIED, "somebody"),
+}
+FATES: dict[str, dict[str, Fate]] = {
+    CHAT: SAMPLING
+    | {
+        "messages": Fate(
+            MAPPED, [{"role": "user", "content": "Yo"}], lambda a: a.sent["messages"][0]["content"] == "Yo"
+        ),
+        "max_completion_tokens": Fate(MAPPED, 5, option("num_predict", 5)),
+        "logprobs": Fate(MAPPED, True, sent("logprobs", True)),
+        "top_logprobs": Fate(MAPPED, 3, sent("top_logprobs", 3), {"logprobs": True}),
+        "reasoning_effort": Fate(MAPPED, "low", sent("think", "low")),
+        "response_format": Fate(MAPPED, {"type": "json_object"}, sent("format", "json")),
+        "tools": Fate(MAPPED, [TOOL], sent("tools", [TOOL])),
+        "tool_choice": Fate(MAPPED, "none", lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}),
+        "parallel_tool_calls": Fate(MAPPED, False, lambda asked: "parallel_tool_calls" in asked.ignored),
+        "audio": Fate(REFUSED, {"voice": "alloy", "format": "wav"}),
+        "modalities": Fate(REFUSED, ["text", "audio"]),
+        "functions": Fate(REFUSED, [{"name": "f"}]),
+        "function_call": Fate(REFUSED, {"name": "f"}),
+        "web_search_options": Fate(REFUSED, {}),
+        "metadata": Fate(CARRIED, {"team": "a"}),
+        "moderation": Fate(CARRIED, {"mode": "auto"}),
+        "prediction": Fate(CARRIED, {"type": "content", "content": "x"}),
+        "prompt_cache_key": Fate(CARRIED, "key"),
+        "prompt_cache_options": Fate(CARRIED, {"ttl": "1h"}),
+        "prompt_cache_retention": Fate(CARRIED, "24h"),
+        "safety_identifier": Fate(CARRIED, "hash"),
+        "service_tier": Fate(CARRIED, "flex"),
+        "store": Fate(CARRIED, True),
+        "verbosity": Fate(CARRIED, "low"),
+    },
+    COMPLETION: SAMPLING
+    | {
+        "prompt": Fate(MAPPED, "Yo", sent("prompt", "Yo")),
+        "suffix": Fate(MAPPED, "end", sent("suffix", "end")),
+        "logprobs": Fate(MAPPED, 2, sent("top_logprobs", 2)),
+        "best_of": Fate(REFUSED, 2),
+        "echo": Fate(REFUSED, True),
+    },
+    EMBEDDING: {
+        "model": SAMPLING["model"],
+        "input": Fate(MAPPED, ["a", "b"], sent("input", ["a", "b"])),
+        "dimensions": Fate(MAPPED, 16, sent("dimensions", 16)),
+        "encoding_format": Fate(
+            MAPPED, "base64", lambda asked: isinstance(asked.answer.json()["data"][0]["embedding"], str)
+        ),
+        "user": SAMPLING["user"],
+    },
+}
+ALL = [(path, name) for path, names in FIELDS.items() for name in names]
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_of_the_api_has_a_fate_here_and_in_the_schema(path: str) -> None:
+    assert FATES[path].keys() == set(FIELDS[path])
+    fates = {name: getattr(SCHEMAS[path].fields.get(name), "fate", None) for name in FIELDS[path]}
+    assert [name for name, fate in fates.items() if fate not in (MAPPED, CARRIED, REFUSED)] == []
+
+
+@pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
+def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: Callable[..., Asked]) -> None:
+    fate = FATES[path][name]
+    asked = ask(path, **fate.beside, **{name: fate.value})
+    if fate.kind == REFUSED:
+        error = asked.answer.json()["error"]
+        assert (asked.answer.status, error["param"], error["type"]) == (400, name, "invalid_request_error")
+        assert name in error["message"]
+        assert asked.sent == {}
+    elif fate.kind == CARRIED:
+        assert asked.answer.status == 200
+        assert asked.ignored == [name]
+    else:
+        assert asked.answer.status == 200
+        assert fate.shows(asked), (asked.sent, asked.answer)
+
+
+@pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
+def test_schema_agrees_with_what_happens(path: str, name: str) -> None:
+    assert getattr(SCHEMAS[path].fields[name], "fate", None) == FATES[path][name].kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 1),
+        ("modalities", ["text"]),
+        ("function_call", "none"),
+        ("functions", []),
+        ("logit_bias", {}),
+        ("metadata", {}),
+        ("store", None),
+        ("audio", None),
+        ("tool_choice", "auto"),
+        ("parallel_tool_calls", True),
+        ("stream_options", {"include_usage": False}),
+        ("response_format", {"type": "text"}),
+    ],
+)
+def test_values_that_ask_for_nothing_special_are_taken_in_silence(
+    name: str, value: Any, ask: Callable[..., Asked]
+) -> None:
+    asked = ask(**{name: value})
+    assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
+    assert asked.sent.keys() == {"model", "messages", "stream"}
+
+
+@pytest.mark.parametrize("path", UPSTREAM)
+def test_unknown_fields_are_carried_and_named(path: str, ask: Callable[..., Asked]) -> None:
+    asked = ask(path, brand_new_field={"a": 1}, another="x")
+    assert asked.answer.status == 200
+    assert asked.ignored == ["brand_new_field", "another"]
+    assert not asked.sent.keys() & {"brand_new_field", "another"}
+
+
+def test_a_field_name_cannot_write_into_the_answers_head(ask: Callable[..., Asked]) -> None:
+    asked = ask(**{"x\r\nSet-Cookie: a=b": 1, "é☃": 1})
+    assert asked.answer.status in (200, 400)
+    assert asked.answer.headers.get("Set-Cookie") is None
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_choices_that_ollama_cannot_keep_are_named(choice: Any, ask: Callable[..., Asked]) -> None:
+    asked = ask(tools=[TOOL], tool_choice=choice)
+    assert asked.ignored == ["tool_choice"]
+    assert asked.sent["tools"] == [TOOL]
+
+
+def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> None:
+    error = ask(temperature="hot", n=3, seed=1.5).answer.json()["error"]
+    assert [name in error["message"] for name in ("temperature", "n: ", "seed")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"messages": []}),
+        (CHAT, {"messages": None}),
+        (CHAT, {"messages": "Hi"}),
+        (COMPLETION, {"prompt": ""}),
+        (COMPLETION, {"prompt": None}),
+        (COMPLETION, {"prompt": ["a", "b"]}),
+        (COMPLETION, {"prompt": [1, 2]}),
+        (COMPLETION, {"prompt": []}),
+        (CHAT, {"model": ""}),
+        (COMPLETION, {"model": None}),
+    ],
+)
+def test_empty_request_is_no_order_to_load_a_model(path: str, fields: Document, ask: Callable[..., Asked]) -> None:
+    """G10"""
+    asked = ask(path, **fields)
+    assert (asked.answer.status, asked.sent) == (400, {})
+    assert asked.answer.json()["error"]["param"] == next(iter(fields))
+
+
+def test_prompt_in_a_list_of_one_is_unwrapped(ask: Callable[..., Asked]) -> None:
+    assert ask(COMPLETION, prompt=["Hi"]).sent["prompt"] == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_completion_tokens": 5}, 5),
+        ({"max_tokens": 9}, 9),
+        ({"max_completion_tokens": 5, "max_tokens": 9}, 5),
+        ({"max_tokens": 9, "max_completion_tokens": 5}, 5),
+        ({"max_tokens": 9, "max_completion_tokens": None}, 9),
+    ],
+)
+def test_limit_of_tokens(fields: Document, expected: int, ask: Callable[..., Asked]) -> None:
+    """G14"""
+    assert ask(**fields).options == {"num_predict": expected}
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_absent_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
+    """G15"""
+    assert "options" not in ask(path).sent
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_null_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
+    asked = ask(path, temperature=None, top_p=None, max_tokens=None, stop=None, seed=None)
+    assert "options" not in asked.sent
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
+    """G15"""
+    fields = {"temperature": 0, "top_p": 0, "seed": 0, "presence_penalty": 0, "frequency_penalty": 0}
+    assert ask(path, **fields).options == fields
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+@pytest.mark.parametrize(("stop", "expected"), [("X", ["X"]), (["X", "Y"], ["X", "Y"])])
+def test_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]) -> None:
+    """G16"""
+    assert ask(path, stop=stop).options == {"stop": expected}
+
+
+@pytest.mark.parametrize("stop", [5, ["X", 5], {"a": 1}])
+def test_stop_of_another_type_is_refused(stop: Any, ask: Callable[..., Asked]) -> None:
+    asked = ask(stop=stop)
+    assert (asked.answer.status, asked.answer.json()["error"]["param"]) == (400, "stop")
+
+
+def message(ask: Callable[..., Asked], **fields: Any) -> Document:
+    asked = ask(messages=[{"role": "user", **fields}])
+    assert asked.answer.status == 200, asked.answer.text
+    [one] = asked.sent["messages"]
+    return dict(one)
+
+
+def text(value: str) -> Document:
+    return {"type": "text", "text": value}
+
+
+def image(url: Any) -> Document:
+    return {"type": "image_url", "image_url": url}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a", {"content": "a"}),
+        (None, {"content": ""}),
+        ([], {"content": ""}),
+        ([text("a"), text("b")], {"content": "a\nb"}),
+        ([{"type": "refusal", "refusal": "no"}], {"content": "no"}),
+        ([image({"url": "data:image/png;base64,AAAA", "detail": "low"})], {"content": "", "images": ["AAAA"]}),
+        ([image("data:image/webp;base64,AAAA")], {"content": "", "images": ["AAAA"]}),
+        ([image({"url": "data:;base64,AAAA"})], {"content": "", "images": ["AAAA"]}),
+        (
+            [text("a"), image({"url": "data:image/png;base64,AAAA"}), text("b")],
+            {"content": "a\nb", "images": ["AAAA"]},
+        ),
+        (
+            [{"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}],
+            {"content": "", "images": ["UklGRg=="]},
+        ),
+    ],
+)
+def test_parts_stay_one_message(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
+    """G17"""
+    assert message(ask, content=content) == {"role": "user"} | expected
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        image({"url": "ftp://example.org/cat.png"}),
+        image({"url": "file:///etc/passwd"}),
+        image({"url": "data:image/png,notbase64"}),
+        image({"url": 5}),
+        image(None),
+        {"type": "file", "file": {"file_id": "x"}},
+        {"type": "text"},
+        {"type": "input_audio", "input_audio": {}},
+        {"text": "no type"},
+        "text",
+    ],
+)
+def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked]) -> None:
+    asked = ask(messages=[{"role": "user", "content": [text("a"), part]}])
+    error = asked.answer.json()["error"]
+    assert (asked.answer.status, asked.sent) == (400, {})
+    assert error["param"].startswith("messages[0].content[1]")
+    assert "messages[0].content[1]" in error["message"]
+
+
+def test_image_of_a_private_address_is_refused_by_name(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+    asked = ask(messages=[{"role": "user", "content": [image({"url": f"{upstream.url}/cat.png"})]}])
+    assert asked.answer.status == 400
+    assert "messages[0].content[0]" in asked.answer.json()["error"]["message"]
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize(("role", "sent_role"), [("system", "system"), ("developer", "system"), ("user", "user")])
+def test_roles(role: str, sent_role: str, ask: Callable[..., Asked]) -> None:
+    asked = ask(messages=[{"role": role, "content": "x"}])
+    assert asked.sent["messages"] == [{"role": sent_role, "content": "x"}]
+
+
+@pytest.mark.parametrize("role", ["wizard", "", None, 5, "function"])
+def test_unknown_role_is_refused(role: Any, ask: Callable[..., Asked]) -> None:
+    error = ask(messages=[{"role": role, "content": "x"}]).answer.json()["error"]
+    assert error["param"] == "messages[0].role"
+
+
+def history(call: Document, result: Document) -> list[Document]:
+    return [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", **result}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [('{"b":1,"a":2}', '{"b":1,"a":2}'), ("", "{}"), ("{}", "{}"), ({"b": 1, "a": 2}, '{"b":1,"a":2}')],
+)
+def test_arguments_become_an_object_in_their_order(
+    arguments: Any, expected: str, ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
+    """G18"""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    ask(messages=history(call, {"tool_call_id": "c1", "content": "r"}))
+    assert f'"arguments":{expected}'.encode() in upstream.requests[-1].body
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "5", [1], 5])
+def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Callable[..., Asked]) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    asked = ask(messages=history(call, {"tool_call_id": "c1", "content": "r"}))
+    assert asked.answer.status == 400
+    assert "messages[1].tool_calls[0]" in asked.answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content", ["r", [text("r")]])
+def test_result_of_a_tool_keeps_its_id_and_gets_its_name(content: Any, ask: Callable[..., Asked]) -> None:
+    """G17: a list of parts must not lose them."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked = ask(messages=history(call, {"tool_call_id": "c1", "content": content}))
+    assert asked.sent["messages"][-1] == {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"}
+
+
+def test_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
+    """G19"""
+    asked = ask(tools=[TOOL], tool_choice="none")
+    assert "tools" not in asked.sent
+    assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "web_search"},
+        {"type": "function"},
+        {"type": "function", "function": {"name": ""}},
+        {"type": "function", "function": {"name": "two words"}},
+        {"type": "function", "function": {"name": "f", "parameters": []}},
+        "f",
+    ],
+)
+def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Callable[..., Asked]) -> None:
+    asked = ask(tools=[TOOL, tool])
+    assert (asked.answer.status, asked.sent) == (400, {})
+    assert asked.answer.json()["error"]["param"].startswith("tools[1]")
+
+
+def test_schema_of_a_tool_arrives_whole_and_in_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+    """G20: the face narrows nothing; what Ollama reads of it is Ollama's."""
+    parameters = {"type": "object", "properties": {"z": {"$ref": "#/$defs/Z"}, "a": {"oneOf": [{"type": "null"}]}}}
+    parameters |= {"additionalProperties": False, "$defs": {"Z": {"type": "string", "default": "x"}}}
+    ask(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+    assert list(upstream.requests[-1].json()["tools"][0]["function"]["parameters"]["properties"]) == ["z", "a"]
+    assert upstream.requests[-1].json()["tools"][0]["function"]["parameters"] == parameters
+
+
+@pytest.mark.parametrize(
+    ("fields", "think"),
+    [
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "minimal"}, "low"),
+        ({"reasoning_effort": "low"}, "low"),
+        ({"reasoning_effort": "medium"}, "medium"),
+        ({"reasoning_effort": "high"}, "high"),
+        ({"reasoning_effort": "xhigh"}, "max"),
+        ({"reasoning": {"effort": "high"}}, "high"),
+        ({"reasoning": {"enabled": False}}, False),
+        ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "low"),
+        ({"think": True}, True),
+        ({"think": "low"}, "low"),
+    ],
+)
+def test_effort_becomes_think(fields: Document, think: Any, ask: Callable[..., Asked]) -> None:
+    """G21"""
+    assert ask(**fields).sent["think"] == think
+
+
+@pytest.mark.parametrize("effort", ["", None])
+def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., Asked]) -> None:
+    assert "think" not in ask(reasoning_effort=effort).sent
+
+
+@pytest.mark.parametrize(
+    "fields", [{"reasoning_effort": "High"}, {"reasoning_effort": "huge"}, {"think": "huge"}, {"think": 1}]
+)
+def test_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
+    """G21"""
+    asked = ask(**fields)
+    assert (asked.answer.status, asked.sent) == (400, {})
+
+
+def test_thinking_on_a_model_without_it_is_the_upstreams_400(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
+    """G21"""
+    upstream.script("/api/chat", [Json({"error": '"m" does not support thinking'}, 400)])
+    asked = ask(reasoning_effort="high")
+    assert asked.answer.status == 400
+    assert asked.answer.json()["error"]["message"] == '"m" does not support thinking'
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"keep_alive": "10m"}, {"keep_alive": "10m"}),
+        ({"keep_alive": 300}, {"keep_alive": 300}),
+        ({"num_ctx": 8192}, {"options": {"num_ctx": 8192}}),
+        ({"options": {"num_ctx": 4096, "mirostat": 1}}, {"options": {"num_ctx": 4096, "mirostat": 1}}),
+        ({"options": {"temperature": 1}, "temperature": 0.5}, {"options": {"temperature": 0.5}}),
+        ({"top_k": 5, "min_p": 0.1}, {"options": {"top_k": 5, "min_p": 0.1}}),
+    ],
+)
+def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask: Callable[..., Asked]) -> None:
+    asked = ask(**fields)
+    assert asked.sent == {"model": "m", "messages": USER, "stream": False} | expected
+    assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
+
+
+def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> None:
+    asked = ask(_debug_render_only=True)
+    assert (asked.answer.status, asked.sent) == (400, {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": "0.5"}, "temperature"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": []}, "stream_options"),
+        ({"tools": {}}, "tools"),
+        ({"temperature": True}, "temperature"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"keep_alive": "10"}, "keep_alive"),
+        ({"messages": [5]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+    ],
+)
+def test_wrong_value_is_a_400_that_names_the_field(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
+    asked = ask(**fields)
+    error = asked.answer.json()["error"]
+    assert (asked.answer.status, error["type"], asked.sent) == (400, "invalid_request_error", {})
+    assert error["param"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("stream", "content_type"),
+    [(None, "application/json"), (False, "application/json"), (True, "text/event-stream")],
+)
+def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Callable[..., Asked]) -> None:
+    asked = ask(stream=stream)
+    assert (asked.answer.headers.get("Content-Type") or "").startswith(content_type)
+    assert asked.sent["stream"] is bool(stream)
+
+
+@pytest.mark.parametrize("model", ["tiny-test", "M:Latest", "library/m", "ns/m:v1"])
+def test_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Callable[..., Asked]) -> None:
+    """G12"""
+    asked = ask(model=model)
+    assert (asked.answer.json()["model"], asked.sent["model"]) == (model, model)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "text"),
+    [
+        (429, {"StatusCode": 429, "Status": "429 Too Many Requests", "error": "slow"}, "slow"),
+        (400, {"error": '{"error":{"code":400,"message":"bad schema"}}'}, "bad schema"),
+        (400, {"error": {"message": "bad schema"}}, "bad schema"),
+        (404, {"error": "model 'x' not found"}, "model 'x' not found"),
+    ],
+)
+def test_errors_of_the_upstream_become_one_sentence(
+    status: int, document: Document, text: str, ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/chat", [Json(document, status)])
+    asked = ask()
+    assert (asked.answer.status, asked.answer.json()["error"]["message"]) == (status, text)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_missing_model_keeps_its_status_when_streaming_too(
+    stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
+    """G05"""
+    upstream.script("/api/chat", [Json({"error": "model 'x' not found"}, 404)])
+    asked = ask(stream=stream)
+    assert asked.answer.status == 404
+    assert asked.answer.json()["error"]["code"] == "model_not_found"
+    assert (asked.answer.headers.get("Content-Type") or "").startswith("application/json")
+
+
+def test_prompt_that_is_too_long_has_the_code_that_clients_look_for(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    assert ask().answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+    """G30"""
+    upstream.script("/api/chat", [Json({"error": "server busy, please try again."}, 503)])
+    asked = ask()
+    assert (asked.answer.status, asked.answer.json()["error"]["type"]) == (503, "api_error")
+    assert int(asked.answer.headers.get("Retry-After") or 0) > 0
+
+
+def test_usage_chunk_is_last_and_alone(ask: Callable[..., Asked]) -> None:
+    body = ask(stream=True, stream_options={"include_usage": True, "include_obfuscation": False}).answer.body
+    assert body.count(b'"usage":{') == 1
+    assert body.split(b"\n\n")[-3].count(b'"choices":[]') == 1

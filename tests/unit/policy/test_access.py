@@ -1,0 +1,158 @@
+"""What a token may do: scopes of routes, models, and how long a model stays loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from ollama_proxy import create_app
+from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_lease, check_models, check_scope, keep_alive_s
+from ollama_proxy.policy.auth import SCOPES, Principal
+from ollama_proxy.settings import Settings, Timeouts
+from ollama_proxy.streaming import Call
+
+READER = Principal("reader", frozenset({"read"}))
+TEAM = Principal("team", frozenset({"read", "generate"}))
+BOSS = Principal("boss", SCOPES)
+ONE_MODEL = Principal("narrow", SCOPES, ("m",))
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[Flask]:
+    app = create_app(Settings())
+    yield app
+    app.extensions["ollama_proxy"]["gateway"].fleet.close()
+
+
+def test_every_route_of_the_application_has_a_scope(app: Flask) -> None:
+    assert sorted({rule.endpoint for rule in app.url_map.iter_rules()} - ROUTE_SCOPES.keys()) == []
+
+
+def test_every_scope_belongs_to_a_route(app: Flask) -> None:
+    assert sorted(ROUTE_SCOPES.keys() - {rule.endpoint for rule in app.url_map.iter_rules()}) == []
+
+
+def test_only_the_operators_pages_are_public() -> None:
+    public = {endpoint for endpoint, scope in ROUTE_SCOPES.items() if scope == PUBLIC}
+    assert public == {"ops.root", "ops.health", "ops.livez", "ops.readyz"}
+
+
+def test_every_other_scope_is_one_that_tokens_can_have() -> None:
+    assert set(ROUTE_SCOPES.values()) - {PUBLIC} <= SCOPES
+
+
+@pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"])
+def test_management_needs_its_scope(endpoint: str) -> None:
+    check_scope(BOSS, endpoint)
+    with pytest.raises(Forbidden, match="'manage'"):
+        check_scope(TEAM, endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"])
+def test_generating_needs_its_scope(endpoint: str) -> None:
+    check_scope(TEAM, endpoint)
+    with pytest.raises(Forbidden, match="'generate'"):
+        check_scope(READER, endpoint)
+
+
+def test_a_manage_scope_alone_may_not_read() -> None:
+    with pytest.raises(Forbidden, match="'read'"):
+        check_scope(Principal("odd", frozenset({"manage"})), "native.tags")
+
+
+def test_a_model_outside_the_list_looks_as_if_it_did_not_exist() -> None:
+    check_models(ONE_MODEL, ["library/M:latest"])
+    with pytest.raises(ModelNotFound, match="model 'Other' not found"):
+        check_models(ONE_MODEL, ["m", "Other"])
+
+
+def test_without_a_list_every_model_may_be_used() -> None:
+    check_models(TEAM, ["anything", ""])
+
+
+@pytest.mark.parametrize("principal", [TEAM, BOSS, Principal("c", SCOPES, ("m:cloud", "*"))])
+def test_nobody_reaches_the_cloud(principal: Principal) -> None:
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        check_models(principal, ["m:cloud"])
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        (300, 300.0),
+        (1.5, 1.5),
+        (0, 0.0),
+        (-1, -1.0),
+        ("5m", 300.0),
+        ("-1m", -60.0),
+        ("+2h", 7200.0),
+        ("1h30m", 5400.0),
+        ("1.5h", 5400.0),
+        (".5s", 0.5),
+        ("0", 0.0),
+        ("100ms", 0.1),
+        ("1000000us", 1.0),
+    ],
+)
+def test_keep_alive_in_seconds(value: object, seconds: float | None) -> None:
+    assert keep_alive_s(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", ["10", "-1", "", "abc", "5 m", "5mx", "m", "5M", "1e3s", "\u0665m", "5m\n"])
+def test_durations_that_go_would_refuse(value: str) -> None:
+    with pytest.raises(BadRequest, match="time: "):
+        keep_alive_s(value)
+
+
+@pytest.mark.parametrize("value", [True, False, [], {}, ["5m"]])
+def test_types_that_go_would_refuse(value: object) -> None:
+    with pytest.raises(BadRequest, match="Unsupported type"):
+        keep_alive_s(value)
+
+
+def exchange_of(principal: Principal | None) -> Exchange:
+    return Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", Call(Timeouts()), principal=principal)
+
+
+@pytest.mark.parametrize("value", [None, 1, 300, "5m", "24h", 86400])
+def test_a_usual_lease_is_everybodys(value: object) -> None:
+    check_lease(exchange_of(TEAM), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "verb"),
+    [
+        (0, "unload"),
+        (0.0, "unload"),
+        ("0", "unload"),
+        ("0s", "unload"),
+        ("-0m", "unload"),
+        (-1, "pin"),
+        ("-1m", "pin"),
+        ("24h1s", "pin"),
+        (86401, "pin"),
+        ("9999h", "pin"),
+    ],
+)
+def test_unloading_and_pinning_need_the_scope_manage(value: object, verb: str) -> None:
+    check_lease(exchange_of(BOSS), value)
+    with pytest.raises(Forbidden, match=f"may not {verb} a model") as refused:
+        check_lease(exchange_of(TEAM), value)
+    assert refused.value.param == "keep_alive"
+
+
+def test_nobody_at_all_may_not_pin_either() -> None:
+    with pytest.raises(Forbidden):
+        check_lease(exchange_of(None), -1)
+
+
+@pytest.mark.parametrize("value", ["10", True])
+def test_a_bad_lease_is_a_bad_request_whoever_sends_it(value: object) -> None:
+    with pytest.raises(GatewayError) as refused:
+        check_lease(exchange_of(BOSS), value)
+    assert refused.value.status == 400

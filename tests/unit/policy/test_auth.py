@@ -1,0 +1,194 @@
+"""Tokens to principals: every accepted form, and everything that only looks like one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ollama_proxy.errors import AuthError, MissingToken
+from ollama_proxy.policy.auth import (
+    ANYONE,
+    PATH_TOKEN_KEY,
+    SCOPES,
+    Authenticator,
+    PathToken,
+    Principal,
+    is_expired,
+    sent_tokens,
+)
+from ollama_proxy.settings import Auth, Token
+
+TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
+
+
+def token(text: str, name: str, **fields: Any) -> Token:
+    return Token(name, hashlib.sha256(text.encode()).digest(), **fields)
+
+
+AUTH = Auth(
+    generate_tokens=(
+        token(TOKEN, "team", scopes=frozenset({"read"}), models=("m*",)),
+        token(OTHER, "other"),
+        token(OLD, "old", expires=date(2020, 1, 1)),
+    )
+)
+
+
+def basic(password: str, user: str = "anybody") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "raw": {"HTTP_AUTHORIZATION": TOKEN},
+    "bearer": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"},
+    "bearer in lower case": {"HTTP_AUTHORIZATION": f"bearer {TOKEN}"},
+    "bearer with more spaces": {"HTTP_AUTHORIZATION": f"Bearer   {TOKEN} "},
+    "x-api-key": {"HTTP_X_API_KEY": TOKEN},
+    "api-key": {"HTTP_API_KEY": TOKEN},
+    "basic": {"HTTP_AUTHORIZATION": basic(TOKEN)},
+    "basic without user": {"HTTP_AUTHORIZATION": basic(TOKEN, "")},
+    "path": {PATH_TOKEN_KEY: TOKEN},
+}
+
+
+@pytest.mark.parametrize("environ", FORMS.values(), ids=FORMS.keys())
+def test_every_form_gives_the_same_principal(environ: dict[str, Any]) -> None:
+    expected = Principal("team", frozenset({"read"}), ("m*",))
+    assert Authenticator(AUTH).authenticate(environ) == expected
+
+
+def test_one_token_in_all_forms_at_once_is_one_token() -> None:
+    environ = {"HTTP_AUTHORIZATION": basic(TOKEN), "HTTP_X_API_KEY": TOKEN, "HTTP_API_KEY": TOKEN}
+    assert Authenticator(AUTH).authenticate({**environ, PATH_TOKEN_KEY: TOKEN}).name == "team"
+
+
+@pytest.mark.parametrize("second", ["HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY])
+@pytest.mark.parametrize("other", [OTHER, "unknown"])
+def test_two_different_tokens_are_refused_even_when_one_or_both_are_valid(second: str, other: str) -> None:
+    with pytest.raises(AuthError, match="two different tokens"):
+        Authenticator(AUTH).authenticate({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", second: other})
+
+
+NO_TOKEN: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "empty": {"HTTP_AUTHORIZATION": ""},
+    "blank": {"HTTP_AUTHORIZATION": "   "},
+    "only Bearer": {"HTTP_AUTHORIZATION": "Bearer"},
+    "Bearer and a blank": {"HTTP_AUTHORIZATION": "Bearer  "},
+    "empty api keys": {"HTTP_X_API_KEY": "", "HTTP_API_KEY": ""},
+    "basic without password": {"HTTP_AUTHORIZATION": basic("")},
+}
+
+
+@pytest.mark.parametrize("environ", NO_TOKEN.values(), ids=NO_TOKEN.keys())
+def test_a_request_without_a_token_is_told_so(environ: dict[str, Any]) -> None:
+    with pytest.raises(MissingToken, match="未提供认证token"):
+        Authenticator(AUTH).authenticate(environ)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "unknown": {"HTTP_AUTHORIZATION": "Bearer nope"},
+    "prefix": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN[:-1]}"},
+    "longer": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}x"},
+    "other case": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN.upper()}"},
+    "other scheme": {"HTTP_AUTHORIZATION": f"Token {TOKEN}"},
+    "digest instead of the token": {"HTTP_X_API_KEY": hashlib.sha256(TOKEN.encode()).hexdigest()},
+    "bearer inside an api key": {"HTTP_X_API_KEY": f"Bearer {TOKEN}"},
+    "comma list": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN},Bearer {TOKEN}"},
+    "tab for the space": {"HTTP_AUTHORIZATION": f"Bearer\t{TOKEN}"},
+    "non-ASCII": {"HTTP_AUTHORIZATION": "Bearer \xe4\xff"},
+    "no-break space behind": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}\xa0"},
+    "next-line character behind": {"HTTP_X_API_KEY": f"{TOKEN}\x85"},
+    "basic that is no base64": {"HTTP_AUTHORIZATION": "Basic %%%"},
+    "basic without colon": {"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(OTHER.encode()).decode() + "!"},
+    "junk far behind": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}" + " " * 5000 + "junk"},
+    "expired": {"HTTP_AUTHORIZATION": f"Bearer {OLD}"},
+}
+
+
+@pytest.mark.parametrize("environ", WRONG.values(), ids=WRONG.keys())
+def test_what_is_not_exactly_a_token_is_refused(environ: dict[str, Any]) -> None:
+    with pytest.raises(AuthError) as refused:
+        Authenticator(AUTH).authenticate(environ)
+    assert str(refused.value).startswith("非授权访问")
+
+
+def test_unknown_and_expired_look_alike() -> None:
+    refusals = []
+    for sent in ("nope", OLD):
+        with pytest.raises(AuthError) as refused:
+            Authenticator(AUTH).authenticate({"HTTP_X_API_KEY": sent})
+        refusals.append((str(refused.value), refused.value.slug, refused.value.status, type(refused.value)))
+    assert refusals[0] == refusals[1]
+
+
+@pytest.mark.parametrize(("days_left", "expired"), [(-1, True), (0, False), (1, False)])
+def test_a_token_works_through_its_last_day(days_left: int, expired: bool) -> None:
+    today = datetime.now(UTC).date()
+    assert is_expired(token(TOKEN, "t", expires=today + timedelta(days_left)), today) is expired
+
+
+def test_a_token_without_a_last_day_never_expires() -> None:
+    assert not is_expired(token(TOKEN, "t"), date(9999, 12, 31))
+
+
+def test_manage_tokens_are_tokens_too() -> None:
+    both = Auth(generate_tokens=(token(TOKEN, "team"),), manage_tokens=(token(OTHER, "boss"),))
+    assert Authenticator(both).authenticate({"HTTP_API_KEY": OTHER}).name == "boss"
+
+
+def test_without_authentication_everybody_may_do_everything() -> None:
+    assert Authenticator(Auth(enabled=False)).authenticate({}) is ANYONE
+    assert ANYONE.scopes == SCOPES
+
+
+def test_an_empty_token_list_lets_nobody_in() -> None:
+    with pytest.raises(AuthError):
+        Authenticator(Auth()).authenticate({"HTTP_AUTHORIZATION": "Bearer x"})
+
+
+def test_tokens_in_the_query_do_not_count() -> None:
+    assert sent_tokens({"QUERY_STRING": f"token={TOKEN}&api_key={TOKEN}", "REQUEST_URI": f"/?key={TOKEN}"}) == []
+
+
+def behind(path: str, raw: str) -> dict[str, Any]:
+    """The environ that the application sees behind the middleware."""
+    seen: dict[str, Any] = {}
+    PathToken(lambda environ, start: seen.update(environ))({"PATH_INFO": path, "RAW_URI": raw}, None)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "path_behind", "raw_behind"),
+    [
+        ("/k/tok/api/chat", "/k/tok/api/chat", "/api/chat", "/api/chat"),
+        ("/k/tok/", "/k/tok/", "/", "/"),
+        ("/k/tok", "/k/tok", "/", "/"),
+        ("/k/tok/v1/models", "/k/tok/v1/models?a=1", "/v1/models", "/v1/models?a=1"),
+        ("/k/tok/api/tags", "/k/%74%6Fk/api/tags", "/api/tags", "/api/tags"),
+    ],
+)
+def test_the_token_is_taken_off_the_path(path: str, raw: str, path_behind: str, raw_behind: str) -> None:
+    seen = behind(path, raw)
+    assert (seen[PATH_TOKEN_KEY], seen["PATH_INFO"], seen["RAW_URI"]) == ("tok", path_behind, raw_behind)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/"])
+def test_other_paths_stay_as_they_are(path: str) -> None:
+    seen = behind(path, path)
+    assert (seen["PATH_INFO"], seen["RAW_URI"], PATH_TOKEN_KEY in seen) == (path, path, False)
+
+
+@pytest.mark.parametrize("raw", ["/%6b/tok/api/tags", "//k/tok/api/tags", "/k/other/api/tags", "http://h/k/tok/api"])
+def test_a_raw_path_that_means_something_else_is_not_passed_on(raw: str) -> None:
+    assert behind("/k/tok/api/tags", raw)["RAW_URI"] == "/%"
+
+
+def test_an_empty_path_token_is_a_wrong_one_and_not_none() -> None:
+    with pytest.raises(AuthError) as refused:
+        Authenticator(AUTH).authenticate(behind("/k//api/tags", "/k//api/tags"))
+    assert not isinstance(refused.value, MissingToken)

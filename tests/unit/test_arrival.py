@@ -1,0 +1,183 @@
+"""A request as it arrives: its dialect, its id, its client, its host and its path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.arrival import (
+    check_host,
+    check_path,
+    client_address,
+    dialect_of,
+    is_trusted,
+    new_exchange,
+    request_id,
+)
+from ollama_proxy.errors import BadRequest, NotFound
+from ollama_proxy.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/v1/chat/completions", "openai"),
+        ("/v1/nothing", "openai"),
+        ("/v1/", "openai"),
+        ("/v1", "openai"),
+        ("/v10/x", "native"),
+        ("/V1/models", "native"),
+        ("/api/chat", "native"),
+        ("/", "native"),
+        ("/nothing", "native"),
+    ],
+)
+def test_a_path_promises_the_error_shapes_of_its_dialect(path: str, dialect: str) -> None:
+    assert dialect_of(path) == dialect
+
+
+@pytest.mark.parametrize("sent", ["abc", "A-1_b:c.d", "x" * 128])
+def test_an_id_of_the_client_is_kept(sent: str) -> None:
+    assert request_id(sent) == sent
+
+
+@pytest.mark.parametrize("sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"])
+def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
+    made = request_id(sent)
+    assert made != sent and len(made) == 24
+    assert request_id(sent) != made
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "client"),
+    [
+        ("10.1.1.1", None, LOOPBACK, "10.1.1.1"),
+        ("10.1.1.1", "9.9.9.9", LOOPBACK, "10.1.1.1"),
+        ("127.0.0.1", "9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("::1", "2001:db8::1", LOOPBACK, "2001:db8::1"),
+        ("", "9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("127.0.0.1", "6.6.6.6, 9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("127.0.0.1", "9.9.9.9, 127.0.0.1", LOOPBACK, "9.9.9.9"),
+        ("10.0.0.1", "9.9.9.9, 10.0.0.2", ("10.0.0.0/8",), "9.9.9.9"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", ("10.0.0.0/8",), "10.0.0.3"),
+        ("127.0.0.1", "9.9.9.9, junk", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "junk, 127.0.0.1", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", '9.9.9.9", "x', LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "9.9.9.9", (), "127.0.0.1"),
+    ],
+)
+def test_the_client_is_the_nearest_address_that_is_no_trusted_proxy(
+    peer: str, forwarded: str | None, trusted: tuple[str, ...], client: str
+) -> None:
+    environ = {"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_FOR": forwarded}
+    assert client_address(environ, trusted) == client
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted", "expected"),
+    [
+        ("10.2.3.4", ("10.0.0.0/8",), True),
+        ("11.2.3.4", ("10.0.0.0/8",), False),
+        ("fe80::1", ("fe80::/10",), True),
+        ("10.0.0.1", ("::1",), False),
+        ("host.example", ("0.0.0.0/0",), False),
+    ],
+)
+def test_trusted_proxies_are_addresses_or_networks(address: str, trusted: tuple[str, ...], expected: bool) -> None:
+    assert is_trusted(address, trusted) is expected
+
+
+@pytest.mark.parametrize("host", ["gw", "gw.example:8080", "10.0.0.1", "[::1]", "[::1]:8080", "GW_1"])
+def test_any_well_formed_host_is_served_where_none_is_listed(host: str) -> None:
+    check_host({"HTTP_HOST": host}, ())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "", " ", "a b", "gw/path", "user@gw", "gw:port", "gw:", "gw:123456", "[::1", "::1", "gw?x", "gw#x", "gw,b"],
+)
+def test_a_missing_or_malformed_host_is_refused(host: str | None) -> None:
+    with pytest.raises(BadRequest, match="missing or malformed"):
+        check_host({} if host is None else {"HTTP_HOST": host}, ())
+
+
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [
+        ("gw.example", True),
+        ("GW.Example:8080", True),
+        ("gw.example:1", True),
+        ("[::1]:80", True),
+        ("evil.example", False),
+        ("gw.example.evil", False),
+        ("127.0.0.1", False),
+    ],
+)
+def test_only_listed_hosts_are_served(host: str, served: bool) -> None:
+    environ = {"HTTP_HOST": host}
+    if served:
+        return check_host(environ, ("gw.example", "[::1]"))
+    with pytest.raises(BadRequest, match="not served here"):
+        check_host(environ, ("gw.example", "[::1]"))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "/",
+        "/api/chat",
+        "/api/chat?x=%2e%2e/..//;",
+        "/v1/models/ns%2Fm",
+        "/v1/models/ns/m%3Atag",
+        "/v1/models/m.1..2",
+        "/api/blobs/sha256%3aabc",
+        "/.well-known/x",
+    ],
+)
+def test_plain_paths_pass(raw: str) -> None:
+    check_path({"RAW_URI": raw, "PATH_INFO": raw.partition("?")[0]})
+
+
+@pytest.mark.parametrize(
+    ("raw", "decoded"),
+    [
+        ("//api/tags", "//api/tags"),
+        ("/api//tags", "/api//tags"),
+        ("/api/../tags", "/api/../tags"),
+        ("/api/./tags", "/api/./tags"),
+        ("/api/..", "/api/.."),
+        ("/api/tags;x", "/api/tags;x"),
+        ("/api\\tags", "/api\\tags"),
+        ("/%61pi/tags", "/api/tags"),
+        ("/api%2ftags", "/api/tags"),
+        ("/api/tags%3fx", "/api/tags?x"),
+        ("/api/tags%00", "/api/tags\0"),
+        ("/v1/models/%2e%2e/x", "/v1/models/../x"),
+        ("/v1/models/m%0d%0a", "/v1/models/m\r\n"),
+        ("/v1/models/m%252f", "/v1/models/m%2f"),
+        ("/v1/models/..%2fx", "/v1/models/../x"),
+        ("http://gw/api/tags", "/api/tags"),
+        ("*", "*"),
+        ("/%", "/api/tags"),
+    ],
+)
+def test_paths_that_could_mean_another_one_are_not_found(raw: str, decoded: str) -> None:
+    with pytest.raises(NotFound):
+        check_path({"RAW_URI": raw, "PATH_INFO": decoded})
+
+
+def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
+    environ: dict[str, Any] = {
+        "PATH_INFO": "/v1/models",
+        "REQUEST_METHOD": "GET",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_X_FORWARDED_FOR": "9.9.9.9",
+        "HTTP_X_REQUEST_ID": "mine",
+    }
+    exchange = new_exchange(environ, Settings())
+    assert (exchange.id, exchange.method, exchange.path) == ("mine", "GET", "/v1/models")
+    assert (exchange.client, exchange.dialect, exchange.socket) == ("9.9.9.9", "openai", None)

@@ -1,0 +1,410 @@
+"""The documents say what is true: links lead somewhere, examples run as printed, tables are those of the program."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import Field, dataclass
+from functools import cache
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from marshmallow import Schema
+
+from ollama_proxy import create_app
+from ollama_proxy.cli import Probe, banner, main
+from ollama_proxy.configfile import SIZE
+from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
+from ollama_proxy.dialects.openai.schemas import CARRIED, REFUSED, ChatSchema, CompletionSchema
+from ollama_proxy.policy.access import ROUTE_SCOPES
+from ollama_proxy.settings import PENDING, Settings, load_settings, setting_names
+from ollama_proxy.state import FirstToken, new_token
+from ollama_proxy.upstreams import build_fleet
+from ollama_proxy.version import VERSION
+from tests.rig import http_client
+from tests.rig.gateway import Gateway
+from tests.rig.programs import require_program
+
+ROOT = Path(__file__).resolve().parents[2]
+READMES = ("README.md", "README.zh.md")
+DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md", "benchmarks/README.md")
+#: Behind the name of a setting that has no effect yet.
+LATER = "†"
+#: The address that the examples of the README are written for.
+EXAMPLE_URL = "http://localhost:8080"
+TOKEN = "team-token-1"
+
+_FENCE = re.compile(r"^(```+)(\w*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language and its text."""
+
+    language: str
+    text: str
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str | None = None) -> list[Block]:
+    found = [Block(language, text) for _, language, text in _FENCE.findall(read(name))]
+    return [block for block in found if language in (None, block.language)]
+
+
+def prose(name: str) -> str:
+    """The document without its fenced blocks."""
+    return _FENCE.sub("", read(name))
+
+
+def headings(name: str) -> list[tuple[int, str]]:
+    return [(len(marks), title) for marks, title in _HEADING.findall(prose(name))]
+
+
+def anchors(name: str) -> set[str]:
+    """What `#...` may lead to, by the rule that repository hosts use."""
+    titles = (title.lower().replace("`", "") for _, title in headings(name))
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def tables(name: str) -> list[list[list[str]]]:
+    """Every table as rows of cells, without the line under its head."""
+    found: list[list[list[str]]] = [[]]
+    for line in prose(name).splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [[head, *rows[1:]] for head, *rows in filter(None, found)]
+
+
+def table_with(name: str, cell: str) -> list[list[str]]:
+    """The body of the one table that has `cell` in its first column."""
+    (found,) = [table for table in tables(name) if any(row[0] == cell for row in table)]
+    return found[1:]
+
+
+def codes(text: str) -> list[str]:
+    return _CODE.findall(text)
+
+
+# Links and shape.
+
+
+def links(name: str) -> list[str]:
+    return [target for target in _LINK.findall(prose(name)) if not target.startswith(("http://", "https://"))]
+
+
+@pytest.mark.parametrize(("name", "target"), [(name, target) for name in DOCUMENTS for target in links(name)])
+def test_relative_link_leads_to_a_file_and_to_a_heading(name: str, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    reached = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+    assert reached.exists()
+    assert not anchor or anchor in anchors(str(reached.relative_to(ROOT)))
+
+
+def test_both_readmes_have_the_same_outline() -> None:
+    english, chinese = map(headings, READMES)
+    assert [level for level, _ in english] == [level for level, _ in chinese]
+
+
+def test_both_readmes_have_the_same_blocks() -> None:
+    english, chinese = map(blocks, READMES)
+    assert english == chinese
+
+
+def test_both_readmes_have_tables_of_the_same_size() -> None:
+    english, chinese = map(tables, READMES)
+    assert [[len(row) for row in table] for table in english] == [[len(row) for row in table] for table in chinese]
+
+
+def test_first_two_blocks_start_the_gateway_and_run_the_tests() -> None:
+    first, second = blocks("README.md")[:2]
+    assert first == Block("sh", "git clone <repository> ollama-proxy && cd ollama-proxy && make run\n")
+    assert second == Block("sh", "make test\n")
+
+
+# What is generated or compared with the program.
+
+
+def setting_row(name: str, declared: Field[Any]) -> list[str]:
+    """One row of the table of settings; a failing comparison prints what it should be."""
+    mark = f" {LATER}" if name in PENDING else ""
+    variables = ", ".join(f"`{each}`" for each in declared.metadata["env"]) or "–"
+    return [f"`{name}`{mark}", shown_default(declared), variables, declared.metadata["text"]]
+
+
+def shown_default(declared: Field[Any]) -> str:
+    value = declared.default_factory() if callable(declared.default_factory) else declared.default
+    if value in (None, (), {}):
+        return "–"
+    if declared.metadata["kind"] is SIZE:
+        return f"`{value >> 20}MiB`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def test_settings_table_has_every_setting_as_it_is_declared() -> None:
+    expected = [setting_row(name, declared) for name, declared in setting_names().items()]
+    assert table_with("README.md", "`server.host`") == expected
+
+
+def test_chinese_settings_table_differs_in_its_meanings_only() -> None:
+    english, chinese = (table_with(name, "`server.host`") for name in READMES)
+    assert [row[:3] for row in english] == [row[:3] for row in chinese]
+    assert all(re.search(r"[\u4e00-\u9fff]", row[3]) for row in chinese)
+
+
+@pytest.mark.parametrize("readme", READMES)
+@pytest.mark.parametrize("name", [name for name in PENDING if name not in setting_names()])
+def test_pending_parts_of_settings_are_named(readme: str, name: str) -> None:
+    assert f"`{name}`" in prose(readme)
+
+
+def served_routes() -> list[list[str]]:
+    """Path, methods and scope of every route that is not refused; HEAD goes without saying where there is a GET."""
+    rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint != "native.refused"]
+    return sorted([_path(rule.rule), _methods(rule.methods or set()), _scope(rule.endpoint)] for rule in rules)
+
+
+def _path(rule: str) -> str:
+    return "`" + re.sub("<(?:path:)?([a-z]+)>", r"{\1}", rule) + "`"
+
+
+def _methods(methods: set[str]) -> str:
+    return ", ".join(sorted(methods - ({"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"})))
+
+
+def _scope(endpoint: str) -> str:
+    scope = ROUTE_SCOPES[endpoint]
+    return "–" if scope == "public" else f"`{scope}`"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_route_is_documented_with_its_methods_and_scope(name: str) -> None:
+    assert sorted(row[:3] for row in table_with(name, "`/api/chat`")) == served_routes()
+
+
+@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("path", sorted({path for path, _ in REFUSED_ROUTES}))
+def test_refused_routes_are_named(name: str, path: str) -> None:
+    assert re.sub("<path:[a-z]+>", "...", path) in codes(prose(name))
+
+
+def fields_with(fate: str, *schemas: Schema) -> set[str]:
+    return {name for schema in schemas for name, field in schema.fields.items() if getattr(field, "fate", "") == fate}
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_fields_without_effect_are_those_that_the_schemas_carry(name: str) -> None:
+    listed = set(codes(paragraph_with(name, "`X-Ollama-Proxy-Ignored`", "`verbosity`")))
+    carried = fields_with(CARRIED, ChatSchema(), CompletionSchema())
+    assert carried | {"tool_choice", "parallel_tool_calls"} <= listed
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_refused_fields_are_those_that_the_schemas_refuse(name: str) -> None:
+    public = {each for each in fields_with(REFUSED, ChatSchema(), CompletionSchema()) if not each.startswith("_")}
+    assert public <= set(codes(paragraph_with(name, "`best_of`")))
+
+
+def paragraph_with(name: str, *texts: str) -> str:
+    """The one paragraph or list item that has all the texts."""
+    (found,) = [
+        each for each in re.split(r"\n\s*\n|\n(?=- )", prose(name)) if all(text in each for text in texts)
+    ]
+    return found
+
+
+def test_banner_is_the_one_that_is_printed() -> None:
+    shown = next(block.text for block in blocks("README.md", "text") if block.text.startswith("ollama-proxy "))
+    token = next(word for word in shown.split() if word.startswith("op_"))
+    first = FirstToken(token, Path("state/first-token"), True)
+    expected = banner(Settings(), first, Probe("", "llama3.2:latest"))
+    assert shown.splitlines()[1:] == expected[1:]
+    assert shown.startswith(f"ollama-proxy {VERSION} on {EXAMPLE_URL}")
+    assert len(token) == len(new_token())
+
+
+# Texts that people look for.
+
+
+@cache
+def sentences() -> tuple[re.Pattern[str], ...]:
+    """Every text in the package that could be shown to somebody, with `.*` where a value is put in."""
+    found: set[str] = set()
+    for path in (ROOT / "ollama_proxy").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found.update(_pattern(node))
+    return tuple(re.compile(each, re.DOTALL) for each in found)
+
+
+def _pattern(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 12:
+        yield re.escape(node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+        # A template of hardly anything but values would fit any text.
+        if sum(len(part) for part in parts if isinstance(part, str)) > 12:
+            yield "".join(re.escape(part) if isinstance(part, str) else ".*" for part in parts)
+
+
+def is_said(text: str) -> bool:
+    return any(sentence.fullmatch(text) for sentence in sentences()) or text in read("deploy/nginx/ollama-proxy.conf")
+
+
+def quoted_errors(name: str) -> list[str]:
+    return [codes(row[0])[0] for row in table_with(name, "`model 'llama3.2' not found`")]
+
+
+@pytest.mark.parametrize("text", quoted_errors("README.md"))
+def test_quoted_error_is_one_that_the_gateway_gives(text: str) -> None:
+    assert is_said(text)
+
+
+def test_a_text_that_nothing_says_is_noticed() -> None:
+    assert not is_said("Failed to connect to the service of somebody else")
+
+
+def test_both_readmes_quote_the_same_errors() -> None:
+    english, chinese = map(quoted_errors, READMES)
+    assert english == chinese
+
+
+# Examples run as they are printed.
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md", "yaml"))))
+def test_configuration_example_loads_and_can_be_served(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(blocks("README.md", "yaml")[number].text, encoding="utf-8")
+    settings = load_settings(path, {})
+    build_fleet(settings, {}).close()
+    assert settings.auth.tokens()
+
+
+def cli_commands() -> list[str]:
+    lines = "".join(block.text for block in blocks("README.md", "sh")).splitlines()
+    return [line.partition("#")[0].strip() for line in lines if "-m ollama_proxy.cli" in line]
+
+
+@pytest.mark.parametrize("command", [each for each in cli_commands() if not each.endswith("cli run")])
+def test_command_line_example_works(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OLLAMA_PROXY_CONFIG", raising=False)
+    monkeypatch.setattr(sys, "stdin", StringIO("some-token\n"))
+    words = shlex.split(command)
+    assert main(words[words.index("ollama_proxy.cli") + 1 :]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Gateway]:
+    """What a newcomer without Ollama has: the demo model behind the gateway."""
+    config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}
+    with Gateway(config, workers=1) as gateway:
+        yield gateway
+
+
+def run_example(command: list[str], gateway: Gateway, directory: Path) -> str:
+    """Runs an example with the token of the gateway in TOKEN; returns what it printed."""
+    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run(
+        command, cwd=directory, env=environ | {"TOKEN": TOKEN}, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.strip()
+    return done.stdout.decode()
+
+
+def aimed(text: str, gateway: Gateway) -> str:
+    assert EXAMPLE_URL in text
+    return text.replace(EXAMPLE_URL, gateway.url)
+
+
+def curl_examples() -> list[str]:
+    return [block.text for block in blocks("README.md", "sh") if block.text.startswith("curl ")]
+
+
+@pytest.mark.parametrize("number", range(len(curl_examples())))
+def test_curl_example_gets_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
+    require_program("curl")
+    script = aimed(curl_examples()[number], demo)
+    printed = run_example(["sh", "-ec", script], demo, tmp_path)
+    assert '"error"' not in printed
+    assert len(demo.log_lines("access", at_least=1)) > number
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))
+def test_python_example_prints_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
+    text = blocks("README.md", "python")[number].text
+    for module in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE):
+        pytest.importorskip(module, reason=f"{module} is not among the packages of the tests")
+    script = tmp_path / "example.py"
+    script.write_text(aimed(text, demo), encoding="utf-8")
+    run_example([sys.executable, str(script)], demo, tmp_path)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md", "js"))))
+def test_javascript_example_prints_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
+    node = require_program("node")
+    modules = ROOT / "tests/node/node_modules"
+    if not (modules / "openai").is_dir():
+        pytest.skip("the packages for Node are not installed: npm ci in tests/node")
+    (tmp_path / "node_modules").symlink_to(modules)
+    script = tmp_path / "example.mjs"
+    script.write_text(aimed(blocks("README.md", "js")[number].text, demo), encoding="utf-8")
+    run_example([node, str(script)], demo, tmp_path)
+
+
+@pytest.mark.parametrize(("method", "path"), [("HEAD", ""), ("GET", "api/tags")])
+def test_base_url_for_the_ollama_program_works(method: str, path: str, demo: Gateway) -> None:
+    assert f"OLLAMA_HOST={EXAMPLE_URL}/k/$TOKEN" in read("README.md")
+    assert http_client.request(method, f"{demo.url}/k/{TOKEN}/{path}").status == 200
+
+
+# The other documents.
+
+
+def test_changelog_has_the_newest_version_first() -> None:
+    versions = [title.split()[0] for level, title in headings("CHANGELOG.md") if level == 2]
+    assert versions[0] == VERSION
+    numbers = [tuple(map(int, version.split("."))) for version in versions]
+    assert all(newer > older for newer, older in pairwise(numbers))
+
+
+def modules() -> list[str]:
+    """Files and directories directly in the package, as the table of places names them."""
+    package = ROOT / "ollama_proxy"
+    files = {path.name for path in package.glob("*.py") if path.name != "version.py"}
+    return sorted(files | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")})
+
+
+def test_contributing_says_what_belongs_into_each_module() -> None:
+    rows = table_with("CONTRIBUTING.md", "`gateway.py`")
+    assert sorted(codes(row[0])[0] for row in rows) == modules()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_that_are_named_exist(name: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    shell = "".join(block.text for block in blocks(name, "sh"))
+    named = re.findall(r"`make ([a-z]+)`", prose(name)) + re.findall(r"\bmake ([a-z]+)$", shell, re.MULTILINE)
+    assert set(named) <= targets
