@@ -5,12 +5,13 @@ client bytes -> blueprint -> schema -> Exchange -> gateway -> upstream -> events
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, request
 
-from ollama_proxy.arrival import current_exchange
+from ollama_proxy.arrival import EXCHANGE_KEY, current_exchange
 from ollama_proxy.cors import install_cors
 from ollama_proxy.dialects.registry import DIALECTS, FACES
 from ollama_proxy.failures import install_error_handlers
@@ -20,6 +21,9 @@ from ollama_proxy.policy.auth import PathToken
 from ollama_proxy.responses import count_whole
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Health
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def create_app(
@@ -45,8 +49,22 @@ def create_app(
     install_error_handlers(app, FACES)
     install_cors(app, gateway)
     app.after_request(_finish)
-    app.wsgi_app = PathToken(app.wsgi_app)  # type: ignore[method-assign]  # Flask's own way of adding a middleware
+    app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
+
+
+def _finishing(inner: WSGIApplication) -> WSGIApplication:
+    """WSGI: an answer whose head can't be sent has nobody to close it, so its exchange ends here."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return inner(environ, start_response)
+        except BaseException:
+            if EXCHANGE_KEY in environ:
+                environ[EXCHANGE_KEY].finish()
+            raise
+
+    return call
 
 
 def _answer_options() -> Response | None:
@@ -60,6 +78,7 @@ def _answer_options() -> Response | None:
 def _finish(response: Response) -> Response:
     """What every answer carries, and the end of its exchange once the last byte is out."""
     exchange = current_exchange()
+    response.call_on_close(exchange.finish)
     exchange.status = response.status_code
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
@@ -67,5 +86,4 @@ def _finish(response: Response) -> Response:
     if exchange.ignored:
         headers["X-Ollama-Proxy-Ignored"] = ", ".join(exchange.ignored)[:500]
     count_whole(exchange, response)
-    response.call_on_close(exchange.finish)
     return response

@@ -37,6 +37,8 @@ class Exchange:
     #: As the client spells it.
     model: str = ""
     stream: bool = False
+    #: Whom the client says that it asks for.
+    user: str | None = None
     #: The name of the upstream that was chosen.
     upstream: str = ""
     status: int = 0

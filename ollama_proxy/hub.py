@@ -91,6 +91,7 @@ class EmbedRequest:
     dimensions: int | None = None
     options: Mapping[str, Json] = field(default_factory=dict)
     keep_alive: str | float | None = None
+    user: str | None = None
     carried: Mapping[str, Json] = field(default_factory=dict)
 
 

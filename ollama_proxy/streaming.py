@@ -7,6 +7,7 @@ A client that is gone closes the upstream connection of its call, in whatever ph
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from gevent import monkey
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
 from ollama_proxy.settings import Timeouts
 
+_socket = monkey.get_original("socket", "socket")
+
 #: Seconds between two looks at the clients; the promise is to notice within one second.
 WATCH_INTERVAL_S = 0.25
 
@@ -27,7 +30,12 @@ WATCH_INTERVAL_S = 0.25
 class ClientSocket(Protocol):
     def fileno(self) -> int: ...
 
-    def shutdown(self, how: int, /) -> None: ...
+
+def shut(socket: ClientSocket) -> None:
+    """Ends both directions of a connection. Not by gevent's own socket: that would fail the waiting write with EBADF,
+    which gunicorn takes for a fault of its own and logs with a traceback."""
+    with contextlib.suppress(OSError), _socket(fileno=os.dup(socket.fileno())) as twin:
+        twin.shutdown(SHUT_RDWR)
 
 
 class Call:
@@ -122,8 +130,7 @@ class ClientWatch:
         now = time.monotonic()
         for socket, _ in [entry for entry in self._calls.values() if entry[1].is_stalled(now)]:
             # The write that waits for it fails at once; the end of the exchange does the rest.
-            with contextlib.suppress(OSError):
-                socket.shutdown(SHUT_RDWR)
+            shut(socket)
 
     def _forget(self, number: int) -> None:
         del self._calls[number]

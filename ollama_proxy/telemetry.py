@@ -57,8 +57,9 @@ class LineFile:
                 return
         except FileNotFoundError:
             pass
-        if self._fd >= 0:
-            os.close(self._fd)
+        old, self._fd, self._identity = self._fd, -1, None
+        if old >= 0:
+            os.close(old)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         status = os.fstat(self._fd)
         self._identity = (status.st_dev, status.st_ino)
@@ -161,6 +162,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "id": exchange.id,
         "client": exchange.client,
         "token": exchange.principal.name if exchange.principal else None,
+        "user": exchange.user[:100] if exchange.user else None,
         "method": exchange.method,
         "path": exchange.path[:500],
         "dialect": exchange.dialect,
@@ -192,9 +194,14 @@ class JsonLines(logging.Handler):
         document = {"time": stamp(), "level": record.levelname, "event": record.getMessage(), **fields}
         if record.exc_info and record.exc_info[1]:
             document["traceback"] = _frames(record.exc_info[1])
-        line = orjson.dumps(document, default=str)[: PIPE_BYTES - 1] + b"\n"
+        line = orjson.dumps({name: _short(value) for name, value in document.items()}, default=str) + b"\n"
         for sink in self._sinks:
             WRITER.put(sink, line)
+
+
+def _short(value: object) -> object:
+    """Texts that a client or an upstream chose are cut, so that lines stay whole."""
+    return value[:500] if isinstance(value, str) else value
 
 
 def _frames(error: BaseException) -> list[str]:

@@ -11,13 +11,20 @@ import select
 import time
 from collections.abc import Iterable
 from math import inf
+from ssl import SSLWantReadError
+from typing import Any
 
+import gevent
 from gevent import monkey
 from gevent import socket as gsocket
 from httptools import HttpParserError, HttpResponseParser
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.alarm import Alarm
+
+#: The loop's number for "can be read".
+READ = 1
 
 RECEIVE_BYTES = 65536
 SEND_BYTES = 262144
@@ -34,8 +41,10 @@ _READABLE = select.POLLIN | select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Connection:
     """A connection and the answer that is being read from it."""
 
-    def __init__(self, sock: gsocket.socket) -> None:
+    def __init__(self, sock: gsocket.socket, alarm: Alarm) -> None:
         self._sock = sock
+        self._alarm = alarm
+        self._readable: Any = gevent.get_hub().loop.io(sock.fileno(), READ)
         self._ready = _poll()
         self._ready.register(sock.fileno(), _READABLE)
         self._parser = HttpResponseParser(self)
@@ -153,20 +162,19 @@ class Connection:
         return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
     def _receive(self, call: Call, limit_at: float, give_up_at: float) -> bool:
-        """One receive of whatever has arrived; False when one of the two times has come without anything.
+        """Takes whatever has arrived, or waits for it; False when one of the two times has come without anything.
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
-        limit_s = min(limit_at, give_up_at, call.ends_at) - time.monotonic()
-        if limit_s <= 0:
-            call.check()
-            return False
         cause: OSError | None = None
-        self._sock.settimeout(limit_s)
+        self._sock.settimeout(0.0)
         try:
             data = self._sock.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            return True  # the next look at the clock tells which limit it was
+        except (BlockingIOError, SSLWantReadError):
+            if not self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
+                call.check()
+                return False
+            return True
         except OSError as error:
             data, cause = b"", error
         if call.gone:
@@ -224,5 +232,6 @@ class Connection:
             self._sock.shutdown(gsocket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._readable.close()
         with contextlib.suppress(OSError):
             self._sock.close()

@@ -149,7 +149,8 @@ class OllamaEvents:
                 self._drain()
                 return
         events, failure = self._decode_lines([lines.rest()])
-        yield events
+        if events:
+            yield events
         if failure is not None or not _is_done(events):
             raise failure or UpstreamCut(detail="stream ended without its last line")
 

@@ -23,6 +23,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.alarm import Alarm
 from ollama_proxy.upstreams.base import Headers, UpstreamRequest
 from ollama_proxy.upstreams.connection import Connection
 
@@ -110,6 +111,7 @@ class Pool:
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
+        self._alarm = Alarm()
         self.active = 0
         self._closed = False
 
@@ -124,7 +126,7 @@ class Pool:
         """
         connection = None if fresh else self._reuse()
         if connection is None:
-            connection = Connection(self._connect(connect_s))
+            connection = Connection(self._connect(connect_s), self._alarm)
         self.active += 1
         return connection
 

@@ -2,7 +2,7 @@
 
 A case is a directory with these files:
 
-- `case.json`: `path` asked by the client and `upstream_path`, `why` the case is there, `single_status` when it is not 200;
+- `case.json`: `path` asked by the client and `upstream_path`, `why` the case is there, `single_status` if not 200;
 - `request.json`, `upstream.request.json`: both without `stream`, which a test adds;
 - `upstream.ndjson`: the lines of the streamed answer, cut by the test; the single answer is made from them as Ollama
   does it (the last line, with everything before it added up);

@@ -10,18 +10,34 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from test_disconnect import CHAT_LINE, FACES, MESSAGES, TOKEN, Face, access_line, ask, config, each_face, each_single, warm_up
 
+from tests.integration.test_disconnect import (
+    CHAT_LINE,
+    EMBEDDINGS,
+    FACES,
+    MESSAGES,
+    TOKEN,
+    Face,
+    access_line,
+    ask,
+    config,
+    each_face,
+    each_single,
+    warm_up,
+)
 from tests.rig import NDJSON, chunk
 from tests.rig.fault_upstream import Chunk, Drip, FaultUpstream, Head, Lines, NoReadBody, Send, Wait, WaitForPeerClose
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import Answer, Stream, bearer, request
 from tests.rig.leaks import LeakCheck
 
-CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 1.5, 1.0, 3.0
+CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
 #: how much later than its limit a call may end
 GRACE_S = 1.0
 LIMITS = {"connect_s": CONNECT_S, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S, "total_s": TOTAL_S}
+SINGLES = {"native chat": FACES["native chat"], "openai embeddings": EMBEDDINGS["openai embeddings"]}
+DIALECTS = ("native chat", "openai chat")
+each_dialect = pytest.mark.parametrize("face", [FACES[name] for name in DIALECTS], ids=DIALECTS)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -45,6 +61,11 @@ def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
 def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
     upstream.clear()
     return shared_gateway
+
+
+def named(what: str, face: Face) -> str:
+    """A request id that tells one case from the others."""
+    return what + face.path.replace("/", ".")
 
 
 def message(answer: Answer, face: Face) -> str:
@@ -75,10 +96,10 @@ def test_silent_upstream_is_504_after_the_first_byte_limit(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
     upstream.script(face.upstream_path, [WaitForPeerClose()])
-    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"silent-{face.path}", stream=False)))
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("silent", face), stream=False)))
     assert (answer.status, FIRST_BYTE_S <= seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
-    assert "did not begin to answer in 1.5 s" in message(answer, face)
-    line = access_line(gateway, f"silent-{face.path}")
+    assert "did not begin to answer in 0.6 s" in message(answer, face)
+    line = access_line(gateway, named("silent", face))
     assert (line["state"], line["error"], line["status"]) == ("timeout", "upstream_timeout", 504)
     upstream.wait_event("peer_closed", upstream.wait_for_request(1, face.upstream_path).connection)
 
@@ -93,13 +114,11 @@ def test_silent_stream_is_504_too(gateway: Gateway, upstream: FaultUpstream, fac
 
 
 @each_face
-def test_head_without_a_body_is_504_after_the_idle_limit(
-    gateway: Gateway, upstream: FaultUpstream, face: Face
-) -> None:
+def test_head_without_a_body_is_504_after_the_idle_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     upstream.script(face.upstream_path, [Head(200, NDJSON), WaitForPeerClose()])
     answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
     assert (answer.status, IDLE_S <= seconds < IDLE_S + GRACE_S) == (504, True)
-    assert "silent for 1 s" in message(answer, face)
+    assert "silent for 0.5 s" in message(answer, face)
 
 
 def last_error(body: bytes, face: Face) -> dict[str, Any]:
@@ -119,13 +138,13 @@ def test_silence_between_tokens_ends_the_stream_with_an_error(
     upstream.script(
         face.upstream_path, [Head(200, NDJSON), Chunk(json.dumps(face.line).encode() + b"\n"), WaitForPeerClose()]
     )
-    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"idle-{face.path}")))
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("idle", face))))
     assert (answer.status, IDLE_S <= seconds < IDLE_S + GRACE_S) == (200, True)
-    assert "silent for 1 s" in json.dumps(last_error(answer.body, face))
-    assert access_line(gateway, f"idle-{face.path}")["state"] == "timeout"
+    assert "silent for 0.5 s" in json.dumps(last_error(answer.body, face))
+    assert access_line(gateway, named("idle", face))["state"] == "timeout"
 
 
-@each_face
+@each_dialect
 def test_dripping_head_does_not_stretch_the_first_byte_limit(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
@@ -134,35 +153,35 @@ def test_dripping_head_does_not_stretch_the_first_byte_limit(
     assert (answer.status, seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
 
 
-@each_face
+@each_dialect
 def test_dripping_body_does_not_stretch_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     drip = chunk(json.dumps({**face.line, "padding": "x" * 200}).encode() + b"\n")
-    upstream.script(face.upstream_path, [Head(200, NDJSON), Drip(drip, 0.1)])
-    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"drip-{face.path}")))
+    upstream.script(face.upstream_path, [Head(200, NDJSON), Drip(drip, 0.03)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("drip", face))))
     assert TOTAL_S - 0.1 <= seconds < TOTAL_S + GRACE_S
-    assert "longer than 3 s in all" in answer.text
+    assert "longer than 1.2 s in all" in answer.text
     assert b"[DONE]" not in answer.body
-    assert access_line(gateway, f"drip-{face.path}")["state"] == "timeout"
+    assert access_line(gateway, named("drip", face))["state"] == "timeout"
 
 
-@each_face
+@each_dialect
 def test_stream_without_end_is_ended_at_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
-    upstream.script(face.upstream_path, [Lines([face.line] * 100, delay_s=0.2)])
-    answer, seconds = timed(lambda: whole(ask(gateway.url, face, f"endless-{face.path}")))
+    upstream.script(face.upstream_path, [Lines([face.line] * 100, delay_s=0.1)])
+    answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("endless", face))))
     assert (answer.status, TOTAL_S - 0.1 <= seconds < TOTAL_S + GRACE_S) == (200, True)
-    assert "longer than 3 s in all" in json.dumps(last_error(answer.body, face))
-    assert access_line(gateway, f"endless-{face.path}")["state"] == "timeout"
+    assert "longer than 1.2 s in all" in json.dumps(last_error(answer.body, face))
+    assert access_line(gateway, named("endless", face))["state"] == "timeout"
     upstream.wait_event("peer_closed", upstream.wait_for_request(1, face.upstream_path).connection)
 
 
-@each_single
-def test_dripping_single_answer_ends_at_the_total_limit(
-    gateway: Gateway, upstream: FaultUpstream, face: Face
-) -> None:
-    upstream.script(face.upstream_path, [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"), Drip(b" " * 500, 0.1)])
+@pytest.mark.parametrize("face", SINGLES.values(), ids=SINGLES)
+def test_dripping_single_answer_ends_at_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+    upstream.script(
+        face.upstream_path, [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"), Drip(b" " * 500, 0.1)]
+    )
     answer, seconds = timed(lambda: whole(ask(gateway.url, face, stream=False)))
     assert (answer.status, seconds < TOTAL_S + GRACE_S) == (504, True)
-    assert "3 s in all" in message(answer, face)
+    assert "1.2 s in all" in message(answer, face)
 
 
 def test_upstream_that_does_not_take_the_request_is_504(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -174,7 +193,7 @@ def test_upstream_that_does_not_take_the_request_is_504(gateway: Gateway, upstre
 
 def test_slow_but_steady_tokens_are_no_idle_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
     end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
-    upstream.script("/api/chat", [Wait(0.8), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.7)])
+    upstream.script("/api/chat", [Wait(0.3), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.3)])
     answer, seconds = timed(lambda: whole(ask(gateway.url, FACES["openai chat"])))
     assert seconds > FIRST_BYTE_S
     assert answer.body.endswith(b"data: [DONE]\n\n")

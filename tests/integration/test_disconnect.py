@@ -391,4 +391,3 @@ def test_the_same_request_id_twice_makes_two_lines(gateway: Gateway) -> None:
         return [line for line in gateway.log_lines("access") if line["id"] == "twice"]
 
     wait_until(lambda: len(lines()) == 2, 5, lambda: f"{lines()}")
-

@@ -12,7 +12,7 @@ import pytest
 from tests.golden.cases import NDJSON, Case, cases
 from tests.golden.face import frames, normalised, post, shared_gateway
 from tests.rig import pieces
-from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
+from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
 
@@ -202,3 +202,51 @@ def test_broken_stream_ends_with_an_error_and_without_the_success_marker(
     assert last["error"]["type"] == "server_error"
     if b'"error"' in case.lines:
         assert last["error"] == {"message": "boom", "type": "server_error", "param": None, "code": None}
+
+
+DONE = {"model": "m", "done": True, "done_reason": "stop"}
+ODD = [
+    {"message": "text"},
+    {"message": {"role": "assistant", "content": 5}},
+    {"message": {"role": "assistant", "content": {"a": 1}}},
+    {"message": {"role": "assistant", "thinking": 5}},
+    {"message": {"role": "assistant", "tool_calls": "f"}},
+    {"message": {"role": "assistant", "tool_calls": [5]}},
+    {"message": {"role": "assistant", "tool_calls": [{"function": "f"}]}},
+    {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}]}},
+    {"message": {"role": "assistant", "content": "x"}, "logprobs": 5},
+    {"message": {"role": "assistant", "content": "x"}, "logprobs": ["x"]},
+    {"message": {"role": "assistant", "content": "x"}, "done_reason": 5},
+]
+
+
+@pytest.mark.parametrize("document", ODD, ids=range(len(ODD)))
+def test_single_answer_of_another_shape_is_a_bad_gateway(
+    document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    upstream.script("/api/chat", [Json(DONE | document)])
+    answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    assert answer.status == 502
+    assert answer.json()["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize("document", ODD, ids=range(len(ODD)))
+def test_line_of_another_shape_ends_the_stream_with_an_error(
+    document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    upstream.script("/api/chat", [Lines([{"message": {"role": "assistant", "content": "Hi"}}, DONE | document])])
+    asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    answer = post(gateway, "/v1/chat/completions", asked)
+    assert (answer.status, answer.complete) == (200, True)
+    assert frames(answer.body)[-1]["error"]["type"] == "server_error"
+    assert b"[DONE]" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "counts", [{"prompt_eval_count": -1, "eval_count": "x"}, {"eval_count": 10**300}, {"eval_count": 1.5}]
+)
+def test_counts_that_are_none_are_zero(counts: dict[str, Any], upstream: FaultUpstream, gateway: Gateway) -> None:
+    """U23"""
+    upstream.script("/api/chat", [Json(DONE | {"message": {"role": "assistant", "content": "x"}} | counts)])
+    answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    assert answer.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

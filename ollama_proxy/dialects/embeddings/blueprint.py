@@ -21,7 +21,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         exchange = current_exchange()
         data = load_body(exchange, gateway)
         asked, encoding = load_embeddings(data), load_encoding(data)
-        note_request(exchange, asked.model, list(asked.carried))
+        note_request(exchange, asked, asked.carried)
         return whole(render_embeddings(gateway.embed(exchange, asked), asked.model, encoding))
 
     return blueprint

@@ -36,6 +36,7 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
         dimensions=data.get("dimensions"),
         options=data.get("options") or {},
         keep_alive=data.get("keep_alive"),
+        user=data.get("user"),
         carried=carried(SCHEMA, data),
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterable
 
 import orjson
 from flask import Blueprint, Response, request
@@ -14,7 +15,7 @@ from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer
 from ollama_proxy.errors import ModelNotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
-from ollama_proxy.hub import Json, Model
+from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Model
 from ollama_proxy.policy.access import check_lease
 from ollama_proxy.policy.names import canonical
 from ollama_proxy.responses import whole
@@ -30,7 +31,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def chat() -> Response:
         exchange = current_exchange()
         asked = load_chat(load_body(exchange, gateway))
-        note_request(exchange, asked.model, [*asked.carried, *_powerless(asked.tool_choice, asked.parallel_tool_calls)])
+        note_request(exchange, asked, [*asked.carried, *_powerless(asked)])
         renderer = ChatRenderer(asked.model, include_usage=_include_usage(exchange, gateway))
         return gateway.chat(exchange, asked, renderer)
 
@@ -38,7 +39,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def completions() -> Response:
         exchange = current_exchange()
         asked = load_completion(load_body(exchange, gateway))
-        note_request(exchange, asked.model, list(asked.carried))
+        note_request(exchange, asked, asked.carried)
         renderer = CompletionRenderer(asked.model, include_usage=_include_usage(exchange, gateway))
         return gateway.generate(exchange, asked, renderer)
 
@@ -70,16 +71,22 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
     return data
 
 
-def note_request(exchange: Exchange, model: str, ignored: list[str]) -> None:
+def note_request(
+    exchange: Exchange, asked: ChatRequest | GenerateRequest | EmbedRequest, ignored: Iterable[str]
+) -> None:
     """Writes down what the request is about, and which of its fields can have no effect."""
-    exchange.model = model
-    exchange.ignored = tuple(ignored)
+    exchange.model, exchange.user = asked.model, asked.user
+    # They go into a header: only what can stand there.
+    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in ignored)
 
 
-def _powerless(choice: Any, parallel: bool | None) -> list[str]:
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def _powerless(asked: ChatRequest) -> list[str]:
     """What Ollama has no switch for: being told to call a tool, or to call only one."""
-    forced = ["tool_choice"] if choice not in (None, "auto", "none") else []
-    return forced + (["parallel_tool_calls"] if parallel is False else [])
+    forced = ["tool_choice"] if asked.tool_choice not in (None, "auto", "none") else []
+    return forced + (["parallel_tool_calls"] if asked.parallel_tool_calls is False else [])
 
 
 def _include_usage(exchange: Exchange, gateway: Gateway) -> bool:

@@ -121,7 +121,7 @@ class CompletionRenderer:
                     if self._include_usage:
                         frames.append(sse_frame({**self._head, "choices": [], "usage": usage(event)}))
                     frames.append(DONE)
-        return b"".join(frames) or SSE_COMMENT
+        return b"".join(frames)
 
     def render_heartbeat(self) -> bytes:
         """See Renderer."""

@@ -1,0 +1,53 @@
+"""One clock for all waits of a worker: a timer for each of them would cost more than the receive it guards."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gevent
+import gevent.event
+from gevent.hub import Waiter
+
+#: How late a wait may be ended, in seconds.
+TICK_S = 0.25
+
+
+class Alarm:
+    """Ends waits whose time has come, at most a quarter of a second late."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Waiter[bool], float] = {}
+        self._busy = gevent.event.Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def wait(self, watcher: Any, until: float) -> bool:
+        """Waits for an event of a watcher of the loop; False when the monotonic time `until` came first."""
+        waiter: Waiter[bool] = Waiter(gevent.get_hub())
+        self._waiting[waiter] = until
+        if len(self._waiting) == 1:
+            self._start()
+        watcher.start(waiter.switch, True)
+        try:
+            return waiter.get()
+        finally:
+            watcher.stop()
+            del self._waiting[waiter]
+
+    def _start(self) -> None:
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+        self._busy.set()
+
+    def _run(self) -> None:
+        # Only the loop itself may switch to a waiting greenlet; a waiter that was woken meanwhile ignores it.
+        wake = gevent.get_hub().loop.run_callback
+        while True:
+            self._busy.wait()
+            gevent.sleep(TICK_S)
+            now = time.monotonic()
+            for waiter, until in self._waiting.items():
+                if until <= now:
+                    wake(waiter.switch, False)
+            if not self._waiting:
+                self._busy.clear()
