@@ -21,8 +21,11 @@ EXCHANGE_KEY = "ollama_proxy.exchange"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
-#: Escapes that a path may hold: the slash and the colon of a model's name or a digest, and nothing that moves.
-_ESCAPE = re.compile(r"%(?!2[Ff]|3[Aa])")
+#: A path without anything that could be read two ways: no escapes, no empty or dotted segments.
+_PLAIN = re.compile(r"/|(/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9_.~:@!$&'()*+,=-]*)+")
+
+#: Where names and digests stand, the slash and the colon in them may be escaped.
+_ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")
 
 
 def current_exchange() -> Exchange:
@@ -106,9 +109,8 @@ def check_host(environ: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
 def check_path(environ: Mapping[str, Any]) -> None:
     """Raises NotFound for a path whose raw form could mean another one to somebody on the way."""
     raw = (environ.get("RAW_URI") or environ["PATH_INFO"]).partition("?")[0]
-    if not raw.startswith("/") or "//" in raw or "\\" in raw or ";" in raw:
-        raise NotFound
-    if "%" in raw and (_ESCAPE.search(raw) or not raw.startswith(("/v1/models/", "/api/blobs/"))):
-        raise NotFound
-    if "/." in raw and any(part in (".", "..") for part in environ["PATH_INFO"].split("/")):
+    if _PLAIN.fullmatch(raw):
+        return
+    escaped = _ESCAPED.fullmatch(raw) and not any(part in (".", "..") for part in environ["PATH_INFO"].split("/"))
+    if not escaped:
         raise NotFound

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import gevent
 from flask import Response
@@ -16,6 +17,9 @@ from ollama_proxy.hub import Done, Event
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -42,9 +46,28 @@ def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Respon
     return Response(body, status=status, content_type=content_type)
 
 
+class Pieces:
+    """The body of a stream as the server sees it: the generator itself, and what to run at its end."""
+
+    def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+
+class StreamResponse(Response):
+    """An answer whose pieces go to the server as they are: werkzeug's wrappers would run for every token."""
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
+        """See werkzeug's Response."""
+        return Pieces(cast("Iterator[bytes]", self.response), self.close)
+
+
 def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     """A stream: neither buffered by a proxy in front nor stored by anybody."""
-    response = Response(pieces, content_type=content_type)
+    response = StreamResponse(pieces, content_type=content_type)
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["Cache-Control"] = "no-store"
     return response

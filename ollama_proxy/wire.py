@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from ollama_proxy.errors import UpstreamError
+from ollama_proxy.errors import BadRequest, UpstreamError
 
 #: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -40,6 +40,14 @@ class LineSplitter:
     def rest(self) -> bytes:
         """What followed the last line end; Ollama may leave its last object without one."""
         return self._rest
+
+
+def encode_request(document: object) -> bytes:
+    """A JSON body made from what a client sent; raises BadRequest for one that is nested too deep to be written."""
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest("The request is nested too deep.", detail=str(error)[:100]) from None
 
 
 def ndjson_frame(document: object) -> bytes:

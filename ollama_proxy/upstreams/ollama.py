@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Iterator, Sequence
-
-import orjson
 
 from ollama_proxy.errors import GatewayError, UpstreamCut, UpstreamError
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model
@@ -15,6 +14,7 @@ from ollama_proxy.upstreams.ollama_codec import (
     ChatDecoder,
     Decoder,
     count,
+    decode_events,
     decode_generate,
     decode_object,
     encode_chat,
@@ -24,7 +24,7 @@ from ollama_proxy.upstreams.ollama_codec import (
     refused_line,
     seconds_of,
 )
-from ollama_proxy.wire import LineSplitter
+from ollama_proxy.wire import LineSplitter, encode_request
 
 #: Largest single answer that is held in memory to be translated.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -51,12 +51,12 @@ class OllamaUpstream:
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
         """See Upstream.chat."""
-        body = orjson.dumps(encode_chat(request))
+        body = encode_request(encode_chat(request))
         return self._events("/api/chat", body, ChatDecoder(), call, stream=request.stream, heartbeat_s=heartbeat_s)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
         """See Upstream.generate."""
-        body = orjson.dumps(encode_generate(request))
+        body = encode_request(encode_generate(request))
         return self._events(
             "/api/generate", body, decode_generate, call, stream=request.stream, heartbeat_s=heartbeat_s
         )
@@ -70,18 +70,22 @@ class OllamaUpstream:
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
-        answer = self._ask("POST", "/api/embed", call, orjson.dumps(encode_embed(request)))
+        answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(request.input):
             raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
+        if not all(_is_vector(vector) for vector in vectors):
+            raise UpstreamError(detail="embeddings are no lists of numbers")
         return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
         listed = self._ask("GET", "/api/tags", call).get("models") or []
-        if not isinstance(listed, list) or not all(isinstance(row, dict) and row.get("name") for row in listed):
-            raise UpstreamError(detail="the list of models can't be read")
-        return [Model(str(row["name"]), seconds_of(row.get("modified_at")), "ollama") for row in listed]
+        if not isinstance(listed, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("name"), str) for row in listed
+        ):
+            raise UpstreamError(detail="the list of models is of another shape")
+        return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed]
 
     def version(self, call: Call) -> str:
         """See Upstream.version."""
@@ -129,7 +133,7 @@ class OllamaEvents:
         document = decode_object(read_all(self._reply))
         if document.get("error"):
             raise refused_line(document)
-        events = self._decode(document)
+        events = decode_events(self._decode, document)
         if not _is_done(events):
             raise UpstreamCut(detail="single answer with done:false")
         yield events
@@ -163,7 +167,7 @@ class OllamaEvents:
                     document = decode_object(line)
                     if "error" in document:
                         return events, refused_line(document)
-                    events += self._decode(document)
+                    events += decode_events(self._decode, document)
         except UpstreamError as failure:
             return events, failure
         return events, None
@@ -181,6 +185,13 @@ def retry_after_s(headers: Headers) -> int | None:
     """Seconds of a Retry-After header; a date there counts as none."""
     value = next((value for name, value in headers if name == "retry-after"), "")
     return int(value) if value.isdigit() and len(value) < 7 else None
+
+
+def _is_vector(vector: Json) -> bool:
+    try:
+        return isinstance(vector, list) and bool(array("f", vector))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _is_done(events: Sequence[Event]) -> bool:

@@ -6,7 +6,7 @@ Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import orjson
@@ -100,6 +100,14 @@ def _encode_tool(tool: Tool) -> dict[str, Json]:
     return {"type": "function", "function": {"name": tool.name} | _present(optional)}
 
 
+def decode_events(decode: Decoder, document: dict[str, Json]) -> list[Event]:
+    """The events of one object; raises UpstreamError for one of another shape than Ollama's."""
+    try:
+        return decode(document)
+    except (AttributeError, TypeError) as error:
+        raise UpstreamError(detail=f"an answer of another shape: {error}") from error
+
+
 def decode_object(line: bytes) -> dict[str, Json]:
     """One JSON object; raises UpstreamError for anything else, without showing it."""
     try:
@@ -118,17 +126,9 @@ class ChatDecoder:
         self._ids: set[str] = set()
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
-        events: list[Event] = []
         message = line.get("message") or {}
-        logprobs = line.get("logprobs") or ()
-        thinking = message.get("thinking")
-        content = message.get("content")
-        if thinking:
-            events.append(Thinking(thinking, () if content else logprobs))
-        if content or (logprobs and not thinking):
-            events.append(Content(content or "", logprobs))
-        for call in message.get("tool_calls") or ():
-            events.append(self._tool_call(call))
+        events = _text_events(message.get("thinking"), message.get("content"), _logprobs(line))
+        events += [self._tool_call(call) for call in message.get("tool_calls") or ()]
         if line.get("done") is True:
             events.append(_done(line))
         return events
@@ -147,15 +147,33 @@ class ChatDecoder:
 
 def decode_generate(line: dict[str, Json]) -> list[Event]:
     """Lines of `/api/generate` to events."""
-    events: list[Event] = []
-    logprobs = line.get("logprobs") or ()
-    if line.get("thinking"):
-        events.append(Thinking(line["thinking"]))
-    if line.get("response") or logprobs:
-        events.append(Content(line.get("response") or "", logprobs))
+    events = _text_events(line.get("thinking"), line.get("response"), _logprobs(line))
     if line.get("done") is True:
         events.append(_done(line))
     return events
+
+
+def _text_events(thinking: Json, content: Json, logprobs: Sequence[Mapping[str, Json]]) -> list[Event]:
+    """A line may carry both, and log probabilities with neither while the server's parser still holds text back."""
+    events: list[Event] = []
+    if thinking:
+        events.append(Thinking(_text(thinking), () if content else logprobs))
+    if content or (logprobs and not thinking):
+        events.append(Content(_text(content or ""), logprobs))
+    return events
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is something else")
+    return value
+
+
+def _logprobs(line: Mapping[str, Json]) -> Sequence[Mapping[str, Json]]:
+    logprobs = line.get("logprobs") or ()
+    if logprobs and not (isinstance(logprobs, list) and all(isinstance(entry, dict) for entry in logprobs)):
+        raise TypeError("logprobs are no list of objects")
+    return logprobs
 
 
 def _done(line: dict[str, Json]) -> Done:

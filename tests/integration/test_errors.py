@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from tests.rig import fault_upstream as do
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, raw, request
-from tests.rig.leaks import LeakCheck
+from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
+from tests.rig.leaks import LeakCheck, open_descriptors
 
 TOKEN = "team-token-1"
 READER = "reader-token"
@@ -57,6 +58,28 @@ def assert_error(answer: Answer, dialect: str, status: int) -> str:
     return text
 
 
+def touch_every_worker(gateway: Gateway, token: str, seconds: float = 10) -> None:
+    """Make each worker open what it opens once and keeps: its log files, its watch, an upstream connection."""
+    asked = [
+        ("GET", "/readyz", None, bearer(token)),
+        ("GET", "/api/tags", None, bearer("wrong")),
+        ("POST", "/api/chat", {**BODY, "stream": False}, {**bearer(token), "Connection": "close"}),
+    ]
+    data = b"".join(
+        encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
+        for method, path, body, headers in asked
+    )
+    seen: set[int] = set()
+
+    def all_seen() -> bool:
+        seen.update(int(pid) for pid in re.findall(rb'"pid":(\d+)', raw(gateway.port, data)))
+        return gateway.worker_pids() <= seen
+
+    wait_until(all_seen, seconds, lambda: f"only {seen} of {gateway.worker_pids()} answered")
+    open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
+    wait_until(lambda: all({*open_files} <= {*open_descriptors(pid).values()} for pid in seen), seconds)
+
+
 @pytest.fixture(scope="module")
 def shared_upstream() -> Iterator[FaultUpstream]:
     with FaultUpstream() as server:
@@ -72,7 +95,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
     with Gateway(config) as running:
-        request(running.url, "GET", "/api/tags", headers=bearer(TOKEN))
+        touch_every_worker(running, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()
@@ -387,6 +410,6 @@ def test_a_failure_in_the_middle_of_an_answer_is_never_a_clean_end(broken: Gatew
     assert "canary" not in log_text(broken)
 
 
-def test_the_gateway_goes_on_after_a_failure(broken: Gateway) -> None:
+def test_the_gateway_goes_on_after_a_failure(broken: Gateway, upstream: FaultUpstream) -> None:
     request(broken.url, "POST", "/api/broken", BODY, bearer(TOKEN))
     assert request(broken.url, "POST", "/api/chat", {**BODY, "stream": False}, bearer(TOKEN)).status == 200

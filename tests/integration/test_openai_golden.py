@@ -216,7 +216,6 @@ ODD = [
     {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}]}},
     {"message": {"role": "assistant", "content": "x"}, "logprobs": 5},
     {"message": {"role": "assistant", "content": "x"}, "logprobs": ["x"]},
-    {"message": {"role": "assistant", "content": "x"}, "done_reason": 5},
 ]
 
 

@@ -232,7 +232,8 @@ def paragraph_with(name: str, *texts: str) -> str:
 def test_banner_is_the_one_that_is_printed() -> None:
     shown = next(block.text for block in blocks("README.md", "text") if block.text.startswith("ollama-proxy "))
     token = next(word for word in shown.split() if word.startswith("op_"))
-    first = FirstToken(token, Path("state/first-token"), True)
+    kept = next(word for word in shown.split() if word.endswith("first-token:"))
+    first = FirstToken(token, Path(kept.removesuffix(":")), True)
     expected = banner(Settings(), first, Probe("", "llama3.2:latest"))
     assert shown.splitlines()[1:] == expected[1:]
     assert shown.startswith(f"ollama-proxy {VERSION} on {EXAMPLE_URL}")

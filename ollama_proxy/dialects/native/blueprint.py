@@ -20,6 +20,7 @@ from ollama_proxy.gateway import Gateway
 from ollama_proxy.policy.access import check_lease
 from ollama_proxy.policy.names import is_allowed
 from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.wire import encode_request
 
 View = Callable[[], Response]
 
@@ -141,7 +142,7 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
         names = [default]
-        exchange.body = orjson.dumps(data | {"model": default})
+        exchange.body = encode_request(data | {"model": default})
     exchange.model = names[0]
     exchange.stream = bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
     check_lease(exchange, data.get("keep_alive"))

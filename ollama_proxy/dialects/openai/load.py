@@ -41,7 +41,7 @@ _EFFORTS: dict[str, bool | str | None] = {
     "ultra": "max",
 }
 
-_THINK = (True, False, "low", "medium", "high", "max")
+_LEVELS = ("low", "medium", "high", "max")
 
 
 def load_chat(data: dict[str, Json]) -> ChatRequest:
@@ -137,25 +137,24 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
 def load_think(data: Mapping[str, Json]) -> bool | str | None:
     """Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
     think = data.get("think")
+    if isinstance(think, bool) or (isinstance(think, str) and think in _LEVELS):
+        return think
     if think is not None:
-        return (
-            think if think in _THINK and not isinstance(think, int | float) or isinstance(think, bool) else _bad_think()
-        )
+        bad("think", 'must be true, false, "low", "medium", "high" or "max"')
     reasoning = data.get("reasoning")
-    if reasoning is not None:
-        effort = reasoning.get("effort") or ""
-        if not effort and reasoning.get("enabled") is not None:
-            return bool(reasoning["enabled"])
-    else:
-        effort = data.get("reasoning_effort") or ""
-    if effort not in _EFFORTS:
+    if reasoning is None:
+        return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
+    if not reasoning.get("effort") and isinstance(reasoning.get("enabled"), bool):
+        return bool(reasoning["enabled"])
+    return _load_effort(reasoning.get("effort"), "reasoning.effort")
+
+
+def _load_effort(effort: Json, param: str) -> bool | str | None:
+    word = effort or ""
+    if not isinstance(word, str) or word not in _EFFORTS:
         known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
-        bad("reasoning_effort", f'invalid reasoning value: "{str(effort)[:20]}" (must be {known})')
-    return _EFFORTS[effort]
-
-
-def _bad_think() -> bool:
-    bad("think", 'must be true, false, "low", "medium", "high" or "max"')
+        bad(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
+    return _EFFORTS[word]
 
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")

@@ -1,0 +1,342 @@
+"""Who is asking: every form of a token over real connections, and everything that is none."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ollama_proxy import create_app
+from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
+from ollama_proxy.settings import Settings
+from tests.integration.test_errors import assert_error, touch_every_worker
+from tests.rig import fault_upstream as do
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, raw, request
+from tests.rig.leaks import LeakCheck
+
+TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader", "sk-narrow"
+HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
+TODAY = datetime.now(UTC).date()
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+
+Form = tuple[str, list[tuple[str, str]]]
+FORMS = ("raw", "bearer", "x-api-key", "api-key", "basic", "path")
+
+
+def as_form(form: str, token: str) -> Form:
+    """A path prefix and headers that carry a token."""
+    password = base64.b64encode(f"anybody:{token}".encode()).decode()
+    forms: dict[str, Form] = {
+        "raw": ("", [("Authorization", token)]),
+        "bearer": ("", [("Authorization", f"Bearer {token}")]),
+        "x-api-key": ("", [("x-api-key", token)]),
+        "api-key": ("", [("api-key", token)]),
+        "basic": ("", [("Authorization", f"Basic {password}")]),
+        "path": (f"/k/{token}", []),
+    }
+    return forms[form]
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    tokens = [
+        TOKEN,
+        OTHER,
+        {"name": "reader", "token": READER, "scopes": ["read"]},
+        {"name": "narrow", "token": NARROW, "models": ["other-model"]},
+        {"name": "hashed", "sha256": hashlib.sha256(HASHED.encode()).hexdigest()},
+        {"name": "old", "token": OLD, "expires": str(TODAY - timedelta(1))},
+        {"name": "last-day", "token": LAST_DAY, "expires": str(TODAY + timedelta(1))},
+    ]
+    with Gateway({"auth": {"generate_tokens": tokens}, "service": {"base_url": shared_upstream.url}}) as running:
+        touch_every_worker(running, TOKEN)
+        check = LeakCheck(running, shared_upstream, token=TOKEN)
+        yield running
+        check.verify()
+
+
+@pytest.fixture
+def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
+    """The gateway's upstream, healthy again."""
+    shared_upstream.clear()
+    return shared_upstream
+
+
+def seen_by(upstream: FaultUpstream) -> list[str]:
+    """Method and path of every request that reached the upstream, but for the gateway's own look at its health."""
+    return [
+        f"{seen.method} {seen.raw_path}"
+        for seen in upstream.requests
+        if (seen.path, seen.header("user-agent")) != ("/api/version", "ollama-proxy")
+    ]
+
+
+def ask(gateway: Gateway, form: str, token: str, method: str, path: str, body: Any = None) -> Answer:
+    prefix, headers = as_form(form, token)
+    return request(gateway.url, method, prefix + path, body, [("User-Agent", "client/1"), *headers])
+
+
+# Every form, the same rights.
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("token", [TOKEN, HASHED, LAST_DAY])
+def test_every_form_is_accepted_natively_and_by_openai_clients(gateway: Gateway, form: str, token: str) -> None:
+    assert ask(gateway, form, token, "GET", "/api/tags").status == 200
+    assert ask(gateway, form, token, "GET", "/v1/models").status == 200
+    assert ask(gateway, form, token, "POST", "/api/chat", CHAT).json()["message"]["content"] == "Hello from upstream"
+    assert ask(gateway, form, token, "POST", "/v1/chat/completions", CHAT).json()["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("token", "method", "path", "body", "status"),
+    [
+        (READER, "GET", "/api/tags", None, 200),
+        (READER, "POST", "/api/chat", CHAT, 403),
+        (READER, "POST", "/v1/chat/completions", CHAT, 403),
+        (READER, "DELETE", "/api/delete", {"model": "m"}, 403),
+        (NARROW, "POST", "/api/chat", CHAT, 404),
+        (NARROW, "POST", "/v1/chat/completions", CHAT, 404),
+        (NARROW, "POST", "/api/chat", {**CHAT, "model": "other-model"}, 200),
+        (OLD, "GET", "/api/tags", None, 401),
+        ("unknown", "GET", "/api/tags", None, 401),
+    ],
+)
+def test_rights_do_not_depend_on_the_form(
+    gateway: Gateway, form: str, token: str, method: str, path: str, body: Any, status: int
+) -> None:
+    assert ask(gateway, form, token, method, path, body).status == status
+
+
+@pytest.mark.parametrize("path", [f"/k/{TOKEN}/", f"/k/{TOKEN}", "/"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_clients_that_only_know_a_base_url_find_an_ollama_there(gateway: Gateway, method: str, path: str) -> None:
+    answer = request(gateway.url, method, path)
+    assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"Ollama is running")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "raw"])
+def test_the_same_token_in_two_forms_is_one_token(gateway: Gateway, form: str) -> None:
+    prefix, headers = as_form(form, TOKEN)
+    second = [("x-api-key", TOKEN)] if form in ("bearer", "basic") else [("Authorization", TOKEN)]
+    assert request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *second]).status == 200
+
+
+PAIRS = [("bearer", "x-api-key"), ("bearer", "api-key"), ("x-api-key", "api-key"), ("basic", "x-api-key")]
+PAIRS += [("path", other) for other in FORMS if other != "path"]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+@pytest.mark.parametrize("tokens", [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)])
+def test_two_different_tokens_never_mix(
+    gateway: Gateway, upstream: FaultUpstream, first: str, second: str, tokens: tuple[str, str]
+) -> None:
+    (prefix, headers), (_, more) = as_form(first, tokens[0]), as_form(second, tokens[1])
+    answer = request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *more])
+    assert_error(answer, "native", 401)
+    assert seen_by(upstream) == []
+
+
+# Every route.
+
+ROUTES = sorted(
+    (str(rule), rule.endpoint, tuple(sorted(rule.methods or ())))
+    for rule in create_app(Settings()).url_map.iter_rules()
+)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+def concrete(rule: str) -> str:
+    """An address that a rule matches."""
+    digest = "sha256:" + "0" * 64
+    return rule.replace("<path:digest>", digest).replace("<path:name>", "m").replace("<path:", "").replace(">", "")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("rule", "endpoint", "methods"), ROUTES)
+def test_no_route_answers_without_a_token(
+    gateway: Gateway, upstream: FaultUpstream, rule: str, endpoint: str, methods: tuple[str, ...], method: str
+) -> None:
+    answer = request(gateway.url, method, concrete(rule), b"{}" if method == "POST" else None, {"User-Agent": "x"})
+    if ROUTE_SCOPES[endpoint] == PUBLIC and method in methods:
+        assert answer.status in (200, 503)
+    else:
+        assert answer.status == 401
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api/nope", "/v1/nope", "/api", "/metrics", "/admin", "/favicon.ico", "/k/"]
+)
+def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path: str) -> None:
+    assert request(gateway.url, method, path).status == 401
+    assert request(gateway.url, method, path, headers=bearer(TOKEN)).status == 404
+
+
+# What is no token.
+
+NO_TOKENS: dict[str, list[tuple[str, bytes]]] = {
+    "none": [],
+    "empty": [("Authorization", b"")],
+    "only Bearer": [("Authorization", b"Bearer")],
+    "Bearer and blanks": [("Authorization", b"Bearer   ")],
+    "other scheme": [("Authorization", b"Digest " + TOKEN.encode())],
+    "token scheme": [("Authorization", b"Token " + TOKEN.encode())],
+    "negotiate": [("Authorization", b"Negotiate YII=")],
+    "two headers": [("Authorization", f"Bearer {TOKEN}".encode())] * 2,
+    "two different headers": [("Authorization", f"Bearer {name}".encode()) for name in (TOKEN, OTHER)],
+    "comma list": [("Authorization", f"Bearer {TOKEN}, Bearer {OTHER}".encode())],
+    "two api keys": [("x-api-key", TOKEN.encode())] * 2,
+    "latin-1": [("Authorization", b"Bearer \xe4\xf6\xfc")],
+    "utf-8": [("Authorization", "Bearer 令牌".encode())],
+    "token and no-break space": [("x-api-key", TOKEN.encode() + b"\xa0")],
+    "tab inside": [("Authorization", b"Bearer\t" + TOKEN.encode())],
+    "quoted": [("Authorization", f'Bearer "{TOKEN}"'.encode())],
+    "upper case": [("Authorization", f"Bearer {TOKEN.upper()}".encode())],
+    "prefix": [("Authorization", f"Bearer {TOKEN[:-1]}".encode())],
+    "broken basic": [("Authorization", b"Basic !!!")],
+    "basic that is no text": [("Authorization", b"Basic " + base64.b64encode(b"\xff\xfe:\x00\xff"))],
+    "8,000 characters": [("Authorization", b"Bearer " + b"x" * 8000)],
+    "junk far behind": [("Authorization", f"Bearer {TOKEN}".encode() + b" " * 5000 + b"junk")],
+    "SQL": [("Authorization", b"Bearer ' OR '1'='1")],
+    "proxy header": [("Proxy-Authorization", f"Bearer {TOKEN}".encode())],
+    "underscore twin": [("X_API_KEY", TOKEN.encode())],
+    "cookie": [("Cookie", f"token={TOKEN}; Authorization={TOKEN}".encode())],
+}
+
+ONE_PER_KIND = (
+    ("GET", "/api/tags"),
+    ("POST", "/api/chat"),
+    ("POST", "/api/pull"),
+    ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/embeddings"),
+    ("GET", "/nope"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), ONE_PER_KIND)
+@pytest.mark.parametrize("headers", NO_TOKENS.values(), ids=NO_TOKENS.keys())
+def test_what_is_no_valid_token_is_401_on_every_route(
+    gateway: Gateway, upstream: FaultUpstream, headers: list[tuple[str, bytes]], method: str, path: str
+) -> None:
+    items = [(name, value.decode("latin-1")) for name, value in headers]
+    answer = request(gateway.url, method, path, CHAT if method == "POST" else None, items)
+    assert_error(answer, "openai" if path.startswith("/v1") else "native", 401)
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize("query", [f"token={TOKEN}", f"api_key={TOKEN}", f"key={TOKEN}", f"access_token={TOKEN}"])
+def test_a_token_in_the_query_does_not_count(gateway: Gateway, query: str) -> None:
+    assert request(gateway.url, "GET", f"/api/tags?{query}").status == 401
+
+
+def test_a_header_of_64_kib_is_431(gateway: Gateway) -> None:
+    data = b"GET /api/tags HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer " + b"x" * 65536 + b"\r\n\r\n"
+    assert raw(gateway.port, data).startswith(b"HTTP/1.1 431 ")
+
+
+def without_id(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:
+    headers = [(name, value) for name, value in answer.headers if name.lower() not in ("date", "x-request-id")]
+    return answer.status, answer.body, headers
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models", "/nope"])
+def test_unknown_and_expired_tokens_look_alike(gateway: Gateway, path: str) -> None:
+    answers = [without_id(request(gateway.url, "GET", path, headers=bearer(token))) for token in ("unknown", OLD)]
+    assert answers[0] == answers[1]
+
+
+# What goes on to the upstream.
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_nothing_of_who_asks_reaches_the_upstream(
+    gateway: Gateway, upstream: FaultUpstream, form: str, path: str
+) -> None:
+    prefix, headers = as_form(form, TOKEN)
+    personal = [
+        ("Cookie", "session=secret-cookie"),
+        ("Origin", "https://evil.example"),
+        ("Referer", "https://evil.example/page"),
+        ("Forwarded", "for=6.6.6.6"),
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("X-Real-IP", "6.6.6.6"),
+        ("Proxy-Authorization", "Basic secret"),
+        ("OpenAI-Organization", "org-secret"),
+    ]
+    assert request(gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", CHAT, [*headers, *personal]).status == 200
+    seen = upstream.wait_for_request(1, "/api/chat")
+    assert seen.header("host") == f"127.0.0.1:{upstream.port}"
+    assert seen.raw_path == "/api/chat"
+    sent = " ".join(f"{name.lower()}: {value}" for name, value in seen.headers) + seen.body.decode()
+    encoded = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
+    for secret in (TOKEN, encoded, "secret", "evil", "6.6.6.6", "authorization", "api-key", "cookie", "forwarded"):
+        assert secret not in sent
+
+
+def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/chat", [do.Json({"message": {}, "done": True}, 200, {"Set-Cookie": "sid=userA"})])
+    for token in (TOKEN, OTHER):
+        answer = request(gateway.url, "POST", "/api/chat", CHAT, bearer(token))
+        assert answer.headers.get("set-cookie") is None
+        assert [seen.header("cookie") for seen in upstream.requests if seen.path == "/api/chat"][-1] is None
+
+
+# Tokens that come and go, and no authentication at all.
+
+
+def test_a_withdrawn_token_looks_like_one_that_never_was(upstream: FaultUpstream) -> None:
+    config: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}}
+    with Gateway({**config, "auth": {"generate_tokens": [TOKEN, OTHER]}}) as running:
+        assert request(running.url, "GET", "/api/tags", headers=bearer(OTHER)).status == 200
+        running.write_config(config)
+
+        def is_withdrawn() -> bool:
+            answers = [request(running.url, "GET", "/api/tags", headers=bearer(OTHER)) for _ in range(10)]
+            return {answer.status for answer in answers} == {401}
+
+        wait_until(is_withdrawn, 10)
+        withdrawn, unknown = (request(running.url, "GET", "/api/tags", headers=bearer(t)) for t in (OTHER, "unknown"))
+        assert without_id(withdrawn) == without_id(unknown)
+        assert request(running.url, "GET", "/api/tags", headers=bearer(TOKEN)).status == 200
+
+
+def test_without_authentication_any_token_or_none_will_do(upstream: FaultUpstream) -> None:
+    with Gateway({"auth": {"enabled": False}, "service": {"base_url": upstream.url}}, workers=1) as running:
+        for headers in ({}, bearer("not-needed"), {"x-api-key": "a", "api-key": "b"}):
+            assert request(running.url, "POST", "/v1/chat/completions", CHAT, headers).status == 200
+        assert request(running.url, "GET", "/k/anything/api/tags").status == 200
+        assert request(running.url, "GET", "/nope").status == 404
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_without_authentication_only_loopback_is_served(host: str) -> None:
+    failed = Gateway.start_expecting_failure({"auth": {"enabled": False}}, env={"HOST": host})
+    assert failed.exit_code != 0
+    assert "auth.enabled is false" in failed.output and "auth.allow_open_network" in failed.output
+
+
+def test_an_open_network_has_to_be_said_twice(upstream: FaultUpstream) -> None:
+    config = {"auth": {"enabled": False, "allow_open_network": True}, "service": {"base_url": upstream.url}}
+    with Gateway(config, env={"HOST": "0.0.0.0"}, workers=1) as running:
+        assert request(running.url, "GET", "/api/tags").status == 200
+        assert any(event["event"] == "configuration_warning" for event in running.log_lines("events", at_least=2))

@@ -1,0 +1,391 @@
+"""What a token may do: management, loading, models, and what nobody may do here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.test_errors import assert_error, touch_every_worker
+from tests.rig import fault_upstream as do
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, request
+from tests.rig.leaks import LeakCheck
+
+TEAM, BOSS, EVERYTHING, NARROW, NARROW_BOSS, PATTERN = (
+    "sk-team",
+    "sk-boss",
+    "sk-everything",
+    "sk-narrow",
+    "sk-narrow-boss",
+    "sk-pattern",
+)
+DIGEST = "sha256:" + "0" * 64
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+OK = [do.Json({"status": "success"})]
+
+MANAGEMENT: list[tuple[str, str, Any]] = [
+    ("POST", "/api/pull", {"model": MODEL, "stream": False}),
+    ("POST", "/api/push", {"model": MODEL, "stream": False}),
+    ("POST", "/api/create", {"model": MODEL, "from": MODEL, "stream": False}),
+    ("POST", "/api/copy", {"source": MODEL, "destination": MODEL}),
+    ("DELETE", "/api/delete", {"model": MODEL}),
+    ("HEAD", f"/api/blobs/{DIGEST}", None),
+    ("POST", f"/api/blobs/{DIGEST}", b"bytes"),
+]
+
+REFUSED = [
+    ("POST", "/api/me"),
+    ("POST", "/api/signout"),
+    ("DELETE", "/api/user/keys/abc"),
+    ("DELETE", "/api/user/keys/a%2Fb"),
+    ("POST", "/api/experimental/web_search"),
+    ("POST", "/api/experimental/web_fetch"),
+    ("GET", "/api/experimental/model-recommendations"),
+    ("POST", "/api/web_search"),
+    ("POST", "/api/web_fetch"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+def config_for(upstream: FaultUpstream, **auth: Any) -> dict[str, Any]:
+    return {"auth": auth, "service": {"base_url": upstream.url}}
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    """A gateway with tokens of both lists."""
+    generate = [
+        TEAM,
+        {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]},
+        {"name": "narrow", "token": NARROW, "models": ["tiny-test"]},
+        {"name": "pattern", "token": PATTERN, "models": ["tiny*", "qwen3:*"]},
+    ]
+    manage = [BOSS, {"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
+    config = config_for(shared_upstream, generate_tokens=generate, manage_tokens=manage)
+    with Gateway(config) as running:
+        touch_every_worker(running, TEAM)
+        check = LeakCheck(running, shared_upstream, token=TEAM)
+        yield running
+        check.verify()
+
+
+@pytest.fixture(scope="module")
+def one_list(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    """A gateway without `manage_tokens`."""
+    with Gateway(config_for(shared_upstream, generate_tokens=[TEAM]), workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
+    """The gateway's upstream, which takes management requests too."""
+    shared_upstream.clear()
+    for _, path, _ in MANAGEMENT:
+        shared_upstream.script(path, OK)
+    return shared_upstream
+
+
+def ask(gateway: Gateway, token: str, method: str, path: str, body: Any = None) -> Answer:
+    return request(gateway.url, method, path, body, {**bearer(token), "User-Agent": "client/1"})
+
+
+def seen_by(upstream: FaultUpstream) -> list[str]:
+    """Paths that reached the upstream, but for the gateway's own look at its health."""
+    own = ("/api/version", "ollama-proxy")
+    return [seen.raw_path for seen in upstream.requests if (seen.path, seen.header("user-agent")) != own]
+
+
+# Management.
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
+def test_generate_tokens_may_not_manage_where_there_are_manage_tokens(
+    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
+) -> None:
+    answer = ask(gateway, TEAM, method, path, body)
+    if method == "HEAD":
+        assert answer.status == 403
+    else:
+        assert "'manage'" in assert_error(answer, "native", 403)
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize("token", [BOSS, EVERYTHING])
+@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
+def test_tokens_with_the_scope_may(
+    gateway: Gateway, upstream: FaultUpstream, token: str, method: str, path: str, body: Any
+) -> None:
+    assert ask(gateway, token, method, path, body).status == 200
+    assert seen_by(upstream) == [path]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
+def test_without_manage_tokens_every_token_may(
+    one_list: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
+) -> None:
+    assert ask(one_list, TEAM, method, path, body).status == 200
+    assert seen_by(upstream) == [path]
+
+
+@pytest.mark.parametrize(("method", "path"), REFUSED)
+@pytest.mark.parametrize("token", [TEAM, BOSS, EVERYTHING])
+def test_account_cloud_and_web_routes_are_nobodys(
+    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, token: str
+) -> None:
+    answer = ask(gateway, token, method, path, {} if method == "POST" else None)
+    # An escape is refused before anything is looked up, which is as good.
+    assert_error(answer, "native", 404 if "%" in path else 403)
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize(("method", "path"), REFUSED)
+def test_those_routes_need_a_token_all_the_same(gateway: Gateway, method: str, path: str) -> None:
+    assert request(gateway.url, method, path).status == 401
+
+
+CLOUD = ["gpt-oss:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-CLOUD", "registry.ollama.ai/library/gpt-oss:120b-cloud"]
+
+
+@pytest.mark.parametrize("name", CLOUD)
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/api/chat", "model"),
+        ("/api/generate", "model"),
+        ("/api/embed", "model"),
+        ("/api/pull", "model"),
+        ("/api/pull", "name"),
+        ("/api/create", "from"),
+        ("/v1/chat/completions", "model"),
+        ("/v1/completions", "model"),
+        ("/v1/embeddings", "model"),
+    ],
+)
+def test_models_of_the_cloud_are_nobodys(
+    gateway: Gateway, upstream: FaultUpstream, name: str, path: str, field: str
+) -> None:
+    body = {**CHAT, "prompt": "hi", "input": "hi", field: name}
+    if field == "name":
+        del body["model"]
+    answer = ask(gateway, BOSS, "POST", path, body)
+    assert "cloud" in assert_error(answer, "openai" if path.startswith("/v1") else "native", 403)
+    assert seen_by(upstream) == []
+
+
+# Loading, unloading, pinning.
+
+TOO_MUCH = [0, 0.0, "0", "0s", "-0m", -1, -1.5, "-1m", "25h", 90_000]
+USUAL = ["5m", 300, 1.5, "1h30m", "24h", None]
+SYNTAX = ["10", "-1", "", "abc", True, [], {}, "5 m"]
+LEASED = [
+    ("/api/chat", {**CHAT}),
+    ("/api/generate", {"model": MODEL, "prompt": "hi", "stream": False}),
+    ("/api/embed", {"model": MODEL, "input": "hi"}),
+    ("/v1/chat/completions", {**CHAT}),
+    ("/v1/completions", {"model": MODEL, "prompt": "hi"}),
+    ("/v1/embeddings", {"model": MODEL, "input": "hi"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), LEASED)
+@pytest.mark.parametrize("keep_alive", TOO_MUCH)
+def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
+    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
+) -> None:
+    asked = {**body, "keep_alive": keep_alive}
+    dialect = "openai" if path.startswith("/v1") else "native"
+    assert "'manage'" in assert_error(ask(gateway, TEAM, "POST", path, asked), dialect, 403)
+    assert seen_by(upstream) == []
+    assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
+    assert upstream.requests[-1].json()["keep_alive"] == keep_alive
+
+
+@pytest.mark.parametrize(("path", "body"), LEASED)
+@pytest.mark.parametrize("keep_alive", USUAL)
+def test_usual_leases_are_everybodys(
+    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
+) -> None:
+    assert ask(gateway, TEAM, "POST", path, {**body, "keep_alive": keep_alive}).status == 200
+    assert upstream.requests[-1].json().get("keep_alive") == keep_alive
+
+
+@pytest.mark.parametrize(("path", "body"), LEASED)
+@pytest.mark.parametrize("keep_alive", SYNTAX)
+@pytest.mark.parametrize("token", [TEAM, EVERYTHING])
+def test_leases_that_ollama_would_not_understand_are_400(
+    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any, token: str
+) -> None:
+    answer = ask(gateway, token, "POST", path, {**body, "keep_alive": keep_alive})
+    assert_error(answer, "openai" if path.startswith("/v1") else "native", 400)
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_loading_a_model_is_everybodys_and_passes_as_it_came(
+    one_list: Gateway, upstream: FaultUpstream, path: str
+) -> None:
+    loaded = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "done": True, "done_reason": "load"}
+    upstream.script(path, [do.Json(loaded)])
+    answer = ask(one_list, TEAM, "POST", path, {"model": MODEL})
+    assert (answer.json(), answer.headers.get("content-type")) == (loaded, "application/json; charset=utf-8")
+
+
+def test_without_manage_tokens_everybody_may_unload(one_list: Gateway, upstream: FaultUpstream) -> None:
+    assert ask(one_list, TEAM, "POST", "/api/chat", {**CHAT, "keep_alive": 0}).status == 200
+
+
+# Models.
+
+SPELLINGS = ["tiny-test", "TINY-Test", " tiny-test ", "tiny-test:latest", "library/tiny-test"]
+SPELLINGS += ["registry.ollama.ai/library/tiny-test:latest", "Registry.Ollama.AI/Library/Tiny-Test"]
+OTHERS = ["other", "tiny-test:q4", "team/tiny-test", "hf.co/library/tiny-test", "tiny-test2", "https://x/tiny-test"]
+OTHERS += ["tiny-test@sha256:" + "0" * 64, "xtiny-test", "tiny-test/evil", "tiny-test:latest/evil"]
+BY_MODEL = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/v1/chat/completions", "/v1/completions"]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
+    gateway: Gateway, upstream: FaultUpstream, name: str, path: str
+) -> None:
+    answer = ask(gateway, NARROW, "POST", path, {**CHAT, "model": name})
+    assert (answer.status, answer.json()["model"]) == (200, name)
+    assert upstream.wait_for_request(1, "/api/chat").json()["model"] == name
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("path", BY_MODEL)
+def test_a_right_to_one_model_is_a_right_to_no_other(
+    gateway: Gateway, upstream: FaultUpstream, name: str, path: str
+) -> None:
+    answer = ask(gateway, NARROW, "POST", path, {**CHAT, "model": name, "prompt": "hi", "input": "hi"})
+    assert_error(answer, "openai" if path.startswith("/v1") else "native", 404)
+    assert seen_by(upstream) == []
+
+
+def test_a_refused_model_looks_like_one_that_does_not_exist(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [do.Json({"error": "model 'other' not found"}, 404)])
+    bodies = [ask(gateway, token, "POST", "/api/chat", {**CHAT, "model": "other"}).json() for token in (NARROW, TEAM)]
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"model": "", "name": "tiny-test"}, 200),
+        ({"model": None, "name": "tiny-test"}, 200),
+        ({"name": "tiny-test"}, 200),
+        ({"model": "tiny-test", "name": "other"}, 200),
+        ({"model": "", "name": "other"}, 404),
+        ({"name": "other"}, 404),
+        ({"model": "other", "name": "tiny-test"}, 404),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/show"), ("DELETE", "/api/delete"), ("POST", "/api/pull"), ("POST", "/api/push")],
+)
+def test_the_field_that_ollama_would_use_decides(
+    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, fields: dict[str, Any], status: int
+) -> None:
+    assert ask(gateway, NARROW_BOSS, method, path, {**fields, "stream": False}).status == status
+    assert seen_by(upstream) == ([path] if status == 200 else [])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/copy", {"source": "tiny-test", "destination": "tiny-test:latest"}, 200),
+        ("/api/copy", {"source": "other", "destination": "tiny-test"}, 404),
+        ("/api/copy", {"source": "tiny-test", "destination": "other"}, 404),
+        ("/api/create", {"model": "tiny-test", "from": "tiny-test"}, 200),
+        ("/api/create", {"model": "other", "from": "tiny-test"}, 404),
+        ("/api/create", {"model": "tiny-test", "from": "other"}, 404),
+    ],
+)
+def test_every_model_that_a_request_speaks_of_must_be_allowed(
+    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], status: int
+) -> None:
+    assert ask(gateway, NARROW_BOSS, "POST", path, body).status == status
+    assert seen_by(upstream) == ([path] if status == 200 else [])
+
+
+@pytest.mark.parametrize("name", ["From", "FROM"])
+def test_the_origin_of_a_model_has_one_spelling(gateway: Gateway, upstream: FaultUpstream, name: str) -> None:
+    assert ask(gateway, NARROW_BOSS, "POST", "/api/create", {"model": "tiny-test", name: "other"}).status == 400
+    assert seen_by(upstream) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("tiny-test", 200), ("tinyllama:1b", 200), ("qwen3:8b", 200), ("qwen3-coder:30b", 404)]
+)
+def test_rights_can_be_patterns(gateway: Gateway, name: str, status: int) -> None:
+    assert ask(gateway, PATTERN, "POST", "/api/chat", {**CHAT, "model": name}).status == status
+
+
+# Lists.
+
+NAMES = ("tiny-test:latest", "tiny-test:q4", "other:latest", "qwen3:8b", "team/tiny-test:latest")
+LISTED = {"models": [{"name": name, "model": name, "size": 1, "modified_at": "2026-01-01T00:00:00Z"} for name in NAMES]}
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [(TEAM, NAMES), (NARROW, NAMES[:1]), (PATTERN, ("tiny-test:latest", "tiny-test:q4", "qwen3:8b"))],
+)
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models"])
+def test_lists_show_what_the_token_may_use(
+    gateway: Gateway, upstream: FaultUpstream, token: str, expected: tuple[str, ...], path: str
+) -> None:
+    for source in ("/api/tags", "/api/ps"):
+        upstream.script(source, [do.Json(LISTED)])
+    listed = ask(gateway, token, "GET", path).json()
+    if path == "/v1/models":
+        assert [row["id"] for row in listed["data"]] == [*expected]
+    else:
+        assert listed["models"] == [row for row in LISTED["models"] if row["name"] in expected]
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
+def test_a_list_of_nothing_is_an_empty_list(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    upstream.script("/api/tags", [do.Json({"models": None})])
+    listed = ask(gateway, NARROW, "GET", path).json()
+    assert listed.get("models", listed.get("data")) == []
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
+@pytest.mark.parametrize("body", [b"[]", b"{", b'"text"', b'{"models":5}', b'{"models":[5,null,{"name":5}]}'])
+def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
+    gateway: Gateway, upstream: FaultUpstream, path: str, body: bytes
+) -> None:
+    upstream.script("/api/tags", [do.Whole(body, 200, {"Content-Type": "application/json"})])
+    assert_error(ask(gateway, NARROW, "GET", path), "openai" if path.startswith("/v1") else "native", 502)
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
+def test_an_error_in_place_of_a_list_stays_an_error(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    upstream.script(path, [do.Json({"error": "it broke"}, 500)])
+    answer = ask(gateway, NARROW, "GET", path)
+    assert (answer.status, answer.json()) == (500, {"error": "it broke"})
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "status"),
+    [(NARROW, "tiny-test", 200), (NARROW, "TINY-TEST:latest", 200), (NARROW, "qwen3:8b", 404), (TEAM, "qwen3:8b", 200)]
+    + [(TEAM, "team%2Ftiny-test", 200), (TEAM, "team/tiny-test", 200), (NARROW, "team/tiny-test", 404)],
+)
+def test_one_model_is_shown_to_those_who_may_use_it(
+    gateway: Gateway, upstream: FaultUpstream, token: str, name: str, status: int
+) -> None:
+    upstream.script("/api/tags", [do.Json(LISTED)])
+    answer = ask(gateway, token, "GET", f"/v1/models/{name}")
+    assert answer.status == status
+    assert status == 404 or answer.json()["id"] == name.replace("%2F", "/")

@@ -1,0 +1,150 @@
+"""Hub events as OpenAI's answers and chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from ollama_proxy.dialects.openai.render import (
+    ChatRenderer,
+    CompletionRenderer,
+    finish_reason,
+    legacy_logprobs,
+    render_logprobs,
+)
+from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
+from tests.golden.face import frames
+
+EVENTS: list[Event] = [
+    Thinking("hm"),
+    Content("世"),
+    ToolCall("call_1", "f", {"b": 1, "a": "é"}),
+    ToolCall("call_2", "g", {}),
+    Done("stop", 7, 3),
+]
+
+
+def chat(model: str = "m", *, include_usage: bool = False) -> ChatRenderer:
+    return ChatRenderer(model, include_usage=include_usage)
+
+
+def completion(*, include_usage: bool = False) -> CompletionRenderer:
+    return CompletionRenderer("m", include_usage=include_usage)
+
+
+def batches(events: Sequence[Event], size: int) -> list[Sequence[Event]]:
+    return [events[start : start + size] for start in range(0, len(events), size)]
+
+
+def test_ids_are_unique_over_ten_thousand_answers() -> None:
+    answer = collect([Done("stop")])
+    ids = [json.loads(chat().render_single(answer))["id"] for _ in range(10_000)]
+    assert len(set(ids)) == 10_000
+    assert all(one.startswith("chatcmpl-") for one in ids)
+
+
+def test_ids_of_completions_are_unique_too() -> None:
+    answer = collect([Done("stop")])
+    assert len({json.loads(completion().render_single(answer))["id"] for _ in range(10_000)}) == 10_000
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_frames_do_not_depend_on_how_events_were_batched(size: int) -> None:
+    renderer = chat()
+    drawn = frames(b"".join(renderer.render_stream(batch) for batch in batches(EVENTS, size)))
+    deltas = [frame["choices"][0]["delta"] for frame in drawn[:-1]]
+    assert deltas == [
+        {"role": "assistant", "content": ""},
+        {"reasoning": "hm", "reasoning_content": "hm"},
+        {"content": "世"},
+        {"tool_calls": [_call(0, "call_1", "f", '{"b":1,"a":"é"}')]},
+        {"tool_calls": [_call(1, "call_2", "g", "{}")]},
+        {},
+    ]
+    assert drawn[-1] == "[DONE]"
+
+
+def _call(index: int, call_id: str, name: str, arguments: str) -> dict[str, object]:
+    return {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize("model", ['quo"te', "back\\slash", "世界", "a}]b"])
+def test_model_names_that_need_escaping_survive_in_every_frame(model: str) -> None:
+    assert {frame["model"] for frame in frames(chat(model).render_stream(EVENTS))[:-1]} == {model}
+    assert json.loads(chat(model).render_single(collect(EVENTS)))["model"] == model
+
+
+def test_usage_is_a_frame_of_its_own_before_the_end() -> None:
+    *_, finish, usage, done = frames(chat(include_usage=True).render_stream(EVENTS))
+    assert finish["choices"][0]["finish_reason"] == "tool_calls"
+    assert (usage["choices"], usage["usage"]["total_tokens"], done) == ([], 10, "[DONE]")
+
+
+def test_heartbeats_are_comments() -> None:
+    for renderer in (chat(), completion()):
+        assert renderer.render_heartbeat().startswith(b":")
+        assert renderer.render_heartbeat().endswith(b"\n\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "called", "expected"),
+    [
+        ("stop", False, "stop"),
+        ("stop", True, "tool_calls"),
+        ("length", False, "length"),
+        ("length", True, "length"),
+        ("load", False, "stop"),
+        ("unload", False, "stop"),
+        ("", False, "stop"),
+        ("content_filter_of_tomorrow", False, "stop"),
+    ],
+)
+def test_finish_reason_is_one_of_openais_words(reason: str, called: bool, expected: str) -> None:
+    assert finish_reason(Done(reason), called) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "calls", "expected"), [("", [EVENTS[2]], None), ("a", [EVENTS[2]], "a"), ("", [], "")]
+)
+def test_content_is_null_only_beside_calls(content: str, calls: list[ToolCall], expected: str | None) -> None:
+    answer = Answer(content, "", calls, [], Done("stop"))
+    assert json.loads(chat().render_single(answer))["choices"][0]["message"]["content"] == expected
+
+
+def test_reasoning_is_left_out_when_there_is_none() -> None:
+    message = json.loads(chat().render_single(collect([Content("a"), Done("stop")])))["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "a", "refusal": None}
+
+
+def test_logprobs_get_the_keys_that_clients_require() -> None:
+    entry = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b"}]}
+    top = {"token": "b", "logprob": 0.0, "bytes": None}
+    expected = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}
+    assert render_logprobs([entry]) == {"content": [expected], "refusal": None}
+    assert render_logprobs([]) is None
+
+
+def test_offsets_of_legacy_logprobs_go_on_over_the_stream() -> None:
+    renderer = completion()
+    for text in ("世界", " a", "b"):
+        drawn = renderer.render_stream([Content(text, [{"token": text, "logprob": -1.0}])])
+        last = frames(drawn)[0]["choices"][0]["logprobs"]["text_offset"]
+    assert last == [4]
+
+
+def test_legacy_logprobs_are_lists_of_one_length() -> None:
+    entries = [{"token": "a", "logprob": -1.0, "top_logprobs": [{"token": "x", "logprob": -2.0}]}, {"token": "b"}]
+    assert legacy_logprobs(entries, 10) == {
+        "tokens": ["a", "b"],
+        "token_logprobs": [-1.0, 0.0],
+        "top_logprobs": [{"x": -2.0}, {}],
+        "text_offset": [10, 11],
+    }
+
+
+def test_completion_has_neither_thoughts_nor_calls() -> None:
+    drawn = completion().render_stream(EVENTS)
+    assert [frame["choices"][0]["text"] for frame in frames(drawn)[:-1]] == ["世", ""]
+    assert b"hm" not in drawn

@@ -1,0 +1,138 @@
+"""Bytes to lines to frames, whatever the packets looked like."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.wire import (
+    MAX_LINE_BYTES,
+    SSE_COMMENT,
+    TAIL_BYTES,
+    LineSplitter,
+    StreamEnd,
+    StreamTail,
+    ndjson_frame,
+    sse_frame,
+)
+from tests.rig import pieces
+
+LINES = ['{"a":"Grüße, 世界 🎉"}', '{"b":"x\u2028y\u0085z"}', "", '{"c":"\\n"}']
+BODY = "".join(line + "\n" for line in LINES).encode()
+SIZES = (1, 2, 3, 7, 50, 10_000)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lines_are_the_same_however_the_bytes_were_cut(size: int) -> None:
+    splitter = LineSplitter()
+    lines = [line for piece in pieces(BODY, size) for line in splitter.feed(piece)]
+    assert [line.decode() for line in lines] == LINES
+    assert splitter.rest() == b""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_unfinished_line_is_kept_apart(size: int) -> None:
+    splitter = LineSplitter()
+    lines = [line for piece in pieces(BODY + b'{"d"', size) for line in splitter.feed(piece)]
+    assert len(lines) == len(LINES)
+    assert splitter.rest() == b'{"d"'
+
+
+def test_no_bytes_are_no_line() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed(b"") == []
+    assert splitter.rest() == b""
+
+
+def test_longest_line_passes_and_a_longer_one_does_not() -> None:
+    splitter = LineSplitter()
+    line = b"x" * MAX_LINE_BYTES
+    assert splitter.feed(line) == []
+    assert splitter.feed(b"\n") == [line]
+    splitter.feed(line)
+    with pytest.raises(UpstreamError):
+        splitter.feed(b"x")
+
+
+@pytest.mark.parametrize("document", [{"a": "世🎉"}, {"a": "x\ny\u2028z"}, [], {}])
+def test_frames_hold_one_line_of_json(document: object) -> None:
+    line = ndjson_frame(document)
+    assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
+    assert json.loads(line) == document
+    event = sse_frame(document)
+    assert event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2
+    assert json.loads(event[6:]) == document
+
+
+def test_comment_is_an_event_of_its_own() -> None:
+    assert SSE_COMMENT.startswith(b":") and SSE_COMMENT.endswith(b"\n\n")
+
+
+DONE = b'{"done":true,"done_reason":"stop","total_duration":9,"prompt_eval_count":7,"eval_count":3}'
+LINE = b'{"message":{"content":"a"},"done":false}\n'
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (LINE + DONE + b"\n", StreamEnd(True, False, 7, 3)),
+        (LINE + DONE, StreamEnd(True, False, 7, 3)),
+        (DONE, StreamEnd(True, False, 7, 3)),
+        (LINE, StreamEnd(False, False, None, None)),
+        (LINE + b'{"error":"boom"}\n', StreamEnd(True, True, None, None)),
+        (b'{"status":"pulling"}\n{"status":"success"}\n', StreamEnd(True, False, None, None)),
+        (b'{"status":"pulling"}\n', StreamEnd(False, False, None, None)),
+        (LINE + b'{"message":{"content":"cut', StreamEnd(False, False, None, None)),
+        (LINE + b'{"done":true}\n', StreamEnd(True, False, None, None)),
+        (LINE + b'{"done":"true"}\n', StreamEnd(False, False, None, None)),
+        (LINE + b"[1]\n", StreamEnd(False, False, None, None)),
+        (b"", StreamEnd(False, False, None, None)),
+        (LINE + b"\n\n", StreamEnd(False, False, None, None)),
+    ],
+)
+def test_end_of_a_stream(body: bytes, expected: StreamEnd, size: int) -> None:
+    assert tail_of(body, size).end() == expected
+
+
+def tail_of(body: bytes, size: int) -> StreamTail:
+    tail = StreamTail()
+    for piece in pieces(body, size):
+        tail.feed(piece)
+    return tail
+
+
+@pytest.mark.parametrize("size", (4096, 65536))
+def test_done_line_longer_than_the_window_still_counts(size: int) -> None:
+    """The `context` of a completion stands before the metrics and may be long."""
+    context = ",".join(["12345"] * TAIL_BYTES)
+    line = (
+        f'{{"response":"","done":true,"context":[{context}],"total_duration":9,"prompt_eval_count":7,"eval_count":3}}\n'
+    )
+    assert tail_of(LINE + line.encode(), size).end() == StreamEnd(True, False, 7, 3)
+
+
+def test_numbers_inside_a_text_are_not_counted() -> None:
+    text = json.dumps({"message": {"content": '"eval_count":99,'}, "done": False}).encode() + b"\n"
+    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(True, False, None, 3)
+
+
+@pytest.mark.parametrize("value", ["-1", '"7"', "1e300", "7.5", "null", "9" * 40])
+def test_counts_that_are_none_are_unknown(value: str) -> None:
+    """U23"""
+    body = f'{{"done":true,"eval_count":{value},"x":1}}\n'.encode()
+    assert tail_of(body, 7).end().eval_count is None
+
+
+@pytest.mark.parametrize(("body", "expected"), [(LINE, True), (LINE[:-1], False), (b"", True)])
+def test_whether_a_line_is_open(body: bytes, expected: bool) -> None:
+    assert tail_of(body, 7).ends_with_newline is expected
+
+
+def test_memory_stays_small() -> None:
+    tail = StreamTail()
+    for _ in range(100):
+        tail.feed(b"x" * 65536)
+    assert len(tail._tail) <= TAIL_BYTES
