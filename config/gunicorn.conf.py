@@ -101,4 +101,5 @@ limit_request_field_size = 8190
 
 accesslog = None  # the gateway writes its own, without tokens
 errorlog = "-"
+logger_class = "ollama_proxy.worker.ServerLog"  # tracebacks without the texts of exceptions
 control_socket_disable = True  # nothing may listen but the service itself

@@ -72,7 +72,9 @@ def _answer_options() -> Response | None:
     if request.method != "OPTIONS" or request.routing_exception is not None:
         return None
     allowed = request.url_rule.methods or () if request.url_rule else ()
-    return Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+    response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+    del response.headers["Content-Type"]
+    return response
 
 
 def _finish(response: Response) -> Response:

@@ -11,23 +11,23 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ollama_proxy.configfile import NAME, Entry, default_of
+from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.formats import NAME
+from ollama_proxy.providers import DEMO_URL, UpstreamSettings
+from ollama_proxy.sections import default_of
 from ollama_proxy.settings import (
-    DEMO_URL,
     ModelSettings,
     Settings,
-    Token,
-    TokenFields,
-    UpstreamSettings,
     config_path,
     effective_upstreams,
     load_settings,
-    settings_warnings,
     shown_path,
     variable_name,
 )
+from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.state import FirstToken, new_token, state_warnings, token_digest, with_first_token
+from ollama_proxy.tokens import Token, TokenFields
 
 EXIT_CONFIG = 2
 PROBE_TIMEOUT_S = 1.5
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(group: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+        """A command that `main` runs, with the options of all commands."""
         added: argparse.ArgumentParser = group.add_parser(name, parents=[common], help=text, description=text)
         added.set_defaults(command=command)
         return added

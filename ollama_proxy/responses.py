@@ -77,6 +77,8 @@ def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Respons
     """The upstream's answer as it came: status, content type and bytes."""
     content_type = _header(reply.headers, "content-type") or ""
     check_type(reply.status, content_type)
+    if (_header(reply.headers, "content-encoding") or "identity") != "identity":
+        raise UpstreamError(detail="a content coding that was not asked for")
     if content_type.startswith(NDJSON):
         first = reply.read_some()
         response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
@@ -205,11 +207,8 @@ def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFac
             yield data
             call.sending_since = None
             data = reply.read_some()
-        end = tail.end()
-        if not end.finished:
+        if not note_stream_end(exchange, tail):
             raise UpstreamCut(detail="stream ended without its last line")
-        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-        exchange.state = "upstream_error" if end.failed else "ok"
     except gevent.GreenletExit:
         exchange.state = "aborted"
         raise
@@ -217,9 +216,20 @@ def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFac
         fail(exchange, error)
         raise cut_connection() from error
     except GatewayError as error:
-        fail(exchange, error)
-        frame = face.render_error_frame(error)
-        yield from _send(exchange, frame if tail.ends_with_newline else b"\n" + frame)
+        if not note_stream_end(exchange, tail):
+            fail(exchange, error)
+            frame = face.render_error_frame(error)
+            yield from _send(exchange, frame if tail.ends_with_newline else b"\n" + frame)
+
+
+def note_stream_end(exchange: Exchange, tail: StreamTail) -> bool:
+    """Takes counts and state from the last line; False when that line does not end a stream. What goes wrong behind
+    a line that does has spoilt nothing."""
+    end = tail.end()
+    if end.finished:
+        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+        exchange.state = "upstream_error" if end.failed else "ok"
+    return end.finished
 
 
 def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer, face: ErrorFace) -> Response:

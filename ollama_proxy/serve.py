@@ -14,7 +14,8 @@ from gevent import monkey
 
 from ollama_proxy import create_app
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, config_path, load_settings, settings_from, settings_warnings
+from ollama_proxy.settings import Settings, config_path, load_settings, settings_from
+from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.settings_watch import SettingsWatch
 from ollama_proxy.state import state_directory, with_first_token
 from ollama_proxy.telemetry import configure, log

@@ -2,7 +2,7 @@
 
 The declarations drive validation, `OLLAMA_PROXY__SECTION__KEY`, complaints and the commented `config/config.yaml`.
 `load_settings` returns frozen values; the rest of the package asks those and never the environment.
-Imports nothing of the package but `configfile` and the errors.
+Tokens are declared in `tokens`, upstreams in `providers`, waits in `timeouts`.
 """
 
 from __future__ import annotations
@@ -10,149 +10,30 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
-from datetime import date
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.configfile import (
-    ANYTHING,
-    BASE_URL,
-    BOOLEAN,
-    DAY,
+from ollama_proxy.configfile import Complaints, Entry, parse_document, read_bytes
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.formats import (
     HOST,
     KEEP_ALIVE,
     KEEP_ALIVE_LIMIT,
-    NAME,
+    LEVEL,
     NETWORK,
-    PREFIX,
     SECONDS,
     SIZE,
-    TEXT,
-    VARIABLE,
-    VARIABLE_WORDS,
-    Complaints,
-    Entry,
-    Kind,
-    apply_environment,
-    check_kind,
-    choice,
-    default_of,
+    THINK,
     is_loopback,
-    list_of,
-    map_of,
-    optional,
-    parse_document,
-    part,
-    read_bytes,
-    read_section,
-    section_kind,
-    setting,
-    text_kind,
-    whole,
 )
-from ollama_proxy.errors import ConfigError
+from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.providers import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
+from ollama_proxy.sections import PREFIX, apply_environment, part, read_section, section_kind, setting
+from ollama_proxy.timeouts import OVERRIDES, Timeouts
+from ollama_proxy.tokens import AUTH, Auth
 
 DEFAULT_PATH = Path("config/config.yaml")
-DEMO_URL = "demo:"
-SCOPES = frozenset({"read", "generate", "manage"})
-
-#: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
-PENDING: tuple[str, ...] = (
-    "models",
-    "images.fetch",
-    "images.allow",
-    "images.max_bytes",
-    "images.timeout_s",
-    "logging.chat_logs",
-    "upstreams.weight",
-    "upstreams.models",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """What is known of a provider: base URL (None: must be configured) and the variables that may hold its key."""
-
-    base_url: str | None
-    key_variables: tuple[str, ...] = ()
-
-
-#: Every kind an upstream may be.
-PRESETS: Mapping[str, Preset] = {
-    "ollama": Preset("http://localhost:11434"),
-    "demo": Preset(DEMO_URL),
-    "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",)),
-    "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",)),
-    "dashscope": Preset(
-        "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY")
-    ),
-    "siliconflow": Preset("https://api.siliconflow.cn/v1", ("SILICONFLOW_API_KEY",)),
-    "volcengine": Preset("https://ark.cn-beijing.volces.com/api/v3", ("VOLCENGINE_API_KEY", "ARK_API_KEY")),
-    "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
-    "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
-    "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",)),
-    "vllm": Preset("http://localhost:8000/v1", ("VLLM_API_KEY",)),
-    # Its usual port is the gateway's own, so a default would make the gateway call itself.
-    "llamacpp": Preset(None, ("LLAMA_API_KEY",)),
-    "lmstudio": Preset("http://localhost:1234/v1"),
-}
-
-
-def _service_url(entry: Entry) -> str:
-    return DEMO_URL if entry.text == DEMO_URL else BASE_URL.parse(entry)
-
-
-def _think(entry: Entry) -> bool | str:
-    return BOOLEAN.parse(entry) if entry.kind == "bool" else _THINK_LEVEL.parse(entry)
-
-
-def _level(entry: Entry) -> str:
-    return LEVEL_NAMES.parse(entry).replace("WARNING", "WARN").replace("WARN", "WARNING")
-
-
-def _digest(entry: Entry) -> bytes:
-    digest = bytes.fromhex(_HEX.parse(entry))
-    if digest == hashlib.sha256(b"").digest():
-        raise entry.error("is the digest of an empty text")
-    return digest
-
-
-def _token_digest(entry: Entry) -> bytes:
-    check_kind(entry, "text", "str")
-    if not entry.text:
-        raise entry.error("is empty: write a token or remove the line")
-    return hashlib.sha256(_TOKEN_TEXT.parse(entry).encode("ascii")).digest()
-
-
-def _scopes(entry: Entry) -> frozenset[str]:
-    found = frozenset(_SCOPE_LIST.parse(entry))
-    if not found:
-        raise entry.error("is an empty list: name at least one scope")
-    return found
-
-
-def _patterns(entry: Entry) -> tuple[str, ...]:
-    found = list_of(TEXT).parse(entry)
-    if not found:
-        raise entry.error("is an empty list: leave the line out to allow every model")
-    return found
-
-
-def _upstream_models(entry: Entry) -> dict[str, str]:
-    if entry.kind == "map":
-        return map_of(TEXT).parse(entry)
-    return {name: name for name in list_of(TEXT).parse(entry)}
-
-
-SERVICE_URL = Kind(f"{BASE_URL.label}; or demo:", _service_url, raw=True)
-_THINK_LEVEL = choice("low", "medium", "high", "max")
-THINK = Kind("true, false, low, medium, high or max", _think)
-LEVEL_NAMES = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
-LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)
-_TOKEN_TEXT = text_kind("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
-_HEX = text_kind("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
-_SCOPE_LIST = list_of(choice("read", "generate", "manage"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,188 +49,6 @@ class Server:
         (), "Host names that requests may name, without port; empty: any.", list_of(TEXT)
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """Who may call, as far as the settings know: the SHA-256 of a token, never the token."""
-
-    name: str
-    #: 32 raw bytes.
-    digest: bytes = field(repr=False)
-    scopes: frozenset[str] = SCOPES
-    #: Patterns of model names, such as `qwen3*`; empty: every model.
-    models: tuple[str, ...] = ()
-    #: The last day on which it works.
-    expires: date | None = None
-    #: The configuration file holds the token itself.
-    plain_in_file: bool = field(default=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenFields:
-    """A token as the file writes it: the mapping form."""
-
-    name: str | None = setting(None, "Who this is, in logs and usage. Absent: numbered by place.", NAME)
-    token: bytes | None = setting(None, "The token itself. Better: sha256.", Kind(_TOKEN_TEXT.label, _token_digest))
-    sha256: bytes | None = setting(None, "SHA-256 of the token; `ollama-proxy token hash`.", Kind(_HEX.label, _digest))
-    scopes: frozenset[str] | None = setting(None, "What it may do. Absent: all.", Kind(_SCOPE_LIST.label, _scopes))
-    models: tuple[str, ...] = setting((), "Models it may use, * is any text. Absent: all.", Kind("a list", _patterns))
-    expires: date | None = setting(None, "Last day on which it works.", DAY)
-
-
-def _token(entry: Entry, fallback_name: str) -> Token:
-    in_file = not entry.where.startswith(VARIABLE_WORDS)
-    if entry.kind != "map":
-        return Token(fallback_name, _token_digest(entry), plain_in_file=in_file)
-    given = TokenFields(**read_section(TokenFields, entry))
-    if (given.token is None) == (given.sha256 is None):
-        raise entry.error("needs either token or sha256")
-    return Token(
-        name=given.name or fallback_name,
-        digest=given.token or given.sha256 or b"",
-        scopes=given.scopes or SCOPES,
-        models=given.models,
-        expires=given.expires,
-        plain_in_file=in_file and given.token is not None,
-    )
-
-
-def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
-    def parse(entry: Entry) -> tuple[Token, ...]:
-        check_kind(entry, 'a list of tokens: ["first", "second"]', "seq")
-        complaints, tokens = Complaints(), []
-        for number, item in enumerate(entry.items, 1):
-            with complaints.collected():
-                tokens.append(_token(item, f"{prefix}-{number}"))
-        complaints.check()
-        return tuple(tokens)
-
-    return Kind("a list of tokens", parse)
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """Who may call. No token at all: one is made at the first start."""
-
-    enabled: bool = setting(True, "false: no token is asked for; only on a loopback server.host.", BOOLEAN)
-    allow_open_network: bool = setting(False, "true: enabled: false is meant also for other addresses.", BOOLEAN)
-    generate_tokens: tuple[Token, ...] = setting((), "Tokens of the team: text, or a mapping.", _token_list("token"))
-    manage_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens that may also manage models. Absent: generate_tokens may.", _token_list("manage-token")
-    )
-
-    def tokens(self) -> tuple[Token, ...]:
-        """Every token, of both lists."""
-        return self.generate_tokens + (self.manage_tokens or ())
-
-
-def _auth(entry: Entry) -> Auth:
-    auth = Auth(**read_section(Auth, entry))
-    _check_unique(entry, auth)
-    if auth.manage_tokens is None or not auth.generate_tokens:
-        return auth
-    written = entry.entries["generate_tokens"].items
-    narrowed = (
-        token if "scopes" in item.entries else replace(token, scopes=SCOPES - {"manage"})
-        for token, item in zip(auth.generate_tokens, written, strict=True)
-    )
-    return replace(auth, generate_tokens=tuple(narrowed))
-
-
-def _check_unique(entry: Entry, auth: Auth) -> None:
-    lists = [entry.entries[name] for name in ("generate_tokens", "manage_tokens") if name in entry.entries]
-    written = {each.name: each.items for each in lists}
-    items = written.get("auth.generate_tokens", ()) + written.get("auth.manage_tokens", ())
-    complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
-    for token, item in zip(auth.tokens(), items, strict=True):
-        with complaints.collected():
-            if (first := digests.setdefault(token.digest, item)) is not item:
-                raise item.error(f"is the same token as {first.name} ({first.where})")
-            if (first := names.setdefault(token.name, item)) is not item:
-                raise item.error(f"has the same name as {first.name} ({first.where})")
-    complaints.check()
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Short for one upstream named "ollama"."""
-
-    base_url: str = setting(
-        "http://localhost:11434",
-        "Where Ollama answers; demo: for the built-in demo model.",
-        SERVICE_URL,
-        env=("OLLAMA_URL", "OLLAMA_BASE_URL"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long to wait, in seconds."""
-
-    connect_s: float = setting(3.0, "For an upstream to accept the connection.", SECONDS)
-    first_byte_s: float = setting(
-        600.0, "For the answer to begin; a model may have to load.", SECONDS, env=("TIMEOUT",)
-    )
-    idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
-    total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
-    send_idle_s: float = setting(60.0, "For a client that has stopped reading.", SECONDS)
-
-    def override(self, *overrides: Mapping[str, float]) -> Timeouts:
-        """The same with the given ones replaced; later overrides win."""
-        merged: dict[str, float] = {}
-        for each in overrides:
-            merged.update(each)
-        return replace(self, **merged)
-
-
-OVERRIDES: Kind[dict[str, float]] = Kind("a mapping of timeouts", lambda entry: read_section(Timeouts, entry))
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamSettings:
-    """One server that runs models."""
-
-    name: str = setting("", "Its name in targets, logs and pages.", NAME)
-    kind: str = setting("ollama", "What it speaks.", choice(*PRESETS))
-    base_url: str = setting("", "Where it answers. Absent: the address known for its kind.", BASE_URL)
-    weight: int = setting(1, "Share of the requests among upstreams that have the model.", whole(1, 1000))
-    models: Mapping[str, str] = setting(
-        dict[str, str](),
-        "Its models: a list, or a mapping from the name clients use to its own. Absent: what it says it has.",
-        Kind("a list of names, or a mapping from name to name", _upstream_models),
-    )
-    api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
-    timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
-
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """Names of the environment variables that may hold its key, the first that is set counts."""
-        return (self.api_key_env,) if self.api_key_env else PRESETS[self.kind].key_variables
-
-
-def _upstream(entry: Entry) -> UpstreamSettings:
-    upstream = UpstreamSettings(**read_section(UpstreamSettings, entry))
-    if not upstream.name:
-        raise entry.error("needs a name")
-    base_url = upstream.base_url or PRESETS[upstream.kind].base_url
-    if not base_url:
-        raise entry.error("needs a base_url")
-    return replace(upstream, base_url=base_url)
-
-
-def _upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
-    upstreams = _UPSTREAM_LIST.parse(entry)
-    complaints, names = Complaints(), dict[str, Entry]()
-    for upstream, item in zip(upstreams, entry.items, strict=True):
-        with complaints.collected():
-            if (first := names.setdefault(upstream.name, item)) is not item:
-                raise item.error(f"has the same name as {first.name} ({first.where})")
-    complaints.check()
-    return upstreams
-
-
-_UPSTREAM_LIST = list_of(Kind("a mapping of settings", _upstream))
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,11 +134,9 @@ class Settings:
     """Everything an operator can decide. Frozen; a reload makes a new one."""
 
     server: Server = part(Server)
-    auth: Auth = part(Auth, Kind("a mapping of settings", _auth))
+    auth: Auth = part(Auth, AUTH)
     service: Service = part(Service)
-    upstreams: tuple[UpstreamSettings, ...] = setting(
-        (), "Servers that run models, instead of service.", Kind("a list of upstreams", _upstreams)
-    )
+    upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models, instead of service.", UPSTREAMS)
     timeouts: Timeouts = part(Timeouts)
     stream: Stream = part(Stream)
     models: Mapping[str, ModelSettings] = setting(
@@ -529,12 +226,13 @@ def _origins(root: Entry) -> Iterator[tuple[str, str]]:
             yield name, entry.where
 
 
-def _is_open(settings: Settings) -> bool:
+def is_open(settings: Settings) -> bool:
+    """Whether anyone who reaches the machine needs no token."""
     return not settings.auth.enabled and not is_loopback(settings.server.host)
 
 
 def _check_network(settings: Settings) -> None:
-    if _is_open(settings) and not settings.auth.allow_open_network:
+    if is_open(settings) and not settings.auth.allow_open_network:
         raise ConfigError(
             f"{settings.origins.get('auth.enabled', 'auth')}: auth.enabled is false, so anyone who reaches "
             f"{settings.server.host} could use the models; set server.host to 127.0.0.1, "
@@ -549,56 +247,3 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
         return settings.upstreams
     kind = "demo" if base_url == DEMO_URL else "ollama"
     return (UpstreamSettings(name=kind, kind=kind, base_url=base_url),)
-
-
-def pending_in_use(settings: Settings) -> list[str]:
-    """Names in PENDING that this configuration gives a value other than the default."""
-    return [name for name in PENDING if _is_given(settings, name.split("."))]
-
-
-def _is_given(value: Any, parts: list[str]) -> bool:
-    if isinstance(value, Mapping):
-        return any(_is_given(each, parts) for each in value.values())
-    if isinstance(value, tuple):
-        return any(_is_given(each, parts) for each in value)
-    if not hasattr(value, parts[0]):
-        return False
-    inner = getattr(value, parts[0])
-    return _is_given(inner, parts[1:]) if parts[1:] else bool(inner != default_of(type(value), parts[0]))
-
-
-def settings_warnings(settings: Settings) -> list[str]:
-    """What an operator should know although it works: one sentence each, without secrets."""
-    return [
-        *_file_warnings(settings),
-        *_token_warnings(settings.auth),
-        *(f"{name} has no effect in this version yet" for name in pending_in_use(settings)),
-        *_contradictions(settings),
-    ]
-
-
-def _file_warnings(settings: Settings) -> Iterator[str]:
-    plain = [token.name for token in settings.auth.tokens() if token.plain_in_file]
-    if not plain or settings.source is None:
-        return
-    shown = shown_path(settings.source)
-    yield f"{shown}: {len(plain)} plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
-    try:
-        mode = settings.source.stat().st_mode & 0o777
-    except OSError:
-        return
-    if mode & 0o077:
-        yield f"{shown}: holds plain tokens and others may read or change it (mode {mode:04o}); chmod 600 {shown}"
-
-
-def _token_warnings(auth: Auth) -> Iterator[str]:
-    for token in auth.tokens():
-        if token.expires and token.expires < date.today():
-            yield f"the token {token.name} has expired on {token.expires}"
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    if _is_open(settings):
-        yield f"anyone who reaches {settings.server.host}:{settings.server.port} can use the models: auth is off"
-    if settings.upstreams and (origin := settings.origins.get("service.base_url")):
-        yield f"service.base_url ({origin}) has no effect, because upstreams are configured"

@@ -1,7 +1,7 @@
 """The state directory, and the token that an installation without any token makes for itself.
 
 A token is `op_`, 32 random letters and digits (190 bits) and 6 that are a checksum of those, so that secret scanners
-find it and a file that was cut short is noticed. Imports nothing of the package but settings and errors.
+find it and a file that was cut short is noticed. Imports nothing of the package but settings, tokens and errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, Token, config_path
+from ollama_proxy.settings import Settings, config_path
+from ollama_proxy.tokens import Token
 
 FIRST_TOKEN_FILE = "first-token"
 #: Name of the token that was made at the first start, in logs and usage.

@@ -19,7 +19,7 @@ import gevent.event
 from gevent import monkey
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
-from ollama_proxy.settings import Timeouts
+from ollama_proxy.timeouts import Timeouts
 
 _socket = monkey.get_original("socket", "socket")
 

@@ -193,7 +193,7 @@ class JsonLines(logging.Handler):
         fields: Mapping[str, object] = getattr(record, "fields", {})
         document = {"time": stamp(), "level": record.levelname, "event": record.getMessage(), **fields}
         if record.exc_info and record.exc_info[1]:
-            document["traceback"] = _frames(record.exc_info[1])
+            document["traceback"] = frames(record.exc_info[1])
         line = orjson.dumps({name: _short(value) for name, value in document.items()}, default=str) + b"\n"
         for sink in self._sinks:
             WRITER.put(sink, line)
@@ -204,7 +204,7 @@ def _short(value: object) -> object:
     return value[:500] if isinstance(value, str) else value
 
 
-def _frames(error: BaseException) -> list[str]:
+def frames(error: BaseException) -> list[str]:
     """Where it happened, never with what values: those may be a prompt or a token."""
     frames = traceback.extract_tb(error.__traceback__)[-12:]
     return [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames] + [type(error).__name__]

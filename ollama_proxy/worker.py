@@ -6,9 +6,11 @@ gunicorn's own pages are HTML, and its log lines quote addresses, which may hold
 from __future__ import annotations
 
 import contextlib
+import sys
 from http.client import responses
 from typing import Any
 
+from gunicorn.glogging import Logger
 from gunicorn.http import errors as http
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
@@ -27,6 +29,14 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (http.ConfigurationProblem, 400, "The request can't be read."),
     (http.ParseException, 400, "The request is not valid HTTP."),
 )
+
+
+class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's log, without the texts of exceptions: those may quote a prompt or a token."""
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Says where it happened, in the gateway's own log."""
+        log.error("internal_error", exc_info=sys.exc_info()[1], extra={"fields": {"server": msg[:80]}})
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types

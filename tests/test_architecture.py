@@ -19,8 +19,12 @@ PACKAGE = PROJECT / "ollama_proxy"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "errors"),
     ("hub", "wire", "configfile"),
+    ("kinds",),
+    ("formats", "sections"),
+    ("timeouts",),
+    ("tokens", "providers"),
     ("settings",),
-    ("state", "settings_watch", "streaming", "policy.auth", "policy.names"),
+    ("state", "settings_check", "settings_watch", "streaming", "policy.auth", "policy.names"),
     ("exchange",),
     ("arrival", "policy.access", "telemetry"),
     ("upstreams.base",),

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
-from ollama_proxy.settings import Auth, Token
+from ollama_proxy.tokens import Auth, Token
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"
 SCOPES = frozenset({READ, GENERATE, MANAGE})

@@ -68,10 +68,13 @@ class Connection:
     # What the parser calls; an exception here would come back as another one, so these only collect.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_done:  # trailers come this way too
+        if not self.head_done and not self.complete:  # trailers come this way too
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            self._leftover = True  # an answer to nobody's question
+            return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._interim = True
@@ -83,7 +86,8 @@ class Connection:
         self.complete = self._headless
 
     def on_body(self, body: bytes) -> None:
-        self._bodies.append(body)
+        if not self.complete:
+            self._bodies.append(body)
 
     def on_message_complete(self) -> None:
         if self._interim:

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, Timeouts, UpstreamSettings, effective_upstreams
+from ollama_proxy.providers import UpstreamSettings
+from ollama_proxy.settings import Settings, effective_upstreams
+from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import DemoTransport
 from ollama_proxy.upstreams.ollama import OllamaUpstream

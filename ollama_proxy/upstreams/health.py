@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import gevent
 
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.settings import Timeouts
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
+from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.fleet import Fleet
 

@@ -81,9 +81,7 @@ class OllamaUpstream:
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
         listed = self._ask("GET", "/api/tags", call).get("models") or []
-        if not isinstance(listed, list) or not all(
-            isinstance(row, dict) and isinstance(row.get("name"), str) for row in listed
-        ):
+        if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
             raise UpstreamError(detail="the list of models is of another shape")
         return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed]
 
@@ -185,6 +183,10 @@ def retry_after_s(headers: Headers) -> int | None:
     """Seconds of a Retry-After header; a date there counts as none."""
     value = next((value for name, value in headers if name == "retry-after"), "")
     return int(value) if value.isdigit() and len(value) < 7 else None
+
+
+def _is_model(row: Json) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str)
 
 
 def _is_vector(vector: Json) -> bool:

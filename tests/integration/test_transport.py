@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
-import os
-import shutil
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +15,15 @@ import pytest
 from gevent import ssl as gssl
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.settings import Timeouts
 from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, end_to_end
-from tests.rig import Turn, chunk
+from tests.rig import chunk
 from tests.rig.fault_upstream import (
     Chunk,
     CloseAfter,
     Cut,
-    EndChunks,
     FaultUpstream,
     Head,
     Json,
@@ -125,9 +120,7 @@ def test_head_answer_has_no_body_whatever_it_announces(
     assert transport.counts()["active"] == 0
 
 
-def test_next_request_after_a_head_gets_its_own_answer(
-    fault_upstream: FaultUpstream, transport: HttpTransport
-) -> None:
+def test_next_request_after_a_head_gets_its_own_answer(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
     fault_upstream.script(PATH, [Head(200, {"Content-Length": "1000"}, chunked=False)], [Whole(b"second")])
     fetch(transport, UpstreamRequest("HEAD", PATH))
     assert fetch(transport).body == b"second"
@@ -439,41 +432,118 @@ def test_cookies_of_an_answer_are_not_kept(fault_upstream: FaultUpstream, transp
 # --- TLS -------------------------------------------------------------------------------------------------------------
 
 
-class Authority(NamedTuple):
-    """A certificate authority made for these tests, and what it has signed."""
+CA_CONFIG = """\
+[ca]
+default_ca = this
+[this]
+database = index.txt
+unique_subject = no
+new_certs_dir = .
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+"""
+LAST_YEAR = ("-startdate", "20240101000000Z", "-enddate", "20240201000000Z")
+THIS_MONTH = ("-days", "30")
 
-    directory: Path
 
-    def certificate(self, name: str, *, subject_alt_name: str, days: int = 30, signed: bool = True) -> ssl.SSLContext:
-        """A server's context with a certificate of this kind; ``days`` may lie in the past."""
-        key, request, certificate = (self.directory / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
-        extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={subject_alt_name}\nbasicConstraints=CA:FALSE\n")
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", "/CN=test")
-        signer = ["-CA", self.directory / "ca.crt", "-CAkey", self.directory / "ca.key", "-CAcreateserial"]
-        own = ["-signkey", key]
-        openssl("x509", "-req", "-in", request, *(signer if signed else own), "-out", certificate,
-                "-days", str(days), "-extfile", extensions)  # fmt: skip
+class Authority:
+    """A certificate authority made for these tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._write("ca.cnf", CA_CONFIG)
+        self._write("index.txt", "")
+        self._openssl("req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
+
+    def server(self, names: str, *, valid: tuple[str, ...] = THIS_MONTH, signed: bool = True) -> ssl.SSLContext:
+        """A server's context whose certificate is for these names (``IP:127.0.0.1``, ``DNS:x``)."""
+        self._write("server.ext", f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
+        subject = ("-subj", "/CN=server")
+        if signed:
+            self._openssl("req", *NEW_KEY, "-keyout", "server.key", "-out", "server.csr", *subject)
+            signing = ("-config", "ca.cnf", "-cert", "ca.crt", "-keyfile", "ca.key", "-extfile", "server.ext")
+            self._openssl("ca", "-batch", "-rand_serial", "-notext", *signing, *valid, "-in", "server.csr",
+                          "-out", "server.crt")  # fmt: skip
+        else:
+            own = (*NEW_KEY, "-keyout", "server.key", "-out", "server.crt", "-addext", f"subjectAltName={names}")
+            self._openssl("req", "-x509", *own, *subject)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(self.directory / "server.crt", self.directory / "server.key")
         return context
 
-    def trusting(self) -> Any:
+    def client(self) -> Any:
         """A client's context that trusts this authority alone."""
         context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cafile=str(self.directory / "ca.crt"))
         return context
 
+    def _write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
 
-def openssl(*arguments: object) -> None:
-    program = require_program("openssl")
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
+    def _openssl(self, *arguments: str) -> None:
+        command = [require_program("openssl"), *arguments]
+        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    directory = tmp_path_factory.mktemp("authority")
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", directory / "ca.key",
-            "-out", directory / "ca.crt", "-days", "30", "-subj", "/CN=test authority")  # fmt: skip
-    return Authority(directory)
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def test_certificate_of_a_trusted_authority_is_accepted(authority: Authority) -> None:
+    with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
+        with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
+            assert fetch(transport).status == 200
+            assert fetch(transport).status == 200
+        assert [seen.connection for seen in upstream.requests] == [1, 1]
+
+
+def test_large_bodies_pass_both_ways_over_tls(authority: Authority) -> None:
+    with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
+        upstream.script(PATH, [Whole(b"y" * 3_000_000)])
+        with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
+            assert len(fetch(transport, UpstreamRequest("POST", PATH, b"x" * 3_000_000)).body) == 3_000_000
+        assert len(upstream.wait_for_request(1, PATH).body) == 3_000_000
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "expired": {"names": "IP:127.0.0.1", "valid": LAST_YEAR},
+    "another name": {"names": "DNS:elsewhere.example"},
+    "another address": {"names": "IP:127.0.0.2"},
+    "self-signed": {"names": "IP:127.0.0.1", "signed": False},
+}
+
+
+@pytest.mark.parametrize("certificate", REFUSED.values(), ids=REFUSED)
+def test_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
+    with FaultUpstream(ssl_context=authority.server(**certificate)) as upstream:
+        with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
+            with pytest.raises(UpstreamConnect):
+                fetch(transport)
+            assert transport.counts() == {"active": 0, "idle": 0}
+        upstream.stop()
+        assert upstream.requests == []
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_authority_named_by_a_variable_is_not_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, str(authority.directory / "ca.crt"))
+    with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
+        with contextlib.closing(HttpTransport(upstream.url)) as transport, pytest.raises(UpstreamConnect):
+            fetch(transport)
+
+
+def test_upstream_that_never_finishes_its_handshake_is_given_up(fault_upstream: FaultUpstream) -> None:
+    transport = HttpTransport(fault_upstream.url.replace("http:", "https:"))
+    began = time.monotonic()
+    with contextlib.closing(transport), pytest.raises(UpstreamConnect):
+        fetch(transport, limits=Timeouts(connect_s=0.3))
+    assert time.monotonic() - began < 1

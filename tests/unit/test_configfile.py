@@ -8,30 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.configfile import (
-    ANYTHING,
-    BASE_URL,
-    BOOLEAN,
-    DAY,
-    KEEP_ALIVE,
-    MAX_BYTES,
-    SECONDS,
-    SIZE,
-    TEXT,
-    Complaints,
-    Entry,
-    Kind,
-    choice,
-    duration_s,
-    is_loopback,
-    list_of,
-    map_of,
-    parse_document,
-    parse_value,
-    read_bytes,
-    whole,
-)
+from ollama_proxy.configfile import MAX_BYTES, Complaints, Entry, parse_document, parse_value, read_bytes
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
+from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
 
 
 def complaint(text: str | bytes) -> str:

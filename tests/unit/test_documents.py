@@ -22,11 +22,12 @@ from marshmallow import Schema
 
 from ollama_proxy import create_app
 from ollama_proxy.cli import Probe, banner, main
-from ollama_proxy.configfile import SIZE
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import CARRIED, REFUSED, ChatSchema, CompletionSchema
+from ollama_proxy.formats import SIZE
 from ollama_proxy.policy.access import ROUTE_SCOPES
-from ollama_proxy.settings import PENDING, Settings, load_settings, setting_names
+from ollama_proxy.settings import Settings, load_settings, setting_names
+from ollama_proxy.settings_check import PENDING
 from ollama_proxy.state import FirstToken, new_token
 from ollama_proxy.upstreams import build_fleet
 from ollama_proxy.version import VERSION

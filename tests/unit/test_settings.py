@@ -9,22 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import settings as settings_module
-from ollama_proxy.configfile import Entry, Kind
+from ollama_proxy import settings_check
+from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.kinds import Kind
+from ollama_proxy.providers import PRESETS, UpstreamSettings
 from ollama_proxy.settings import (
-    PRESETS,
     Settings,
-    Timeouts,
-    UpstreamSettings,
     config_path,
     effective_upstreams,
     load_settings,
-    pending_in_use,
     setting_names,
-    settings_warnings,
     variable_name,
 )
+from ollama_proxy.settings_check import pending_in_use, settings_warnings
+from ollama_proxy.timeouts import Timeouts
 
 SMALLEST = """\
 auth:
@@ -439,7 +438,7 @@ def test_expired_tokens_and_idle_settings_are_warned_about(load) -> None:
     ],
 )
 def test_settings_without_effect_yet_are_named_when_used(load, monkeypatch, name: str, text: str) -> None:
-    monkeypatch.setattr(settings_module, "PENDING", (name,))
+    monkeypatch.setattr(settings_check, "PENDING", (name,))
     assert pending_in_use(load(text)) == [name]
     assert pending_in_use(load(SMALLEST)) == []
     assert f"{name} has no effect in this version yet" in settings_warnings(load(text))

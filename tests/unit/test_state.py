@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Auth, Settings, Token
+from ollama_proxy.settings import Settings
 from ollama_proxy.state import (
     FIRST_TOKEN_FILE,
     first_token,
@@ -25,6 +25,7 @@ from ollama_proxy.state import (
     token_digest,
     with_first_token,
 )
+from ollama_proxy.tokens import Auth, Token
 
 
 @pytest.mark.parametrize(

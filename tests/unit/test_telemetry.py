@@ -16,7 +16,6 @@ import pytest
 from ollama_proxy import telemetry
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.settings import Timeouts
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import (
     PIPE_BYTES,
@@ -29,6 +28,7 @@ from ollama_proxy.telemetry import (
     log,
     stamp,
 )
+from ollama_proxy.timeouts import Timeouts
 
 FIELDS = (
     "time id client token method path dialect model upstream status stream bytes prompt_eval_count eval_count "

@@ -12,8 +12,9 @@ from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFou
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_lease, check_models, check_scope, keep_alive_s
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.settings import Settings, Timeouts
+from ollama_proxy.settings import Settings
 from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
 
 READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))

@@ -1,0 +1,125 @@
+"""Kinds of settings with a notation of their own: sizes, addresses, durations, days, names, levels."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from ollama_proxy.configfile import Entry
+from ollama_proxy.kinds import ANYTHING, BOOLEAN, Kind, check_kind, choice, seconds, text_kind
+
+
+def _size(entry: Entry) -> int:
+    factors = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+    check_kind(entry, SIZE.label, "str", "int")
+    match = re.fullmatch(r"([1-9][0-9]{0,11}) ?([kKMG]i?B)?", entry.text, re.ASCII)
+    unit = (match and match[2]) or ""
+    if not match or unit not in factors:
+        raise entry.error(f"must be {SIZE.label}")
+    return int(match[1]) * factors[unit]
+
+
+def _network(entry: Entry) -> str:
+    check_kind(entry, "text", "str")
+    try:
+        ip_network(entry.text, strict=False)
+    except ValueError:
+        raise entry.error(f"must be {NETWORK.label}") from None
+    return entry.text
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"https?://[!-~]+", text, re.ASCII) and not re.search(r"[?#@\\]", text)
+    return bool(plain and parts.hostname and port != 0)
+
+
+def _base_url(entry: Entry) -> str:
+    check_kind(entry, "text", "str")
+    if not _is_base_url(entry.text):
+        raise entry.error(f"must be {BASE_URL.label}")
+    return entry.text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|ms|s|m|h)", re.ASCII)
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration_s(value: str | float) -> float:
+    """Seconds that a `keep_alive` means: a number, or text such as `1h30m`; below 0 is for ever (infinite).
+
+    Raises ValueError for text that Ollama would refuse, such as `10` without a unit.
+    """
+    if isinstance(value, str):
+        text = value.removeprefix("-")
+        if text != "0" and not re.fullmatch(f"(?:{_DURATION_PART.pattern})+", text, re.ASCII):
+            raise ValueError("not a duration")
+        amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
+        value = -amount if value.startswith("-") else amount
+    return float("inf") if value < 0 else float(value)
+
+
+def _keep_alive(entry: Entry) -> str | int | float:
+    value = ANYTHING.parse(entry)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise entry.error(f"must be {KEEP_ALIVE.label}")
+    try:
+        duration_s(value)
+    except ValueError:
+        raise entry.error(f"must be {KEEP_ALIVE.label}") from None
+    return value
+
+
+def _keep_alive_limit(entry: Entry) -> float:
+    limit = duration_s(_keep_alive(entry))
+    if limit == float("inf"):
+        raise entry.error("must not be negative: that means for ever, which is no limit")
+    return limit
+
+
+def _day(entry: Entry) -> date:
+    check_kind(entry, DAY.label, "timestamp", "str")
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", entry.text, re.ASCII):
+        raise entry.error(f"must be {DAY.label}")
+    try:
+        return date.fromisoformat(entry.text)
+    except ValueError:
+        raise entry.error(f"must be {DAY.label}") from None
+
+
+def _think(entry: Entry) -> bool | str:
+    return BOOLEAN.parse(entry) if entry.kind == "bool" else _THINK_LEVEL.parse(entry)
+
+
+def _level(entry: Entry) -> str:
+    return _LEVEL_NAME.parse(entry).replace("WARNING", "WARN").replace("WARN", "WARNING")
+
+
+SECONDS = seconds()
+SIZE = Kind("a size in bytes, such as 64MiB", _size)
+HOST = text_kind("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
+NETWORK = Kind("an IP address or a network such as 10.0.0.0/8", _network)
+BASE_URL = Kind("http://host[:port][/path] or https, without user, query and fragment", _base_url, raw=True)
+KEEP_ALIVE = Kind("a duration such as 30m, or a number of seconds (below 0: for ever)", _keep_alive)
+KEEP_ALIVE_LIMIT = Kind("a duration such as 1h", _keep_alive_limit)
+DAY = Kind("a date such as 2027-01-31", _day)
+NAME = text_kind("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
+VARIABLE = text_kind("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
+_THINK_LEVEL = choice("low", "medium", "high", "max")
+THINK = Kind("true, false, low, medium, high or max", _think)
+_LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
+LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

@@ -1,0 +1,189 @@
+"""What a setting may be: a kind has words for the documentation and turns an entry into a typed value, or complains.
+
+Here are the plain ones and those made of others; `formats` has those with a notation of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+from ollama_proxy.configfile import Complaints, Entry
+
+T = TypeVar("T")
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What a setting may be: words for documentation and complaints, and the way to read it."""
+
+    label: str
+    parse: Callable[[Entry], T]
+    #: An environment variable of its own gives the text as it is instead of a YAML value.
+    raw: bool = False
+
+
+def check_kind(entry: Entry, label: str, *kinds: str) -> None:
+    """Raise unless YAML takes the entry for one of `kinds`; the complaint says how to mend it."""
+    if entry.kind in kinds:
+        return
+    if entry.kind == "null":
+        raise entry.error("is empty: write a value or remove the line")
+    if "str" in kinds and entry.kind not in ("seq", "map"):
+        raise entry.error("must be text: put quotes around it")
+    if entry.kind == "str":
+        raise entry.error(f"must be {label}, without quotes")
+    raise entry.error(f"must be {label}")
+
+
+def text_kind(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> Kind[str]:
+    """Text on one line that matches `pattern` as a whole."""
+    compiled = re.compile(pattern)
+
+    def parse(entry: Entry) -> str:
+        """The text as written."""
+        check_kind(entry, "text", "str")
+        if not compiled.fullmatch(entry.text):
+            raise entry.error(f"must be {label}")
+        return entry.text
+
+    return Kind(label, parse, raw)
+
+
+TEXT = text_kind("one line of text")
+
+
+def _boolean(entry: Entry) -> bool:
+    check_kind(entry, "true or false", "bool")
+    return entry.text.lower() in ("true", "yes", "on")
+
+
+BOOLEAN = Kind("true or false", _boolean)
+
+
+def whole(low: int, high: int) -> Kind[int]:
+    """Plain decimal digits between `low` and `high`; octal, hexadecimal and `12:30` are refused."""
+    label = f"a whole number from {low} to {high}"
+
+    def parse(entry: Entry) -> int:
+        """The number."""
+        check_kind(entry, label, "int")
+        if not _WHOLE.fullmatch(entry.text) or len(entry.text) > 20 or not low <= int(entry.text) <= high:
+            raise entry.error(f"must be {label}")
+        return int(entry.text)
+
+    return Kind(label, parse)
+
+
+def seconds(high: float = 1_000_000.0) -> Kind[float]:
+    """More than 0 seconds, decimals allowed."""
+    label = f"seconds, more than 0 and at most {high:.0f}"
+
+    def parse(entry: Entry) -> float:
+        """The seconds."""
+        check_kind(entry, label, "int", "float")
+        if not _NUMBER.fullmatch(entry.text) or not 0 < float(entry.text) <= high:
+            raise entry.error(f"must be {label}")
+        return float(entry.text)
+
+    return Kind(label, parse)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`, did you mean "..."?` when one of the known names is close or ends with `.name`, else nothing."""
+    names = list(known)
+    close = [each for each in names if each.endswith(f".{name}")] or get_close_matches(name, names, n=1)
+    return f', did you mean "{close[0]}"?' if close else ""
+
+
+def choice(*names: str) -> Kind[str]:
+    """One of `names`, in any case."""
+    label = "one of " + ", ".join(names)
+    folded = {name.lower(): name for name in names}
+
+    def parse(entry: Entry) -> str:
+        """The name as declared."""
+        check_kind(entry, label, "str")
+        found = folded.get(entry.text.lower())
+        if found is None:
+            raise entry.error(f"must be {label}{suggestion(entry.text.lower(), folded)}")
+        return found
+
+    return Kind(label, parse, raw=True)
+
+
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """The same, or null for "not set"."""
+    return Kind(f"{kind.label}, or null", lambda entry: None if entry.kind == "null" else kind.parse(entry), kind.raw)
+
+
+def list_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
+    """A YAML list, each item of the kind; all bad items are complained about at once."""
+    label = f"a list, each {kind.label}"
+
+    def parse(entry: Entry) -> tuple[T, ...]:
+        """All items, in their order."""
+        check_kind(entry, "a list: [first, second]", "seq")
+        complaints, values = Complaints(), []
+        for item in entry.items:
+            with complaints.collected():
+                values.append(kind.parse(item))
+        complaints.check()
+        return tuple(values)
+
+    return Kind(label, parse)
+
+
+def map_of(kind: Kind[T]) -> Kind[dict[str, T]]:
+    """A YAML mapping with free names."""
+    label = f"a mapping, each value {kind.label}"
+
+    def parse(entry: Entry) -> dict[str, T]:
+        """Each value by its name."""
+        check_kind(entry, "a mapping of names to values", "map")
+        complaints, values = Complaints(), {}
+        for name, item in entry.entries.items():
+            with complaints.collected():
+                values[TEXT.parse(Entry(item.where, f"the name of {item.name}", "str", name))] = kind.parse(item)
+        complaints.check()
+        return values
+
+    return Kind(label, parse)
+
+
+def _plain_number(entry: Entry) -> int | float:
+    if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
+        return int(entry.text)
+    try:
+        number = float(entry.text) if "_" not in entry.text else float("nan")
+    except ValueError:
+        number = float("nan")
+    # Neither octal nor 12:30:45 nor infinity nor "not a number" can be meant.
+    if not re.match(r"-?(0\.|[1-9]|0$)", entry.text) or abs(number) == float("inf") or number != number:
+        raise entry.error("must be a plain decimal number; put quotes around text")
+    return number
+
+
+def _plain(entry: Entry) -> object:
+    """The entry as JSON would hold it."""
+    if entry.kind in ("int", "float"):
+        return _plain_number(entry)
+    if entry.kind == "bool":
+        return _boolean(entry)
+    if entry.kind == "seq":
+        return list(list_of(ANYTHING).parse(entry))
+    if entry.kind == "map":
+        return map_of(ANYTHING).parse(entry)
+    if entry.kind == "null":
+        return None
+    check_kind(entry, "text", "str")
+    return entry.text
+
+
+ANYTHING: Kind[object] = Kind("any value", _plain)

@@ -1,0 +1,128 @@
+"""Settings are declared as fields of frozen dataclasses; here an entry, or the environment, gives those their values.
+
+A name that nobody declared is refused with a suggestion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+from ollama_proxy.configfile import Complaints, Entry, parse_value
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.kinds import BOOLEAN, Kind, check_kind, suggestion
+
+#: Start of the environment variables that can give any setting.
+PREFIX = "OLLAMA_PROXY__"
+#: How complaints begin that are about a variable and not about a line.
+VARIABLE_WORDS = "environment variable "
+
+T = TypeVar("T")
+
+
+def setting(default: T, text: str, kind: Kind[Any], *, env: tuple[str, ...] = (), alias: str = "") -> T:
+    """Declare one setting. `env`: variables of its own, later ones win; `alias`: a second name it is known by."""
+    details = {"text": text, "kind": kind, "env": env, "alias": alias}
+    if default == {}:
+        return field(default_factory=dict, metadata=details)  # type: ignore[return-value]
+    return field(default=default, metadata=details)
+
+
+def part(section: type[T], kind: Kind[T] | None = None) -> T:
+    """Declare a section of settings, all of them at their defaults when the file leaves it out."""
+    details = {"text": section.__doc__, "kind": kind or section_kind(section), "section": section}
+    return field(default_factory=section, metadata=details)
+
+
+def section_kind(section: Callable[..., T]) -> Kind[T]:
+    """The kind of a mapping that holds the settings of a section."""
+    return Kind("a mapping of settings", lambda entry: section(**read_section(section, entry)))
+
+
+def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> dict[str, Any]:
+    """Values for those settings of a section that the entry gives. Raises ConfigError with every complaint.
+
+    `everything`: dotted names to suggest from, for the file as a whole.
+    """
+    check_kind(entry, "a mapping of settings", "map")
+    known: dict[str, Field[Any]] = {each.name: each for each in fields(section) if "kind" in each.metadata}
+    known |= {each.metadata["alias"]: each for each in known.values() if each.metadata.get("alias")}
+    complaints, values = Complaints(), {}
+    for name, child in entry.entries.items():
+        with complaints.collected():
+            if name not in known:
+                raise _unknown(entry, child, list(known), everything)
+            declared = known[name]
+            if declared.name in values:
+                raise child.error(f"is another name of {declared.name}, which is given too")
+            values[declared.name] = declared.metadata["kind"].parse(child)
+    complaints.check()
+    return values
+
+
+def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable[str]) -> ConfigError:
+    if parent.name.startswith("auth"):
+        # The name itself may be a token that lost its place, so it isn't repeated.
+        key = child.name.removeprefix(f"{parent.name}.")
+        return ConfigError(f"{child.where}: unknown setting in {parent.name}{suggestion(key, known)}")
+    if parent.name:
+        return _no_such(child, [f"{parent.name}.{name}" for name in known])
+    names = list(everything)
+    last_parts = {name.rpartition(".")[2] for name in names}
+    inner = [each for key, each in child.entries.items() if key in last_parts]
+    if inner:
+        return ConfigError([line for each in inner for line in _no_such(each, names).complaints])
+    return _no_such(child, [*known, *names])
+
+
+def _no_such(entry: Entry, candidates: list[str]) -> ConfigError:
+    return ConfigError(f'{entry.where}: unknown setting "{entry.name}"{suggestion(entry.name, candidates)}')
+
+
+def default_of(section: Any, name: str) -> Any:
+    """The default of one setting of a section."""
+    declared: Field[Any] = section.__dataclass_fields__[name]
+    return declared.default_factory() if callable(declared.default_factory) else declared.default
+
+
+def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[str, Field[Any]]) -> None:
+    """Put what the environment says over what the file says. An empty variable counts as not set.
+
+    `names`: dotted names with their declarations. Raises ConfigError for unknown names and for what is not YAML.
+    """
+    complaints = Complaints()
+    for name, declared in names.items():
+        for variable in declared.metadata.get("env", ()):
+            if text := environ.get(variable, ""):
+                with complaints.collected():
+                    _put(root, name, _short_entry(variable, text, name, declared.metadata["kind"]))
+    for variable, text in sorted(environ.items()):
+        if variable.startswith(PREFIX) and text:
+            with complaints.collected():
+                _put(root, *_long_entry(variable, text, names))
+    complaints.check()
+
+
+def _short_entry(variable: str, text: str, name: str, kind: Kind[Any]) -> Entry:
+    where = VARIABLE_WORDS + variable
+    if kind.raw:
+        return Entry(where, name, "str", text)
+    if kind is BOOLEAN:
+        text = {"1": "true", "0": "false"}.get(text, text)
+    return parse_value(text, where, name)
+
+
+def _long_entry(variable: str, text: str, names: Mapping[str, Field[Any]]) -> tuple[str, Entry]:
+    name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
+    if name not in names:
+        raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
+    return name, parse_value(text, where, name)
+
+
+def _put(root: Entry, name: str, entry: Entry) -> None:
+    parent = root
+    *sections, key = name.split(".")
+    for section in sections:
+        parent = parent.entries.setdefault(section, Entry(entry.where, section, "map"))
+    parent.entries[key] = entry

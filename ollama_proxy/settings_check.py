@@ -1,0 +1,76 @@
+"""What an operator should know of settings that work: open doors, secrets in files, settings without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+from ollama_proxy.sections import default_of
+from ollama_proxy.settings import Settings, is_open, shown_path
+from ollama_proxy.tokens import Auth
+
+#: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
+PENDING: tuple[str, ...] = (
+    "models",
+    "images.fetch",
+    "images.allow",
+    "images.max_bytes",
+    "images.timeout_s",
+    "logging.chat_logs",
+    "upstreams.weight",
+    "upstreams.models",
+)
+
+
+def pending_in_use(settings: Settings) -> list[str]:
+    """Names in PENDING that this configuration gives a value other than the default."""
+    return [name for name in PENDING if _is_given(settings, name.split("."))]
+
+
+def _is_given(value: Any, parts: list[str]) -> bool:
+    if isinstance(value, Mapping):
+        return any(_is_given(each, parts) for each in value.values())
+    if isinstance(value, tuple):
+        return any(_is_given(each, parts) for each in value)
+    if not hasattr(value, parts[0]):
+        return False
+    inner = getattr(value, parts[0])
+    return _is_given(inner, parts[1:]) if parts[1:] else bool(inner != default_of(type(value), parts[0]))
+
+
+def settings_warnings(settings: Settings) -> list[str]:
+    """What an operator should know although it works: one sentence each, without secrets."""
+    return [
+        *_file_warnings(settings),
+        *_token_warnings(settings.auth),
+        *(f"{name} has no effect in this version yet" for name in pending_in_use(settings)),
+        *_contradictions(settings),
+    ]
+
+
+def _file_warnings(settings: Settings) -> Iterator[str]:
+    plain = [token.name for token in settings.auth.tokens() if token.plain_in_file]
+    if not plain or settings.source is None:
+        return
+    shown = shown_path(settings.source)
+    yield f"{shown}: {len(plain)} plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
+    try:
+        mode = settings.source.stat().st_mode & 0o777
+    except OSError:
+        return
+    if mode & 0o077:
+        yield f"{shown}: holds plain tokens and others may read or change it (mode {mode:04o}); chmod 600 {shown}"
+
+
+def _token_warnings(auth: Auth) -> Iterator[str]:
+    for token in auth.tokens():
+        if token.expires and token.expires < date.today():
+            yield f"the token {token.name} has expired on {token.expires}"
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    if is_open(settings):
+        yield f"anyone who reaches {settings.server.host}:{settings.server.port} can use the models: auth is off"
+    if settings.upstreams and (origin := settings.origins.get("service.base_url")):
+        yield f"service.base_url ({origin}) has no effect, because upstreams are configured"

@@ -1,0 +1,33 @@
+"""How long the gateway waits, and the mapping by which an upstream or a model has timeouts of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ollama_proxy.formats import SECONDS
+from ollama_proxy.kinds import Kind
+from ollama_proxy.sections import read_section, setting
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds."""
+
+    connect_s: float = setting(3.0, "For an upstream to accept the connection.", SECONDS)
+    first_byte_s: float = setting(
+        600.0, "For the answer to begin; a model may have to load.", SECONDS, env=("TIMEOUT",)
+    )
+    idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
+    total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
+    send_idle_s: float = setting(60.0, "For a client that has stopped reading.", SECONDS)
+
+    def override(self, *overrides: Mapping[str, float]) -> Timeouts:
+        """The same with the given ones replaced; later overrides win."""
+        merged: dict[str, float] = {}
+        for each in overrides:
+            merged.update(each)
+        return replace(self, **merged)
+
+
+OVERRIDES: Kind[dict[str, float]] = Kind("a mapping of timeouts", lambda entry: read_section(Timeouts, entry))

@@ -1,0 +1,152 @@
+"""Who may call, as the configuration says it: tokens as text or mapping, kept as SHA-256 only."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from ollama_proxy.configfile import Complaints, Entry
+from ollama_proxy.formats import DAY, NAME
+from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind
+from ollama_proxy.sections import VARIABLE_WORDS, read_section, setting
+
+SCOPES = frozenset({"read", "generate", "manage"})
+
+
+def _digest(entry: Entry) -> bytes:
+    digest = bytes.fromhex(_HEX.parse(entry))
+    if digest == hashlib.sha256(b"").digest():
+        raise entry.error("is the digest of an empty text")
+    return digest
+
+
+def _token_digest(entry: Entry) -> bytes:
+    check_kind(entry, "text", "str")
+    if not entry.text:
+        raise entry.error("is empty: write a token or remove the line")
+    return hashlib.sha256(_TOKEN_TEXT.parse(entry).encode("ascii")).digest()
+
+
+def _scopes(entry: Entry) -> frozenset[str]:
+    found = frozenset(_SCOPE_LIST.parse(entry))
+    if not found:
+        raise entry.error("is an empty list: name at least one scope")
+    return found
+
+
+def _patterns(entry: Entry) -> tuple[str, ...]:
+    found = list_of(TEXT).parse(entry)
+    if not found:
+        raise entry.error("is an empty list: leave the line out to allow every model")
+    return found
+
+
+_TOKEN_TEXT = text_kind("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
+_HEX = text_kind("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
+_SCOPE_LIST = list_of(choice("read", "generate", "manage"))
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Who may call, as far as the settings know: the SHA-256 of a token, never the token."""
+
+    name: str
+    #: 32 raw bytes.
+    digest: bytes = field(repr=False)
+    scopes: frozenset[str] = SCOPES
+    #: Patterns of model names, such as `qwen3*`; empty: every model.
+    models: tuple[str, ...] = ()
+    #: The last day on which it works.
+    expires: date | None = None
+    #: The configuration file holds the token itself.
+    plain_in_file: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFields:
+    """A token as the file writes it: the mapping form."""
+
+    name: str | None = setting(None, "Who this is, in logs and usage. Absent: numbered by place.", NAME)
+    token: bytes | None = setting(None, "The token itself. Better: sha256.", Kind(_TOKEN_TEXT.label, _token_digest))
+    sha256: bytes | None = setting(None, "SHA-256 of the token; `ollama-proxy token hash`.", Kind(_HEX.label, _digest))
+    scopes: frozenset[str] | None = setting(None, "What it may do. Absent: all.", Kind(_SCOPE_LIST.label, _scopes))
+    models: tuple[str, ...] = setting((), "Models it may use, * is any text. Absent: all.", Kind("a list", _patterns))
+    expires: date | None = setting(None, "Last day on which it works.", DAY)
+
+
+def _token(entry: Entry, fallback_name: str) -> Token:
+    in_file = not entry.where.startswith(VARIABLE_WORDS)
+    if entry.kind != "map":
+        return Token(fallback_name, _token_digest(entry), plain_in_file=in_file)
+    given = TokenFields(**read_section(TokenFields, entry))
+    if (given.token is None) == (given.sha256 is None):
+        raise entry.error("needs either token or sha256")
+    return Token(
+        name=given.name or fallback_name,
+        digest=given.token or given.sha256 or b"",
+        scopes=given.scopes or SCOPES,
+        models=given.models,
+        expires=given.expires,
+        plain_in_file=in_file and given.token is not None,
+    )
+
+
+def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
+    def parse(entry: Entry) -> tuple[Token, ...]:
+        """All tokens, those without a name numbered from 1."""
+        check_kind(entry, 'a list of tokens: ["first", "second"]', "seq")
+        complaints, tokens = Complaints(), []
+        for number, item in enumerate(entry.items, 1):
+            with complaints.collected():
+                tokens.append(_token(item, f"{prefix}-{number}"))
+        complaints.check()
+        return tuple(tokens)
+
+    return Kind("a list of tokens", parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Who may call. No token at all: one is made at the first start."""
+
+    enabled: bool = setting(True, "false: no token is asked for; only on a loopback server.host.", BOOLEAN)
+    allow_open_network: bool = setting(False, "true: enabled: false is meant also for other addresses.", BOOLEAN)
+    generate_tokens: tuple[Token, ...] = setting((), "Tokens of the team: text, or a mapping.", _token_list("token"))
+    manage_tokens: tuple[Token, ...] | None = setting(
+        None, "Tokens that may also manage models. Absent: generate_tokens may.", _token_list("manage-token")
+    )
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Every token, of both lists."""
+        return self.generate_tokens + (self.manage_tokens or ())
+
+
+def _auth(entry: Entry) -> Auth:
+    auth = Auth(**read_section(Auth, entry))
+    _check_unique(entry, auth)
+    if auth.manage_tokens is None or not auth.generate_tokens:
+        return auth
+    written = entry.entries["generate_tokens"].items
+    narrowed = (
+        token if "scopes" in item.entries else replace(token, scopes=SCOPES - {"manage"})
+        for token, item in zip(auth.generate_tokens, written, strict=True)
+    )
+    return replace(auth, generate_tokens=tuple(narrowed))
+
+
+def _check_unique(entry: Entry, auth: Auth) -> None:
+    lists = [entry.entries[name] for name in ("generate_tokens", "manage_tokens") if name in entry.entries]
+    written = {each.name: each.items for each in lists}
+    items = written.get("auth.generate_tokens", ()) + written.get("auth.manage_tokens", ())
+    complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
+    for token, item in zip(auth.tokens(), items, strict=True):
+        with complaints.collected():
+            if (first := digests.setdefault(token.digest, item)) is not item:
+                raise item.error(f"is the same token as {first.name} ({first.where})")
+            if (first := names.setdefault(token.name, item)) is not item:
+                raise item.error(f"has the same name as {first.name} ({first.where})")
+    complaints.check()
+
+
+AUTH = Kind("a mapping of settings", _auth)
