@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
+from tests.rig import SeenRequest
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway
@@ -72,6 +73,11 @@ def warm(gateway: Gateway) -> None:
         return len(opened) == gateway.workers and all(name in files for files in opened for name in LOGS)
 
     wait_until(is_warm, 20, "not every worker has opened its logs")
+
+
+def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:
+    """What reached the upstream for the sake of a test: without the workers' own look whether it is there."""
+    return [seen for seen in upstream.requests if (seen.method, seen.path) != ("GET", "/api/version")]
 
 
 def post(gateway: Gateway, path: str, body: Any, **headers: str) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import post, shared_gateway
+from tests.golden.face import forwarded, post, shared_gateway
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.rig.replay_upstream import Replay, recording
@@ -53,14 +53,14 @@ def test_one_text_gives_one_vector_with_usage(gateway: Gateway, upstream: FaultU
         "model": "m",
         "usage": {"prompt_tokens": 5, "total_tokens": 5},
     }
-    assert upstream.requests[-1].json() == {"model": "m", "input": ["Hello"]}
+    assert forwarded(upstream)[-1].json() == {"model": "m", "input": ["Hello"]}
 
 
 def test_several_texts_keep_their_order(gateway: Gateway, upstream: FaultUpstream) -> None:
     answer_with(upstream, [1.0], [2.0], [3.0])
     data = embed(gateway, input=["a", "b", "c"]).json()["data"]
     assert [(one["index"], one["embedding"]) for one in data] == [(0, [1.0]), (1, [2.0]), (2, [3.0])]
-    assert upstream.requests[-1].json()["input"] == ["a", "b", "c"]
+    assert forwarded(upstream)[-1].json()["input"] == ["a", "b", "c"]
 
 
 def test_missing_count_is_no_usage(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -103,7 +103,7 @@ def test_single_empty_text_is_embedded(gateway: Gateway, upstream: FaultUpstream
     """G28: Ollama would take a bare empty text for an order to load the model."""
     answer_with(upstream, [1.0])
     assert len(embed(gateway, input="").json()["data"]) == 1
-    assert upstream.requests[-1].json()["input"] == [""]
+    assert forwarded(upstream)[-1].json()["input"] == [""]
 
 
 @pytest.mark.parametrize("value", [[], None, {"a": 1}, 5, True])
@@ -111,7 +111,7 @@ def test_no_text_at_all_is_refused(value: Any, gateway: Gateway, upstream: Fault
     """G28"""
     answer = embed(gateway, input=value)
     assert (answer.status, answer.json()["error"]["param"]) == (400, "input")
-    assert not upstream.requests
+    assert not forwarded(upstream)
 
 
 @pytest.mark.parametrize("value", [[1, 2], [[1, 2]], ["a", 1], ["a", None]])
@@ -120,7 +120,7 @@ def test_token_ids_are_refused_with_the_way_out(value: Any, gateway: Gateway, up
     answer = embed(gateway, input=value)
     assert answer.status == 400
     assert "check_embedding_ctx_length" in answer.json()["error"]["message"]
-    assert not upstream.requests
+    assert not forwarded(upstream)
 
 
 def test_missing_input_is_refused(gateway: Gateway) -> None:
@@ -136,7 +136,7 @@ def test_missing_model_is_refused(model: str | None, gateway: Gateway) -> None:
 
 def test_parameters_go_on(gateway: Gateway, upstream: FaultUpstream) -> None:
     embed(gateway, input="x", dimensions=8, keep_alive="5m", options={"num_ctx": 512})
-    sent = upstream.requests[-1].json()
+    sent = forwarded(upstream)[-1].json()
     assert sent == {"model": "m", "input": ["x"], "dimensions": 8, "keep_alive": "5m", "options": {"num_ctx": 512}}
 
 
@@ -182,7 +182,7 @@ def test_native_routes_keep_their_difference(gateway: Gateway, upstream: FaultUp
     upstream.script("/api/embeddings", [Json({"embedding": [3, 4, 0]})])
     assert post(gateway, "/api/embed", {"model": "m", "input": "x"}).json()["embeddings"] == [[0.6, 0.8, 0]]
     assert post(gateway, "/api/embeddings", {"model": "m", "prompt": "x"}).json() == {"embedding": [3, 4, 0]}
-    assert [seen.body for seen in upstream.requests] == [
+    assert [seen.body for seen in forwarded(upstream)] == [
         b'{"model": "m", "input": "x"}',
         b'{"model": "m", "prompt": "x"}',
     ]

@@ -13,7 +13,7 @@ import ollama
 import pytest
 
 from tests.golden.blocking import Blocking
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, forwarded, shared_gateway
 from tests.rig import NDJSON
 from tests.rig.fault_upstream import Chunk, Head, Json, Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway
@@ -88,7 +88,7 @@ def test_chat(client: Any, upstream: ReplayUpstream) -> None:
     answer = client.chat("tiny-test", HELLO)
     assert answer.message.content == expected["message"]["content"]
     assert (answer.done_reason, answer.eval_count) == (expected["done_reason"], expected["eval_count"])
-    assert upstream.requests[-1].json()["messages"] == HELLO
+    assert forwarded(upstream)[-1].json()["messages"] == HELLO
 
 
 @pytest.mark.parametrize("name", ["chat-hello-stream", "chat-emoji-stream", "chat-poem-stream", "chat-think-stream"])
@@ -109,7 +109,7 @@ def test_chat_stream(name: str, cut: Any, client: Any, upstream: ReplayUpstream)
 def test_chat_with_thinking(client: Any, upstream: ReplayUpstream) -> None:
     expected = answer_with(upstream, "chat-think-single")
     assert client.chat("tiny-test", HELLO, think="high").message.thinking == expected["message"]["thinking"]
-    assert upstream.requests[-1].json()["think"] == "high"
+    assert forwarded(upstream)[-1].json()["think"] == "high"
 
 
 def get_weather(city: str) -> str:
@@ -132,7 +132,7 @@ def test_chat_with_tools_and_their_result(client: Any, upstream: ReplayUpstream)
     results = [{"role": "tool", "content": "18", "tool_name": call.function.name} for call in calls]
     upstream.answer_with("chat-hello-single")
     assert client.chat("tiny-test", [*HELLO, first.message, *results], tools=[get_weather]).message.content
-    sent = upstream.requests[-1].json()
+    sent = forwarded(upstream)[-1].json()
     assert sent["tools"][0]["function"]["name"] == "get_weather"
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "tool", "tool"]
 
@@ -142,7 +142,7 @@ def test_chat_with_schema_image_and_options(client: Any, upstream: ReplayUpstrea
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     message = {"role": "user", "content": "Look", "images": [b"\x89PNG"]}
     client.chat("tiny-test", [message], format=schema, options={"num_ctx": 512}, keep_alive="5m")
-    sent = upstream.requests[-1].json()
+    sent = forwarded(upstream)[-1].json()
     assert (sent["format"], sent["options"], sent["keep_alive"]) == (schema, {"num_ctx": 512}, "5m")
     assert sent["messages"][0]["images"] == ["iVBORw=="]
 
@@ -164,7 +164,7 @@ def test_embed(client: Any, upstream: ReplayUpstream) -> None:
     expected = answer_with(upstream, "embed-many")
     answer = client.embed("tiny-test", ["a", "b"], dimensions=8)
     assert [list(vector) for vector in answer.embeddings] == expected["embeddings"]
-    assert upstream.requests[-1].json()["dimensions"] == 8
+    assert forwarded(upstream)[-1].json()["dimensions"] == 8
 
 
 def test_embeddings(client: Any, upstream: ReplayUpstream) -> None:
@@ -205,7 +205,7 @@ def test_pull_and_push_show_their_progress(method: str, client: Any, upstream: R
     parts = list(getattr(client, method)("tiny-test", stream=True, insecure=True))
     shown = [(part.status, part.total, part.completed) for part in parts]
     assert shown == [(line["status"], line.get("total"), line.get("completed")) for line in PULLING]
-    assert upstream.requests[-1].json()["insecure"] is True
+    assert forwarded(upstream)[-1].json()["insecure"] is True
 
 
 def test_pull_at_once(client: Any, upstream: ReplayUpstream) -> None:
@@ -223,7 +223,7 @@ def test_create(client: Any, upstream: ReplayUpstream) -> None:
     upstream.answer_with("create-stream")
     parts = list(client.create("mine", from_="tiny-test", system="Be brief.", stream=True))
     assert [part.status for part in parts] == [line["status"] for line in recorded_lines("create-stream")]
-    assert upstream.requests[-1].json()["system"] == "Be brief."
+    assert forwarded(upstream)[-1].json()["system"] == "Be brief."
 
 
 def test_copy_and_delete(client: Any, upstream: ReplayUpstream) -> None:
@@ -231,7 +231,7 @@ def test_copy_and_delete(client: Any, upstream: ReplayUpstream) -> None:
     upstream.answer_with("delete")
     assert client.copy("tiny-test", "copied").status == "success"
     assert client.delete("copied").status == "success"
-    assert [seen.json() for seen in upstream.requests] == [
+    assert [seen.json() for seen in forwarded(upstream)] == [
         {"source": "tiny-test", "destination": "copied"},
         {"model": "copied"},
     ]
@@ -243,7 +243,7 @@ def test_blob_is_uploaded_whole(client: Any, upstream: ReplayUpstream, tmp_path:
     (tmp_path / "model.gguf").write_bytes(content)
     upstream.script(f"/api/blobs/{digest}", [Head(201, [("Content-Length", "0")])])
     assert client.create_blob(tmp_path / "model.gguf") == digest
-    assert upstream.requests[-1].body == content
+    assert forwarded(upstream)[-1].body == content
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_leaving_a_stream_ends_it_at_the_upstream(gateway: Gateway, upstream: Re
         parts = leaving.chat("m", HELLO, stream=True)
         assert next(iter(parts)).message.content == "Hel"
         parts.close()
-    upstream.wait_peer_closed(upstream.requests[-1].connection, seconds=3)
+    upstream.wait_peer_closed(forwarded(upstream)[-1].connection, seconds=3)
 
 
 def test_demo_chats(demo: Any) -> None:

@@ -20,6 +20,7 @@ from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, end_to_end
 from tests.rig import chunk
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
     CloseAfter,
@@ -225,7 +226,7 @@ def test_one_read_takes_all_that_has_arrived(fault_upstream: FaultUpstream, tran
 
 
 def test_reading_with_a_limit_says_that_nothing_came(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
-    fault_upstream.script(PATH, [Wait(0.3), Head(), Wait(0.3), Chunk(b"a")])
+    fault_upstream.script(PATH, [Wait(1), Head(), Wait(1), Chunk(b"a")])
     reply = transport.open(POST, Call(LIMITS), head_wait_s=0.1)
     with contextlib.closing(reply):
         assert reply.status == 0
@@ -241,12 +242,14 @@ def test_reading_with_a_limit_says_that_nothing_came(fault_upstream: FaultUpstre
 
 def test_sized_upload_is_sent_as_it_comes(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
     request = UpstreamRequest("POST", PATH, iter([b"ab", b"", b"cd"]), length=4)
+    fault_upstream.script(PATH, [Json({})])
     assert fetch(transport, request).status == 200
     seen = fault_upstream.wait_for_request(1, PATH)
     assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (b"abcd", "4", None)
 
 
 def test_upload_without_a_length_is_chunked(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+    fault_upstream.script(PATH, [Json({})])
     assert fetch(transport, UpstreamRequest("POST", PATH, iter([b"ab", b"", b"cd"]))).status == 200
     seen = fault_upstream.wait_for_request(1, PATH)
     assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (b"abcd", None, "chunked")
@@ -374,9 +377,10 @@ def test_idle_connection_that_was_closed_is_replaced_in_silence(transport: HttpT
         for number in range(1, 31):
             assert fetch(own).status == 200
             if number % 2:
-                upstream.wait_event("closed", number)  # closed for certain; otherwise close and request cross
+                wait_until(lambda: not upstream.connections_open)  # closed for certain
+
             else:
-                time.sleep(0.05)
+                time.sleep(0.05)  # as long as the upstream's limit, so that its close and the request cross
         own.close()
         assert sum(seen.path == PATH for seen in upstream.requests) == 30
 
@@ -439,6 +443,7 @@ default_ca = this
 database = index.txt
 unique_subject = no
 new_certs_dir = .
+serial = serial
 default_md = sha256
 policy = any
 [any]
@@ -455,6 +460,7 @@ class Authority:
         self.directory = directory
         self._write("ca.cnf", CA_CONFIG)
         self._write("index.txt", "")
+        self._write("serial", "1000\n")
         self._openssl("req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
 
     def server(self, names: str, *, valid: tuple[str, ...] = THIS_MONTH, signed: bool = True) -> ssl.SSLContext:
@@ -464,7 +470,7 @@ class Authority:
         if signed:
             self._openssl("req", *NEW_KEY, "-keyout", "server.key", "-out", "server.csr", *subject)
             signing = ("-config", "ca.cnf", "-cert", "ca.crt", "-keyfile", "ca.key", "-extfile", "server.ext")
-            self._openssl("ca", "-batch", "-rand_serial", "-notext", *signing, *valid, "-in", "server.csr",
+            self._openssl("ca", "-batch", "-notext", *signing, *valid, "-in", "server.csr",
                           "-out", "server.crt")  # fmt: skip
         else:
             own = (*NEW_KEY, "-keyout", "server.key", "-out", "server.crt", "-addext", f"subjectAltName={names}")

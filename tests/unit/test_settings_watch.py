@@ -9,12 +9,12 @@ from pathlib import Path
 
 import gevent
 import pytest
-from test_settings import BAD_TOKENS
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import Settings, load_settings
 from ollama_proxy.settings_watch import SettingsWatch
 from ollama_proxy.state import with_first_token
+from tests.unit.test_settings import BAD_TOKENS
 
 GOOD = "auth: {generate_tokens: [team-token-1]}\n"
 BETTER = "auth: {generate_tokens: [team-token-2]}\n"
