@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, request
 
@@ -21,9 +21,6 @@ from ollama_proxy.policy.auth import PathToken
 from ollama_proxy.responses import count_whole
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Health
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def create_app(

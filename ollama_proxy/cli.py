@@ -28,6 +28,7 @@ from ollama_proxy.settings import (
 from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.state import FirstToken, new_token, state_warnings, token_digest, with_first_token
 from ollama_proxy.tokens import Token, TokenFields
+from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2
 PROBE_TIMEOUT_S = 1.5
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file")
     parser = argparse.ArgumentParser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
     parser.add_argument("--config", type=Path, default=None, metavar="PATH", help="configuration file")
-    parser.add_argument("--version", action="version", version=f"ollama-proxy {_version()}")
+    parser.add_argument("--version", action="version", version=f"ollama-proxy {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(group: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
@@ -84,21 +85,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ollama-proxy")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print OK and the warnings. Raises ConfigError with the complaints."""
     settings = load_settings(environ=environ)
+    check_fleet(settings, environ)
     print(f"OK: {_described_source(settings, environ)}")
     for warning in settings_warnings(settings):
         print(f"warning: {warning}")
+
+
+def check_fleet(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for upstreams that this version can't serve."""
+    from ollama_proxy.upstreams import build_fleet
+
+    build_fleet(settings, environ).close()
 
 
 def _described_source(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -164,8 +164,9 @@ def show_documentation(options: argparse.Namespace, environ: Mapping[str, str]) 
 
 _INTRODUCTION = """\
 ## Settings of ollama-proxy, each with its default. Take the # away to change one (and that of its section).
-## Edits count within 5 seconds, without a restart, but for server.host and server.port; a broken edit changes nothing
-## and is reported. `ollama-proxy config check` says what is wrong and where; `ollama-proxy settings` prints this file.
+## Edits count within 5 seconds, without a restart, but for server.host, server.port and logging.dir; a broken edit
+## changes nothing and is reported. `ollama-proxy config check` says what is wrong and where; `ollama-proxy settings`
+## prints this file.
 ## Each setting can be given by the environment too, which wins: server.port is OLLAMA_PROXY__SERVER__PORT.
 ##
 ## The smallest useful file:
@@ -334,7 +335,9 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
         raise ConfigError(f"{ROOT}: there is no wsgi.py here; `run` works in a checkout")
     # gunicorn gets the same directory, so whatever is relative means the same to both.
     os.chdir(ROOT)
-    settings, first = with_first_token(load_settings(environ=environ), environ)
+    loaded = load_settings(environ=environ)
+    check_fleet(loaded, environ)
+    settings, first = with_first_token(loaded, environ)
     probe = _probe(settings)
     if probe and probe.refusal:
         environ["OLLAMA_BASE_URL"] = DEMO_URL
@@ -368,7 +371,7 @@ def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) ->
     """The few lines that a person who has just started the gateway needs."""
     addresses = _addresses(settings)
     return [
-        f"ollama-proxy {_version()} on {'  '.join(addresses)}",
+        f"ollama-proxy {VERSION} on {'  '.join(addresses)}",
         _upstream_line(settings, probe),
         *_token_lines(settings, first),
         "Try it:",

@@ -19,6 +19,7 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
     """Handlers by class on the application: unknown addresses belong to no blueprint."""
 
     def answer(error: GatewayError) -> Response:
+        """The response for one of our errors."""
         exchange = current_exchange()
         fail(exchange, error)
         if error.status in (401, 403):
@@ -32,12 +33,14 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
         return response
 
     def answer_http(error: HTTPException) -> Response:
+        """The response for what Flask and werkzeug raise."""
         response = answer(own_error(error))
         if isinstance(error, WrongMethod) and error.valid_methods:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return response
 
     def answer_any(error: Exception) -> Response:
+        """The response for a fault of our own: its place goes to the log, nothing of it to the client."""
         log.error("internal_error", exc_info=error, extra={"fields": {"id": current_exchange().id}})
         return answer(InternalError(f"The gateway failed to handle this request; its id is {current_exchange().id}."))
 

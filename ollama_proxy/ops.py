@@ -26,6 +26,7 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
 
     @blueprint.get("/", endpoint="root")
     def root() -> Response:
+        """GET /: text for clients of Ollama, the status object for those that ask for JSON."""
         # Ollama's clients look for this text before they do anything else.
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
             return Response("Ollama is running", content_type="text/plain; charset=utf-8")
@@ -33,14 +34,17 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
+        """GET /health: the status object, always 200."""
         return _json(_status(gateway, health))
 
     @blueprint.get("/livez", endpoint="livez")
     def livez() -> Response:
+        """GET /livez: this worker serves."""
         return _json({"status": "ok"})
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Response:
+        """GET /readyz: 200 when an upstream can be used, else 503; details for who has a token."""
         states = health.states()
         ready = any(state.usable for state in states.values())
         document: dict[str, Json] = {"status": "ready" if ready else "not ready"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
+from wsgiref.types import WSGIEnvironment
 
 import gevent
 from flask import Response
@@ -17,9 +18,6 @@ from ollama_proxy.hub import Done, Event
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -43,6 +41,7 @@ def fail(exchange: Exchange, error: GatewayError) -> None:
 
 
 def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
+    """A single answer."""
     return Response(body, status=status, content_type=content_type)
 
 
@@ -75,24 +74,25 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
 
 def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Response:
     """The upstream's answer as it came: status, content type and bytes."""
-    content_type = _header(reply.headers, "content-type") or ""
-    check_type(reply.status, content_type)
-    if (_header(reply.headers, "content-encoding") or "identity") != "identity":
-        raise UpstreamError(detail="a content coding that was not asked for")
+    content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
         response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
     else:
         response = _single(exchange, reply, content_type)
+    _copy_head(reply, response)
+    if exchange.method == "HEAD":
+        _set_length(response, _header(reply.headers, "content-length"))
+    return response
+
+
+def _copy_head(reply: Reply, response: Response) -> None:
     response.status_code = reply.status
     for name, value in reply.headers:
         if name not in _OURS and not name.startswith("access-control-"):
             response.headers.add(name, value)
     if reply.status == 503:
         response.headers.setdefault("Retry-After", str(BUSY_RETRY_S))
-    if exchange.method == "HEAD":
-        _set_length(response, _header(reply.headers, "content-length"))
-    return response
 
 
 def _set_length(response: Response, length: str | None) -> None:
@@ -103,12 +103,18 @@ def _set_length(response: Response, length: str | None) -> None:
         response.headers["Content-Length"] = length
 
 
-def check_type(status: int, content_type: str) -> None:
-    """Raises UpstreamError for an answer that no client of this API expects: a page of a proxy, a sign-in demand."""
-    if status in (401, 402, 407):
-        raise UpstreamError("The model server refused this gateway's own credentials.", detail=f"status {status}")
+def check_head(reply: Reply) -> str:
+    """The content type of an answer, "" for none; raises UpstreamError for an answer that no client of this API
+    expects: a page of a proxy, a sign-in demand, a coding that nobody asked for."""
+    content_type = _header(reply.headers, "content-type") or ""
+    coding = _header(reply.headers, "content-encoding") or "identity"
+    if reply.status in (401, 402, 407):
+        raise UpstreamError("The model server refused this gateway's own credentials.", detail=f"status {reply.status}")
+    if coding != "identity":
+        raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
     if content_type and not content_type.startswith((JSON, NDJSON)):
-        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {status}")
+        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
+    return content_type
 
 
 def _header(headers: Headers, wanted: str) -> str | None:

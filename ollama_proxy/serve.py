@@ -51,12 +51,14 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     configure(directory, settings.logging.level)
 
     def change(new: Settings) -> None:
+        """Takes over a good edit of the configuration."""
         gateway.apply(with_first_token(new, environ)[0])
         keep_last_good(environ)
         log.setLevel(new.logging.level)
         log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
 
     def complain(error: ConfigError) -> None:
+        """Says that an edit is broken."""
         log.error(
             "configuration_broken", extra={"fields": {"problem": str(error), "effect": "the last good one stays"}}
         )

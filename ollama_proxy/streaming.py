@@ -58,6 +58,7 @@ class Call:
         self.check()
 
     def detach(self) -> None:
+        """Nothing is to be cancelled any more."""
         self._abort = None
 
     def leave(self) -> None:
@@ -102,6 +103,7 @@ class ClientWatch:
 
     @property
     def active(self) -> int:
+        """How many clients are watched."""
         return len(self._calls)
 
     def add(self, socket: ClientSocket, call: Call) -> Callable[[], None]:

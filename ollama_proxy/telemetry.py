@@ -98,6 +98,7 @@ class LineWriter:
         self._pid = os.getpid()
 
     def put(self, sink: LineFile | LineStream, line: bytes) -> None:
+        """Hands over one line, with its end; returns at once."""
         self._waiting.append((sink, line))
         if self._greenlet is None or self._pid != os.getpid():
             self._pid = os.getpid()
@@ -190,6 +191,7 @@ class JsonLines(logging.Handler):
             self._sinks.append(LineFile(directory / "events.log"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
         fields: Mapping[str, object] = getattr(record, "fields", {})
         document = {"time": stamp(), "level": record.levelname, "event": record.getMessage(), **fields}
         if record.exc_info and record.exc_info[1]:

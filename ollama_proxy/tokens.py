@@ -128,10 +128,13 @@ def _auth(entry: Entry) -> Auth:
     if auth.manage_tokens is None or not auth.generate_tokens:
         return auth
     written = entry.entries["generate_tokens"].items
-    narrowed = (
-        token if "scopes" in item.entries else replace(token, scopes=SCOPES - {"manage"})
-        for token, item in zip(auth.generate_tokens, written, strict=True)
-    )
+    complaints = Complaints()
+    for token, item in zip(auth.generate_tokens, written, strict=True):
+        with complaints.collected():
+            if "scopes" in item.entries and "manage" in token.scopes:
+                raise item.error("has the scope manage, but auth.manage_tokens is there: list the token under that")
+    complaints.check()
+    narrowed = (replace(token, scopes=token.scopes - {"manage"}) for token in auth.generate_tokens)
     return replace(auth, generate_tokens=tuple(narrowed))
 
 

@@ -51,6 +51,7 @@ def encode_request(document: object) -> bytes:
 
 
 def ndjson_frame(document: object) -> bytes:
+    """One line of a stream."""
     return orjson.dumps(document) + b"\n"
 
 
@@ -91,6 +92,7 @@ class StreamTail:
 
     @property
     def ends_with_newline(self) -> bool:
+        """Whether what has passed ends with a whole line."""
         return not self._tail or self._tail.endswith(b"\n")
 
     def end(self) -> StreamEnd:

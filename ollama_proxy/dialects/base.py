@@ -26,7 +26,8 @@ class Renderer(Protocol):
 
     content_type: str
 
-    def render_single(self, answer: Answer) -> bytes: ...
+    def render_single(self, answer: Answer) -> bytes:
+        """The body of a single answer."""
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """The frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
+from gunicorn.http.errors import ParseException
 
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, UnsupportedMediaType
 from ollama_proxy.hub import Json
@@ -47,7 +48,7 @@ def read_parts(environ: Mapping[str, Any]) -> Iterator[bytes]:
     while left is None or left > 0:
         try:
             part: bytes = source.read(READ_BYTES if left is None else min(READ_BYTES, left))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ParseException) as error:
             raise BodyCut(detail=type(error).__name__) from error
         if not part:
             break

@@ -28,7 +28,8 @@ class Reply(Protocol):
     """An answer on its way. The caller closes it, on every path."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """0 until the head is there."""
 
     @property
     def headers(self) -> Headers:
@@ -43,7 +44,8 @@ class Reply(Protocol):
         Raises UpstreamCut, UpstreamTimeout, ClientGone.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of what is held; a second call does nothing."""
 
 
 class Transport(Protocol):
@@ -58,7 +60,8 @@ class Transport(Protocol):
     def counts(self) -> dict[str, int]:
         """`active` and `idle` connections."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of what is held; a second call does nothing."""
 
 
 class EventStream(Protocol):
@@ -69,7 +72,8 @@ class EventStream(Protocol):
 
     def __iter__(self) -> Iterator[Sequence[Event]]: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of what is held; a second call does nothing."""
 
 
 class Upstream(Protocol):
@@ -83,15 +87,20 @@ class Upstream(Protocol):
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """Raises UpstreamRefused where the upstream says no before its first event."""
 
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream: ...
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+        """As chat, for one prompt."""
 
-    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer: ...
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
+        """One vector per input."""
 
-    def models(self, call: Call) -> list[Model]: ...
+    def models(self, call: Call) -> list[Model]:
+        """The models that it says it has."""
 
     def version(self, call: Call) -> str:
         """Its version; raises UpstreamError when it can't be used."""
 
-    def counts(self) -> dict[str, int]: ...
+    def counts(self) -> dict[str, int]:
+        """See Transport.counts."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of what is held; a second call does nothing."""

@@ -236,6 +236,7 @@ class Connection:
             self._sock.shutdown(gsocket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Closes the socket."""
         self._readable.close()
         with contextlib.suppress(OSError):
             self._sock.close()

@@ -136,11 +136,7 @@ _EMBED_UNKNOWN = 'model "{}" not found, try pulling it first'
 
 def embed(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/embed`: vectors of length 1."""
-    texts = data.get("input", "")
-    if isinstance(texts, str):
-        texts = [texts] if texts else []
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise Refusal(400, "invalid input type")
+    texts = _inputs(data.get("input", ""))
     dimensions, truncate = field(data, "dimensions", 0), field(data, "truncate", True)
     model = _check_embedding(data, Naming("model '' not found", 404, unknown=_EMBED_UNKNOWN))
     if not truncate and any(count_tokens(text) > CONTEXT_LENGTH for text in texts):
@@ -151,6 +147,13 @@ def embed(data: Mapping[str, Json]) -> Outcome:
     if count := sum(map(count_tokens, texts)):
         answered["prompt_eval_count"] = count
     return whole(answered)
+
+
+def _inputs(value: Json) -> list[str]:
+    texts = ([value] if value else []) if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Refusal(400, "invalid input type")
+    return texts
 
 
 def embeddings(data: Mapping[str, Json]) -> Outcome:

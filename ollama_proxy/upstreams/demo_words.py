@@ -52,23 +52,25 @@ class Said:
 
     @property
     def eval_count(self) -> int:
+        """Tokens of the answer."""
         # The token that ends an answer counts, as it does in Ollama.
         return len(self.pieces) + (self.done_reason == "stop")
 
 
 def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
-    pieces = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
-    calls = _tool_calls(asked)
-    if calls:
-        pieces += [Piece(call=call) for call in calls]
-    else:
-        pieces += [Piece(content=token) for token in tokens(_until_stop(_text(asked), asked.options.get("stop") or ()))]
+    thoughts = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
+    calls = [Piece(call=call) for call in _tool_calls(asked)]
+    pieces = thoughts + (calls or _spoken(asked))
     prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
     limit = int(asked.options.get("num_predict") or -1)
     if 0 < limit <= len(pieces):
         return Said(pieces[:limit], "length", prompt)
     return Said(pieces, "stop", prompt)
+
+
+def _spoken(asked: Asked) -> list[Piece]:
+    return [Piece(content=token) for token in tokens(_until_stop(_text(asked), asked.options.get("stop") or ()))]
 
 
 def tokens(text: str) -> list[str]:

@@ -25,6 +25,7 @@ class Fleet:
 
     @property
     def upstreams(self) -> list[Upstream]:
+        """Every upstream, in the order of the configuration."""
         return [upstream for _, upstream in self._upstreams.values()]
 
     def choose(self) -> Upstream:

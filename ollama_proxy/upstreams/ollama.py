@@ -102,6 +102,7 @@ class OllamaUpstream:
         return self._transport.counts()
 
     def close(self) -> None:
+        """See Upstream.close."""
         self._transport.close()
 
 

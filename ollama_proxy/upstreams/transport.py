@@ -117,6 +117,7 @@ class Pool:
 
     @property
     def idle(self) -> int:
+        """Connections that wait to be used again."""
         return len(self._idle)
 
     def acquire(self, connect_s: float, *, fresh: bool = False) -> Connection:
@@ -131,6 +132,7 @@ class Pool:
         return connection
 
     def release(self, connection: Connection) -> None:
+        """Takes a connection back, to be used again where that is safe."""
         self.active -= 1
         if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
             self._idle.append((time.monotonic(), connection))
@@ -190,6 +192,7 @@ class PoolAdapter(BaseAdapter):
         cert: object = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
+        """See BaseAdapter.send; the answer is a Response whose `raw` is the reply."""
         assert timeout is not None, "every upstream call has its limits"
         answer = requests.Response()
         answer.raw = self._attempt(request, timeout, fresh=False) or self._attempt(request, timeout, fresh=True)
@@ -230,6 +233,7 @@ class PoolAdapter(BaseAdapter):
             call.check()
 
     def close(self) -> None:
+        """Closes the pool."""
         self._pool.close()
 
 
@@ -294,14 +298,18 @@ class HttpTransport:
                 prepared.headers["Content-Length"] = str(len(request.body))
         else:
             prepared.body = request.body  # type: ignore[assignment]  # an iterable of bytes, sent as it comes
+            # requests notes a length of 0 for a POST without a body, and one body can't have two framings.
+            prepared.headers.pop("Content-Length", None)
             framing = {"Transfer-Encoding": "chunked"} if request.length is None else {}
             prepared.headers.update(framing or {"Content-Length": str(request.length)})
         return prepared
 
     def counts(self) -> dict[str, int]:
+        """See Transport.counts."""
         return {"active": self._pool.active, "idle": self._pool.idle}
 
     def close(self) -> None:
+        """Closes the pool."""
         self._session.close()
 
 

@@ -164,6 +164,37 @@ def test_an_odd_request_is_one_request_or_refused(gateway: Gateway, upstream: Fa
     assert [body[:17] for body in posts_seen(upstream)] in ([FIRST, b'{"model": "marker'], [])
 
 
+UNREAD = {
+    "wrong token": ("POST", "/api/show", "wrong", {}),
+    "unknown address": ("POST", "/nope", TOKEN, {}),
+    "wrong method": ("PUT", "/api/show", TOKEN, {}),
+    "multipart": ("POST", "/api/show", TOKEN, {"Content-Type": "multipart/form-data"}),
+    "refused route": ("POST", "/api/me", TOKEN, {}),
+    "no body expected": ("GET", "/api/tags", TOKEN, {}),
+    "public page": ("GET", "/livez", TOKEN, {}),
+    "options": ("OPTIONS", "/api/show", TOKEN, {}),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "token", "headers"), UNREAD.values(), ids=UNREAD.keys())
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+def test_a_body_that_nobody_wanted_is_never_the_next_request(
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    method: str,
+    path: str,
+    token: str,
+    headers: dict[str, str],
+    framing: str,
+) -> None:
+    more = {"Transfer-Encoding": "chunked"} if framing == "chunked" else {}
+    body = chunks(INNER) if framing == "chunked" else INNER
+    sent = {**bearer(token), "Connection": "keep-alive", **headers, **more}
+    answer = raw(gateway.port, encode_request("gw", method, path, body, sent) + MARKER, quiet_s=0.3)
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert posts_seen(upstream) in ([], [b'{"model": "marker"}'])
+
+
 def test_two_plain_requests_on_one_connection_are_two(gateway: Gateway, upstream: FaultUpstream) -> None:
     answer = raw(gateway.port, INNER + MARKER)
     assert answer.count(b"HTTP/1.1 200 ") == 2

@@ -22,6 +22,7 @@ from tests.golden.fates import (
     Asked,
     Document,
 )
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 
@@ -77,7 +78,7 @@ def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: 
         assert asked.ignored == [name]
     else:
         assert asked.answer.status == 200
-        assert fate.shows(asked), (asked.sent, forwarded.answer)
+        assert fate.shows(asked), (asked.sent, asked.answer)
 
 
 @pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
@@ -106,8 +107,15 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
     name: str, value: Any, ask: Callable[..., Asked]
 ) -> None:
     asked = ask(**{name: value})
-    assert (asked.answer.status, forwarded.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
+    assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
     assert asked.sent.keys() == {"model", "messages", "stream"}
+
+
+@pytest.mark.parametrize("path", UPSTREAM)
+def test_user_is_in_the_access_log(path: str, gateway: Gateway) -> None:
+    user = f"user of {path}"
+    post(gateway, path, SMALLEST[path] | {"user": user})
+    wait_until(lambda: user in [row.get("user") for row in gateway.log_lines("access")], 5, f"{user} is in no line")
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
@@ -159,7 +167,7 @@ def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> Non
 def test_empty_request_is_no_order_to_load_a_model(path: str, fields: Document, ask: Callable[..., Asked]) -> None:
     """G10"""
     asked = ask(path, **fields)
-    assert (asked.answer.status, forwarded.sent) == (400, {})
+    assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"] == next(iter(fields))
 
 
@@ -211,12 +219,12 @@ def test_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], as
 @pytest.mark.parametrize("stop", [5, ["X", 5], {"a": 1}])
 def test_stop_of_another_type_is_refused(stop: Any, ask: Callable[..., Asked]) -> None:
     asked = ask(stop=stop)
-    assert (asked.answer.status, forwarded.answer.json()["error"]["param"]) == (400, "stop")
+    assert (asked.answer.status, asked.answer.json()["error"]["param"]) == (400, "stop")
 
 
 def message(ask: Callable[..., Asked], **fields: Any) -> Document:
     asked = ask(messages=[{"role": "user", **fields}])
-    assert asked.answer.status == 200, forwarded.answer.text
+    assert asked.answer.status == 200, asked.answer.text
     [one] = asked.sent["messages"]
     return dict(one)
 
@@ -273,7 +281,7 @@ def test_parts_stay_one_message(content: Any, expected: Document, ask: Callable[
 def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked]) -> None:
     asked = ask(messages=[{"role": "user", "content": [text("a"), part]}])
     error = asked.answer.json()["error"]
-    assert (asked.answer.status, forwarded.sent) == (400, {})
+    assert (asked.answer.status, asked.sent) == (400, {})
     assert error["param"].startswith("messages[0].content[1]")
     assert "messages[0].content[1]" in error["message"]
 
@@ -350,7 +358,7 @@ def test_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
 )
 def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Callable[..., Asked]) -> None:
     asked = ask(tools=[TOOL, tool])
-    assert (asked.answer.status, forwarded.sent) == (400, {})
+    assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"].startswith("tools[1]")
 
 
@@ -395,7 +403,7 @@ def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., 
 def test_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
     """G21"""
     asked = ask(**fields)
-    assert (asked.answer.status, forwarded.sent) == (400, {})
+    assert (asked.answer.status, asked.sent) == (400, {})
 
 
 def test_thinking_on_a_model_without_it_is_the_upstreams_400(
@@ -427,7 +435,7 @@ def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask:
 
 def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> None:
     asked = ask(_debug_render_only=True)
-    assert (asked.answer.status, forwarded.sent) == (400, {})
+    assert (asked.answer.status, asked.sent) == (400, {})
 
 
 @pytest.mark.parametrize(
@@ -453,7 +461,7 @@ def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> 
 def test_wrong_value_is_a_400_that_names_the_field(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
     asked = ask(**fields)
     error = asked.answer.json()["error"]
-    assert (asked.answer.status, error["type"], forwarded.sent) == (400, "invalid_request_error", {})
+    assert (asked.answer.status, error["type"], asked.sent) == (400, "invalid_request_error", {})
     assert error["param"].startswith(param)
 
 
@@ -471,7 +479,7 @@ def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Callable[..
 def test_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Callable[..., Asked]) -> None:
     """G12"""
     asked = ask(model=model)
-    assert (asked.answer.json()["model"], forwarded.sent["model"]) == (model, model)
+    assert (asked.answer.json()["model"], asked.sent["model"]) == (model, model)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +496,7 @@ def test_errors_of_the_upstream_become_one_sentence(
 ) -> None:
     upstream.script("/api/chat", [Json(document, status)])
     asked = ask()
-    assert (asked.answer.status, forwarded.answer.json()["error"]["message"]) == (status, text)
+    assert (asked.answer.status, asked.answer.json()["error"]["message"]) == (status, text)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -514,7 +522,7 @@ def test_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], upstrea
     """G30"""
     upstream.script("/api/chat", [Json({"error": "server busy, please try again."}, 503)])
     asked = ask()
-    assert (asked.answer.status, forwarded.answer.json()["error"]["type"]) == (503, "api_error")
+    assert (asked.answer.status, asked.answer.json()["error"]["type"]) == (503, "api_error")
     assert int(asked.answer.headers.get("Retry-After") or 0) > 0
 
 

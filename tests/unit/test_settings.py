@@ -129,19 +129,24 @@ def test_tokens_are_kept_as_digests_with_their_rights(load) -> None:
 
 def test_generate_tokens_may_manage_until_there_are_manage_tokens(load) -> None:
     with_managers = (
-        "auth:\n  generate_tokens: [aaa, {token: bbb, scopes: [manage]}]\n"
+        "auth:\n  generate_tokens: [aaa, {token: bbb, scopes: [read]}]\n"
         "  manage_tokens: [ccc, {token: ddd, scopes: [read]}]\n"
     )
     auth = load(with_managers).auth
     assert [sorted(token.scopes) for token in auth.tokens()] == [
         ["generate", "read"],
-        ["manage"],
+        ["read"],
         ["generate", "manage", "read"],
         ["read"],
     ]
     locked = load("auth: {generate_tokens: [aaa], manage_tokens: []}").auth
     assert locked.generate_tokens[0].scopes == {"read", "generate"}
     assert locked.manage_tokens == ()
+
+
+def test_manage_has_one_place_once_there_are_manage_tokens(load) -> None:
+    with pytest.raises(ConfigError, match="list the token under that"):
+        load("auth:\n  generate_tokens: [{token: bbb, scopes: [read, manage]}]\n  manage_tokens: [ccc]\n")
 
 
 @pytest.mark.parametrize("show", [repr, str])

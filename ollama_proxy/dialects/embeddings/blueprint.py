@@ -18,6 +18,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
     @blueprint.post("/embeddings", endpoint="create")
     def create() -> Response:
+        """POST /v1/embeddings."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
         asked, encoding = load_embeddings(data), load_encoding(data)

@@ -14,7 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.native import schemas
-from ollama_proxy.errors import BadRequest, Forbidden
+from ollama_proxy.errors import BadRequest, Forbidden, UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.policy.access import check_lease
@@ -25,7 +25,7 @@ from ollama_proxy.wire import encode_request
 View = Callable[[], Response]
 
 #: What a request is decided on; another spelling of these is refused.
-DECISIVE = ("model", "name", "source", "destination", "stream", "options", "keep_alive", "messages", "prompt")
+DECISIVE = ("model", "name", "source", "destination", "stream", "options", "keep_alive", "messages", "prompt", "from")
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
@@ -87,6 +87,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
     def without_head() -> Response:
+        """The view, for the methods that Ollama has."""
         # Flask lets HEAD in wherever it lets GET in; Ollama does not.
         if request.method == "HEAD":
             raise WrongMethod(valid_methods=[*methods, "OPTIONS"])
@@ -113,9 +114,12 @@ def _read_view(gateway: Gateway, name: str) -> View:
 
 
 def only_allowed(response: Response, patterns: tuple[str, ...]) -> None:
-    """Takes the models out of a list that its token may not use."""
-    listed = orjson.loads(response.get_data())
-    listed["models"] = [row for row in listed.get("models") or () if is_allowed(str(row.get("name")), patterns)]
+    """Takes the models out of a list that its token may not use; raises UpstreamError for no list of models."""
+    try:
+        listed = orjson.loads(response.get_data())
+        listed["models"] = [row for row in listed["models"] or () if is_allowed(row["name"], patterns)]
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise UpstreamError(detail="the list of models is of another shape") from error
     response.set_data(orjson.dumps(listed))
 
 

@@ -81,7 +81,7 @@ class PushEnvelope(NamedEnvelope):
     go_struct = "PushRequest"
 
 
-class CreateEnvelope(NamedEnvelope):
+class CreateEnvelope(NamedEnvelope.from_dict({"from": GoField("string", str)})):  # type: ignore[misc]  # `from` is a keyword
     go_struct = "CreateRequest"
 
 
@@ -109,8 +109,10 @@ def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
 
 
 def model_names(schema: Schema, data: Mapping[str, Json]) -> list[str]:
-    """The models that a request speaks of, as Ollama picks them: `model`, else `name`; both ends of a copy."""
+    """The models that a request speaks of, as Ollama picks them: `model`, else `name`; both ends of a copy;
+    what a new one is made from."""
     if isinstance(schema, CopyEnvelope):
         return [str(data.get("source") or ""), str(data.get("destination") or "")]
     name = data.get("model") or (data.get("name") if isinstance(schema, NamedEnvelope) else None)
-    return [str(name or "")]
+    made_from = [str(data["from"])] if isinstance(schema, CreateEnvelope) and data.get("from") else []
+    return [str(name or ""), *made_from]

@@ -29,6 +29,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
     @blueprint.post("/chat/completions", endpoint="chat")
     def chat() -> Response:
+        """POST /v1/chat/completions."""
         exchange = current_exchange()
         asked = load_chat(load_body(exchange, gateway))
         note_request(exchange, asked, [*asked.carried, *_powerless(asked)])
@@ -37,6 +38,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
     @blueprint.post("/completions", endpoint="completions")
     def completions() -> Response:
+        """POST /v1/completions."""
         exchange = current_exchange()
         asked = load_completion(load_body(exchange, gateway))
         note_request(exchange, asked, asked.carried)
@@ -45,12 +47,14 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
     @blueprint.get("/models", endpoint="models")
     def models() -> Response:
+        """GET /v1/models."""
         listed = gateway.models(current_exchange())
         return whole(orjson.dumps({"object": "list", "data": [render_model(model) for model in listed]}))
 
     # Ids hold slashes, and official clients send them as %2F.
     @blueprint.get("/models/<path:name>", endpoint="model")
     def model(name: str) -> Response:
+        """GET /v1/models/{id}."""
         for listed in gateway.models(current_exchange()):
             if canonical(listed.name) == canonical(name):
                 return whole(orjson.dumps(render_model(listed, name)))

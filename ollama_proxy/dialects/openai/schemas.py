@@ -42,30 +42,37 @@ def _is_whole(value: Json) -> bool:
 
 
 def number(fate: str = MAPPED) -> Fated:
+    """A number that is not true or false."""
     return Fated(fate, _is_number, "must be a number")
 
 
 def whole_number(fate: str = MAPPED) -> Fated:
+    """A number without a fraction, also written 5.0."""
     return Fated(fate, _is_whole, "must be a whole number")
 
 
 def flag(fate: str = MAPPED) -> Fated:
+    """True or false."""
     return Fated(fate, lambda value: isinstance(value, bool), "must be true or false")
 
 
 def text(fate: str = MAPPED) -> Fated:
+    """A text."""
     return Fated(fate, lambda value: isinstance(value, str), "must be a text")
 
 
 def mapping(fate: str = MAPPED) -> Fated:
+    """An object."""
     return Fated(fate, lambda value: isinstance(value, dict), "must be an object")
 
 
 def listing(fate: str = MAPPED) -> Fated:
+    """A list."""
     return Fated(fate, lambda value: isinstance(value, list), "must be a list")
 
 
 def anything(fate: str = MAPPED) -> Fated:
+    """Any value: whoever reads it checks it."""
     return Fated(fate, lambda value: True, "")
 
 
@@ -173,4 +180,5 @@ def carried(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
 
 
 def bad(param: str, why: str) -> NoReturn:
+    """Raises BadRequest that names the field."""
     raise BadRequest(f"{param}: {why}", param=param)

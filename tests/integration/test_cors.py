@@ -1,0 +1,256 @@
+"""Web pages as clients, and the headers that every answer carries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.test_errors import touch_every_worker
+from tests.rig import fault_upstream as do
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, request
+from tests.rig.leaks import LeakCheck
+
+TOKEN = "sk-team-token-1"
+PAGE, EVIL = "https://chat.example", "https://evil.example"
+DIGEST = "sha256:" + "0" * 64
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+
+API_ROUTES = [
+    ("POST", "/api/chat"),
+    ("GET", "/api/tags"),
+    ("GET", "/api/version"),
+    ("DELETE", "/api/delete"),
+    ("HEAD", f"/api/blobs/{DIGEST}"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/m"),
+]
+PAGES = ["/", "/health", "/livez", "/readyz"]
+
+#: One request of every kind of answer: path, method, body, with a token or without.
+ANSWERS: list[tuple[str, str, Any, bool]] = [
+    ("/", "GET", None, False),
+    ("/health", "GET", None, True),
+    ("/livez", "HEAD", None, False),
+    ("/readyz", "GET", None, True),
+    ("/api/tags", "GET", None, True),
+    ("/api/tags", "GET", None, False),
+    ("/api/version", "HEAD", None, True),
+    ("/api/chat", "POST", CHAT, True),
+    ("/api/chat", "POST", {**CHAT, "stream": True}, True),
+    ("/api/chat", "POST", b"{", True),
+    ("/api/chat", "GET", None, True),
+    ("/api/chat", "OPTIONS", None, False),
+    ("/api/me", "POST", {}, True),
+    ("/api/copy", "POST", {"source": "a", "destination": "b"}, True),
+    ("/v1/models", "GET", None, True),
+    ("/v1/models/nope", "GET", None, True),
+    ("/v1/chat/completions", "POST", CHAT, True),
+    ("/v1/chat/completions", "POST", {**CHAT, "stream": True}, True),
+    ("/v1/chat/completions", "POST", CHAT, False),
+    ("/v1/embeddings", "POST", {"model": MODEL, "input": "hi"}, True),
+    ("/nope", "GET", None, True),
+    ("/nope", "GET", None, False),
+]
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+def config_for(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
+    return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}, **more}
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway(config_for(shared_upstream)) as running:
+        touch_every_worker(running, TOKEN)
+        check = LeakCheck(running, shared_upstream, token=TOKEN)
+        yield running
+        check.verify()
+
+
+@pytest.fixture(scope="module")
+def strict(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    """A gateway that one page may call."""
+    with Gateway(config_for(shared_upstream, cors={"origins": [PAGE]}), workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
+    """The gateway's upstream, healthy again."""
+    shared_upstream.clear()
+    return shared_upstream
+
+
+def preflight(gateway: Gateway, method: str, path: str, origin: str = PAGE, **headers: str) -> Answer:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,content-type,x-api-key,x-stainless-os",
+        **headers,
+    }
+    return request(gateway.url, "OPTIONS", path, headers=asked)
+
+
+def allowances(answer: Answer) -> dict[str, str]:
+    """The headers that speak of other origins."""
+    return {name.lower(): value for name, value in answer.headers if name.lower().startswith("access-control-")}
+
+
+def words(text: str) -> set[str]:
+    return {word.strip().lower() for word in text.split(",")}
+
+
+@pytest.mark.parametrize(("method", "path"), API_ROUTES)
+@pytest.mark.parametrize("prefix", ["", f"/k/{TOKEN}"])
+def test_a_preflight_on_an_api_route_is_answered_without_a_token(
+    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, prefix: str
+) -> None:
+    answer = preflight(gateway, method, prefix + path)
+    allowed = allowances(answer)
+    assert (answer.status in (200, 204), answer.body) == (True, b"")
+    assert allowed["access-control-allow-origin"] == "*"
+    assert method.lower() in words(allowed["access-control-allow-methods"])
+    assert {"authorization", "content-type", "x-api-key"} <= words(allowed["access-control-allow-headers"])
+    assert int(allowed["access-control-max-age"]) > 0
+    assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
+
+
+@pytest.mark.parametrize(("method", "path"), API_ROUTES)
+def test_credentials_and_private_networks_are_never_allowed(gateway: Gateway, method: str, path: str) -> None:
+    answer = preflight(gateway, method, path, **{"Access-Control-Request-Private-Network": "true"})
+    allowed = allowances(answer)
+    assert "access-control-allow-credentials" not in allowed
+    assert allowed.get("access-control-allow-private-network", "false") == "false"
+
+
+@pytest.mark.parametrize(("path", "method", "body", "with_token"), [each for each in ANSWERS if each[0][:4] != "/v1/"])
+def test_pages_may_read_answers_and_errors_of_the_api_alone(
+    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+) -> None:
+    headers = {"Origin": PAGE, **(bearer(TOKEN) if with_token else {})}
+    allowed = allowances(request(gateway.url, method, path, body, headers))
+    if path.startswith("/api/"):
+        assert allowed["access-control-allow-origin"] == "*"
+        assert "x-request-id" in words(allowed["access-control-expose-headers"])
+    else:
+        assert allowed == {}
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_pages_of_operators_are_for_no_other_site(gateway: Gateway, path: str, method: str) -> None:
+    headers = {"Origin": PAGE, "Access-Control-Request-Method": "GET", **bearer(TOKEN)}
+    assert allowances(request(gateway.url, method, path, headers=headers)) == {}
+
+
+def test_without_an_origin_there_is_nothing_to_allow(gateway: Gateway) -> None:
+    assert allowances(request(gateway.url, "GET", "/api/tags", headers=bearer(TOKEN))) == {}
+
+
+@pytest.mark.parametrize(("method", "path"), API_ROUTES)
+def test_only_configured_origins_are_allowed(strict: Gateway, method: str, path: str) -> None:
+    allowed = allowances(preflight(strict, method, path, PAGE))
+    assert allowed["access-control-allow-origin"] == PAGE
+    assert "access-control-allow-credentials" not in allowed
+    assert "access-control-allow-origin" not in allowances(preflight(strict, method, path, EVIL))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        EVIL,
+        "null",
+        "https://chat.example.evil",
+        "https://xchat.example",
+        "http://chat.example",
+        "https://chat.example:8",
+    ],
+)
+def test_an_origin_that_only_looks_like_a_configured_one_is_not_allowed(strict: Gateway, origin: str) -> None:
+    answer = request(strict.url, "GET", "/api/tags", headers={"Origin": origin, **bearer(TOKEN)})
+    assert (answer.status, "access-control-allow-origin" in allowances(answer)) == (200, False)
+
+
+def test_answers_that_differ_by_origin_say_so(strict: Gateway) -> None:
+    answer = request(strict.url, "GET", "/api/tags", headers={"Origin": PAGE, **bearer(TOKEN)})
+    assert "origin" in words(answer.headers.get("vary") or "")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_what_an_upstream_allows_counts_for_nothing(
+    gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
+) -> None:
+    said = {"Access-Control-Allow-Origin": EVIL, "Access-Control-Allow-Credentials": "true", "Cache-Control": "public"}
+    done = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": True, "done_reason": "stop"}
+    streamed: list[Any] = [do.Head(200, {**said, "Content-Type": "application/x-ndjson"}), do.Lines([done])]
+    upstream.script("/api/chat", streamed if stream else [do.Json(done, 200, said)])
+    answer = request(gateway.url, "POST", path, {**CHAT, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)})
+    assert answer.status == 200
+    assert allowances(answer)["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in allowances(answer)
+    assert answer.headers.get_all("cache-control") == ["no-store"]
+
+
+# Every answer.
+
+
+@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
+def test_every_answer_has_an_id_and_is_stored_by_nobody(
+    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+) -> None:
+    headers = bearer(TOKEN) if with_token else {}
+    answers = [request(gateway.url, method, path, body, headers) for _ in range(2)]
+    ids = [answer.headers.get("x-request-id") or "" for answer in answers]
+    assert all(re.fullmatch(r"[0-9a-f]{24}", each) for each in ids) and ids[0] != ids[1]
+    assert [answer.headers.get_all("cache-control") for answer in answers] == [["no-store"]] * 2
+
+
+@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
+def test_the_clients_own_id_comes_back(gateway: Gateway, path: str, method: str, body: Any, with_token: bool) -> None:
+    headers = {"X-Request-Id": "job-7:a.b_C", **(bearer(TOKEN) if with_token else {})}
+    assert request(gateway.url, method, path, body, headers).headers.get_all("x-request-id") == ["job-7:a.b_C"]
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "<script>", 'a"b', "\xe4", "a,b", "id1\tid2"])
+def test_what_is_no_id_does_not_come_back(gateway: Gateway, sent: str) -> None:
+    answer = request(gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": sent})
+    assert answer.headers.get("x-request-id") != sent
+
+
+def test_the_upstreams_id_does_not_replace_the_clients(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/tags", [do.Json({"models": []}, 200, {"X-Request-Id": "upstreams"})])
+    answer = request(gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": "mine"})
+    assert answer.headers.get_all("x-request-id") == ["mine"]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_streams_are_held_back_by_no_proxy(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    answer = request(gateway.url, "POST", path, {**CHAT, "stream": True}, bearer(TOKEN))
+    assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
+    assert request(gateway.url, "POST", path, CHAT, bearer(TOKEN)).headers.get("x-accel-buffering") is None
+
+
+@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
+def test_no_answer_says_what_it_was_made_with(
+    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+) -> None:
+    answer = request(gateway.url, method, path, body, bearer(TOKEN) if with_token else {})
+    heads = " ".join(f"{name}: {value}" for name, value in answer.headers).lower()
+    assert not [
+        word for word in ("werkzeug", "python", "flask", "gevent", "x-powered-by", "set-cookie") if word in heads
+    ]
+    assert not re.search(r"gunicorn/\d", heads)

@@ -1,0 +1,222 @@
+"""Paths that mean one thing here and another one there: straight at the gateway and through the shipped nginx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_errors import touch_every_worker
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, encode_request, raw, request
+from tests.rig.leaks import LeakCheck
+from tests.rig.nginx import Nginx
+
+TOKEN = "sk-team-token-1"
+DIGEST = "sha256:" + "0" * 64
+MESSAGES = [{"role": "user", "content": "hi"}]
+BODY = json.dumps(
+    {"messages": MESSAGES, "model": MODEL, "source": MODEL, "destination": MODEL, "stream": False}
+).encode()
+
+#: Every address that the gateway may ever ask the upstream for.
+CONSTANTS = {
+    *(f"/api/{name}" for name in "version status tags ps show generate chat embed embeddings".split()),
+    *(f"/api/{name}" for name in "pull push create copy delete".split()),
+    f"/api/blobs/{DIGEST}",
+}
+
+ROUTES = (
+    ("GET", "/api/tags"),
+    ("POST", "/api/chat"),
+    ("POST", "/api/pull"),
+    ("DELETE", "/api/delete"),
+    ("POST", "/api/me"),
+    ("POST", f"/api/blobs/{DIGEST}"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/tiny-test"),
+    ("POST", "/v1/chat/completions"),
+)
+
+
+#: Forms of a path that somebody on the way could take for the path itself, or for another one.
+GAMES = {
+    "dot dot": "/x/..{path}",
+    "dot dot inside": "/{first}/../{first}/{rest}",
+    "dot": "/{first}/./{rest}",
+    "dot dot at the end": "{path}/..",
+    "escaped dots": "/x/%2e%2e{path}",
+    "half escaped dots": "/x/.%2E{path}",
+    "escaped slash behind dots": "/x/..%2f{first}/{rest}",
+    "escaped slash": "/{first}%2f{rest}",
+    "escaped backslash": "/{first}%5c{rest}",
+    "backslash": "/{first}\\{rest}",
+    "double slash in front": "/{path}",
+    "double slash inside": "/{first}//{rest}",
+    "slash at the end": "{path}/",
+    "parameter": "{path};x=1",
+    "parameter inside": "/{first};x/{rest}",
+    "escaped parameter": "{path}%3bx",
+    "escaped question mark": "{path}%3fadmin=1",
+    "escaped hash": "{path}%23x",
+    "hash": "{path}#x",
+    "NUL": "{path}%00",
+    "NUL and more": "{path}%00/x",
+    "line end": "{path}%0d%0aX-Injected:%20yes",
+    "escaped blank": "{path}%20",
+    "escaped letter": "/%{code}{tail}",
+    "escaped percent": "{path}%252f",
+    "broken escape": "{path}%zz",
+    "cut escape": "{path}%",
+    "overlong slash": "{path}%c0%af",
+    "full width letter": "/%ef%bd%81{tail}",
+    "capitals": "/{capitals}/{rest}",
+    "prefix": "/proxy{path}",
+    "suffix": "{path}x",
+    "path token in the middle": "/x/k/{token}{path}",
+    "second path token": "/k/{token}/k/{token}{path}",
+    "path token in capitals": "/K/{token}{path}",
+    "path token behind two slashes": "//k/{token}{path}",
+    "empty path token": "/k//{token}{path}",
+    "dots behind a path token": "/k/{token}/..{path}",
+    "escaped k": "/%6b/{token}{path}",
+}
+
+
+def played(game: str, path: str) -> str:
+    """A path in the form of a game."""
+    first, _, rest = path.removeprefix("/").partition("/")
+    code, tail = f"{ord(path[1]):02x}", path[2:]
+    fields = {"path": path, "first": first, "rest": rest, "code": code, "tail": tail, "capitals": first.upper()}
+    return GAMES[game].format(**fields, token=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
+        touch_every_worker(running, TOKEN)
+        check = LeakCheck(running, shared_upstream, token=TOKEN)
+        yield running
+        check.verify()
+
+
+@pytest.fixture(scope="module")
+def nginx(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
+        yield server
+
+
+@pytest.fixture(params=["straight", "nginx"])
+def url(request: pytest.FixtureRequest, gateway: Gateway) -> str:
+    """Where the client asks: the gateway itself, or the shipped nginx in front of it."""
+    server: Gateway | Nginx = gateway if request.param == "straight" else request.getfixturevalue("nginx")
+    return server.url
+
+
+@pytest.fixture
+def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
+    """The gateway's upstream, healthy again."""
+    shared_upstream.clear()
+    return shared_upstream
+
+
+def foreign_paths(upstream: FaultUpstream) -> set[str]:
+    return {seen.raw_path for seen in upstream.requests} - CONSTANTS
+
+
+def changing_requests(upstream: FaultUpstream) -> list[str]:
+    return [f"{seen.method} {seen.raw_path}" for seen in upstream.requests if seen.method not in ("GET", "HEAD")]
+
+
+def ask(url: str, method: str, path: str, token: str | None = TOKEN) -> Answer:
+    body = BODY if method in ("POST", "DELETE") else None
+    return request(url, method, path, body, bearer(token) if token else {})
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_path_in_another_form_is_not_found(
+    url: str, upstream: FaultUpstream, method: str, path: str, game: str
+) -> None:
+    answer = ask(url, method, played(game, path))
+    assert answer.status in ((400, 401, 404) if game == "empty path token" else (400, 404))
+    assert "X-Injected" not in dict(answer.headers)
+    assert (foreign_paths(upstream), changing_requests(upstream)) == (set(), [])
+    assert answer.json()["error"]
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/api/tags"), ("POST", "/v1/chat/completions")])
+def test_a_path_in_another_form_opens_nothing_without_a_token(
+    url: str, upstream: FaultUpstream, method: str, path: str, game: str
+) -> None:
+    sent = played(game, path)
+    answer = ask(url, method, sent, token=None)
+    # A token in the path may be read as one; then the form is what is refused.
+    assert answer.status in ((400, 401, 404) if TOKEN in sent else (400, 401))
+    assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_the_path_itself_is_found(url: str, upstream: FaultUpstream, method: str, path: str) -> None:
+    for sent in (path, f"{path}?a=%2e%2e/..;//", f"/k/{TOKEN}{path}"):
+        assert ask(url, method, sent).status != 401
+    assert foreign_paths(upstream) == set()
+    assert upstream.requests or path == "/api/me"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../tags", "x/../../delete", "..%2f..%2fapi%2ftags", "%2e%2e", "x%00", ""])
+@pytest.mark.parametrize("prefix", ["/v1/models/", "/api/blobs/", "/api/user/keys/", "/api/experimental/"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
+def test_a_name_at_the_end_of_a_path_never_leaves_its_place(
+    url: str, upstream: FaultUpstream, prefix: str, name: str, method: str
+) -> None:
+    assert ask(url, method, prefix + name).status in (400, 403, 404, 405)
+    assert (foreign_paths(upstream), changing_requests(upstream)) == (set(), [])
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:abc", "sha256:" + "0" * 63, "sha256:" + "0" * 65, "md5:" + "0" * 64, "sha256:" + "g" * 64, "x"]
+)
+@pytest.mark.parametrize("method", ["HEAD", "POST"])
+def test_a_digest_is_a_digest(url: str, upstream: FaultUpstream, digest: str, method: str) -> None:
+    assert ask(url, method, f"/api/blobs/{digest}").status == 400
+    assert not [seen for seen in upstream.requests if "blobs" in seen.path]
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/delete", "/k/wrong/api/tags"])
+@pytest.mark.parametrize("authority", ["http://evil.example", "http://gw", "https://gw:1", "http://user:pw@gw"])
+def test_an_absolute_address_means_no_other_server(
+    url: str, upstream: FaultUpstream, path: str, authority: str
+) -> None:
+    port = int(url.rpartition(":")[2])
+    for token in (TOKEN, "wrong"):
+        data = encode_request("gw", "GET", authority + path, None, bearer(token))
+        status = int(raw(port, data).split()[1])
+        # nginx hands on the path alone, and that is then a path like any other.
+        assert status in ((200, 400, 401, 404, 405) if token == TOKEN else (400, 401, 404))
+    assert foreign_paths(upstream) == set()
+    assert changing_requests(upstream) == []
+
+
+@pytest.mark.parametrize("target", ["*", "api/tags", "//evil.example/api/tags", "gw:443", "?x", "/api/tags HTTP/1.1 x"])
+def test_a_target_that_is_no_path_is_refused(url: str, upstream: FaultUpstream, target: str) -> None:
+    data = encode_request("gw", "GET", target, None, bearer(TOKEN))
+    assert raw(int(url.rpartition(":")[2]), data).split()[1] in (b"400", b"404", b"405")
+    assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
+
+
+@pytest.mark.parametrize("byte", [0x01, 0x09, 0x0B, 0x7F, 0x80, 0xFF])
+def test_odd_bytes_in_a_path_are_no_failure(url: str, upstream: FaultUpstream, byte: int) -> None:
+    data = b"GET /api/tags" + bytes([byte]) + b" HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n"
+    answer = raw(int(url.rpartition(":")[2]), data + b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n")
+    assert answer.split()[1] in (b"400", b"404")
+    assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
