@@ -56,7 +56,7 @@ def _finishing(inner: WSGIApplication) -> WSGIApplication:
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return inner(environ, start_response)
-        except BaseException:
+        except BaseException:  # whatever it was, and also when the worker is being stopped
             if EXCHANGE_KEY in environ:
                 environ[EXCHANGE_KEY].finish()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, cast
@@ -20,6 +20,9 @@ EXCHANGE_KEY = "ollama_proxy.exchange"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+
+#: What stands behind a `/k/`, however it is written.
+_BEHIND_K = re.compile(r"((?:^|/)k/+)[^/]+", re.IGNORECASE)
 
 #: A path without anything that could be read two ways: no escapes, no empty or dotted segments.
 _PLAIN = re.compile(r"/|(/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9_.~:@!$&'()*+,=-]*)+")
@@ -45,6 +48,14 @@ def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:
         call=Call(settings.timeouts),
         socket=environ.get("gunicorn.socket"),
     )
+
+
+def redacted(path: str, is_token: Callable[[str], bool]) -> str:
+    """The path as it may be written down: base URLs are often slightly wrong, and then a token stands where none is
+    looked for."""
+    if _BEHIND_K.search(path):
+        path = _BEHIND_K.sub(r"\1***", path)
+    return "/".join("***" if part and is_token(part) else part for part in path.split("/"))
 
 
 def dialect_of(path: str) -> str:

@@ -9,9 +9,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.arrival import current_exchange
+from ollama_proxy.delivery import fail
 from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, NotFound
-from ollama_proxy.responses import fail, whole
+from ollama_proxy.responses import whole
 from ollama_proxy.telemetry import log
 
 
@@ -51,8 +52,9 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
 
 def own_error(error: HTTPException) -> GatewayError:
     """What Flask and werkzeug raise, as one of ours."""
+    path = current_exchange().path[:200]
     if error.code == 404:
-        return NotFound(f"There is nothing at {request.path[:200]}.")
+        return NotFound(f"There is nothing at {path}.")
     if error.code == 405:
-        return MethodNotAllowed(f"{request.path[:200]} does not take {request.method}.")
+        return MethodNotAllowed(f"{path} does not take {request.method}.")
     return BadRequest(detail=type(error).__name__)

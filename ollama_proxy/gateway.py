@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Response, request
 
-from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange
+from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
+from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import AuthError
 from ollama_proxy.exchange import Exchange
@@ -17,7 +18,7 @@ from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Gener
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_models, check_scope
 from ollama_proxy.policy.auth import Authenticator
 from ollama_proxy.policy.names import is_allowed
-from ollama_proxy.responses import drawn_stream, note_done, passed_through, whole
+from ollama_proxy.responses import drawn_stream, passed_through, whole
 from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import ClientWatch
 from ollama_proxy.telemetry import AccessLog
@@ -56,6 +57,8 @@ class Gateway:
         environ[EXCHANGE_KEY] = exchange
         self.in_flight += 1
         exchange.on_finish(lambda: self._end(exchange))
+        if request.endpoint is None or request.view_args:
+            exchange.path = redacted(exchange.path, self._authenticator.is_token)
         check_host(environ, self.settings.server.allowed_hosts)
         endpoint = request.endpoint or ""
         if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:

@@ -1,21 +1,18 @@
-"""How an answer goes to the client: whole, passed through, or drawn batch by batch; its final state is decided here."""
+"""Flask's side of an answer: whole, passed through, or drawn batch by batch."""
 
 from __future__ import annotations
 
-import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 from wsgiref.types import WSGIEnvironment
 
-import gevent
 from flask import Response
 
+from ollama_proxy.delivery import SLICE_BYTES, frames, native_rest, native_stream, note_end, slices
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import BUSY_RETRY_S, ClientGone, GatewayError, UpstreamCut, UpstreamError
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.hub import Done, Event
-from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
 
@@ -25,19 +22,8 @@ NDJSON = "application/x-ndjson"
 #: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
 WHOLE_BYTES = 1024 * 1024
 
-#: Whole answers above this size are written in slices of it.
-SLICE_BYTES = 64 * 1024
-
 #: Headers of an upstream's answer that are ours to decide.
 _OURS = ("content-length", "content-type", "cache-control", "vary", "x-request-id", "x-accel-buffering")
-
-
-def fail(exchange: Exchange, error: GatewayError) -> None:
-    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault."""
-    exchange.state, exchange.error = error.state, error.slug
-    if isinstance(error, UpstreamError):
-        fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
-        log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
 
 def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
@@ -128,50 +114,16 @@ def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
     body = b"".join(parts)
     if data:
         length = _header(reply.headers, "content-length")
-        response = Response(_rest(exchange, reply, body + data), content_type=content_type or None)
+        response = Response(native_rest(exchange, reply, body + data), content_type=content_type or None)
         _set_length(response, length)
         return response
-    note_end(exchange, body)
+    tail = StreamTail()
+    tail.feed(body)
+    note_end(exchange, tail)
     response = Response(body, content_type=content_type or None)
     if not content_type:
         del response.headers["Content-Type"]
     return response
-
-
-def note_end(exchange: Exchange, body: bytes) -> None:
-    """Takes the token counts from a whole native answer."""
-    tail = StreamTail()
-    tail.feed(body[-WHOLE_BYTES:])
-    end = tail.end()
-    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-
-
-def _rest(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
-    """A large single answer, on its way. There is no frame for an error in it: the connection is cut instead."""
-    exchange.state = "client_gone"
-    tail = StreamTail()
-    data: bytes | None = first
-    try:
-        while data:
-            tail.feed(data)
-            yield from _send(exchange, data)
-            data = reply.read_some()
-    except gevent.GreenletExit:
-        exchange.state = "aborted"
-        raise
-    except GatewayError as error:
-        fail(exchange, error)
-        raise cut_connection() from error
-    end = tail.end()
-    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-    exchange.state = "ok"
-
-
-def _send(exchange: Exchange, data: bytes) -> Iterator[bytes]:
-    exchange.sent(len(data))
-    exchange.call.sending_since = time.monotonic()
-    yield data
-    exchange.call.sending_since = None
 
 
 def count_whole(exchange: Exchange, response: Response) -> None:
@@ -181,102 +133,14 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         return
     body = response.get_data()
     if len(body) > SLICE_BYTES:
-        response.response = _slices(exchange, body)
+        response.response = slices(exchange, body)
     else:
         exchange.sent(len(body))
         exchange.call.sending_since = time.monotonic()
-
-
-def _slices(exchange: Exchange, body: bytes) -> Iterator[bytes]:
-    state, exchange.state = exchange.state, "client_gone"  # see native_stream
-    for start in range(0, len(body), SLICE_BYTES):
-        yield from _send(exchange, body[start : start + SLICE_BYTES])
-    exchange.state = state
-
-
-def cut_connection() -> OSError:
-    """What makes gunicorn close the connection without the final chunk, and without a traceback in its log."""
-    return BrokenPipeError(errno.EPIPE, "the answer could not be completed")
-
-
-def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFace) -> Iterator[bytes]:
-    """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
-    exchange.state = "client_gone"  # until the end was reached: nobody tells a generator that it was left
-    tail = StreamTail()
-    call = exchange.call
-    data: bytes | None = first
-    try:
-        while data:
-            tail.feed(data)
-            exchange.sent(len(data))
-            call.sending_since = time.monotonic()
-            yield data
-            call.sending_since = None
-            data = reply.read_some()
-        if not note_stream_end(exchange, tail):
-            raise UpstreamCut(detail="stream ended without its last line")
-    except gevent.GreenletExit:
-        exchange.state = "aborted"
-        raise
-    except ClientGone as error:
-        fail(exchange, error)
-        raise cut_connection() from error
-    except GatewayError as error:
-        if not note_stream_end(exchange, tail):
-            fail(exchange, error)
-            frame = face.render_error_frame(error)
-            yield from _send(exchange, frame if tail.ends_with_newline else b"\n" + frame)
-
-
-def note_stream_end(exchange: Exchange, tail: StreamTail) -> bool:
-    """Takes counts and state from the last line; False when that line does not end a stream. What goes wrong behind
-    a line that does has spoilt nothing."""
-    end = tail.end()
-    if end.finished:
-        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-        exchange.state = "upstream_error" if end.failed else "ok"
-    return end.finished
 
 
 def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer, face: ErrorFace) -> Response:
     """Events drawn as frames. Waits for the first of them, so that an early failure still gets its real status."""
     batches = iter(events)
     first = next(batches, ())
-    return streamed(_frames(exchange, first, batches, renderer, face), renderer.content_type)
-
-
-def _frames(
-    exchange: Exchange,
-    first: Sequence[Event],
-    batches: Iterator[Sequence[Event]],
-    renderer: Renderer,
-    face: ErrorFace,
-) -> Iterator[bytes]:
-    exchange.state = "client_gone"  # see native_stream
-    call = exchange.call
-    batch: Sequence[Event] | None = first
-    try:
-        while batch is not None:
-            data = renderer.render_stream(batch) if batch else renderer.render_heartbeat()
-            if batch and isinstance(batch[-1], Done):
-                note_done(exchange, batch[-1])
-            exchange.sent(len(data))
-            call.sending_since = time.monotonic()
-            yield data
-            call.sending_since = None
-            batch = next(batches, None)
-        exchange.state = "ok"
-    except gevent.GreenletExit:
-        exchange.state = "aborted"
-        raise
-    except ClientGone as error:
-        fail(exchange, error)
-        raise cut_connection() from error
-    except GatewayError as error:
-        fail(exchange, error)
-        yield from _send(exchange, face.render_error_frame(error))
-
-
-def note_done(exchange: Exchange, done: Done) -> None:
-    """Takes the token counts from the last event."""
-    exchange.prompt_eval_count, exchange.eval_count = done.prompt_eval_count, done.eval_count
+    return streamed(frames(exchange, first, batches, renderer, face), renderer.content_type)

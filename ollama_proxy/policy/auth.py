@@ -64,6 +64,10 @@ class Authenticator:
             )
         return self._principal(digests.pop())
 
+    def is_token(self, text: str) -> bool:
+        """Whether a text is one of the tokens, valid or expired, for whoever is about to write it down."""
+        return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
+
     def _principal(self, digest: bytes) -> Principal:
         # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
         token = self._tokens.get(digest)

@@ -217,7 +217,7 @@ class PoolAdapter(BaseAdapter):
             if stale and isinstance(request.body, bytes):
                 return None
             raise
-        except BaseException:
+        except BaseException:  # also when the worker is being stopped: whoever opens, closes
             reply.close()
             raise
 

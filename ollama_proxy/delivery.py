@@ -1,0 +1,151 @@
+"""Pieces of an answer on their way to the client, and how the exchange ended: decided here, once for all kinds."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import gevent
+
+from ollama_proxy.dialects.base import ErrorFace, Renderer
+from ollama_proxy.errors import ClientGone, GatewayError, UpstreamCut, UpstreamError
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Done, Event
+from ollama_proxy.telemetry import log
+from ollama_proxy.upstreams.base import Reply
+from ollama_proxy.wire import StreamTail
+
+#: Whole answers above this size are written in slices of it, in bytes.
+SLICE_BYTES = 64 * 1024
+
+#: What to say last when an answer fails in its middle; None where the dialect has no frame for that.
+LastWords = Callable[[GatewayError], bytes | None]
+
+
+def fail(exchange: Exchange, error: GatewayError) -> None:
+    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault."""
+    exchange.state, exchange.error = error.state, error.slug
+    if isinstance(error, UpstreamError):
+        fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
+        log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
+
+
+def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) -> Iterator[bytes]:
+    """Hands out the pieces and notes how it ended: a piece that is never asked for again has met a client that is
+    gone, for nobody tells a generator that it was left.
+
+    A failure ends with the last words, or, without any, with a connection that is cut: never with a clean end.
+    """
+    state, exchange.state = exchange.state, ClientGone.state
+    call = exchange.call
+    try:
+        for piece in pieces:
+            exchange.sent(len(piece))
+            call.sending_since = time.monotonic()
+            yield piece
+            call.sending_since = None
+        if exchange.state == ClientGone.state:
+            exchange.state = state
+    except gevent.GreenletExit:
+        exchange.state = "aborted"
+        raise
+    except GatewayError as error:
+        fail(exchange, error)
+        frame = None if isinstance(error, ClientGone) else last_words(error)
+        if frame is None:
+            raise cut_connection() from error
+        exchange.sent(len(frame))
+        yield frame
+
+
+def cut_connection() -> OSError:
+    """What makes gunicorn close the connection without the final chunk, and without a traceback in its log."""
+    return BrokenPipeError(errno.EPIPE, "the answer could not be completed")
+
+
+def no_frame(error: GatewayError) -> None:
+    """The last words of an answer that is one JSON document: there are none."""
+
+
+def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFace) -> Iterator[bytes]:
+    """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
+    tail = StreamTail()
+
+    def last_words(error: GatewayError) -> bytes:
+        frame = face.render_error_frame(error)
+        return frame if tail.ends_with_newline else b"\n" + frame
+
+    return deliver(exchange, _native_lines(exchange, reply, first, tail), last_words)
+
+
+def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTail) -> Iterator[bytes]:
+    data: bytes | None = first
+    try:
+        while data:
+            tail.feed(data)
+            yield data
+            data = reply.read_some()
+    except UpstreamError:
+        # What goes wrong behind the line that ends a stream has spoilt nothing.
+        if not tail.end().finished:
+            raise
+    if not tail.end().finished:
+        raise UpstreamCut(detail="stream ended without its last line")
+    note_end(exchange, tail)
+
+
+def native_rest(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
+    """A large single answer as it arrives."""
+    return deliver(exchange, _native_parts(exchange, reply, first), no_frame)
+
+
+def _native_parts(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
+    tail = StreamTail()
+    data: bytes | None = first
+    while data:
+        tail.feed(data)
+        yield data
+        data = reply.read_some()
+    note_end(exchange, tail)
+
+
+def slices(exchange: Exchange, body: bytes) -> Iterator[bytes]:
+    """A large whole answer, slice by slice: a client that takes it slowly is alive, one that takes nothing is not."""
+    parts = (body[start : start + SLICE_BYTES] for start in range(0, len(body), SLICE_BYTES))
+    return deliver(exchange, parts, no_frame)
+
+
+def frames(
+    exchange: Exchange,
+    first: Sequence[Event],
+    batches: Iterator[Sequence[Event]],
+    renderer: Renderer,
+    face: ErrorFace,
+) -> Iterator[bytes]:
+    """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
+    return deliver(exchange, _drawn(exchange, first, batches, renderer), face.render_error_frame)
+
+
+def _drawn(
+    exchange: Exchange, first: Sequence[Event], batches: Iterator[Sequence[Event]], renderer: Renderer
+) -> Iterator[bytes]:
+    batch: Sequence[Event] | None = first
+    while batch is not None:
+        if batch and isinstance(batch[-1], Done):
+            note_done(exchange, batch[-1])
+        yield renderer.render_stream(batch) if batch else renderer.render_heartbeat()
+        batch = next(batches, None)
+
+
+def note_end(exchange: Exchange, tail: StreamTail) -> None:
+    """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
+    end = tail.end()
+    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+    if end.failed:
+        exchange.state, exchange.error = UpstreamError.state, "upstream_reported"
+
+
+def note_done(exchange: Exchange, done: Done) -> None:
+    """Takes the token counts from the last event."""
+    exchange.prompt_eval_count, exchange.eval_count = done.prompt_eval_count, done.eval_count

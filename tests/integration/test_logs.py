@@ -1,0 +1,477 @@
+"""What is written down: one line per request, every failure that an operator must know, and no secret anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_errors import touch_every_worker
+from tests.rig import fault_upstream as do
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
+from tests.rig.leaks import LeakCheck
+
+TOKEN, WRONG = "canary-token-1a2b3c", "canary-wrong-9z8y7x"
+PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
+READER = "canary-reader-5m6n7o"
+FIELDS = {
+    *("time", "id", "client", "token", "method", "path", "dialect", "model", "upstream", "status", "stream", "bytes"),
+    *("prompt_eval_count", "eval_count", "first_byte_ms", "total_ms", "state", "error"),
+}
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
+GOOD = {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False}
+DONE = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+CHATS = ("/api/chat", "/v1/chat/completions")
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    config = {
+        "auth": {
+            "generate_tokens": [
+                {"name": "web-team", "sha256": digest(TOKEN)},
+                {"name": "reader", "sha256": digest(READER), "scopes": ["read"]},
+            ]
+        },
+        "service": {"base_url": shared_upstream.url},
+        "server": {"max_body": "1MiB"},
+        "timeouts": {"first_byte_s": 1, "idle_s": 1},
+        "logging": {"level": "DEBUG"},
+    }
+    with Gateway(config) as running:
+        touch_every_worker(running, TOKEN)
+        check = LeakCheck(running, shared_upstream, token=TOKEN)
+        yield running
+        check.verify()
+
+
+@pytest.fixture
+def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
+    """The gateway's upstream, healthy again."""
+    shared_upstream.clear()
+    return shared_upstream
+
+
+def lines_of(gateway: Gateway, name: str, identity: str) -> list[dict[str, Any]]:
+    return [line for line in gateway.log_lines(name) if line.get("id") == identity]
+
+
+def line_of(gateway: Gateway, identity: str, name: str = "access") -> dict[str, Any]:
+    """The line of a request; it is written a moment after the answer."""
+    found = wait_until(lambda: lines_of(gateway, name, identity), 5, f"no line for {identity} in {name}.log")
+    return found[0]
+
+
+def ask(gateway: Gateway, identity: str, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> Answer:
+    headers = {"X-Request-Id": identity, **(bearer(token) if token else {})}
+    return request(gateway.url, method, path, body, headers)
+
+
+def excerpt(line: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in expected}
+
+
+# The access log.
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_line_says_who_asked_what_and_how_it_ended(
+    gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
+) -> None:
+    identity = f"full-{stream}-{path[1:3]}"
+    answer = ask(gateway, identity, "POST", path, {**CHAT, "stream": stream})
+    line = line_of(gateway, identity)
+    expected = {
+        "client": "127.0.0.1",
+        "token": "web-team",
+        "method": "POST",
+        "path": path,
+        "dialect": "openai" if path.startswith("/v1") else "native",
+        "model": MODEL,
+        "upstream": "ollama",
+        "status": 200,
+        "stream": stream,
+        "bytes": len(answer.body),
+        "prompt_eval_count": 7,
+        "eval_count": 3,
+        "state": "ok",
+        "error": None,
+    }
+    assert line.keys() >= FIELDS
+    assert excerpt(line, expected) == expected
+    assert 0 < line["first_byte_ms"] <= line["total_ms"] < 5000
+
+
+REFUSALS: list[tuple[str, str, str, Any, str | None, dict[str, Any]]] = [
+    ("r-401", "GET", "/api/tags", None, None, {"status": 401, "error": "missing_token", "token": None}),
+    ("r-wrong", "GET", "/v1/models", None, WRONG, {"status": 401, "error": "invalid_token", "dialect": "openai"}),
+    ("r-403", "POST", "/api/chat", CHAT, READER, {"status": 403, "error": "not_allowed", "token": "reader"}),
+    ("r-404", "GET", "/nope", None, TOKEN, {"status": 404, "error": "not_found", "token": "web-team"}),
+    ("r-405", "PUT", "/api/chat", None, TOKEN, {"status": 405, "error": "method_not_allowed"}),
+    ("r-400", "POST", "/api/chat", b"{", TOKEN, {"status": 400, "error": "invalid_request", "upstream": None}),
+    ("r-413", "POST", "/api/chat", b" " * (1 << 20) + b"{", TOKEN, {"status": 413, "error": "body_too_large"}),
+]
+
+
+@pytest.mark.parametrize(("identity", "method", "path", "body", "token", "expected"), REFUSALS)
+def test_refused_requests_have_their_line_too(
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    identity: str,
+    method: str,
+    path: str,
+    body: Any,
+    token: str | None,
+    expected: dict[str, Any],
+) -> None:
+    answer = ask(gateway, identity, method, path, body, token)
+    line = line_of(gateway, identity)
+    expected = {**expected, "state": "refused", "path": path, "method": method, "bytes": len(answer.body)}
+    assert excerpt(line, expected) == expected
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+def test_requests_without_an_answer_of_their_own_have_their_line(
+    gateway: Gateway, upstream: FaultUpstream, method: str
+) -> None:
+    upstream.script("/api/tags", [do.Json({"models": []})])
+    ask(gateway, f"bare-{method}", method, "/api/tags")
+    assert excerpt(line_of(gateway, f"bare-{method}"), {"method": 0, "state": 0}) == {"method": method, "state": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "state", "error"),
+    [
+        ([do.Json({"error": "model not found"}, 404)], 404, None, None),
+        ([do.Whole(b"<html>", 200, {"Content-Type": "text/html"})], 502, "upstream_error", "upstream_error"),
+        ([do.Cut()], 502, "upstream_error", "upstream_cut"),
+        ([do.WaitForPeerClose(5)], 504, "timeout", "upstream_timeout"),
+        ([do.Lines([GOOD]), do.Cut()], 200, "upstream_error", "upstream_cut"),
+        ([do.Lines([GOOD]), do.WaitForPeerClose(5)], 200, "timeout", "upstream_timeout"),
+        ([do.Lines([GOOD, {"error": "boom"}])], 200, "upstream_error", None),
+    ],
+    ids=["404", "page", "cut", "silence", "cut stream", "silent stream", "error line"],
+)
+@pytest.mark.parametrize("path", CHATS)
+def test_failures_of_the_upstream_are_in_the_line_and_in_the_events(
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    script: do.Script,
+    status: int,
+    state: str | None,
+    error: str | None,
+    path: str,
+) -> None:
+    upstream.script("/api/chat", script)
+    identity = ask(gateway, "", "POST", path, {**CHAT, "stream": True}).headers.get("x-request-id") or ""
+    line = line_of(gateway, identity)
+    assert (line["status"], line["upstream"]) == (status, "ollama")
+    assert state is None or line["state"] == state
+    assert error is None or line["error"] == error
+    if error is not None:
+        event = line_of(gateway, identity, "events")
+        assert (event["event"], event["upstream"], event["error"]) == ("upstream_error", "ollama", error)
+
+
+def test_an_upstream_that_is_down_is_in_the_events(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.refuse()
+    try:
+        assert ask(gateway, "down-1", "POST", "/api/chat", CHAT).status == 503
+    finally:
+        upstream.restart()
+    event = line_of(gateway, "down-1", "events")
+    assert (event["event"], event["error"], event["status"]) == ("upstream_error", "upstream_unreachable", 503)
+    assert "ConnectionRefusedError" in event["detail"]
+
+
+@pytest.mark.parametrize(
+    ("token", "error", "status"),
+    [(None, "missing_token", 401), (WRONG, "invalid_token", 401), (READER, "not_allowed", 403)],
+)
+def test_failures_of_authentication_are_events(gateway: Gateway, token: str | None, error: str, status: int) -> None:
+    identity = f"auth-{error}"
+    assert ask(gateway, identity, "POST", "/api/chat", CHAT, token).status == status
+    event = line_of(gateway, identity, "events")
+    expected = {"event": "auth_failure", "client": "127.0.0.1", "path": "/api/chat", "error": error, "level": "WARNING"}
+    assert excerpt(event, expected) == expected
+
+
+def test_a_client_that_leaves_is_not_counted_as_served(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [do.Lines([GOOD]), do.WaitForPeerClose(5)])
+    headers = {**bearer(TOKEN), "X-Request-Id": "left-1"}
+    with open_stream(gateway.url, "POST", "/api/chat", CHAT, headers) as stream:
+        next(stream.lines())
+    assert line_of(gateway, "left-1")["state"] == "client_gone"
+
+
+def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUpstream) -> None:
+    identities = [f"once-{number}" for number in range(60)]
+    ways = [("GET", "/api/tags", None), ("POST", "/v1/chat/completions", {**CHAT, "stream": True}), ("GET", "/x", None)]
+    for number, identity in enumerate(identities):
+        ask(gateway, identity, *ways[number % len(ways)])
+
+    def counts() -> list[int]:
+        seen = [line["id"] for line in gateway.log_lines("access")]
+        return [seen.count(identity) for identity in identities]
+
+    wait_until(lambda: min(counts()) >= 1, 5)
+    ask(gateway, "once-last", "GET", "/api/tags")
+    line_of(gateway, "once-last")
+    assert counts() == [1] * len(identities)
+
+
+def test_the_same_id_twice_is_two_lines(gateway: Gateway) -> None:
+    for _ in range(2):
+        ask(gateway, "same-id", "GET", "/api/tags")
+    wait_until(lambda: len(lines_of(gateway, "access", "same-id")) == 2)
+
+
+def test_the_lines_are_on_stdout_as_well(gateway: Gateway) -> None:
+    ask(gateway, "on-stdout", "GET", "/api/tags")
+    wait_until(lambda: '"id":"on-stdout"' in gateway.output())
+
+
+@pytest.mark.parametrize("length", [600, 4000, 7900])
+@pytest.mark.parametrize("token", [TOKEN, WRONG])
+def test_a_long_address_leaves_valid_lines(gateway: Gateway, length: int, token: str) -> None:
+    identity = f"long-{length}-{token == WRONG}"
+    ask(gateway, identity, "GET", "/" + "x" * length, token=token)
+    line_of(gateway, identity)
+    assert all(isinstance(line, dict) for name in ("access", "events") for line in gateway.log_lines(name))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_forwarded_addresses_are_believed_from_trusted_proxies_alone(upstream: FaultUpstream, trusted: bool) -> None:
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "service": {"base_url": upstream.url},
+        "server": {"trusted_proxies": ["127.0.0.0/8"] if trusted else ["192.0.2.1"]},
+    }
+    with Gateway(config, workers=1) as running:
+        for number, said in enumerate(("203.0.113.9", "6.6.6.6, 203.0.113.9", "203.0.113.9, 127.0.0.5", "junk")):
+            headers = {**bearer(TOKEN), "X-Forwarded-For": said, "X-Real-IP": "6.6.6.6", "X-Request-Id": f"f-{number}"}
+            request(running.url, "GET", "/api/tags", headers=headers)
+        seen = [line_of(running, f"f-{number}")["client"] for number in range(4)]
+        assert seen == (["203.0.113.9"] * 3 + ["127.0.0.1"] if trusted else ["127.0.0.1"] * 4)
+
+
+# Secrets: every case carries its own, all are played first, and then each looks for its own in all that was written.
+
+
+def everything_written(gateway: Gateway) -> dict[str, str]:
+    """All text that the gateway has left behind: files, output, and the command lines of its processes."""
+    written = {"output": gateway.output()}
+    for directory in (gateway.logs_directory, gateway.state_directory):
+        for path in directory.rglob("*"):
+            if path.is_file():
+                written[str(path)] = path.read_text(encoding="utf-8", errors="replace")
+    for pid in (gateway.pid, *gateway.worker_pids()):
+        written[f"cmdline of {pid}"] = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    return written
+
+
+def disguises(secret: str) -> list[str]:
+    """The forms in which a secret could be read by somebody."""
+    escaped = "".join(f"%{byte:02x}" for byte in secret.encode())
+    return [secret, escaped, escaped.upper(), base64.b64encode(f"x:{secret}".encode()).decode()]
+
+
+PLACES = [
+    "/k/{token}/api/tags",
+    "/k/{token}",
+    "/k/{token}/",
+    "/k/{token}/nope",
+    "/k/{token}/api/tags?key={token}",
+    "/k/{escaped}/api/tags",
+    "/%6b/{token}/api/tags",
+    "/api/tags?token={token}",
+    "//k/{token}/api/tags",
+    "/k//{token}/api/tags",
+    "/K/{token}/api/tags",
+    "/k/{token}/k/{token}/api/tags",
+    "/x/../k/{token}/api/tags",
+    "/k/{token};x/api/tags",
+    "/k/{token}%00/api/tags",
+    "/k/{token}%2fapi/tags",
+    "http://x:{token}@gw/api/tags",
+    "http://gw/k/{token}/api/tags",
+]
+
+BROKEN_HTTP = [
+    "GET /k/{token}/api/tags nonsense HTTP/1.1\r\nHost: gw\r\n\r\n",
+    "GET /k/{token}/api/tags HTTP/9.9\r\nHost: gw\r\n\r\n",
+    "G@T /k/{token}/ HTTP/1.1\r\nHost: gw\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization Bearer {token}\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization : Bearer {token}\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\0\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: gw\r\n{token}: x y\r\nAuth {token}: x\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: {token} {token}\r\n\r\n",
+    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: {token}\r\n\r\n",
+    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nTransfer-Encoding: chunked\r\n\r\n{token}\r\n",
+    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: {token}\r\n\r\n",
+    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: 9\r\nExpect: {token}\r\n\r\n",
+]
+
+UPSTREAMS: dict[str, Any] = {
+    "answer": lambda secret: [do.Lines([spoken(secret), DONE])],
+    "400": lambda secret: [do.Json({"error": f"cannot do {secret}"}, 400)],
+    "500": lambda secret: [do.Json({"error": f"cannot do {secret}"}, 500)],
+    "error line": lambda secret: [do.Lines([spoken(secret), {"error": f"died of {secret}"}])],
+    "half a line": lambda secret: [do.Lines([spoken(secret), b'{"message":{"content":"' + secret.encode() + b"\n"])],
+    "another shape": lambda secret: [do.Lines([spoken(secret), {"message": secret, "done": True}])],
+    "cut": lambda secret: [do.Lines([spoken(secret)]), do.Cut()],
+    "reset": lambda secret: [do.Lines([spoken(secret)]), do.Reset()],
+    "page": lambda secret: [do.Whole(f"<html>{secret}</html>".encode(), 502, {"Content-Type": "text/html"})],
+    "no JSON": lambda secret: [do.Whole(secret.encode(), 200, {"Content-Type": "application/json"})],
+    "no HTTP": lambda secret: [do.Send(f"HTTP/1.1 {secret}\r\n{secret}\r\n\r\n".encode()), do.Cut()],
+    "redirect": lambda secret: [do.Json({"error": "go there"}, 302, {"Location": f"http://127.0.0.1:1/{secret}"})],
+}
+
+BAD_BODIES = [
+    '{"model":"m","messages":"SECRET"}',
+    '{"model":"m","prompt":["SECRET"]}',
+    '{"model":"m","messages":[{"role":"user","content":"SECRET"}],"temperature":"SECRET"}',
+    '{"model":"m","messages":[{"role":"user","content":"SECRET"}]',
+    '{"model":"m","SECRET":1,"messages":[]',
+    '["SECRET"]',
+    '{"model":"m","messages":[{"role":"user","content":[{"type":"SECRET"}]}]}',
+    '{"model":"m","messages":[{"role":"SECRET","content":"SECRET"}]}',
+    '{"model":"m","messages":[],"keep_alive":"SECRET"}',
+    '{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"SECRET"}],"SECRET":"SECRET"}',
+]
+
+
+def spoken(text: str) -> dict[str, Any]:
+    return {"model": MODEL, "message": {"role": "assistant", "content": text}, "done": False}
+
+
+def secret_of(*case: object) -> str:
+    """The secret of a case, unlike that of any other."""
+    return f"canary-{hashlib.sha256(repr(case).encode()).hexdigest()[:20]}"
+
+
+PROMPTED = [(name, path, stream) for name in UPSTREAMS for path in CHATS for stream in (True, False)]
+
+
+def play_addresses(gateway: Gateway) -> None:
+    for place in PLACES:
+        for known in (True, False):
+            token = secret_of(place, known)
+            target = place.format(token=token, escaped=urllib.parse.quote(token, safe="").replace("-", "%2D"))
+            answer = raw(gateway.port, encode_request("gw", "GET", target))
+            assert answer.startswith(b"HTTP/1.1 "), place
+    for text in BROKEN_HTTP:
+        data = text.format(token=secret_of(text)).encode()
+        assert b"canary" not in raw(gateway.port, data, quiet_s=0.1, half_close=True), text
+
+
+def play_bodies(gateway: Gateway, upstream: FaultUpstream) -> None:
+    for case in PROMPTED:
+        name, path, stream = case
+        upstream.script("/api/chat", UPSTREAMS[name](secret_of(*case)))
+        body = {"model": MODEL, "messages": [{"role": "user", "content": secret_of(*case)}], "stream": stream}
+        with open_stream(gateway.url, "POST", path, body, bearer(TOKEN)) as answer:
+            answer.read_all()
+    for text in BAD_BODIES:
+        for path in CHATS:
+            upstream.script("/api/chat", [do.Json({"error": "no"}, 400)])
+            ask(gateway, "", "POST", path, text.replace("SECRET", secret_of(text, path)).encode())
+
+
+@pytest.fixture(scope="module")
+def written(shared_upstream: FaultUpstream) -> Iterator[dict[str, str]]:
+    """All that a gateway at level DEBUG has written after every case was played."""
+    shared_upstream.clear()
+    tokens = [{"name": f"t{n}", "sha256": digest(secret_of(place, True))} for n, place in enumerate(PLACES)]
+    config = {
+        "auth": {"generate_tokens": [{"name": "web-team", "sha256": digest(TOKEN)}, *tokens]},
+        "service": {"base_url": shared_upstream.url},
+        "logging": {"level": "DEBUG"},
+    }
+    with Gateway(config) as running:
+        play_addresses(running)
+        play_bodies(running, shared_upstream)
+        # Lines wait in each worker for a moment: one more from every worker is behind all of them.
+        touch_every_worker(running, TOKEN)
+        ask(running, "the-end", "GET", "/api/tags")
+        line_of(running, "the-end")
+        text = everything_written(running)
+        assert sum(path.endswith(".log") for path in text) == 2
+        yield text
+
+
+def assert_unwritten(written: dict[str, str], secret: str) -> None:
+    places = {where for where, text in written.items() for form in disguises(secret) if form in text}
+    assert not places
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("known", [True, False], ids=["valid", "wrong"])
+def test_a_token_in_an_address_is_written_nowhere(written: dict[str, str], place: str, known: bool) -> None:
+    assert_unwritten(written, secret_of(place, known))
+
+
+@pytest.mark.parametrize("text", BROKEN_HTTP)
+def test_a_token_in_broken_http_is_written_nowhere(written: dict[str, str], text: str) -> None:
+    assert_unwritten(written, secret_of(text))
+
+
+@pytest.mark.parametrize(("name", "path", "stream"), PROMPTED)
+def test_prompts_and_answers_are_written_nowhere_whatever_happens(
+    written: dict[str, str], name: str, path: str, stream: bool
+) -> None:
+    assert_unwritten(written, secret_of(name, path, stream))
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("text", BAD_BODIES)
+def test_what_a_refused_body_said_is_written_nowhere(written: dict[str, str], text: str, path: str) -> None:
+    assert_unwritten(written, secret_of(text, path))
+
+
+def test_a_token_in_a_header_is_written_nowhere(written: dict[str, str]) -> None:
+    assert_unwritten(written, TOKEN)
+
+
+def test_the_path_of_a_line_shows_what_was_asked_for_without_the_token(gateway: Gateway) -> None:
+    request(gateway.url, "GET", f"/k/{TOKEN}/api/tags?x={TOKEN}", headers={"X-Request-Id": "redacted"})
+    assert excerpt(line_of(gateway, "redacted"), {"path": 0, "token": 0}) == {"path": "/api/tags", "token": "web-team"}
+
+
+def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> None:
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "service": {"base_url": upstream.url},
+        "logging": {"level": "DEBUG"},
+    }
+    with Gateway(config, workers=1) as running:
+        request(running.url, "GET", "/api/tags", headers=bearer(TOKEN))
+        running.write_config({**config, "auth": {"generate_tokens": [TOKEN, TOKEN]}})
+        wait_until(lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")), 10)
+        running.write_config({**config, "auth": {"generate_tokens": [TOKEN, WRONG]}})
+        wait_until(lambda: any(e["event"] == "configuration_reloaded" for e in running.log_lines("events")), 10)
+        for where, text in everything_written(running).items():
+            if str(running.state_directory) not in where:
+                assert TOKEN not in text and WRONG not in text, where
+        kept = [path for path in running.state_directory.rglob("*") if path.is_file()]
+        assert {path.stat().st_mode & 0o077 for path in kept} <= {0}
