@@ -25,7 +25,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _BEHIND_K = re.compile(r"((?:^|/)k/+)[^/]+", re.IGNORECASE)
 
 #: A path without anything that could be read two ways: no escapes, no empty or dotted segments.
-_PLAIN = re.compile(r"/|(/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9_.~:@!$&'()*+,=-]*)+")
+_PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 
 #: Where names and digests stand, the slash and the colon in them may be escaped.
 _ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")

@@ -126,9 +126,9 @@ class PathToken:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         path = environ["PATH_INFO"]
-        if path.startswith("/k/"):
-            token, _, rest = path[3:].partition("/")
-            environ[PATH_TOKEN_KEY] = token or "-"
+        token, _, rest = path[3:].partition("/") if path.startswith("/k/") else ("", "", "")
+        if token:
+            environ[PATH_TOKEN_KEY] = token
             environ["PATH_INFO"] = "/" + rest
             environ["RAW_URI"] = _without_token(environ.get("RAW_URI", ""), token)
         return self._app(environ, start_response)

@@ -19,7 +19,7 @@ from gevent import monkey
 from gevent import socket as gsocket
 from httptools import HttpParserError, HttpResponseParser
 
-from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm
 
@@ -28,6 +28,9 @@ READ = 1
 
 RECEIVE_BYTES = 65536
 SEND_BYTES = 262144
+#: Receives in a row that found something at once, before others get a turn.
+FAIR_AFTER = 32
+
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 200
 
@@ -49,6 +52,7 @@ class Connection:
         self._ready.register(sock.fileno(), _READABLE)
         self._parser = HttpResponseParser(self)
         self.used = 0
+        self._streak = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -111,7 +115,7 @@ class Connection:
     def _send_parts(self, parts: Iterable[bytes], call: Call, *, chunked: bool) -> bool:
         for part in parts:
             framed = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
-            if part and not (self._send_bytes(framed, call) and not self.has_input()):
+            if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
                 self._keep_never()
                 return False
         return True
@@ -136,10 +140,21 @@ class Connection:
                 waited_s += SEND_LOOK_S
                 if waited_s >= call.timeouts.idle_s:
                     raise UpstreamTimeout("The model server did not take the request.") from None
-            if data and self.has_input():
+            if data and self._is_answered():
                 self._keep_never()
                 return False
         return True
+
+    def _is_answered(self) -> bool:
+        """An answer has begun although the request is not over. What can be read is read: over TLS it may be no part
+        of an answer at all."""
+        while self.has_input() and not self.head_done:
+            limit_s = self._sock.gettimeout()
+            received = self._receive_now()
+            self._sock.settimeout(limit_s)
+            if not received:
+                break
+        return self.head_done
 
     # Receiving.
 
@@ -170,19 +185,28 @@ class Connection:
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
+        call.check()
+        if self._receive_now():
+            self._streak += 1
+            if self._streak % FAIR_AFTER == 0:
+                gevent.sleep(0)  # an upstream that never pauses leaves no turn for anybody else
+            return True
+        self._streak = 0
+        if self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
+            return True
+        call.check()
+        return False
+
+    def _receive_now(self) -> bool:
+        """Takes what has arrived, without waiting; False when nothing has."""
         cause: OSError | None = None
         self._sock.settimeout(0.0)
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, SSLWantReadError):
-            if not self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
-                call.check()
-                return False
-            return True
+            return False
         except OSError as error:
             data, cause = b"", error
-        if call.gone:
-            raise ClientGone
         if data:
             self._parse(data)
         else:

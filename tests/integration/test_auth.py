@@ -62,7 +62,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         {"name": "last-day", "token": LAST_DAY, "expires": str(TODAY + timedelta(1))},
     ]
     with Gateway({"auth": {"generate_tokens": tokens}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, TOKEN)
+        touch_every_worker(running, shared_upstream, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()

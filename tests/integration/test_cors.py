@@ -74,7 +74,7 @@ def config_for(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     with Gateway(config_for(shared_upstream)) as running:
-        touch_every_worker(running, TOKEN)
+        touch_every_worker(running, shared_upstream, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()

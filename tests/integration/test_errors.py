@@ -58,8 +58,11 @@ def assert_error(answer: Answer, dialect: str, status: int) -> str:
     return text
 
 
-def touch_every_worker(gateway: Gateway, token: str, seconds: float = 10) -> None:
-    """Make each worker open what it opens once and keeps: its log files, its watch, an upstream connection."""
+def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, seconds: float = 10) -> None:
+    """Make each worker open what it opens once and keeps: its log files, its watches, an upstream connection."""
+    # What watches over waits starts with the first wait, so the upstream has to let itself be waited for.
+    done = {"message": {"role": "assistant", "content": "hi"}, "done": True}
+    upstream.script("/api/chat", [do.Wait(0.2), do.Json(done)])
     asked = [
         ("GET", "/readyz", None, bearer(token)),
         ("GET", "/api/tags", None, bearer("wrong")),
@@ -78,6 +81,7 @@ def touch_every_worker(gateway: Gateway, token: str, seconds: float = 10) -> Non
     wait_until(all_seen, seconds, lambda: f"only {seen} of {gateway.worker_pids()} answered")
     open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
     wait_until(lambda: all({*open_files} <= {*open_descriptors(pid).values()} for pid in seen), seconds)
+    upstream.clear()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
     with Gateway(config) as running:
-        touch_every_worker(running, TOKEN)
+        touch_every_worker(running, shared_upstream, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()

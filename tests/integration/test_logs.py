@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +57,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "logging": {"level": "DEBUG"},
     }
     with Gateway(config) as running:
-        touch_every_worker(running, TOKEN)
+        touch_every_worker(running, shared_upstream, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()
@@ -279,15 +278,19 @@ def test_forwarded_addresses_are_believed_from_trusted_proxies_alone(upstream: F
 
 
 def everything_written(gateway: Gateway) -> dict[str, str]:
-    """All text that the gateway has left behind: files, output, and the command lines of its processes."""
+    """All text that the gateway has left behind in files and said."""
     written = {"output": gateway.output()}
     for directory in (gateway.logs_directory, gateway.state_directory):
         for path in directory.rglob("*"):
             if path.is_file():
                 written[str(path)] = path.read_text(encoding="utf-8", errors="replace")
-    for pid in (gateway.pid, *gateway.worker_pids()):
-        written[f"cmdline of {pid}"] = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     return written
+
+
+def command_lines(gateway: Gateway) -> dict[str, str]:
+    """What everybody on the machine can read of the gateway's processes."""
+    pids = (gateway.pid, *gateway.worker_pids())
+    return {f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
 
 
 def disguises(secret: str) -> list[str]:
@@ -411,13 +414,11 @@ def written(shared_upstream: FaultUpstream) -> Iterator[dict[str, str]]:
     with Gateway(config) as running:
         play_addresses(running)
         play_bodies(running, shared_upstream)
-        # Lines wait in each worker for a moment: one more from every worker is behind all of them.
-        touch_every_worker(running, TOKEN)
-        ask(running, "the-end", "GET", "/api/tags")
-        line_of(running, "the-end")
+        commands = command_lines(running)
+        running.stop()  # workers write what they still hold before they go
         text = everything_written(running)
         assert sum(path.endswith(".log") for path in text) == 2
-        yield text
+        yield text | commands
 
 
 def assert_unwritten(written: dict[str, str], secret: str) -> None:
@@ -470,7 +471,7 @@ def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> No
         wait_until(lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")), 10)
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, WRONG]}})
         wait_until(lambda: any(e["event"] == "configuration_reloaded" for e in running.log_lines("events")), 10)
-        for where, text in everything_written(running).items():
+        for where, text in (everything_written(running) | command_lines(running)).items():
             if str(running.state_directory) not in where:
                 assert TOKEN not in text and WRONG not in text, where
         kept = [path for path in running.state_directory.rglob("*") if path.is_file()]

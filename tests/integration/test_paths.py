@@ -102,7 +102,7 @@ def shared_upstream() -> Iterator[FaultUpstream]:
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, TOKEN)
+        touch_every_worker(running, shared_upstream, TOKEN)
         check = LeakCheck(running, shared_upstream, token=TOKEN)
         yield running
         check.verify()

@@ -64,14 +64,14 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with tokens of both lists."""
     generate = [
         TEAM,
-        {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]},
         {"name": "narrow", "token": NARROW, "models": ["tiny-test"]},
         {"name": "pattern", "token": PATTERN, "models": ["tiny*", "qwen3:*"]},
     ]
-    manage = [BOSS, {"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
+    manage = [BOSS, {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]}]
+    manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
     config = config_for(shared_upstream, generate_tokens=generate, manage_tokens=manage)
     with Gateway(config) as running:
-        touch_every_worker(running, TEAM)
+        touch_every_worker(running, shared_upstream, TEAM)
         check = LeakCheck(running, shared_upstream, token=TEAM)
         yield running
         check.verify()

@@ -341,8 +341,11 @@ def test_client_that_loses_patience_frees_the_upstream(
     stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [WaitForPeerClose()])
+    client = open_client(gateway, timeout=0.5)
     with pytest.raises(openai.APITimeoutError):
-        open_client(gateway, timeout=0.5).chat.completions.create(model="m", messages=HELLO, stream=stream)
+        client.chat.completions.create(model="m", messages=HELLO, stream=stream)
+    # The asynchronous one may close its connection only when its loop runs once more.
+    client.close()
     seen = upstream.wait_for_request()
     assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
 

@@ -44,8 +44,8 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, open_stream, raw, request
 from tests.rig.leaks import LeakCheck
 
-HEARTBEAT_S = 0.4
-LIMIT_S = 1.8
+HEARTBEAT_S = 0.3
+LIMIT_S = 1.4
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 SSE_FACES = ("openai chat", "openai completions")

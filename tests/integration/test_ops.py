@@ -1,0 +1,196 @@
+"""What people and machines ask a gateway about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ollama_proxy.version import VERSION
+from tests.integration.test_errors import assert_error, touch_every_worker
+from tests.rig import fault_upstream as do
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, request
+from tests.rig.leaks import LeakCheck, worker_details
+
+TOKEN = "sk-team-token-1"
+PAGES = ("/", "/health", "/livez", "/readyz")
+JSON = {"Accept": "application/json"}
+#: The gateway believes what it saw of an upstream for two seconds, and asks by itself every five.
+NOTICED_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
+        touch_every_worker(running, shared_upstream, TOKEN)
+        check = LeakCheck(running, shared_upstream, token=TOKEN)
+        yield running
+        check.verify()
+
+
+@pytest.fixture
+def upstream(gateway: Gateway, shared_upstream: FaultUpstream) -> Iterator[FaultUpstream]:
+    """The gateway's upstream, known to be healthy; a test may take it down."""
+    shared_upstream.clear()
+    yield shared_upstream
+    shared_upstream.clear()
+    if not is_listening(shared_upstream):
+        shared_upstream.restart()
+    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+
+
+def is_listening(upstream: FaultUpstream) -> bool:
+    try:
+        return request(upstream.url, path="/").status == 200
+    except ConnectionError:
+        return False
+
+
+def get(gateway: Gateway, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+    return request(gateway.url, method, path, headers=headers or {})
+
+
+def ready_statuses(gateway: Gateway) -> set[int]:
+    """What /readyz answers, asked often enough to meet every worker."""
+    return {get(gateway, "/readyz").status for _ in range(12)}
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/html,*/*;q=0.8", "text/*", "image/png"])
+def test_the_root_tells_ollamas_clients_that_ollama_is_running(gateway: Gateway, accept: str | None) -> None:
+    answer = get(gateway, "/", {"Accept": accept} if accept else None)
+    assert (answer.status, answer.body) == (200, b"Ollama is running")
+    assert (answer.headers.get("content-type") or "").startswith("text/plain")
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain;q=0.5", "application/*"])
+def test_the_root_tells_others_what_it_is(gateway: Gateway, upstream: FaultUpstream, accept: str) -> None:
+    document = get(gateway, "/", {"Accept": accept}).json()
+    expected = {"status": "healthy", "service": "ollama-proxy", "version": VERSION}
+    assert {name: document[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_head_has_the_headers_of_get_and_no_body(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    head, whole = get(gateway, path, method="HEAD"), get(gateway, path)
+    assert (head.status, head.body, head.complete) == (whole.status, b"", True)
+    assert head.headers.get("content-type") == whole.headers.get("content-type")
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_pages_are_only_read(gateway: Gateway, path: str, method: str) -> None:
+    assert_error(get(gateway, path, bearer(TOKEN), method), "native", 405)
+
+
+def test_health_says_that_all_is_well(gateway: Gateway, upstream: FaultUpstream) -> None:
+    document = get(gateway, "/health").json()
+    expected = {"status": "healthy", "ollama": "connected", "api": "openai-compatible"}
+    assert {name: document[name] for name in expected} == expected
+    assert isinstance(document["uptime_s"], int) and 0 <= document["uptime_s"] < 600
+
+
+def test_health_tells_a_member_which_upstreams_there_are(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert get(gateway, "/health", bearer(TOKEN)).json()["providers"] == {"available": 1, "active": ["ollama"]}
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("headers", [{}, bearer("wrong"), {**bearer(TOKEN), "x-api-key": "other"}])
+def test_strangers_learn_nothing_about_the_inside(
+    gateway: Gateway, upstream: FaultUpstream, path: str, headers: dict[str, str]
+) -> None:
+    answer = get(gateway, path, {**headers, **JSON})
+    assert answer.status == 200
+    assert not answer.json().keys() & {"details", "providers", "models", "upstreams"}
+    assert str(upstream.port) not in answer.text and "0.24.0" not in answer.text
+
+
+def test_livez_is_alive(gateway: Gateway) -> None:
+    assert (get(gateway, "/livez").status, get(gateway, "/livez").json()) == (200, {"status": "ok"})
+
+
+def test_readyz_is_ready(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert (get(gateway, "/readyz").status, get(gateway, "/readyz").json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("prefix", ["", f"/k/{TOKEN}"])
+def test_readyz_shows_its_details_to_a_valid_token(gateway: Gateway, upstream: FaultUpstream, prefix: str) -> None:
+    document = get(gateway, f"{prefix}/readyz", {} if prefix else bearer(TOKEN)).json()
+    details: dict[str, Any] = document["details"]
+    assert details["pid"] in gateway.worker_pids()
+    assert details["in_flight"] == details["watched"] == details["upstream_connections"]["active"] == 0
+    assert details["configuration_problem"] is None
+    assert details["upstreams"] == {"ollama": {"usable": True, "version": "0.24.0", "reason": ""}}
+
+
+DOWN: dict[str, Any] = {
+    "refuses": None,
+    "is no Ollama": [do.Whole(b"<html>hello</html>", 200, {"Content-Type": "text/html"})],
+    "fails": [do.Json({"error": "no"}, 500)],
+    "hangs": [do.WaitForPeerClose(20)],
+    "wants a sign-in": [do.Json({"error": "unauthorized"}, 401)],
+}
+
+
+@pytest.mark.parametrize("way", DOWN)
+def test_an_upstream_that_cannot_be_used_is_seen_and_seen_to_return(
+    gateway: Gateway, upstream: FaultUpstream, way: str
+) -> None:
+    if DOWN[way] is None:
+        upstream.refuse()
+    else:
+        upstream.script("/api/version", DOWN[way])
+    wait_until(lambda: ready_statuses(gateway) == {503}, NOTICED_S)
+    answer = get(gateway, "/readyz")
+    assert answer.json() == {"status": "not ready", "reason": "no upstream can be used"}
+    assert get(gateway, "/readyz", bearer(TOKEN)).json()["details"]["upstreams"]["ollama"]["reason"]
+    health = get(gateway, "/health").json()
+    assert (health["status"], health["ollama"]) == ("degraded", "disconnected")
+    assert get(gateway, "/livez").status == 200
+    assert get(gateway, "/").body == b"Ollama is running"
+
+
+def test_coming_and_going_upstreams_are_events(gateway: Gateway, upstream: FaultUpstream) -> None:
+    before = len(gateway.log_lines("events"))
+    upstream.refuse()
+    wait_until(lambda: ready_statuses(gateway) == {503}, NOTICED_S)
+    upstream.restart()
+    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+
+    def said() -> bool:
+        events = [line["event"] for line in gateway.log_lines("events")[before:]]
+        return {"upstream_down", "upstream_up"} <= set(events)
+
+    wait_until(said)
+
+
+def test_pages_answer_while_the_upstream_hangs(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/version", [do.WaitForPeerClose(20)])
+    for path in ("/", "/livez"):
+        assert request(gateway.url, "GET", path, timeout=1).status == 200
+
+
+def test_a_broken_configuration_is_told_to_members_alone(gateway: Gateway, upstream: FaultUpstream) -> None:
+    good = gateway.config_path.read_text(encoding="utf-8")
+    gateway.write_config("auth: {generate_tokens: [canary-token")
+
+    def problems() -> list[str | None]:
+        return [each["configuration_problem"] for each in worker_details(gateway, TOKEN).values()]
+
+    try:
+        wait_until(lambda: all(problems()), NOTICED_S)
+        assert all("config.yaml" in (problem or "") and "canary" not in (problem or "") for problem in problems())
+        answer = get(gateway, "/readyz")
+        assert (answer.status, answer.json()) == (200, {"status": "ready"})
+    finally:
+        gateway.write_config(good)
+    wait_until(lambda: not any(problems()), NOTICED_S)
