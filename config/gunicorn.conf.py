@@ -10,6 +10,7 @@ monkey.patch_all()  # before anything imports socket, ssl or threading and keeps
 import os  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 # With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ def listening_address() -> str:
     master, _, address = os.environ.get(STARTED_WITH, "").partition(" ")
     reloading = master == str(os.getpid())
     try:
-        server = check_start().server
+        server = check_start(reloading=reloading).server
     except ConfigError as error:
         outcome = "the last good one stays" if reloading else "not started"
         sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
@@ -62,6 +63,11 @@ def heartbeat_directory() -> str | None:
     """A directory in memory: on a slow disk the heartbeat itself could block a worker."""
     candidates = (os.environ.get("RUNTIME_DIRECTORY"), "/dev/shm")
     return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
+
+
+def post_fork(server: object, worker: Any) -> None:
+    """A worker that drains as long as its master waits is killed before it has written down what it cut."""
+    worker.cfg.set("graceful_timeout", max(1, worker.cfg.graceful_timeout - 3))
 
 
 def worker_exit(server: object, worker: object) -> None:

@@ -36,7 +36,6 @@ class Gateway:
         #: Exchanges that have begun and not ended.
         self.in_flight = 0
         self._authenticator = Authenticator(settings.auth)
-        self._log_directory = log_directory
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
 
     def apply(self, settings: Settings) -> None:
@@ -45,7 +44,7 @@ class Gateway:
             old, self.fleet = self.fleet, build_fleet(settings)
             old.close()
         self._authenticator = Authenticator(settings.auth)
-        self._access_log = AccessLog(self._log_directory, enabled=settings.logging.access)
+        self._access_log.enabled = settings.logging.access
         self.settings = settings
 
     # Arrival: before_request.

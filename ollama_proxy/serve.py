@@ -16,7 +16,7 @@ from ollama_proxy import create_app
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import Settings, config_path, load_settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
-from ollama_proxy.settings_watch import SettingsWatch
+from ollama_proxy.settings_watch import SettingsWatch, check_tokens_left
 from ollama_proxy.state import state_directory, with_first_token
 from ollama_proxy.telemetry import configure, log
 from ollama_proxy.upstreams import build_fleet
@@ -25,13 +25,16 @@ from ollama_proxy.version import VERSION
 LAST_GOOD_FILE = "last-good.yaml"
 
 
-def check_start(environ: Mapping[str, str] = os.environ) -> Settings:
+def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
     """The settings, if this installation can start with them; for the process that starts the workers.
 
-    Raises ConfigError. A first token that was made just now is shown on stderr, this once.
+    Raises ConfigError. A first token that was made just now is shown on stderr, this once. `reloading`: workers that
+    are already there have the say on what was good last.
     """
     settings, token = with_first_token(load_settings(environ=environ), environ)
     build_fleet(settings, environ).close()
+    if not reloading:
+        keep_last_good(environ)
     if token is not None and token.created:
         sys.stderr.write(
             f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
@@ -88,24 +91,37 @@ def log_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 def load_or_last_good(environ: Mapping[str, str]) -> Settings:
     """The settings of the file, or those that were good before it was broken: a worker that does not come up takes
-    the whole service with it."""
+    the whole service with it. Broken is what the watch of the file would refuse as well.
+
+    Raises ConfigError when there is nothing good to go back to.
+    """
+    kept = _last_good(environ)
     try:
         settings = load_settings(environ=environ)
+        build_fleet(settings, environ).close()
+        if kept is not None:
+            check_tokens_left(settings, kept, config_path(environ))
     except ConfigError:
-        with contextlib.suppress(OSError, ConfigError):
-            kept = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
-            return settings_from(kept, config_path(environ), environ)
-        raise
-    keep_last_good(environ)
+        if kept is None:
+            raise
+        return kept
     return settings
+
+
+def _last_good(environ: Mapping[str, str]) -> Settings | None:
+    with contextlib.suppress(OSError, ConfigError):
+        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
+        return settings_from(data, config_path(environ), environ)
+    return None
 
 
 def keep_last_good(environ: Mapping[str, str]) -> None:
     """Keeps a copy of the file, for workers that start after it was broken; where nothing can be written there is
     none."""
     with contextlib.suppress(OSError, ConfigError):
-        data = config_path(environ).read_bytes()
         target = state_directory(Settings(), environ) / LAST_GOOD_FILE
+        target.unlink(missing_ok=True)
+        data = config_path(environ).read_bytes()
         part = target.with_suffix(f".{os.getpid()}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

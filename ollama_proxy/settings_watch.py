@@ -99,21 +99,22 @@ class SettingsWatch:
             return
         self._judged = fingerprint
         settings = settings_from(data, self._path, self._environ)
-        self._check_tokens(settings)
+        check_tokens_left(settings, self.current, self._path)
         if settings != self.current or self.problem:
             self._on_change(settings)
         self.current, self.problem = settings, None
-
-    def _check_tokens(self, settings: Settings) -> None:
-        """Refuse a file without any token when there were some: rather half a file than meant."""
-        had_tokens = any(token.name != FIRST_TOKEN_NAME for token in self.current.auth.tokens())
-        if had_tokens and settings.auth.enabled and not settings.auth.tokens():
-            raise ConfigError(
-                f"{shown_path(self._path)}: no token is left in the file, so the last ones stay; "
-                "restart the gateway if that is meant"
-            )
 
     def _report(self, error: ConfigError) -> None:
         if str(error) != self.problem:
             self.problem = str(error)
             self._on_error(error)
+
+
+def check_tokens_left(settings: Settings, before: Settings, path: Path) -> None:
+    """Raises ConfigError for a file without any token when there were some: rather half a file than meant."""
+    had_tokens = any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
+    if had_tokens and settings.auth.enabled and not settings.auth.tokens():
+        raise ConfigError(
+            f"{shown_path(path)}: no token is left in the file, so the last ones stay; "
+            "restart the gateway if that is meant"
+        )

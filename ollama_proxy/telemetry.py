@@ -142,13 +142,13 @@ class AccessLog:
     """One line per request, in `access.log` and on stdout."""
 
     def __init__(self, directory: Path | None, *, enabled: bool) -> None:
-        self._sinks: list[LineFile | LineStream] = []
-        if directory and enabled:
-            self._sinks = [STDOUT, LineFile(directory / "access.log")]
+        self._sinks: list[LineFile | LineStream] = [STDOUT, LineFile(directory / "access.log")] if directory else []
+        #: May be changed while the gateway runs.
+        self.enabled = enabled
 
     def record(self, exchange: Exchange) -> None:
         """Writes what became of an exchange."""
-        if self._sinks:
+        if self._sinks and self.enabled:
             line = orjson.dumps(access_record(exchange)) + b"\n"
             for sink in self._sinks:
                 WRITER.put(sink, line)

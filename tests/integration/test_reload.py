@@ -147,7 +147,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def replace_by_directory(path: Path) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     path.mkdir()
 
 
