@@ -96,9 +96,11 @@ class LineWriter:
         self._waiting: deque[tuple[LineFile | LineStream, bytes]] = deque(maxlen=MAX_WAITING)
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._pid = os.getpid()
+        self._dropped = 0
 
     def put(self, sink: LineFile | LineStream, line: bytes) -> None:
         """Hands over one line, with its end; returns at once."""
+        self._dropped += len(self._waiting) == MAX_WAITING
         self._waiting.append((sink, line))
         if self._greenlet is None or self._pid != os.getpid():
             self._pid = os.getpid()
@@ -114,6 +116,10 @@ class LineWriter:
     def flush(self) -> None:
         """Writes everything that waits, before it returns."""
         batches: dict[LineFile | LineStream, list[bytes]] = {}
+        if dropped := self._dropped:
+            self._dropped = 0
+            document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
+            batches[STDOUT] = [orjson.dumps(document) + b"\n"]
         while self._waiting:
             sink, line = self._waiting.popleft()
             batches.setdefault(sink, []).append(line)
@@ -213,9 +219,13 @@ def frames(error: BaseException) -> list[str]:
 
 
 def configure(directory: Path | None, level: str) -> None:
-    """Sends the package's log to stdout and to `directory` (created when missing); None: stdout only."""
+    """Sends the package's log to stdout and to `directory` (created when missing); None: stdout only.
+
+    A directory that can't be made costs the files, never the service.
+    """
     if directory:
-        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
     log.handlers[:] = [JsonLines(directory)]
     log.setLevel(level)
     log.propagate = False

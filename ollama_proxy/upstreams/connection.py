@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 from gevent import socket as gsocket
+from gevent import ssl as gssl
 from httptools import HttpParserError, HttpResponseParser
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
@@ -53,6 +54,7 @@ class Connection:
         self._parser = HttpResponseParser(self)
         self.used = 0
         self._streak = 0
+        self._tls = isinstance(sock, gssl.SSLSocket)
         self._reset()
 
     def _reset(self) -> None:
@@ -68,6 +70,8 @@ class Connection:
         self._bodies: list[bytes] = []
         self._headless = False
         self._leftover = False
+        #: The last receive took all that there was.
+        self._drained = False
 
     # What the parser calls; an exception here would come back as another one, so these only collect.
 
@@ -150,6 +154,7 @@ class Connection:
         of an answer at all."""
         while self.has_input() and not self.head_done:
             limit_s = self._sock.gettimeout()
+            self._sock.settimeout(0.0)
             received = self._receive_now()
             self._sock.settimeout(limit_s)
             if not received:
@@ -161,6 +166,7 @@ class Connection:
     def receive_head(self, call: Call, first_byte_at: float, wait_s: float | None) -> bool:
         """Reads until status and headers are there; False after `wait_s` seconds without them."""
         give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        self._sock.settimeout(0.0)
         while not self.head_done:
             if not self._receive(call, first_byte_at, give_up_at):
                 if time.monotonic() < first_byte_at:
@@ -186,12 +192,12 @@ class Connection:
         Raises UpstreamTimeout at the end of the call's total limit.
         """
         call.check()
-        if self._receive_now():
+        if not self._drained and self._receive_now():
             self._streak += 1
             if self._streak % FAIR_AFTER == 0:
                 gevent.sleep(0)  # an upstream that never pauses leaves no turn for anybody else
             return True
-        self._streak = 0
+        self._streak, self._drained = 0, False
         if self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
             return True
         call.check()
@@ -200,7 +206,6 @@ class Connection:
     def _receive_now(self) -> bool:
         """Takes what has arrived, without waiting; False when nothing has."""
         cause: OSError | None = None
-        self._sock.settimeout(0.0)
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, SSLWantReadError):
@@ -208,6 +213,9 @@ class Connection:
         except OSError as error:
             data, cause = b"", error
         if data:
+            # Less than was asked for: there is nothing more to take, so the next receive begins with a wait. What TLS
+            # has decrypted and not handed out yet would never end that wait.
+            self._drained = len(data) < RECEIVE_BYTES and not self._tls
             self._parse(data)
         else:
             self._end_of_input(cause)

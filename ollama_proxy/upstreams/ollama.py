@@ -123,6 +123,8 @@ class OllamaEvents:
                 raise refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
+        if not self._reply.status:
+            yield ()  # opening has waited for one heartbeat already
         while not self._reply.wait_head(self._heartbeat_s):
             yield ()
         self._check_status()

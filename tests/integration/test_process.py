@@ -24,6 +24,8 @@ from tests.rig.gateway import FailedStart, Gateway, free_port
 from tests.rig.http_client import bearer, request
 from tests.rig.leaks import worker_details
 
+pytestmark = pytest.mark.slow
+
 DONE = {**CHAT_LINE, "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 MINIMAL = {"auth": {"generate_tokens": [TOKEN]}}
 
@@ -266,6 +268,7 @@ def test_log_directory_that_can_not_be_written_stops_no_request(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
     gateway = gateway_for(config(fault_upstream.url))
+    worker_details(gateway, TOKEN)  # every worker has opened its files
     gateway.logs_directory.rename(gateway.directory / "gone")
     gateway.logs_directory.write_text("a file in place of the directory")
     for _ in range(20):

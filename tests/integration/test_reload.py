@@ -22,6 +22,8 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, request
 from tests.rig.leaks import worker_details
 
+pytestmark = pytest.mark.slow
+
 #: the promise: seconds until every worker follows an edit
 FOLLOWED_S = 5.0
 #: a token that is in no good file before a test writes it there

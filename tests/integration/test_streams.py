@@ -44,6 +44,8 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, open_stream, raw, request
 from tests.rig.leaks import LeakCheck
 
+pytestmark = pytest.mark.slow
+
 HEARTBEAT_S = 0.8
 LIMIT_S = 2.1
 #: how late a heartbeat may come

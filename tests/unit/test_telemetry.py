@@ -160,6 +160,16 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
     assert [int(line) for line in (tmp_path / "2").read_bytes().split()] == list(range(0, 100, 2))
 
 
+def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "STDOUT", LineFile(tmp_path / "stdout"))
+    writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
+    for number in range(telemetry.MAX_WAITING + 3):
+        writer.put(sink, b"%d\n" % number)
+    writer.flush()
+    said = json.loads((tmp_path / "stdout").read_text())
+    assert (said["event"], said["lines"]) == ("log_lines_dropped", 3)
+
+
 # Access log.
 
 
