@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Flask, Response, request
 from flask_cors.core import get_cors_options, set_cors_headers
 
@@ -14,6 +16,14 @@ EXPOSED = ["X-Request-Id", "Retry-After", "X-Ollama-Proxy-Ignored"]
 MAX_AGE_S = 43200
 
 
+def origin_pattern(origin: str) -> str | re.Pattern[str]:
+    """What flask-cors compares with: a lone `*` and plain origins as they are; elsewhere `*` stands for one or more
+    labels of a host or for a port. flask-cors itself would take it for a regular expression without an end."""
+    if origin == "*" or "*" not in origin:
+        return origin
+    return re.compile(re.escape(origin).replace(r"\*", "[A-Za-z0-9.-]+") + r"\Z", re.IGNORECASE)
+
+
 def install_cors(app: Flask, gateway: Gateway) -> None:
     """Adds the headers to answers of API routes; the origins are read anew for each, because a reload may change
     them."""
@@ -24,7 +34,7 @@ def install_cors(app: Flask, gateway: Gateway) -> None:
             options = get_cors_options(
                 app,
                 {
-                    "origins": list(gateway.settings.cors.origins),
+                    "origins": [origin_pattern(origin) for origin in gateway.settings.cors.origins],
                     "methods": ["GET", "HEAD", "POST", "DELETE", "OPTIONS"],
                     "expose_headers": EXPOSED,
                     "max_age": MAX_AGE_S,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import gevent
 
@@ -26,7 +27,7 @@ LastWords = Callable[[GatewayError], bytes | None]
 def fail(exchange: Exchange, error: GatewayError) -> None:
     """Notes what went wrong on the exchange, and in the log where it was the upstream's fault."""
     exchange.state, exchange.error = error.state, error.slug
-    if isinstance(error, UpstreamError):
+    if isinstance(error, UpstreamError) and error.status >= 500:
         fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
@@ -45,6 +46,8 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
             call.sending_since = time.monotonic()
             yield piece
             call.sending_since = None
+        # The server still has to write the end.
+        call.sending_since = time.monotonic()
         if exchange.state == ClientGone.state:
             exchange.state = state
     except gevent.GreenletExit:
@@ -56,6 +59,7 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
         if frame is None:
             raise cut_connection() from error
         exchange.sent(len(frame))
+        call.sending_since = time.monotonic()
         yield frame
 
 
@@ -95,18 +99,17 @@ def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTa
     note_end(exchange, tail)
 
 
-def native_rest(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
-    """A large single answer as it arrives."""
-    return deliver(exchange, _native_parts(exchange, reply, first), no_frame)
+def native_rest(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
+    """A large single answer as it arrives; `parts` have arrived already."""
+    return deliver(exchange, _native_parts(exchange, reply, parts), no_frame)
 
 
-def _native_parts(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
+def _native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
     tail = StreamTail()
-    data: bytes | None = first
-    while data:
-        tail.feed(data)
-        yield data
-        data = reply.read_some()
+    for data in chain(parts, iter(reply.read_some, b"")):
+        if data:
+            tail.feed(data)
+            yield data
     note_end(exchange, tail)
 
 

@@ -4,6 +4,7 @@
     GatewayError                        one client call fails; a dialect renders it
      +- BadRequest              400     the client must change what it sends
      |   +- BodyCut             400     it stopped in the middle of its body
+     |       +- SlowBody        408     it took too long over it
      +- AuthError               401     no token, a wrong one, or two different ones
      +- Forbidden               403     the token may not do this
      +- NotFound                404
@@ -82,6 +83,12 @@ class BodyCut(BadRequest):
     slug = "body_cut"
     text = "The request body was cut short."
     state = "client_gone"
+
+
+class SlowBody(BodyCut):
+    status = 408
+    slug = "body_too_slow"
+    text = "The request body did not arrive in time."
 
 
 class AuthError(GatewayError):
@@ -182,7 +189,7 @@ class UpstreamRefused(UpstreamError):
     def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(text, retry_after_s=retry_after_s)
         self.status = status
-        if status == 404:
-            self.slug = ModelNotFound.slug
-        elif status < 500:
-            self.slug = BadRequest.slug
+        if status < 500:
+            # The client's doing, not the upstream's.
+            self.state = GatewayError.state
+            self.slug = ModelNotFound.slug if status == 404 else BadRequest.slug

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import ClientWatch
 from ollama_proxy.telemetry import AccessLog
 from ollama_proxy.upstreams import EventStream, Fleet, Upstream, UpstreamRequest, build_fleet
+
+#: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
+PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 
 class Gateway:
@@ -50,7 +54,8 @@ class Gateway:
     # Arrival: before_request.
 
     def begin(self) -> None:
-        """Opens the exchange and says who is asking; raises AuthError, Forbidden, BadRequest, NotFound."""
+        """Opens the exchange, says who is asking, and watches that client; raises AuthError, Forbidden, BadRequest,
+        NotFound."""
         environ = request.environ
         exchange = new_exchange(environ, self.settings)
         environ[EXCHANGE_KEY] = exchange
@@ -65,14 +70,15 @@ class Gateway:
         exchange.principal = self._authenticator.authenticate(environ)
         check_path(environ)
         check_scope(exchange.principal, endpoint)
+        if exchange.socket is not None:
+            exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
 
-    def is_authenticated(self, environ: Mapping[str, Any]) -> bool:
-        """Whether a request to a public route carries a valid token all the same."""
+    def has_scope(self, environ: Mapping[str, Any], scope: str) -> bool:
+        """Whether a request to a public route carries a token all the same, and one with this scope."""
         try:
-            self._authenticator.authenticate(environ)
+            return scope in self._authenticator.authenticate(environ).scopes
         except AuthError:
             return False
-        return True
 
     def _end(self, exchange: Exchange) -> None:
         self.in_flight -= 1
@@ -80,9 +86,13 @@ class Gateway:
 
     # The ways through.
 
-    def forward(self, exchange: Exchange, outgoing: UpstreamRequest, models: Iterable[str] = ()) -> Response:
-        """Same dialect on both sides: bytes through."""
+    def forward(
+        self, exchange: Exchange, outgoing: UpstreamRequest, models: Iterable[str] = (), *, patient: bool = False
+    ) -> Response:
+        """Same dialect on both sides: bytes through. `patient`: work on models may take hours, and be silent."""
         upstream = self._admit(exchange, models)
+        if patient:
+            exchange.call.timeouts = replace(exchange.call.timeouts, **PATIENCE)
         reply = upstream.forward(outgoing, exchange.call)
         exchange.on_finish(reply.close)
         return passed_through(exchange, reply, self.faces[exchange.dialect])
@@ -112,14 +122,12 @@ class Gateway:
         return [model for model in listed if not patterns or is_allowed(model.name, patterns)]
 
     def _admit(self, exchange: Exchange, models: Iterable[str]) -> Upstream:
-        """The upstream for a call that may be made; from here on its client is watched."""
+        """The upstream for a call that may be made."""
         if exchange.principal is not None:
             check_models(exchange.principal, models)
         upstream = self.fleet.choose()
         exchange.upstream = upstream.name
         exchange.call.timeouts = self.fleet.timeouts(upstream.name, exchange.call.timeouts)
-        if exchange.socket is not None:
-            exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
         return upstream
 
     def _heartbeat_s(self, stream: bool) -> float | None:

@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json
+from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
 from ollama_proxy.upstreams import Health
 from ollama_proxy.version import VERSION
@@ -44,13 +45,13 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Response:
-        """GET /readyz: 200 when an upstream can be used, else 503; details for who has a token."""
+        """GET /readyz: 200 when an upstream can be used, else 503; details for who may manage."""
         states = health.states()
         ready = any(state.usable for state in states.values())
         document: dict[str, Json] = {"status": "ready" if ready else "not ready"}
         if not ready:
             document["reason"] = "no upstream can be used"
-        if gateway.is_authenticated(request.environ):
+        if gateway.has_scope(request.environ, MANAGE):
             document["details"] = _details(gateway, health, problem)
         return _json(document, status=200 if ready else 503)
 
@@ -72,7 +73,7 @@ def _status(gateway: Gateway, health: Health) -> dict[str, Json]:
         "version": VERSION,
         "uptime_s": int(time.monotonic() - _STARTED),
     }
-    if gateway.is_authenticated(request.environ):
+    if gateway.has_scope(request.environ, READ):
         document["providers"] = {"available": len(states), "active": usable}
     return document
 

@@ -9,9 +9,9 @@ from wsgiref.types import WSGIEnvironment
 
 from flask import Response
 
-from ollama_proxy.delivery import SLICE_BYTES, frames, native_rest, native_stream, note_end, slices
+from ollama_proxy.delivery import SLICE_BYTES, fail, frames, native_rest, native_stream, note_end, slices
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
@@ -108,18 +108,20 @@ def _header(headers: Headers, wanted: str) -> str | None:
 
 
 def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
-    parts: list[bytes] = []
-    while (data := reply.read_some()) and sum(map(len, parts)) <= WHOLE_BYTES:
+    parts, size = [], 0
+    while size <= WHOLE_BYTES and (data := reply.read_some()):
         parts.append(data)
-    body = b"".join(parts)
-    if data:
-        length = _header(reply.headers, "content-length")
-        response = Response(native_rest(exchange, reply, body + data), content_type=content_type or None)
-        _set_length(response, length)
+        size += len(data)
+    if size > WHOLE_BYTES:
+        response = Response(native_rest(exchange, reply, parts), content_type=content_type or None)
+        _set_length(response, _header(reply.headers, "content-length"))
         return response
+    body = b"".join(parts)
     tail = StreamTail()
     tail.feed(body)
     note_end(exchange, tail)
+    if reply.status >= 400:
+        fail(exchange, UpstreamRefused(reply.status, ""))
     response = Response(body, content_type=content_type or None)
     if not content_type:
         del response.headers["Content-Type"]

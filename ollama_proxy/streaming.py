@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from socket import SHUT_RDWR
+from socket import SHUT_RD, SHUT_RDWR
 from typing import Protocol
 
 import gevent
@@ -31,17 +31,17 @@ class ClientSocket(Protocol):
     def fileno(self) -> int: ...
 
 
-def shut(socket: ClientSocket) -> None:
-    """Ends both directions of a connection. Not by gevent's own socket: that would fail the waiting write with EBADF,
-    which gunicorn takes for a fault of its own and logs with a traceback."""
+def shut(socket: ClientSocket, how: int) -> None:
+    """Ends a connection, or one direction of it. Not by gevent's own socket: that would fail the waiting write with
+    EBADF, which gunicorn takes for a fault of its own and logs with a traceback."""
     with contextlib.suppress(OSError), _socket(fileno=os.dup(socket.fileno())) as twin:
-        twin.shutdown(SHUT_RDWR)
+        twin.shutdown(how)
 
 
 class Call:
     """The time limits of one client call and the way to cancel it."""
 
-    __slots__ = ("_abort", "gone", "sending_since", "started", "timeouts")
+    __slots__ = ("_abort", "gone", "read_too_slow", "reading_since", "sending_since", "started", "timeouts")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
@@ -50,6 +50,10 @@ class Call:
         self.gone = False
         #: Since when bytes are on their way into the client's connection; None: none are.
         self.sending_since: float | None = None
+        #: Since when a piece of the client's body is waited for; None: none is.
+        self.reading_since: float | None = None
+        #: Such a wait was ended.
+        self.read_too_slow = False
         self._abort: Callable[[], None] | None = None
 
     def attach(self, abort: Callable[[], None]) -> None:
@@ -71,6 +75,11 @@ class Call:
     def is_stalled(self, now: float) -> bool:
         """The client has not taken what was sent for longer than its limit."""
         return self.sending_since is not None and now - self.sending_since > self.timeouts.send_idle_s
+
+    def is_kept_waiting(self, now: float) -> bool:
+        """The client has not sent the next piece of its body for longer than its limit."""
+        waited_s = 0.0 if self.reading_since is None else now - self.reading_since
+        return waited_s > self.timeouts.send_idle_s
 
     def check(self) -> None:
         """Raises ClientGone when nobody waits any more, UpstreamTimeout when the total limit is over."""
@@ -130,9 +139,15 @@ class ClientWatch:
             self._forget(number)
             call.leave()
         now = time.monotonic()
-        for socket, _ in [entry for entry in self._calls.values() if entry[1].is_stalled(now)]:
-            # The write that waits for it fails at once; the end of the exchange does the rest.
-            shut(socket)
+        for socket, call in list(self._calls.values()):
+            if call.is_stalled(now):
+                # The write that waits for it fails at once; the end of the exchange does the rest.
+                shut(socket, SHUT_RDWR)
+            elif call.is_kept_waiting(now):
+                # Only this side: the client can still be told.
+                self._forget(socket.fileno())
+                call.read_too_slow = True
+                shut(socket, SHUT_RD)
 
     def _forget(self, number: int) -> None:
         del self._calls[number]

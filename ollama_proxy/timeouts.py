@@ -20,7 +20,7 @@ class Timeouts:
     )
     idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
     total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
-    send_idle_s: float = setting(60.0, "For a client that has stopped reading.", SECONDS)
+    send_idle_s: float = setting(60.0, "For a client that has stopped reading, or sending.", SECONDS)
 
     def override(self, *overrides: Mapping[str, float]) -> Timeouts:
         """The same with the given ones replaced; later overrides win."""

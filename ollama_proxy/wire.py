@@ -43,11 +43,12 @@ class LineSplitter:
 
 
 def encode_request(document: object) -> bytes:
-    """A JSON body made from what a client sent; raises BadRequest for one that is nested too deep to be written."""
+    """A JSON body made from what a client sent; raises BadRequest for one that can't be written."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError as error:
-        raise BadRequest("The request is nested too deep.", detail=str(error)[:100]) from None
+        text = "The request can't be passed on: it is nested too deep, or a number in it is too large."
+        raise BadRequest(text, detail=str(error)[:100]) from None
 
 
 def ndjson_frame(document: object) -> bytes:
@@ -99,16 +100,17 @@ class StreamTail:
         """What the last line says. A line too long to be kept whole is read by its numbers alone."""
         line = self._tail.rstrip(b"\n").rpartition(b"\n")[2]
         counts = {name: int(value) for name, value in _COUNTS.findall(line)}
-        failed, finished = _ending(line)
+        # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
+        lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
+        failed, finished = _ending(line, lost_head=lost_head)
         return StreamEnd(finished or failed, failed, counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
 
 
-def _ending(line: bytes) -> tuple[bool, bool]:
+def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:
     try:
         document = orjson.loads(line)
     except orjson.JSONDecodeError:
-        # Metrics stand on the done line only, behind the long `context` that pushed its head out of the window.
-        return False, b'"total_duration":' in line
+        return False, lost_head and b'"total_duration":' in line
     if not isinstance(document, dict):
         return False, False
     return bool(document.get("error")), document.get("done") is True or document.get("status") == "success"

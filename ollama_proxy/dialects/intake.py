@@ -6,6 +6,7 @@ Knows WSGI's input and JSON, and nothing of what the fields mean.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,24 +14,25 @@ from typing import Any
 import orjson
 from gunicorn.http.errors import ParseException
 
-from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, UnsupportedMediaType
+from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, SlowBody, UnsupportedMediaType
 from ollama_proxy.hub import Json
+from ollama_proxy.streaming import Call
 
 READ_BYTES = 65536
 
 
-def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+def read_body(environ: Mapping[str, Any], limit: int, call: Call) -> bytes:
     """The whole body, at most `limit` bytes of it.
 
-    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, BodyCut for one that was cut short.
+    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, and what read_parts raises.
     """
     check_media_type(environ)
-    declared = _declared_length(environ)
+    declared = declared_length(environ)
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"The request body is over {limit} bytes.")
     parts: list[bytes] = []
     size = 0
-    for part in read_parts(environ):
+    for part in read_parts(environ, call):
         size += len(part)
         if size > limit:
             raise BodyTooLarge(f"The request body is over {limit} bytes.")
@@ -38,36 +40,40 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def read_parts(environ: Mapping[str, Any]) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of at most 64 KiB; raises BodyCut when the client stops before its end."""
-    declared = _declared_length(environ)
+def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
+    """The body as it arrives, in pieces of 64 KiB; raises BodyCut when the client stops before its end, SlowBody when
+    a piece takes longer than `timeouts.send_idle_s`."""
+    declared = declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
     left = declared
     source = environ["wsgi.input"]
     while left is None or left > 0:
+        call.reading_since = time.monotonic()
         try:
             part: bytes = source.read(READ_BYTES if left is None else min(READ_BYTES, left))
         except (OSError, ValueError, ParseException) as error:
-            raise BodyCut(detail=type(error).__name__) from error
+            raise _cut(call) from error
+        finally:
+            call.reading_since = None
         if not part:
             break
         left = None if left is None else left - len(part)
         yield part
-    if left:
-        raise BodyCut("The request body is shorter than its Content-Length.")
+    if left or call.read_too_slow:
+        raise _cut(call, "The request body is shorter than its Content-Length.")
 
 
-def _declared_length(environ: Mapping[str, Any]) -> int | None:
-    value = environ.get("CONTENT_LENGTH") or ""
-    if environ.get("HTTP_TRANSFER_ENCODING"):
-        return None
-    return int(value) if value.isdigit() else None
+def _cut(call: Call, text: str | None = None) -> BodyCut:
+    return SlowBody() if call.read_too_slow else BodyCut(text)
 
 
 def declared_length(environ: Mapping[str, Any]) -> int | None:
     """Bytes that the client says it will send; None for a chunked body."""
-    return _declared_length(environ)
+    value = environ.get("CONTENT_LENGTH") or ""
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        return None
+    return int(value) if value.isdigit() else None
 
 
 def check_media_type(environ: Mapping[str, Any]) -> None:

@@ -45,14 +45,17 @@ ROUTE_SCOPES: dict[str, str] = {
 #: A lease above this counts as pinning a shared model, in seconds.
 PIN_ABOVE_S = 24 * 3600.0
 
+#: A lease below this is no lease: the model would be gone before the next request, in seconds.
+UNLOAD_BELOW_S = 1.0
+
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
 def check_scope(principal: Principal, endpoint: str) -> None:
-    """Raises Forbidden when the token's scopes don't cover the route."""
-    scope = ROUTE_SCOPES.get(endpoint, PUBLIC)
+    """Raises Forbidden when the token's scopes don't cover the route; no endpoint is no route, and gets its 404."""
+    scope = ROUTE_SCOPES.get(endpoint, PUBLIC if not endpoint else MANAGE)
     if scope != PUBLIC and scope not in principal.scopes:
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
@@ -70,10 +73,10 @@ def check_lease(exchange: Exchange, keep_alive: Json) -> None:
     """Raises BadRequest for a `keep_alive` that Ollama would refuse, Forbidden for one that unloads or pins a
     model that others use as well, unless the token has the scope `manage`."""
     lease_s = keep_alive_s(keep_alive)
-    if lease_s is None or 0 < lease_s <= PIN_ABOVE_S:
+    if lease_s is None or UNLOAD_BELOW_S <= lease_s <= PIN_ABOVE_S:
         return
     if exchange.principal is None or MANAGE not in exchange.principal.scopes:
-        verb = "unload" if lease_s == 0 else "pin"
+        verb = "unload" if 0 <= lease_s < UNLOAD_BELOW_S else "pin"
         raise Forbidden(f"This token may not {verb} a model: the scope 'manage' is needed.", param="keep_alive")
 
 

@@ -31,8 +31,10 @@ def is_allowed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _canonical_pattern(pattern: str) -> str:
-    covered = pattern.strip().lower()
-    return covered if covered.endswith("*") and ":" not in covered.rpartition("/")[2] else canonical(pattern)
+    open_ended = pattern.endswith("*") and ":" not in pattern.rpartition("/")[2]
+    covered = canonical(pattern)
+    # fnmatch also knows [...], which no name has.
+    return (covered.removesuffix(f":{DEFAULT_TAG}") if open_ended else covered).replace("[", "[[]")
 
 
 def is_cloud(name: str) -> bool:

@@ -22,6 +22,8 @@ class UpstreamRequest:
     #: Length of an iterable body in bytes; None: sent in chunks.
     length: int | None = None
     headers: Headers = field(default_factory=tuple)
+    #: May be sent once more when a pooled connection was closed just as it was sent.
+    replayable: bool = True
 
 
 class Reply(Protocol):

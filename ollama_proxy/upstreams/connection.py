@@ -18,7 +18,7 @@ import gevent
 from gevent import monkey
 from gevent import socket as gsocket
 from gevent import ssl as gssl
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
@@ -226,7 +226,7 @@ class Connection:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             # Bytes behind a finished answer raise as well: look at the end before looking at the error.
             self._leftover = True
             if not self.complete:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.streaming import Call
@@ -39,11 +40,14 @@ class Health:
         self._fleet = fleet
         self._states: dict[str, State] = {}
         self._checked_at = float("-inf")
+        # Anybody may ask for the health, so asking must not add up.
+        self._one_at_a_time = BoundedSemaphore()
 
     def states(self) -> dict[str, State]:
         """State by name, at most two seconds old."""
-        if time.monotonic() - self._checked_at > FRESH_S:
-            self.check()
+        with self._one_at_a_time:
+            if time.monotonic() - self._checked_at > FRESH_S:
+                self.check()
         return self._states
 
     def check(self) -> None:
@@ -61,7 +65,11 @@ class Health:
     def run(self) -> None:
         """Checks for ever; for a greenlet of its own."""
         while True:
-            self.check()
+            try:
+                with self._one_at_a_time:
+                    self.check()
+            except Exception as error:  # no answer of an upstream may end the checks for good
+                log.error("health_check_failed", exc_info=error)
             gevent.sleep(INTERVAL_S)
 
 

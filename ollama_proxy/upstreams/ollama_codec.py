@@ -30,8 +30,11 @@ Decoder = Callable[[dict[str, Json]], list[Event]]
 
 
 def encode_chat(request: ChatRequest) -> dict[str, Json]:
-    """The body of `/api/chat`. With `tool_choice` "none" the model is shown no tools: Ollama has no such switch."""
-    tools = () if request.tool_choice == "none" else request.tools
+    """The body of `/api/chat`. Ollama has no `tool_choice`: with "none" the model is shown no tools, with one that is
+    named only that."""
+    tools = request.tools if request.tool_choice != "none" else ()
+    if isinstance(request.tool_choice, Mapping):
+        tools = [tool for tool in tools if tool.name == request.tool_choice["name"]]
     body: dict[str, Json] = {
         "model": request.model,
         "messages": [_encode_message(message) for message in request.messages],

@@ -33,7 +33,7 @@ MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 60.0
 
 #: Only a close this soon after the request is taken for the end of an idle connection that crossed it, in seconds.
-STALE_WITHIN_S = 1.0
+STALE_WITHIN_S = 0.1
 
 #: RFC 9110 section 7.6.1, and what belongs to one connection or one client only.
 HOP_BY_HOP = frozenset(
@@ -136,8 +136,15 @@ class Pool:
         self.active -= 1
         if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
             self._idle.append((time.monotonic(), connection))
+            self._expire()
         else:
             connection.close()
+
+    def _expire(self) -> None:
+        """Last used, first taken: what a burst has left over sinks to the front and is closed there."""
+        oldest = time.monotonic() - MAX_IDLE_S
+        while self._idle[0][0] < oldest:
+            self._idle.pop(0)[1].close()
 
     def close(self) -> None:
         """Closes what is idle, and what is active as soon as it is released."""
@@ -169,7 +176,7 @@ class Pool:
             if error is not limit:
                 raise
             cause: BaseException = error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name may not even be one that can be asked for
             cause = error
         if sock is not None:
             sock.close()
@@ -214,7 +221,7 @@ class PoolAdapter(BaseAdapter):
             reply.close()
             call.check()
             stale = connection.used > 1 and connection.untouched and time.monotonic() - sent_at < STALE_WITHIN_S
-            if stale and isinstance(request.body, bytes):
+            if stale and isinstance(request.body, bytes) and getattr(request, "replayable", False):
                 return None
             raise
         except BaseException:  # also when the worker is being stopped: whoever opens, closes
@@ -270,7 +277,9 @@ class HttpTransport:
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
         """See Transport.open."""
         prepared = self._prepare(request)
-        prepared.head_wait_s = head_wait_s  # type: ignore[attr-defined]  # travels with the request to the adapter
+        # Both travel with the request to the adapter.
+        prepared.head_wait_s = head_wait_s  # type: ignore[attr-defined]
+        prepared.replayable = request.replayable  # type: ignore[attr-defined]
         answer = self._session.send(
             prepared,
             stream=True,

@@ -71,8 +71,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
     config = config_for(shared_upstream, generate_tokens=generate, manage_tokens=manage)
     with Gateway(config) as running:
-        touch_every_worker(running, shared_upstream, TEAM)
-        check = LeakCheck(running, shared_upstream, token=TEAM)
+        touch_every_worker(running, shared_upstream, BOSS)
+        check = LeakCheck(running, shared_upstream, token=BOSS)
         yield running
         check.verify()
 

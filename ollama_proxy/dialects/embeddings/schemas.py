@@ -33,7 +33,7 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     return EmbedRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
         input=_load_input(data.get("input")),
-        dimensions=data.get("dimensions"),
+        dimensions=int(data.get("dimensions") or 0) or None,
         options=data.get("options") or {},
         keep_alive=data.get("keep_alive"),
         user=data.get("user"),

@@ -25,7 +25,10 @@ from ollama_proxy.wire import encode_request
 View = Callable[[], Response]
 
 #: What a request is decided on; another spelling of these is refused.
-DECISIVE = ("model", "name", "source", "destination", "stream", "options", "keep_alive", "messages", "prompt", "from")
+DECISIVE = (
+    *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
+    *("remote_host", "_debug_render_only"),
+)
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
@@ -41,6 +44,8 @@ class Route:
     upstream_method: str = "POST"
     #: Streams unless the client says otherwise.
     streams: bool = False
+    #: Changes models: may take hours, and must not happen twice.
+    manages: bool = False
 
 
 ROUTES = (
@@ -49,11 +54,11 @@ ROUTES = (
     Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True),
     Route("embed", "/api/embed", schemas.EmbedEnvelope()),
     Route("embeddings", "/api/embeddings", schemas.EmbeddingsEnvelope()),
-    Route("pull", "/api/pull", schemas.PullEnvelope(), streams=True),
-    Route("push", "/api/push", schemas.PushEnvelope(), streams=True),
-    Route("create", "/api/create", schemas.CreateEnvelope(), streams=True),
-    Route("copy", "/api/copy", schemas.CopyEnvelope()),
-    Route("delete", "/api/delete", schemas.DeleteEnvelope(), ("DELETE",), "DELETE"),
+    Route("pull", "/api/pull", schemas.PullEnvelope(), streams=True, manages=True),
+    Route("push", "/api/push", schemas.PushEnvelope(), streams=True, manages=True),
+    Route("create", "/api/create", schemas.CreateEnvelope(), streams=True, manages=True),
+    Route("copy", "/api/copy", schemas.CopyEnvelope(), manages=True),
+    Route("delete", "/api/delete", schemas.DeleteEnvelope(), ("DELETE",), "DELETE", manages=True),
 )
 
 #: Routes without a body, and whether Ollama knows HEAD there.
@@ -127,8 +132,10 @@ def _model_view(gateway: Gateway, route: Route) -> View:
     def view() -> Response:
         exchange = current_exchange()
         names = load_envelope(exchange, route, gateway)
-        outgoing = UpstreamRequest(route.upstream_method, route.path, exchange.body, headers=_headers())
-        response = gateway.forward(exchange, outgoing, names)
+        outgoing = UpstreamRequest(
+            route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
+        )
+        response = gateway.forward(exchange, outgoing, names, patient=route.manages)
         if route.endpoint in ("copy", "delete") and response.status_code == 200:
             response = Response(b'{"status":"success"}', content_type="application/json; charset=utf-8")
         return response
@@ -138,10 +145,11 @@ def _model_view(gateway: Gateway, route: Route) -> View:
 
 def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[str]:
     """Reads and checks the envelope; returns the models that the request speaks of."""
-    exchange.body = read_body(request.environ, gateway.settings.server.max_body)
+    exchange.body = read_body(request.environ, gateway.settings.server.max_body, exchange.call)
     data = exchange.data = parse_object(exchange.body, lenient_tail=True)
     check_keys(data, exchange.body, DECISIVE)
     schemas.check_envelope(route.schema, data)
+    schemas.check_not_passed_on(data)
     names = schemas.model_names(route.schema, data)
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
@@ -172,8 +180,8 @@ def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
         path = f"/api/blobs/{digest}"
         if exchange.method == "HEAD":
             return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()))
-        environ = request.environ
-        outgoing = UpstreamRequest("POST", path, read_parts(environ), declared_length(environ), _headers())
-        return gateway.forward(exchange, outgoing)
+        parts = read_parts(request.environ, exchange.call)
+        outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
+        return gateway.forward(exchange, outgoing, patient=True)
 
     return view

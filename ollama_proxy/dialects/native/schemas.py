@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from ollama_proxy.errors import BadRequest
+from ollama_proxy.errors import BadRequest, Forbidden
 from ollama_proxy.hub import Json
 
 
@@ -96,6 +96,14 @@ class CopyEnvelope(Schema):
     go_struct = "CopyRequest"
     source = GoField("string", str)
     destination = GoField("string", str)
+
+
+def check_not_passed_on(data: Mapping[str, Json]) -> None:
+    """Raises for what would show the rendered prompt, or make a model of somebody else's server."""
+    if data.get("_debug_render_only"):
+        raise BadRequest("_debug_render_only is not passed on", param="_debug_render_only")
+    if data.get("remote_host"):
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
 
 
 def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:

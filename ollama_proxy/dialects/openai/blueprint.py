@@ -66,7 +66,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
     """The JSON object that the client sent, checked for keys that could be read two ways; takes the default model
     where it names none."""
-    exchange.body = read_body(request.environ, gateway.settings.server.max_body)
+    exchange.body = read_body(request.environ, gateway.settings.server.max_body, exchange.call)
     data = exchange.data = parse_object(exchange.body)
     check_keys(data, exchange.body, DECISIVE)
     check_lease(exchange, data.get("keep_alive"))

@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.openai.messages import load_messages
-from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema, bad, carried, check_fields
+from ollama_proxy.dialects.openai.schemas import (
+    ChatSchema,
+    CompletionSchema,
+    as_object,
+    as_text,
+    bad,
+    carried,
+    check_fields,
+)
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json, Tool
 
 CHAT = ChatSchema()
@@ -102,7 +110,7 @@ def _prompt(prompt: Json) -> str:
 def _top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
     if value is not None and not 0 <= value <= 20:
         bad(param, "must be between 0 and 20")
-    return value or None
+    return int(value or 0) or None
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -126,10 +134,8 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
         case "json_object":
             return "json"
         case "json_schema":
-            schema = (response_format.get("json_schema") or {}).get("schema")
-            return (
-                schema if isinstance(schema, dict) else bad("response_format.json_schema.schema", "must be an object")
-            )
+            named = as_object(response_format.get("json_schema"), "response_format.json_schema")
+            return as_object(named.get("schema"), "response_format.json_schema.schema")
         case _:
             bad("response_format.type", "must be text, json_object or json_schema")
 
@@ -174,12 +180,15 @@ def _load_tool(tool: Json, where: str) -> Tool:
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         bad(f"{where}.function.parameters", "must be a JSON Schema object")
-    return Tool(function["name"], function.get("description"), parameters, function.get("strict"))
+    description = function.get("description")
+    if description is not None:
+        as_text(description, f"{where}.function.description")
+    return Tool(function["name"], description, parameters, function.get("strict"))
 
 
 def load_tool_choice(choice: Json) -> str | Mapping[str, str] | None:
     """none, auto, required, or the one tool that is meant."""
     if choice is None or choice in ("none", "auto", "required"):
         return choice  # type: ignore[no-any-return]  # one of the three words
-    name = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
-    return {"name": name} if isinstance(name, str) else bad("tool_choice", "must be none, auto, required or a function")
+    function = as_object(as_object(choice, "tool_choice").get("function"), "tool_choice.function")
+    return {"name": as_text(function.get("name"), "tool_choice.function.name")}

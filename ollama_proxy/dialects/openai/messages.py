@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from ollama_proxy.dialects.openai.schemas import bad
+from ollama_proxy.dialects.openai.schemas import as_object, as_text, bad
 from ollama_proxy.hub import Json, Message, ToolCall
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
@@ -34,8 +34,8 @@ def _load_message(message: Json, where: str, names: dict[str, str]) -> Message:
         case "assistant":
             return _load_assistant(message, content, where, names)
         case "tool":
-            call_id = str(message.get("tool_call_id") or "")
-            tool_name = message.get("name") or names.get(call_id)
+            call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
+            tool_name = as_text(message.get("name") or names.get(call_id) or "", f"{where}.name") or None
             return Message("tool", content, images=images, tool_name=tool_name, tool_call_id=call_id or None)
         case _:
             bad(f"{where}.role", "must be system, developer, user, assistant or tool")
@@ -65,7 +65,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
             bad(f"{where}.function.arguments", "invalid tool call arguments: not JSON")
     if not isinstance(arguments, dict):
         bad(f"{where}.function.arguments", "invalid tool call arguments: not an object")
-    return ToolCall(str(call.get("id") or ""), function["name"], arguments)
+    return ToolCall(as_text(call.get("id") or "", f"{where}.id"), function["name"], arguments)
 
 
 def _load_content(content: Json, where: str) -> tuple[str, list[str]]:
@@ -92,7 +92,7 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[str]) -> N
         case "image_url":
             images.append(_load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_audio":
-            data = (part.get("input_audio") or {}).get("data")
+            data = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             # Ollama takes sound by the same field and tells it apart by its bytes.
             images.append(data if isinstance(data, str) and data else bad(f"{where}.input_audio.data", "is missing"))
         case _:

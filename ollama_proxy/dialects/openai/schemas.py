@@ -38,7 +38,8 @@ def _is_number(value: Json) -> bool:
 
 
 def _is_whole(value: Json) -> bool:
-    return _is_number(value) and float(value).is_integer()
+    # Beyond 64 bits no upstream could read it.
+    return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
 
 def number(fate: str = MAPPED) -> Fated:
@@ -78,7 +79,7 @@ def anything(fate: str = MAPPED) -> Fated:
 
 def refused(why: str, *harmless: Json) -> Fated:
     """A field that can't be honoured, except with a value that asks for nothing special."""
-    return Fated(REFUSED, lambda value: value in harmless, why)
+    return Fated(REFUSED, lambda value: any(value == one and type(value) is type(one) for one in harmless), why)
 
 
 def _is_stop(value: Json) -> bool:
@@ -177,6 +178,16 @@ def carried(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
         for name, value in data.items()
         if value not in (None, [], {}) and (name not in known or getattr(known[name], "fate", MAPPED) == CARRIED)
     }
+
+
+def as_object(value: Json, param: str) -> dict[str, Json]:
+    """The value, if it is an object; raises BadRequest."""
+    return value if isinstance(value, dict) else bad(param, "must be an object")
+
+
+def as_text(value: Json, param: str) -> str:
+    """The value, if it is a text; raises BadRequest."""
+    return value if isinstance(value, str) else bad(param, "must be a text")
 
 
 def bad(param: str, why: str) -> NoReturn:

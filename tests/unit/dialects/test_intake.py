@@ -1,125 +1,247 @@
-"""The client's body: limits, JSON, and keys that could be read two ways."""
+"""The client's body: its limits, its JSON, and keys that could be read two ways."""
 
 from __future__ import annotations
 
 import io
+import json
+import time
 from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.intake import check_keys, check_media_type, parse_object, read_body
-from ollama_proxy.errors import BadRequest, BodyTooLarge, GatewayError, UnsupportedMediaType
+from ollama_proxy.dialects.intake import check_keys, check_media_type, parse_object, read_body, read_parts
+from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+
+DECISIVE = ("model", "name", "stream", "keep_alive", "messages")
+KELVIN, LONG_S = "\u212a", "\u017f"
 
 
-def environ(body: bytes, **more: Any) -> dict[str, Any]:
-    return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))} | more
+def call() -> Call:
+    return Call(Timeouts())
+
+
+def sized(body: bytes, declared: int | None = None, **environ: Any) -> dict[str, Any]:
+    """What WSGI shows of a body with a Content-Length."""
+    length = len(body) if declared is None else declared
+    return {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(length), **environ}
 
 
 def chunked(body: bytes) -> dict[str, Any]:
-    return environ(body, CONTENT_LENGTH="", HTTP_TRANSFER_ENCODING="chunked") | {"wsgi.input_terminated": True}
+    """What gunicorn shows of a chunked body."""
+    return {"wsgi.input": io.BytesIO(body), "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
 
 
-@pytest.mark.parametrize("framed", [environ, chunked])
-def test_body_up_to_the_limit_passes_whole(framed: Any) -> None:
-    assert read_body(framed(b"x" * 200_000), 200_000) == b"x" * 200_000
+class Broken(io.BytesIO):
+    """An input that fails in its middle, as gunicorn's does when chunks are malformed or the client is gone."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if data := super().read(size):
+            return data
+        raise OSError("gone")
 
 
-@pytest.mark.parametrize("framed", [environ, chunked])
-def test_one_byte_more_is_too_large(framed: Any) -> None:
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 200_000])
+def test_a_body_is_read_whole(size: int) -> None:
+    assert read_body(sized(b"x" * size), 200_000, call()) == b"x" * size
+    assert read_body(chunked(b"x" * size), 200_000, call()) == b"x" * size
+
+
+@pytest.mark.parametrize("environ", [sized(b"x" * 11), chunked(b"x" * 11), sized(b"", declared=11)])
+def test_a_body_over_the_limit_is_refused_however_it_is_framed(environ: dict[str, Any]) -> None:
+    with pytest.raises(BodyTooLarge, match="over 10 bytes"):
+        read_body(environ, 10, call())
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_anything_is_read() -> None:
+    environ = sized(b"x" * 11)
     with pytest.raises(BodyTooLarge):
-        read_body(framed(b"x" * 200_001), 200_000)
+        read_body(environ, 10, call())
+    assert environ["wsgi.input"].tell() == 0
 
 
-def test_body_shorter_than_announced_is_no_body() -> None:
-    with pytest.raises(BadRequest):
-        read_body(environ(b"short", CONTENT_LENGTH="100"), 1000)
+def test_a_chunked_body_is_given_up_soon_after_its_limit() -> None:
+    environ = chunked(b"x" * 10_000_000)
+    with pytest.raises(BodyTooLarge):
+        read_body(environ, 1000, call())
+    assert environ["wsgi.input"].tell() <= 1000 + 65536
 
 
-@pytest.mark.parametrize("media", ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "x/y"])
-def test_curl_may_call_json_what_it_likes(media: str) -> None:
-    check_media_type({"CONTENT_TYPE": media})
+def test_a_body_that_ends_before_its_length_is_refused() -> None:
+    with pytest.raises(BadRequest, match="shorter than its Content-Length"):
+        read_body(sized(b"x" * 10, declared=100), 1000, call())
+
+
+@pytest.mark.parametrize("framing", [{"CONTENT_LENGTH": "10"}, {"HTTP_TRANSFER_ENCODING": "chunked"}])
+def test_a_body_that_breaks_off_is_refused(framing: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="cut short"):
+        read_body({"wsgi.input": Broken(b"x" * 5), "wsgi.input_terminated": True, **framing}, 1000, call())
+
+
+def test_without_framing_there_is_no_body() -> None:
+    assert read_body({"wsgi.input": io.BytesIO(b"left over")}, 1000, call()) == b""
+
+
+def test_bytes_behind_the_declared_length_stay_where_they_are() -> None:
+    environ = sized(b"mine|of the next request", declared=4)
+    assert read_body(environ, 1000, call()) == b"mine"
+
+
+def test_parts_arrive_in_pieces_of_at_most_64_kib() -> None:
+    assert [len(part) for part in read_parts(sized(b"x" * 150_000), call())] == [65536, 65536, 18928]
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        {"CONTENT_TYPE": "multipart/form-data; boundary=x"},
-        {"CONTENT_TYPE": "Multipart/Mixed"},
-        {"HTTP_CONTENT_ENCODING": "gzip"},
-        {"HTTP_CONTENT_ENCODING": "zstd"},
-    ],
+    "media",
+    ["", "application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"],
 )
-def test_what_cannot_be_json_is_refused_unread(headers: dict[str, str]) -> None:
-    with pytest.raises(UnsupportedMediaType):
-        check_media_type(headers)
+def test_types_that_curl_and_examples_send_are_read_as_json(media: str) -> None:
+    check_media_type({"CONTENT_TYPE": media})
 
 
+@pytest.mark.parametrize("media", ["multipart/form-data; boundary=x", "Multipart/Mixed", " multipart/related"])
+def test_multipart_is_refused(media: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="multipart"):
+        read_body(sized(b"--x\r\n" * 10_000, CONTENT_TYPE=media), 1_000_000, call())
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "gzip, identity"])
+def test_content_codings_are_refused(coding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="content coding"):
+        check_media_type({"HTTP_CONTENT_ENCODING": coding})
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_no_content_coding_is_no_reason(coding: str) -> None:
+    check_media_type({"HTTP_CONTENT_ENCODING": coding})
+
+
+@pytest.mark.parametrize("lenient", [True, False])
 @pytest.mark.parametrize(
     ("body", "text"),
     [
         (b"", "missing request body"),
-        (b" \n", "missing request body"),
-        (b'{"a":', "unexpected EOF"),
-        (b"[]", "not a list"),
-        (b"null", "not null"),
-        (b'"x"', "not a text"),
-        (b"5", "not a number"),
-        (b"true", "not true or false"),
-        (b"{}x", "not valid JSON"),
+        (b" \r\n", "missing request body"),
+        (b'{"model":', "unexpected EOF|not valid JSON"),
+        (b"[]", "a list"),
+        (b"null", "null"),
+        (b'"text"', "a text"),
+        (b"5", "a number"),
+        (b"true", "true or false"),
+        (b"{model: 1}", "not valid JSON"),
+        (b"{'model': 1}", "not valid JSON"),
         (b'{"a":NaN}', "not valid JSON"),
+        (b'{"a":Infinity}', "not valid JSON"),
+        (b'{"a":-Infinity}', "not valid JSON"),
+        (b'{"a":1e999}', "not valid JSON"),
+        (b'{"a":' + b"9" * 5000 + b"}", "not valid JSON"),
         (b'{"a":"\xff"}', "not valid JSON"),
+        (b'{"a":"\\ud800"}', "not valid JSON"),
+        (b'{"a":"\x00"}', "not valid JSON"),
         (b'\xef\xbb\xbf{"a":1}', "not valid JSON"),
-        (b"[" * 100_000, ""),
-        (b'{"a":' * 100_000, ""),
+        ('{"a":1}'.encode("utf-16"), "not valid JSON"),
+        ('{"a":1}'.encode("utf-16-le"), "not valid JSON"),
+        (b"<html>", "not valid JSON"),
     ],
 )
-def test_body_that_is_no_object_is_a_bad_request(body: bytes, text: str) -> None:
-    """B4, B5, B7, B8"""
-    with pytest.raises(GatewayError) as caught:
-        parse_object(body)
-    assert caught.value.status == 400
-    assert text in str(caught.value)
+def test_what_is_not_one_json_object_is_refused_by_name(body: bytes, text: str, lenient: bool) -> None:
+    with pytest.raises(BadRequest, match=text):
+        parse_object(body, lenient_tail=lenient)
 
 
-@pytest.mark.parametrize("body", [b'{"a":1}\n', b' {"a":1} ', b'{"a":1} {"b":2}', b'{"a":1}x'])
-def test_lenient_tail_ignores_what_follows_as_ollama_does(body: bytes) -> None:
-    assert parse_object(body, lenient_tail=True) == {"a": 1}
-
-
-def check(body: bytes) -> None:
-    check_keys(parse_object(body), body, ("model", "name", "stream"))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"model":"a","Model":"b"}',
-        b'{"MODEL":"a"}',
-        b'{"model":"a","model":"b"}',
-        b'{"model":"a","mod\\u0065l":"b"}',
-        b'{"mod\\u0065l":"a","model":"b"}',
-        b'{"\\u004dodel":"a"}',
-        b'{"model":"a", "stream":true, "stream":false}',
-        b'{"model":"a","\\u006Dodel":"b"}',
-        '{"\u017ftream":true}'.encode(),
-    ],
-)
-def test_keys_that_could_be_read_two_ways_are_refused(body: bytes) -> None:
-    """B6: Go's decoder ignores case, also that of the long s, and lets the last one win."""
+@pytest.mark.parametrize("tail", [b"garbage", b"\x00", b"{}", b"}", b" trailing words"])
+def test_bytes_behind_the_object_are_ignored_only_where_ollama_does(tail: bytes) -> None:
+    assert parse_object(b' {"a": "\xc3\xbc"} ' + tail, lenient_tail=True) == {"a": "ü"}
     with pytest.raises(BadRequest):
-        check(body)
+        parse_object(b'{"a":1}' + tail)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
+@pytest.mark.parametrize("lenient", [True, False])
+@pytest.mark.parametrize("depth", [1100, 100_000])
+def test_json_of_any_depth_is_refused_at_once(opening: bytes, lenient: bool, depth: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(BadRequest):
+        parse_object(b'{"model":"m","x":' + opening * depth, lenient_tail=lenient)
+    assert time.monotonic() - began < 0.5
+
+
+def test_the_text_of_a_refusal_holds_nothing_of_the_body() -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_object(b'{"prompt":"canary" oops}')
+    assert "canary" not in str(refused.value) + refused.value.detail
+
+
+def check(body: str) -> None:
+    check_keys(json.loads(body), body.encode(), DECISIVE)
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"model":"a","stream":true}',
-        b'{"model":"model","x":"model"}',
-        b'{"model":"a","messages":[{"model":"b"},{"model":"c"}]}',
-        b'{"model":"a","x":{"Model":"b"}}',
-        b'{"model":"\\u006dodel"}',
-        b'{"model":"a","Other":1,"other":2}',
+        '{"model":"m","messages":[{"content":"\\"model\\" \\"model\\" Model"}]}',
+        '{"model":"m","options":{"model":"x","Stream":1}}',
+        '{"\\u006dodel":"m"}',
+        '{"other":1,"Other":2,"other":3}',
+        '{"model":"\\u00fc","x":"\\u006d"}',
+        '{"messages":[{"model":1},{"model":2}]}',
+        "{}",
     ],
 )
-def test_the_same_word_elsewhere_is_no_offence(body: bytes) -> None:
+def test_bodies_that_can_be_read_one_way_only_pass(body: str) -> None:
     check(body)
+
+
+@pytest.mark.parametrize("name", DECISIVE)
+@pytest.mark.parametrize("change", [str.upper, str.title, lambda name: name[:-1] + name[-1].upper()])
+@pytest.mark.parametrize("beside", [True, False])
+def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, beside: bool) -> None:
+    body = {change(name): "a", **({name: "b"} if beside else {})}
+    with pytest.raises(BadRequest, match=f"must be written '{name}'") as refused:
+        check(json.dumps(body))
+    assert refused.value.param == change(name)
+
+
+@pytest.mark.parametrize("key", [f"{KELVIN}eep_alive", f"{LONG_S}tream", f"me{LONG_S}{LONG_S}ages", f"me{LONG_S}sages"])
+def test_letters_that_go_folds_to_ascii_are_refused(key: str) -> None:
+    for body in (json.dumps({key: 1}), json.dumps({key: 1}, ensure_ascii=False)):
+        with pytest.raises(BadRequest, match="must be written"):
+            check(body)
+
+
+@pytest.mark.parametrize("name", DECISIVE)
+@pytest.mark.parametrize("disguise", ["plain", "escaped", "upper case escape", "both escaped", "spaced"])
+def test_a_decisive_field_that_is_there_twice_is_refused(name: str, disguise: str) -> None:
+    escaped = f"\\u{ord(name[0]):04x}{name[1:]}"
+    second = {"escaped": escaped, "upper case escape": escaped.replace("006d", "006D"), "both escaped": escaped}
+    first = escaped if disguise == "both escaped" else name
+    gap = " \n" if disguise == "spaced" else ""
+    with pytest.raises(BadRequest, match=f"'{name}' is there twice"):
+        check(f'{{"{first}"{gap}:1,"x":[],"{second.get(disguise, name)}"{gap}:1}}')
+
+
+def test_twice_is_found_in_front_of_ignored_bytes_too() -> None:
+    body = b'{"model":"a","model":"b"} tail'
+    with pytest.raises(BadRequest, match="twice"):
+        check_keys(parse_object(body, lenient_tail=True), body, DECISIVE)
+
+
+def test_a_key_that_the_check_uses_itself_is_just_a_key() -> None:
+    check('{"model":"m","\\u0000twice":5}')
+
+
+@pytest.mark.parametrize("depth", [500, 900, 1000, 1020])
+def test_a_deep_body_with_escapes_is_checked_or_refused_and_never_breaks(depth: int) -> None:
+    body = b'{"model":"\\u006d","x":' + b"[" * depth + b"]" * depth + b"}"
+    try:
+        check_keys(parse_object(body), body, DECISIVE)
+    except BadRequest as refused:
+        assert refused.status == 400
+
+
+def test_many_equal_keys_cost_no_more_than_many_different_ones() -> None:
+    body = b'{"\\u0061":1' + b',"a":1' * 100_000 + b"}"
+    began = time.monotonic()
+    check_keys(parse_object(body), body, DECISIVE)
+    assert time.monotonic() - began < 1
