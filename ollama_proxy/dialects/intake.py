@@ -9,7 +9,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from math import inf
+from typing import Any, cast
 
 import orjson
 from gunicorn.http.errors import ParseException
@@ -46,22 +47,22 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
     declared = declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
-    left = declared
-    source = environ["wsgi.input"]
-    while left is None or left > 0:
-        call.reading_since = time.monotonic()
-        try:
-            part: bytes = source.read(READ_BYTES if left is None else min(READ_BYTES, left))
-        except (OSError, ValueError, ParseException) as error:
-            raise _cut(call) from error
-        finally:
-            call.reading_since = None
-        if not part:
-            break
-        left = None if left is None else left - len(part)
+    left = inf if declared is None else declared
+    while left > 0 and (part := _read(environ["wsgi.input"], int(min(READ_BYTES, left)), call)):
+        left -= len(part)
         yield part
-    if left or call.read_too_slow:
+    if call.read_too_slow or 0 < left < inf:
         raise _cut(call, "The request body is shorter than its Content-Length.")
+
+
+def _read(source: Any, size: int, call: Call) -> bytes:
+    call.reading_since = time.monotonic()
+    try:
+        return cast(bytes, source.read(size))
+    except (OSError, ValueError, ParseException) as error:
+        raise _cut(call) from error
+    finally:
+        call.reading_since = None
 
 
 def _cut(call: Call, text: str | None = None) -> BodyCut:

@@ -192,7 +192,7 @@ def test_error_after_a_heartbeat_is_a_frame(
     assert (answer.status, answer.body.startswith(KEEP_ALIVE)) == (200, True)
     (error,) = frames(answer.body)
     assert error["error"]["message"] == "no such model"
-    assert access_line(gateway, request_id)["state"] == "upstream_error"
+    assert access_line(gateway, request_id)["state"] == ("refused" if status < 500 else "upstream_error")
 
 
 # --- Heartbeats ------------------------------------------------------------------------------------------------------

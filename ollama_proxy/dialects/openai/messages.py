@@ -34,11 +34,17 @@ def _load_message(message: Json, where: str, names: dict[str, str]) -> Message:
         case "assistant":
             return _load_assistant(message, content, where, names)
         case "tool":
-            call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
-            tool_name = as_text(message.get("name") or names.get(call_id) or "", f"{where}.name") or None
-            return Message("tool", content, images=images, tool_name=tool_name, tool_call_id=call_id or None)
+            return _load_result(message, content, images, where, names)
         case _:
             bad(f"{where}.role", "must be system, developer, user, assistant or tool")
+
+
+def _load_result(
+    message: Mapping[str, Json], content: str, images: list[str], where: str, names: dict[str, str]
+) -> Message:
+    call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
+    tool_name = as_text(message.get("name") or names.get(call_id) or "", f"{where}.name")
+    return Message("tool", content, images=images, tool_name=tool_name or None, tool_call_id=call_id or None)
 
 
 def _load_assistant(message: Mapping[str, Json], content: str, where: str, names: dict[str, str]) -> Message:
