@@ -171,7 +171,11 @@ class Pool:
             with limit:
                 sock = gsocket.create_connection((self.host, self.port))
                 sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
-                return self._tls.wrap_socket(sock, server_hostname=self.host) if self._tls else sock
+                if self._tls:
+                    # In two steps: a handshake that is given up inside wrap_socket leaves a socket that nobody closes.
+                    sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+                    sock.do_handshake()
+                return sock
         except gevent.Timeout as error:
             if error is not limit:
                 raise
