@@ -92,7 +92,7 @@ class Gateway:
         """Same dialect on both sides: bytes through. `patient`: work on models may take hours, and be silent."""
         upstream = self._admit(exchange, models)
         if patient:
-            exchange.call.timeouts = replace(exchange.call.timeouts, **PATIENCE)
+            exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
         reply = upstream.forward(outgoing, exchange.call)
         exchange.on_finish(reply.close)
         return passed_through(exchange, reply, self.faces[exchange.dialect])
@@ -127,7 +127,7 @@ class Gateway:
             check_models(exchange.principal, models)
         upstream = self.fleet.choose()
         exchange.upstream = upstream.name
-        exchange.call.timeouts = self.fleet.timeouts(upstream.name, exchange.call.timeouts)
+        exchange.call.limit(self.fleet.timeouts(upstream.name, exchange.call.timeouts))
         return upstream
 
     def _heartbeat_s(self, stream: bool) -> float | None:

@@ -41,11 +41,11 @@ def shut(socket: ClientSocket, how: int) -> None:
 class Call:
     """The time limits of one client call and the way to cancel it."""
 
-    __slots__ = ("_abort", "gone", "read_too_slow", "reading_since", "sending_since", "started", "timeouts")
+    __slots__ = ("_abort", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since", "started", "timeouts")
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self.timeouts = timeouts
         self.started = time.monotonic()
+        self.limit(timeouts)
         #: The client has left; nothing that is still done for it can matter.
         self.gone = False
         #: Since when bytes are on their way into the client's connection; None: none are.
@@ -55,6 +55,12 @@ class Call:
         #: Such a wait was ended.
         self.read_too_slow = False
         self._abort: Callable[[], None] | None = None
+
+    def limit(self, timeouts: Timeouts) -> None:
+        """From now on these limits count; the total one from the call's start."""
+        self.timeouts = timeouts
+        #: Monotonic time of the total limit.
+        self.ends_at = self.started + timeouts.total_s
 
     def attach(self, abort: Callable[[], None]) -> None:
         """`abort` is called, at most once, when the client leaves; it must not block."""
@@ -86,11 +92,6 @@ class Call:
         if self.gone:
             raise ClientGone
         self.total_left_s()
-
-    @property
-    def ends_at(self) -> float:
-        """Monotonic time of the total limit."""
-        return self.started + self.timeouts.total_s
 
     def total_left_s(self) -> float:
         """Seconds until the total limit; raises UpstreamTimeout when there are none."""

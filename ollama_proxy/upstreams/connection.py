@@ -191,7 +191,8 @@ class Connection:
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
-        call.check()
+        if call.gone or time.monotonic() > call.ends_at:
+            call.check()
         if not self._drained and self._receive_now():
             self._streak += 1
             if self._streak % FAIR_AFTER == 0:

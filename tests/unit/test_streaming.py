@@ -50,6 +50,7 @@ def test_a_fresh_call_may_go_on() -> None:
 def test_total_limit_is_an_error_that_names_it() -> None:
     one = call(total_s=10)
     one.started -= 10
+    one.limit(one.timeouts)
     with pytest.raises(UpstreamTimeout, match="longer than 10 s"):
         one.check()
     with pytest.raises(UpstreamTimeout):
@@ -67,6 +68,7 @@ def test_leaving_aborts_once() -> None:
 def test_leaving_outweighs_the_total_limit() -> None:
     one = call(total_s=10)
     one.started -= 10
+    one.limit(one.timeouts)
     one.leave()
     with pytest.raises(ClientGone):
         one.check()
