@@ -136,3 +136,27 @@ def test_memory_stays_small() -> None:
     for _ in range(100):
         tail.feed(b"x" * 65536)
     assert len(tail._tail) <= TAIL_BYTES
+
+
+def test_a_done_line_that_was_torn_is_no_end() -> None:
+    tail = StreamTail()
+    tail.feed(b'{"response":"Hi","done":false}\n')
+    tail.feed(b'{"response":"","done":true,"total_duration":5,"eval_cou')
+    assert not tail.end().finished
+
+
+def test_a_done_line_too_long_to_be_kept_is_known_by_its_metrics() -> None:
+    context = b",".join([b"12345"] * 10_000)
+    line = b'{"done":true,"context":[' + context + b'],"total_duration":5,"prompt_eval_count":7,"eval_count":3}\n'
+    tail = StreamTail()
+    for start in range(0, len(line), 1000):
+        tail.feed(line[start : start + 1000])
+    end = tail.end()
+    assert (end.finished, end.prompt_eval_count, end.eval_count) == (True, 7, 3)
+
+
+def test_a_long_done_line_that_was_torn_is_no_end() -> None:
+    line = b'{"done":true,"context":[' + b"12345," * 10_000 + b'0],"total_duration":5,"eval_cou'
+    tail = StreamTail()
+    tail.feed(line)
+    assert not tail.end().finished

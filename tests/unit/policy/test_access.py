@@ -157,3 +157,14 @@ def test_a_bad_lease_is_a_bad_request_whoever_sends_it(value: object) -> None:
     with pytest.raises(GatewayError) as refused:
         check_lease(exchange_of(BOSS), value)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("lease", [1e-10, 0.5, "0.1ns", "999ms"])
+def test_a_lease_of_less_than_a_second_unloads(lease: object) -> None:
+    with pytest.raises(Forbidden, match="unload"):
+        check_lease(exchange_of(TEAM), lease)
+
+
+def test_a_route_that_no_table_knows_is_for_managers_only() -> None:
+    with pytest.raises(Forbidden):
+        check_scope(TEAM, "native.new")

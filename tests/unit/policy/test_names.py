@@ -80,3 +80,18 @@ def test_one_of_several_patterns_is_enough_and_none_allows_nothing() -> None:
 )
 def test_models_of_the_cloud_are_known_by_their_tag(name: str, cloud: bool) -> None:
     assert is_cloud(name) is cloud
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "covered"),
+    [
+        ("library/qwen*", "qwen3:8b", True),
+        ("registry.ollama.ai/library/qwen*", "Qwen3", True),
+        ("qwen*", "ns/qwen3", False),
+        ("ns/*", "ns/m:v1", True),
+        ("m[1]", "m1", False),
+        ("*", "anything/at:all", True),
+    ],
+)
+def test_patterns_know_the_spellings_too(pattern: str, name: str, covered: bool) -> None:
+    assert is_allowed(name, [pattern]) is covered

@@ -1,0 +1,56 @@
+"""A client that sends its body too slowly is told so, and holds nothing: not a worker's place, not an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.test_disconnect import TOKEN, config, warm_up
+from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import raw
+from tests.rig.leaks import LeakCheck
+
+SEND_IDLE_S = 0.6
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway(config(upstream.url, timeouts={"send_idle_s": SEND_IDLE_S})) as running:
+        warm_up(running, upstream)
+        check = LeakCheck(running, upstream, token=TOKEN)
+        yield running
+        check.verify()
+        assert "Traceback" not in running.output()
+
+
+def head(path: str, length: int) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: gateway.test",
+        f"Authorization: Bearer {TOKEN}",
+        "Content-Type: application/json",
+        f"Content-Length: {length}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/embeddings", f"/api/blobs/{DIGEST}"])
+def test_body_that_stops_coming_is_answered_with_408(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    answer = raw(gateway.port, head(path, 100) + b'{"mod', timeout=8)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not arrive in time" in answer
+
+
+def test_what_did_not_arrive_is_asked_of_nobody(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.clear()
+    raw(gateway.port, head("/api/chat", 100) + b'{"model": "m"', timeout=8)
+    assert [seen for seen in upstream.requests if seen.path == "/api/chat"] == []
