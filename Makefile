@@ -10,15 +10,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# A pip that is there already saves the seconds of putting another one into the virtual environment.
+FROM_OUTSIDE := $(shell $(PYTHON) -m pip --help 2>/dev/null | grep -q -e --python && echo yes)
+PIP := $(if $(FROM_OUTSIDE),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/pip)
+INSTALL := $(PIP) install --quiet --no-compile --require-hashes --only-binary :all:
+
 # The stamps make a second install free: pip runs only when a lock file changed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements.txt
-	$(BIN)/python -m compileall -q ollama_proxy
+	$(PYTHON) -m venv $(if $(FROM_OUTSIDE),--without-pip) $(VENV)
+	$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
-	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 install: $(VENV)/.installed  ## virtual environment with the locked packages
