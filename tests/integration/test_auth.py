@@ -13,13 +13,13 @@ import pytest
 from ollama_proxy import create_app
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
 from ollama_proxy.settings import Settings
-from tests.integration.test_errors import assert_error, touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, raw, request
-from tests.rig.leaks import LeakCheck
 
 TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader", "sk-narrow"
 HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
@@ -45,12 +45,6 @@ def as_form(form: str, token: str) -> Form:
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     tokens = [
         TOKEN,
@@ -61,18 +55,10 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         {"name": "old", "token": OLD, "expires": str(TODAY - timedelta(1))},
         {"name": "last-day", "token": LAST_DAY, "expires": str(TODAY + timedelta(1))},
     ]
-    with Gateway({"auth": {"generate_tokens": tokens}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(
+        {"auth": {"generate_tokens": tokens}, "service": {"base_url": shared_upstream.url}}, shared_upstream, TOKEN
+    ) as running:
         yield running
-        check.verify()
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again."""
-    shared_upstream.clear()
-    return shared_upstream
 
 
 def seen_by(upstream: FaultUpstream) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_errors import assert_error, touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, raw, request
-from tests.rig.leaks import LeakCheck
 
 TOKEN = "sk-team-token-1"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
@@ -30,19 +30,14 @@ KELVIN, LONG_S = "\u212a", "\u017f"
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}},
+        shared_upstream,
+        TOKEN,
+        unsaid=("Traceback",),
+    ) as running:
         yield running
-        check.verify()
-        assert "Traceback" not in running.output()
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_errors import touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import LeakCheck
 
 TOKEN = "sk-team-token-1"
 PAGE, EVIL = "https://chat.example", "https://evil.example"
@@ -61,23 +60,14 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
 def config_for(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
     return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}, **more}
 
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway(config_for(shared_upstream)) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(config_for(shared_upstream), shared_upstream, TOKEN) as running:
         yield running
-        check.verify()
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +75,6 @@ def strict(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway that one page may call."""
     with Gateway(config_for(shared_upstream, cors={"origins": [PAGE]}), workers=1) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again."""
-    shared_upstream.clear()
-    return shared_upstream
 
 
 def preflight(gateway: Gateway, method: str, path: str, origin: str = PAGE, **headers: str) -> Answer:

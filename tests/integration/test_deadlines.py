@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_disconnect import (
+from tests.rig import NDJSON, chunk
+from tests.rig.calls import (
     CHAT_LINE,
     EMBEDDINGS,
     FACES,
@@ -25,11 +26,10 @@ from tests.integration.test_disconnect import (
     each_single,
     warm_up,
 )
-from tests.rig import NDJSON, chunk
+from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import Chunk, Drip, FaultUpstream, Head, Lines, NoReadBody, Send, Wait, WaitForPeerClose
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import Answer, Stream, bearer, request
-from tests.rig.leaks import LeakCheck
 
 CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
 #: how much later than its limit a call may end
@@ -42,25 +42,12 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encod
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway(config(upstream.url, timeouts=LIMITS)) as gateway:
-        warm_up(gateway, upstream)
-        check = LeakCheck(gateway, upstream, token=TOKEN)
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    unsaid = ("Traceback",)
+    with checked_gateway(
+        config(shared_upstream.url, timeouts=LIMITS), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid
+    ) as gateway:
         yield gateway
-        check.verify()
-        assert "Traceback" not in gateway.output()
-
-
-@pytest.fixture
-def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
-    upstream.clear()
-    return shared_gateway
 
 
 def named(what: str, face: Face) -> str:

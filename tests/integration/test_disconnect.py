@@ -3,125 +3,50 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from tests.rig import NDJSON, http_client
+from tests.rig import http_client
+from tests.rig.calls import (
+    CHAT_LINE,
+    DIGEST,
+    EMBEDDINGS,
+    FACES,
+    STREAM_HEAD,
+    TOKEN,
+    Face,
+    access_line,
+    ask,
+    config,
+    each_face,
+    each_single,
+    growth_kib,
+    resident_kib,
+    warm_up,
+)
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Flood, Head, Json, ReadBody, Script, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, encode_request, open_stream, request
-from tests.rig.leaks import LeakCheck, worker_details
+from tests.rig.leaks import worker_details
 from tests.rig.nginx import Nginx
 
-TOKEN = "team-token-1"
-DIGEST = "sha256:" + "ab" * 32
-MESSAGES = [{"role": "user", "content": "hi"}]
 #: the promise: seconds between a client's leaving and the close of the connection to the upstream
 NOTICED_S = 1.0
 
 
-class Face(NamedTuple):
-    """One way of asking a model, and what the upstream is asked then."""
-
-    path: str
-    body: dict[str, Any]
-    upstream_path: str
-    line: dict[str, Any]
-
-
-CHAT_LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-TEXT_LINE = {"model": "m", "response": "Hel", "done": False}
-FACES = {
-    "native chat": Face("/api/chat", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE),
-    "native generate": Face("/api/generate", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
-    "openai chat": Face("/v1/chat/completions", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE),
-    "openai completions": Face("/v1/completions", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
-}
-EMBEDDINGS = {
-    "native embed": Face("/api/embed", {"model": "m", "input": "hi"}, "/api/embed", {}),
-    "openai embeddings": Face("/v1/embeddings", {"model": "m", "input": "hi"}, "/api/embed", {}),
-}
-STREAM_HEAD = Head(200, NDJSON)
-each_face = pytest.mark.parametrize("face", FACES.values(), ids=FACES)
-each_single = pytest.mark.parametrize("face", [*FACES.values(), *EMBEDDINGS.values()], ids=[*FACES, *EMBEDDINGS])
-
-
-def config(upstream_url: str, **sections: Any) -> dict[str, Any]:
-    """The smallest configuration, and what a test adds to it."""
-    return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream_url}, **sections}
-
-
-def access_line(gateway: Gateway, request_id: str) -> dict[str, Any]:
-    """The one line of the access log that has this id; waits for it."""
-
-    def found() -> list[dict[str, Any]]:
-        return [line for line in gateway.log_lines("access") if line["id"] == request_id]
-
-    lines = wait_until(found, 5, f"the access log has no {request_id}")
-    assert len(lines) == 1
-    return lines[0]
-
-
-def warm_up(gateway: Gateway, upstream: FaultUpstream) -> None:
-    """Let every worker serve a call and have it left, so that what it opens once is open."""
-    upstream.script("/api/chat", [WaitForPeerClose()])
-
-    def all_are_busy() -> bool:
-        streams.enter_context(ask(gateway.url, FACES["native chat"], wait_for_head=False))
-        return all(details["watched"] for details in worker_details(gateway, TOKEN).values())
-
-    with ExitStack() as streams:
-        wait_until(all_are_busy, 10, "not every worker got a call")
-    wait_until(lambda: not any(d["in_flight"] for d in worker_details(gateway, TOKEN).values()), 5, "calls stayed")
-    upstream.clear()
-
-
-def ask(url: str, face: Face, request_id: str = "unnamed", *, stream: bool = True, **options: Any) -> Stream:
-    """Send a face's request."""
-    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    return open_stream(url, "POST", face.path, {**face.body, "stream": stream}, headers, **options)
-
-
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """One gateway for the module; nothing of what its tests did may be left at the end."""
-    with Gateway(config(upstream.url, timeouts={"send_idle_s": 1.5})) as gateway:
-        warm_up(gateway, upstream)
-        check = LeakCheck(gateway, upstream, token=TOKEN)
+    unsaid = ("Traceback", "internal_error")
+    with checked_gateway(
+        config(shared_upstream.url, timeouts={"send_idle_s": 1.5}), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid
+    ) as gateway:
         yield gateway
-        check.verify()
-        assert "Traceback" not in gateway.output()
-        assert "internal_error" not in gateway.output()
-
-
-@pytest.fixture(scope="module")
-def nginx(shared_gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{shared_gateway.port}") as server:
-        yield server
-
-
-@pytest.fixture
-def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
-    upstream.clear()
-    return shared_gateway
-
-
-@pytest.fixture
-def request_id() -> str:
-    return "left-" + secrets.token_hex(8)
 
 
 def leave(stream: Stream, upstream: FaultUpstream, path: str, *, reset: bool = False) -> None:
@@ -269,17 +194,6 @@ def test_many_clients_that_leave_at_once_leave_nothing_in_flight(gateway: Gatewa
 
 
 # --- Clients that stop reading ---------------------------------------------------------------------------------------
-
-
-def resident_kib(pid: int) -> int:
-    """Memory of a process, as the kernel counts it."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-def growth_kib(gateway: Gateway, before: dict[int, int]) -> int:
-    """The most that any worker has grown."""
-    return max(resident_kib(pid) - before[pid] for pid in gateway.worker_pids())
 
 
 LONG_LINE = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"

@@ -5,35 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.golden.face import forwarded, post, shared_gateway
+from tests.golden.face import forwarded, post
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.rig.replay_upstream import Replay, recording
 
 #: Values that float32 holds exactly, and some that it does not.
 VECTOR = [0.5, -0.25, 1.0, 0.1, -3.4e-5, 0.0]
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 def answer_with(upstream: FaultUpstream, *vectors: list[float], **more: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,82 +11,20 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
+from tests.rig.errors import NATIVE, OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
-from tests.rig.leaks import LeakCheck, open_descriptors
+from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 
 TOKEN = "team-token-1"
 READER = "reader-token"
 LIMIT = 64 * 1024
-NATIVE, OPENAI = "native", "openai"
 DIALECTS = (NATIVE, OPENAI)
 CHAT = {NATIVE: "/api/chat", OPENAI: "/v1/chat/completions"}
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
-
-OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-    500: "api_error",
-    502: "api_error",
-    503: "api_error",
-    504: "timeout_error",
-}
-
-
-def assert_error(answer: Answer, dialect: str, status: int) -> str:
-    """The answer is exactly this dialect's error with this status; returns its text."""
-    assert answer.status == status, f"{answer.status}, not {status}: {answer.text[:500]}"
-    assert answer.complete
-    assert (answer.headers.get("content-type") or "").startswith("application/json")
-    assert answer.headers.get("cache-control") == "no-store"
-    assert "Traceback" not in answer.text and "<html" not in answer.text.lower()
-    document = answer.json()
-    assert document.keys() == {"error"}
-    if dialect == NATIVE:
-        text = document["error"]
-    else:
-        assert document["error"].keys() == {"message", "type", "param", "code"}
-        assert document["error"]["type"] == OPENAI_TYPES.get(status, "invalid_request_error")
-        text = document["error"]["message"]
-    assert isinstance(text, str) and text
-    return text
-
-
-def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, seconds: float = 10) -> None:
-    """Make each worker open what it opens once and keeps: its log files, its watches, an upstream connection."""
-    # What watches over waits starts with the first wait, so the upstream has to let itself be waited for.
-    done = {"message": {"role": "assistant", "content": "hi"}, "done": True}
-    upstream.script("/api/chat", [do.Wait(0.2), do.Json(done)])
-    asked = [
-        ("GET", "/readyz", None, bearer(token)),
-        ("GET", "/api/tags", None, bearer("wrong")),
-        ("POST", "/api/chat", {**BODY, "stream": False}, {**bearer(token), "Connection": "close"}),
-    ]
-    data = b"".join(
-        encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
-        for method, path, body, headers in asked
-    )
-    seen: set[int] = set()
-
-    def all_seen() -> bool:
-        seen.update(int(pid) for pid in re.findall(rb'"pid":(\d+)', raw(gateway.port, data)))
-        return gateway.worker_pids() <= seen
-
-    wait_until(all_seen, seconds, lambda: f"only {seen} of {gateway.worker_pids()} answered")
-    open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
-    wait_until(lambda: all({*open_files} <= {*open_descriptors(pid).values()} for pid in seen), seconds)
-    upstream.clear()
-
-
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +35,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "server": {"max_body": LIMIT},
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
-    with Gateway(config) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(config, shared_upstream, TOKEN) as running:
         yield running
-        check.verify()
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again."""
-    shared_upstream.clear()
-    return shared_upstream
 
 
 def chat(gateway: Gateway, dialect: str, *, stream: bool = False, body: Any = None, token: str = TOKEN) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tests.integration.test_disconnect import config
+from tests.rig.calls import config
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, Send, Wait
 from tests.rig.gateway import Gateway

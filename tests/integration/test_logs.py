@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_errors import touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
-from tests.rig.leaks import LeakCheck
 
 TOKEN, WRONG = "canary-token-1a2b3c", "canary-wrong-9z8y7x"
 PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
@@ -37,12 +36,6 @@ def digest(token: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     config = {
         "auth": {
@@ -56,18 +49,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "timeouts": {"first_byte_s": 1, "idle_s": 1},
         "logging": {"level": "DEBUG"},
     }
-    with Gateway(config) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(config, shared_upstream, TOKEN) as running:
         yield running
-        check.verify()
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again."""
-    shared_upstream.clear()
-    return shared_upstream
 
 
 def lines_of(gateway: Gateway, name: str, identity: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_disconnect import TOKEN, config, warm_up
+from tests.rig.calls import TOKEN, config, warm_up
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, ReadBody, Wait
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
@@ -17,16 +17,10 @@ LIMIT_S = 0.4
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S, "total_s": 2 * LIMIT_S}
-    with Gateway(config(upstream.url, timeouts=limits), workers=1) as running:
-        warm_up(running, upstream)
+    with Gateway(config(shared_upstream.url, timeouts=limits), workers=1) as running:
+        warm_up(running, shared_upstream)
         yield running
 
 

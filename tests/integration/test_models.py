@@ -21,14 +21,8 @@ TOKENS = [TOKEN, {"name": "narrow", "token": NARROW, "models": ["tiny-test", "ns
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream, auth={"generate_tokens": TOKENS}) as running:
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with shared_gateway(shared_upstream, auth={"generate_tokens": TOKENS}) as running:
         yield running
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.integration.test_bad_input import FIRST, INNER, MARKER, ODD_BUT_PLAIN, SMUGGLING
-from tests.integration.test_errors import assert_error, touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, raw, request
-from tests.rig.leaks import LeakCheck
 from tests.rig.nginx import Nginx
 
 TOKEN = "sk-team-token-1"
@@ -29,24 +29,14 @@ GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with checked_gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}},
+        shared_upstream,
+        TOKEN,
+        seconds=15,  # nginx keeps its idle connections for ten seconds
+    ) as running:
         yield running
-        check.verify(15)  # nginx keeps its idle connections for ten seconds
-
-
-@pytest.fixture(scope="module")
-def nginx(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.golden.cases import NDJSON, Case, cases
-from tests.golden.face import frames, normalised, post, shared_gateway
+from tests.golden.face import frames, normalised, post
 from tests.rig import pieces
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
 from tests.rig.gateway import Gateway
@@ -24,23 +23,6 @@ EDGES = (1, 2, 3, 7, 50, None)
 
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.name)
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 def stream(case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway) -> Answer:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ollama_proxy.dialects.openai.schemas import CARRIED, MAPPED, REFUSED
-from tests.golden.face import forwarded, post, shared_gateway
+from tests.golden.face import forwarded, post
 from tests.golden.fates import (
     CHAT,
     COMPLETION,
@@ -25,23 +25,6 @@ from tests.golden.fates import (
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from ollama_proxy.version import VERSION
-from tests.integration.test_errors import assert_error, touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import LeakCheck, worker_details
+from tests.rig.leaks import worker_details
 
 TOKEN = "sk-team-token-1"
 PAGES = ("/", "/health", "/livez", "/readyz")
@@ -24,18 +25,11 @@ NOTICED_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+    with checked_gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}, shared_upstream, TOKEN
+    ) as running:
         yield running
-        check.verify()
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.test_errors import touch_every_worker
+from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, raw, request
-from tests.rig.leaks import LeakCheck
 from tests.rig.nginx import Nginx
 
 TOKEN = "sk-team-token-1"
@@ -94,24 +93,11 @@ def played(game: str, path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}) as running:
-        touch_every_worker(running, shared_upstream, TOKEN)
-        check = LeakCheck(running, shared_upstream, token=TOKEN)
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with checked_gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}, shared_upstream, TOKEN
+    ) as running:
         yield running
-        check.verify()
-
-
-@pytest.fixture(scope="module")
-def nginx(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
-        yield server
 
 
 @pytest.fixture(params=["straight", "nginx"])
@@ -119,13 +105,6 @@ def url(request: pytest.FixtureRequest, gateway: Gateway) -> str:
     """Where the client asks: the gateway itself, or the shipped nginx in front of it."""
     server: Gateway | Nginx = gateway if request.param == "straight" else request.getfixturevalue("nginx")
     return server.url
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again."""
-    shared_upstream.clear()
-    return shared_upstream
 
 
 def foreign_paths(upstream: FaultUpstream) -> set[str]:

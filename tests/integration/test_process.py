@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_disconnect import CHAT_LINE, FACES, TOKEN, ask, config
+from tests.rig.calls import CHAT_LINE, FACES, TOKEN, ask, config
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Lines
 from tests.rig.gateway import FailedStart, Gateway, free_port

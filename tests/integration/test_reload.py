@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.test_disconnect import CHAT_LINE, FACES, MESSAGES, TOKEN, ask, config
 from tests.rig import NDJSON
+from tests.rig.calls import CHAT_LINE, FACES, MESSAGES, TOKEN, ask, config
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, WaitFor
 from tests.rig.gateway import Gateway
@@ -84,14 +84,8 @@ class RunningStream:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway(config(upstream.url)) as gateway:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with Gateway(config(shared_upstream.url)) as gateway:
         yield gateway
         assert "Traceback" not in gateway.output()
 
@@ -177,9 +171,9 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
 
 
 @pytest.fixture(scope="module")
-def breaking(upstream: FaultUpstream) -> Iterator[Gateway]:
+def breaking(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway whose file goes from one broken state to the next; it lives on its first settings all the time."""
-    with Gateway(config(upstream.url)) as gateway:
+    with Gateway(config(shared_upstream.url)) as gateway:
         yield gateway
         assert "Traceback" not in gateway.output()
 

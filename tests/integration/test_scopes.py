@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_errors import assert_error, touch_every_worker
 from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import LeakCheck
 
 TEAM, BOSS, EVERYTHING, NARROW, NARROW_BOSS, PATTERN = (
     "sk-team",
@@ -49,12 +49,6 @@ REFUSED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
 def config_for(upstream: FaultUpstream, **auth: Any) -> dict[str, Any]:
     return {"auth": auth, "service": {"base_url": upstream.url}}
 
@@ -70,11 +64,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     manage = [BOSS, {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]}]
     manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
     config = config_for(shared_upstream, generate_tokens=generate, manage_tokens=manage)
-    with Gateway(config) as running:
-        touch_every_worker(running, shared_upstream, BOSS)
-        check = LeakCheck(running, shared_upstream, token=BOSS)
+    with checked_gateway(config, shared_upstream, BOSS) as running:
         yield running
-        check.verify()
 
 
 @pytest.fixture(scope="module")

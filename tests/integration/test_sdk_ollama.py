@@ -36,12 +36,6 @@ def gateway(upstream: ReplayUpstream) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def demo_gateway() -> Iterator[Gateway]:
-    with shared_gateway(service={"base_url": "demo:"}) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def clean(upstream: ReplayUpstream) -> None:
     upstream.clear()

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from tests.golden.blocking import Blocking
 from tests.golden.cases import Case, cases
-from tests.golden.face import TOKEN, forwarded, shared_gateway
+from tests.golden.face import TOKEN, forwarded
 from tests.rig import NDJSON
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, WaitForPeerClose
@@ -34,29 +34,6 @@ LINE = b'{"model":"m","message":{"role":"assistant","content":"Hel"},"done":fals
 CASES = {case.name: case for case in cases("openai")}
 CHATS = [case for case in CASES.values() if case.is_complete and case.path == "/v1/chat/completions"]
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def demo_gateway() -> Iterator[Gateway]:
-    with shared_gateway(service={"base_url": "demo:"}) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -6,30 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.test_disconnect import TOKEN, config, warm_up
+from tests.rig.calls import TOKEN, config, warm_up
+from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import raw
-from tests.rig.leaks import LeakCheck
 
 SEND_IDLE_S = 0.6
 DIGEST = "sha256:" + "0" * 64
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway(config(upstream.url, timeouts={"send_idle_s": SEND_IDLE_S})) as running:
-        warm_up(running, upstream)
-        check = LeakCheck(running, upstream, token=TOKEN)
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    unsaid = ("Traceback",)
+    with checked_gateway(
+        config(shared_upstream.url, timeouts={"send_idle_s": SEND_IDLE_S}),
+        shared_upstream,
+        TOKEN,
+        warm=warm_up,
+        unsaid=unsaid,
+    ) as running:
         yield running
-        check.verify()
-        assert "Traceback" not in running.output()
 
 
 def head(path: str, length: int) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.golden.cases import Case, cases
-from tests.golden.face import frames, get, post, shared_gateway
+from tests.golden.face import frames, get, post
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import PROJECT, Gateway
 
@@ -34,23 +34,6 @@ COMPLETIONS = [case for case in COMPLETE if case.path == "/v1/completions"]
 
 #: `Complaints` of the published schema about a document.
 Complaints = Callable[[str, Any], list[str]]
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 def load_check(path: Path) -> ModuleType:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.test_disconnect import (
+from tests.rig import NDJSON, Turn
+from tests.rig.calls import (
     CHAT_LINE,
     DIGEST,
     FACES,
@@ -25,8 +25,9 @@ from tests.integration.test_disconnect import (
     growth_kib,
     resident_kib,
     warm_up,
+    whole,
 )
-from tests.rig import NDJSON, Turn
+from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import (
     Chunk,
     FaultUpstream,
@@ -42,7 +43,6 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, open_stream, raw, request
-from tests.rig.leaks import LeakCheck
 
 pytestmark = pytest.mark.slow
 
@@ -59,40 +59,18 @@ each_native = pytest.mark.parametrize("face", [FACES[name] for name in NATIVE_FA
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with a fast heartbeat."""
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S}
-    with Gateway(config(upstream.url, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits)) as gateway:
-        warm_up(gateway, upstream)
-        check = LeakCheck(gateway, upstream, token=TOKEN)
+    unsaid = ("Traceback", "internal_error")
+    with checked_gateway(
+        config(shared_upstream.url, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits),
+        shared_upstream,
+        TOKEN,
+        warm=warm_up,
+        unsaid=unsaid,
+    ) as gateway:
         yield gateway
-        check.verify()
-        assert "Traceback" not in gateway.output()
-        assert "internal_error" not in gateway.output()
-
-
-@pytest.fixture
-def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
-    upstream.clear()
-    return shared_gateway
-
-
-@pytest.fixture
-def request_id() -> str:
-    return "stream-" + secrets.token_hex(8)
-
-
-def whole(gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool = True) -> Answer:
-    """All of an answer."""
-    with ask(gateway.url, face, request_id, stream=stream) as open_answer:
-        body = open_answer.read_all(10)
-        return Answer(open_answer.status, open_answer.headers, body, open_answer.complete)
 
 
 def frames(body: bytes) -> list[Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.test_disconnect import (
+from tests.rig import NDJSON, chunk
+from tests.rig.calls import (
     CHAT_LINE,
     FACES,
     TOKEN,
@@ -22,8 +22,9 @@ from tests.integration.test_disconnect import (
     each_face,
     each_single,
     warm_up,
+    whole,
 )
-from tests.rig import NDJSON, chunk
+from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
@@ -41,7 +42,6 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import LeakCheck
 
 JSON = {"Content-Type": "application/json"}
 DIALECTS = ("native chat", "openai chat")
@@ -50,38 +50,10 @@ DONE = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def shared_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with Gateway(config(upstream.url)) as gateway:
-        warm_up(gateway, upstream)
-        check = LeakCheck(gateway, upstream, token=TOKEN)
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    unsaid = ("Traceback", "internal_error")
+    with checked_gateway(config(shared_upstream.url), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid) as gateway:
         yield gateway
-        check.verify()
-        assert "Traceback" not in gateway.output()
-        assert "internal_error" not in gateway.output()
-
-
-@pytest.fixture
-def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
-    upstream.clear()
-    return shared_gateway
-
-
-@pytest.fixture
-def request_id() -> str:
-    return "fault-" + secrets.token_hex(8)
-
-
-def whole(gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool) -> Answer:
-    """All of an answer."""
-    with ask(gateway.url, face, request_id, stream=stream) as open_answer:
-        body = open_answer.read_all(10)
-        return Answer(open_answer.status, open_answer.headers, body, open_answer.complete)
 
 
 def error_text(answer: Answer, face: Face) -> str:

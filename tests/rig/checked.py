@@ -1,0 +1,66 @@
+"""A gateway that many tests share: every worker warm before the first test, and nothing left behind after the last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tests.rig import fault_upstream as do
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, encode_request, raw
+from tests.rig.leaks import LeakCheck, open_descriptors
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, seconds: float = 10) -> None:
+    """Make each worker open what it opens once and keeps: its log files, its watches, an upstream connection."""
+    # What watches over waits starts with the first wait, so the upstream has to let itself be waited for.
+    done = {"message": {"role": "assistant", "content": "hi"}, "done": True}
+    upstream.script("/api/chat", [do.Wait(0.2), do.Json(done)])
+    asked = [
+        ("GET", "/readyz", None, bearer(token)),
+        ("GET", "/api/tags", None, bearer("wrong")),
+        ("POST", "/api/chat", {**BODY, "stream": False}, {**bearer(token), "Connection": "close"}),
+    ]
+    data = b"".join(
+        encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
+        for method, path, body, headers in asked
+    )
+    seen: set[int] = set()
+
+    def all_seen() -> bool:
+        seen.update(int(pid) for pid in re.findall(rb'"pid":(\d+)', raw(gateway.port, data)))
+        return gateway.worker_pids() <= seen
+
+    wait_until(all_seen, seconds, lambda: f"only {seen} of {gateway.worker_pids()} answered")
+    open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
+    wait_until(lambda: all({*open_files} <= {*open_descriptors(pid).values()} for pid in seen), seconds)
+    upstream.clear()
+
+
+@contextmanager
+def checked_gateway(
+    config: Mapping[str, Any],
+    upstream: FaultUpstream,
+    token: str,
+    *,
+    warm: Callable[[Gateway, FaultUpstream, str], None] = touch_every_worker,
+    seconds: float = 5,
+    unsaid: tuple[str, ...] = (),
+) -> Iterator[Gateway]:
+    """A running gateway in front of `upstream`, every worker of it warmed by ``warm``.
+
+    ``token`` is one of the gateway's own. Raises AssertionError at the end when something is still open after
+    ``seconds``, or when the gateway's output contains a text of ``unsaid``.
+    """
+    with Gateway(config) as gateway:
+        warm(gateway, upstream, token)
+        check = LeakCheck(gateway, upstream, token=token)
+        yield gateway
+        check.verify(seconds)
+        assert not [text for text in unsaid if text in gateway.output()], gateway.output()
