@@ -70,8 +70,8 @@ class Connection:
         self._bodies: list[bytes] = []
         self._headless = False
         self._leftover = False
-        #: The last receive took all that there was.
-        self._drained = False
+        #: The last receive took all that there was; an answer is not there yet when its question has just gone out.
+        self._drained = not self._tls
 
     # What the parser calls; an exception here would come back as another one, so these only collect.
 

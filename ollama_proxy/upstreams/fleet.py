@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.providers import UpstreamSettings
@@ -51,17 +51,22 @@ class Fleet:
 def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ) -> Fleet:
     """The fleet that the settings ask for; raises ConfigError for what this version can't serve."""
     declared = effective_upstreams(settings)
-    if len(declared) > 1:
-        raise ConfigError(f"upstreams: this version serves one upstream, {len(declared)} are configured")
+    _check_servable(declared, settings.origins.get("upstreams", "configuration"))
     return Fleet({each.name: (each, _build(each, environ)) for each in declared})
 
 
+def _check_servable(declared: Sequence[UpstreamSettings], where: str) -> None:
+    if len(declared) > 1:
+        raise ConfigError(f"{where}: upstreams: this version serves one upstream, {len(declared)} are configured")
+    for each in declared:
+        if each.kind not in KINDS:
+            raise ConfigError(
+                f"{where}: upstreams: the kind '{each.kind}' can't be served by this version; "
+                f"it serves {' and '.join(KINDS)}"
+            )
+
+
 def _build(declared: UpstreamSettings, environ: Mapping[str, str]) -> Upstream:
-    if declared.kind not in KINDS:
-        raise ConfigError(
-            f"upstreams: {declared.name}: the kind '{declared.kind}' can't be served by this version; "
-            f"it serves {' and '.join(KINDS)}"
-        )
     if declared.kind == "demo":
         return OllamaUpstream(declared.name, DemoTransport())
     key = next((environ[name] for name in declared.key_variables if environ.get(name)), None)

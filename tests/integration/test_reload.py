@@ -153,6 +153,8 @@ def good_text(upstream: FaultUpstream, lines: int) -> str:
     return "# \n" * lines + yaml.safe_dump(document, default_flow_style=None)
 
 
+KIND_OF_LATER = "upstreams: [{name: later, kind: deepseek}]\n"
+
 BROKEN: dict[str, Callable[[Path, str], None]] = {
     "bad YAML": lambda path, text: write(path, (text + "more: [\n").encode()),
     "half a file": lambda path, text: write(path, text.encode()[: text.index(NEW_TOKEN) - 3]),
@@ -166,6 +168,7 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
     "no token left": lambda path, text: write(path, text[text.index("service:") :].encode()),
     "byte order mark": lambda path, text: write(path, b"\xef\xbb\xbf" + text.encode()),
     "5 MiB": lambda path, text: write(path, text.encode() + b"#" * (5 << 20)),
+    "a kind that can't be served": lambda path, text: write(path, (text + KIND_OF_LATER).encode()),
     "an address that can't be used": lambda path, text: write(path, text.replace("http:", "ftp:").encode()),
 }
 
@@ -219,7 +222,7 @@ def expect_service(gateway: Gateway) -> None:
     assert [status(gateway, NEW_TOKEN) for _ in range(10)] == [401] * 10
 
 
-FATAL = ("bad YAML", "deleted", "no token left")
+FATAL = ("bad YAML", "deleted", "no token left", "a kind that can't be served")
 
 
 @pytest.mark.parametrize("kind", FATAL)
