@@ -19,6 +19,9 @@ INSTALL := $(PIP) install --quiet --no-compile --require-hashes --only-binary :a
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(if $(FROM_OUTSIDE),--without-pip) $(VENV)
 	$(INSTALL) -r requirements.txt
+	@printf '%s\n' '#!$(CURDIR)/$(BIN)/python' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
+		'from ollama_proxy.cli import main' 'sys.exit(main())' > $(BIN)/ollama-proxy
+	@chmod +x $(BIN)/ollama-proxy
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
