@@ -16,6 +16,7 @@
      +- InternalError           500
      +- ClientGone              499     nobody is left to be told
      +- UpstreamError           502
+         +- UpstreamDeniesUs    502     it wants credentials that we don't have
          +- UpstreamConnect     503     it never saw the request
          +- UpstreamTimeout     504
          +- UpstreamCut         502     the answer stopped before its end
@@ -161,6 +162,14 @@ class UpstreamError(GatewayError):
     slug = "upstream_error"
     text = "The model server gave an answer that can't be used."
     state = "upstream_error"
+
+
+class UpstreamDeniesUs(UpstreamError):
+    """It wants credentials that this gateway does not have: not the client's fault, so never the client's 401."""
+
+    #: Statuses that mean it.
+    statuses = (401, 402, 407)
+    text = "The model server refused this gateway's own credentials."
 
 
 class UpstreamConnect(UpstreamError):

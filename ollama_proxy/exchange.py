@@ -27,8 +27,6 @@ class Exchange:
     call: Call
     #: The client's connection; None where the server doesn't show it.
     socket: Any = None
-    #: Seconds since 1970, for the log.
-    at: float = 0.0
     principal: Principal | None = None
     #: The client's bytes, never edited.
     body: bytes = b""

@@ -11,7 +11,7 @@ from flask import Response
 
 from ollama_proxy.delivery import SLICE_BYTES, fail, frames, native_rest, native_stream, note_end, slices
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
@@ -94,8 +94,8 @@ def check_head(reply: Reply) -> str:
     expects: a page of a proxy, a sign-in demand, a coding that nobody asked for."""
     content_type = _header(reply.headers, "content-type") or ""
     coding = _header(reply.headers, "content-encoding") or "identity"
-    if reply.status in (401, 402, 407):
-        raise UpstreamError("The model server refused this gateway's own credentials.", detail=f"status {reply.status}")
+    if reply.status in UpstreamDeniesUs.statuses:
+        raise UpstreamDeniesUs(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
     if content_type and not content_type.startswith((JSON, NDJSON)):

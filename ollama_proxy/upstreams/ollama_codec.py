@@ -11,7 +11,7 @@ from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -202,10 +202,8 @@ def refused_line(line: dict[str, Json]) -> UpstreamRefused:
 
 def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
     """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
-    if status in (401, 402, 407):
-        return UpstreamError(
-            "The model server refused this gateway's own credentials.", detail=f"upstream status {status}"
-        )
+    if status in UpstreamDeniesUs.statuses:
+        return UpstreamDeniesUs(detail=f"upstream status {status}")
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
