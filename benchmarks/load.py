@@ -25,7 +25,7 @@ import httptools
 
 GRACE_S = 60.0
 RETRY_S = 0.05
-TAIL_BYTES = 512
+TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)

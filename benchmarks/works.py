@@ -86,6 +86,17 @@ def native_chat(tokens: int, *, stream: bool, model: str = "bench:latest") -> Re
     return Request("/api/chat", encode(body), "/api/chat", '"done":true')
 
 
+def anthropic_messages(tokens: int, *, model: str = "bench:latest") -> Request:
+    system, user = MESSAGES
+    body = {"model": model, "system": system["content"], "messages": [user], "max_tokens": tokens, "stream": True}
+    return Request("/v1/messages", encode(body), "/api/chat", "event: message_stop")
+
+
+def openai_responses(tokens: int, *, model: str = "bench:latest") -> Request:
+    body = {"model": model, "input": MESSAGES, "max_output_tokens": tokens, "temperature": 0.7, "stream": True}
+    return Request("/v1/responses", encode(body), "/api/chat", "event: response.completed")
+
+
 def openai_embeddings(text: str) -> Request:
     return Request("/v1/embeddings", encode({"model": "bench:latest", "input": text}), "/api/embed", '"usage"')
 
@@ -98,6 +109,7 @@ TEXT = "A gateway in front of several model servers gives every client one addre
 EMBEDDINGS, NATIVE_EMBEDDINGS = openai_embeddings(TEXT), native_embeddings(TEXT)
 SINGLE, NATIVE_SINGLE = openai_chat(8, stream=False), native_chat(8, stream=False)
 STREAM, NATIVE_STREAM = openai_chat(128, stream=True), native_chat(128, stream=True)
+MESSAGES_STREAM, RESPONSES_STREAM = anthropic_messages(128), openai_responses(128)
 PACED, NATIVE_PACED = (make(80, stream=True, model=PACED_MODEL) for make in (openai_chat, native_chat))
 HELD, NATIVE_HELD = (make(60, stream=True, model=HELD_MODEL) for make in (openai_chat, native_chat))
 
@@ -108,6 +120,9 @@ WORKS = (
     Work("single-native", "single answer, passed through", "cpu_per_request", NATIVE_SINGLE, NATIVE_SINGLE, 8, 8),
     Work("stream", "128 tokens, translated", "cpu_per_request", STREAM, NATIVE_STREAM, 128, 8, 0.9),
     Work("stream-native", "128 tokens, passed through", "cpu_per_request", NATIVE_STREAM, NATIVE_STREAM, 128, 8, 0.8),
+    # Both within 1.2 times of what the stream above costs in the same run.
+    Work("stream-messages", "128 tokens, Anthropic's", "cpu_per_request", MESSAGES_STREAM, NATIVE_STREAM, 128, 8),
+    Work("stream-responses", "128 tokens, Responses", "cpu_per_request", RESPONSES_STREAM, NATIVE_STREAM, 128, 8),
     Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8),
     Work("paced", "200 streams x 20 tokens/s, translated", "cpu_per_token", PACED, NATIVE_PACED, 80, 200, 40),
     Work("paced-native", "the same, passed through", "cpu_per_token", NATIVE_PACED, NATIVE_PACED, 80, 200, 40),

@@ -14,6 +14,7 @@ from flask import Flask, Response, request
 from ollama_proxy.arrival import EXCHANGE_KEY, current_exchange
 from ollama_proxy.cors import install_cors
 from ollama_proxy.dialects.registry import DIALECTS, FACES
+from ollama_proxy.exchange import REMARKS
 from ollama_proxy.failures import install_error_handlers
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.ops import build_blueprint as build_ops
@@ -82,7 +83,8 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
     headers.setdefault("Cache-Control", "no-store")
-    if exchange.ignored:
-        headers["X-Ollama-Proxy-Ignored"] = ", ".join(exchange.ignored)[:500]
+    for name in REMARKS:
+        if words := getattr(exchange, name.lower()):
+            headers[f"X-Ollama-Proxy-{name}"] = ", ".join(words)[:500]
     count_whole(exchange, response)
     return response

@@ -30,6 +30,11 @@ _PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 #: Where names and digests stand, the slash and the colon in them may be escaped.
 _ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")
 
+_ANTHROPIC = re.compile(r"(/anthropic|/v1/messages)(/|$)")
+
+#: Addresses that both vendors have: the header tells whose client it is.
+_SHARED = re.compile(r"/v1/(models|files|skills)(/|$)")
+
 
 def current_exchange() -> Exchange:
     """The exchange of the request being handled."""
@@ -44,7 +49,7 @@ def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:
         method=environ["REQUEST_METHOD"],
         path=path,
         client=client_address(environ, settings.server.trusted_proxies),
-        dialect=dialect_of(path),
+        dialect=dialect_of(environ),
         call=Call(settings.timeouts),
         socket=environ.get("gunicorn.socket"),
     )
@@ -58,8 +63,11 @@ def redacted(path: str, is_token: Callable[[str], bool]) -> str:
     return "/".join("***" if part and is_token(part) else part for part in path.split("/"))
 
 
-def dialect_of(path: str) -> str:
-    """Whose error shapes a path promises, also for paths that don't exist."""
+def dialect_of(environ: Mapping[str, Any]) -> str:
+    """Whose error shapes a request expects, also on paths that don't exist."""
+    path = environ["PATH_INFO"]
+    if _ANTHROPIC.match(path) or ("HTTP_ANTHROPIC_VERSION" in environ and _SHARED.match(path)):
+        return "anthropic"
     return "openai" if path.startswith("/v1/") or path == "/v1" else "native"
 
 

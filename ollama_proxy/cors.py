@@ -7,11 +7,16 @@ import re
 from flask import Flask, Response, request
 from flask_cors.core import get_cors_options, set_cors_headers
 
+from ollama_proxy.exchange import REMARKS
 from ollama_proxy.gateway import Gateway
 
-API_PATHS = ("/api/", "/v1/")
+API_PATHS = ("/api/", "/v1/", "/anthropic/")
 
-EXPOSED = ["X-Request-Id", "Retry-After", "X-Ollama-Proxy-Ignored"]
+#: What a page may read of an answer's head; the last two are Anthropic's.
+EXPOSED = [
+    *("X-Request-Id", "Retry-After", *(f"X-Ollama-Proxy-{name}" for name in REMARKS)),
+    *("request-id", "anthropic-version"),
+]
 
 MAX_AGE_S = 43200
 

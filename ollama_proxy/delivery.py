@@ -15,7 +15,7 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Done, Event
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.wire import StreamTail
+from ollama_proxy.wire import StreamTail, on_one_line
 
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024
@@ -124,10 +124,9 @@ def frames(
     first: Sequence[Event],
     batches: Iterator[Sequence[Event]],
     renderer: Renderer,
-    face: ErrorFace,
 ) -> Iterator[bytes]:
     """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
-    return deliver(exchange, _drawn(exchange, first, batches, renderer), face.render_error_frame)
+    return deliver(exchange, _drawn(exchange, first, batches, renderer), renderer.render_failure)
 
 
 def _drawn(
@@ -137,7 +136,7 @@ def _drawn(
     while batch is not None:
         if batch and isinstance(batch[-1], Done):
             note_done(exchange, batch[-1])
-        yield renderer.render_stream(batch) if batch else renderer.render_heartbeat()
+        yield on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat()
         batch = next(batches, None)
 
 
@@ -145,10 +144,13 @@ def note_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
     exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+    if end.limited:
+        exchange.truncated = ("answer",)
     if end.failed:
         exchange.state, exchange.error = UpstreamError.state, "upstream_reported"
 
 
 def note_done(exchange: Exchange, done: Done) -> None:
-    """Takes the token counts from the last event."""
-    exchange.prompt_eval_count, exchange.eval_count = done.prompt_eval_count, done.eval_count
+    """Adds the token counts of an answer's last event; several answers may have been asked for."""
+    exchange.prompt_eval_count = (exchange.prompt_eval_count or 0) + done.prompt_eval_count
+    exchange.eval_count = (exchange.eval_count or 0) + done.eval_count

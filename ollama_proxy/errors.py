@@ -21,6 +21,7 @@
          +- UpstreamTimeout     504
          +- UpstreamCut         502     the answer stopped before its end
          +- UpstreamRefused     as the upstream said
+             +- PromptTooLong   400     the prompt does not fit into the model's context
 
 `str(error)` is the public sentence. `detail` goes to the log only: neither may hold tokens, prompts or answers.
 """
@@ -202,3 +203,11 @@ class UpstreamRefused(UpstreamError):
             # The client's doing, not the upstream's.
             self.state = GatewayError.state
             self.slug = ModelNotFound.slug if status == 404 else BadRequest.slug
+
+
+class PromptTooLong(UpstreamRefused):
+    """The prompt does not fit into the model's context; nothing of it was cut, and nothing was answered."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(400, f"{text}: shorten it, ask for a larger num_ctx, or send truncate: true to have it cut")
+        self.slug = "context_length_exceeded"

@@ -12,6 +12,9 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import Principal
 from ollama_proxy.streaming import Call
 
+#: What the client is told of its request, each in a header `X-Ollama-Proxy-...` of its own.
+REMARKS = ("Ignored", "Approximated", "Clamped", "Truncated")
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -52,6 +55,12 @@ class Exchange:
     first_byte_at: float | None = None
     #: Request fields that had no effect on the chosen upstream.
     ignored: tuple[str, ...] = ()
+    #: Request fields that the chosen upstream has no switch for, and that the gateway only asks the model to honour.
+    approximated: tuple[str, ...] = ()
+    #: What the operator's limits made of the request's values, such as `num_ctx=8192`.
+    clamped: tuple[str, ...] = ()
+    #: What was cut: "prompt", "answer".
+    truncated: tuple[str, ...] = ()
     _finish: ExitStack = field(default_factory=ExitStack)
 
     def on_finish(self, release: Callable[[], None]) -> None:

@@ -26,7 +26,7 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
         if error.status in (401, 403):
             fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
-        response = whole(faces[exchange.dialect].render_error(error), status=error.status)
+        response = whole(faces[exchange.dialect].render_error(error, exchange.id), status=error.status)
         if error.retry_after_s is not None:
             response.headers["Retry-After"] = str(error.retry_after_s)
         if error.status == 401:

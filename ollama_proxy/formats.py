@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from ollama_proxy.configfile import Entry
-from ollama_proxy.kinds import ANYTHING, BOOLEAN, Kind, check_kind, choice, seconds, text_kind
+from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, check_kind, choice, list_of, map_of, seconds, text_kind
 
 
 def _size(entry: Entry) -> int:
@@ -55,8 +55,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|ms|s|m|h)", re.ASCII)
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(rf"[-+]?(?:0|(?:{_DURATION_PART.pattern})+)", re.ASCII)
+
+
+def go_duration_s(text: str) -> float:
+    """Seconds of a duration as Go writes it, such as `1h30m` or `-1m`; raises ValueError for anything else."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError("not a duration")
+    amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
+    return -amount if text.startswith("-") else amount
 
 
 def duration_s(value: str | float) -> float:
@@ -64,13 +73,8 @@ def duration_s(value: str | float) -> float:
 
     Raises ValueError for text that Ollama would refuse, such as `10` without a unit.
     """
-    if isinstance(value, str):
-        text = value.removeprefix("-")
-        if text != "0" and not re.fullmatch(f"(?:{_DURATION_PART.pattern})+", text, re.ASCII):
-            raise ValueError("not a duration")
-        amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
-        value = -amount if value.startswith("-") else amount
-    return float("inf") if value < 0 else float(value)
+    seconds = go_duration_s(value) if isinstance(value, str) else float(value)
+    return float("inf") if seconds < 0 else seconds
 
 
 def _keep_alive(entry: Entry) -> str | int | float:
@@ -105,6 +109,14 @@ def _think(entry: Entry) -> bool | str:
     return BOOLEAN.parse(entry) if entry.kind == "bool" else _THINK_LEVEL.parse(entry)
 
 
+def _removed(entry: Entry) -> bool | tuple[str, ...]:
+    return BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry)
+
+
+def _replaced(entry: Entry) -> str | dict[str, str]:
+    return map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry)
+
+
 def _level(entry: Entry) -> str:
     return _LEVEL_NAME.parse(entry).replace("WARNING", "WARN").replace("WARN", "WARNING")
 
@@ -121,5 +133,9 @@ NAME = text_kind("a name of at most 64 letters, digits, dots, dashes and undersc
 VARIABLE = text_kind("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
 _THINK_LEVEL = choice("low", "medium", "high", "max")
 THINK = Kind("true, false, low, medium, high or max", _think)
+_SOME_TEXT = text_kind("text", r"(?s).*\S.*")
+_PASSAGES = list_of(_SOME_TEXT)
+REMOVED = Kind("true, false, or a list of texts", _removed)
+REPLACED = Kind("a text, or a mapping from text to text", _replaced)
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
 LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

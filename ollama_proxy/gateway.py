@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,46 @@ from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import AuthError
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Model, collect
+from ollama_proxy.fanout import FanOut, spread
+from ollama_proxy.hub import (
+    ChatRequest,
+    Done,
+    EmbedAnswer,
+    EmbedRequest,
+    GenerateRequest,
+    Image,
+    ImageUrl,
+    Model,
+    ModelRequest,
+)
+from ollama_proxy.images import ImageFetcher
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_models, check_scope
 from ollama_proxy.policy.auth import Authenticator
-from ollama_proxy.policy.names import is_allowed
-from ollama_proxy.responses import drawn_stream, passed_through, whole
+from ollama_proxy.policy.catalogue import Catalogue, TeamModel
+from ollama_proxy.preparation import (
+    is_without_thinking,
+    prepared_chat,
+    prepared_completion,
+    prepared_embedding,
+    prepared_native,
+    set_limits,
+)
+from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings import Settings, effective_upstreams
-from ollama_proxy.streaming import ClientWatch
+from ollama_proxy.streaming import Call, ClientWatch
 from ollama_proxy.telemetry import AccessLog
-from ollama_proxy.upstreams import EventStream, Fleet, Upstream, UpstreamRequest, build_fleet
+from ollama_proxy.upstreams import (
+    Ask,
+    Asked,
+    EditedReply,
+    Fleet,
+    Reply,
+    Upstream,
+    UpstreamRequest,
+    build_fleet,
+    opened,
+)
+from ollama_proxy.wire import encode_request
 
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
@@ -39,7 +71,9 @@ class Gateway:
         self.faces = faces
         #: Exchanges that have begun and not ended.
         self.in_flight = 0
+        self.catalogue = build_catalogue(settings)
         self._authenticator = Authenticator(settings.auth)
+        self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
 
     def apply(self, settings: Settings) -> None:
@@ -47,6 +81,9 @@ class Gateway:
         if effective_upstreams(settings) != effective_upstreams(self.settings):
             old, self.fleet = self.fleet, build_fleet(settings)
             old.close()
+        self.catalogue = build_catalogue(settings)
+        if settings.images != self.settings.images:
+            self._images = ImageFetcher(settings.images)
         self._authenticator = Authenticator(settings.auth)
         self._access_log.enabled = settings.logging.access
         self.settings = settings
@@ -93,52 +130,105 @@ class Gateway:
         upstream = self._admit(exchange, models)
         if patient:
             exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
+        return self._passed(exchange, upstream.forward(outgoing, exchange.call))
+
+    def forward_prompt(
+        self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
+    ) -> Response:
+        """Bytes through to one model, edited only where the operator has rules for it; see prepared_native."""
+        data, model = exchange.data, self.catalogue.find(exchange.model)
+        upstream = self._admit(exchange, [model.name])
+        set_limits(exchange, model.rules, timeout_ms)
+        edited = prepared_native(data, model, upstream, exchange, ruled)
+        if edited != data:
+            outgoing.body = encode_request(edited)
         reply = upstream.forward(outgoing, exchange.call)
-        exchange.on_finish(reply.close)
-        return passed_through(exchange, reply, self.faces[exchange.dialect])
+        silent = is_without_thinking(data, model, ruled)
+        if model.is_alias or silent:
+            reply = EditedReply(reply, name=model.name if model.is_alias else None, without_thinking=silent)
+        return self._passed(exchange, reply)
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
-        upstream = self._admit(exchange, [asked.model])
-        events = upstream.chat(asked, exchange.call, heartbeat_s=self._heartbeat_s(asked.stream))
-        return self._draw(exchange, events, renderer, stream=asked.stream)
+        upstream, model = self._admit_model(exchange, asked)
+        asked = self._with_images(prepared_chat(asked, model, upstream, exchange), exchange.call)
+        exchange.approximated = upstream.approximated(asked)
+        return self._drawn(exchange, asked, upstream.chat, renderer)
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
-        upstream = self._admit(exchange, [asked.model])
-        events = upstream.generate(asked, exchange.call, heartbeat_s=self._heartbeat_s(asked.stream))
-        return self._draw(exchange, events, renderer, stream=asked.stream)
+        upstream, model = self._admit_model(exchange, asked)
+        return self._drawn(exchange, prepared_completion(asked, model, upstream, exchange), upstream.generate, renderer)
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:
         """The vectors of some texts."""
-        answer = self._admit(exchange, [asked.model]).embed(asked, exchange.call)
+        upstream, model = self._admit_model(exchange, asked)
+        answer = upstream.embed(prepared_embedding(asked, model, upstream, exchange), exchange.call)
         note_done(exchange, Done("stop", answer.prompt_eval_count))
+        if answer.truncated:
+            exchange.truncated = ("prompt",)
         return answer
 
     def models(self, exchange: Exchange) -> list[Model]:
-        """The models that this token may use."""
+        """The models that this token may use, under the names that the team uses."""
         listed = self._admit(exchange, ()).models(exchange.call)
-        patterns = exchange.principal.models if exchange.principal else ()
-        return [model for model in listed if not patterns or is_allowed(model.name, patterns)]
+        return self.catalogue.listed(
+            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name)
+        )
+
+    def check_model(self, exchange: Exchange, name: str) -> None:
+        """Raises what a call to this model would raise before any upstream is asked."""
+        self._admit(exchange, [name])
+
+    # The steps of a call.
 
     def _admit(self, exchange: Exchange, models: Iterable[str]) -> Upstream:
         """The upstream for a call that may be made."""
         if exchange.principal is not None:
-            check_models(exchange.principal, models)
+            check_models(exchange.principal, models, self.catalogue)
         upstream = self.fleet.choose()
         exchange.upstream = upstream.name
         exchange.call.limit(self.fleet.timeouts(upstream.name, exchange.call.timeouts))
         return upstream
 
-    def _heartbeat_s(self, stream: bool) -> float | None:
-        return self.settings.stream.heartbeat_s if stream else None
+    def _admit_model(self, exchange: Exchange, asked: ModelRequest) -> tuple[Upstream, TeamModel]:
+        upstream = self._admit(exchange, [asked.model])
+        model = self.catalogue.find(asked.model)
+        set_limits(exchange, model.rules, asked.timeout_ms)
+        return upstream, model
 
-    def _draw(self, exchange: Exchange, events: EventStream, renderer: Renderer, *, stream: bool) -> Response:
+    def _with_images(self, asked: ChatRequest, call: Call) -> ChatRequest:
+        """The chat with every image in it: those given by address are fetched now."""
+        wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+        if not wanted:
+            return asked
+        fetched: dict[Image, Image] = dict(zip(wanted, self._images.fetch_all(wanted, call), strict=True))
+        messages = [
+            replace(message, images=[fetched.get(image, image) for image in message.images])
+            for message in asked.messages
+        ]
+        return replace(asked, messages=messages)
+
+    def _passed(self, exchange: Exchange, reply: Reply) -> Response:
+        exchange.on_finish(reply.close)
+        return passed_through(exchange, reply, self.faces[exchange.dialect])
+
+    def _drawn(self, exchange: Exchange, asked: Asked, ask: Ask[Asked], renderer: Renderer) -> Response:
+        heartbeat_s = self.settings.stream.heartbeat_s if asked.stream else None
+        openers = [partial(opened, ask, one, heartbeat_s) for one in spread(asked)]
+        events = openers[0](exchange.call) if len(openers) == 1 else FanOut(openers, exchange.call, heartbeat_s)
         exchange.on_finish(events.close)
-        exchange.stream = stream
-        if stream:
-            return drawn_stream(exchange, events, renderer, self.faces[exchange.dialect])
-        with closing(events):
-            answer = collect(event for batch in events for event in batch)
-        note_done(exchange, answer.done)
-        return whole(renderer.render_single(answer))
+        exchange.stream = asked.stream
+        if asked.stream:
+            return drawn_stream(exchange, events, renderer)
+        return drawn_whole(exchange, events, renderer)
+
+
+def build_catalogue(settings: Settings) -> Catalogue:
+    """The models as the operator names them."""
+    return Catalogue(settings.models, [upstream.name for upstream in effective_upstreams(settings)])
+
+
+def allowed(exchange: Exchange) -> Sequence[str]:
+    """Patterns of the models that the caller's token may use; none: every model."""
+    return exchange.principal.models if exchange.principal else ()

@@ -34,65 +34,88 @@ class Tool:
 
 
 @dataclass(slots=True, frozen=True)
+class ImageUrl:
+    """An image that is still to be fetched; `where` is the part of the request that names it."""
+
+    url: str
+    where: str
+
+
+#: Plain base64, no data URI; or where to get it.
+Image = str | ImageUrl
+
+
+@dataclass(slots=True, frozen=True)
 class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    #: Plain base64, no data URI.
-    images: Sequence[str] = ()
+    images: Sequence[Image] = ()
     tool_calls: Sequence[ToolCall] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None
 
 
-@dataclass(slots=True)
-class ChatRequest:
+@dataclass(slots=True, kw_only=True)
+class ModelRequest:
+    """What every request to a model may say."""
+
     model: str
-    messages: Sequence[Message]
+    #: Ollama's option names: temperature, num_predict, stop, ...
+    options: Mapping[str, Json] = field(default_factory=dict)
+    keep_alive: str | float | None = None
+    #: True: what is too long for the model may be cut, and the answer says so; else it is refused.
+    truncate: bool | None = None
+    #: For the whole answer.
+    timeout_ms: int | None = None
+    #: Who asked, by the client's own word; for logs and providers.
+    user: str | None = None
+    #: Fields without an equivalent here, as the client sent them: for upstreams that know them.
+    carried: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class TextRequest(ModelRequest):
+    """What chats and completions share."""
+
     stream: bool = False
+    think: bool | str | None = None
+    #: What counts where neither the client nor the operator says anything about thinking; None: the model's default.
+    think_default: bool | None = None
+    #: Thinking is left out of the answer.
+    exclude_reasoning: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    #: How many answers, to each prompt.
+    n: int = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class ChatRequest(TextRequest):
+    messages: Sequence[Message]
     tools: Sequence[Tool] = ()
     #: "auto", "none", "required" or the name of one tool as {"name": ...}.
     tool_choice: str | Mapping[str, str] | None = None
     parallel_tool_calls: bool | None = None
     #: "json" or a JSON Schema.
     format: str | Mapping[str, Json] | None = None
-    think: bool | str | None = None
-    #: Ollama's option names: temperature, num_predict, stop, ...
-    options: Mapping[str, Json] = field(default_factory=dict)
-    keep_alive: str | float | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    #: Who asked, by the client's own word; for logs and providers.
-    user: str | None = None
-    n: int = 1
-    #: Fields without an equivalent here, as the client sent them: for upstreams that know them.
-    carried: Mapping[str, Json] = field(default_factory=dict)
+    #: Thinking that the model can't do is left away instead of refused.
+    lenient_think: bool = False
 
 
-@dataclass(slots=True)
-class GenerateRequest:
-    model: str
+@dataclass(slots=True, kw_only=True)
+class GenerateRequest(TextRequest):
     prompt: str
+    #: All of them where there are several; `prompt` is the first.
+    prompts: Sequence[str] = ()
+    system: str | None = None
     suffix: str | None = None
-    stream: bool = False
-    think: bool | str | None = None
-    options: Mapping[str, Json] = field(default_factory=dict)
-    keep_alive: str | float | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    user: str | None = None
-    carried: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class EmbedRequest:
-    model: str
+@dataclass(slots=True, kw_only=True)
+class EmbedRequest(ModelRequest):
     input: Sequence[str]
     dimensions: int | None = None
-    options: Mapping[str, Json] = field(default_factory=dict)
-    keep_alive: str | float | None = None
-    user: str | None = None
-    carried: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,6 +124,8 @@ class EmbedAnswer:
     embeddings: Sequence[Sequence[float]]
     #: Tokens read.
     prompt_eval_count: int
+    #: Inputs were too long, and were cut.
+    truncated: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,7 +158,19 @@ class Done:
     eval_count: int = 0
 
 
-Event = Thinking | Content | ToolCall | Done
+@dataclass(slots=True, frozen=True)
+class Choice:
+    """What follows belongs to the answer with this index. Only there where several answers were asked for."""
+
+    index: int
+
+
+@dataclass(slots=True, frozen=True)
+class Truncated:
+    """The prompt was too long, and its oldest parts were left out; comes before everything else."""
+
+
+Event = Thinking | Content | ToolCall | Done | Choice | Truncated
 
 
 @dataclass(slots=True)
@@ -147,8 +184,19 @@ class Answer:
     done: Done
 
 
-def collect(events: Iterable[Event]) -> Answer:
-    """The single answer that a stream of `events` amounts to; they must end with `Done`."""
+def collect(events: Iterable[Event]) -> list[Answer]:
+    """The single answers that a stream of `events` amounts to, by index: one, except where several were asked for.
+    Each must end with `Done`."""
+    index, by_choice = 0, dict[int, list[Event]]({0: []})
+    for event in events:
+        if isinstance(event, Choice):
+            index = event.index
+        else:
+            by_choice.setdefault(index, []).append(event)
+    return [_answer(by_choice[index]) for index in sorted(by_choice)]
+
+
+def _answer(events: Iterable[Event]) -> Answer:
     content: list[str] = []
     thinking: list[str] = []
     answer = Answer("", "", [], [], Done(""))

@@ -85,7 +85,7 @@ def _details(gateway: Gateway, health: Health, problem: Callable[[], str | None]
         # This very request is one of them.
         "in_flight": gateway.in_flight - 1,
         "watched": gateway.watch.active,
-        "greenlets": sum(isinstance(each, gevent.Greenlet) for each in gc.get_objects()),
+        "greenlets": sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects()),
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),
         "upstreams": {

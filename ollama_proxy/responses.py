@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import cast
 from wsgiref.types import WSGIEnvironment
 
 from flask import Response
 
-from ollama_proxy.delivery import SLICE_BYTES, fail, frames, native_rest, native_stream, note_end, slices
+from ollama_proxy.delivery import SLICE_BYTES, fail, frames, native_rest, native_stream, note_done, note_end, slices
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Event, Truncated, collect
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
 
@@ -141,8 +143,28 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         exchange.call.sending_since = time.monotonic()
 
 
-def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer, face: ErrorFace) -> Response:
+def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
     """Events drawn as frames. Waits for the first of them, so that an early failure still gets its real status."""
     batches = iter(events)
     first = next(batches, ())
-    return streamed(frames(exchange, first, batches, renderer, face), renderer.content_type)
+    note_truncated(exchange, first)
+    return streamed(frames(exchange, first, batches, renderer), renderer.content_type)
+
+
+def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
+    """Events collected and drawn as one answer."""
+    with closing(events):
+        gathered = [event for batch in events for event in batch]
+    note_truncated(exchange, gathered)
+    answers = collect(gathered)
+    for answer in answers:
+        note_done(exchange, answer.done)
+    if any(answer.done.done_reason == "length" for answer in answers):
+        exchange.truncated += ("answer",)
+    return whole(renderer.render_single(answers))
+
+
+def note_truncated(exchange: Exchange, events: Iterable[Event]) -> None:
+    """Notes that the upstream had to cut the prompt."""
+    if any(isinstance(event, Truncated) for event in events):
+        exchange.truncated = ("prompt",)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,14 @@ from ollama_proxy.formats import (
     KEEP_ALIVE_LIMIT,
     LEVEL,
     NETWORK,
+    REMOVED,
+    REPLACED,
     SECONDS,
     SIZE,
     THINK,
     is_loopback,
 )
-from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
 from ollama_proxy.providers import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
 from ollama_proxy.sections import PREFIX, apply_environment, part, read_section, section_kind, setting
 from ollama_proxy.timeouts import OVERRIDES, Timeouts
@@ -65,14 +69,23 @@ class Clamp:
 
     num_ctx: int | None = setting(None, "Largest context, in tokens.", whole(1, 1 << 31))
     num_predict: int | None = setting(None, "Longest answer, in tokens.", whole(1, 1 << 31))
-    keep_alive: float | None = setting(None, "Longest time to stay loaded (seconds once read).", KEEP_ALIVE_LIMIT)
+    keep_alive: float | None = setting(None, "Longest time to stay loaded that can be asked for.", KEEP_ALIVE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class SystemPrompt:
-    """What the gateway adds to the system prompt."""
+    """What becomes of the client's system prompt, in this order."""
 
-    prepend: str | None = setting(None, "Text in front of the client's.", text_kind("text", r"(?s).*\S.*"))
+    remove: bool | tuple[str, ...] = setting((), "Passages left out, or true for all of it.", REMOVED)
+    replace: str | Mapping[str, str] = setting(
+        dict[str, str](), "Text in its place, or a mapping from passage to text.", REPLACED
+    )
+    prepend: str | None = setting(None, "Text in front of it.", text_kind("text", r"(?s).*\S.*"))
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of them is."""
+        return bool(self.remove or self.replace or self.prepend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +107,24 @@ class ModelSettings:
     exclude_reasoning: bool = setting(False, "Thinking is left out of answers.", BOOLEAN)
     clamp: Clamp = part(Clamp)
     system: SystemPrompt = part(SystemPrompt)
-    pin_options: bool = setting(False, "The options above count even when the client gives others.", BOOLEAN)
+    truncate: bool = setting(False, "Too long prompts lose their oldest messages, and the answer says so.", BOOLEAN)
+    pin_options: bool = setting(
+        False, "Requests keep to the context that the model is loaded with, so that none loads it again.", BOOLEAN
+    )
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
+
+
+def _place(entry: Entry) -> str:
+    """A network, or a name; a name whose last label begins with a digit could be a mistyped address."""
+    label = r"[A-Za-z0-9_-]{1,63}"
+    if entry.kind == "str" and re.fullmatch(rf"(\*\.)?({label}\.)*(?![0-9]){label}", entry.text):
+        return entry.text
+    with suppress(ConfigError):
+        return NETWORK.parse(entry)
+    raise entry.error(f"must be {_PLACE.label}")
+
+
+_PLACE = Kind("a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +136,11 @@ class Images:
         "Which URLs are fetched: those of public addresses and of allow, only those of allow, or none.",
         choice("public", "allowlist", "off"),
     )
-    allow: tuple[str, ...] = setting((), "Hosts and networks that may be fetched from although private.", list_of(TEXT))
+    allow: tuple[str, ...] = setting(
+        (), "Hosts and networks that may be fetched from although private.", list_of(_PLACE)
+    )
     max_bytes: int = setting(10 << 20, "Largest image.", SIZE)
-    timeout_s: float = setting(10.0, "Seconds for one image.", SECONDS)
+    timeout_s: float = setting(10.0, "Seconds for one image, with its redirects.", SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,13 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.sections import default_of
-from ollama_proxy.settings import Settings, is_open, shown_path
+from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_path
 from ollama_proxy.tokens import Auth
 
 #: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
 PENDING: tuple[str, ...] = (
-    "models",
-    "images.fetch",
-    "images.allow",
-    "images.max_bytes",
-    "images.timeout_s",
     "logging.chat_logs",
     "upstreams.weight",
     "upstreams.models",
@@ -46,6 +42,7 @@ def settings_warnings(settings: Settings) -> list[str]:
         *_token_warnings(settings.auth),
         *(f"{name} has no effect in this version yet" for name in pending_in_use(settings)),
         *_contradictions(settings),
+        *_model_warnings(settings),
     ]
 
 
@@ -74,3 +71,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"anyone who reaches {settings.server.host}:{settings.server.port} can use the models: auth is off"
     if settings.upstreams and (origin := settings.origins.get("service.base_url")):
         yield f"service.base_url ({origin}) has no effect, because upstreams are configured"
+
+
+def _model_warnings(settings: Settings) -> Iterator[str]:
+    catalogue = Catalogue(settings.models, [upstream.name for upstream in effective_upstreams(settings)])
+    for name in catalogue.chained():
+        target = catalogue.find(name).target
+        yield f"models.{name}: its target {target} is an alias itself; aliases are not followed, so name a real model"

@@ -41,7 +41,10 @@ def shut(socket: ClientSocket, how: int) -> None:
 class Call:
     """The time limits of one client call and the way to cancel it."""
 
-    __slots__ = ("_abort", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since", "started", "timeouts")
+    __slots__ = (
+        *("_abort", "_branches", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since", "started"),
+        "timeouts",
+    )
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.started = time.monotonic()
@@ -55,6 +58,15 @@ class Call:
         #: Such a wait was ended.
         self.read_too_slow = False
         self._abort: Callable[[], None] | None = None
+        self._branches: list[Call] = []
+
+    def branch(self, timeouts: Timeouts | None = None) -> Call:
+        """A call of its own, for work that goes on beside other work for the same client: it leaves with this one, and
+        ends no later. `timeouts` None: with the same limits."""
+        branch = Call(timeouts or self.timeouts)
+        branch.ends_at, branch.gone = min(branch.ends_at, self.ends_at), self.gone
+        self._branches.append(branch)
+        return branch
 
     def limit(self, timeouts: Timeouts) -> None:
         """From now on these limits count; the total one from the call's start."""
@@ -77,6 +89,8 @@ class Call:
         abort, self._abort = self._abort, None
         if abort is not None:
             abort()
+        for branch in self._branches:
+            branch.leave()
 
     def is_stalled(self, now: float) -> bool:
         """The client has not taken what was sent for longer than its limit."""

@@ -63,6 +63,17 @@ def sse_frame(document: object) -> bytes:
 
 SSE_COMMENT = b": keep-alive\n\n"
 
+#: Characters that JSON may hold as they are and that many readers of lines take for the end of one.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def on_one_line(frames: bytes) -> bytes:
+    """Frames with such characters escaped: inside JSON that means the same, and clients that split the text into lines
+    lose nothing."""
+    for raw, escaped in _LINE_ENDS:
+        frames = frames.replace(raw, escaped)
+    return frames
+
 
 @dataclass(slots=True)
 class StreamEnd:
@@ -74,6 +85,8 @@ class StreamEnd:
     failed: bool
     prompt_eval_count: int | None
     eval_count: int | None
+    #: The answer has met its limit.
+    limited: bool = False
 
 
 class StreamTail:
@@ -103,7 +116,8 @@ class StreamTail:
         # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
         failed, finished = _ending(line, lost_head=lost_head)
-        return StreamEnd(finished or failed, failed, counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+        read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
+        return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
 
 
 def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:

@@ -67,7 +67,7 @@ def public_error(exc: BaseException) -> GatewayError:
 
 def answer(error: GatewayError, path: str) -> bytes:
     """The whole HTTP answer, in the error shape that the path promises."""
-    body = FACES[dialect_of(path)].render_error(error)
+    body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, "")
     head = (
         f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

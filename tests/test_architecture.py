@@ -25,22 +25,28 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("timeouts",),
     ("tokens", "providers"),
     ("settings",),
-    ("state", "settings_check", "settings_watch", "streaming", "policy.auth", "policy.names"),
-    ("exchange",),
-    ("arrival", "policy.access", "telemetry"),
+    ("state", "settings_watch", "streaming", "policy.auth", "policy.names", "policy.addresses"),
+    ("exchange", "policy.catalogue", "policy.overrides"),
+    ("arrival", "policy.access", "telemetry", "settings_check"),
     ("upstreams.base",),
-    ("upstreams.alarm", "upstreams.ollama_codec", "upstreams.demo_*"),
+    ("upstreams.alarm", "upstreams.facts", "upstreams.ollama_codec", "upstreams.demo_*"),
     ("upstreams.connection",),
     ("upstreams.transport", "upstreams.ollama", "upstreams.demo"),
-    ("upstreams.fleet",),
+    ("upstreams.edited", "upstreams.shaped", "upstreams.fleet"),
     ("upstreams.health",),
     ("upstreams",),
-    ("dialects.base", "dialects.intake", "dialects.*.schemas", "dialects.*.render", "dialects.*.errors"),
-    ("dialects.*.messages",),
+    ("images", "fanout", "preparation"),
+    ("dialects.base", "dialects.fields", "dialects.intake"),
+    ("dialects.parts", "dialects.*.schemas", "dialects.*.errors"),
+    ("dialects.responses.sealed", "dialects.responses.echo", "dialects.anthropic.count", "dialects.*.tools"),
+    ("dialects.responses.output", "dialects.responses.events"),
+    ("dialects.*.render",),
+    ("dialects.*.messages", "dialects.responses.items"),
     ("dialects.*.load",),
     ("delivery",),
     ("responses",),
     ("gateway",),
+    ("dialects.body",),
     ("dialects.*.blueprint", "ops", "cors", "failures"),
     ("dialects.registry",),
     ("", "worker"),
@@ -48,15 +54,27 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 
-#: What two dialects share although each is its own: embeddings are part of OpenAI's API and use its body and fields.
-BETWEEN_DIALECTS = {("dialects.embeddings", "dialects.openai")}
+#: What two dialects share although each is its own: Responses are part of OpenAI's API, and the list of models is drawn
+#: in two shapes.
+BETWEEN_DIALECTS = {
+    ("dialects.responses", "dialects.openai"),
+    ("dialects.models", "dialects.openai"),
+    ("dialects.models", "dialects.anthropic"),
+}
 
 #: Pure values and text: these know neither the web framework, nor a client library, nor greenlets.
-PURE = ("hub", "wire", "errors", "dialects.*.render", "dialects.*.load", "dialects.*.messages", "dialects.*.schemas")
+PURE = (
+    "hub",
+    "wire",
+    "errors",
+    *(f"dialects.*.{part}" for part in "render load messages schemas items events".split()),
+)
 IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 
+DIALECT_NAMES = ("native", "openai", "responses", "embeddings", "anthropic", "models")
+
 #: Directories that only hold others; they import nothing.
-EMPTY = ("policy", "dialects", "dialects.native", "dialects.openai", "dialects.embeddings", "dialects.anthropic")
+EMPTY = ("policy", "dialects", *(f"dialects.{name}" for name in DIALECT_NAMES))
 
 MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_COMPLEXITY, MIN_DOCUMENTED = 60, 600, 10, 0.9
 

@@ -14,7 +14,7 @@ class ErrorFace(Protocol):
 
     name: str
 
-    def render_error(self, error: GatewayError) -> bytes:
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """The JSON body that goes with a status."""
 
     def render_error_frame(self, error: GatewayError) -> bytes:
@@ -26,11 +26,14 @@ class Renderer(Protocol):
 
     content_type: str
 
-    def render_single(self, answer: Answer) -> bytes:
-        """The body of a single answer."""
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
+        """The body of what is not streamed: one answer, except where several were asked for."""
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """The frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
 
     def render_heartbeat(self) -> bytes:
         """Bytes that only say that the answer is still being worked on."""
+
+    def render_failure(self, error: GatewayError) -> bytes:
+        """The last frames of a stream that failed: never those of a proper end."""

@@ -6,20 +6,31 @@ from collections.abc import Callable, Mapping
 
 from flask import Blueprint
 
+from ollama_proxy.dialects.anthropic import blueprint as anthropic
+from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.embeddings import blueprint as embeddings
+from ollama_proxy.dialects.models import blueprint as models
 from ollama_proxy.dialects.native import blueprint as native
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai import blueprint as openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
+from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.gateway import Gateway
 
 #: What builds the routes of a dialect.
 DIALECTS: tuple[Callable[[Gateway], Blueprint], ...] = (
     native.build_blueprint,
     openai.build_blueprint,
+    responses.build_blueprint,
     embeddings.build_blueprint,
+    anthropic.build_blueprint,
+    models.build_blueprint,
 )
 
-#: Error shapes by the name of the dialect; `arrival.dialect_of` picks the name by the path.
-FACES: Mapping[str, ErrorFace] = {"native": NativeErrors(), "openai": OpenAIErrors()}
+#: Error shapes by the name of the dialect; `arrival.dialect_of` picks the name by the request.
+FACES: Mapping[str, ErrorFace] = {
+    "native": NativeErrors(),
+    "openai": OpenAIErrors(),
+    "anthropic": AnthropicErrors(),
+}

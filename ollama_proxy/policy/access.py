@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.formats import go_duration_s
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
-from ollama_proxy.policy.names import is_allowed, is_cloud
+from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.policy.names import is_cloud
 
 PUBLIC = "public"
 
@@ -37,8 +39,12 @@ ROUTE_SCOPES: dict[str, str] = {
     "native.refused": READ,
     "openai.chat": GENERATE,
     "openai.completions": GENERATE,
-    "openai.models": READ,
-    "openai.model": READ,
+    "models.list": READ,
+    "models.one": READ,
+    "responses.create": GENERATE,
+    "responses.stored": READ,
+    "anthropic.messages": GENERATE,
+    "anthropic.count_tokens": GENERATE,
     "embeddings.create": GENERATE,
 }
 
@@ -48,10 +54,6 @@ PIN_ABOVE_S = 24 * 3600.0
 #: A lease below this is no lease: the model would be gone before the next request, in seconds.
 UNLOAD_BELOW_S = 1.0
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-
 
 def check_scope(principal: Principal, endpoint: str) -> None:
     """Raises Forbidden when the token's scopes don't cover the route; no endpoint is no route, and gets its 404."""
@@ -60,12 +62,13 @@ def check_scope(principal: Principal, endpoint: str) -> None:
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
 
-def check_models(principal: Principal, names: Iterable[str]) -> None:
-    """Raises ModelNotFound for a model outside the token's list, and Forbidden for one in Ollama's cloud."""
+def check_models(principal: Principal, names: Iterable[str], catalogue: Catalogue) -> None:
+    """Raises ModelNotFound for a model outside the token's list, and Forbidden for one in Ollama's cloud that the
+    operator doesn't name."""
     for name in names:
-        if is_cloud(name):
+        if is_cloud(name) and catalogue.find(name).is_plain:
             raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
-        if name and principal.models and not is_allowed(name, principal.models):
+        if name and not catalogue.is_allowed(name, principal.models):
             raise ModelNotFound(f"model '{name}' not found", param="model", detail="not in the token's models")
 
 
@@ -95,9 +98,9 @@ def _go_type(value: Json) -> str:
 
 def _duration_s(text: str) -> float:
     """A Go duration; the texts of the errors are Go's own (time.ParseDuration)."""
-    if not _DURATION.fullmatch(text):
+    try:
+        return go_duration_s(text)
+    except ValueError:
         if re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
-            raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive")
-        raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive")
-    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-    return -seconds if text.startswith("-") else seconds
+            raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive") from None
+        raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive") from None

@@ -5,15 +5,18 @@ Grammar and defaults as in Ollama's `types/model`: `[host/][namespace/]model[:ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+
+_SCHEME = re.compile(r"^https?://")
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
 
 def canonical(name: str) -> str:
     """Lower case, without default host and namespace, with its tag: ` Library/M` is `m:latest`."""
-    path, _, last = name.strip().lower().rpartition("/")
+    path, _, last = _SCHEME.sub("", name.strip().lower()).rpartition("/")
     model, _, tag = last.partition(":")
     parents = [part for part in path.split("/") if part]
     if parents[:1] == [DEFAULT_HOST]:

@@ -92,11 +92,20 @@ class Upstream(Protocol):
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """As chat, for one prompt."""
 
+    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """Fields of a chat that it has no switch for, and only puts to the model in words."""
+
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """One vector per input."""
 
     def models(self, call: Call) -> list[Model]:
         """The models that it says it has."""
+
+    def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        """What a model can do, in Ollama's words ("thinking", "tools", "vision"); None where nobody tells."""
+
+    def loaded_context(self, model: str, call: Call) -> int | None:
+        """The context that a model is loaded with, in tokens; None where it is not loaded, or nobody tells."""
 
     def version(self, call: Call) -> str:
         """Its version; raises UpstreamError when it can't be used."""

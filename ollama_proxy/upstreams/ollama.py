@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 
-from ollama_proxy.errors import GatewayError, UpstreamCut, UpstreamError
-from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model
+from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, UpstreamError
+from ollama_proxy.hub import (
+    ChatRequest,
+    Done,
+    EmbedAnswer,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Json,
+    Model,
+    TextRequest,
+    Truncated,
+)
+from ollama_proxy.policy.names import canonical
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.facts import Facts
 from ollama_proxy.upstreams.ollama_codec import (
     ChatDecoder,
     Decoder,
@@ -32,6 +48,9 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
 DRAIN_S = 0.5
 
+#: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
+CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
+
 _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
 
@@ -44,6 +63,8 @@ class OllamaUpstream:
     def __init__(self, name: str, transport: Transport) -> None:
         self.name = name
         self._transport = transport
+        self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
+        self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
 
     def forward(self, request: UpstreamRequest, call: Call) -> Reply:
         """See Upstream.forward."""
@@ -51,26 +72,49 @@ class OllamaUpstream:
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
         """See Upstream.chat."""
-        body = encode_request(encode_chat(request))
-        return self._events("/api/chat", body, ChatDecoder(), call, stream=request.stream, heartbeat_s=heartbeat_s)
+        encode = partial(encode_chat, request)
+        return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
+
+    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.approximated."""
+        return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
         """See Upstream.generate."""
-        body = encode_request(encode_generate(request))
-        return self._events(
-            "/api/generate", body, decode_generate, call, stream=request.stream, heartbeat_s=heartbeat_s
-        )
+        encode = partial(encode_generate, request)
+        return self._events("/api/generate", request, encode, decode_generate, call, heartbeat_s)
 
     def _events(
-        self, path: str, body: bytes, decode: Decoder, call: Call, *, stream: bool, heartbeat_s: float | None
+        self,
+        path: str,
+        request: TextRequest,
+        encode: Callable[..., Json],
+        decode: Decoder,
+        call: Call,
+        heartbeat_s: float | None,
     ) -> OllamaEvents:
-        request = UpstreamRequest("POST", path, body, headers=_STREAM if stream else _SINGLE)
-        reply = self._transport.open(request, call, head_wait_s=heartbeat_s)
-        return OllamaEvents(reply, decode, stream=stream, heartbeat_s=heartbeat_s)
+        headers = _STREAM if request.stream else _SINGLE
+
+        def open_reply(*, cut: bool) -> Reply:
+            """Asks; `cut`: what is too long may be cut."""
+            outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
+            return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
+
+        # Refused first and then allowed is the only way to know that something was cut.
+        again = partial(open_reply, cut=True) if request.truncate else None
+        return OllamaEvents(open_reply(cut=False), decode, stream=request.stream, heartbeat_s=heartbeat_s, again=again)
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
-        answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
+        try:
+            return self._embed(request, call, cut=False)
+        except PromptTooLong:
+            if not request.truncate:
+                raise
+        return replace(self._embed(request, call, cut=True), truncated=True)
+
+    def _embed(self, request: EmbedRequest, call: Call, *, cut: bool) -> EmbedAnswer:
+        answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=cut)))
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(request.input):
             raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
@@ -84,6 +128,26 @@ class OllamaUpstream:
         if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
             raise UpstreamError(detail="the list of models is of another shape")
         return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed]
+
+    def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        """See Upstream.capabilities."""
+        return self._capabilities.get(model, call, partial(self._ask_capabilities, model))
+
+    def _ask_capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        shown = self._ask("POST", "/api/show", call, encode_request({"model": model}))
+        listed = shown.get("capabilities")
+        return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+    def loaded_context(self, model: str, call: Call) -> int | None:
+        """See Upstream.loaded_context."""
+        return (self._loaded.get("ps", call, self._ask_loaded) or {}).get(canonical(model))
+
+    def _ask_loaded(self, call: Call) -> dict[str, int]:
+        rows = self._ask("GET", "/api/ps", call).get("models") or []
+        if not isinstance(rows, list) or not all(_is_model(row) for row in rows):
+            raise UpstreamError(detail="the list of loaded models is of another shape")
+        contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
+        return {name: length for name, length in contexts.items() if length}
 
     def version(self, call: Call) -> str:
         """See Upstream.version."""
@@ -109,26 +173,53 @@ class OllamaUpstream:
 class OllamaEvents:
     """The events of one answer, streamed or single; see EventStream."""
 
-    def __init__(self, reply: Reply, decode: Decoder, *, stream: bool, heartbeat_s: float | None) -> None:
-        """Raises UpstreamRefused when the head is there and says no; the head may come later than `heartbeat_s`."""
+    def __init__(
+        self,
+        reply: Reply,
+        decode: Decoder,
+        *,
+        stream: bool,
+        heartbeat_s: float | None,
+        again: Callable[[], Reply] | None = None,
+    ) -> None:
+        """Raises UpstreamRefused when the head is there and says no; the head may come later than `heartbeat_s`.
+
+        `again`: asks once more with a prompt that is too long, and has it cut.
+        """
         self._reply = reply
         self._decode = decode
         self._stream = stream
         self._heartbeat_s = heartbeat_s
-        self._check_status()
+        self._again = again
+        self._truncated = False
+        if self._reply.status and not self._is_accepted() and self._reply.status:
+            self._is_accepted()
 
-    def _check_status(self) -> None:
-        if self._reply.status not in (0, 200):
-            with contextlib.closing(self._reply):
-                raise refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
+    def _is_accepted(self) -> bool:
+        """Whether the head, which is there, says yes; False when the upstream was asked once more."""
+        if self._reply.status == 200:
+            return True
+        with contextlib.closing(self._reply):
+            refusal = refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
+        if self._again is None or not isinstance(refusal, PromptTooLong):
+            raise refusal
+        self._reply, self._again, self._truncated = self._again(), None, True
+        return False
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         if not self._reply.status:
             yield ()  # opening has waited for one heartbeat already
-        while not self._reply.wait_head(self._heartbeat_s):
-            yield ()
-        self._check_status()
-        yield from self._lines() if self._stream else self._whole()
+        while not self._reply.wait_head(self._heartbeat_s) or not self._is_accepted():
+            if not self._reply.status:
+                yield ()
+        yield from self._told(self._lines() if self._stream else self._whole())
+
+    def _told(self, batches: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
+        """The batches, with the word of what was cut in front of the first event."""
+        if not self._truncated:
+            return batches
+        first = next(batches, ())
+        return chain([[Truncated(), *first]], batches)
 
     def _whole(self) -> Iterator[Sequence[Event]]:
         document = decode_object(read_all(self._reply))

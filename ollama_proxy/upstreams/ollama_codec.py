@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BUSY_RETRY_S, PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -28,16 +29,32 @@ from ollama_proxy.hub import (
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
+#: What the model is told where a client insists on a call.
+MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
+MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
 
-def encode_chat(request: ChatRequest) -> dict[str, Json]:
-    """The body of `/api/chat`. Ollama has no `tool_choice`: with "none" the model is shown no tools, with one that is
-    named only that."""
-    tools = request.tools if request.tool_choice != "none" else ()
-    if isinstance(request.tool_choice, Mapping):
-        tools = [tool for tool in tools if tool.name == request.tool_choice["name"]]
+#: Words of Ollama, and of the servers that it runs, about a prompt that does not fit.
+_TOO_LONG = (
+    "exceeds the context length",
+    "exceeds the available context size",
+    "exceed context",
+    "context window",
+    "prompt is too long",
+    "exceeds maximum context",
+)
+
+
+#: Ollama would leave out the oldest messages of a prompt that is too long, and the oldest tokens while it answers, and
+#: say nothing.
+UNCUT: dict[str, Json] = {"truncate": False, "shift": False}
+
+
+def encode_chat(request: ChatRequest, *, cut: bool = False) -> dict[str, Json]:
+    """The body of `/api/chat`; `cut`: what is too long may be cut."""
+    tools, order = _offered(request)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in request.messages],
+        "messages": [_encode_message(message) for message in _instructed(request.messages, order)],
         "stream": request.stream,
     }
     optional = {
@@ -49,12 +66,43 @@ def encode_chat(request: ChatRequest) -> dict[str, Json]:
         "logprobs": request.logprobs,
         "top_logprobs": request.top_logprobs,
     }
-    return body | _present(optional)
+    return body | _present(optional) | ({} if cut else UNCUT)
 
 
-def encode_generate(request: GenerateRequest) -> dict[str, Json]:
-    """The body of `/api/generate`."""
+def _offered(request: ChatRequest) -> tuple[Sequence[Tool], str]:
+    """The tools that the model is shown, and what it is told about them: Ollama has no `tool_choice`."""
+    match request.tool_choice:
+        case "none":
+            return (), ""
+        case "required":
+            return request.tools, MUST_CALL
+        case {"name": name}:
+            return [tool for tool in request.tools if tool.name == name], MUST_CALL_ONE.format(name)
+        case _:
+            return request.tools, ""
+
+
+def _instructed(messages: Sequence[Message], order: str) -> Sequence[Message]:
+    """The messages with an order behind the first system message; where there is none, behind what the user said last:
+    a system message of ours would stand in for the model's own."""
+    if not order:
+        return messages
+    roles = [message.role for message in messages]
+    if "system" in roles:
+        place = roles.index("system")
+    elif "user" in roles:
+        place = len(roles) - 1 - roles[::-1].index("user")
+    else:
+        return [*messages, Message("user", order)]
+    said = messages[place].content
+    told = replace(messages[place], content=f"{said}\n\n{order}" if said else order)
+    return [*messages[:place], told, *messages[place + 1 :]]
+
+
+def encode_generate(request: GenerateRequest, *, cut: bool = False) -> dict[str, Json]:
+    """The body of `/api/generate`; `cut`: what is too long may be cut."""
     optional = {
+        "system": request.system,
         "suffix": request.suffix,
         "think": request.think,
         "options": request.options or None,
@@ -62,17 +110,18 @@ def encode_generate(request: GenerateRequest) -> dict[str, Json]:
         "logprobs": request.logprobs,
         "top_logprobs": request.top_logprobs,
     }
-    return {"model": request.model, "prompt": request.prompt, "stream": request.stream} | _present(optional)
+    body = {"model": request.model, "prompt": request.prompt, "stream": request.stream}
+    return body | _present(optional) | ({} if cut else UNCUT)
 
 
-def encode_embed(request: EmbedRequest) -> dict[str, Json]:
-    """The body of `/api/embed`."""
+def encode_embed(request: EmbedRequest, *, cut: bool = False) -> dict[str, Json]:
+    """The body of `/api/embed`; `cut`: what is too long may be cut."""
     optional = {
         "dimensions": request.dimensions,
         "options": request.options or None,
         "keep_alive": request.keep_alive,
     }
-    return {"model": request.model, "input": list(request.input)} | _present(optional)
+    return {"model": request.model, "input": list(request.input), "truncate": cut} | _present(optional)
 
 
 def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
@@ -210,7 +259,10 @@ def refused(status: int, data: bytes, retry_after_s: int | None = None) -> Upstr
         return UpstreamError(detail=f"upstream status {status} without JSON")
     if status == 503 and retry_after_s is None:
         retry_after_s = BUSY_RETRY_S
-    return UpstreamRefused(status, error_text(document), retry_after_s=retry_after_s)
+    text = error_text(document)
+    if status == 400 and any(sign in text.lower() for sign in _TOO_LONG):
+        return PromptTooLong(text)
+    return UpstreamRefused(status, text, retry_after_s=retry_after_s)
 
 
 def error_text(document: Json) -> str:

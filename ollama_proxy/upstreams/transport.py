@@ -50,6 +50,16 @@ def end_to_end(headers: Headers) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP and name.lower() not in named]
 
 
+class Redirected(UpstreamError):
+    """It points elsewhere: `location` as it says it, empty where it doesn't say."""
+
+    text = "The model server answered with a redirect."
+
+    def __init__(self, status: int, location: str) -> None:
+        super().__init__(detail=f"redirect {status}")
+        self.redirect, self.location = status, location
+
+
 class HttpReply:
     """An answer being read from a connection, which goes back to its pool when all of it was read."""
 
@@ -75,7 +85,7 @@ class HttpReply:
             return False
         if 300 <= connection.status < 400:
             # Following it would take the request, and its credentials, to another place.
-            raise UpstreamError("The model server answered with a redirect.", detail=f"redirect {connection.status}")
+            raise Redirected(connection.status, _location(connection))
         self.status = connection.status
         self.headers = end_to_end([(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers])
         return True
@@ -102,16 +112,24 @@ class HttpReply:
             self._pool.release(connection)
 
 
+def _location(connection: Connection) -> str:
+    """Browsers read UTF-8 here, whatever the RFC says."""
+    return next((value for name, value in connection.headers if name == b"location"), b"").decode("utf-8", "replace")
+
+
 class Pool:
     """The connections to one upstream: last used, first taken."""
 
-    def __init__(self, base_url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, base_url: str, tls: ssl.SSLContext | None, *, address: str | None = None, alarm: Alarm | None = None
+    ) -> None:
         url = urlsplit(base_url)
         self.host = url.hostname or ""
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
-        self._alarm = Alarm()
+        self._address = address or self.host
+        self._alarm = alarm or Alarm()
         self.active = 0
         self._closed = False
 
@@ -169,22 +187,21 @@ class Pool:
         sock: gsocket.socket | None = None
         try:
             with limit:
-                sock = gsocket.create_connection((self.host, self.port))
+                sock = gsocket.create_connection((self._address, self.port))
                 sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
                 if self._tls:
                     # In two steps: a handshake that is given up inside wrap_socket leaves a socket that nobody closes.
                     sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
                     sock.do_handshake()
                 return sock
-        except gevent.Timeout as error:
-            if error is not limit:
+        except BaseException as error:  # also when nobody wants it any more: whoever opens, closes
+            if sock is not None:
+                sock.close()
+            # A name may not even be one that can be asked for: UnicodeError.
+            if error is not limit and not isinstance(error, OSError | UnicodeError):
                 raise
-            cause: BaseException = error
-        except (OSError, UnicodeError) as error:  # a name may not even be one that can be asked for
-            cause = error
-        if sock is not None:
-            sock.close()
-        raise UpstreamConnect(detail=f"connect to {self.host}:{self.port}: {type(cause).__name__}: {cause}") from cause
+            detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
+            raise UpstreamConnect(detail=detail) from error
 
 
 class PoolAdapter(BaseAdapter):
@@ -262,12 +279,23 @@ def _head_wait_s(request: requests.PreparedRequest) -> float | None:
 class HttpTransport:
     """The session of one upstream; see Transport."""
 
-    def __init__(self, base_url: str, *, headers: Mapping[str, str] | None = None, tls: Any = None) -> None:
-        """`tls`: an SSLContext in place of the one that trusts the system's authorities."""
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        tls: Any = None,
+        address: str | None = None,
+        alarm: Alarm | None = None,
+    ) -> None:
+        """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`: where to connect
+        to, in place of looking the host up. `alarm`: one to share, for a transport that does not stay."""
         url = urlsplit(base_url)
         self._prefix = url.path.rstrip("/")
         self._origin = f"{url.scheme}://{url.netloc}"
-        self._pool = Pool(base_url, tls or (tls_context() if url.scheme == "https" else None))
+        self._pool = Pool(
+            base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, alarm=alarm
+        )
         self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._session = requests.Session()
         self._session.trust_env = False

@@ -203,7 +203,7 @@ def test_s1_14_python_client_with_a_key_that_is_not_needed(upstream: FaultUpstre
 
 
 def test_s1_15_javascript_client_has_a_test_and_an_example(readme: str) -> None:
-    """The client itself runs in tests/integration/test_sdk_node.py; in a browser it needs the headers of S1-05."""
+    """The client itself runs in tests/sdk/test_node.py; in a browser it needs the headers of S1-05."""
     script = (PROJECT / "tests" / "node" / "openai.mjs").read_text()
     assert "models.list" in script and "stream: true" in script
     assert "dangerouslyAllowBrowser: true" in readme
@@ -410,7 +410,7 @@ def test_s1_37_log_of_requests_has_method_path_and_time(gateway: Gateway) -> Non
 
 def test_s1_38_licence_and_independence(readme: str) -> None:
     assert (PROJECT / "LICENSE").read_text().startswith("MIT License")
-    assert re.search(r"not affiliated with\s+Ollama or OpenAI", readme)
+    assert re.search(r"not affiliated with\s+Ollama,\s+OpenAI\s+or\s+Anthropic", readme)
 
 
 def test_a_page_instead_of_an_answer_is_no_answer(gateway: Gateway, upstream: FaultUpstream) -> None:

@@ -19,7 +19,7 @@ from tests.rig.leaks import LeakCheck, open_descriptors
 TOKEN = "face-token"
 LOGS = ("access.log", "events.log")
 
-_IDS = re.compile(rb'"id":"(chatcmpl|cmpl)-[^"]+"')
+_IDS = re.compile(rb'"id":"(chatcmpl-|cmpl-|msg_)[^"]+"')
 _CREATED = re.compile(rb'"created":\d+')
 
 
@@ -48,14 +48,15 @@ class KeptConnection:
 
 
 @contextmanager
-def shared_gateway(upstream: ScriptedServer | None = None, **config: Any) -> Iterator[Gateway]:
-    """A gateway in front of `upstream` (or of what `config` names); fails at its end when something has leaked."""
+def shared_gateway(upstream: ScriptedServer | None = None, *, idle: int = 4, **config: Any) -> Iterator[Gateway]:
+    """A gateway in front of `upstream` (or of what `config` names); fails at its end when something has leaked.
+    `idle` is how many pooled upstream connections may stay."""
     settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
     if upstream is not None:
         settings["service"] = {"base_url": upstream.url}
     with Gateway(settings) as gateway:
         warm(gateway)
-        check = LeakCheck(gateway, upstream, token=TOKEN)
+        check = LeakCheck(gateway, upstream, token=TOKEN, idle=idle)
         if upstream is not None:
             upstream.clear()
         yield gateway
@@ -91,11 +92,23 @@ def get(gateway: Gateway, path: str, **headers: str) -> Answer:
 
 
 def normalised(body: bytes) -> bytes:
-    """An OpenAI answer without what differs from one run to the next."""
-    return _CREATED.sub(b'"created":0', _IDS.sub(rb'"id":"\1-ID"', body))
+    """An answer without what differs from one run to the next."""
+    return _CREATED.sub(b'"created":0', _IDS.sub(rb'"id":"\1ID"', body))
 
 
 def frames(body: bytes) -> list[Any]:
     """The data of every server-sent event; `[DONE]` stays text, comments are left out."""
     texts = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event.startswith(b"data: ")]
     return ["[DONE]" if text == b"[DONE]" else json.loads(text) for text in texts]
+
+
+def named_frames(body: bytes) -> list[Any]:
+    """The data of every event of a stream in which each has its `event:` line with the type that its data has."""
+    *events, end = body.split(b"\n\n")
+    assert end == b""
+    documents = []
+    for event in events:
+        name, data = event.split(b"\n")
+        documents.append(json.loads(data.removeprefix(b"data: ")))
+        assert name.decode() == f"event: {documents[-1]['type']}"
+    return documents

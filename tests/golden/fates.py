@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
-from ollama_proxy.dialects.openai.schemas import CARRIED, MAPPED, REFUSED, ChatSchema, CompletionSchema
+from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
+from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from tests.rig.http_client import Answer
 
 Document = dict[str, Any]
@@ -91,7 +92,7 @@ SAMPLING = {
     "stream": Fate(MAPPED, True, streams),
     "stream_options": Fate(MAPPED, {"include_usage": True}, shows_usage, {"stream": True}),
     "logit_bias": Fate(CARRIED, {"50256": -100}),
-    "n": Fate(REFUSED, 2),
+    "n": Fate(MAPPED, 2, lambda asked: len(asked.answer.json()["choices"]) == 2),
     # Its place is the access log, where a test of its own looks for it.
     "user": Fate(MAPPED, "somebody", lambda asked: asked.answer.status == 200),
 }
@@ -108,11 +109,14 @@ FATES: dict[str, dict[str, Fate]] = {
         "response_format": Fate(MAPPED, {"type": "json_object"}, sent("format", "json")),
         "tools": Fate(MAPPED, [TOOL], sent("tools", [TOOL])),
         "tool_choice": Fate(MAPPED, "none", lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}),
-        "parallel_tool_calls": Fate(MAPPED, False, lambda asked: "parallel_tool_calls" in asked.ignored),
+        # That only the first call comes is told by a test of its own.
+        "parallel_tool_calls": Fate(MAPPED, False, lambda asked: asked.ignored == [""]),
         "audio": Fate(REFUSED, {"voice": "alloy", "format": "wav"}),
         "modalities": Fate(REFUSED, ["text", "audio"]),
-        "functions": Fate(REFUSED, [{"name": "f"}]),
-        "function_call": Fate(REFUSED, {"name": "f"}),
+        "functions": Fate(MAPPED, [TOOL["function"]], sent("tools", [TOOL])),
+        "function_call": Fate(
+            MAPPED, "none", lambda asked: "tools" not in asked.sent, {"functions": [TOOL["function"]]}
+        ),
         "web_search_options": Fate(REFUSED, {}),
         "metadata": Fate(CARRIED, {"team": "a"}),
         "moderation": Fate(CARRIED, {"mode": "auto"}),
@@ -130,8 +134,8 @@ FATES: dict[str, dict[str, Fate]] = {
         "prompt": Fate(MAPPED, "Yo", sent("prompt", "Yo")),
         "suffix": Fate(MAPPED, "end", sent("suffix", "end")),
         "logprobs": Fate(MAPPED, 2, sent("top_logprobs", 2)),
-        "best_of": Fate(REFUSED, 2),
-        "echo": Fate(REFUSED, True),
+        "best_of": Fate(MAPPED, 2, sent("logprobs", True)),
+        "echo": Fate(MAPPED, True, lambda asked: asked.answer.json()["choices"][0]["text"].startswith("Hi")),
     },
     EMBEDDING: {
         "model": SAMPLING["model"],

@@ -16,7 +16,7 @@ from ollama_proxy.settings import Settings
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
-from tests.rig.errors import assert_error
+from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, raw, request
@@ -25,6 +25,7 @@ TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader"
 HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
 TODAY = datetime.now(UTC).date()
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+MESSAGE, RESPONSE = {**CHAT, "max_tokens": 9}, {"model": MODEL, "input": "hi"}
 
 Form = tuple[str, list[tuple[str, str]]]
 FORMS = ("raw", "bearer", "x-api-key", "api-key", "basic", "path")
@@ -80,11 +81,13 @@ def ask(gateway: Gateway, form: str, token: str, method: str, path: str, body: A
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("token", [TOKEN, HASHED, LAST_DAY])
-def test_every_form_is_accepted_natively_and_by_openai_clients(gateway: Gateway, form: str, token: str) -> None:
+def test_every_form_is_accepted_in_every_dialect(gateway: Gateway, form: str, token: str) -> None:
     assert ask(gateway, form, token, "GET", "/api/tags").status == 200
     assert ask(gateway, form, token, "GET", "/v1/models").status == 200
     assert ask(gateway, form, token, "POST", "/api/chat", CHAT).json()["message"]["content"] == "Hello from upstream"
     assert ask(gateway, form, token, "POST", "/v1/chat/completions", CHAT).json()["object"] == "chat.completion"
+    assert ask(gateway, form, token, "POST", "/v1/responses", RESPONSE).json()["object"] == "response"
+    assert ask(gateway, form, token, "POST", "/v1/messages", MESSAGE).json()["type"] == "message"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -94,9 +97,15 @@ def test_every_form_is_accepted_natively_and_by_openai_clients(gateway: Gateway,
         (READER, "GET", "/api/tags", None, 200),
         (READER, "POST", "/api/chat", CHAT, 403),
         (READER, "POST", "/v1/chat/completions", CHAT, 403),
+        (READER, "POST", "/v1/responses", RESPONSE, 403),
+        (READER, "POST", "/v1/messages", MESSAGE, 403),
+        (READER, "POST", "/v1/messages/count_tokens", MESSAGE, 403),
         (READER, "DELETE", "/api/delete", {"model": "m"}, 403),
         (NARROW, "POST", "/api/chat", CHAT, 404),
         (NARROW, "POST", "/v1/chat/completions", CHAT, 404),
+        (NARROW, "POST", "/v1/responses", RESPONSE, 404),
+        (NARROW, "POST", "/v1/messages", MESSAGE, 404),
+        (NARROW, "POST", "/v1/messages/count_tokens", MESSAGE, 404),
         (NARROW, "POST", "/api/chat", {**CHAT, "model": "other-model"}, 200),
         (OLD, "GET", "/api/tags", None, 401),
         ("unknown", "GET", "/api/tags", None, 401),
@@ -212,6 +221,9 @@ ONE_PER_KIND = (
     ("POST", "/v1/chat/completions"),
     ("GET", "/v1/models"),
     ("POST", "/v1/embeddings"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/messages"),
+    ("POST", "/anthropic/v1/messages"),
     ("GET", "/nope"),
 )
 
@@ -223,7 +235,7 @@ def test_what_is_no_valid_token_is_401_on_every_route(
 ) -> None:
     items = [(name, value.decode("latin-1")) for name, value in headers]
     answer = request(gateway.url, method, path, CHAT if method == "POST" else None, items)
-    assert_error(answer, "openai" if path.startswith("/v1") else "native", 401)
+    assert_error(answer, dialect_of(path), 401)
     assert seen_by(upstream) == []
 
 
@@ -250,11 +262,13 @@ def test_unknown_and_expired_tokens_look_alike(gateway: Gateway, path: str) -> N
 
 # What goes on to the upstream.
 
+ASKED = [("/api/chat", CHAT), ("/v1/chat/completions", CHAT), ("/v1/responses", RESPONSE), ("/v1/messages", MESSAGE)]
+
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize(("path", "body"), ASKED)
 def test_nothing_of_who_asks_reaches_the_upstream(
-    gateway: Gateway, upstream: FaultUpstream, form: str, path: str
+    gateway: Gateway, upstream: FaultUpstream, form: str, path: str, body: dict[str, Any]
 ) -> None:
     prefix, headers = as_form(form, TOKEN)
     personal = [
@@ -266,8 +280,9 @@ def test_nothing_of_who_asks_reaches_the_upstream(
         ("X-Real-IP", "6.6.6.6"),
         ("Proxy-Authorization", "Basic secret"),
         ("OpenAI-Organization", "org-secret"),
+        ("Anthropic-Beta", "secret-beta"),
     ]
-    assert request(gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", CHAT, [*headers, *personal]).status == 200
+    assert request(gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]).status == 200
     seen = upstream.wait_for_request(1, "/api/chat")
     assert seen.header("host") == f"127.0.0.1:{upstream.port}"
     assert seen.raw_path == "/api/chat"

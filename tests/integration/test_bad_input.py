@@ -13,18 +13,19 @@ import pytest
 
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
-from tests.rig.errors import assert_error
+from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, raw, request
 
 TOKEN = "sk-team-token-1"
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
-NATIVE_CHAT, OPENAI_CHAT = "/api/chat", "/v1/chat/completions"
-CHATS = (NATIVE_CHAT, OPENAI_CHAT)
+CHAT = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+NATIVE_CHAT, OPENAI_CHAT, ANTHROPIC_CHAT = "/api/chat", "/v1/chat/completions", "/v1/messages"
+CHATS = (NATIVE_CHAT, OPENAI_CHAT, ANTHROPIC_CHAT)
 MODEL_ROUTES = (
     *(f"/api/{name}" for name in ("chat", "generate", "embed", "embeddings", "show", "pull", "push", "create", "copy")),
-    *(f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings")),
+    *(f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses")),
+    *("/v1/messages", "/v1/messages/count_tokens", "/anthropic/v1/messages"),
 )
 KELVIN, LONG_S = "\u212a", "\u017f"
 
@@ -46,10 +47,6 @@ def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
     shared_upstream.clear()
     shared_upstream.script("/api/show", [do.Json({"model_info": {}})])
     return shared_upstream
-
-
-def dialect_of(path: str) -> str:
-    return "openai" if path.startswith("/v1") else "native"
 
 
 def post(gateway: Gateway, path: str, body: bytes | dict[str, Any], **headers: str) -> Answer:
@@ -382,7 +379,8 @@ def test_bytes_behind_the_object_are_ignored_natively_as_ollama_does(
     body = json.dumps(CHAT).encode() + tail
     assert post(gateway, NATIVE_CHAT, body).status == 200
     assert posts_seen(upstream) == [body]
-    assert_error(post(gateway, OPENAI_CHAT, body), "openai", 400)
+    for path in (OPENAI_CHAT, ANTHROPIC_CHAT):
+        assert_error(post(gateway, path, body), dialect_of(path), 400)
 
 
 def spelled(name: str) -> list[str]:
@@ -395,8 +393,12 @@ def spelled(name: str) -> list[str]:
 
 NATIVE_FIELDS = ("model", "stream", "messages", "options", "keep_alive")
 OPENAI_FIELDS = ("model", "stream", "messages", "keep_alive", "tools", "n")
+ANTHROPIC_FIELDS = ("model", "stream", "messages", "system", "keep_alive", "tools")
+RESPONSE_FIELDS = ("model", "stream", "input", "keep_alive", "tools")
 DOUBLES = [(NATIVE_CHAT, name, key) for name in NATIVE_FIELDS for key in (name, *spelled(name))]
 DOUBLES += [(OPENAI_CHAT, name, key) for name in OPENAI_FIELDS for key in (name, *spelled(name))]
+DOUBLES += [("/v1/messages", name, key) for name in ANTHROPIC_FIELDS for key in (name, *spelled(name))]
+DOUBLES += [("/v1/responses", name, key) for name in RESPONSE_FIELDS for key in (name, *spelled(name))]
 DOUBLES += [("/api/show", "name", key) for key in ("name", *spelled("name"))]
 DOUBLES += [("/api/copy", name, key) for name in ("source", "destination") for key in (name, *spelled(name))]
 DOUBLES += [("/api/generate", "prompt", key) for key in ("prompt", *spelled("prompt"))]
@@ -421,6 +423,8 @@ def test_a_decisive_field_in_another_case_is_refused_alone_too(
     gateway: Gateway, upstream: FaultUpstream, path: str, name: str, key: str
 ) -> None:
     whole = {**CHAT, "prompt": "hi", "source": "a", "destination": "b"}
+    if path == "/v1/responses":
+        whole = {"model": MODEL, "input": "hi"}
     body = {field: value for field, value in whole.items() if field != name}
     assert name in assert_error(post(gateway, path, {**body, key: None}), dialect_of(path), 400)
     assert posts_seen(upstream) == []

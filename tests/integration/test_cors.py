@@ -18,6 +18,7 @@ TOKEN = "sk-team-token-1"
 PAGE, EVIL = "https://chat.example", "https://evil.example"
 DIGEST = "sha256:" + "0" * 64
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+MESSAGE = {**CHAT, "max_tokens": 9}
 
 API_ROUTES = [
     ("POST", "/api/chat"),
@@ -28,6 +29,10 @@ API_ROUTES = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"),
+    ("POST", "/anthropic/v1/messages"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/m"),
 ]
@@ -55,6 +60,14 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
     ("/v1/chat/completions", "POST", {**CHAT, "stream": True}, True),
     ("/v1/chat/completions", "POST", CHAT, False),
     ("/v1/embeddings", "POST", {"model": MODEL, "input": "hi"}, True),
+    ("/v1/responses", "POST", {"model": MODEL, "input": "hi"}, True),
+    ("/v1/responses", "POST", {"model": MODEL, "input": "hi", "stream": True}, True),
+    ("/v1/responses/resp_1", "GET", None, True),
+    ("/v1/messages", "POST", MESSAGE, True),
+    ("/v1/messages", "POST", {**MESSAGE, "stream": True}, True),
+    ("/v1/messages", "POST", MESSAGE, False),
+    ("/v1/messages/count_tokens", "POST", MESSAGE, True),
+    ("/anthropic/nope", "GET", None, True),
     ("/nope", "GET", None, True),
     ("/nope", "GET", None, False),
 ]
@@ -119,13 +132,13 @@ def test_credentials_and_private_networks_are_never_allowed(gateway: Gateway, me
     assert allowed.get("access-control-allow-private-network", "false") == "false"
 
 
-@pytest.mark.parametrize(("path", "method", "body", "with_token"), [each for each in ANSWERS if each[0][:4] != "/v1/"])
+@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
 def test_pages_may_read_answers_and_errors_of_the_api_alone(
     gateway: Gateway, path: str, method: str, body: Any, with_token: bool
 ) -> None:
     headers = {"Origin": PAGE, **(bearer(TOKEN) if with_token else {})}
     allowed = allowances(request(gateway.url, method, path, body, headers))
-    if path.startswith("/api/"):
+    if path.startswith(("/api/", "/v1/", "/anthropic/")):
         assert allowed["access-control-allow-origin"] in ("*", PAGE)
         assert "x-request-id" in words(allowed["access-control-expose-headers"])
     else:
@@ -168,7 +181,7 @@ def test_an_origin_that_only_looks_like_a_configured_one_is_not_allowed(strict: 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_what_an_upstream_allows_counts_for_nothing(
     gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
 ) -> None:
@@ -176,7 +189,7 @@ def test_what_an_upstream_allows_counts_for_nothing(
     done = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": True, "done_reason": "stop"}
     streamed: list[Any] = [do.Head(200, {**said, "Content-Type": "application/x-ndjson"}), do.Lines([done])]
     upstream.script("/api/chat", streamed if stream else [do.Json(done, 200, said)])
-    answer = request(gateway.url, "POST", path, {**CHAT, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)})
+    answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)})
     assert answer.status == 200
     assert allowances(answer)["access-control-allow-origin"] in ("*", PAGE)
     assert "access-control-allow-credentials" not in allowances(answer)
@@ -215,11 +228,11 @@ def test_the_upstreams_id_does_not_replace_the_clients(gateway: Gateway, upstrea
     assert answer.headers.get_all("x-request-id") == ["mine"]
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_streams_are_held_back_by_no_proxy(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
-    answer = request(gateway.url, "POST", path, {**CHAT, "stream": True}, bearer(TOKEN))
+    answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": True}, bearer(TOKEN))
     assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
-    assert request(gateway.url, "POST", path, CHAT, bearer(TOKEN)).headers.get("x-accel-buffering") is None
+    assert request(gateway.url, "POST", path, MESSAGE, bearer(TOKEN)).headers.get("x-accel-buffering") is None
 
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)

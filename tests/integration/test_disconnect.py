@@ -21,6 +21,7 @@ from tests.rig.calls import (
     access_line,
     ask,
     config,
+    each_dialect,
     each_face,
     each_single,
     growth_kib,
@@ -154,7 +155,9 @@ PHASES: dict[str, tuple[str, bool, Script]] = {
         True,
         [STREAM_HEAD, Chunk(json.dumps(CHAT_LINE).encode() + b"\n"), WaitForPeerClose()],
     ),
+    "before the first event": ("anthropic messages", True, [STREAM_HEAD, WaitForPeerClose()]),
     "single answer": ("native generate", False, [WaitForPeerClose()]),
+    "single response": ("openai responses", False, [WaitForPeerClose()]),
 }
 
 
@@ -199,13 +202,13 @@ def test_many_clients_that_leave_at_once_leave_nothing_in_flight(gateway: Gatewa
 LONG_LINE = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"
 
 
-@pytest.mark.parametrize("name", ["native chat", "openai chat"])
+@each_dialect
 def test_stalled_reader_is_cut_and_the_upstream_slowed_not_buffered(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, name: str
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face
 ) -> None:
     upstream.script("/api/chat", [Flood(LONG_LINE, limit_s=20)])
     before = {pid: resident_kib(pid) for pid in gateway.worker_pids()}
-    with ask(gateway.url, FACES[name], request_id, receive_buffer=8192) as stream:
+    with ask(gateway.url, face, request_id, receive_buffer=8192) as stream:
         read = 0
         while read < 65536:
             read += len(stream.read_some())
@@ -278,6 +281,7 @@ def test_short_body_is_400_and_reaches_nobody(
 
 
 POST_ONLY = ["/api/chat", "/api/generate", "/api/embed", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+POST_ONLY += ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/anthropic/v1/messages"]
 
 
 @pytest.mark.parametrize("path", POST_ONLY)

@@ -13,7 +13,7 @@ import pytest
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
-from tests.rig.errors import NATIVE, OPENAI, assert_error
+from tests.rig.errors import ANTHROPIC, NATIVE, OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, raw, request
@@ -21,9 +21,9 @@ from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 TOKEN = "team-token-1"
 READER = "reader-token"
 LIMIT = 64 * 1024
-DIALECTS = (NATIVE, OPENAI)
-CHAT = {NATIVE: "/api/chat", OPENAI: "/v1/chat/completions"}
-BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+DIALECTS = (NATIVE, OPENAI, ANTHROPIC)
+CHAT = {NATIVE: "/api/chat", OPENAI: "/v1/chat/completions", ANTHROPIC: "/v1/messages"}
+BODY = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 
@@ -71,6 +71,11 @@ def test_401_for_a_wrong_token_says_so_in_both_languages(gateway: Gateway, diale
     assert text.startswith("非授权访问") and "not valid" in text
 
 
+def test_400_names_the_field_to_anthropic_clients(gateway: Gateway) -> None:
+    answer = chat(gateway, ANTHROPIC, body={**BODY, "temperature": "hot"})
+    assert "temperature" in assert_error(answer, ANTHROPIC, 400)
+
+
 def test_401_has_the_code_that_openai_clients_know(gateway: Gateway) -> None:
     assert chat(gateway, OPENAI, token="wrong").json()["error"]["code"] == "invalid_api_key"
 
@@ -82,7 +87,9 @@ def test_403_names_the_scope_that_is_missing(gateway: Gateway, dialect: str) -> 
 
 @pytest.mark.parametrize(
     ("path", "dialect"),
-    [("/nope", NATIVE), ("/api/nope", NATIVE), ("/v1/nope", OPENAI), ("/v1", OPENAI), ("/v1/chat", OPENAI)],
+    [("/nope", NATIVE), ("/api/nope", NATIVE), ("/v1/nope", OPENAI), ("/v1", OPENAI), ("/v1/chat", OPENAI)]
+    + [("/v1/messages/nope", ANTHROPIC), ("/anthropic/v1/nope", ANTHROPIC), ("/anthropic", ANTHROPIC)]
+    + [("/v1/responses/resp_1", OPENAI), ("/v1/conversations", OPENAI)],
 )
 def test_404_for_an_unknown_address_speaks_the_dialect_of_its_path(gateway: Gateway, path: str, dialect: str) -> None:
     assert_error(request(gateway.url, "GET", path, headers=bearer(TOKEN)), dialect, 404)
@@ -93,6 +100,11 @@ def test_404_for_an_unknown_model_has_the_code_that_clients_match_on(gateway: Ga
     answer = request(gateway.url, "GET", "/v1/models/nope", headers=bearer(TOKEN))
     assert_error(answer, OPENAI, 404)
     assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("model_not_found", "model")
+
+
+def test_404_for_an_unknown_model_has_anthropics_shape_for_who_says_its_version(gateway: Gateway) -> None:
+    headers = {**bearer(TOKEN), "anthropic-version": "2023-06-01"}
+    assert "nope" in assert_error(request(gateway.url, "GET", "/v1/models/nope", headers=headers), ANTHROPIC, 404)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -287,6 +299,7 @@ app = serve()
 
 @app.post("/api/broken", endpoint="broken_native")
 @app.post("/v1/broken", endpoint="broken_openai")
+@app.post("/anthropic/broken", endpoint="broken_anthropic")
 def broken():
     from flask import request
     secret = request.headers["Authorization"]
@@ -318,7 +331,9 @@ def log_text(gateway: Gateway) -> str:
     return "\n".join([*files, gateway.output()])
 
 
-@pytest.mark.parametrize(("path", "dialect"), [("/api/broken", NATIVE), ("/v1/broken", OPENAI)])
+@pytest.mark.parametrize(
+    ("path", "dialect"), [("/api/broken", NATIVE), ("/v1/broken", OPENAI), ("/anthropic/broken", ANTHROPIC)]
+)
 def test_500_tells_the_client_an_id_and_nothing_else(broken: Gateway, path: str, dialect: str) -> None:
     answer = request(broken.url, "POST", path, BODY, {**bearer(TOKEN), "X-Request-Id": f"find-me-{dialect}"})
     assert f"find-me-{dialect}" in assert_error(answer, dialect, 500)

@@ -14,6 +14,7 @@ import pytest
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
+from tests.rig.errors import dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
@@ -28,7 +29,14 @@ FIELDS = {
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False}
 DONE = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
-CHATS = ("/api/chat", "/v1/chat/completions")
+CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
+
+
+def asked(path: str, text: str, **fields: Any) -> dict[str, Any]:
+    """A request that says this, in the form of its path."""
+    if path == "/v1/responses":
+        return {"model": MODEL, "input": text, **fields}
+    return {"model": MODEL, "max_tokens": 99, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def digest(token: str) -> str:
@@ -80,15 +88,15 @@ def excerpt(line: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
 def test_a_line_says_who_asked_what_and_how_it_ended(
     gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
 ) -> None:
-    identity = f"full-{stream}-{path[1:3]}"
-    answer = ask(gateway, identity, "POST", path, {**CHAT, "stream": stream})
+    identity = f"full-{stream}-{path.replace('/', '.')}"
+    answer = ask(gateway, identity, "POST", path, asked(path, PROMPT, stream=stream))
     line = line_of(gateway, identity)
     expected = {
         "client": "127.0.0.1",
         "token": "web-team",
         "method": "POST",
         "path": path,
-        "dialect": "openai" if path.startswith("/v1") else "native",
+        "dialect": dialect_of(path),
         "model": MODEL,
         "upstream": "ollama",
         "status": 200,
@@ -165,7 +173,7 @@ def test_failures_of_the_upstream_are_in_the_line_and_in_the_events(
     path: str,
 ) -> None:
     upstream.script("/api/chat", script)
-    identity = ask(gateway, "", "POST", path, {**CHAT, "stream": True}).headers.get("x-request-id") or ""
+    identity = ask(gateway, "", "POST", path, asked(path, PROMPT, stream=True)).headers.get("x-request-id") or ""
     line = line_of(gateway, identity)
     assert (line["status"], line["upstream"]) == (status, "ollama")
     assert state is None or line["state"] == state
@@ -344,6 +352,10 @@ BAD_BODIES = [
     '{"model":"m","messages":[{"role":"SECRET","content":"SECRET"}]}',
     '{"model":"m","messages":[],"keep_alive":"SECRET"}',
     '{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"SECRET"}],"SECRET":"SECRET"}',
+    '{"model":"m","max_tokens":9,"system":"SECRET","messages":[{"role":"user","content":"SECRET"}],"thinking":"SECRET"}',
+    '{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"tool_result","content":"SECRET"}]}]}',
+    '{"model":"m","input":[{"type":"SECRET","text":"SECRET"}]}',
+    '{"model":"m","input":"SECRET","instructions":5,"previous_response_id":"SECRET"}',
 ]
 
 
@@ -375,7 +387,7 @@ def play_bodies(gateway: Gateway, upstream: FaultUpstream) -> None:
     for case in PROMPTED:
         name, path, stream = case
         upstream.script("/api/chat", UPSTREAMS[name](secret_of(*case)))
-        body = {"model": MODEL, "messages": [{"role": "user", "content": secret_of(*case)}], "stream": stream}
+        body = asked(path, secret_of(*case), stream=stream)
         with open_stream(gateway.url, "POST", path, body, bearer(TOKEN)) as answer:
             answer.read_all()
     for text in BAD_BODIES:

@@ -15,7 +15,7 @@ from tests.integration.test_bad_input import FIRST, INNER, MARKER, ODD_BUT_PLAIN
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
-from tests.rig.errors import assert_error
+from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, raw, request
@@ -23,8 +23,8 @@ from tests.rig.nginx import Nginx
 
 TOKEN = "sk-team-token-1"
 LIMIT = 64 * 1024 * 1024
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
-CHATS = ("/api/chat", "/v1/chat/completions")
+CHAT = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages")
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": False}
 
 
@@ -49,10 +49,6 @@ def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
 
 def posts_seen(upstream: FaultUpstream) -> list[bytes]:
     return [seen.body for seen in upstream.requests if seen.method == "POST"]
-
-
-def dialect_of(path: str) -> str:
-    return "openai" if path.startswith("/v1") else "native"
 
 
 # What may pass.
@@ -143,7 +139,8 @@ def test_a_body_of_exactly_the_limit_passes_both(request_server: str, upstream: 
 def test_errors_of_the_gateway_pass_as_they_are(nginx: Nginx, gateway: Gateway, path: str) -> None:
     for token, method in (("wrong", "POST"), (TOKEN, "GET"), (TOKEN, "POST")):
         body = b"{" if method == "POST" else None
-        answers = [request(url, method, path, body, bearer(token)) for url in (gateway.url, nginx.url)]
+        headers = {**bearer(token), "X-Request-Id": "the-same"}
+        answers = [request(url, method, path, body, headers) for url in (gateway.url, nginx.url)]
         assert answers[0].status == answers[1].status
         assert answers[0].status == 405 or answers[0].body == answers[1].body
         assert_error(answers[1], dialect_of(path), answers[0].status)

@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
 
-from tests.golden.cases import NDJSON, Case, cases
-from tests.golden.face import frames, normalised, post
-from tests.rig import pieces
-from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
+from tests.golden.cases import Case, cases
+from tests.golden.face import frames, post
+from tests.golden.replay import EDGES, single, sorted_top, stream, told
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer
 
 CASES = cases("openai")
 COMPLETE = [case for case in CASES if case.is_complete]
 BROKEN = [case for case in CASES if not case.is_complete]
-#: Bytes per HTTP chunk of the upstream; None: the whole answer in one.
-EDGES = (1, 2, 3, 7, 50, None)
-
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.name)
-
-
-def stream(case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway) -> Answer:
-    script = [Head(200, NDJSON), *(Chunk(piece) for piece in pieces(case.lines, edges))]
-    upstream.script(case.upstream_path, script)
-    return post(gateway, case.path, case.request | {"stream": True})
-
-
-def single(case: Case, upstream: FaultUpstream, gateway: Gateway) -> Answer:
-    status, document = case.single()
-    upstream.script(case.upstream_path, [Json(document, status)])
-    return post(gateway, case.path, case.request)
-
-
-def told(case: Case, body: bytes) -> bytes:
-    """The answer without comments, which mean nothing, and with ids of calls that the upstream did not give replaced
-    by their number."""
-    made: dict[bytes, bytes] = {}
-
-    def number(match: re.Match[bytes]) -> bytes:
-        if match[0] in case.lines:
-            return match[0]
-        return made.setdefault(match[0], b'"id":"call_MADE%d"' % len(made))
-
-    return re.sub(rb'"id":"call_[^"]+"', number, without_comments(normalised(body)))
-
-
-def without_comments(body: bytes) -> bytes:
-    return re.sub(rb"(?m)^:[^\n]*\n\n", b"", body)
 
 
 @pytest.mark.parametrize("edges", EDGES, ids=lambda edges: f"edges-{edges or 'whole'}")
@@ -82,13 +48,9 @@ def test_upstream_gets_the_translated_request(
         single(case, upstream, gateway)
     seen = upstream.wait_for_request(path=case.upstream_path)
     # As text, because the order of keys inside schemas and arguments is part of what was asked.
-    assert _sorted_top(seen.json()) == _sorted_top(case.upstream_request | {"stream": streamed})
+    assert sorted_top(seen.json()) == sorted_top(case.upstream_request | {"stream": streamed})
     assert seen.header("Content-Type") == "application/json"
     assert seen.header("Authorization") is None
-
-
-def _sorted_top(document: dict[str, Any]) -> str:
-    return json.dumps({name: document[name] for name in sorted(document)}, ensure_ascii=False, indent=1)
 
 
 @each_complete
@@ -102,11 +64,10 @@ def from_single(document: dict[str, Any]) -> dict[str, Any]:
     """What an answer amounts to, whichever way it came."""
     [choice] = document["choices"]
     message = choice.get("message") or {"content": choice["text"]}
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
     return {
         "content": message["content"] or "",
         "reasoning": message.get("reasoning") or "",
-        "calls": calls,
+        "calls": [(function["name"], function["arguments"]) for function in called(message)],
         "logprobs": _entries(choice["logprobs"]),
         "finish_reason": choice["finish_reason"],
     }
@@ -115,14 +76,20 @@ def from_single(document: dict[str, Any]) -> dict[str, Any]:
 def from_chunks(parts: list[Any]) -> dict[str, Any]:
     choices = [choice for part in parts if part != "[DONE]" for choice in part["choices"]]
     deltas = [choice.get("delta") or {"content": choice.get("text", "")} for choice in choices]
-    calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+    functions = [function for delta in deltas for function in called(delta)]
     return {
         "content": "".join(delta.get("content") or "" for delta in deltas),
         "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
-        "calls": [(call["function"]["name"], call["function"]["arguments"]) for call in calls],
+        "calls": [(function["name"], function["arguments"]) for function in functions],
         "logprobs": [entry for choice in choices for entry in _entries(choice.get("logprobs"))],
         "finish_reason": "".join(choice["finish_reason"] or "" for choice in choices),
     }
+
+
+def called(message: dict[str, Any]) -> list[Any]:
+    """The functions that a message or a part of one calls, in the current form or the older one."""
+    older = message.get("function_call")
+    return [older] if older else [call["function"] for call in message.get("tool_calls") or ()]
 
 
 def _entries(logprobs: dict[str, Any] | None) -> list[Any]:
@@ -143,10 +110,10 @@ def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream,
     got = from_chunks(frames(stream(case, 3, upstream, gateway).body))
     assert got["content"] == "".join(part.get("content") or "" for part in said)
     assert got["reasoning"] == "".join(part.get("thinking") or "" for part in said)
-    called = [call["function"] for part in said for call in part.get("tool_calls") or ()]
-    assert [name for name, _ in got["calls"]] == [function["name"] for function in called]
+    functions = [call["function"] for part in said for call in part.get("tool_calls") or ()]
+    assert [name for name, _ in got["calls"]] == [function["name"] for function in functions]
     # Compact, keys in the model's order.
-    texts = [json.dumps(f["arguments"], ensure_ascii=False, separators=(",", ":")) for f in called]
+    texts = [json.dumps(f["arguments"], ensure_ascii=False, separators=(",", ":")) for f in functions]
     assert [arguments for _, arguments in got["calls"]] == texts
 
 
@@ -170,11 +137,34 @@ def test_stream_is_built_as_official_helpers_need_it(case: Case, upstream: Fault
         assert all(call["id"] and call["type"] == "function" for call in calls)
 
 
+def deltas(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[dict[str, Any]]:
+    """The choices of a golden case's stream."""
+    [case] = [case for case in CASES if case.name == name]
+    return [chunk["choices"][0] for chunk in frames(stream(case, None, upstream, gateway).body)[:-1]]
+
+
+def test_G23_calls_on_the_done_line_have_their_frames_and_their_reason(
+    upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    role, call, finish = deltas("tool-on-done-line", upstream, gateway)
+    assert role["delta"] == {"role": "assistant", "content": ""}
+    [one] = call["delta"]["tool_calls"]
+    assert (one["index"], one["type"], isinstance(one["function"]["arguments"], str)) == (0, "function", True)
+    assert (finish["delta"], finish["finish_reason"]) == ({}, "tool_calls")
+
+
+@pytest.mark.parametrize("name", ["tools-equal-ids", "tools-missing-ids"])
+def test_G24_indexes_and_ids_are_unique_over_the_stream(name: str, upstream: FaultUpstream, gateway: Gateway) -> None:
+    calls = [call for choice in deltas(name, upstream, gateway) for call in choice["delta"].get("tool_calls", ())]
+    assert [call["index"] for call in calls] == [0, 1]
+    assert len({call["id"] for call in calls}) == 2
+    assert all(call["id"] for call in calls)
+
+
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
-def test_broken_stream_ends_with_an_error_and_without_the_success_marker(
+def test_G02_G04_broken_stream_ends_with_an_error_and_without_the_success_marker(
     case: Case, upstream: FaultUpstream, gateway: Gateway
 ) -> None:
-    """G02, G04"""
     answer = stream(case, 7, upstream, gateway)
     *chunks, last = frames(answer.body)
     assert answer.body.endswith(b"\n\n")

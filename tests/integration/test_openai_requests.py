@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.schemas import CARRIED, MAPPED, REFUSED
+from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
 from tests.golden.fates import (
     CHAT,
@@ -25,6 +25,9 @@ from tests.golden.fates import (
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
+
+#: What says that nothing may be cut.
+UNCUT: Document = {"truncate": False, "shift": False}
 
 
 @pytest.fixture
@@ -76,6 +79,7 @@ def test_schema_agrees_with_what_happens(path: str, name: str) -> None:
         ("modalities", ["text"]),
         ("function_call", "none"),
         ("functions", []),
+        ("include_reasoning", True),
         ("logit_bias", {}),
         ("metadata", {}),
         ("store", None),
@@ -91,7 +95,7 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
 ) -> None:
     asked = ask(**{name: value})
     assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
-    assert asked.sent.keys() == {"model", "messages", "stream"}
+    assert asked.sent.keys() == {"model", "messages", "stream", "truncate", "shift"}
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
@@ -120,15 +124,8 @@ def test_field_name_can_do_no_harm_in_the_head_of_the_answer(name: str, ask: Cal
     assert len(named) <= 500
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_choices_that_ollama_cannot_keep_are_named(choice: Any, ask: Callable[..., Asked]) -> None:
-    asked = ask(tools=[TOOL], tool_choice=choice)
-    assert asked.ignored == ["tool_choice"]
-    assert asked.sent["tools"] == [TOOL]
-
-
 def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> None:
-    error = ask(temperature="hot", n=3, seed=1.5).answer.json()["error"]
+    error = ask(temperature="hot", n="3", seed=1.5).answer.json()["error"]
     assert [name in error["message"] for name in ("temperature", "n: ", "seed")] == [True] * 3
 
 
@@ -140,15 +137,13 @@ def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> Non
         (CHAT, {"messages": "Hi"}),
         (COMPLETION, {"prompt": ""}),
         (COMPLETION, {"prompt": None}),
-        (COMPLETION, {"prompt": ["a", "b"]}),
-        (COMPLETION, {"prompt": [1, 2]}),
+        (COMPLETION, {"prompt": ["a", ""]}),
         (COMPLETION, {"prompt": []}),
         (CHAT, {"model": ""}),
         (COMPLETION, {"model": None}),
     ],
 )
-def test_empty_request_is_no_order_to_load_a_model(path: str, fields: Document, ask: Callable[..., Asked]) -> None:
-    """G10"""
+def test_G10_empty_request_is_no_order_to_load_a_model(path: str, fields: Document, ask: Callable[..., Asked]) -> None:
     asked = ask(path, **fields)
     assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"] == next(iter(fields))
@@ -168,14 +163,12 @@ def test_prompt_in_a_list_of_one_is_unwrapped(ask: Callable[..., Asked]) -> None
         ({"max_tokens": 9, "max_completion_tokens": None}, 9),
     ],
 )
-def test_limit_of_tokens(fields: Document, expected: int, ask: Callable[..., Asked]) -> None:
-    """G14"""
+def test_G14_limit_of_tokens(fields: Document, expected: int, ask: Callable[..., Asked]) -> None:
     assert ask(**fields).options == {"num_predict": expected}
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_absent_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
-    """G15"""
+def test_G15_absent_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
     assert "options" not in ask(path).sent
 
 
@@ -186,16 +179,14 @@ def test_null_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> Non
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
-    """G15"""
+def test_G15_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
     fields = {"temperature": 0, "top_p": 0, "seed": 0, "presence_penalty": 0, "frequency_penalty": 0}
     assert ask(path, **fields).options == fields
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize(("stop", "expected"), [("X", ["X"]), (["X", "Y"], ["X", "Y"])])
-def test_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]) -> None:
-    """G16"""
+def test_G16_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]) -> None:
     assert ask(path, stop=stop).options == {"stop": expected}
 
 
@@ -241,8 +232,7 @@ def image(url: Any) -> Document:
         ),
     ],
 )
-def test_parts_stay_one_message(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
-    """G17"""
+def test_G17_parts_stay_one_message(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
     assert message(ask, content=content) == {"role": "user"} | expected
 
 
@@ -269,7 +259,7 @@ def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked])
     assert "messages[0].content[1]" in error["message"]
 
 
-def test_image_of_a_private_address_is_refused_by_name(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_G17_image_of_a_private_address_is_refused_by_name(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
     asked = ask(messages=[{"role": "user", "content": [image({"url": f"{upstream.url}/cat.png"})]}])
     assert asked.answer.status == 400
     assert "messages[0].content[0]" in asked.answer.json()["error"]["message"]
@@ -282,7 +272,7 @@ def test_roles(role: str, sent_role: str, ask: Callable[..., Asked]) -> None:
     assert asked.sent["messages"] == [{"role": sent_role, "content": "x"}]
 
 
-@pytest.mark.parametrize("role", ["wizard", "", None, 5, "function"])
+@pytest.mark.parametrize("role", ["wizard", "", None, 5])
 def test_unknown_role_is_refused(role: Any, ask: Callable[..., Asked]) -> None:
     error = ask(messages=[{"role": role, "content": "x"}]).answer.json()["error"]
     assert error["param"] == "messages[0].role"
@@ -296,10 +286,9 @@ def history(call: Document, result: Document) -> list[Document]:
     ("arguments", "expected"),
     [('{"b":1,"a":2}', '{"b":1,"a":2}'), ("", "{}"), ("{}", "{}"), ({"b": 1, "a": 2}, '{"b":1,"a":2}')],
 )
-def test_arguments_become_an_object_in_their_order(
+def test_G18_arguments_become_an_object_in_their_order(
     arguments: Any, expected: str, ask: Callable[..., Asked], upstream: FaultUpstream
 ) -> None:
-    """G18"""
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     ask(messages=history(call, {"tool_call_id": "c1", "content": "r"}))
     assert f'"arguments":{expected}'.encode() in forwarded(upstream)[-1].body
@@ -314,15 +303,14 @@ def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Callable[...
 
 
 @pytest.mark.parametrize("content", ["r", [text("r")]])
-def test_result_of_a_tool_keeps_its_id_and_gets_its_name(content: Any, ask: Callable[..., Asked]) -> None:
-    """G17: a list of parts must not lose them."""
+def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(content: Any, ask: Callable[..., Asked]) -> None:
+    """A list of parts must not lose them."""
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     asked = ask(messages=history(call, {"tool_call_id": "c1", "content": content}))
     assert asked.sent["messages"][-1] == {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"}
 
 
-def test_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
-    """G19"""
+def test_G19_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
     asked = ask(tools=[TOOL], tool_choice="none")
     assert "tools" not in asked.sent
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
@@ -345,9 +333,12 @@ def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Callable[..., Asked])
     assert asked.answer.json()["error"]["param"].startswith("tools[1]")
 
 
-def test_schema_of_a_tool_arrives_whole_and_in_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
-    """G20: the face narrows nothing; what Ollama reads of it is Ollama's."""
-    parameters = {"type": "object", "properties": {"z": {"$ref": "#/$defs/Z"}, "a": {"oneOf": [{"type": "null"}]}}}
+def test_G20_schema_of_a_tool_arrives_whole_and_in_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+    """The face narrows nothing; what Ollama reads of it is Ollama's."""
+    parameters: Document = {
+        "type": "object",
+        "properties": {"z": {"$ref": "#/$defs/Z"}, "a": {"oneOf": [{"type": "null"}]}},
+    }
     parameters |= {"additionalProperties": False, "$defs": {"Z": {"type": "string", "default": "x"}}}
     ask(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
     assert list(forwarded(upstream)[-1].json()["tools"][0]["function"]["parameters"]["properties"]) == ["z", "a"]
@@ -370,8 +361,7 @@ def test_schema_of_a_tool_arrives_whole_and_in_order(ask: Callable[..., Asked], 
         ({"think": "low"}, "low"),
     ],
 )
-def test_effort_becomes_think(fields: Document, think: Any, ask: Callable[..., Asked]) -> None:
-    """G21"""
+def test_G21_effort_becomes_think(fields: Document, think: Any, ask: Callable[..., Asked]) -> None:
     assert ask(**fields).sent["think"] == think
 
 
@@ -383,16 +373,14 @@ def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., 
 @pytest.mark.parametrize(
     "fields", [{"reasoning_effort": "High"}, {"reasoning_effort": "huge"}, {"think": "huge"}, {"think": 1}]
 )
-def test_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
-    """G21"""
+def test_G21_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
     asked = ask(**fields)
     assert (asked.answer.status, asked.sent) == (400, {})
 
 
-def test_thinking_on_a_model_without_it_is_the_upstreams_400(
+def test_G21_thinking_on_a_model_without_it_is_the_upstreams_400(
     ask: Callable[..., Asked], upstream: FaultUpstream
 ) -> None:
-    """G21"""
     upstream.script("/api/chat", [Json({"error": '"m" does not support thinking'}, 400)])
     asked = ask(reasoning_effort="high")
     assert asked.answer.status == 400
@@ -412,7 +400,7 @@ def test_thinking_on_a_model_without_it_is_the_upstreams_400(
 )
 def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask: Callable[..., Asked]) -> None:
     asked = ask(**fields)
-    assert asked.sent == {"model": "m", "messages": USER, "stream": False} | expected
+    assert asked.sent == {"model": "m", "messages": USER, "stream": False, **UNCUT} | expected
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
@@ -459,8 +447,7 @@ def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Callable[..
 
 
 @pytest.mark.parametrize("model", ["tiny-test", "M:Latest", "library/m", "ns/m:v1"])
-def test_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Callable[..., Asked]) -> None:
-    """G12"""
+def test_G12_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Callable[..., Asked]) -> None:
     asked = ask(model=model)
     assert (asked.answer.json()["model"], asked.sent["model"]) == (model, model)
 
@@ -483,10 +470,9 @@ def test_errors_of_the_upstream_become_one_sentence(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_missing_model_keeps_its_status_when_streaming_too(
+def test_G05_missing_model_keeps_its_status_when_streaming_too(
     stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
 ) -> None:
-    """G05"""
     upstream.script("/api/chat", [Json({"error": "model 'x' not found"}, 404)])
     asked = ask(stream=stream)
     assert asked.answer.status == 404
@@ -501,8 +487,7 @@ def test_prompt_that_is_too_long_has_the_code_that_clients_look_for(
     assert ask().answer.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
-    """G30"""
+def test_G30_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [Json({"error": "server busy, please try again."}, 503)])
     asked = ask()
     assert (asked.answer.status, asked.answer.json()["error"]["type"]) == (503, "api_error")

@@ -18,6 +18,7 @@ DIGEST = "sha256:" + "0" * 64
 MESSAGES = [{"role": "user", "content": "hi"}]
 BODY = json.dumps(
     {"messages": MESSAGES, "model": MODEL, "source": MODEL, "destination": MODEL, "stream": False}
+    | {"max_tokens": 9, "input": "hi"}
 ).encode()
 
 #: Every address that the gateway may ever ask the upstream for.
@@ -37,6 +38,10 @@ ROUTES = (
     ("GET", "/v1/models"),
     ("GET", "/v1/models/tiny-test"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"),
+    ("POST", "/anthropic/v1/messages"),
+    ("POST", "/v1/responses"),
 )
 
 
@@ -149,7 +154,7 @@ def test_the_path_itself_is_found(url: str, upstream: FaultUpstream, method: str
     for sent in (path, f"{path}?a=%2e%2e/..;//", f"/k/{TOKEN}{path}"):
         assert ask(url, method, sent).status != 401
     assert foreign_paths(upstream) == set()
-    assert upstream.requests or path == "/api/me"
+    assert upstream.requests or path in ("/api/me", "/v1/messages/count_tokens")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../tags", "x/../../delete", "..%2f..%2fapi%2ftags", "%2e%2e", "x%00", ""])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
-from tests.rig.errors import assert_error
+from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
@@ -158,16 +158,20 @@ CLOUD = ["gpt-oss:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-CLOUD", "registry.
         ("/v1/chat/completions", "model"),
         ("/v1/completions", "model"),
         ("/v1/embeddings", "model"),
+        ("/v1/responses", "model"),
+        ("/v1/messages", "model"),
+        ("/v1/messages/count_tokens", "model"),
     ],
 )
 def test_models_of_the_cloud_are_nobodys(
     gateway: Gateway, upstream: FaultUpstream, name: str, path: str, field: str
 ) -> None:
-    body = {**CHAT, "prompt": "hi", "input": "hi", field: name}
+    body = {**CHAT, "prompt": "hi", "input": "hi", "max_tokens": 9, field: name}
     if field == "name":
         del body["model"]
-    answer = ask(gateway, BOSS, "POST", path, body)
-    assert "cloud" in assert_error(answer, "openai" if path.startswith("/v1") else "native", 403)
+    if path == "/v1/responses":
+        body = {"model": name, "input": "hi"}
+    assert "cloud" in assert_error(ask(gateway, BOSS, "POST", path, body), dialect_of(path), 403)
     assert seen_by(upstream) == []
 
 
@@ -183,6 +187,8 @@ LEASED = [
     ("/v1/chat/completions", {**CHAT}),
     ("/v1/completions", {"model": MODEL, "prompt": "hi"}),
     ("/v1/embeddings", {"model": MODEL, "input": "hi"}),
+    ("/v1/responses", {"model": MODEL, "input": "hi"}),
+    ("/v1/messages", {**CHAT, "max_tokens": 9}),
 ]
 
 
@@ -192,8 +198,7 @@ def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
 ) -> None:
     asked = {**body, "keep_alive": keep_alive}
-    dialect = "openai" if path.startswith("/v1") else "native"
-    assert "'manage'" in assert_error(ask(gateway, TEAM, "POST", path, asked), dialect, 403)
+    assert "'manage'" in assert_error(ask(gateway, TEAM, "POST", path, asked), dialect_of(path), 403)
     assert seen_by(upstream) == []
     assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
     assert upstream.requests[-1].json()["keep_alive"] == keep_alive
@@ -215,7 +220,7 @@ def test_leases_that_ollama_would_not_understand_are_400(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any, token: str
 ) -> None:
     answer = ask(gateway, token, "POST", path, {**body, "keep_alive": keep_alive})
-    assert_error(answer, "openai" if path.startswith("/v1") else "native", 400)
+    assert_error(answer, dialect_of(path), 400)
     assert seen_by(upstream) == []
 
 
@@ -240,14 +245,23 @@ SPELLINGS += ["registry.ollama.ai/library/tiny-test:latest", "Registry.Ollama.AI
 OTHERS = ["other", "tiny-test:q4", "team/tiny-test", "hf.co/library/tiny-test", "tiny-test2", "https://x/tiny-test"]
 OTHERS += ["tiny-test@sha256:" + "0" * 64, "xtiny-test", "tiny-test/evil", "tiny-test:latest/evil"]
 BY_MODEL = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/v1/chat/completions", "/v1/completions"]
+BY_MODEL += ["/v1/messages", "/v1/messages/count_tokens"]
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", CHAT),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/responses", {"input": "hi"}),
+        ("/v1/messages", {**CHAT, "max_tokens": 9}),
+    ],
+)
 def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
-    gateway: Gateway, upstream: FaultUpstream, name: str, path: str
+    gateway: Gateway, upstream: FaultUpstream, name: str, path: str, body: dict[str, Any]
 ) -> None:
-    answer = ask(gateway, NARROW, "POST", path, {**CHAT, "model": name})
+    answer = ask(gateway, NARROW, "POST", path, {**body, "model": name})
     assert (answer.status, answer.json()["model"]) == (200, name)
     assert upstream.wait_for_request(1, "/api/chat").json()["model"] == name
 
@@ -257,8 +271,9 @@ def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
 def test_a_right_to_one_model_is_a_right_to_no_other(
     gateway: Gateway, upstream: FaultUpstream, name: str, path: str
 ) -> None:
-    answer = ask(gateway, NARROW, "POST", path, {**CHAT, "model": name, "prompt": "hi", "input": "hi"})
-    assert_error(answer, "openai" if path.startswith("/v1") else "native", 404)
+    body = {**CHAT, "model": name, "prompt": "hi", "input": "hi", "max_tokens": 9}
+    answer = ask(gateway, NARROW, "POST", path, body)
+    assert_error(answer, dialect_of(path), 404)
     assert seen_by(upstream) == []
 
 
@@ -358,7 +373,7 @@ def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: bytes
 ) -> None:
     upstream.script("/api/tags", [do.Whole(body, 200, {"Content-Type": "application/json"})])
-    assert_error(ask(gateway, NARROW, "GET", path), "openai" if path.startswith("/v1") else "native", 502)
+    assert_error(ask(gateway, NARROW, "GET", path), dialect_of(path), 502)
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])

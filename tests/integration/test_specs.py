@@ -58,15 +58,15 @@ def complaints() -> Complaints:
     return judge
 
 
-def ask_single(case: Case, upstream: FaultUpstream, gateway: Gateway) -> Any:
+def ask_single(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: Any) -> Any:
     status, document = case.single()
     upstream.script(case.upstream_path, [Json(document, status)])
-    return post(gateway, case.path, case.request).json()
+    return post(gateway, case.path, case.request | more).json()
 
 
-def ask_stream(case: Case, upstream: FaultUpstream, gateway: Gateway) -> list[Any]:
+def ask_stream(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: Any) -> list[Any]:
     upstream.script(case.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Chunk(case.lines)])
-    *chunks, done = frames(post(gateway, case.path, case.request | {"stream": True}).body)
+    *chunks, done = frames(post(gateway, case.path, case.request | more | {"stream": True}).body)
     assert done == "[DONE]"
     return chunks
 
@@ -95,17 +95,56 @@ def test_completion(case: Case, complaints: Complaints, upstream: FaultUpstream,
 
 @pytest.mark.parametrize("case", COMPLETIONS, ids=lambda case: case.name)
 def test_completion_stream(case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
-    chunks = ask_stream(case, upstream, gateway)
-    *running, last = [chunk for chunk in chunks if chunk["choices"]]
-    for chunk in (last, *(chunk for chunk in chunks if not chunk["choices"])):
-        assert complaints("CreateCompletionResponse", chunk) == []
-    for chunk in running:
-        # The schema is that of the single answer: it has no word for a choice that goes on, which OpenAI writes as
-        # null here as everywhere else.
-        [choice] = chunk["choices"]
-        assert choice["finish_reason"] is None
+    expect_no_complaints(complaints, ask_stream(case, upstream, gateway), ends=1)
+
+
+def expect_no_complaints(complaints: Complaints, chunks: list[Any], *, ends: int) -> None:
+    """The schema is that of the single answer: it has no word for a choice that goes on, which OpenAI writes as null
+    here as everywhere else."""
+    running = [choice for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"] is None]
+    assert len([chunk for chunk in chunks if chunk["choices"]]) == len(running) + ends
+    for choice in running:
         choice["finish_reason"] = "stop"
-        assert complaints("CreateCompletionResponse", chunk) == []
+    assert [complaints("CreateCompletionResponse", chunk) for chunk in chunks] == [[]] * len(chunks)
+
+
+def of_name(name: str) -> Case:
+    """A golden case, to be asked for with more wishes."""
+    return next(case for case in COMPLETE if case.name == name)
+
+
+@pytest.mark.parametrize("name", ["plain", "thinking", "logprobs", "tools-parallel", "functions", "usage"])
+def test_several_choices_of_a_chat(
+    name: str, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    answer = ask_single(of_name(name), upstream, gateway, n=2)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert complaints("CreateChatCompletionResponse", answer) == []
+    chunks = ask_stream(of_name(name), upstream, gateway, n=2)
+    assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [[]] * len(chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "wishes", "choices"),
+    [
+        ("completion-logprobs", {"n": 2}, 2),
+        ("completion-logprobs", {"prompt": ["a", "b"]}, 2),
+        ("completion", {"echo": True, "n": 2}, 2),
+        ("completion-suffix", {"n": 2}, 2),
+    ],
+)
+def test_several_choices_of_a_completion(
+    name: str, wishes: dict[str, Any], choices: int, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    answer = ask_single(of_name(name), upstream, gateway, **wishes)
+    assert len(answer["choices"]) == choices
+    assert complaints("CreateCompletionResponse", answer) == []
+    expect_no_complaints(complaints, ask_stream(of_name(name), upstream, gateway, **wishes), ends=choices)
+
+
+def test_best_of_several_completions(complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+    answer = ask_single(of_name("completion-logprobs"), upstream, gateway, best_of=2)
+    assert complaints("CreateCompletionResponse", answer) == []
 
 
 @pytest.mark.parametrize("value", ["a", ["a", "b"]], ids=["one", "many"])

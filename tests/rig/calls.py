@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ import pytest
 
 from tests.rig import NDJSON
 from tests.rig.deadline import wait_until
+from tests.rig.errors import NATIVE, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Head, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream
@@ -20,6 +23,50 @@ DIGEST = "sha256:" + "ab" * 32
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
+class StreamShape(NamedTuple):
+    """What tells the pieces of a stream from each other; ``good_end`` and ``good_sign`` are patterns."""
+
+    #: What stands behind every frame.
+    separator: bytes
+    #: Begins the last frame of an answer that is complete.
+    good_end: bytes
+    #: Stands only in answers that came to an end of their own.
+    good_sign: bytes
+    #: How the frame of an error begins, and where its text is.
+    error: bytes
+    error_text: tuple[str, ...]
+    #: What is sent while there is nothing to say; streams of native clients stay silent.
+    heartbeat: bytes = b""
+
+
+KEEP_ALIVE = b": keep-alive\n\n"
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+LINES = StreamShape(b"\n", rb'.*"done": ?true', rb'"done": ?true', b"", ("error",))
+CHUNKS = StreamShape(
+    b"\n\n", rb"data: \[DONE\]", rb'\[DONE\]|"finish_reason":"', b"data: ", ("error", "message"), KEEP_ALIVE
+)
+STREAMS = {
+    "/v1/chat/completions": CHUNKS,
+    "/v1/completions": CHUNKS,
+    "/v1/responses": StreamShape(
+        b"\n\n",
+        rb"event: response\.(completed|incomplete)\n",
+        rb"response\.(completed|incomplete)",
+        b"event: response.failed\ndata: ",
+        ("response", "error", "message"),
+        KEEP_ALIVE,
+    ),
+    "/v1/messages": StreamShape(
+        b"\n\n",
+        rb"event: message_stop\n",
+        rb'message_stop|message_delta|"stop_reason":"',
+        b"event: error\ndata: ",
+        ("error", "message"),
+        PING,
+    ),
+}
+
+
 class Face(NamedTuple):
     """One way of asking a model, and what the upstream is asked then."""
 
@@ -27,6 +74,16 @@ class Face(NamedTuple):
     body: dict[str, Any]
     upstream_path: str
     line: dict[str, Any]
+
+    @property
+    def dialect(self) -> str:
+        """Whose errors it gives: "native", "openai" or "anthropic"."""
+        return dialect_of(self.path)
+
+    @property
+    def stream(self) -> StreamShape:
+        """What its streams are made of."""
+        return STREAMS.get(self.path, LINES)
 
 
 CHAT_LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
@@ -36,12 +93,23 @@ FACES = {
     "native generate": Face("/api/generate", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
     "openai chat": Face("/v1/chat/completions", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE),
     "openai completions": Face("/v1/completions", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
+    "openai responses": Face("/v1/responses", {"model": "m", "input": "hi"}, "/api/chat", CHAT_LINE),
+    "anthropic messages": Face(
+        "/v1/messages", {"model": "m", "max_tokens": 100, "messages": MESSAGES}, "/api/chat", CHAT_LINE
+    ),
 }
 EMBEDDINGS = {
     "native embed": Face("/api/embed", {"model": "m", "input": "hi"}, "/api/embed", {}),
     "openai embeddings": Face("/v1/embeddings", {"model": "m", "input": "hi"}, "/api/embed", {}),
 }
 STREAM_HEAD = Head(200, NDJSON)
+SSE_FACES = {name: face for name, face in FACES.items() if face.dialect != NATIVE}
+NATIVE_FACES = {name: face for name, face in FACES.items() if face.dialect == NATIVE}
+#: One face for each set of error shapes.
+DIALECT_FACES = {name: FACES[name] for name in ("native chat", "openai chat", "openai responses", "anthropic messages")}
+each_sse = pytest.mark.parametrize("face", SSE_FACES.values(), ids=SSE_FACES)
+each_native = pytest.mark.parametrize("face", NATIVE_FACES.values(), ids=NATIVE_FACES)
+each_dialect = pytest.mark.parametrize("face", DIALECT_FACES.values(), ids=DIALECT_FACES)
 each_face = pytest.mark.parametrize("face", FACES.values(), ids=FACES)
 each_single = pytest.mark.parametrize("face", [*FACES.values(), *EMBEDDINGS.values()], ids=[*FACES, *EMBEDDINGS])
 
@@ -87,6 +155,34 @@ def whole(gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: 
     with ask(gateway.url, face, request_id, stream=stream) as open_answer:
         body = open_answer.read_all(10)
         return Answer(open_answer.status, open_answer.headers, body, open_answer.complete)
+
+
+def error_text(answer: Answer, face: Face) -> str:
+    """The text of an error answer, which must have the shape that its path promises."""
+    return assert_error(answer, face.dialect, answer.status)
+
+
+def last_error(body: bytes, face: Face) -> str:
+    """The text of the error that ends a stream; nothing in the stream may look like a good end."""
+    shape = face.stream
+    assert re.search(shape.good_sign, body) is None
+    last = _last_frame(body, shape)
+    assert last.startswith(shape.error)
+    found: Any = json.loads(last.removeprefix(shape.error))
+    for name in shape.error_text:
+        found = found[name]
+    assert isinstance(found, str) and found
+    return found
+
+
+def is_well_ended(body: bytes, face: Face) -> bool:
+    """Whether a stream came to the end that its clients wait for."""
+    return re.match(face.stream.good_end, _last_frame(body, face.stream)) is not None
+
+
+def _last_frame(body: bytes, shape: StreamShape) -> bytes:
+    assert body.endswith(shape.separator)
+    return body.removesuffix(shape.separator).split(shape.separator)[-1]
 
 
 def resident_kib(pid: int) -> int:

@@ -1,10 +1,12 @@
-"""What an error looks like to a client of either dialect."""
+"""What an error looks like to a client of each dialect."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.rig.http_client import Answer
 
-NATIVE, OPENAI = "native", "openai"
+NATIVE, OPENAI, ANTHROPIC = "native", "openai", "anthropic"
 
 OPENAI_TYPES = {
     401: "authentication_error",
@@ -16,6 +18,7 @@ OPENAI_TYPES = {
     503: "api_error",
     504: "timeout_error",
 }
+ANTHROPIC_TYPES = OPENAI_TYPES | {408: "timeout_error", 413: "request_too_large", 503: "overloaded_error"}
 
 
 def assert_error(answer: Answer, dialect: str, status: int) -> str:
@@ -25,13 +28,38 @@ def assert_error(answer: Answer, dialect: str, status: int) -> str:
     assert (answer.headers.get("content-type") or "").startswith("application/json")
     assert answer.headers.get("cache-control") == "no-store"
     assert "Traceback" not in answer.text and "<html" not in answer.text.lower()
-    document = answer.json()
-    assert document.keys() == {"error"}
-    if dialect == NATIVE:
-        text = document["error"]
-    else:
-        assert document["error"].keys() == {"message", "type", "param", "code"}
-        assert document["error"]["type"] == OPENAI_TYPES.get(status, "invalid_request_error")
-        text = document["error"]["message"]
+    text = _TEXTS[dialect](answer, answer.json(), status)
     assert isinstance(text, str) and text
     return text
+
+
+def dialect_of(path: str) -> str:
+    """Whose errors a path promises, for paths that exist."""
+    if path.startswith(("/v1/messages", "/anthropic")):
+        return ANTHROPIC
+    return OPENAI if path.startswith("/v1/") else NATIVE
+
+
+def _native(_: Answer, document: dict[str, Any], status: int) -> Any:
+    assert document.keys() == {"error"}
+    return document["error"]
+
+
+def _openai(_: Answer, document: dict[str, Any], status: int) -> Any:
+    assert document.keys() == {"error"}
+    assert document["error"].keys() == {"message", "type", "param", "code"}
+    assert document["error"]["type"] == OPENAI_TYPES.get(status, "invalid_request_error")
+    return document["error"]["message"]
+
+
+def _anthropic(answer: Answer, document: dict[str, Any], status: int) -> Any:
+    assert document.keys() == {"type", "error", "request_id"}
+    # nginx gives its own answers an id, but no header with it.
+    assert document["type"] == "error" and document["request_id"]
+    assert document["request_id"] == answer.headers.get("x-request-id", document["request_id"])
+    assert document["error"].keys() == {"type", "message"}
+    assert document["error"]["type"] == ANTHROPIC_TYPES.get(status, "invalid_request_error")
+    return document["error"]["message"]
+
+
+_TEXTS = {NATIVE: _native, OPENAI: _openai, ANTHROPIC: _anthropic}

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from ollama_proxy import hub
-from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
+from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, Truncated, collect
 
 F = ToolCall("call_1", "f", {"b": 1, "a": 2})
 G = ToolCall("call_2", "g", {})
@@ -28,23 +28,49 @@ A, B = {"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -0.2}
     ],
 )
 def test_collect(events: list[Event], expected: Answer) -> None:
-    assert collect(events) == expected
+    assert collect(events) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("events", "contents"),
+    [
+        ([Choice(0), Content("a"), Done("stop")], ["a"]),
+        ([Choice(0), Content("a"), Done("stop"), Choice(1), Content("b"), Done("stop")], ["a", "b"]),
+        ([Choice(1), Content("b"), Done("stop"), Choice(0), Content("a"), Done("stop")], ["a", "b"]),
+        (
+            [Choice(0), Content("a"), Choice(1), Content("b"), Choice(0), Content("A"), Done("stop"), Choice(1)]
+            + [Content("B"), Done("stop")],
+            ["aA", "bB"],
+        ),
+        ([Truncated(), Content("a"), Done("stop")], ["a"]),
+    ],
+)
+def test_collect_sorts_by_choice(events: list[Event], contents: list[str]) -> None:
+    assert [answer.content for answer in collect(events)] == contents
+
+
+def test_choices_share_nothing() -> None:
+    entwined = [Choice(0), F, Content("a", [A]), Choice(1), Thinking("x"), Choice(0), Done("stop", 3, 1)]
+    first, second = collect([*entwined, Choice(1), G, Done("length", 3, 2)])
+    assert first == Answer("a", "", [F], [A], Done("stop", 3, 1))
+    assert second == Answer("", "x", [G], [], Done("length", 3, 2))
 
 
 def test_collect_takes_any_iterable_once() -> None:
-    assert collect(event for event in (Content("a"), Done("stop"))).content == "a"
+    (answer,) = collect(event for event in (Content("a"), Done("stop")))
+    assert answer.content == "a"
 
 
 def test_arguments_keep_the_order_of_the_model() -> None:
-    assert list(collect([F, Done("stop")]).tool_calls[0].arguments) == ["b", "a"]
+    assert list(collect([F, Done("stop")])[0].tool_calls[0].arguments) == ["b", "a"]
 
 
 def test_answers_do_not_share_their_lists() -> None:
     collect([F, Done("stop")])
-    assert collect([Done("stop")]).tool_calls == []
+    assert collect([Done("stop")])[0].tool_calls == []
 
 
-@pytest.mark.parametrize("event", [Content("a"), Thinking("a"), F, Done("stop")])
+@pytest.mark.parametrize("event", [Content("a"), Thinking("a"), F, Done("stop"), Choice(1)])
 def test_events_cannot_be_changed_on_their_way(event: Event) -> None:
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         setattr(event, dataclasses.fields(event)[0].name, "other")

@@ -89,6 +89,50 @@ def test_detached_work_is_left_alone() -> None:
     assert aborts == []
 
 
+def test_branch_leaves_with_its_parent_and_aborts_what_it_does() -> None:
+    parent, aborts = call(), Aborts()
+    near, far = parent.branch(), parent.branch().branch()
+    near.attach(aborts)
+    far.attach(aborts)
+    parent.leave()
+    assert (near.gone, far.gone, aborts) == (True, True, [1, 1])
+    parent.leave()
+    assert aborts == [1, 1]
+
+
+def test_branch_of_a_call_whose_client_left_has_left_too() -> None:
+    parent, aborts = call(), Aborts()
+    parent.leave()
+    with pytest.raises(ClientGone):
+        parent.branch().attach(aborts)
+    assert aborts == []
+
+
+def test_parent_stays_when_a_branch_is_cancelled() -> None:
+    parent, aborts = call(), Aborts()
+    parent.attach(aborts)
+    first, second = parent.branch(), parent.branch()
+    first.leave()
+    parent.check()
+    second.check()
+    assert (first.gone, aborts) == (True, [])
+
+
+def test_branch_ends_no_later_than_its_parent() -> None:
+    parent = call(total_s=10)
+    parent.started -= 9
+    parent.limit(parent.timeouts)
+    assert parent.branch().ends_at == parent.ends_at
+    assert parent.branch(Timeouts(total_s=3600)).ends_at == parent.ends_at
+
+
+def test_branch_may_end_earlier_by_limits_of_its_own() -> None:
+    parent = call(total_s=10)
+    branch = parent.branch(Timeouts(total_s=1, idle_s=2))
+    assert (branch.timeouts.idle_s, parent.timeouts.total_s) == (2, 10)
+    assert branch.total_left_s() <= 1 < 9 < parent.total_left_s()
+
+
 @pytest.mark.parametrize(("since", "stalled"), [(None, False), (0.0, False), (4.9, False), (5.1, True)])
 def test_client_is_stalled_after_its_limit(since: float | None, stalled: bool) -> None:
     one, now = call(send_idle_s=5), time.monotonic()

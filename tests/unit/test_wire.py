@@ -82,6 +82,7 @@ LINE = b'{"message":{"content":"a"},"done":false}\n'
         (LINE + DONE, StreamEnd(True, False, 7, 3)),
         (DONE, StreamEnd(True, False, 7, 3)),
         (LINE, StreamEnd(False, False, None, None)),
+        (b'{"done":true,"done_reason":"length","eval_count":3}\n', StreamEnd(True, False, None, 3, limited=True)),
         (LINE + b'{"error":"boom"}\n', StreamEnd(True, True, None, None)),
         (b'{"status":"pulling"}\n{"status":"success"}\n', StreamEnd(True, False, None, None)),
         (b'{"status":"pulling"}\n', StreamEnd(False, False, None, None)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.embeddings.render import render_embeddings
 from ollama_proxy.dialects.embeddings.schemas import load_embeddings, load_encoding
-from ollama_proxy.dialects.openai.blueprint import load_body, note_request
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.responses import whole
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from marshmallow import EXCLUDE, Schema
-
-from ollama_proxy.dialects.openai.schemas import anything, bad, carried, check_fields, mapping, text, whole_number
+from ollama_proxy.dialects import parts
+from ollama_proxy.dialects.fields import (
+    CARRIED,
+    Extensions,
+    anything,
+    bad,
+    carried,
+    check_fields,
+    flag,
+    text,
+    whole_number,
+)
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import EmbedRequest, Json
 
 
-class EmbeddingsSchema(Schema):
+class EmbeddingsSchema(Extensions):
     """POST /v1/embeddings."""
-
-    class Meta:
-        unknown = EXCLUDE
 
     model = text()
     input = anything()
     encoding_format = text()
     dimensions = whole_number()
     user = text()
-    options = mapping()
-    keep_alive = anything()
+    # Nothing is thought here.
+    think = anything(CARRIED)
+    exclude_reasoning = flag(CARRIED)
 
 
 SCHEMA = EmbeddingsSchema()
@@ -33,12 +40,20 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     return EmbedRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
         input=_load_input(data.get("input")),
-        dimensions=int(data.get("dimensions") or 0) or None,
-        options=data.get("options") or {},
+        dimensions=_load_dimensions(data.get("dimensions")),
+        options=parts.load_options(data),
         keep_alive=data.get("keep_alive"),
+        truncate=data.get("truncate"),
+        timeout_ms=parts.load_timeout_ms(data),
         user=data.get("user"),
         carried=carried(SCHEMA, data),
     )
+
+
+def _load_dimensions(value: Json) -> int | None:
+    if value is not None and value < 1:
+        bad("dimensions", "must be at least 1")
+    return None if value is None else int(value)
 
 
 def _load_input(value: Json) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import orjson
 from flask import Blueprint, Response, request
@@ -14,11 +15,13 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.parts import load_timeout_ms
 from ollama_proxy.errors import BadRequest, Forbidden, UpstreamError
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway import Gateway, allowed
+from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
-from ollama_proxy.policy.names import is_allowed
+from ollama_proxy.preparation import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.upstreams import UpstreamRequest
 from ollama_proxy.wire import encode_request
 
@@ -27,7 +30,7 @@ View = Callable[[], Response]
 #: What a request is decided on; another spelling of these is refused.
 DECISIVE = (
     *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
-    *("remote_host", "_debug_render_only"),
+    *("remote_host", "_debug_render_only", "think", "system", "exclude_reasoning"),
 )
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
@@ -46,14 +49,18 @@ class Route:
     streams: bool = False
     #: Changes models: may take hours, and must not happen twice.
     manages: bool = False
+    #: What the operator's rules for a model are about; see prepared_native.
+    ruled: frozenset[str] = frozenset()
 
+
+_TEXT, _VECTORS = frozenset({OPTIONS, THINKING, SYSTEM}), frozenset({OPTIONS})
 
 ROUTES = (
     Route("show", "/api/show", schemas.ShowEnvelope(), ("GET", "POST")),
-    Route("generate", "/api/generate", schemas.GenerateEnvelope(), streams=True),
-    Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True),
-    Route("embed", "/api/embed", schemas.EmbedEnvelope()),
-    Route("embeddings", "/api/embeddings", schemas.EmbeddingsEnvelope()),
+    Route("generate", "/api/generate", schemas.GenerateEnvelope(), streams=True, ruled=_TEXT),
+    Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True, ruled=_TEXT),
+    Route("embed", "/api/embed", schemas.EmbedEnvelope(), ruled=_VECTORS),
+    Route("embeddings", "/api/embeddings", schemas.EmbeddingsEnvelope(), ruled=_VECTORS),
     Route("pull", "/api/pull", schemas.PullEnvelope(), streams=True, manages=True),
     Route("push", "/api/push", schemas.PushEnvelope(), streams=True, manages=True),
     Route("create", "/api/create", schemas.CreateEnvelope(), streams=True, manages=True),
@@ -110,22 +117,27 @@ def _read_view(gateway: Gateway, name: str) -> View:
     def view() -> Response:
         exchange = current_exchange()
         response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
-        patterns = exchange.principal.models if exchange.principal else ()
-        if patterns and name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200:
-            only_allowed(response, patterns)
+        is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
+        if is_list and (gateway.catalogue or allowed(exchange)):
+            _show_team_list(response, gateway, allowed(exchange))
         return response
 
     return view
 
 
-def only_allowed(response: Response, patterns: tuple[str, ...]) -> None:
-    """Takes the models out of a list that its token may not use; raises UpstreamError for no list of models."""
+def _show_team_list(response: Response, gateway: Gateway, patterns: Sequence[str]) -> None:
+    """Makes the list one of what the token may use, by the team's names; raises UpstreamError for no list of models."""
     try:
         listed = orjson.loads(response.get_data())
-        listed["models"] = [row for row in listed["models"] or () if is_allowed(row["name"], patterns)]
+        rows = listed["models"] or ()
+        listed["models"] = gateway.catalogue.listed(rows, patterns, itemgetter("name"), _renamed)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UpstreamError(detail="the list of models is of another shape") from error
     response.set_data(orjson.dumps(listed))
+
+
+def _renamed(row: dict[str, Json], name: str) -> dict[str, Json]:
+    return row | {"name": name, "model": name}
 
 
 def _model_view(gateway: Gateway, route: Route) -> View:
@@ -135,7 +147,9 @@ def _model_view(gateway: Gateway, route: Route) -> View:
         outgoing = UpstreamRequest(
             route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
         )
-        response = gateway.forward(exchange, outgoing, names, patient=route.manages)
+        if not route.manages:
+            return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
+        response = gateway.forward(exchange, outgoing, names, patient=True)
         if route.endpoint in ("copy", "delete") and response.status_code == 200:
             response = Response(b'{"status":"success"}', content_type="application/json; charset=utf-8")
         return response
@@ -154,7 +168,8 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
         names = [default]
-        exchange.body = encode_request(data | {"model": default})
+        data = exchange.data = data | {"model": default}
+        exchange.body = encode_request(data)
     exchange.model = names[0]
     exchange.stream = bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
     check_lease(exchange, data.get("keep_alive"))

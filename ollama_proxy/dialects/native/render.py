@@ -11,7 +11,7 @@ from ollama_proxy.wire import ndjson_frame
 class NativeErrors:
     name = "native"
 
-    def render_error(self, error: GatewayError) -> bytes:
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"error": str(error)})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from ollama_proxy.errors import GatewayError, UpstreamRefused
+from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
 
@@ -16,19 +16,11 @@ _TYPES = {
     504: "timeout_error",
 }
 
-_TOO_LONG = (
-    "exceeds the context length",
-    "exceed context",
-    "context window",
-    "prompt is too long",
-    "exceeds maximum context",
-)
-
 
 class OpenAIErrors:
     name = "openai"
 
-    def render_error(self, error: GatewayError) -> bytes:
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
         return orjson.dumps({"error": _fields(error, kind)})
@@ -46,9 +38,8 @@ def _fields(error: GatewayError, kind: str, *, frame: bool = False) -> dict[str,
 
 def _code(error: GatewayError) -> str | None:
     """What clients match on: OpenAI's own codes where it has one, else our slug."""
-    text = str(error).lower()
-    if error.status == 400 and any(sign in text for sign in _TOO_LONG):
-        return "context_length_exceeded"
     if error.status == 401:
         return "invalid_api_key"
-    return None if isinstance(error, UpstreamRefused) and error.status not in (404,) else error.slug
+    # What an upstream refused in words of its own has no code, but for the two that clients test for.
+    has_code = isinstance(error, PromptTooLong) or error.status == 404 or not isinstance(error, UpstreamRefused)
+    return error.slug if has_code else None

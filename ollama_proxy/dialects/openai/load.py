@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+from ollama_proxy.dialects import parts
+from ollama_proxy.dialects.fields import as_object, bad, carried, check_fields
 from ollama_proxy.dialects.openai.messages import load_messages
-from ollama_proxy.dialects.openai.schemas import (
-    ChatSchema,
-    CompletionSchema,
-    as_object,
-    as_text,
-    bad,
-    carried,
-    check_fields,
-)
-from ollama_proxy.hub import ChatRequest, GenerateRequest, Json, Tool
+from ollama_proxy.dialects.openai.render import CompletionShape
+from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
+from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
+from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
 CHAT = ChatSchema()
 COMPLETION = CompletionSchema()
@@ -27,14 +22,11 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "seed": "seed",
-    "num_ctx": "num_ctx",
-    "top_k": "top_k",
-    "min_p": "min_p",
     "max_tokens": "num_predict",
     "max_completion_tokens": "num_predict",
 }
 
-_WHOLE = ("seed", "num_ctx", "top_k", "num_predict")
+_WHOLE = ("seed", "num_predict")
 
 #: Efforts of all vendors to Ollama's levels.
 _EFFORTS: dict[str, bool | str | None] = {
@@ -49,62 +41,95 @@ _EFFORTS: dict[str, bool | str | None] = {
     "ultra": "max",
 }
 
-_LEVELS = ("low", "medium", "high", "max")
+
+#: Answers to one prompt, and to all prompts of one request: each is a call of the upstream.
+MAX_CHOICES, MAX_ANSWERS = 16, 64
 
 
 def load_chat(data: dict[str, Json]) -> ChatRequest:
     """The body of POST /v1/chat/completions; raises BadRequest that names the field."""
     check_fields(CHAT, data)
-    request = ChatRequest(
+    tools, tool_choice = load_offer(data)
+    return ChatRequest(
         model=_model(data),
         messages=load_messages(data.get("messages")),
         stream=bool(data.get("stream")),
-        tools=load_tools(data.get("tools") or []),
-        tool_choice=load_tool_choice(data.get("tool_choice")),
-        parallel_tool_calls=data.get("parallel_tool_calls"),
+        n=load_count(data.get("n"), "n"),
+        tools=tools,
+        tool_choice=tool_choice,
+        # The older form has room for one call.
+        parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
         format=load_format(data.get("response_format")),
         think=load_think(data),
         options=load_options(data),
-        keep_alive=data.get("keep_alive"),
         logprobs=data.get("logprobs") or None,
         top_logprobs=_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
-        carried=carried(CHAT, data),
+        carried=carried(CHAT, data) | _carried_format(data),
+        **parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
     )
-    return request
 
 
-def load_completion(data: dict[str, Json]) -> GenerateRequest:
-    """The body of POST /v1/completions; raises BadRequest that names the field."""
+def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionShape]:
+    """The body of POST /v1/completions: what is asked, and how it is to be drawn; raises BadRequest that names the
+    field."""
     check_fields(COMPLETION, data)
-    logprobs = data.get("logprobs")
-    return GenerateRequest(
+    logprobs, shape = data.get("logprobs"), _load_shape(data)
+    request = GenerateRequest(
         model=_model(data),
-        prompt=_prompt(data.get("prompt")),
+        prompt=shape.prompts[0],
+        prompts=shape.prompts,
+        n=max(shape.n, shape.best_of),
         suffix=data.get("suffix"),
         stream=bool(data.get("stream")),
         # The answer has no place for thoughts, and a short limit would be spent on them.
-        think=False,
+        think_default=False,
+        think=parts.load_think(data.get("think")),
         options=load_options(data),
-        keep_alive=data.get("keep_alive"),
-        logprobs=None if logprobs is None else True,
+        # What is best is told by them.
+        logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
         top_logprobs=_top_logprobs(logprobs, "logprobs"),
         user=data.get("user"),
         carried=carried(COMPLETION, data),
+        **parts.load_extensions(data),
     )
+    return request, shape
+
+
+def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
+    prompts, n = _load_prompts(data.get("prompt")), load_count(data.get("n"), "n")
+    best_of = n if data.get("best_of") is None else load_count(data["best_of"], "best_of")
+    shape = CompletionShape(prompts, n, best_of, bool(data.get("echo")), data.get("logprobs") is not None)
+    if best_of < n:
+        bad("best_of", f"must be at least n, which is {n}")
+    if best_of > n and data.get("stream"):
+        bad("best_of", "can't be streamed: which answers are the best is known at their end")
+    if shape.echo and shape.logprobs:
+        bad("echo", "can't be combined with logprobs: those of the prompt are not known")
+    if len(prompts) * best_of > MAX_ANSWERS:
+        bad("prompt", f"asks for {len(prompts) * best_of} answers in all; {MAX_ANSWERS} is the limit")
+    return shape
+
+
+def load_count(value: Json, param: str) -> int:
+    """How many answers to one prompt; raises BadRequest above 16."""
+    if value is not None and not 1 <= value <= MAX_CHOICES:
+        bad(param, f"must be between 1 and {MAX_CHOICES}")
+    return int(value or 1)
 
 
 def _model(data: Mapping[str, Json]) -> str:
     return str(data.get("model") or "") or bad("model", "is required")
 
 
-def _prompt(prompt: Json) -> str:
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
-        bad("prompt", "must be one text; lists of texts and token ids are not supported")
+def _load_prompts(prompt: Json) -> list[str]:
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
+        bad("prompt", "token ids can't be read here: send the prompt as text")
+    if not prompts or not all(isinstance(one, str) for one in prompts):
+        bad("prompt", "must be a text or a list of texts")
     # Ollama would take an empty prompt for an order to load the model.
-    return prompt or bad("prompt", "must not be empty")
+    return prompts if all(prompts) else bad("prompt", "must not be empty")
 
 
 def _top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
@@ -115,7 +140,7 @@ def _top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """Ollama's options: the extension `options` first, OpenAI's own fields over it."""
-    options = dict(data.get("options") or {})
+    options = parts.load_options(data)
     for name, option in _OPTIONS.items():
         if data.get(name) is not None:
             options[option] = int(data[name]) if option in _WHOLE else data[name]
@@ -140,13 +165,28 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
             bad("response_format.type", "must be text, json_object or json_schema")
 
 
+def _carried_format(data: Mapping[str, Json]) -> dict[str, Json]:
+    """The name of a schema and whether it is strict, for upstreams that ask for them; Ollama keeps every schema."""
+    response_format = data.get("response_format") or {}
+    return {"response_format": response_format} if response_format.get("type") == "json_schema" else {}
+
+
+def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
+    """Whether thinking is left out of the answer, by any of the three names in use; None: no word of it."""
+    exclude = (data.get("reasoning") or {}).get("exclude")
+    if data.get("exclude_reasoning") is not None:
+        exclude = data["exclude_reasoning"]
+    elif exclude is None and data.get("include_reasoning") is not None:
+        exclude = not data["include_reasoning"]
+    if exclude is not None and not isinstance(exclude, bool):
+        bad("reasoning.exclude", "must be true or false")
+    return exclude
+
+
 def load_think(data: Mapping[str, Json]) -> bool | str | None:
     """Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
-    think = data.get("think")
-    if isinstance(think, bool) or (isinstance(think, str) and think in _LEVELS):
-        return think
-    if think is not None:
-        bad("think", 'must be true, false, "low", "medium", "high" or "max"')
+    if data.get("think") is not None:
+        return parts.load_think(data["think"])
     reasoning = data.get("reasoning")
     if reasoning is None:
         return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
@@ -161,34 +201,3 @@ def _load_effort(effort: Json, param: str) -> bool | str | None:
         known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
         bad(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
     return _EFFORTS[word]
-
-
-_TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
-
-
-def load_tools(tools: list[Json]) -> list[Tool]:
-    """The tools on offer; their schemas are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-
-
-def _load_tool(tool: Json, where: str) -> Tool:
-    if not isinstance(tool, dict) or tool.get("type", "function") != "function":
-        bad(f"{where}.type", "only tools of the type 'function' are supported")
-    function = tool.get("function")
-    if not isinstance(function, dict) or not _TOOL_NAME.fullmatch(str(function.get("name") or "")):
-        bad(f"{where}.function.name", "is missing or has characters that names can't have")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        bad(f"{where}.function.parameters", "must be a JSON Schema object")
-    description = function.get("description")
-    if description is not None:
-        as_text(description, f"{where}.function.description")
-    return Tool(function["name"], description, parameters, function.get("strict"))
-
-
-def load_tool_choice(choice: Json) -> str | Mapping[str, str] | None:
-    """none, auto, required, or the one tool that is meant."""
-    if choice is None or choice in ("none", "auto", "required"):
-        return choice  # type: ignore[no-any-return]  # one of the three words
-    function = as_object(as_object(choice, "tool_choice").get("function"), "tool_choice.function")
-    return {"name": as_text(function.get("name"), "tool_choice.function.name")}

@@ -9,56 +9,125 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
+from statistics import fmean
 
 import orjson
 
-from ollama_proxy.hub import Answer, Content, Done, Event, Json, Thinking, ToolCall
+from ollama_proxy.dialects.openai.errors import OpenAIErrors
+from ollama_proxy.errors import GatewayError
+from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Model, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, sse_frame
 
 FINGERPRINT = "fp_ollama"
 DONE = b"data: [DONE]\n\n"
 
+#: The end of a chunk that is not the last of its choice.
+GOES_ON = b',"finish_reason":null}]}\n\n'
+
 Logprobs = Sequence[Mapping[str, Json]]
 
 
-class ChatRenderer:
-    """One chat completion."""
+#: Of what the calls of a chat are: `tool_calls`, or the older `function_call`.
+TOOLS, FUNCTIONS = "tool_calls", "function_call"
+
+
+class _Choice:
+    """One choice of a stream: its part of every chunk, encoded once, and how far it was drawn."""
+
+    __slots__ = ("calls", "offset", "prefix")
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.calls = 0
+        #: Where its next text begins, in characters.
+        self.offset = 0
+
+
+class _OpenAIRenderer:
+    """What chats and completions have in common; see Renderer."""
 
     content_type = "text/event-stream"
+    #: The one that is drawn.
+    _choice: _Choice
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(14)}", "created": int(time.time()), "model": model}
+    def __init__(self, n: int, *, include_usage: bool) -> None:
+        self._n = n
         self._include_usage = include_usage
-        self._calls = 0
-        self._begun = False
-        # Everything of a chunk that does not change from one to the next, encoded once.
-        head = self._document("chat.completion.chunk") | {"choices": []}
-        self._prefix = b"data: " + orjson.dumps(head)[:-2] + b'{"index":0,"delta":'
+        #: Those of a stream, once it has begun.
+        self._choices: list[_Choice] = []
+        self._dones: list[Done] = []
 
-    def _document(self, kind: str) -> dict[str, Json]:
+    def _start(self, document: Mapping[str, Json], field: bytes) -> None:
+        """Begins the stream: every choice gets the beginning of its chunks, up to the value of `field`."""
+        head = b"data: " + orjson.dumps({**document, "choices": []})[:-2]
+        self._choices = [_Choice(b'%b{"index":%d,"%b":' % (head, index, field)) for index in range(self._n)]
+        self._choice = self._choices[0]
+
+    def render_heartbeat(self) -> bytes:
+        """See Renderer."""
+        return SSE_COMMENT
+
+    def render_failure(self, error: GatewayError) -> bytes:
+        """See Renderer."""
+        return OpenAIErrors().render_error_frame(error)
+
+    def _ended(self, done: Done, document: Mapping[str, Json]) -> list[bytes]:
+        """The frames behind the end of a choice: none as long as others go on."""
+        self._dones.append(done)
+        if len(self._dones) < self._n:
+            return []
+        if not self._include_usage:
+            return [DONE]
+        return [sse_frame({**document, "choices": [], "usage": usage(*self._dones)}), DONE]
+
+
+class ChatRenderer(_OpenAIRenderer):
+    """One chat completion, of one choice or several."""
+
+    def __init__(self, model: str, *, include_usage: bool, n: int = 1, calls_as: str = TOOLS) -> None:
+        self._head = {"id": f"chatcmpl-{secrets.token_hex(14)}", "created": int(time.time()), "model": model}
+        self._legacy = calls_as == FUNCTIONS
+        super().__init__(n, include_usage=include_usage)
+
+    def _document(self, kind: str = "chat.completion.chunk") -> dict[str, Json]:
         return {**self._head, "object": kind, "system_fingerprint": FINGERPRINT}
 
-    def render_single(self, answer: Answer) -> bytes:
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
         """See Renderer."""
+        choices = [self._whole(index, answer) for index, answer in enumerate(answers)]
+        tokens = usage(*(answer.done for answer in answers))
+        return orjson.dumps(self._document("chat.completion") | {"choices": choices, "usage": tokens})
+
+    def _whole(self, index: int, answer: Answer) -> dict[str, Json]:
         message: dict[str, Json] = {"role": "assistant", "content": answer.content, "refusal": None}
         if answer.thinking:
             # Two names are in use for the same thing: vLLM's and DeepSeek's.
             message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
         if answer.tool_calls:
             message["content"] = answer.content or None
-            message["tool_calls"] = [render_call(call) for call in answer.tool_calls]
-        choice = {
-            "index": 0,
+            message |= self._calls(answer.tool_calls)
+        return {
+            "index": index,
             "message": message,
             "logprobs": render_logprobs(answer.logprobs),
-            "finish_reason": finish_reason(answer.done, bool(answer.tool_calls)),
+            "finish_reason": self._reason(answer.done, bool(answer.tool_calls)),
         }
-        return orjson.dumps(self._document("chat.completion") | {"choices": [choice], "usage": usage(answer.done)})
+
+    def _calls(self, calls: Sequence[ToolCall]) -> dict[str, Json]:
+        if self._legacy:
+            return {FUNCTIONS: render_call(calls[0])["function"]}
+        return {TOOLS: [render_call(call) for call in calls]}
+
+    def _reason(self, done: Done, called: bool) -> str:
+        reason = finish_reason(done, called)
+        return FUNCTIONS if self._legacy and reason == TOOLS else reason
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """See Renderer."""
-        frames = [] if self._begun else [self._chunk({"role": "assistant", "content": ""})]
-        self._begun = True
+        frames = [] if self._choices else self._begin()
         for event in events:
             match event:
                 case Content(text, logprobs):
@@ -66,86 +135,136 @@ class ChatRenderer:
                 case Thinking(text, logprobs):
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}, logprobs))
                 case ToolCall():
-                    frames.append(self._chunk({"tool_calls": [{"index": self._calls, **render_call(event)}]}))
-                    self._calls += 1
+                    frames.append(self._call(event))
                 case Done():
-                    frames += self._end(event)
+                    frames.append(self._chunk({}, reason=self._reason(event, bool(self._choice.calls))))
+                    frames += self._ended(event, self._document())
+                case Choice(index):
+                    self._choice = self._choices[index]
         return b"".join(frames)
 
-    def render_heartbeat(self) -> bytes:
-        """See Renderer."""
-        return SSE_COMMENT
+    def _begin(self) -> list[bytes]:
+        """The role of every choice, in their order: openai-python's helper would mix up those that begin in another."""
+        self._start(self._document(), b"delta")
+        rest = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
+        return [choice.prefix + rest for choice in self._choices]
+
+    def _call(self, call: ToolCall) -> bytes:
+        number, self._choice.calls = self._choice.calls, self._choice.calls + 1
+        if self._legacy:
+            # The older form has room for one.
+            return b"" if number else self._chunk(self._calls([call]))
+        return self._chunk({TOOLS: [{"index": number, **render_call(call)}]})
 
     def _chunk(self, delta: dict[str, Json], logprobs: Logprobs = (), reason: str | None = None) -> bytes:
         extra = b',"logprobs":' + orjson.dumps(render_logprobs(logprobs)) if logprobs else b""
         finish = b'"%b"' % reason.encode() if reason else b"null"
-        return self._prefix + orjson.dumps(delta) + extra + b',"finish_reason":' + finish + b"}]}\n\n"
-
-    def _end(self, done: Done) -> list[bytes]:
-        frames = [self._chunk({}, reason=finish_reason(done, bool(self._calls)))]
-        if self._include_usage:
-            frames.append(sse_frame(self._document("chat.completion.chunk") | {"choices": [], "usage": usage(done)}))
-        return [*frames, DONE]
+        return self._choice.prefix + orjson.dumps(delta) + extra + b',"finish_reason":' + finish + b"}]}\n\n"
 
 
-class CompletionRenderer:
-    """One text completion."""
+@dataclass(slots=True, frozen=True)
+class CompletionShape:
+    """What the answer to one request for completions is made of."""
 
-    content_type = "text/event-stream"
+    #: `n` choices for each.
+    prompts: Sequence[str] = ("",)
+    n: int = 1
+    #: So many answers are made for each prompt, and the most likely ones are shown.
+    best_of: int = 1
+    #: The prompt stands before its answer.
+    echo: bool = False
+    #: Log probabilities are shown where there are some.
+    logprobs: bool = True
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
-        self._head = {
+
+ONE_COMPLETION = CompletionShape()
+
+
+class CompletionRenderer(_OpenAIRenderer):
+    """One text completion, of one choice or several."""
+
+    def __init__(self, model: str, *, include_usage: bool, shape: CompletionShape | None = None) -> None:
+        self._shape = shape = shape or ONE_COMPLETION
+        self._document = {
             "id": f"cmpl-{secrets.token_hex(14)}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": FINGERPRINT,
         }
-        self._include_usage = include_usage
-        self._offset = 0
+        #: What stands before each choice.
+        self._echoes = [prompt if shape.echo else "" for prompt in shape.prompts for _ in range(shape.n)]
+        super().__init__(len(self._echoes), include_usage=include_usage)
 
-    def render_single(self, answer: Answer) -> bytes:
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
         """See Renderer."""
-        choice = self._choice(answer.content, answer.logprobs, finish_reason(answer.done, False))
-        return orjson.dumps({**self._head, "choices": [choice], "usage": usage(answer.done)})
+        made = len(answers) // len(self._shape.prompts)
+        groups = [answers[start : start + made] for start in range(0, len(answers), made)]
+        shown = [answer for group in groups for answer in most_likely(group, self._shape.n)]
+        choices = [self._whole(index, answer) for index, answer in enumerate(shown)]
+        tokens = usage(*(answer.done for answer in answers))
+        return orjson.dumps({**self._document, "choices": choices, "usage": tokens})
+
+    def _whole(self, index: int, answer: Answer) -> dict[str, Json]:
+        logprobs = legacy_logprobs(answer.logprobs, 0) if answer.logprobs and self._shape.logprobs else None
+        return {
+            "index": index,
+            "text": self._echoes[index] + answer.content,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason(answer.done, False),
+        }
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """See Renderer."""
-        frames: list[bytes] = []
+        frames = [] if self._choices else self._begin()
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    frames.append(self._chunk(self._choice(text, logprobs, None)))
+                    frames.append(self._chunk(text, logprobs))
                 case Done():
-                    frames.append(self._chunk(self._choice("", (), finish_reason(event, False))))
-                    if self._include_usage:
-                        frames.append(sse_frame({**self._head, "choices": [], "usage": usage(event)}))
-                    frames.append(DONE)
+                    frames.append(self._chunk("", reason=finish_reason(event, False)))
+                    frames += self._ended(event, self._document)
+                case Choice(index):
+                    self._choice = self._choices[index]
         return b"".join(frames)
 
-    def render_heartbeat(self) -> bytes:
-        """See Renderer."""
-        return SSE_COMMENT
+    def _begin(self) -> list[bytes]:
+        """The prompt of every choice, where it is to stand before the answer."""
+        self._start(self._document, b"text")
+        echoed = zip(self._choices, self._echoes, strict=True)
+        return [choice.prefix + orjson.dumps(echo) + b',"logprobs":null' + GOES_ON for choice, echo in echoed if echo]
 
-    def _chunk(self, choice: dict[str, Json]) -> bytes:
-        return sse_frame({**self._head, "choices": [choice]})
+    def _chunk(self, text: str, logprobs: Logprobs = (), reason: str | None = None) -> bytes:
+        choice = self._choice
+        legacy = orjson.dumps(legacy_logprobs(logprobs, choice.offset)) if logprobs else b"null"
+        finish = b'"%b"' % reason.encode() if reason else b"null"
+        choice.offset += len(text)
+        return b'%b%b,"logprobs":%b,"finish_reason":%b}]}\n\n' % (choice.prefix, orjson.dumps(text), legacy, finish)
 
-    def _choice(self, text: str, logprobs: Logprobs, reason: str | None) -> dict[str, Json]:
-        legacy = legacy_logprobs(logprobs, self._offset) if logprobs else None
-        self._offset += len(text)
-        return {"index": 0, "text": text, "logprobs": legacy, "finish_reason": reason}
+
+def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
+    """So many of the answers, those with the highest mean log probability of their tokens first; all of them stay in
+    their order."""
+    if len(answers) <= count:
+        return answers
+    return sorted(answers, key=_likelihood, reverse=True)[:count]
+
+
+def _likelihood(answer: Answer) -> float:
+    chances = [float(entry.get("logprob") or 0.0) for entry in answer.logprobs]
+    return fmean(chances) if chances else -inf
 
 
 def finish_reason(done: Done, called: bool) -> str:
     """OpenAI's word for `done_reason`: a limit that was hit outweighs a call."""
     if done.done_reason == "length":
         return "length"
-    return "tool_calls" if called else "stop"
+    return TOOLS if called else "stop"
 
 
-def usage(done: Done) -> dict[str, int]:
-    """Tokens; thinking is part of the completion."""
-    prompt, completion = done.prompt_eval_count, done.eval_count
+def usage(*dones: Done) -> dict[str, int]:
+    """Tokens of all answers; thinking is part of the completion."""
+    prompt, completion = sum(done.prompt_eval_count for done in dones), sum(done.eval_count for done in dones)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
@@ -172,7 +291,7 @@ def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
     """The completions form: four lists side by side; `offset` is the first token's place in the text."""
     tokens = [str(entry.get("token") or "") for entry in logprobs]
-    offsets = [offset + sum(map(len, tokens[:index])) for index in range(len(tokens))]
+    offsets = list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else []
     tops = [{t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()} for entry in logprobs]
     return {
         "tokens": tokens,
@@ -180,3 +299,17 @@ def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
         "top_logprobs": tops,
         "text_offset": offsets,
     }
+
+
+def render_models(models: Sequence[Model]) -> bytes:
+    """The list of models."""
+    return orjson.dumps({"object": "list", "data": [_model(model, model.name) for model in models]})
+
+
+def render_model(model: Model, name: str) -> bytes:
+    """One model, under the name that the client asked for."""
+    return orjson.dumps(_model(model, name))
+
+
+def _model(model: Model, name: str) -> dict[str, Json]:
+    return {"id": name, "object": "model", "created": model.modified_at, "owned_by": model.owned_by}

@@ -11,21 +11,24 @@ from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.registry import FACES
-from ollama_proxy.errors import GatewayError, UpstreamRefused
+from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
+
+#: Of the request; Anthropic's errors have it in their body.
+ID = "req-1"
 
 
 def every_error() -> list[type[GatewayError]]:
     found = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, GatewayError)]
-    return [one for one in found if one is not UpstreamRefused]
+    return [one for one in found if not issubclass(one, UpstreamRefused)]
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("face", FACES.values(), ids=lambda face: face.name)
 def test_every_error_has_a_body_and_a_frame_in_every_dialect(face: ErrorFace, kind: type[GatewayError]) -> None:
     error = kind("Something is wrong.", detail="secret detail")
-    assert b"Something is wrong." in face.render_error(error)
+    assert b"Something is wrong." in face.render_error(error, ID)
     assert face.render_error_frame(error).endswith(b"\n")
-    for text in (face.render_error(error), face.render_error_frame(error)):
+    for text in (face.render_error(error, ID), face.render_error_frame(error)):
         assert b"secret detail" not in text
 
 
@@ -46,7 +49,7 @@ def test_every_error_has_a_body_and_a_frame_in_every_dialect(face: ErrorFace, ki
     ],
 )
 def test_type_follows_the_status(status: int, kind: str) -> None:
-    document = json.loads(OpenAIErrors().render_error(UpstreamRefused(status, "x")))
+    document = json.loads(OpenAIErrors().render_error(UpstreamRefused(status, "x"), ID))
     assert document["error"]["type"] == kind
     assert document["error"].keys() == {"message", "type", "param", "code"}
 
@@ -58,15 +61,14 @@ def test_type_follows_the_status(status: int, kind: str) -> None:
         (errors.AuthError(), "invalid_api_key"),
         (errors.ModelNotFound(), "model_not_found"),
         (UpstreamRefused(404, "model 'x' not found"), "model_not_found"),
-        (UpstreamRefused(400, "the input length exceeds the context length"), "context_length_exceeded"),
-        (UpstreamRefused(400, "prompt is too long"), "context_length_exceeded"),
+        (PromptTooLong("the input length exceeds the context length"), "context_length_exceeded"),
         (UpstreamRefused(400, "no"), None),
         (errors.BadRequest("no", param="stop"), "invalid_request"),
         (errors.LimitError(), "rate_limited"),
     ],
 )
 def test_code_is_the_one_that_clients_match_on(error: GatewayError, code: str | None) -> None:
-    assert json.loads(OpenAIErrors().render_error(error))["error"]["code"] == code
+    assert json.loads(OpenAIErrors().render_error(error, ID))["error"]["code"] == code
 
 
 def test_frame_names_whose_fault_it_is_without_a_status() -> None:
@@ -80,7 +82,7 @@ def test_frame_names_whose_fault_it_is_without_a_status() -> None:
 @pytest.mark.parametrize("text", ['quo"te', "世界", "line\nbreak", ""])
 def test_native_error_is_always_a_text_on_one_line(text: str) -> None:
     error = GatewayError(text)
-    assert json.loads(NativeErrors().render_error(error)) == {"error": text or GatewayError.text}
+    assert json.loads(NativeErrors().render_error(error, ID)) == {"error": text or GatewayError.text}
     frame = NativeErrors().render_error_frame(error)
     assert frame.count(b"\n") == 1
     assert isinstance(json.loads(frame)["error"], str)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from openai.types import completion_create_params as completion_params
+from openai.types import embedding_create_params as embedding_params
+from openai.types.chat import completion_create_params as chat_params
 
 from ollama_proxy.dialects.embeddings.schemas import load_embeddings
 from ollama_proxy.dialects.openai.load import load_chat
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.upstreams.ollama_codec import encode_chat
+from tests.golden.fates import CHAT, COMPLETION, EMBEDDING, FIELDS
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
@@ -61,3 +65,57 @@ def test_a_named_tool_is_the_only_one_that_the_model_sees() -> None:
 
 def test_no_tool_is_shown_when_none_may_be_called() -> None:
     assert "tools" not in encode_chat(load_chat(chat(tools=TOOLS, tool_choice="none")))
+
+
+def chat_of(choice: Any, *messages: dict[str, str]) -> dict[str, Any]:
+    return encode_chat(load_chat(chat(tools=TOOLS, tool_choice=choice, messages=[*messages, *MESSAGES])))
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "g"}}])
+def test_order_to_call_joins_what_the_user_said_last_where_there_is_no_system_message(choice: Any) -> None:
+    before = {"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}
+    first, second, last = chat_of(choice, *before)["messages"]
+    assert [first, second] == list(before)
+    assert last["role"] == "user" and last["content"].startswith(f"{MESSAGES[0]['content']}\n\nYou must")
+
+
+def test_order_to_call_joins_the_first_system_message_only() -> None:
+    first, second = {"role": "system", "content": "One."}, {"role": "system", "content": "Two."}
+    sent = chat_of("required", first, second)["messages"]
+    assert sent[0]["content"].startswith("One.\n\nYou must")
+    assert [message["content"] for message in sent[1:]] == ["Two.", "Hi"]
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+def test_nobody_is_ordered_to_call_without_need(choice: Any) -> None:
+    assert chat_of(choice)["messages"] == MESSAGES
+
+
+#: OpenAI's own client, its parameters by route.
+PARAMETERS: dict[str, tuple[Any, ...]] = {
+    CHAT: (chat_params.CompletionCreateParamsStreaming, chat_params.CompletionCreateParamsNonStreaming),
+    COMPLETION: (
+        completion_params.CompletionCreateParamsStreaming,
+        completion_params.CompletionCreateParamsNonStreaming,
+    ),
+    EMBEDDING: (embedding_params.EmbeddingCreateParams,),
+}
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_every_parameter_of_the_official_client_has_a_fate(path: str) -> None:
+    """A new version of the client shows here what has come: it goes into FIELDS, and a test demands its fate."""
+    known = {name for kind in PARAMETERS[path] for name in kind.__required_keys__ | kind.__optional_keys__}
+    assert known == set(FIELDS[path])
+
+
+def test_schema_is_carried_with_its_name_for_those_who_ask_for_it() -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}}}
+    asked = load_chat(chat(response_format=wanted))
+    assert (asked.format, asked.carried) == ({"type": "object"}, {"response_format": wanted})
+    assert load_chat(chat(response_format={"type": "json_object"})).carried == {}
+
+
+def test_strictness_of_a_tool_is_kept() -> None:
+    tool = {"type": "function", "function": {"name": "f", "strict": True}}
+    assert load_chat(chat(tools=[tool])).tools[0].strict is True

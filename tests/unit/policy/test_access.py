@@ -12,7 +12,8 @@ from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFou
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_lease, check_models, check_scope, keep_alive_s
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.settings import Settings
+from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.settings import ModelSettings, Settings
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 
@@ -20,6 +21,7 @@ READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))
 BOSS = Principal("boss", SCOPES)
 ONE_MODEL = Principal("narrow", SCOPES, ("m",))
+NOTHING_SAID = Catalogue({}, [])
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +68,32 @@ def test_a_manage_scope_alone_may_not_read() -> None:
 
 
 def test_a_model_outside_the_list_looks_as_if_it_did_not_exist() -> None:
-    check_models(ONE_MODEL, ["library/M:latest"])
+    check_models(ONE_MODEL, ["library/M:latest"], NOTHING_SAID)
     with pytest.raises(ModelNotFound, match="model 'Other' not found"):
-        check_models(ONE_MODEL, ["m", "Other"])
+        check_models(ONE_MODEL, ["m", "Other"], NOTHING_SAID)
 
 
 def test_without_a_list_every_model_may_be_used() -> None:
-    check_models(TEAM, ["anything", ""])
+    check_models(TEAM, ["anything", ""], NOTHING_SAID)
 
 
 @pytest.mark.parametrize("principal", [TEAM, BOSS, Principal("c", SCOPES, ("m:cloud", "*"))])
-def test_nobody_reaches_the_cloud(principal: Principal) -> None:
+def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(principal: Principal) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_models(principal, ["m:cloud"])
+        check_models(principal, ["m:cloud"], NOTHING_SAID)
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        check_models(principal, ["m:cloud"], Catalogue({"other:cloud": ModelSettings()}, []))
+
+
+def test_a_cloud_model_that_the_operator_names_may_be_used() -> None:
+    check_models(TEAM, ["m:cloud"], Catalogue({"m:cloud": ModelSettings()}, []))
+
+
+def test_a_list_counts_for_the_name_that_a_client_uses_and_for_what_it_stands_for() -> None:
+    catalogue = Catalogue({"coder": ModelSettings(target="m"), "m": ModelSettings(target="other")}, [])
+    check_models(ONE_MODEL, ["coder", "m"], catalogue)
+    with pytest.raises(ModelNotFound, match="model 'other' not found"):
+        check_models(ONE_MODEL, ["other"], catalogue)
 
 
 @pytest.mark.parametrize(

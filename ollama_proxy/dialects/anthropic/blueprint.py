@@ -1,0 +1,61 @@
+"""The routes of Anthropic's messages, below `/v1` and, for clients of older gateways, below `/anthropic/v1`."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+from flask import Blueprint, Response, request
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.anthropic.count import estimate_tokens
+from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
+from ollama_proxy.dialects.anthropic.render import MessageRenderer
+from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.responses import whole
+
+VERSION = "2023-06-01"
+
+_VISIBLE = re.compile(r"[!-~]{1,64}")
+
+
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """POST messages and messages/count_tokens."""
+    blueprint = Blueprint("anthropic", __name__)
+
+    @blueprint.post("/anthropic/v1/messages", endpoint="messages")
+    @blueprint.post("/v1/messages", endpoint="messages")
+    def messages() -> Response:
+        """POST /v1/messages."""
+        exchange = current_exchange()
+        data = load_body(exchange, gateway)
+        asked = load_chat(data)
+        note_request(exchange, asked, asked.carried)
+        # Only a stream has to say it before the model does.
+        read = estimate_tokens(asked) if asked.stream else 0
+        renderer = MessageRenderer(asked.model, input_tokens=read, show_thinking=shows_thinking(data))
+        return gateway.chat(exchange, asked, renderer)
+
+    @blueprint.post("/anthropic/v1/messages/count_tokens", endpoint="count_tokens")
+    @blueprint.post("/v1/messages/count_tokens", endpoint="count_tokens")
+    def count_tokens() -> Response:
+        """POST /v1/messages/count_tokens: an estimate; no model is run for it."""
+        exchange = current_exchange()
+        asked = load_count(load_body(exchange, gateway))
+        note_request(exchange, asked, asked.carried)
+        gateway.check_model(exchange, asked.model)
+        return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
+
+    # Of the whole application: addresses that don't exist and wrong methods belong to no blueprint.
+    @blueprint.after_app_request
+    def add_headers(response: Response) -> Response:
+        """What Anthropic's clients read from the head of every answer."""
+        exchange = current_exchange()
+        if exchange.dialect == "anthropic":
+            sent = request.environ.get("HTTP_ANTHROPIC_VERSION") or ""
+            response.headers["request-id"] = exchange.id
+            response.headers["anthropic-version"] = sent if _VISIBLE.fullmatch(sent) else VERSION
+        return response
+
+    return blueprint

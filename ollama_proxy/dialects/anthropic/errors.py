@@ -1,0 +1,52 @@
+"""Anthropic's error shapes. Clients pick their exception by the status; inside a stream only `type` is left."""
+
+from __future__ import annotations
+
+import orjson
+
+from ollama_proxy.errors import GatewayError, PromptTooLong
+from ollama_proxy.hub import Json
+
+_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+#: By the field at fault: what tells the official clients' tool runners to send the whole history themselves.
+_DETAILS: dict[str, dict[str, Json]] = {
+    "thread": {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+}
+
+#: How clients that then shorten their history recognise a prompt that doesn't fit.
+TOO_LONG = "prompt is too long"
+
+
+class AnthropicErrors:
+    name = "anthropic"
+
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
+        """See ErrorFace."""
+        return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
+
+    def render_error_frame(self, error: GatewayError) -> bytes:
+        """See ErrorFace. No `message_stop` follows it: clients raise on this event."""
+        return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"
+
+
+def _fields(error: GatewayError) -> dict[str, Json]:
+    kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": kind, "message": _message(error)} | _DETAILS.get(error.param or "", {})
+
+
+def _message(error: GatewayError) -> str:
+    text = str(error)
+    return f"{TOO_LONG}: {text}" if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG) else text

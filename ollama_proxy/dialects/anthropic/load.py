@@ -1,0 +1,116 @@
+"""Anthropic's requests to hub requests. Absent parameters stay absent: the model's own defaults rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ollama_proxy.dialects import parts
+from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
+from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
+from ollama_proxy.dialects.anthropic.tools import is_sequential, load_tool_choice, load_tools
+from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import ChatRequest, Json
+
+MESSAGES = MessagesSchema()
+
+#: Anthropic's efforts to Ollama's levels; other words decide nothing.
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
+
+
+def load_chat(data: dict[str, Json]) -> ChatRequest:
+    """The body of POST /v1/messages; raises BadRequest that names the field."""
+    return _load(data, is_limited=True)
+
+
+def load_count(data: dict[str, Json]) -> ChatRequest:
+    """The body of POST /v1/messages/count_tokens: the same, but nothing will be written, so it needs no limit."""
+    return _load(data, is_limited=False)
+
+
+def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
+    check_fields(MESSAGES, data)
+    _check_required(data, is_limited=is_limited)
+    choice, tools = data.get("tool_choice"), load_tools(data.get("tools") or [])
+    return ChatRequest(
+        model=data["model"],
+        messages=load_system(data.get("system")) + load_messages(data["messages"]),
+        stream=bool(data.get("stream")),
+        tools=tools,
+        tool_choice=load_tool_choice(choice, tools),
+        parallel_tool_calls=False if is_sequential(choice) else None,
+        format=load_format(data),
+        think=load_think(data),
+        # Anthropic's own models don't think unless they are told to.
+        think_default=None if _effort(data) else False,
+        lenient_think=True,
+        options=load_options(data),
+        user=_user(data.get("metadata") or {}),
+        carried=carried(MESSAGES, data),
+        **parts.load_extensions(data),
+    )
+
+
+def _check_required(data: Mapping[str, Json], *, is_limited: bool) -> None:
+    """In the order and the words of Ollama's own layer."""
+    if not data.get("model"):
+        raise BadRequest("model is required", param="model")
+    if is_limited and (data.get("max_tokens") or 0) <= 0:
+        raise BadRequest("max_tokens is required and must be positive", param="max_tokens")
+    if not data.get("messages"):
+        raise BadRequest("messages is required", param="messages")
+
+
+def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
+    """Ollama's options: the extensions first, Anthropic's own fields over them."""
+    options = parts.load_options(data)
+    options |= {name: data[name] for name in ("temperature", "top_p") if data.get(name) is not None}
+    if data.get("max_tokens") is not None:
+        options["num_predict"] = int(data["max_tokens"])
+    if data.get("stop_sequences"):
+        options["stop"] = data["stop_sequences"]
+    return options
+
+
+def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """The JSON Schema of the answer: `output_config.format`, or `output_format` as its beta was called."""
+    name, wanted = "output_config.format", (data.get("output_config") or {}).get("format")
+    if wanted is None:
+        name, wanted = "output_format", data.get("output_format")
+    if not wanted:
+        return None
+    if as_object(wanted, name).get("type") != "json_schema":
+        bad(f"{name}.type", "must be json_schema")
+    return as_object(wanted.get("schema"), f"{name}.schema")
+
+
+def load_think(data: Mapping[str, Json]) -> bool | str | None:
+    """Ollama's `think`: the extension of that name, else `thinking`, else `output_config.effort`; None: not said.
+
+    Every kind of thinking but "disabled" wants some; how much is said by the effort, except for "enabled", whose
+    budget of tokens has no equivalent.
+    """
+    if data.get("think") is not None:
+        return parts.load_think(data["think"])
+    thinking = data.get("thinking") or {}
+    kind = as_text(thinking.get("type"), "thinking.type") if thinking else None
+    if kind in ("enabled", "disabled"):
+        return kind == "enabled"
+    if effort := _effort(data):
+        return _EFFORTS.get(effort)
+    return True if kind else None
+
+
+def _effort(data: Mapping[str, Json]) -> str:
+    effort = (data.get("output_config") or {}).get("effort")
+    return "" if effort is None else as_text(effort, "output_config.effort").strip().lower()
+
+
+def shows_thinking(data: Mapping[str, Json]) -> bool:
+    """Whether the client wants to read the thinking, and not only its signature."""
+    return (data.get("thinking") or {}).get("display") != "omitted"
+
+
+def _user(metadata: Mapping[str, Json]) -> str | None:
+    user = metadata.get("user_id")
+    return None if user is None else as_text(user, "metadata.user_id")

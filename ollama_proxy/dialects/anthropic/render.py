@@ -1,0 +1,210 @@
+"""Hub events to Anthropic's messages and stream events.
+
+Blocks have dense indexes and each is closed before the next opens; every event has its `event:` line; a block of
+thinking ends with one signature: the helpers of the official clients break on anything else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import blake2s
+
+import orjson
+
+from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
+from ollama_proxy.errors import GatewayError
+from ollama_proxy.hub import Answer, Content, Done, Event, Json, Model, Thinking, ToolCall
+
+PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+#: A block before its first delta, and how a delta begins; both need the block's number.
+_BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
+_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
+_BLOCK_END = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
+
+_TEXT = b'{"type":"text","text":""}'
+_THINKING = b'{"type":"thinking","thinking":"","signature":""}'
+
+
+class MessageRenderer:
+    """One message. `input_tokens` is the estimate that a stream begins with; with `show_thinking` False the blocks of
+    thinking keep their signature and lose their text."""
+
+    content_type = "text/event-stream"
+
+    def __init__(self, model: str, *, input_tokens: int = 0, show_thinking: bool = True) -> None:
+        self._head: dict[str, Json] = {
+            "id": f"msg_{secrets.token_hex(12)}",
+            "type": "message",
+            "role": "assistant",
+            "model": model,
+        }
+        self._input_tokens = input_tokens
+        self._show_thinking = show_thinking
+        self._begun = self._called = False
+        #: What the open block is made of, its number, and how each of its deltas begins.
+        self._open: type[Event] | None = None
+        self._index = -1
+        self._delta = b""
+        self._signature = Signature()
+
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
+        """See Renderer."""
+        [answer] = answers
+        content: list[Json] = []
+        if answer.thinking:
+            thinking = answer.thinking if self._show_thinking else ""
+            content.append({"type": "thinking", "thinking": thinking, "signature": sign(answer.thinking)})
+        if answer.content:
+            content.append({"type": "text", "text": answer.content})
+        content += [_tool_use(call) | {"input": call.arguments} for call in answer.tool_calls]
+        reason = stop_reason(answer.done, bool(answer.tool_calls))
+        return orjson.dumps(self._message(content, reason, usage(answer.done)))
+
+    def render_stream(self, events: Sequence[Event]) -> bytes:
+        """See Renderer."""
+        frames = self._begin()
+        for event in events:
+            match event:
+                case Content(text):
+                    if text:
+                        frames += self._switch(Content, _TEXT, b"text_delta", b"text")
+                        frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
+                case Thinking(text):
+                    frames += self._think(text)
+                case ToolCall():
+                    frames += self._call(event)
+                case Done():
+                    frames += self._end(event)
+        return b"".join(frames)
+
+    def render_heartbeat(self) -> bytes:
+        """See Renderer. No client takes an event before the start of the message, so that goes first."""
+        return b"".join(self._begin()) or PING
+
+    def render_failure(self, error: GatewayError) -> bytes:
+        """See Renderer."""
+        return AnthropicErrors().render_error_frame(error)
+
+    def _message(self, content: list[Json], reason: str | None, counts: dict[str, int]) -> dict[str, Json]:
+        return {**self._head, "content": content, "stop_reason": reason, "stop_sequence": None, "usage": counts}
+
+    def _begin(self) -> list[bytes]:
+        if self._begun:
+            return []
+        self._begun = True
+        message = self._message([], None, _counts(self._input_tokens, 0))
+        return [_event(b"message_start", {"type": "message_start", "message": message}), PING]
+
+    def _switch(self, kind: type[Event], block: bytes, delta: bytes, field: bytes) -> list[bytes]:
+        """Opens a block of this kind, unless it is the open one."""
+        if self._open is kind:
+            return []
+        frames = self._close()
+        self._open = kind
+        self._index += 1
+        self._delta = _DELTA % (self._index, delta, field)
+        return [*frames, _BLOCK % (self._index, block)]
+
+    def _close(self) -> list[bytes]:
+        """Ends the block that is open, if one is."""
+        if self._open is None:
+            return []
+        frames = [_BLOCK_END % self._index]
+        if self._open is Thinking:
+            signature = orjson.dumps(self._signature.take())
+            frames.insert(0, _DELTA % (self._index, b"signature_delta", b"signature") + signature + b"}}\n\n")
+        self._open = None
+        return frames
+
+    def _think(self, text: str) -> list[bytes]:
+        if not text:
+            return []
+        frames = self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
+        self._signature.add(text)
+        if self._show_thinking:
+            frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
+        return frames
+
+    def _call(self, call: ToolCall) -> list[bytes]:
+        """A block of its own for each call, the arguments in one piece; none at all where there are none."""
+        self._called = True
+        block = orjson.dumps(_tool_use(call) | {"input": {}})
+        frames = self._switch(ToolCall, block, b"input_json_delta", b"partial_json")
+        if call.arguments:
+            frames.append(self._delta + orjson.dumps(orjson.dumps(call.arguments).decode()) + b"}}\n\n")
+        return frames + self._close()
+
+    def _end(self, done: Done) -> list[bytes]:
+        delta = {"stop_reason": stop_reason(done, self._called), "stop_sequence": None}
+        document = {"type": "message_delta", "delta": delta, "usage": usage(done)}
+        return [*self._close(), _event(b"message_delta", document), STOP]
+
+
+class Signature:
+    """The mark of a block of thinking, whatever pieces it came in. Clients send it back; nobody here reads it."""
+
+    def __init__(self) -> None:
+        self._digest = blake2s(digest_size=8)
+
+    def add(self, text: str) -> None:
+        """The next piece of the thinking."""
+        self._digest.update(text.encode())
+
+    def take(self) -> str:
+        """The signature of what was added since the last one was taken."""
+        digest, self._digest = self._digest, blake2s(digest_size=8)
+        return f"gw1.{digest.hexdigest()}"
+
+
+def sign(thinking: str) -> str:
+    """The signature of a whole block."""
+    signature = Signature()
+    signature.add(thinking)
+    return signature.take()
+
+
+def _event(name: bytes, document: dict[str, Json]) -> bytes:
+    return b"event: " + name + b"\ndata: " + orjson.dumps(document) + b"\n\n"
+
+
+def _tool_use(call: ToolCall) -> dict[str, Json]:
+    return {"type": "tool_use", "id": call.id, "name": call.name}
+
+
+def stop_reason(done: Done, called: bool) -> str:
+    """Anthropic's word for `done_reason`: a limit that was hit outweighs a call, which it may have cut."""
+    if done.done_reason == "length":
+        return "max_tokens"
+    return "tool_use" if called else "end_turn"
+
+
+def usage(done: Done) -> dict[str, int]:
+    """Tokens, each time for the whole message; thinking is part of the output."""
+    return _counts(done.prompt_eval_count, done.eval_count)
+
+
+def _counts(read: int, written: int) -> dict[str, int]:
+    cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": read, **cache, "output_tokens": written}
+
+
+def render_models(models: Sequence[Model]) -> bytes:
+    """The list of models, always as its only page."""
+    ids = [model.name for model in models]
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    data = [_model(model, model.name) for model in models]
+    return orjson.dumps({"data": data, "has_more": False, "first_id": first, "last_id": last})
+
+
+def render_model(model: Model, name: str) -> bytes:
+    """One model, under the name that the client asked for."""
+    return orjson.dumps(_model(model, name))
+
+
+def _model(model: Model, name: str) -> dict[str, Json]:
+    created = datetime.fromtimestamp(model.modified_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": "model", "id": name, "display_name": name, "created_at": created}

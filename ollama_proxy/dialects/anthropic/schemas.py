@@ -1,0 +1,60 @@
+"""Every field of Anthropic's messages with its fate.
+
+Source: the official client's types of November 2026 with their betas, and what older clients still send.
+"""
+
+from __future__ import annotations
+
+from ollama_proxy.dialects.fields import (
+    CARRIED,
+    MAPPED,
+    Extensions,
+    Fated,
+    anything,
+    flag,
+    listing,
+    mapping,
+    number,
+    refused,
+    text,
+    whole_number,
+)
+from ollama_proxy.hub import Json
+
+
+def _are_texts(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+class MessagesSchema(Extensions):
+    """POST /v1/messages, and /v1/messages/count_tokens."""
+
+    model = text()
+    max_tokens = whole_number()
+    messages = listing()
+    system = anything()
+    stream = flag()
+    temperature = number()
+    top_p = number()
+    stop_sequences = Fated(MAPPED, _are_texts, "must be a list of texts")
+    tools = listing()
+    tool_choice = anything()
+    thinking = mapping()
+    output_config = mapping()
+    output_format = mapping()
+    metadata = mapping()
+    mcp_servers = refused("MCP servers are not called from here; let the client call them, and offer tools", [])
+    thread = refused("threads are not kept here; send the whole history in messages")
+    billing_policy = anything(CARRIED)
+    cache_control = anything(CARRIED)
+    compaction = anything(CARRIED)
+    container = anything(CARRIED)
+    context_management = anything(CARRIED)
+    diagnostics = anything(CARRIED)
+    fallback_credit_token = anything(CARRIED)
+    fallbacks = anything(CARRIED)
+    inference_geo = anything(CARRIED)
+    service_tier = anything(CARRIED)
+    speed = anything(CARRIED)
+    user_profile_id = anything(CARRIED)
+    workspace_id = anything(CARRIED)

@@ -1,0 +1,131 @@
+"""Anthropic's tools to hub tools: those with a schema of their own, and those that are known by their type alone.
+
+Of the latter, some are run by the client (a shell, an editor, a screen): the model gets the schema that it would have
+been trained on elsewhere. Others are run by Anthropic's servers: nobody could run them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ollama_proxy.dialects.fields import as_object, as_text, bad
+from ollama_proxy.dialects.parts import load_function
+from ollama_proxy.hub import Json, Tool
+
+_TEXT: Json = {"type": "string"}
+_WHOLE: Json = {"type": "integer"}
+_POINT: Json = {"type": "array", "items": _WHOLE, "minItems": 2, "maxItems": 2}
+
+
+def _schema(*required: str, **properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def _one_of(*words: str) -> Json:
+    return {"type": "string", "enum": list(words)}
+
+
+_EDITING: dict[str, Json] = {
+    "path": _TEXT,
+    "file_text": _TEXT,
+    "old_str": _TEXT,
+    "new_str": _TEXT,
+    "insert_line": _WHOLE,
+    "insert_text": _TEXT,
+    "view_range": _POINT,
+}
+
+#: Tools that the client runs, by the beginning of their type: what the model is told of them.
+_CLIENTS: Mapping[str, tuple[str, Json]] = {
+    "bash_": (
+        "Run a command in a shell that stays open; 'restart' starts it anew.",
+        _schema(command=_TEXT, restart={"type": "boolean"}),
+    ),
+    "text_editor_": (
+        "View, create and edit text files.",
+        _schema("command", "path", command=_one_of("view", "create", "str_replace", "insert"), **_EDITING),
+    ),
+    "memory_": (
+        "View, create, edit, delete and rename files below /memories, which outlast a conversation.",
+        _schema(
+            "command",
+            command=_one_of("view", "create", "str_replace", "insert", "delete", "rename"),
+            **_EDITING,
+            old_path=_TEXT,
+            new_path=_TEXT,
+        ),
+    ),
+    "computer_": (
+        "Look at a screen, and use its mouse and keyboard; coordinates are [x, y] in pixels from the top left.",
+        _schema(
+            "action",
+            action=_TEXT,
+            coordinate=_POINT,
+            start_coordinate=_POINT,
+            text=_TEXT,
+            scroll_direction=_one_of("up", "down", "left", "right"),
+            scroll_amount=_WHOLE,
+            duration={"type": "number"},
+        ),
+    ),
+}
+
+
+def load_tools(tools: list[Json]) -> list[Tool]:
+    """The tools on offer; schemas that the client gives are not touched."""
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+
+
+def _load_tool(tool: Json, where: str) -> Tool:
+    if not isinstance(tool, dict):
+        bad(where, "must be an object")
+    kind = tool.get("type") or "custom"
+    if kind == "function":
+        # OpenAI's form, which clients that change only the address still send.
+        return load_function(tool.get("function"), f"{where}.function")
+    if kind == "custom":
+        return _load_custom(tool, where)
+    return _load_known(tool, as_text(kind, f"{where}.type"), where)
+
+
+def _load_custom(tool: Mapping[str, Json], where: str) -> Tool:
+    schema = tool.get("input_schema")
+    if schema is not None and not isinstance(schema, dict):
+        bad(f"{where}.input_schema", "must be a JSON Schema object")
+    return load_function({**tool, "parameters": schema}, where)
+
+
+def _load_known(tool: Mapping[str, Json], kind: str, where: str) -> Tool:
+    known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
+    if known is None or "toolset" in kind:
+        bad(f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs")
+    description, schema = known
+    size = [tool.get("display_width_px"), tool.get("display_height_px")]
+    if all(size):
+        description += f" The screen has {size[0]} x {size[1]} pixels."
+    return load_function({"name": tool.get("name"), "description": description, "parameters": schema}, where)
+
+
+def load_tool_choice(choice: Json, tools: list[Tool]) -> str | Mapping[str, str] | None:
+    """none, auto, required, or the one of the tools that is meant."""
+    if choice is None:
+        return None
+    # OpenAI's word alone comes with OpenAI's form of tools.
+    kind = choice if isinstance(choice, str) else as_object(choice, "tool_choice").get("type")
+    match kind:
+        case "auto" | "none":
+            return str(kind)
+        case "any" | "required":
+            return "required" if tools else bad("tool_choice", "no tools are on offer")
+        case "tool" if isinstance(choice, dict):
+            name = as_text(choice.get("name"), "tool_choice.name")
+            if name not in [tool.name for tool in tools]:
+                bad("tool_choice.name", "is none of the tools")
+            return {"name": name}
+        case _:
+            bad("tool_choice.type", "must be auto, any, tool or none")
+
+
+def is_sequential(choice: Json) -> bool:
+    """Whether the client wants at most one call in an answer."""
+    return isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True

@@ -1,0 +1,140 @@
+"""What the request schemas of the translated dialects are made of: fields with a fate, and complaints that name them.
+
+Every field of a request is mapped to the hub, carried for upstreams that know it, or refused. Fields that are in no
+schema are carried too. What was carried and had no effect is named in a response header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import Json
+
+MAPPED, CARRIED, REFUSED = "mapped", "carried", "refused"
+
+
+class Fated(fields.Field[Any]):
+    """A field with its fate; null is the same as absent."""
+
+    def __init__(self, fate: str, check: Callable[[Json], bool], expected: str) -> None:
+        super().__init__(allow_none=True)
+        self.fate = fate
+        self._check = check
+        self._expected = expected
+
+    def _deserialize(self, value: Json, attr: str | None, data: Any, **kwargs: Any) -> Json:
+        if not self._check(value):
+            raise ValidationError(self._expected)
+        return value
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Json) -> bool:
+    # Beyond 64 bits no upstream could read it.
+    return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
+
+
+def number(fate: str = MAPPED) -> Fated:
+    """A number that is not true or false."""
+    return Fated(fate, _is_number, "must be a number")
+
+
+def whole_number(fate: str = MAPPED) -> Fated:
+    """A number without a fraction, also written 5.0."""
+    return Fated(fate, _is_whole, "must be a whole number")
+
+
+def flag(fate: str = MAPPED) -> Fated:
+    """True or false."""
+    return Fated(fate, lambda value: isinstance(value, bool), "must be true or false")
+
+
+def text(fate: str = MAPPED) -> Fated:
+    """A text."""
+    return Fated(fate, lambda value: isinstance(value, str), "must be a text")
+
+
+def mapping(fate: str = MAPPED) -> Fated:
+    """An object."""
+    return Fated(fate, lambda value: isinstance(value, dict), "must be an object")
+
+
+def listing(fate: str = MAPPED) -> Fated:
+    """A list."""
+    return Fated(fate, lambda value: isinstance(value, list), "must be a list")
+
+
+def anything(fate: str = MAPPED) -> Fated:
+    """Any value: whoever reads it checks it."""
+    return Fated(fate, lambda value: True, "")
+
+
+def refused(why: str, *harmless: Json) -> Fated:
+    """A field that can't be honoured, except with a value that asks for nothing special."""
+    return Fated(REFUSED, lambda value: any(value == one and type(value) is type(one) for one in harmless), why)
+
+
+class Extensions(Schema):
+    """What every translated dialect takes beside its own fields: clients of Ollama send these."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    options = mapping()
+    num_ctx = whole_number()
+    top_k = whole_number()
+    min_p = number()
+    keep_alive = anything()
+    think = anything()
+    exclude_reasoning = flag()
+    truncate = flag()
+    request_timeout = whole_number()
+    timeout_ms = whole_number()
+    _debug_render_only = refused("is not passed on", False)
+
+
+def check_fields(schema: Schema, data: dict[str, Json]) -> None:
+    """Raises BadRequest that names every field at fault."""
+    complaints = _narrowed(type(schema), frozenset(data).intersection(schema.fields)).validate(data)
+    if complaints:
+        names = sorted(map(str, complaints))
+        raise BadRequest("; ".join(f"{name}: {complaints[name][0]}" for name in names), param=names[0])
+
+
+@lru_cache(maxsize=256)
+def _narrowed(kind: type[Schema], names: frozenset[str]) -> Schema:
+    """The schema of only the fields that are there: a client sends the same few of forty again and again."""
+    return kind(only=names)
+
+
+def carried(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
+    """The fields that the hub has no name for, with values that ask for something."""
+    known = schema.fields
+    return {
+        name: value
+        for name, value in data.items()
+        if value not in (None, [], {}) and (name not in known or getattr(known[name], "fate", MAPPED) == CARRIED)
+    }
+
+
+def as_object(value: Json, param: str) -> dict[str, Json]:
+    """The value, if it is an object; raises BadRequest."""
+    return value if isinstance(value, dict) else bad(param, "must be an object")
+
+
+def as_text(value: Json, param: str) -> str:
+    """The value, if it is a text; raises BadRequest."""
+    return value if isinstance(value, str) else bad(param, "must be a text")
+
+
+def bad(param: str, why: str) -> NoReturn:
+    """Raises BadRequest that names the field."""
+    raise BadRequest(f"{param}: {why}", param=param)

@@ -1,0 +1,1 @@
+"""The list of models, in the shape that the client expects."""

@@ -1,0 +1,92 @@
+"""Pieces that the requests of several dialects are made of: images, calls, functions, and the extensions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ollama_proxy.dialects.fields import as_text, bad
+from ollama_proxy.hub import ImageUrl, Json, Tool
+
+#: Levels of thinking that Ollama knows.
+LEVELS = ("low", "medium", "high", "max")
+
+TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+
+_DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+
+#: Extensions that are options of Ollama: those with whole numbers, and the rest.
+_WHOLE_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
+
+
+def load_image(url: Json, where: str) -> str | ImageUrl:
+    """An image given inline, as plain base64, or by its address; raises BadRequest for anything else."""
+    if not isinstance(url, str):
+        bad(where, "is missing")
+    if _WEB.match(url):
+        return ImageUrl(url, where)
+    match = _DATA_URI.fullmatch(url)
+    return match[1] if match else bad(where, "must be an http(s) address, or a data URI with base64")
+
+
+def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
+    """What a tool was called with, as an object or as its JSON text; nothing at all is an empty object."""
+    if isinstance(arguments, str) and arguments:
+        try:
+            arguments = orjson.loads(arguments)
+        except orjson.JSONDecodeError:
+            bad(where, "invalid tool call arguments: not JSON")
+    if not isinstance(arguments or {}, dict):
+        bad(where, "invalid tool call arguments: not an object")
+    return arguments or {}
+
+
+def load_function(function: Json, where: str) -> Tool:
+    """A tool in the form of OpenAI's `function` objects; its schema is not touched."""
+    if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
+        bad(f"{where}.name", "is missing or has characters that names can't have")
+    parameters = function.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
+        bad(f"{where}.parameters", "must be a JSON Schema object")
+    description = function.get("description")
+    if description is not None:
+        as_text(description, f"{where}.description")
+    return Tool(function["name"], description, parameters, function.get("strict"))
+
+
+def load_extensions(data: Mapping[str, Json]) -> dict[str, Any]:
+    """Those fields of a hub request that every dialect may give under the same names."""
+    return {
+        "keep_alive": data.get("keep_alive"),
+        "exclude_reasoning": data.get("exclude_reasoning"),
+        "truncate": data.get("truncate"),
+        "timeout_ms": load_timeout_ms(data),
+    }
+
+
+def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
+    """Milliseconds that the caller gives the whole answer, by either of the two names; None: no word of it."""
+    for name in ("request_timeout", "timeout_ms"):
+        value = data.get(name)
+        if value is not None:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return int(value) if is_number and value >= 1 else bad(name, "must be a number of milliseconds above 0")
+    return None
+
+
+def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
+    """Ollama's options that a request gives under Ollama's own names: in `options`, and beside it."""
+    options = dict(data.get("options") or {})
+    options |= {name: int(data[name]) for name in _WHOLE_OPTIONS if data.get(name) is not None}
+    return options | {name: data[name] for name in _OPTIONS if data.get(name) is not None}
+
+
+def load_think(think: Json) -> bool | str | None:
+    """Ollama's own `think`; raises BadRequest for what Ollama would refuse."""
+    if think is None or isinstance(think, bool) or (isinstance(think, str) and think in LEVELS):
+        return think
+    return bad("think", 'must be true, false, "low", "medium", "high" or "max"')

@@ -1,0 +1,40 @@
+"""The routes of OpenAI's responses."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.responses.echo import render_echo
+from ollama_proxy.dialects.responses.load import load_response
+from ollama_proxy.dialects.responses.render import ResponseRenderer
+from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING
+from ollama_proxy.errors import NotFound
+from ollama_proxy.gateway import Gateway
+
+#: Where OpenAI keeps what was answered before.
+STORED = ("/responses/<path:name>", "/conversations", "/conversations/<path:name>")
+
+
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """POST responses; every address of stored ones says that there are none."""
+    blueprint = Blueprint("responses", __name__, url_prefix="/v1")
+
+    @blueprint.post("/responses", endpoint="create")
+    def create() -> Response:
+        """POST /v1/responses."""
+        exchange = current_exchange()
+        data = load_body(exchange, gateway)
+        asked = load_response(data)
+        note_request(exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.carried))
+        sealed = ENCRYPTED_REASONING in (data.get("include") or ())
+        return gateway.chat(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
+
+    def stored(name: str = "") -> Response:
+        """Answers and conversations that were stored: none are."""
+        raise NotFound("Answers are not stored here: keep what POST /v1/responses gives, and send it back as `input`.")
+
+    for rule in STORED:
+        blueprint.add_url_rule(rule, "stored", stored, methods=["GET", "POST", "DELETE"])
+    return blueprint

@@ -1,0 +1,80 @@
+"""What an answer repeats of its request, as OpenAI's and the Open Responses schemas demand it.
+
+Both want numbers where the request may have none: there the API's documented defaults stand, although the model's own
+are what ruled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ollama_proxy.hub import ChatRequest, Json
+
+#: What the client alone decides, and what stands there when it doesn't.
+_REPEATED: Mapping[str, Json] = {
+    "instructions": None,
+    "metadata": {},
+    "prompt_cache_key": None,
+    "safety_identifier": None,
+    "service_tier": "default",
+    "tool_choice": "auto",
+}
+_COUNTS = ("max_output_tokens", "max_tool_calls")
+_NUMBERS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+#: Ollama's levels in the words that both schemas have; True is the model's own way to think.
+_EFFORTS = {None: None, True: None, False: "none", "low": "low", "medium": "medium", "high": "high", "max": "xhigh"}
+
+
+def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]:
+    """The fields of a response object that come from its request."""
+    echo: dict[str, Json] = {
+        "background": False,
+        "parallel_tool_calls": asked.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": _EFFORTS[asked.think], "summary": _summary(data.get("reasoning"))},
+        "store": False,
+        "text": _text(data.get("text")),
+        "tools": _tools(data.get("tools")),
+        "top_logprobs": asked.top_logprobs or 0,
+        "truncation": "auto" if asked.truncate else "disabled",
+    }
+    echo |= {name: data.get(name) or default for name, default in _REPEATED.items()}
+    echo |= {name: _whole(data.get(name)) for name in _COUNTS}
+    echo |= {name: _number(asked.options.get(name), default) for name, default in _NUMBERS.items()}
+    return echo | ({"user": asked.user} if asked.user else {})
+
+
+def _summary(reasoning: Json) -> Json:
+    reasoning = reasoning or {}
+    return reasoning.get("summary") or reasoning.get("generate_summary")
+
+
+def _number(value: Json, default: float) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _whole(value: Json) -> int | None:
+    return None if value is None else int(value)
+
+
+def _tools(tools: Json) -> list[dict[str, Json]]:
+    """With every key that the schemas demand, and none that they may not know."""
+    names = ("name", "description", "parameters", "strict")
+    return [{"type": "function"} | {name: tool.get(name) for name in names} for tool in tools or ()]
+
+
+def _text(text: Json) -> dict[str, Json]:
+    text = text or {}
+    chosen = text.get("format") or {"type": "text"}
+    document: dict[str, Json] = {"format": {"type": chosen["type"]}}
+    if chosen["type"] == "json_schema":
+        document["format"] |= {
+            "name": chosen["name"],
+            "description": chosen.get("description") or "",
+            "schema": chosen["schema"],
+            "strict": bool(chosen.get("strict")),
+        }
+    if text.get("verbosity"):
+        document["verbosity"] = text["verbosity"]
+    return document

@@ -1,0 +1,144 @@
+"""The events of a response's stream: their numbers, and the items that are still being said.
+
+Every item is opened, filled and closed by events of its own, in the order in which official clients put it together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from ollama_proxy.dialects.responses.output import (
+    IN_PROGRESS,
+    Logprobs,
+    function_call,
+    message,
+    new_id,
+    reasoning,
+    render_logprobs,
+    summary_part,
+    text_part,
+)
+from ollama_proxy.hub import Json, ToolCall
+
+
+class Events:
+    """Draws events and numbers them, from 0 and without a gap."""
+
+    def __init__(self) -> None:
+        #: The number of the next event.
+        self.next = 0
+
+    def draw(self, kind: str, **fields: Json) -> bytes:
+        """One event; `kind` without `response.` in front."""
+        document = {"type": f"response.{kind}", **fields, "sequence_number": self.next}
+        self.next += 1
+        return b"event: response.%b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(document))
+
+
+class OpenItem:
+    """An item that is all text, of which there may be more to come."""
+
+    def __init__(self, events: Events, index: int, prefix: str) -> None:
+        self._events, self._index, self._id = events, index, new_id(prefix)
+        self._texts: list[str] = []
+        self._logprobs: list[Mapping[str, Json]] = []
+        self._place: dict[str, Json] = {"item_id": self._id, "output_index": index}
+        #: A delta without what differs from one to the next.
+        self._head = self._tail = b""
+
+    def _prepare(self, kind: str, **extra: Json) -> None:
+        head = orjson.dumps({"type": f"response.{kind}", **self._place})[:-1]
+        self._head = b'event: response.%b\ndata: %b,"delta":' % (kind.encode(), head)
+        self._tail = _more(extra)
+
+    def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
+        """The event for more of it."""
+        self._texts.append(text)
+        tail = self._tail
+        if logprobs:
+            self._logprobs.extend(logprobs)
+            tail = _more({"logprobs": render_logprobs(logprobs)})
+        number = self._events.next
+        self._events.next = number + 1
+        return self._head + orjson.dumps(text) + tail + b"%d}\n\n" % number
+
+    def _added(self, item: Json, part_kind: str, part: Json) -> bytes:
+        return self._events.draw("output_item.added", output_index=self._index, item=item) + self._events.draw(
+            f"{part_kind}.added", **self._place, part=part
+        )
+
+    def _finished(self, item: Json, part_kind: str, part: Json) -> bytes:
+        return self._events.draw(f"{part_kind}.done", **self._place, part=part) + self._events.draw(
+            "output_item.done", output_index=self._index, item=item
+        )
+
+
+def _more(fields: Mapping[str, Json]) -> bytes:
+    """The end of a delta, up to its number."""
+    return b"," + orjson.dumps({**fields, "sequence_number": 0})[1:-2]
+
+
+class OpenMessage(OpenItem):
+    """What the model is saying."""
+
+    def __init__(self, events: Events, index: int) -> None:
+        super().__init__(events, index, "msg")
+        self._place["content_index"] = 0
+        self._prepare("output_text.delta", logprobs=[])
+
+    def open(self) -> bytes:
+        """The events before the first text."""
+        return self._added(message(self._id, IN_PROGRESS), "content_part", text_part(""))
+
+    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
+        """The events behind the last text, and the item."""
+        item = self.item(status)
+        [part] = item["content"]
+        done = self._events.draw("output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
+        return done + self._finished(item, "content_part", part), item
+
+    def item(self, status: str) -> dict[str, Json]:
+        """The message as far as it has come."""
+        return message(self._id, status, text_part("".join(self._texts), render_logprobs(self._logprobs)))
+
+
+class OpenReasoning(OpenItem):
+    """What the model is thinking."""
+
+    def __init__(self, events: Events, index: int, *, sealed: bool) -> None:
+        super().__init__(events, index, "rs")
+        self._place["summary_index"] = 0
+        self._sealed = sealed
+        self._prepare("reasoning_summary_text.delta")
+
+    def open(self) -> bytes:
+        """The events before the first text."""
+        return self._added(reasoning(self._id, IN_PROGRESS), "reasoning_summary_part", summary_part(""))
+
+    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
+        """The events behind the last text, and the item."""
+        item = self.item(status)
+        [part] = item["summary"]
+        done = self._events.draw("reasoning_summary_text.done", **self._place, text=part["text"])
+        return done + self._finished(item, "reasoning_summary_part", part), item
+
+    def item(self, status: str) -> dict[str, Json]:
+        """The thinking as far as it has come."""
+        return reasoning(self._id, status, "".join(self._texts), sealed=self._sealed)
+
+
+def draw_call(events: Events, index: int, call: ToolCall) -> tuple[bytes, dict[str, Json]]:
+    """The events of a call, which comes whole, and its item."""
+    item_id = new_id("fc")
+    item = function_call(item_id, call)
+    place = {"item_id": item_id, "output_index": index}
+    arguments = item["arguments"]
+    frames = (
+        events.draw("output_item.added", output_index=index, item=function_call(item_id, call, IN_PROGRESS))
+        + events.draw("function_call_arguments.delta", **place, delta=arguments)
+        + events.draw("function_call_arguments.done", **place, name=call.name, arguments=arguments)
+        + events.draw("output_item.done", output_index=index, item=item)
+    )
+    return frames, item

@@ -1,0 +1,186 @@
+"""The items of a response's `input` to hub messages.
+
+What a model said in one turn is many items there (reasoning, message, calls) and one message here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ollama_proxy.dialects.fields import as_text, bad
+from ollama_proxy.dialects.parts import load_arguments, load_image
+from ollama_proxy.dialects.responses.sealed import unseal
+from ollama_proxy.hub import Image, Json, Message, ToolCall
+
+#: Results of tools that another server ran: their effect is in the text that followed.
+_SKIPPED = ("web_search_call",)
+
+_ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
+
+_TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;base64,(.*)", re.DOTALL | re.IGNORECASE)
+
+
+def load_input(value: Json) -> list[Message]:
+    """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
+    if not value:
+        bad("input", "must be a text or a list with at least one item")
+    if isinstance(value, str):
+        return [Message("user", value)]
+    if not isinstance(value, list):
+        bad("input", "must be a text or a list of items")
+    history = History()
+    for index, item in enumerate(value):
+        history.add(item, f"input[{index}]")
+    return history.messages or bad("input", "must hold at least one message")
+
+
+class History:
+    """The messages that a list of items amounts to, as far as it has been read."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        #: Thinking that belongs to the next thing that the assistant says.
+        self._thinking: list[str] = []
+        #: Which tool each call id stands for.
+        self._names: dict[str, str] = {}
+
+    def add(self, item: Json, where: str) -> None:
+        """Takes the next item; raises BadRequest that names it."""
+        if not isinstance(item, dict):
+            bad(where, "must be an object")
+        kind = item.get("type") or ("message" if "role" in item else None)
+        match kind:
+            case "message":
+                self._add_message(item, where)
+            case "function_call":
+                self._add_call(item, where)
+            case "function_call_output":
+                self._add_result(item, where)
+            case "reasoning":
+                self._thinking += load_reasoning(item, where)
+            case _ if kind not in _SKIPPED:
+                bad(where, f'unknown input item type: "{str(kind)[:40]}"')
+
+    def _add_message(self, item: Mapping[str, Json], where: str) -> None:
+        role = _ROLES.get(str(item.get("role"))) or bad(f"{where}.role", "must be user, assistant, system or developer")
+        content, images = load_content(item.get("content"), f"{where}.content")
+        if role != "assistant":
+            self._thinking = []
+            self.messages.append(Message(role, content, images=images))
+            return
+        turn = self._turn()
+        if turn and turn.tool_calls:
+            # What is said between a call and its result must not come between them.
+            self._extend(turn, content=_joined(turn.content, content))
+        else:
+            self.messages.append(Message(role, content, images=images))
+            self._extend(self.messages[-1])
+
+    def _add_call(self, item: Mapping[str, Json], where: str) -> None:
+        name = as_text(item.get("name"), f"{where}.name")
+        call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
+        call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
+        self._names[call_id] = name
+        turn = self._turn()
+        if turn is None:
+            turn = Message("assistant")
+            self.messages.append(turn)
+        self._extend(turn, tool_calls=[*turn.tool_calls, call])
+
+    def _add_result(self, item: Mapping[str, Json], where: str) -> None:
+        call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
+        name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
+        content, images = load_content(item.get("output"), f"{where}.output")
+        self._thinking = []
+        self.messages.append(
+            Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
+        )
+
+    def _turn(self) -> Message | None:
+        """The message of the assistant that is still being put together."""
+        last = self.messages[-1] if self.messages else None
+        return last if last and last.role == "assistant" else None
+
+    def _extend(self, turn: Message, **more: Json) -> None:
+        """Replaces the last message by one that says more, with the thinking that has come since."""
+        thinking = _joined(turn.thinking or "", "\n".join(self._thinking))
+        self._thinking = []
+        self.messages[-1] = replace(turn, thinking=thinking or None, **more)
+
+
+def _joined(*texts: str) -> str:
+    return "\n".join(filter(None, texts))
+
+
+def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
+    """What the model thought: our own blob, else the plain text, else the summary. Foreign blobs are dropped."""
+    blob = as_text(item.get("encrypted_content") or "", f"{where}.encrypted_content")
+    ours = unseal(blob)
+    if ours is not None:
+        return [ours]
+    plain = _texts(item.get("content"), "reasoning_text", f"{where}.content")
+    return plain or _texts(item.get("summary"), "summary_text", f"{where}.summary")
+
+
+def _texts(parts: Json, kind: str, where: str) -> list[str]:
+    if not isinstance(parts or [], list):
+        bad(where, "must be a list of parts")
+    texts = []
+    for index, part in enumerate(parts or []):
+        if not isinstance(part, dict) or part.get("type") != kind:
+            bad(f"{where}[{index}].type", f"must be {kind}")
+        texts.append(as_text(part.get("text"), f"{where}[{index}].text"))
+    return texts
+
+
+def load_content(content: Json, where: str) -> tuple[str, list[Image]]:
+    """The text and the images of a message or of a tool's result, whether it is one text or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    if not isinstance(content, list):
+        bad(where, "must be a text or a list of parts")
+    texts: list[str] = []
+    images: list[Image] = []
+    for index, part in enumerate(content):
+        _load_part(part, f"{where}[{index}]", texts, images)
+    return "\n".join(texts), images
+
+
+def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    match kind:
+        case "input_text" | "output_text" | "text":
+            texts.append(as_text(part.get("text"), f"{where}.text"))
+        case "refusal":
+            texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
+        case "input_image":
+            images.append(_load_image(part, where))
+        case "input_file":
+            texts.append(_load_file(part, where))
+        case _:
+            bad(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
+
+
+def _load_image(part: Mapping[str, Json], where: str) -> Image:
+    if part.get("file_id"):
+        bad(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
+    return load_image(part.get("image_url"), f"{where}.image_url")
+
+
+def _load_file(part: Mapping[str, Json], where: str) -> str:
+    """The text of a file that came with the request, under its name."""
+    for field in ("file_id", "file_url"):
+        if part.get(field):
+            bad(f"{where}.{field}", "files are neither stored nor fetched here: send the text as `input_text`")
+    match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
+    if match is None:
+        bad(f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here")
+    try:
+        text = base64.b64decode(match[1], validate=True).decode()
+    except (binascii.Error, ValueError):
+        bad(f"{where}.file_data", "must be base64 of UTF-8 text")
+    return _joined(as_text(part.get("filename") or "", f"{where}.filename"), text)

@@ -1,0 +1,159 @@
+"""OpenAI's responses to hub requests. Absent parameters stay absent: the model's own defaults rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ollama_proxy.dialects import parts
+from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.dialects.openai.load import load_think
+from ollama_proxy.dialects.responses.items import load_input
+from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
+from ollama_proxy.hub import ChatRequest, Json, Message, Tool
+
+RESPONSE = ResponseSchema()
+
+_OPTIONS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+
+_WORDS = (None, "none", "auto", "required")
+
+#: Values of carried fields that ask for what is done anyhow.
+_HARMLESS: Mapping[str, tuple[Json, ...]] = {"store": (False,), "service_tier": ("auto", "default")}
+
+ToolChoice = str | Mapping[str, str] | None
+
+
+def load_response(data: dict[str, Json]) -> ChatRequest:
+    """The body of POST /v1/responses; raises BadRequest that names the field."""
+    check_fields(RESPONSE, data)
+    _check_summary(data.get("reasoning") or {})
+    text = data.get("text") or {}
+    tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
+    top_logprobs = _top_logprobs(data.get("top_logprobs"))
+    return ChatRequest(
+        model=str(data.get("model") or "") or bad("model", "is required"),
+        messages=[*_instructions(data.get("instructions")), *load_input(data.get("input"))],
+        stream=bool(data.get("stream")),
+        tools=tools,
+        tool_choice=tool_choice,
+        parallel_tool_calls=data.get("parallel_tool_calls"),
+        format=load_format(text.get("format")),
+        think=load_think(data),
+        options=load_options(data),
+        logprobs=bool(top_logprobs or LOGPROBS in (data.get("include") or ())) or None,
+        top_logprobs=top_logprobs,
+        user=data.get("user"),
+        carried=_carried(data, text),
+        **_extensions(data),
+    )
+
+
+def _instructions(instructions: str | None) -> list[Message]:
+    return [Message("system", instructions)] if instructions else []
+
+
+def _check_summary(reasoning: Mapping[str, Json]) -> None:
+    for name in ("summary", "generate_summary"):
+        if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
+            bad(f"reasoning.{name}", "must be auto, concise or detailed")
+
+
+def _top_logprobs(value: Json) -> int | None:
+    if value is not None and not 0 <= value <= 20:
+        bad("top_logprobs", "must be between 0 and 20")
+    return int(value or 0) or None
+
+
+def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:
+    extensions = parts.load_extensions(data)
+    if data.get("truncation") == "auto":
+        extensions["truncate"] = True
+    return extensions
+
+
+def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
+    """Ollama's options: the extension `options` first, OpenAI's own fields over it."""
+    options = parts.load_options(data)
+    options |= {name: data[name] for name in _OPTIONS if data.get(name) is not None}
+    limit = data.get("max_output_tokens")
+    if limit is not None:
+        # Ollama takes what is below 1 for "no limit at all".
+        options["num_predict"] = int(limit) if limit >= 1 else bad("max_output_tokens", "must be at least 1")
+    return options
+
+
+def load_format(chosen: Json) -> str | Mapping[str, Json] | None:
+    """Ollama's `format` for `text.format`; the schema is not touched."""
+    if not chosen:
+        return None
+    match as_object(chosen, "text.format").get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return "json"
+        case "json_schema":
+            as_text(chosen.get("name"), "text.format.name")
+            return as_object(chosen.get("schema"), "text.format.schema")
+        case _:
+            bad("text.format.type", "must be text, json_object or json_schema")
+
+
+def load_tools(tools: Sequence[Json]) -> list[Tool]:
+    """The functions on offer, in the flat form of this API; their schemas are not touched."""
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+
+
+def _load_tool(tool: Json, where: str) -> Tool:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind != "function":
+        bad(f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are")
+    if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
+        bad(f"{where}.strict", "must be true or false")
+    return parts.load_function(tool, where)
+
+
+def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolChoice]:
+    """The tools that may be called, and none, auto, required, or the one that is meant."""
+    if choice is None or isinstance(choice, str):
+        return tools, _load_word(choice, tools)
+    match as_object(choice, "tool_choice").get("type"):
+        case "function":
+            return tools, {"name": _known(choice, tools, "tool_choice")}
+        case "allowed_tools":
+            if choice.get("mode") not in ("auto", "required"):
+                bad("tool_choice.mode", "must be auto or required")
+            names = _allowed(choice.get("tools"), tools)
+            return [tool for tool in tools if tool.name in names], choice["mode"]
+        case _:
+            bad("tool_choice.type", "must be function or allowed_tools")
+
+
+def _load_word(word: str | None, tools: list[Tool]) -> str | None:
+    if word not in _WORDS:
+        bad("tool_choice", "must be none, auto or required")
+    if word == "required" and not tools:
+        bad("tool_choice", "no tools are on offer")
+    return word
+
+
+def _allowed(chosen: Json, tools: list[Tool]) -> list[str]:
+    if not isinstance(chosen, list) or not chosen:
+        bad("tool_choice.tools", "must be a list of functions")
+    return [_known(one, tools, f"tool_choice.tools[{index}]") for index, one in enumerate(chosen)]
+
+
+def _known(function: Json, tools: list[Tool], where: str) -> str:
+    """The name of a function that is on offer."""
+    if as_object(function, where).get("type") != "function":
+        bad(f"{where}.type", "must be function")
+    name = as_text(function.get("name"), f"{where}.name")
+    return name if name in [tool.name for tool in tools] else bad(f"{where}.name", "is not among the tools")
+
+
+def _carried(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:
+    """Under the names that chat completions have for them: that is what other upstreams speak."""
+    found = {name: value for name, value in carried(RESPONSE, data).items() if value not in _HARMLESS.get(name, ())}
+    verbosity = text.get("verbosity")
+    if verbosity not in (None, "low", "medium", "high"):
+        bad("text.verbosity", "must be low, medium or high")
+    return found | ({"verbosity": verbosity} if verbosity else {})

@@ -1,0 +1,113 @@
+"""The items of a response's `output`, and the parts that they are made of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from ollama_proxy.dialects.responses.sealed import seal
+from ollama_proxy.hub import Answer, Done, Json, ToolCall
+
+Logprobs = Sequence[Mapping[str, Json]]
+
+IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
+
+
+def new_id(prefix: str) -> str:
+    """An id that no other answer has: `resp_`, `msg_`, `rs_` or `fc_`, and 32 digits."""
+    return f"{prefix}_{secrets.token_hex(16)}"
+
+
+def text_part(text: str, logprobs: Sequence[Json] = ()) -> dict[str, Json]:
+    """A part of a message; `logprobs` as `render_logprobs` gives them."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+
+
+def summary_part(text: str) -> dict[str, Json]:
+    """A part of a reasoning item."""
+    return {"type": "summary_text", "text": text}
+
+
+def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
+    """What the model says."""
+    return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
+
+
+def reasoning(item_id: str, status: str, thinking: str = "", *, sealed: bool = False) -> dict[str, Json]:
+    """What the model thinks, as a summary that leaves nothing out; `sealed`: also in the form to be sent back."""
+    parts = [summary_part(thinking)] if thinking else []
+    item: dict[str, Json] = {"type": "reasoning", "id": item_id, "summary": parts, "status": status}
+    return item | {"encrypted_content": seal(thinking)} if sealed else item
+
+
+def function_call(item_id: str, call: ToolCall, status: str = COMPLETED) -> dict[str, Json]:
+    """What the model calls; its arguments as text, keys in the model's order, once it is complete."""
+    return {
+        "type": "function_call",
+        "id": item_id,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": "" if status == IN_PROGRESS else orjson.dumps(call.arguments).decode(),
+        "status": status,
+    }
+
+
+def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
+    """All items of a whole answer: thinking, text, calls. What a limit cut off is incomplete; calls come whole."""
+    last = INCOMPLETE if is_cut(answer.done) and not answer.tool_calls else COMPLETED
+    items = []
+    if answer.thinking:
+        status = COMPLETED if answer.content else last
+        items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=sealed))
+    if answer.content or not (answer.thinking or answer.tool_calls):
+        part = text_part(answer.content, render_logprobs(_of_text(answer)))
+        items.append(message(new_id("msg"), last, part))
+    return items + [function_call(new_id("fc"), call) for call in answer.tool_calls]
+
+
+def is_cut(done: Done) -> bool:
+    """Whether the model was stopped by the limit of tokens."""
+    return done.done_reason == "length"
+
+
+def _of_text(answer: Answer) -> Logprobs:
+    """The entries for the text alone. A single answer of Ollama has those for the thinking in front of them."""
+    if not answer.thinking:
+        return answer.logprobs
+    left, first = len(answer.content), len(answer.logprobs)
+    while left > 0 and first > 0:
+        first -= 1
+        left -= len(answer.logprobs[first].get("token") or "")
+    return answer.logprobs[first:]
+
+
+def render_logprobs(logprobs: Logprobs) -> list[dict[str, Json]]:
+    """The entries in the form of this API, where `bytes` may not be null."""
+    return [
+        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]} for entry in logprobs
+    ]
+
+
+def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
+    token = entry.get("token") or ""
+    spelled = entry.get("bytes")
+    return {
+        "token": token,
+        "logprob": entry.get("logprob") or 0.0,
+        "bytes": list(token.encode()) if spelled is None else spelled,
+    }
+
+
+def render_usage(done: Done | None = None) -> dict[str, Json]:
+    """Tokens; thinking is part of the output. Nothing is counted before the end. Ollama tells neither what it took
+    from a cache nor what was spent on thinking."""
+    read, written = (done.prompt_eval_count, done.eval_count) if done else (0, 0)
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + written,
+    }

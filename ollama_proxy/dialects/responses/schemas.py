@@ -1,0 +1,95 @@
+"""Every field of OpenAI's responses with its fate.
+
+Source: OpenAI's API description of August 2026 (CreateResponse), and the penalties of the Open Responses specification.
+"""
+
+from __future__ import annotations
+
+from ollama_proxy.dialects.fields import (
+    CARRIED,
+    MAPPED,
+    Extensions,
+    Fated,
+    anything,
+    flag,
+    listing,
+    mapping,
+    number,
+    refused,
+    text,
+    whole_number,
+)
+from ollama_proxy.hub import Json
+
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
+
+#: What a request may ask to have included. All but the first two belong to tools that are not run here: there is never
+#: anything of them to include.
+INCLUDABLE = (
+    ENCRYPTED_REASONING,
+    LOGPROBS,
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
+
+_STATELESS = "this gateway keeps no state: send the whole history as `input`"
+
+
+def one_of(*words: str, fate: str = MAPPED) -> Fated:
+    """One of some words."""
+    return Fated(fate, lambda value: value in words, f"must be one of {', '.join(words)}")
+
+
+def _is_includes(value: Json) -> bool:
+    return isinstance(value, list) and all(item in INCLUDABLE for item in value)
+
+
+def _is_texts(value: Json) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+class ResponseSchema(Extensions):
+    """POST /v1/responses."""
+
+    model = text()
+    input = anything()
+    instructions = text()
+    stream = flag()
+    # Padding against eavesdroppers who watch sizes: accepted, never sent.
+    stream_options = mapping()
+    include = Fated(MAPPED, _is_includes, f"must be a list of some of {', '.join(INCLUDABLE)}")
+    temperature = number()
+    top_p = number()
+    presence_penalty = number()
+    frequency_penalty = number()
+    max_output_tokens = whole_number()
+    # It counts calls of tools that the server runs, and this one runs none.
+    max_tool_calls = whole_number()
+    top_logprobs = whole_number()
+    reasoning = mapping()
+    reasoning_effort = text()
+    tools = listing()
+    tool_choice = anything()
+    parallel_tool_calls = flag()
+    truncation = one_of("auto", "disabled")
+    user = text()
+    previous_response_id = refused(_STATELESS)
+    conversation = refused(_STATELESS)
+    background = refused("answers can't be made in the background: this gateway keeps no state", False)
+    prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
+    context_management = refused("the history is not shortened here: send a shorter `input`", [])
+    metadata = Fated(CARRIED, _is_texts, "must be an object of texts")
+    moderation = anything(CARRIED)
+    prompt_cache_key = Fated(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    prompt_cache_options = anything(CARRIED)
+    prompt_cache_retention = anything(CARRIED)
+    safety_identifier = Fated(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", fate=CARRIED)
+    store = flag(CARRIED)
+    # Last: behind it, the word means this field and no longer the kind of field.
+    text = mapping()

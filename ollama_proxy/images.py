@@ -1,0 +1,268 @@
+"""Images that clients give by URL, fetched on their behalf and only from where the operator lets them come from.
+
+A host is looked up once, every address of it is checked, and the connection goes to one of these very addresses: what
+its name means a moment later is of no interest. Each redirect is a new host. What is refused, is refused in the same
+words whether anything is there or not.
+"""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import gevent
+from gevent import monkey
+from gevent.lock import BoundedSemaphore
+from gevent.threadpool import ThreadPool
+
+from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.hub import ImageUrl
+from ollama_proxy.policy.addresses import FetchPolicy, as_address, plain_host
+from ollama_proxy.settings import Images
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.alarm import Alarm
+from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, Redirected, tls_context
+
+#: Of one request.
+MAX_URLS = 16
+MAX_AT_ONCE = 4
+#: Of one image.
+MAX_REDIRECTS = 5
+MAX_URL_CHARS = 8192
+
+#: For each of the addresses of a host, in seconds: the next one may be the one that answers.
+CONNECT_S = 3.0
+
+#: Lookups at the same time. They have threads of their own: names that are slow to look up are easy to make, and those
+#: of the upstreams must not wait behind them.
+LOOKUPS = 8
+
+_PORTS = {"http": 80, "https": 443}
+REDIRECTS = (301, 302, 303, 307, 308)
+HEADERS = (("Accept", "image/png, image/jpeg, image/webp"),)
+
+#: As many bytes as it takes to tell an image by its first ones.
+TELLING_BYTES = 12
+
+INSTEAD = "or send the image as a data URI"
+NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
+NOT_ANYWHERE = "this gateway fetches no images: send the image as a data URI"
+NOT_FROM_THERE = f"this gateway fetches no images from this host: check the name, {INSTEAD}"
+NO_IMAGE = "must be a PNG, JPEG or WebP image"
+
+#: Host and port to the texts of all addresses.
+Resolver = Callable[[str, int], list[str]]
+
+
+@cache
+def _lookups() -> ThreadPool:
+    return ThreadPool(LOOKUPS)
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, best first; none when its name is unknown."""
+    return _lookups().apply(_look_up, (host, port))
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    """Runs in a thread; what is raised there, gevent would print as an error that nobody has handled."""
+    try:
+        found = monkey.get_original("socket", "getaddrinfo")(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a URL points to. `path` is what is asked there, with the query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port; the port only where it has to be said."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + (f":{self.port}" if self.port != _PORTS[self.scheme] else "")
+
+
+def place_of(url: str) -> Place:
+    """Where `url` points to; raises BadRequest for anything but a plain http or https URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = plain_host(parts.hostname or ""), parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        raise BadRequest(NO_URL) from None
+    # Userinfo is how a host is made to look like another one, and what is not printable may end a line.
+    plain = "@" not in parts.netloc and len(url) <= MAX_URL_CHARS and url.isprintable()
+    if port is None or parts.scheme not in _PORTS or not plain:
+        raise BadRequest(NO_URL)
+    return Place(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
+
+
+def is_image(data: bytes | bytearray) -> bool:
+    """Whether these bytes begin like a PNG, a JPEG or a WebP, which are what Ollama can decode."""
+    return data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
+
+
+class ImageFetcher:
+    """Fetches images within the limits of `images` in the configuration."""
+
+    def __init__(self, settings: Images, resolve: Resolver = resolve, *, tls: Any = None) -> None:
+        """`tls`: an SSLContext in place of the one that trusts the system's authorities."""
+        self._settings = settings
+        self._policy = FetchPolicy(settings.fetch, settings.allow)
+        self._resolve = resolve
+        self._tls = tls
+        self._alarm = Alarm()
+        limit_s = settings.timeout_s
+        self._timeouts = Timeouts(
+            connect_s=min(CONNECT_S, limit_s), first_byte_s=limit_s, idle_s=limit_s, total_s=limit_s
+        )
+
+    def fetch_all(self, wanted: Sequence[ImageUrl], call: Call) -> list[str]:
+        """The base64 of each image, in their order; one that is wanted twice is fetched once.
+
+        Raises BadRequest for the first that can't be had, ClientGone as soon as the client has left.
+        """
+        first: dict[str, ImageUrl] = {}
+        for each in wanted:
+            first.setdefault(each.url, each)
+        self._check_asked(list(first.values()))
+        slots = BoundedSemaphore(MAX_AT_ONCE)
+        jobs = [gevent.spawn(self._fetch_one, each.url, call, slots) for each in first.values()]
+        try:
+            call.attach(partial(gevent.killall, jobs, block=False))
+            found = {each.url: _outcome(each, job.get(), call) for each, job in zip(first.values(), jobs, strict=True)}
+        finally:
+            call.detach()
+            gevent.killall(jobs)
+        return [found[each.url] for each in wanted]
+
+    def _check_asked(self, asked: Sequence[ImageUrl]) -> None:
+        if asked and self._settings.fetch == "off":
+            raise _about(asked[0], BadRequest(NOT_ANYWHERE))
+        if len(asked) > MAX_URLS:
+            raise _about(asked[MAX_URLS], BadRequest(f"is one image too many: {MAX_URLS} can be given by URL"))
+
+    def _fetch_one(self, url: str, call: Call, slots: BoundedSemaphore) -> str | GatewayError:
+        """An error is handed over, not raised: gevent would print it as one that nobody has handled."""
+        with slots:
+            try:
+                # One limit over lookups, connections, redirects and reading.
+                with gevent.Timeout(self._settings.timeout_s, UpstreamTimeout()):
+                    return b64encode(self._follow(url, call.branch(self._timeouts))).decode("ascii")
+            except GatewayError as error:
+                return error
+
+    def _follow(self, url: str, call: Call) -> bytearray:
+        for _ in range(1 + MAX_REDIRECTS):
+            place = place_of(url)
+            try:
+                return self._ask(place, call)
+            except Redirected as error:
+                url = _next_url(url, error)
+            except UpstreamError as error:
+                detail = f"image from {place.host}: {type(error).__name__} {error.detail}"
+                raise BadRequest(f"{self._reason(error)}: check the URL, {INSTEAD}", detail=detail) from error
+        raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
+
+    def _reason(self, error: UpstreamError) -> str:
+        match error:
+            case UpstreamTimeout():
+                return f"did not arrive in {self._settings.timeout_s:g} s"
+            case UpstreamConnect():
+                return "its server can't be reached"
+            case UpstreamCut():
+                return "its server stopped in the middle of its answer"
+            case _:
+                return "its server gave an answer that can't be used"
+
+    def _ask(self, place: Place, call: Call) -> bytearray:
+        """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, ClientGone."""
+        *others, last = self._addresses(place)
+        for address in others:
+            with suppress(UpstreamConnect):
+                return self._ask_at(address, place, call)
+        return self._ask_at(last, place, call)
+
+    def _ask_at(self, address: str, place: Place, call: Call) -> bytearray:
+        transport = HttpTransport(place.origin, tls=self._tls_for(place), address=address, alarm=self._alarm)
+        with (
+            closing(transport),
+            closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), call)) as reply,
+        ):
+            return self._read(reply)
+
+    def _addresses(self, place: Place) -> list[str]:
+        """All addresses of the host, if it may be asked. A name that is unknown is refused like one that may not be
+        asked: which private names there are is nobody's business."""
+        texts = [place.host] if as_address(place.host) else self._resolve(place.host, place.port)
+        addresses = [address for address in map(as_address, texts) if address]
+        if not self._policy.permits(place.host, addresses):
+            raise BadRequest(
+                NOT_FROM_THERE, detail=f"image from {place.host}: at {', '.join(texts)[:200] or 'nowhere'}"
+            )
+        return [str(address) for address in addresses]
+
+    def _tls_for(self, place: Place) -> Any:
+        """One context for all: to read the authorities takes longer than to fetch most images."""
+        if place.scheme == "https" and self._tls is None:
+            self._tls = tls_context()
+        return self._tls
+
+    def _read(self, reply: HttpReply) -> bytearray:
+        if reply.status != 200:
+            raise _refused(reply.status)
+        length = dict(reply.headers).get("content-length", "")
+        self._check_size(int(length) if length.isdecimal() else 0)
+        data = bytearray()
+        while piece := reply.read_some():
+            data += piece
+            self._check_size(len(data))
+            if len(data) >= TELLING_BYTES and not is_image(data):
+                break
+        if not is_image(data):
+            raise BadRequest(NO_IMAGE)
+        return data
+
+    def _check_size(self, size: int) -> None:
+        if size > self._settings.max_bytes:
+            raise BadRequest(f"is larger than {self._settings.max_bytes} bytes: make it smaller")
+
+
+def _outcome(wanted: ImageUrl, outcome: str | GatewayError, call: Call) -> str:
+    call.check()
+    if isinstance(outcome, GatewayError):
+        # A new one: an error that its own traceback leads to stays in memory until the collector comes.
+        raise _about(wanted, outcome)
+    return outcome
+
+
+def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:
+    """The error with the part of the request that it is about."""
+    return BadRequest(f"{wanted.where}: {error}", param=wanted.where, detail=error.detail)
+
+
+def _next_url(url: str, error: Redirected) -> str:
+    if error.redirect not in REDIRECTS or not error.location:
+        raise _refused(error.redirect)
+    try:
+        return urljoin(url, error.location)
+    except ValueError:
+        raise BadRequest(NO_URL) from None
+
+
+def _refused(status: int) -> BadRequest:
+    return BadRequest(f"its server answered with status {status}: check the URL, {INSTEAD}")

@@ -1,0 +1,136 @@
+"""Which hosts images may be fetched from: those on the public internet, and those that the operator allows.
+
+The table is this gateway's own. The standard library's differs between its patch versions, and counts among the global
+addresses multicast groups and those in which a private address is wrapped.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+#: IPv6 addresses outside this are for one machine, one link, one site or nobody (RFC 4291 section 2.4).
+GLOBAL_UNICAST = IPv6Network("2000::/3")
+
+#: Translated to the IPv4 address in its last 32 bits (RFC 6052).
+NAT64 = IPv6Network("64:ff9b::/96")
+
+#: IANA's special-purpose registries (RFC 6890), and what a cloud answers on from inside a machine.
+NOT_PUBLIC: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this host
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # behind a carrier's NAT
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's metadata, on an address like any other
+        "169.254.0.0/16",  # link-local, with the metadata of most clouds
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # relays to 6to4
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, with the broadcast address
+        "2001::/23",  # protocol assignments, with Teredo
+        "2001:db8::/32",  # documentation
+        "3fff::/20",  # documentation
+    )
+)
+
+#: A last label that is a number makes it an address in an odd spelling: 127.1, 0x7f.1, 2130706433.
+_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*(?!([0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]{1,63}")
+
+
+def as_address(text: str) -> Address | None:
+    """The address that is written here in its usual spelling; None for anything else."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def plain_host(text: str) -> str:
+    """The host of a URL as it is asked for: an address, or a name in lower case and ASCII, without the root's dot.
+
+    Raises ValueError for what is neither, such as an odd spelling of an address, or one with a zone.
+    """
+    host = text if ":" in text else text.encode("idna").decode("ascii").lower().removesuffix(".")
+    address = as_address(host)
+    if "%" in host or address is None and not _NAME.fullmatch(host):
+        raise ValueError(f"not a host: {text[:80]!r}")
+    return host if address is None else str(address)
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address belongs to the public internet; one that wraps another is as public as that one."""
+    wrapped = _wrapped(address)
+    if wrapped is not None:
+        return is_public(wrapped)
+    if isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST:
+        return False
+    return not any(address in network for network in NOT_PUBLIC)
+
+
+def _wrapped(address: Address) -> IPv4Address | None:
+    """The IPv4 address to which an IPv6 address leads: mapped, 6to4, NAT64."""
+    if isinstance(address, IPv4Address):
+        return None
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+def is_own(address: Address) -> bool:
+    """Whether this very machine has the address: no firewall stands in front of what listens there. Sends nothing."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+            probe.connect((str(address), 9))
+            # What one sends to oneself comes from the address that it goes to.
+            return as_address(probe.getsockname()[0]) == address
+    except OSError:
+        return False  # there is no way to it at all
+
+
+class FetchPolicy:
+    """The operator's word on where images may come from: `images.fetch` and `images.allow`."""
+
+    def __init__(self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own) -> None:
+        self._public = fetch == "public"
+        self._off = fetch == "off"
+        networks = {entry: _as_network(entry) for entry in allow}
+        self._networks = [network for network in networks.values() if network is not None]
+        self._names = [entry.lower() for entry, network in networks.items() if network is None]
+        self._is_own = is_own
+
+    def permits(self, host: str, addresses: Sequence[Address]) -> bool:
+        """Whether `host` may be asked at any of these addresses, which are all that it has. An allowed network covers
+        addresses as they are, not wrapped ones."""
+        if self._off or not addresses:
+            return False
+        return self._is_named(host) or all(map(self._permits_address, addresses))
+
+    def _is_named(self, host: str) -> bool:
+        return any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in self._names)
+
+    def _permits_address(self, address: Address) -> bool:
+        if any(address in network for network in self._networks):
+            return True
+        return self._public and is_public(address) and not self._is_own(address)
+
+
+def _as_network(entry: str) -> Network | None:
+    try:
+        return ip_network(entry, strict=False)
+    except ValueError:
+        return None

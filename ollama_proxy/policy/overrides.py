@@ -1,0 +1,142 @@
+"""What the operator's rules for a model make of a request: the caller's word first, then the operator's, then the
+model's own.
+
+Works on the fields of Ollama's API by their names (`options`, `think`, `keep_alive`), so that every dialect has the
+same rules. Each function returns what it made of its argument, and appends to `clamped` what a limit has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from ollama_proxy.formats import duration_s
+from ollama_proxy.hub import Json
+from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
+from ollama_proxy.timeouts import Timeouts
+
+M = TypeVar("M")
+
+#: Options that Ollama loads a model with: another value of one of them loads it again.
+LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "draft_num_predict"})
+
+
+def merged_options(
+    asked: Mapping[str, Json], rules: ModelSettings, loaded_ctx: int | None, clamped: list[str]
+) -> dict[str, Json]:
+    """The options to send; `loaded_ctx`: the context that the model is loaded with, in tokens, None: not loaded."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    options = {**rules.options, **given}
+    if rules.pin_options:
+        options = _pinned(options, rules, loaded_ctx)
+    limits = _limits(options, rules.clamp)
+    options |= limits
+    changed = LOAD_OPTIONS.intersection(name for name in given if options.get(name) != given[name]).union(limits)
+    clamped += [f"{name}={options.get(name, 'default')}" for name in sorted(changed)]
+    return options
+
+
+def _pinned(options: Mapping[str, Json], rules: ModelSettings, loaded_ctx: int | None) -> dict[str, Json]:
+    """The options with none that would load the model again: the operator's in their place. The context is the one
+    that it is loaded with; only where it is not loaded, the caller's counts as well."""
+    held = {name: value for name, value in options.items() if name not in LOAD_OPTIONS}
+    held |= {name: value for name, value in rules.options.items() if name in LOAD_OPTIONS}
+    context = loaded_ctx or rules.options.get("num_ctx") or options.get("num_ctx")
+    return held | ({"num_ctx": context} if context else {})
+
+
+def _limits(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
+    """What the operator's limits put in the place of too much."""
+    limits: dict[str, Json] = {}
+    if clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx:
+        limits["num_ctx"] = clamp.num_ctx
+    length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
+    # Nothing, 0 and a negative number mean no limit at all to Ollama.
+    if clamp.num_predict and (length <= 0 or length > clamp.num_predict):
+        limits["num_predict"] = clamp.num_predict
+    return limits
+
+
+def _number(value: Json) -> float:
+    """The number; what is none is neither above nor below a limit, and Ollama refuses it."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def merged_keep_alive(asked: Json, rules: ModelSettings, clamped: list[str]) -> Json:
+    """How long the model stays loaded; None: as the upstream decides."""
+    wanted = rules.keep_alive if asked is None else asked
+    limit_s = rules.clamp.keep_alive
+    if wanted is None or limit_s is None or duration_s(wanted) <= limit_s:
+        return wanted
+    clamped.append(f"keep_alive={limit_s:.12g}s")
+    return limit_s
+
+
+def edited_system(texts: Sequence[str], rules: SystemPrompt) -> list[str | None]:
+    """What the rules make of a request's system prompts: one for each of `texts`, None where one is left out, and one
+    in front where there was none and the operator has something to say."""
+    edited = [_without(text, rules.remove) for text in texts]
+    if isinstance(rules.replace, str):
+        edited = [rules.replace, *([""] * (len(texts) - 1))]
+    else:
+        edited = [_replaced(text, rules.replace) for text in edited]
+    if rules.prepend:
+        first = edited[0] if edited else ""
+        edited = [f"{rules.prepend}\n\n{first}" if first else rules.prepend, *edited[1:]]
+    return [text or None for text in edited]
+
+
+def with_system(
+    messages: Sequence[M], rules: SystemPrompt, text_of: Callable[[M], str | None], told: Callable[[M | None, str], M]
+) -> Sequence[M]:
+    """The messages of a chat with the operator's system prompts.
+
+    `text_of` gives the text of a system message, None for every other one; `told` makes a message say another text,
+    and a new system message where there was none.
+    """
+    if not rules.is_given:
+        return messages
+    texts = [text_of(message) for message in messages]
+    edited = edited_system([text for text in texts if text is not None], rules)
+    if all(text is None for text in texts):
+        return [*(told(None, text) for text in edited if text), *messages]
+    placed: list[M] = []
+    for message, text in zip(messages, texts, strict=True):
+        if text is None:
+            placed.append(message)
+        elif other := edited.pop(0):
+            placed.append(told(message, other))
+    return placed
+
+
+def _without(text: str, passages: bool | tuple[str, ...]) -> str:
+    if isinstance(passages, bool):
+        return "" if passages else text
+    for passage in passages:
+        text = text.replace(passage, "")
+    return text.strip() if passages else text
+
+
+def _replaced(text: str, passages: Mapping[str, str]) -> str:
+    for passage, other in passages.items():
+        text = text.replace(passage, other)
+    return text
+
+
+def limits(general: Timeouts, rules: ModelSettings, asked_ms: int | None, clamped: list[str]) -> Timeouts:
+    """The time limits of an answer. A caller may ask for less than the operator allows in all, not for more."""
+    allowed = general.override(rules.timeouts)
+    if rules.request_timeout:
+        allowed = _all_of_it(allowed, rules.request_timeout / 1000)
+    if asked_ms is None:
+        return allowed
+    asked_s = asked_ms / 1000
+    if asked_s > allowed.total_s:
+        clamped.append(f"request_timeout={allowed.total_s * 1000:.0f}")
+    return _all_of_it(allowed, min(asked_s, allowed.total_s))
+
+
+def _all_of_it(timeouts: Timeouts, total_s: float) -> Timeouts:
+    """One limit for the whole answer: it may be silent for as long."""
+    return replace(timeouts, first_byte_s=total_s, idle_s=total_s, total_s=total_s)

@@ -1,0 +1,636 @@
+"""What users of a gateway that makes an OpenAI and an Anthropic API of Ollama were promised. One test per row.
+
+Not yet here: S2-04, S2-05, S2-06, S2-09, S2-10 and S2-38 are about keys that are made, usage that is counted and models
+that are chosen on an administrator's pages; they need records and those pages, which come later. Keys in the
+configuration, with their models, are rows S2-37 and S2-50.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import yaml
+
+from ollama_proxy.settings import Settings, load_settings
+from tests.golden.face import TOKEN, forwarded, frames, get, named_frames, post, shared_gateway
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import MODEL, FaultUpstream, Json, Lines, ScriptedServer, WaitForPeerClose, Whole
+from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.http_client import Answer, bearer, request
+from tests.rig.replay_upstream import Replay, recording
+
+NARROW = "token-of-one-model"
+HELLO = [{"role": "user", "content": "Hello!"}]
+CHAT: dict[str, Any] = {"model": "tiny-test", "messages": HELLO}
+MESSAGE = CHAT | {"max_tokens": 100}
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(64))
+FUNCTION = {
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+TOOL = {"type": "function", "function": FUNCTION}
+#: The operator's word on models; each name stands for the upstream's only one.
+MODELS = {
+    "coder": {"target": MODEL, "options": {"num_ctx": 8192, "temperature": 0.2, "top_p": 0.9, "num_predict": 500}},
+    "thinker": {"target": MODEL, "think": "high", "request_timeout": 99999999},
+    "plain": {"target": MODEL, "think": True, "exclude_reasoning": True},
+    "hurried": {"target": MODEL, "timeout_ms": 300},
+}
+CODER = MODELS["coder"]["options"]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as running:
+        yield running
+
+
+def config(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
+    tokens = [TOKEN, {"name": "narrow", "token": NARROW, "models": ["coder"]}]
+    return {"auth": {"generate_tokens": tokens}, "service": {"base_url": upstream.url}, **more}
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+    with shared_gateway(upstream, **config(upstream, models=MODELS, images={"allow": ["127.0.0.1"]})) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(upstream: FaultUpstream) -> None:
+    upstream.clear()
+    upstream.script("/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})])
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def replay(upstream: FaultUpstream, name: str) -> None:
+    row = recording(name)
+    upstream.script(row.path, [Replay(row)])
+
+
+def sent(upstream: FaultUpstream) -> dict[str, Any]:
+    """The last question to a model that reached the upstream."""
+    asked = [seen for seen in forwarded(upstream) if seen.path in ("/api/chat", "/api/generate", "/api/embed")]
+    document: dict[str, Any] = asked[-1].json()
+    return document
+
+
+def chat(gateway: Gateway, **fields: Any) -> Answer:
+    return post(gateway, "/v1/chat/completions", CHAT | fields)
+
+
+def message(gateway: Gateway, **fields: Any) -> Answer:
+    return post(gateway, "/v1/messages", MESSAGE | fields)
+
+
+def said(answer: Answer) -> dict[str, Any]:
+    """The message of a whole chat completion."""
+    assert answer.status == 200, answer.text
+    spoken: dict[str, Any] = answer.json()["choices"][0]["message"]
+    return spoken
+
+
+def settings(path: Path, **environ: str) -> Settings:
+    return load_settings(path, environ)
+
+
+# --- Images ----------------------------------------------------------------------------------------------------------
+
+
+def data_uri(image: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def looking_at(*urls: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, *parts]}]
+
+
+def seen_images(upstream: FaultUpstream) -> list[bytes]:
+    return [base64.b64decode(image, validate=True) for image in sent(upstream)["messages"][0]["images"]]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[ScriptedServer]:
+    """A server of images, at an address that the gateway may ask."""
+    with ScriptedServer() as server:
+        server.script("/cat.png", [Whole(PNG, headers={"Content-Type": "image/png"})])
+        server.script("/dog", [Whole(JPEG, headers={"Content-Type": "image/jpeg"})])
+        yield server
+
+
+def test_s2_01_images_inline_and_by_address(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+) -> None:
+    assert said(chat(gateway, messages=looking_at(data_uri(PNG), f"{pictures.url}/cat.png")))
+    assert seen_images(upstream) == [PNG, PNG]
+    assert sent(upstream)["messages"][0]["content"] == "What is this?"
+
+
+def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, messages=looking_at(data_uri(JPEG, "jpeg"))))
+    assert seen_images(upstream) == [JPEG]
+
+
+@pytest.mark.parametrize(("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)])
+def test_s2_14_address_is_fetched_and_converted(
+    path: str, image: bytes, gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+) -> None:
+    """Over http here; https differs by the connection alone, see tests/integration/test_images.py."""
+    assert said(chat(gateway, messages=looking_at(pictures.url + path)))
+    assert seen_images(upstream) == [image]
+
+
+def test_s2_15_several_images_in_one_message(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+) -> None:
+    urls = (data_uri(PNG), f"{pictures.url}/dog", data_uri(JPEG, "jpeg"))
+    assert said(chat(gateway, messages=looking_at(*urls)))
+    assert seen_images(upstream) == [PNG, JPEG, JPEG]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s2_16_images_streamed_or_not(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+    answer = chat(gateway, messages=looking_at(data_uri(PNG)), stream=stream)
+    assert (answer.status, seen_images(upstream), sent(upstream)["stream"]) == (200, [PNG], stream)
+
+
+# --- Thinking --------------------------------------------------------------------------------------------------------
+
+
+def test_s2_02_thinking_is_asked_for_and_shown(gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-think-single")
+    recorded = json.loads(recording("chat-think-single").response)["message"]
+    shown = said(chat(gateway, think=True))
+    assert (shown["content"], shown["reasoning_content"]) == (recorded["content"], recorded["thinking"])
+    assert sent(upstream)["think"] is True
+
+
+LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
+
+
+@pytest.mark.parametrize("effort", LEVELS)
+def test_s2_17_effort_as_openai_says_it(effort: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, reasoning_effort=effort))
+    assert sent(upstream)["think"] == LEVELS[effort]
+
+
+@pytest.mark.parametrize("effort", LEVELS)
+def test_s2_18_effort_as_openrouter_says_it(effort: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, reasoning={"effort": effort}))
+    assert sent(upstream)["think"] == LEVELS[effort]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s2_20_thinking_is_reasoning_content(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-think-stream" if stream else "chat-think-single")
+    answer = chat(gateway, think=True, stream=stream)
+    messages = [frame["choices"][0]["delta"] for frame in frames(answer.body)[:-1]] if stream else [said(answer)]
+    assert "".join(one.get("reasoning_content") or "" for one in messages).strip()
+
+
+def test_s2_32_thinking_is_kept_apart_from_the_answer(gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-think-stream")
+    deltas = [frame["choices"][0]["delta"] for frame in frames(chat(gateway, think=True, stream=True).body)[:-1]]
+    lines = [json.loads(line)["message"] for line in recording("chat-think-stream").response.splitlines()]
+    for ours, theirs in (("content", "content"), ("reasoning_content", "thinking")):
+        told = "".join(delta.get(ours) or "" for delta in deltas)
+        assert told == "".join(line.get(theirs) or "" for line in lines) != ""
+
+
+# --- The operator's word on models -----------------------------------------------------------------------------------
+
+
+def test_s2_03_parameters_for_a_model(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, model="coder"))
+    assert sent(upstream)["options"] == CODER
+    assert said(chat(gateway, model="thinker"))
+    assert sent(upstream)["think"] == "high"
+    assert said(chat(gateway))
+    assert sent(upstream).keys() & {"options", "think"} == set()
+
+
+def test_s2_07_names_of_the_teams_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+    listed = [model["id"] for model in get(gateway, "/v1/models").json()["data"]]
+    assert {"coder", "thinker", "plain"} <= set(listed)
+    answer = chat(gateway, model="coder").json()
+    assert (answer["model"], sent(upstream)["model"]) == ("coder", MODEL)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"think": "high"},
+        {"options": {"num_ctx": 32768}},
+        {"options": {"temperature": 0.7}},
+        {"request_timeout": 99999999},
+        {"exclude_reasoning": True},
+        {"think": True},
+    ],
+)
+def test_s2_26_examples_of_overrides_are_taken(fields: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"models": {"qwen3:8b": fields}}))
+    rules = settings(tmp_path / "config.yaml").models["qwen3:8b"]
+    assert {name: getattr(rules, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "expected"),
+    [
+        ("coder", {"temperature": 1.5}, CODER | {"temperature": 1.5}),
+        ("coder", {"options": {"num_ctx": 4096}, "top_p": 0.5}, CODER | {"num_ctx": 4096, "top_p": 0.5}),
+        ("coder", {}, CODER),
+        (MODEL, {"temperature": 1.5}, {"temperature": 1.5}),
+        (MODEL, {}, None),
+    ],
+    ids=["caller", "caller in two places", "override", "caller alone", "the model's own"],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+def test_s2_27_the_caller_then_the_override_then_the_model(
+    path: str, model: str, fields: dict[str, Any], expected: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    body = {"model": model, "messages": HELLO, "stream": False} | fields
+    if path == "/api/chat":
+        options = {name: fields[name] for name in fields if name != "options"} | fields.get("options", {})
+        body = {"model": model, "messages": HELLO, "stream": False} | ({"options": options} if options else {})
+    if path == "/v1/messages":
+        # Here a limit is required, so it is always the caller's.
+        body |= {"max_tokens": 500}
+        expected = (expected or {}) | {"num_predict": 500}
+    assert post(gateway, path, body).status == 200
+    assert sent(upstream).get("options") == expected
+
+
+@pytest.mark.parametrize("name", ["request_timeout", "timeout_ms"])
+def test_s2_28_time_in_milliseconds(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [WaitForPeerClose()])
+    answer = chat(gateway, **{name: 300})
+    assert (answer.status, "0.3 s" in answer.json()["error"]["message"]) == (504, True)
+    assert chat(gateway, model="hurried").status == 504
+    assert Settings().timeouts.idle_s == 120
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s2_29_reasoning_is_hidden_and_may_be_called_back(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    replay(upstream, "chat-think-stream" if stream else "chat-think-single")
+    hidden = chat(gateway, model="plain", stream=stream)
+    shown = chat(gateway, model="plain", stream=stream, exclude_reasoning=False)
+    assert (b"reasoning" in hidden.body, b"reasoning_content" in shown.body) == (False, True)
+    assert sent(upstream)["think"] is True
+
+
+@pytest.mark.parametrize("where", ["beside", "inside"])
+def test_s2_30_context_for_long_texts(where: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    long = [{"role": "user", "content": "all of the repository " * 20_000}]
+    asked = {"num_ctx": 131072} if where == "beside" else {"options": {"num_ctx": 131072}}
+    assert said(chat(gateway, messages=long, **asked))
+    assert sent(upstream)["options"] == {"num_ctx": 131072}
+    assert sent(upstream)["messages"] == long
+
+
+def test_s2_19_context_as_a_field_of_its_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, num_ctx=16384))
+    assert sent(upstream)["options"] == {"num_ctx": 16384}
+
+
+def test_s2_31_other_parameters_are_merged(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, model="coder", seed=7, options={"top_k": 20, "mirostat": 1}))
+    assert sent(upstream)["options"] == CODER | {"seed": 7, "top_k": 20, "mirostat": 1}
+
+
+def test_s2_33_an_edit_counts_for_every_request(upstream: FaultUpstream) -> None:
+    """In place of a page with a button: the file, edited while the gateway runs."""
+    with Gateway(config(upstream)) as running:
+        assert post(running, "/v1/chat/completions", CHAT).status == 200
+        assert "think" not in sent(upstream)
+        running.write_config(config(upstream, models={MODEL: {"think": True}}))
+
+        def is_everywhere() -> bool:
+            upstream.clear()
+            asked = [post(running, "/v1/chat/completions", CHAT) for _ in range(8)]
+            thinks = [seen.json().get("think") for seen in forwarded(upstream)]
+            return len(asked) == len(thinks) and all(thinks)
+
+        wait_until(is_everywhere, 10, "the override was not applied")
+        post(running, "/api/chat", CHAT | {"stream": False})
+        assert sent(upstream)["think"] is True
+
+
+# --- Starting --------------------------------------------------------------------------------------------------------
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_s2_08_docker_compose_starts_the_gateway_alone(readme: str) -> None:
+    [(name, service)] = compose()["services"].items()
+    assert name == "gateway" and "OLLAMA_URL" in service["environment"]
+    assert {"path": ".env", "required": False} in service["env_file"]
+    assert "docker compose up -d" in readme and "docker compose down" in readme
+
+
+@pytest.mark.parametrize("url", ["http://localhost:11434", "http://ollama:11434"])
+def test_s2_11_environment(url: str) -> None:
+    """There are no sessions, so there is nothing for SESSION_SECRET to keep; one that is left behind does no harm."""
+    loaded = settings(PROJECT / "config" / "config.yaml", PORT="3000", OLLAMA_URL=url, SESSION_SECRET="x")
+    assert (loaded.server.port, loaded.service.base_url) == (3000, url)
+
+
+def test_s2_12_compose_shows_logs_and_builds_anew(readme: str) -> None:
+    assert compose()["services"]["gateway"]["build"] == "."
+    assert "docker compose logs" in readme
+    deployment = (PROJECT / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert "docker compose up -d --build" in readme + deployment
+
+
+# --- Embeddings ------------------------------------------------------------------------------------------------------
+
+
+def embed(gateway: Gateway, **fields: Any) -> dict[str, Any]:
+    answer = post(gateway, "/v1/embeddings", {"model": "tiny-test", **fields})
+    assert answer.status == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def test_s2_21_s2_35_one_text(gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "embed-one")
+    [row] = embed(gateway, input="Hello!")["data"]
+    assert (row["object"], row["index"], len(row["embedding"]) > 1) == ("embedding", 0, True)
+    assert sent(upstream)["input"] == ["Hello!"]
+
+
+def test_s2_22_several_texts(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/embed", [Json({"embeddings": [[0.5], [0.25]], "prompt_eval_count": 4})])
+    assert [row["embedding"] for row in embed(gateway, input=["a", "b"])["data"]] == [[0.5], [0.25]]
+    assert sent(upstream)["input"] == ["a", "b"]
+
+
+def test_s2_23_dimensions(gateway: Gateway, upstream: FaultUpstream) -> None:
+    embed(gateway, input="x", dimensions=64)
+    assert sent(upstream)["dimensions"] == 64
+
+
+def test_s2_24_tokens_that_were_read(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/embed", [Json({"embeddings": [[0.5]], "prompt_eval_count": 4})])
+    assert embed(gateway, input="x")["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+
+
+@contextmanager
+def openai_client(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as client:
+        yield client
+
+
+def test_s2_25_embeddings_with_the_official_client(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/embed", [Json({"embeddings": [[0.5, -1.0]], "prompt_eval_count": 4})])
+    with openai_client(gateway) as client:
+        answer = client.embeddings.create(model="tiny-test", input="Hello!")
+    assert (answer.data[0].embedding, answer.usage.total_tokens) == ([0.5, -1.0], 4)
+
+
+# --- Chat and models -------------------------------------------------------------------------------------------------
+
+ALL_OPTIONS = {
+    **{"num_ctx": 4096, "num_predict": 50, "num_keep": 4, "num_batch": 64, "num_gpu": 1, "num_thread": 4},
+    **{"temperature": 0.1, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.7, "tfs_z": 1.0, "seed": 42},
+    **{"repeat_last_n": 33, "repeat_penalty": 1.2, "presence_penalty": 1.5, "frequency_penalty": 1.0},
+    **{"mirostat": 1, "mirostat_tau": 0.8, "mirostat_eta": 0.6, "penalize_newline": True, "stop": ["\n", "user:"]},
+}
+
+
+def test_s2_34_all_parameters_of_ollama(gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert said(chat(gateway, options=ALL_OPTIONS, keep_alive="10m", think=False))
+    assert sent(upstream)["options"] == ALL_OPTIONS
+    assert (sent(upstream)["keep_alive"], sent(upstream)["think"]) == ("10m", False)
+
+
+def test_s2_37_models_by_the_rights_of_a_key(gateway: Gateway) -> None:
+    listed = request(gateway.url, path="/v1/models", headers=bearer(NARROW)).json()["data"]
+    assert [model["id"] for model in listed] == ["coder"]
+
+
+@pytest.mark.parametrize("keep_alive", ["5m", 300, "1h30m"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
+def test_s2_49_keep_alive_goes_on(path: str, keep_alive: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+    body = {"model": "tiny-test", "input": "x"} if path == "/v1/embeddings" else MESSAGE
+    assert post(gateway, path, body | {"keep_alive": keep_alive}).status == 200
+    assert sent(upstream)["keep_alive"] == keep_alive
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s2_46_tools_in_the_form_of_openai(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-tool-stream" if stream else "chat-tool-single")
+    answer = chat(gateway, tools=[TOOL], stream=stream)
+    if stream:
+        deltas = [frame["choices"][0]["delta"] for frame in frames(answer.body)[:-1]]
+        [call] = next(delta["tool_calls"] for delta in deltas if "tool_calls" in delta)
+    else:
+        [call] = said(answer)["tool_calls"]
+        assert answer.json()["choices"][0]["finish_reason"] == "tool_calls"
+    assert call["id"] and (call["type"], call["function"]["name"]) == ("function", "get_weather")
+    assert json.loads(call["function"]["arguments"]) == {"city": "Beijing"}
+    assert [tool["function"] for tool in sent(upstream)["tools"]] == [FUNCTION]
+
+
+# --- Anthropic's API -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/anthropic/v1/messages"])
+def test_s2_36_messages_and_their_older_address(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-hello-single")
+    answer = post(gateway, path, MESSAGE).json()
+    assert (answer["type"], answer["role"], answer["stop_reason"]) == ("message", "assistant", "end_turn")
+    assert answer["content"] == [{"type": "text", "text": "Hello! How can I help you today?"}]
+
+
+@pytest.mark.parametrize(("token", "status"), [(TOKEN, 200), ("wrong", 401)])
+def test_s2_39_key_in_a_header(token: str, status: int, gateway: Gateway) -> None:
+    answer = request(gateway.url, "POST", "/v1/messages", MESSAGE, {"X-API-Key": token})
+    assert answer.status == status
+    assert status == 200 or answer.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize(
+    ("said_version", "told"), [({}, "2023-06-01"), ({"Anthropic-Version": "2023-01-01"}, "2023-01-01")]
+)
+def test_s2_40_version_is_echoed(said_version: dict[str, str], told: str, gateway: Gateway) -> None:
+    assert post(gateway, "/v1/messages", MESSAGE, **said_version).headers.get("anthropic-version") == told
+
+
+THINKS_AND_CALLS = [
+    {"message": {"role": "assistant", "content": "", "thinking": "Let me look."}, "done": False},
+    {"message": {"role": "assistant", "content": "One moment."}, "done": False},
+    {
+        "message": {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}],
+        },
+        "done": False,
+    },
+    {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
+]
+
+
+def test_s2_41_events_of_a_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [Lines(THINKS_AND_CALLS)])
+    events = named_frames(message(gateway, stream=True, tools=[TOOL], think=True).body)
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    kinds = ["thinking_delta", "signature_delta", "text_delta", "input_json_delta"]
+    assert [delta["type"] for delta in deltas] == kinds
+    blocks = [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"]
+    assert blocks == ["thinking", "text", "tool_use"]
+    assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
+
+
+def test_s2_42_calls_are_blocks_with_their_input_parsed(gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-tool-single")
+    answer = message(gateway, tools=[TOOL]).json()
+    [block] = answer["content"]
+    assert (block["type"], block["name"], block["input"]) == ("tool_use", "get_weather", {"city": "Beijing"})
+    assert answer["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "think"),
+    [
+        (MODEL, {"think": True}, True),
+        (MODEL, {"think": "high"}, "high"),
+        (MODEL, {"thinking": {"type": "enabled", "budget_tokens": 2000}}, True),
+        (MODEL, {"output_config": {"effort": "low"}}, "low"),
+        ("thinker", {}, "high"),
+        ("thinker", {"think": False}, False),
+        ("thinker", {"thinking": {"type": "disabled"}}, False),
+    ],
+)
+def test_s2_43_thinking_and_overrides_for_messages(
+    model: str, fields: dict[str, Any], think: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    assert message(gateway, model=model, **fields).status == 200
+    assert sent(upstream)["think"] == think
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s2_44_official_client_of_anthropic(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+    """Every feature of it is in tests/sdk; Node's too."""
+    anthropic = pytest.importorskip("anthropic")
+    replay(upstream, "chat-hello-stream" if stream else "chat-hello-single")
+    asked: Any = {"model": "tiny-test", "max_tokens": 100, "messages": HELLO}
+    with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as client:
+        if stream:
+            with client.messages.stream(**asked) as events:
+                text = "".join(events.text_stream)
+        else:
+            text = client.messages.create(**asked).content[0].text
+    assert text == "Hello! How can I help you today?"
+
+
+def test_s2_45_tools_of_openai_in_a_message(gateway: Gateway, upstream: FaultUpstream) -> None:
+    replay(upstream, "chat-tool-single")
+    assert message(gateway, tools=[TOOL]).json()["content"][0]["name"] == "get_weather"
+    assert [tool["function"] for tool in sent(upstream)["tools"]] == [FUNCTION]
+
+
+def test_s2_47_call_in_a_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+    """The id is the model server's own, as clients send it back; its beginning means nothing to them."""
+    upstream.script("/api/chat", [Lines(THINKS_AND_CALLS)])
+    body = message(gateway, stream=True, tools=[TOOL]).body
+    assert b"event: content_block_start\ndata: " in body
+    events = named_frames(body)
+    start = next(event for event in events if event.get("content_block", {}).get("type") == "tool_use")
+    block = start["content_block"]
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", block["id"])
+    assert (block["name"], block["input"]) == ("get_weather", {})
+    parts = [event["delta"]["partial_json"] for event in events if "partial_json" in event.get("delta", {})]
+    assert json.loads("".join(parts)) == {"city": "Paris"}
+
+
+RESULTS: dict[str, list[dict[str, Any]]] = {
+    "/v1/chat/completions": [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "21 C"},
+    ],
+    "/v1/messages": [
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Paris"}}],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "21 C"}]},
+    ],
+}
+RESULTS["/v1/chat/completions"][0]["tool_calls"][0]["function"] = {
+    "name": "get_weather",
+    "arguments": '{"city":"Paris"}',
+}
+
+
+@pytest.mark.parametrize("path", RESULTS)
+def test_s2_48_results_of_tools(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert post(gateway, path, MESSAGE | {"messages": [*HELLO, *RESULTS[path]], "tools": [TOOL]}).status == 200
+    _, called, result = sent(upstream)["messages"]
+    assert called["tool_calls"][0]["function"]["arguments"] == {"city": "Paris"}
+    assert (result["role"], result["content"], result["tool_name"]) == ("tool", "21 C", "get_weather")
+    assert result["tool_call_id"] == called["tool_calls"][0]["id"] == "c1"
+
+
+# --- Help and licence ------------------------------------------------------------------------------------------------
+
+
+def test_s2_50_errors_say_what_to_look_at(gateway: Gateway, upstream: FaultUpstream, readme: str) -> None:
+    answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer("wrong"))
+    assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(NARROW))
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
+    upstream.refuse()
+    try:
+        assert chat(gateway).status == 503
+    finally:
+        upstream.restart()
+
+
+@pytest.mark.parametrize(
+    ("row", "hints"),
+    [
+        ("Failed to connect to Ollama service", ("service.base_url", "curl")),
+        ("this token is not valid here", ("expired",)),
+        ("' not found`", ("/v1/models", "token's `models`")),
+    ],
+)
+def test_s2_50_help_has_a_row_for_each(row: str, hints: tuple[str, ...], readme: str) -> None:
+    found = next(line for line in readme.partition("## Troubleshooting")[2].splitlines() if row in line)
+    assert [hint for hint in hints if hint not in found] == []
+
+
+def test_s2_51_licence() -> None:
+    assert (PROJECT / "LICENSE").read_text().startswith("MIT License")
+
+
+LATER = {"S2-04", "S2-05", "S2-06", "S2-09", "S2-10", "S2-38"}
+
+
+def test_every_row_has_a_test_or_a_reason_why_it_has_none_yet() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    names = re.findall(r"def (test_s2\w+)\(", source)
+    tested = {f"S2-{row}" for name in names for row in re.findall(r"s2_(\d\d)", name)}
+    assert tested | LATER == {f"S2-{row:02}" for row in range(1, 52)}
+    assert tested & LATER == set()
+    assert all(row in (__doc__ or "") for row in LATER)

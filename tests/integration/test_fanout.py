@@ -1,0 +1,260 @@
+"""Several answers to one request through real gunicorn: what one that fails, is silent or is left means for all."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.golden import face
+from tests.golden.face import TOKEN, frames, post
+from tests.rig.calls import CHAT_LINE, MESSAGES, STREAM_HEAD, TEXT_LINE, access_line
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    FaultUpstream,
+    Json,
+    Lines,
+    Reset,
+    Script,
+    WaitFor,
+    WaitForPeerClose,
+)
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Stream, bearer, open_stream
+
+#: Seconds between the moment in which the others are of no use any more and the close of their connections.
+NOTICED_S = 1.0
+HEARTBEAT_S = 0.2
+
+CHAT = ("/v1/chat/completions", "/api/chat", {"model": "m", "messages": MESSAGES, "n": 3}, CHAT_LINE)
+PROMPTS = ("/v1/completions", "/api/generate", {"model": "m", "prompt": ["a", "b", "c"]}, TEXT_LINE)
+
+Way = tuple[str, str, dict[str, Any], dict[str, Any]]
+
+each_way = pytest.mark.parametrize("way", [CHAT, PROMPTS], ids=["choices", "prompts"])
+each_kind = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "single"])
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    """Quick heartbeats; keeps as many upstream connections as it has asked for answers at once."""
+    with face.shared_gateway(shared_upstream, idle=32, stream={"heartbeat_s": HEARTBEAT_S}) as running:
+        yield running
+        assert "Traceback" not in running.output(), running.output()
+
+
+@pytest.fixture
+def go() -> threading.Event:
+    """What scripts wait for."""
+    return threading.Event()
+
+
+def token(way: Way) -> Chunk:
+    """A part of an answer that goes on."""
+    return Chunk(json.dumps(way[3]).encode() + b"\n")
+
+
+def end(way: Way) -> Chunk:
+    return Chunk(json.dumps(way[3] | {"done": True, "done_reason": "stop"}).encode() + b"\n")
+
+
+def ask(gateway: Gateway, way: Way, request_id: str = "unnamed", *, stream: bool = True, **options: Any) -> Stream:
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    return open_stream(gateway.url, "POST", way[0], way[2] | {"stream": stream}, headers, **options)
+
+
+def three_asked(upstream: FaultUpstream, way: Way) -> list[int]:
+    """The connections of the three requests, once they are all there."""
+    upstream.wait_for_request(3, way[1])
+    return [seen.connection for seen in upstream.requests if seen.path == way[1]]
+
+
+def read_times(client: Stream, text: bytes, times: int) -> bytes:
+    """What the client gets, up to the last of so many occurrences of a text."""
+    read = b""
+    while read.count(text) < times:
+        data = client.read_some()
+        assert data, f"ended early: {read!r}"
+        read += data
+    return read
+
+
+def expect_closed(upstream: FaultUpstream, connections: list[int], since: float) -> None:
+    """Each was closed by the gateway, and soon."""
+    for connection in connections:
+        assert upstream.wait_peer_closed(connection) - since < NOTICED_S
+
+
+# --- One of three fails ----------------------------------------------------------------------------------------------
+
+
+@each_kind
+@each_way
+@pytest.mark.parametrize(("status", "text"), [(503, "server busy"), (404, "model 'm' not found"), (400, "no")])
+def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
+    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way, status: int, text: str, stream: bool
+) -> None:
+    upstream.script(way[1], [WaitFor(go), Json({"error": text}, status)], [WaitForPeerClose()], [WaitForPeerClose()])
+    with ask(gateway, way, stream=stream, wait_for_head=False) as client:
+        _, *others = three_asked(upstream, way)
+        refused_at = time.monotonic()
+        go.set()
+        body = client.read_all(5)
+        assert (client.status, json.loads(body)["error"]["message"]) == (status, text)
+    expect_closed(upstream, others, refused_at)
+
+
+@each_way
+def test_refusal_that_comes_just_behind_a_first_token_is_still_a_status(
+    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way
+) -> None:
+    begun: Script = [STREAM_HEAD, token(way), WaitForPeerClose()]
+    upstream.script(way[1], begun, [WaitFor(go), Json({"error": "server busy"}, 503)], begun)
+    with ask(gateway, way, wait_for_head=False) as client:
+        three_asked(upstream, way)
+        go.set()
+        client.read_all(5)
+        assert client.status == 503
+
+
+FAILURES: dict[str, list[Action]] = {
+    "error": [Lines([{"error": "boom"}])],
+    "cut": [Cut()],
+    "reset": [Reset()],
+    "ended": [],
+}
+
+
+@each_way
+@pytest.mark.parametrize("how", FAILURES)
+def test_failure_of_one_in_the_middle_ends_all_with_an_error(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, go: threading.Event, way: Way, how: str
+) -> None:
+    begun: Script = [STREAM_HEAD, token(way), WaitForPeerClose()]
+    upstream.script(way[1], [STREAM_HEAD, token(way), WaitFor(go), *FAILURES[how]], begun, begun)
+    with ask(gateway, way, request_id) as client:
+        connections, body = three_asked(upstream, way), read_times(client, b"Hel", 3)
+        failed_at = time.monotonic()
+        go.set()
+        body += client.read_all(5)
+        assert (client.status, client.complete) == (200, True)
+    *chunks, last = frames(body)
+    assert b"[DONE]" not in body
+    assert all(choice["finish_reason"] is None for chunk in chunks for choice in chunk["choices"])
+    assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == {0, 1, 2}
+    assert last["error"]["type"] == "server_error"
+    assert how != "error" or last["error"]["message"] == "boom"
+    expect_closed(upstream, connections[1:], failed_at)
+    assert access_line(gateway, request_id)["state"] == "upstream_error"
+
+
+def test_one_that_has_ended_does_not_save_the_answer_from_the_failure_of_another(
+    gateway: Gateway, upstream: FaultUpstream, go: threading.Event
+) -> None:
+    done: Script = [STREAM_HEAD, end(CHAT)]
+    upstream.script("/api/chat", done, done, [STREAM_HEAD, token(CHAT), WaitFor(go), Cut()])
+    with ask(gateway, CHAT) as client:
+        three_asked(upstream, CHAT)
+        go.set()
+        body = client.read_all(5)
+    assert body.count(b'"finish_reason":"stop"') == 2
+    assert "error" in frames(body)[-1]
+
+
+# --- Clients that leave ----------------------------------------------------------------------------------------------
+
+PHASES: dict[str, tuple[bool, list[Action]]] = {
+    "before the heads": (True, []),
+    "before the first tokens": (True, [STREAM_HEAD]),
+    "single": (False, []),
+}
+
+
+@each_way
+@pytest.mark.parametrize("phase", PHASES)
+def test_client_that_leaves_early_closes_all(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, way: Way, phase: str
+) -> None:
+    stream, before = PHASES[phase]
+    upstream.script(way[1], [*before, WaitForPeerClose()])
+    client = ask(gateway, way, request_id, stream=stream, wait_for_head=False)
+    connections = three_asked(upstream, way)
+    left_at = time.monotonic()
+    client.close()
+    expect_closed(upstream, connections, left_at)
+    assert access_line(gateway, request_id)["state"] == "client_gone"
+
+
+@each_way
+@pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
+def test_client_that_leaves_between_tokens_closes_all(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, way: Way, reset: bool
+) -> None:
+    upstream.script(way[1], [STREAM_HEAD, token(way), WaitForPeerClose()])
+    client = ask(gateway, way, request_id)
+    connections = three_asked(upstream, way)
+    read_times(client, b"Hel", 3)
+    left_at = time.monotonic()
+    client.close(reset=reset)
+    expect_closed(upstream, connections, left_at)
+    assert access_line(gateway, request_id)["state"] == "client_gone"
+
+
+def test_client_that_leaves_when_some_have_ended_closes_the_rest(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
+    upstream.script("/api/chat", [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, WaitForPeerClose()])
+    client = ask(gateway, CHAT, request_id)
+    *_, slow = three_asked(upstream, CHAT)
+    read_times(client, b'"stop"', 2)
+    left_at = time.monotonic()
+    client.close()
+    expect_closed(upstream, [slow], left_at)
+    assert access_line(gateway, request_id)["state"] == "client_gone"
+
+
+# --- Silence ---------------------------------------------------------------------------------------------------------
+
+
+@each_way
+@pytest.mark.parametrize("before", [[], [STREAM_HEAD]], ids=["before the heads", "before the tokens"])
+def test_heartbeats_come_while_all_are_silent(
+    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way, before: list[Action]
+) -> None:
+    upstream.script(way[1], [*before, WaitFor(go), end(way)])
+    if not before:
+        upstream.script(way[1], [WaitFor(go), STREAM_HEAD, end(way)])
+    with ask(gateway, way, wait_for_head=False) as client:
+        client.read_head(5)
+        assert client.read_some().startswith(b":")
+        go.set()
+        body = client.read_all(5)
+    assert body.count(b'"finish_reason":"stop"') == 3
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+def test_quick_answers_do_not_wait_for_one_that_is_still_in_the_queue(
+    gateway: Gateway, upstream: FaultUpstream, go: threading.Event
+) -> None:
+    upstream.script(
+        "/api/chat", [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, end(CHAT)], [WaitFor(go), STREAM_HEAD, end(CHAT)]
+    )
+    with ask(gateway, CHAT) as client:
+        assert b"[DONE]" not in read_times(client, b'"stop"', 2)
+        go.set()
+        assert client.read_all(5).endswith(b"data: [DONE]\n\n")
+
+
+def test_ten_requests_for_sixteen_answers_leave_nothing_behind(gateway: Gateway, upstream: FaultUpstream) -> None:
+    """The module's gateway is compared with its beginning when the last test is over."""
+    body = {"model": "m", "messages": MESSAGES, "n": 16, "stream": True}
+    for _ in range(10):
+        answer = post(gateway, "/v1/chat/completions", body)
+        assert answer.body.count(b'"finish_reason":"stop"') == 16
+    assert len([seen for seen in upstream.requests if seen.path == "/api/chat"]) == 160

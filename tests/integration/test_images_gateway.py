@@ -1,0 +1,225 @@
+"""Images given by URL, through the gateway and all its APIs that take them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.integration.test_image_hosts import NOT_FROM_THERE, SPELLINGS, Canary
+from tests.integration.test_images import HERE, JPEG, NO_URL, NOT_IMAGES, PNG, WEBP
+from tests.rig import chunk
+from tests.rig.calls import TOKEN, access_line, config
+from tests.rig.checked import checked_gateway, touch_every_worker
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import (
+    Chunk,
+    Cut,
+    Drip,
+    FaultUpstream,
+    Head,
+    Json,
+    ScriptedServer,
+    Wait,
+    WaitForPeerClose,
+    Whole,
+)
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Stream, bearer, open_stream
+from tests.rig.leaks import worker_details
+
+
+class Face(NamedTuple):
+    """One API: its path, a request with these images, and what it calls the first of them."""
+
+    path: str
+    body: Callable[[Sequence[str]], dict[str, Any]]
+    where: str
+
+
+def as_chat(urls: Sequence[str]) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, *parts]}]}
+
+
+def as_messages(urls: Sequence[str]) -> dict[str, Any]:
+    parts = [{"type": "image", "source": {"type": "url", "url": url}} for url in urls]
+    content = [{"type": "text", "text": "what?"}, *parts]
+    return {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+
+
+def as_responses(urls: Sequence[str]) -> dict[str, Any]:
+    parts = [{"type": "input_image", "image_url": url} for url in urls]
+    return {"model": "m", "input": [{"role": "user", "content": [{"type": "input_text", "text": "what?"}, *parts]}]}
+
+
+FACES = {
+    "chat completions": Face("/v1/chat/completions", as_chat, "messages[0].content[1].image_url.url"),
+    "messages": Face("/v1/messages", as_messages, "messages[0].content[1].source.url"),
+    "responses": Face("/v1/responses", as_responses, "input[0].content[1].image_url"),
+}
+CHAT = FACES["chat completions"]
+each_face = pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+
+
+def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
+    """Let every worker fetch an image, so that what watches over it is there."""
+    touch_every_worker(gateway, upstream, token)
+    with ScriptedServer() as silent, contextlib.ExitStack() as asked:
+        silent.script("/a", [WaitForPeerClose()])
+
+        def all_are_fetching() -> bool:
+            asked.enter_context(ask(gateway, CHAT, f"{silent.url}/a"))
+            return all(details["watched"] for details in worker_details(gateway, token).values())
+
+        wait_until(all_are_fetching, 10, "not every worker fetches")
+    wait_until(lambda: not any(each["in_flight"] for each in worker_details(gateway, token).values()))
+
+
+def ask(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any) -> Stream:
+    """Send a request without waiting for its answer."""
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    return open_stream(gateway.url, "POST", face.path, face.body(urls) | changed, headers, wait_for_head=False)
+
+
+def answer(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any) -> tuple[int, str]:
+    """Status and body."""
+    with ask(gateway, face, *urls, request_id=request_id, **changed) as stream:
+        return stream.status, stream.read_all().decode()
+
+
+@pytest.fixture
+def pictures() -> Iterator[ScriptedServer]:
+    """A server of images on the allowed address."""
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def canary() -> Iterator[Canary]:
+    """A listener on every address of this machine."""
+    with contextlib.closing(Canary.everywhere()) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def fetching_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    images = {"allow": [HERE], "timeout_s": 1, "max_bytes": "64KiB"}
+    with checked_gateway(config(shared_upstream.url, images=images), shared_upstream, TOKEN, warm=warm_up) as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(fetching_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
+    """A gateway that may fetch from 127.0.0.1 and, but for that, from public addresses alone."""
+    return fetching_gateway
+
+
+def is_untouched(upstream: FaultUpstream) -> bool:
+    """No model was asked."""
+    return not [seen for seen in upstream.requests if seen.path == "/api/chat"]
+
+
+@each_face
+@pytest.mark.parametrize("stream", [False, True])
+def test_model_gets_the_images_in_their_order(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, face: Face, stream: bool
+) -> None:
+    pictures.script("/slow", [Wait(0.2), Whole(PNG)])
+    pictures.script("/quick", [Whole(WEBP)])
+    inline = "data:image/jpeg;base64," + b64encode(JPEG).decode()
+    urls = [f"{pictures.url}/slow", f"{pictures.url}/quick", f"{pictures.url}/slow"]
+    if face.path != "/v1/messages":
+        urls.insert(1, inline)
+    status, _ = answer(gateway, face, *urls, stream=stream)
+    assert status == 200
+    sent = upstream.wait_for_request(1, "/api/chat").json()["messages"][0]["images"]
+    assert [b64decode(image) for image in sent if image not in inline] == [PNG, WEBP, PNG]
+    assert [image in inline for image in sent] == [url == inline for url in urls]
+    assert sorted(seen.path for seen in pictures.requests) == ["/quick", "/slow"]
+
+
+@each_face
+def test_server_of_an_image_sees_no_token(gateway: Gateway, pictures: ScriptedServer, face: Face) -> None:
+    pictures.script("/a", [Whole(PNG)])
+    answer(gateway, face, f"{pictures.url}/a")
+    names = {name.lower() for name, _ in pictures.requests[0].headers}
+    assert names == {"host", "user-agent", "accept", "accept-encoding"}
+    assert TOKEN not in str(pictures.requests[0])
+
+
+@each_face
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([Whole(NOT_IMAGES["a page"])], "must be a PNG, JPEG or WebP image"),
+        ([Whole(b"secret-of-the-server", 404)], "its server answered with status 404"),
+        ([Head(200), Chunk(PNG), Cut()], "its server stopped in the middle of its answer"),
+        ([Head(200, {"Content-Length": "70000"}), Chunk(PNG), Cut()], "is larger than 65536 bytes"),
+        ([Head(200), Chunk(PNG + bytes(70000))], "is larger than 65536 bytes"),
+        ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 1 s"),
+    ],
+    ids=["a page", "404", "cut", "declared too large", "too large", "slow"],
+)
+def test_image_that_can_not_be_had_is_a_bad_request(
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    pictures: ScriptedServer,
+    face: Face,
+    stream: bool,
+    script: list[Any],
+    words: str,
+) -> None:
+    pictures.script("/a", script)
+    status, body = answer(gateway, face, f"{pictures.url}/a", stream=stream)
+    assert (status, f"{face.where}: {words}" in body) == (400, True), body
+    assert "secret-of-the-server" not in body
+    assert is_untouched(upstream)
+
+
+@each_face
+@pytest.mark.parametrize("host", [host for host in SPELLINGS if "\\" not in host] + ["169.254.169.254", "10.0.0.1"])
+def test_gateway_asks_nobody_else(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, canary: Canary, face: Face, host: str
+) -> None:
+    there = f"http://{host}:{canary.port}/"
+    pictures.script("/a", [Json({}, 302, {"Location": there.encode().decode("latin-1").replace("\r\n", " ")})])
+    for url in (there, f"{pictures.url}/a"):
+        status, body = answer(gateway, face, url)
+        assert (status, face.where in body) == (400, True), body
+        assert NOT_FROM_THERE in body or NO_URL in body
+    assert canary.is_silent()
+    assert is_untouched(upstream)
+
+
+@each_face
+@pytest.mark.parametrize(
+    "script",
+    [[WaitForPeerClose()], [Head(200), Chunk(PNG), WaitForPeerClose()]],
+    ids=["before the head", "in the body"],
+)
+def test_client_that_leaves_during_a_fetch_ends_it(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, request_id: str, face: Face, script: list[Any]
+) -> None:
+    pictures.script("/a", script)
+    with ask(gateway, face, f"{pictures.url}/a", request_id=request_id):
+        connection = pictures.wait_for_request(1).connection
+        left_at = time.monotonic()
+    assert pictures.wait_peer_closed(connection) - left_at < 0.9
+    assert access_line(gateway, request_id)["state"] == "client_gone"
+    assert is_untouched(upstream)
+
+
+@each_face
+def test_log_tells_the_host_and_not_the_query(
+    gateway: Gateway, pictures: ScriptedServer, request_id: str, face: Face
+) -> None:
+    pictures.script("/a", [Cut()])
+    answer(gateway, face, f"{pictures.url}/a?signature=secret-2", request_id=request_id)
+    assert access_line(gateway, request_id)["status"] == 400
+    assert "secret-2" not in gateway.output()

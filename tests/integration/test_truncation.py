@@ -1,0 +1,331 @@
+"""Nothing is cut in silence: a prompt that is too long is refused, or its cut is told; so is the end of an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.golden.face import TOKEN, forwarded, shared_gateway
+from tests.rig import NDJSON, SeenRequest, Turn
+from tests.rig.calls import EMBEDDINGS, FACES, Face
+from tests.rig.errors import assert_error, dialect_of
+from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines, Script, Wait, WaitForPeerClose
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.replay_upstream import Replay, recording
+
+Document = dict[str, Any]
+
+MODELS = {"lenient": {"target": "m", "truncate": True}, "strict": {"target": "m", "truncate": False}}
+TRANSLATED = {name: face for name, face in FACES.items() if not name.startswith("native")}
+NATIVE = {name: face for name, face in FACES.items() if name.startswith("native")}
+
+TOO_LONG: Script = [Replay(recording("chat-context-overflow"))]
+SENTENCE = "the input length exceeds the context length"
+#: What Ollama is asked so that it refuses instead of cutting.
+UNCUT = {"truncate": False, "shift": False}
+
+each_translated = pytest.mark.parametrize("name", TRANSLATED)
+each_native = pytest.mark.parametrize("name", NATIVE)
+each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with shared_gateway(shared_upstream, models=MODELS, stream={"heartbeat_s": 0.2}) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _server(upstream: FaultUpstream) -> None:
+    upstream.clear()
+
+
+def body_of(face: Face, model: str, **fields: Any) -> Document:
+    return {**face.body, "model": model, **fields}
+
+
+def ask(gateway: Gateway, name: str, model: str = "m", **fields: Any) -> Answer:
+    face = {**FACES, **EMBEDDINGS}[name]
+    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(TOKEN))
+
+
+def truncated(answer: Answer) -> str | None:
+    return answer.headers.get("X-Ollama-Proxy-Truncated")
+
+
+def asked(upstream: FaultUpstream) -> list[SeenRequest]:
+    return [seen for seen in forwarded(upstream) if seen.path != "/api/show"]
+
+
+def cuts(upstream: FaultUpstream) -> list[Document]:
+    """What each request to the upstream said about cutting."""
+    return [{key: seen.json()[key] for key in UNCUT if key in seen.json()} for seen in asked(upstream)]
+
+
+def spoken(name: str, *, stream: bool, reason: str = "stop") -> Script:
+    """A short answer of the upstream."""
+    is_chat = FACES[name].upstream_path == "/api/chat"
+    text: Document = {"message": {"role": "assistant", "content": "Yes."}} if is_chat else {"response": "Yes."}
+    end = {"done": True, "done_reason": reason, "prompt_eval_count": 3, "eval_count": 5}
+    if not stream:
+        return [Json({"model": "m", **text, **end})]
+    empty: Document = {"message": {"role": "assistant", "content": ""}} if is_chat else {"response": ""}
+    return [Lines([{"model": "m", **text, "done": False}, {"model": "m", **empty, **end}])]
+
+
+def script(upstream: FaultUpstream, name: str, *scripts: Script) -> None:
+    upstream.script(FACES[name].upstream_path, scripts[0], *scripts[1:])
+
+
+# --- A prompt that is too long ---------------------------------------------------------------------------------------
+
+
+def assert_too_long(answer: Answer, path: str) -> None:
+    assert_error(answer, dialect_of(path), 400)
+    assert SENTENCE in answer.text
+    if dialect_of(path) == "openai":
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert truncated(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"), [("m", {}), ("m", {"truncate": False}), ("strict", {}), ("lenient", {"truncate": False})]
+)
+@each_way
+@each_translated
+def test_prompt_that_is_too_long_is_refused(
+    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, TOO_LONG)
+    assert_too_long(ask(gateway, name, model, stream=stream, **fields), FACES[name].path)
+    assert cuts(upstream) == [UNCUT]
+
+
+ALLOWED = [("m", {"truncate": True}), ("strict", {"truncate": True}), ("lenient", {}), ("lenient", {"truncate": None})]
+
+
+@pytest.mark.parametrize(("model", "fields"), ALLOWED)
+@each_way
+@each_translated
+def test_prompt_that_may_be_cut_is_cut_and_the_answer_says_so(
+    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, TOO_LONG, spoken(name, stream=stream))
+    answer = ask(gateway, name, model, stream=stream, **fields)
+    assert (answer.status, answer.complete, truncated(answer)) == (200, True, "prompt")
+    assert "Yes." in answer.text
+    assert cuts(upstream) == [UNCUT, {}]
+    first, second = (seen.json() for seen in asked(upstream))
+    assert first == second | UNCUT
+
+
+@pytest.mark.parametrize(("model", "fields"), ALLOWED)
+@each_way
+@each_translated
+def test_prompt_that_fits_is_asked_once_and_nothing_is_said(
+    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, spoken(name, stream=stream))
+    answer = ask(gateway, name, model, stream=stream, **fields)
+    assert (answer.status, truncated(answer), cuts(upstream)) == (200, None, [UNCUT])
+
+
+@each_way
+def test_truncation_of_responses_is_openais_word_for_it(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, "openai responses", TOO_LONG, spoken("openai responses", stream=stream))
+    answer = ask(gateway, "openai responses", stream=stream, truncation="auto")
+    assert (answer.status, truncated(answer), cuts(upstream)) == (200, "prompt", [UNCUT, {}])
+
+
+@each_way
+@each_translated
+def test_prompt_that_is_too_long_even_when_cut_is_refused(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, TOO_LONG)
+    assert_too_long(ask(gateway, name, "lenient", stream=stream), FACES[name].path)
+    assert cuts(upstream) == [UNCUT, {}]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@each_way
+@each_translated
+def test_other_refusals_are_not_asked_again(
+    name: str, stream: bool, status: int, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, [Json({"error": "no such thing"}, status)])
+    answer = ask(gateway, name, "lenient", stream=stream)
+    assert (answer.status, len(asked(upstream))) == (status, 1)
+    assert "no such thing" in answer.text
+
+
+@pytest.mark.parametrize("text", ["request (9 tokens) exceeds the available context size, try increasing it"])
+@each_translated
+def test_words_of_other_servers_for_it_are_known(
+    name: str, text: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, [Json({"error": text}, 400)], spoken(name, stream=False))
+    assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt"
+
+
+class OnlyWhenCut:
+    """Refuses what may not be cut, answers what may, in whatever order they come."""
+
+    def __init__(self, answer: Script) -> None:
+        self._answer = answer
+
+    def play(self, turn: Turn) -> None:
+        for action in TOO_LONG if "truncate" in turn.request.json() else self._answer:
+            action.play(turn)
+
+
+@each_way
+def test_every_one_of_several_answers_is_cut(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [OnlyWhenCut(spoken("openai chat", stream=stream))])
+    answer = ask(gateway, "openai chat", "lenient", stream=stream, n=2)
+    assert (answer.status, truncated(answer)) == (200, "prompt")
+    assert answer.text.count('"content":"Yes."') == 2
+    assert len(asked(upstream)) == 4
+
+
+@pytest.mark.parametrize("name", ["openai chat", "openai responses", "anthropic messages"])
+def test_stream_that_was_cut_has_its_heartbeats_while_the_model_reads(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    line = b'{"model":"m","message":{"role":"assistant","content":"Yes."},"done":true,"done_reason":"stop"}\n'
+    script(upstream, name, TOO_LONG, [Head(200, NDJSON), Wait(0.9), Chunk(line)])
+    answer = ask(gateway, name, "lenient", stream=True)
+    assert (answer.status, answer.complete, truncated(answer)) == (200, True, "prompt")
+    assert answer.body.count(b"ping" if name == "anthropic messages" else b": ") >= 2
+    assert "Yes." in answer.text
+
+
+@each_translated
+def test_late_refusal_is_asked_again_behind_the_heartbeats(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    """The head has gone out by then, so nobody can be told."""
+    script(upstream, name, [Wait(0.6), *TOO_LONG], [Wait(0.6), *spoken(name, stream=True)])
+    answer = ask(gateway, name, "lenient", stream=True)
+    assert (answer.status, answer.complete) == (200, True)
+    assert "Yes." in answer.text
+    assert cuts(upstream) == [UNCUT, {}]
+
+
+@each_way
+@each_translated
+def test_client_that_leaves_during_the_second_try_ends_it(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, TOO_LONG, [WaitForPeerClose()])
+    face = FACES[name]
+    body = body_of(face, "lenient", stream=stream)
+    with open_stream(gateway.url, "POST", face.path, body, bearer(TOKEN), wait_for_head=False):
+        second = upstream.wait_for_request(2, face.upstream_path)
+    upstream.wait_peer_closed(second.connection, 2)
+
+
+# --- Embeddings ------------------------------------------------------------------------------------------------------
+
+EMBED_TOO_LONG: Script = [Replay(recording("embed-too-long"))]
+VECTORS: Script = [Json({"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 4})]
+
+
+@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("lenient", {"truncate": False}), ("strict", {})])
+def test_text_that_is_too_long_to_embed_is_refused(
+    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/embed", EMBED_TOO_LONG)
+    assert_too_long(ask(gateway, "openai embeddings", model, **fields), "/v1/embeddings")
+    assert [seen.json()["truncate"] for seen in asked(upstream)] == [False]
+
+
+@pytest.mark.parametrize(("model", "fields"), [("m", {"truncate": True}), ("lenient", {})])
+def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
+    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/embed", EMBED_TOO_LONG, VECTORS)
+    answer = ask(gateway, "openai embeddings", model, **fields)
+    assert (answer.status, truncated(answer)) == (200, "prompt")
+    assert [seen.json()["truncate"] for seen in asked(upstream)] == [False, True]
+
+
+def test_text_that_fits_is_embedded_at_once(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/embed", VECTORS)
+    answer = ask(gateway, "openai embeddings", "lenient")
+    assert (answer.status, truncated(answer), len(asked(upstream))) == (200, None, 1)
+
+
+# --- An answer that reached its limit --------------------------------------------------------------------------------
+
+INCOMPLETE = {
+    "native chat": '"done_reason":"length"',
+    "native generate": '"done_reason":"length"',
+    "openai chat": '"finish_reason":"length"',
+    "openai completions": '"finish_reason":"length"',
+    "openai responses": '"incomplete_details":{"reason":"max_output_tokens"}',
+    "anthropic messages": '"stop_reason":"max_tokens"',
+}
+
+
+@pytest.mark.parametrize("reason", ["length", "stop"])
+@each_way
+@pytest.mark.parametrize("name", FACES)
+def test_answer_that_was_cut_says_so_in_the_words_of_its_api(
+    name: str, stream: bool, reason: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, spoken(name, stream=stream, reason=reason))
+    answer = ask(gateway, name, stream=stream)
+    assert (INCOMPLETE[name] in answer.text) is (reason == "length")
+    # The head of a stream goes out before anybody knows.
+    assert truncated(answer) == ("answer" if reason == "length" and not stream else None)
+
+
+@each_native
+def test_alias_of_a_native_client_is_told_too(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    script(upstream, name, spoken(name, stream=False, reason="length"))
+    assert truncated(ask(gateway, name, "lenient", stream=False)) == "answer"
+
+
+@each_native
+def test_text_that_speaks_of_a_limit_is_no_limit(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    said = 'It says {"done_reason":"length"}.'
+    text: Document = {"message": {"content": said}} if name == "native chat" else {"response": said}
+    script(upstream, name, [Json({"model": "m", **text, "done": True, "done_reason": "stop"})])
+    answer = ask(gateway, name, stream=False)
+    assert (answer.status, truncated(answer)) == (200, None)
+
+
+@each_translated
+def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    script(upstream, name, TOO_LONG, spoken(name, stream=False, reason="length"))
+    assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt, answer"
+
+
+# --- Native clients decide for themselves ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["m", "lenient"])
+@pytest.mark.parametrize("word", [{}, {"truncate": True}, {"truncate": False, "shift": False}])
+@each_native
+def test_native_request_says_itself_whether_it_may_be_cut(
+    name: str, word: Document, model: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, TOO_LONG)
+    answer = ask(gateway, name, model, stream=False, **word)
+    assert (answer.status, answer.json()) == (400, {"error": SENTENCE})
+    assert cuts(upstream) == [word]
+
+
+@pytest.mark.parametrize("case", ["chat-context-overflow", "chat-context-truncated"])
+def test_recorded_overflows_pass_as_they_are(case: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    recorded = recording(case)
+    upstream.script("/api/chat", [Replay(recorded)])
+    answer = request(gateway.url, "POST", "/api/chat", json.loads(recorded.request), bearer(TOKEN))
+    assert (answer.status, answer.body) == (recorded.status, recorded.response)

@@ -1,0 +1,80 @@
+"""Anthropic's requests to hub requests: what the operator may still decide, and what has no place in a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
+from ollama_proxy.dialects.anthropic.tools import load_tools
+from ollama_proxy.errors import BadRequest
+
+USER = [{"role": "user", "content": "Hi"}]
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "max_tokens": 9, "messages": USER, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "think", "default"),
+    [
+        ({}, None, False),
+        ({"thinking": {"type": "disabled"}}, False, False),
+        ({"thinking": {"type": "adaptive"}}, True, False),
+        ({"output_config": {"effort": "low"}}, "low", None),
+        ({"output_config": {"effort": "turbo"}}, None, None),
+    ],
+)
+def test_thinking_that_nobody_mentions_is_left_to_the_operator(
+    fields: dict[str, Any], think: Any, default: bool | None
+) -> None:
+    asked = load_chat(chat(**fields))
+    assert (asked.think, asked.think_default, asked.lenient_think) == (think, default, True)
+
+
+def test_only_an_answer_needs_a_limit() -> None:
+    asked = {"model": "m", "messages": USER}
+    assert load_count(asked).options == {}
+    with pytest.raises(BadRequest) as refused:
+        load_chat(asked)
+    assert refused.value.param == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "shown"),
+    [
+        (None, True),
+        ({}, True),
+        ({"type": "adaptive"}, True),
+        ({"type": "adaptive", "display": "summarized"}, True),
+        ({"type": "adaptive", "display": None}, True),
+        ({"type": "enabled", "display": "omitted"}, False),
+    ],
+)
+def test_thinking_is_shown_unless_it_is_not_wanted(thinking: Any, shown: bool) -> None:
+    assert shows_thinking({"thinking": thinking}) is shown
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"z": {"$ref": "#/$defs/Z"}, "a": True}, "$defs": {"Z": {"oneOf": []}}},
+        {},
+    ],
+)
+def test_schemas_are_not_touched(schema: dict[str, Any]) -> None:
+    """G20"""
+    [tool] = load_tools([{"name": "f", "input_schema": schema, "strict": True}])
+    assert tool.parameters is schema and tool.strict is True
+
+
+def test_extensions_reach_the_request() -> None:
+    asked = load_chat(chat(exclude_reasoning=True, truncate=True, timeout_ms=500, keep_alive="5m"))
+    assert (asked.exclude_reasoning, asked.truncate, asked.timeout_ms, asked.keep_alive) == (True, True, 500, "5m")
+
+
+def test_user_is_the_clients_own_word() -> None:
+    assert load_chat(chat(metadata={"user_id": "u"})).user == "u"
+    assert load_chat(chat(metadata={"user_id": None})).user is None

@@ -1,0 +1,160 @@
+"""Models as the team names them: what a name stands for, who may use it, and what lists show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.settings import ModelSettings, Settings, settings_from
+from ollama_proxy.settings_check import settings_warnings
+
+TOKEN = "team-token-1"
+SPELLINGS = [
+    *("coder", "Coder", " CODER ", "coder:latest", "library/coder", "registry.ollama.ai/library/coder:LATEST"),
+    *("coder:", "coder:local", "coder:latest:local", "https://registry.ollama.ai/library/coder"),
+]
+
+
+def catalogue(**models: Any) -> Catalogue:
+    return Catalogue({name: ModelSettings(**rules) for name, rules in models.items()}, ["box1"])
+
+
+def listed(known: Catalogue, rows: Sequence[str], *patterns: str) -> list[str]:
+    return known.listed(rows, patterns, str, lambda row, name: name)
+
+
+CODER: dict[str, Any] = {"coder": {"target": "qwen3:8b"}}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_B10_an_alias_stands_for_its_target_however_it_is_spelled(spelling: str) -> None:
+    model = catalogue(**CODER).find(spelling)
+    assert (model.name, model.target, model.is_alias) == (spelling, "qwen3:8b", True)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_B10_rules_hold_for_every_spelling_and_leave_it_alone(spelling: str) -> None:
+    model = catalogue(coder={"hidden": True}).find(spelling)
+    assert (model.target, model.is_alias, model.rules.hidden) == (spelling, False, True)
+
+
+def test_name_with_local_behind_it_can_have_rules_of_its_own() -> None:
+    known = catalogue(**CODER, **{"coder:local": {"target": "tiny"}})
+    assert known.find("Coder:LOCAL").target == "tiny"
+
+
+@pytest.mark.parametrize("name", ["other", "coder:8b", "ns/coder", "codercoder", ""])
+def test_other_names_stand_for_themselves(name: str) -> None:
+    model = catalogue(**CODER).find(name)
+    assert (model.target, model.is_plain, model.is_alias) == (name, True, False)
+
+
+def test_without_rules_every_model_is_plain() -> None:
+    assert not Catalogue({}, ["box1"])
+    assert Catalogue({}, ["box1"]).find("M").is_plain
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("box1:qwen3:8b", "qwen3:8b"),
+        ("box1/qwen3:8b", "qwen3:8b"),
+        ("box1:qwen3", "qwen3"),
+        ("box1/ns/m", "ns/m"),
+        ("box9:qwen3", "box9:qwen3"),
+        ("box10:8b", "box10:8b"),
+        ("qwen3:8b", "qwen3:8b"),
+    ],
+)
+def test_upstream_in_front_of_a_target_is_no_part_of_its_name(target: str, expected: str) -> None:
+    assert catalogue(coder={"target": target}).find("coder").target == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns", "allowed"),
+    [
+        ("coder", [], True),
+        ("coder", ["coder"], True),
+        ("Coder:latest", ["coder"], True),
+        ("coder", ["qwen3*"], True),
+        ("coder", ["qwen3:8b"], True),
+        ("coder", ["qwen3"], False),
+        ("coder", ["other"], False),
+        ("qwen3:8b", ["coder"], False),
+        ("qwen3:8b", ["coder", "qwen3:*"], True),
+    ],
+)
+def test_a_right_to_the_name_or_to_what_it_stands_for_is_enough(name: str, patterns: list[str], allowed: bool) -> None:
+    assert catalogue(**CODER).is_allowed(name, patterns) is allowed
+
+
+LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
+    "without rules": ({}, ["a:latest", "b:1"], [], ["a:latest", "b:1"]),
+    "an alias beside its target": (CODER, ["a:latest", "qwen3:8b"], [], ["a:latest", "qwen3:8b", "coder"]),
+    "only the alias may be seen": (CODER, ["qwen3:8b"], ["coder"], ["coder"]),
+    "a right to the target shows both": (CODER, ["qwen3:8b"], ["qwen3*"], ["qwen3:8b", "coder"]),
+    "nothing may be seen": (CODER, ["qwen3:8b"], ["other"], []),
+    "an alias of nothing": (CODER, ["a:latest"], [], ["a:latest"]),
+    "the target is hidden": ({**CODER, "qwen3:8b": {"hidden": True}}, ["qwen3:8b"], [], ["coder"]),
+    "the alias is hidden": ({"coder": {"target": "qwen3:8b", "hidden": True}}, ["qwen3:8b"], [], ["qwen3:8b"]),
+    "as the operator wrote it": ({"Team Coder": {"target": "A"}}, ["a:latest"], [], ["a:latest", "Team Coder"]),
+    "in the name of a real model": ({"b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["a:latest", "b"]),
+    "swapped names": ({"a": {"target": "b"}, "b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["b", "a"]),
+    "its own target": ({"a": {"target": "a:latest"}}, ["a:latest"], [], ["a"]),
+    "two aliases of one": ({**CODER, "dev": {"target": "qwen3:8b"}}, ["qwen3:8b"], [], ["qwen3:8b", "coder", "dev"]),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None:
+    models, rows, patterns, expected = LISTS[case]
+    assert listed(catalogue(**models), rows, *patterns) == expected
+
+
+def test_row_with_its_own_name_stays_the_very_same_row() -> None:
+    row = {"name": "a:latest"}
+    rows = catalogue(**CODER).listed([row], [], lambda each: each["name"], lambda each, name: {"name": name})
+    assert rows[0] is row
+
+
+# --- Aliases of aliases ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("models", "chained"),
+    [
+        ({"a": {"target": "b"}, "b": {"target": "c"}}, ["a"]),
+        ({"a": {"target": "box1:B:latest"}, "b": {"target": "c"}}, ["a"]),
+        ({"a": {"target": "b"}, "b": {"target": "a"}}, ["a", "b"]),
+        ({"a": {"target": "a"}}, []),
+        ({"a": {"target": "b"}, "b": {"hidden": True}}, []),
+        (CODER, []),
+    ],
+)
+def test_aliases_of_aliases_are_known(models: dict[str, Any], chained: list[str]) -> None:
+    assert catalogue(**models).chained() == chained
+
+
+def test_alias_of_an_alias_is_not_followed() -> None:
+    assert catalogue(a={"target": "b"}, b={"target": "c"}).find("a").target == "b"
+
+
+def loaded(text: str) -> Settings:
+    return settings_from(f"auth: {{generate_tokens: [{TOKEN}]}}\n{text}".encode(), Path("config.yaml"), {})
+
+
+def test_operator_is_told_of_an_alias_of_an_alias() -> None:
+    warnings = settings_warnings(loaded("models: {fast: {target: coder}, coder: {target: 'ollama:qwen3:8b'}}\n"))
+    told = [warning for warning in warnings if "models." in warning]
+    assert told == [
+        "models.fast: its target coder is an alias itself; aliases are not followed, so name a real model",
+    ]
+
+
+def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
+    told = settings_warnings(loaded("models: {coder: {target: 'box9:qwen3'}, qwen3: {hidden: true}}\n"))
+    assert not [warning for warning in told if "models." in warning]

@@ -1,0 +1,92 @@
+"""Events as a request wants them: what is left out, and the signs of life in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams import opened
+
+END = Done("stop", 3, 1)
+CALLS = [ToolCall("1", "a", {}), ToolCall("2", "b", {})]
+
+Batches = Sequence[Sequence[Event]]
+
+
+class Scripted:
+    """Events as told, each batch after so many seconds."""
+
+    def __init__(self, batches: Batches, delay_s: float = 0.0) -> None:
+        self._batches = batches
+        self._delay_s = delay_s
+        self.closed = 0
+
+    def ask(self, request: object, call: Call, *, heartbeat_s: float | None = None) -> Scripted:
+        return self
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        for batch in self._batches:
+            time.sleep(self._delay_s)
+            yield batch
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def chat(*, exclude_reasoning: bool | None = None, parallel_tool_calls: bool | None = None) -> ChatRequest:
+    return ChatRequest(
+        model="m", messages=[], exclude_reasoning=exclude_reasoning, parallel_tool_calls=parallel_tool_calls
+    )
+
+
+def shaped(asked: ChatRequest, batches: Batches, delay_s: float = 0.0, heartbeat_s: float | None = None) -> Batches:
+    source = Scripted(batches, delay_s)
+    return [list(batch) for batch in opened(source.ask, asked, heartbeat_s, Call(Timeouts()))]
+
+
+@pytest.mark.parametrize("asked", [chat(), chat(exclude_reasoning=False), chat(parallel_tool_calls=True)])
+def test_what_nobody_shapes_is_the_upstreams_own(asked: ChatRequest) -> None:
+    source = Scripted([])
+    assert opened(source.ask, asked, None, Call(Timeouts())) is source
+
+
+def test_thinking_is_left_out_and_nothing_else() -> None:
+    batches: Batches = [[Truncated(), Thinking("a")], [Thinking("b")], [Thinking("c"), Content("d")], [*CALLS, END]]
+    assert shaped(chat(exclude_reasoning=True), batches) == [[Truncated()], [Content("d")], [*CALLS, END]]
+
+
+def test_thinking_of_a_completion_is_left_out_too() -> None:
+    asked = GenerateRequest(model="m", prompt="p", exclude_reasoning=True)
+    source = Scripted([[Thinking("a"), Content("b"), END]])
+    assert [list(batch) for batch in opened(source.ask, asked, None, Call(Timeouts()))] == [[Content("b"), END]]
+
+
+@pytest.mark.parametrize("batches", [[CALLS, [END]], [CALLS[:1], CALLS[1:], [END]]])
+def test_only_the_first_call_is_left(batches: Batches) -> None:
+    assert shaped(chat(parallel_tool_calls=False), batches) == [CALLS[:1], [END]]
+
+
+def test_silence_of_the_upstream_passes() -> None:
+    assert shaped(chat(exclude_reasoning=True), [[], [Content("a")], [], [END]]) == [[], [Content("a")], [], [END]]
+
+
+def test_long_thinking_that_is_left_out_has_signs_of_life() -> None:
+    batches: Batches = [*[[Thinking("a")]] * 10, [Content("b"), END]]
+    seen = shaped(chat(exclude_reasoning=True), batches, delay_s=0.02, heartbeat_s=0.05)
+    assert seen[-1] == [Content("b"), END]
+    assert 2 <= seen.count([]) <= 5
+
+
+def test_single_answer_needs_no_signs_of_life() -> None:
+    assert shaped(chat(exclude_reasoning=True), [[Thinking("a")]] * 3 + [[END]], delay_s=0.01) == [[END]]
+
+
+def test_closing_closes_the_source() -> None:
+    source = Scripted([])
+    opened(source.ask, chat(exclude_reasoning=True), None, Call(Timeouts())).close()
+    assert source.closed == 1
