@@ -61,6 +61,10 @@ from ollama_proxy.wire import encode_request
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 
+#: No names but those of the upstreams.
+UNNAMED = Catalogue({}, ())
+
+
 class Gateway:
     """The parts that a worker shares between its requests; `apply` gives it other settings while it runs."""
 
@@ -126,8 +130,9 @@ class Gateway:
     def forward(
         self, exchange: Exchange, outgoing: UpstreamRequest, models: Iterable[str] = (), *, patient: bool = False
     ) -> Response:
-        """Same dialect on both sides: bytes through. `patient`: work on models may take hours, and be silent."""
-        upstream = self._admit(exchange, models)
+        """Same dialect on both sides: bytes through, and names mean what the upstream means by them. `patient`: work on
+        models may take hours, and be silent."""
+        upstream = self._admit(exchange, models, UNNAMED)
         if patient:
             exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
         return self._passed(exchange, upstream.forward(outgoing, exchange.call))
@@ -182,10 +187,10 @@ class Gateway:
 
     # The steps of a call.
 
-    def _admit(self, exchange: Exchange, models: Iterable[str]) -> Upstream:
-        """The upstream for a call that may be made."""
+    def _admit(self, exchange: Exchange, models: Iterable[str], catalogue: Catalogue | None = None) -> Upstream:
+        """The upstream for a call that may be made; `catalogue` None: the team's names count."""
         if exchange.principal is not None:
-            check_models(exchange.principal, models, self.catalogue)
+            check_models(exchange.principal, models, self.catalogue if catalogue is None else catalogue)
         upstream = self.fleet.choose()
         exchange.upstream = upstream.name
         exchange.call.limit(self.fleet.timeouts(upstream.name, exchange.call.timeouts))

@@ -40,13 +40,13 @@ FUNCTION = {
 }
 TOOL = {"type": "function", "function": FUNCTION}
 #: The operator's word on models; each name stands for the upstream's only one.
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "coder": {"target": MODEL, "options": {"num_ctx": 8192, "temperature": 0.2, "top_p": 0.9, "num_predict": 500}},
     "thinker": {"target": MODEL, "think": "high", "request_timeout": 99999999},
     "plain": {"target": MODEL, "think": True, "exclude_reasoning": True},
     "hurried": {"target": MODEL, "timeout_ms": 300},
 }
-CODER = MODELS["coder"]["options"]
+CODER: dict[str, Any] = MODELS["coder"]["options"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def config(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream, **config(upstream, models=MODELS, images={"allow": ["127.0.0.1"]})) as running:
+    with shared_gateway(upstream, **config(upstream, models=MODELS)) as running:
         yield running
 
 
@@ -133,10 +133,17 @@ def pictures() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def fetching(upstream: FaultUpstream) -> Iterator[Gateway]:
+    """A gateway that may fetch from this machine."""
+    with Gateway(config(upstream, images={"allow": ["127.0.0.1"]})) as running:
+        yield running
+
+
 def test_s2_01_images_inline_and_by_address(
-    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
-    assert said(chat(gateway, messages=looking_at(data_uri(PNG), f"{pictures.url}/cat.png")))
+    assert said(chat(fetching, messages=looking_at(data_uri(PNG), f"{pictures.url}/cat.png")))
     assert seen_images(upstream) == [PNG, PNG]
     assert sent(upstream)["messages"][0]["content"] == "What is this?"
 
@@ -146,20 +153,20 @@ def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> No
     assert seen_images(upstream) == [JPEG]
 
 
-@pytest.mark.parametrize(("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)])
+@pytest.mark.parametrize(("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)], ids=["png", "jpeg"])
 def test_s2_14_address_is_fetched_and_converted(
-    path: str, image: bytes, gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    path: str, image: bytes, fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
     """Over http here; https differs by the connection alone, see tests/integration/test_images.py."""
-    assert said(chat(gateway, messages=looking_at(pictures.url + path)))
+    assert said(chat(fetching, messages=looking_at(pictures.url + path)))
     assert seen_images(upstream) == [image]
 
 
 def test_s2_15_several_images_in_one_message(
-    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
     urls = (data_uri(PNG), f"{pictures.url}/dog", data_uri(JPEG, "jpeg"))
-    assert said(chat(gateway, messages=looking_at(*urls)))
+    assert said(chat(fetching, messages=looking_at(*urls)))
     assert seen_images(upstream) == [PNG, JPEG, JPEG]
 
 
@@ -595,7 +602,7 @@ def test_s2_48_results_of_tools(path: str, gateway: Gateway, upstream: FaultUpst
 # --- Help and licence ------------------------------------------------------------------------------------------------
 
 
-def test_s2_50_errors_say_what_to_look_at(gateway: Gateway, upstream: FaultUpstream, readme: str) -> None:
+def test_s2_50_errors_tell_the_three_cases_apart(gateway: Gateway, upstream: FaultUpstream) -> None:
     answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer("wrong"))
     assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(NARROW))

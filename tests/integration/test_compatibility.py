@@ -57,6 +57,13 @@ def test_name_of_who_speaks_has_no_effect(role: str, gateway: Gateway, upstream:
     assert (answer.status, forwarded(upstream)[-1].json()["messages"]) == (200, [message])
 
 
+@pytest.mark.parametrize("name", ["openai chat", "openai completions", "openai responses"])
+def test_user_stays_here(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    answer = post(gateway, FACES[name].path, FACES[name].body | {"user": "somebody"})
+    assert (answer.status, answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
+    assert b"somebody" not in forwarded(upstream)[-1].body
+
+
 @pytest.mark.parametrize("logprobs", [21, -1])
 def test_number_of_alternatives_to_a_token_has_its_limits(logprobs: int, gateway: Gateway) -> None:
     answer = post(gateway, COMPLETION, SMALLEST[COMPLETION] | {"logprobs": logprobs})
@@ -107,3 +114,9 @@ def test_native_images_are_not_fetched(gateway: Gateway, upstream: FaultUpstream
     post(gateway, "/api/chat", {"model": "m", "messages": [message]})
     [seen] = forwarded(upstream)
     assert (seen.path, seen.json()["messages"]) == ("/api/chat", [message])
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_model_is_shown_by_either_method(method: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    assert request(gateway.url, method, "/api/show", {"model": "m"}, bearer(TOKEN)).status == 200
+    assert [(seen.method, seen.path) for seen in forwarded(upstream)] == [("POST", "/api/show")]

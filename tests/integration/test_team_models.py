@@ -1,114 +1,43 @@
-"""`models` of the configuration: names, rights, rules and limits, seen from every API."""
+"""`models` of the configuration: names, lists and rights, seen from every API."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, forwarded, get, post, shared_gateway
-from tests.rig import NDJSON
-from tests.rig.calls import CHAT_LINE, EMBEDDINGS, FACES, MESSAGES, Face
-from tests.rig.fault_upstream import Action, Chunk, FaultUpstream, Head, Json, Lines, WaitForPeerClose
+from tests.golden.face import TOKEN, forwarded, get, post
+from tests.integration.team import (
+    ALIAS_ONLY,
+    EVERY,
+    NOBODY,
+    TARGET_ONLY,
+    Document,
+    ask,
+    each_one,
+    each_text,
+    each_vector,
+    named,
+    sent,
+    stock,
+    team_gateway,
+)
+from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+from tests.rig.http_client import bearer, request
 from tests.rig.replay_upstream import Replay, recording
-
-Document = dict[str, Any]
-
-ALIAS_ONLY, TARGET_ONLY, NOBODY = "alias-only-token", "target-only-token", "nothing-token"
-TOKENS = [
-    TOKEN,
-    {"name": "alias", "token": ALIAS_ONLY, "models": ["coder"], "scopes": ["read", "generate"]},
-    {"name": "target", "token": TARGET_ONLY, "models": ["qwen3*"]},
-    {"name": "nobody", "token": NOBODY, "models": ["none"]},
-]
-MODELS: Document = {
-    "coder": {"target": "ollama:qwen3:8b"},
-    "Team Model": {"target": "qwen3:8b"},
-    "shadowed": {"target": "tiny-test"},
-    "ghost": {"target": "tiny-test", "hidden": True},
-    "secret:latest": {"hidden": True},
-    "plainly": {"timeouts": {"total_s": 50}},
-    "ruled": {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": "high", "keep_alive": "30m"},
-    "limited": {"clamp": {"num_ctx": 32768, "num_predict": 4096, "keep_alive": "1h"}},
-    "silent": {"target": "thinker", "exclude_reasoning": True},
-    "quick": {"request_timeout": 300},
-    "spoken": {"system": {"remove": ["SECRET "], "replace": {"cat": "dog"}, "prepend": "Rules."}},
-    "mute": {"system": {"remove": True}},
-    "pinned": {"target": "tiny-test", "pin_options": True},
-    "gpt-oss:120b-cloud": {"keep_alive": "5m"},
-    "big": {"target": "kimi:cloud"},
-}
-#: What the model server has.
-HAS = ("qwen3:8b", "tiny-test:latest", "shadowed:latest", "secret:latest", "other:latest")
-
-LEGACY = Face("/api/embeddings", {"model": "m", "prompt": "hi"}, "/api/embeddings", {})
-VECTORS = {**EMBEDDINGS, "native embeddings": LEGACY}
-EVERY = {**FACES, **VECTORS}
-
-each_text = pytest.mark.parametrize("name", FACES)
-each_vector = pytest.mark.parametrize("name", VECTORS)
-each_one = pytest.mark.parametrize("name", EVERY)
 
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    auth = {"generate_tokens": TOKENS}
-    with shared_gateway(shared_upstream, auth=auth, models=MODELS, default_model="coder") as running:
+    with team_gateway(shared_upstream) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _server(upstream: FaultUpstream) -> None:
-    upstream.clear()
-    upstream.script("/api/embeddings", [Json({"embedding": [0.5, 0.25]})])
-    rows = [{"name": name, "model": name, "digest": "5b" * 32, "modified_at": "2026-01-01T00:00:00Z"} for name in HAS]
-    upstream.script("/api/tags", [Json({"models": rows})])
-    upstream.script("/api/ps", [Json({"models": [row | {"context_length": 512} for row in rows]})])
-
-
-def open_chat(gateway: Gateway, body: Document) -> Stream:
-    return open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
-
-
-def ask(gateway: Gateway, name: str, model: str, token: str = TOKEN, *, stream: bool = False, **fields: Any) -> Answer:
-    """A call by one of the ways, with these fields over its own."""
-    face = EVERY[name]
-    body = {**face.body, "model": model, **({} if name in VECTORS else {"stream": stream}), **fields}
-    return request(gateway.url, "POST", face.path, body, bearer(token))
-
-
-def sent(upstream: FaultUpstream, name: str) -> Document:
-    """What the model was asked in the end."""
-    document: Document = [seen for seen in upstream.requests if seen.path == EVERY[name].upstream_path][-1].json()
-    return document
-
-
-def clamped(answer: Answer) -> str | None:
-    return answer.headers.get("X-Ollama-Proxy-Clamped")
-
-
-def documents(answer: Answer) -> Iterator[Any]:
-    """The JSON objects of an answer, whole or streamed in any of the ways."""
-    lines = answer.body.splitlines()
-    texts = [line.removeprefix(b"data: ") for line in lines if line.startswith((b"data: {", b"{"))]
-    yield from map(json.loads, texts)
-
-
-def models_in(value: Any) -> set[str]:
-    """Every model that an answer names."""
-    if isinstance(value, dict):
-        own = {value["model"]} if isinstance(value.get("model"), str) else set()
-        return own.union(*map(models_in, value.values()))
-    return set[str]().union(*map(models_in, value)) if isinstance(value, list) else set()
-
-
-def named(answer: Answer) -> set[str]:
-    return set[str]().union(*map(models_in, documents(answer)))
+    stock(upstream)
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -238,6 +167,16 @@ def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: Gateway) 
     assert (answer.status, answer.json()["id"]) == (200, asked.replace("%2F", "/"))
 
 
+def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    """The token may use qwen3, which `coder` stands for; a model of the server's that is called coder is another."""
+    upstream.script("/api/delete", [Json({})])
+    answer = request(gateway.url, "DELETE", "/api/delete", {"model": "coder"}, bearer(TARGET_ONLY))
+    assert answer.status == 404
+    assert not forwarded(upstream)
+
+
 @pytest.mark.parametrize("model", ["ghost", "secret"])
 @each_one
 def test_hidden_model_can_be_used(name: str, model: str, gateway: Gateway) -> None:
@@ -314,392 +253,3 @@ def test_B11_a_cloud_model_that_the_operator_names_may_be_used(
 @each_text
 def test_B11_the_name_of_an_alias_of_a_cloud_model_opens_no_other(name: str, gateway: Gateway) -> None:
     assert ask(gateway, name, "kimi:cloud").status == 403
-
-
-# --- Precedence: caller, override, the model's own -------------------------------------------------------------------
-
-#: What the caller says, to which model, and what of it the upstream is told.
-PRECEDENCE: dict[str, tuple[Document, str, Document]] = {
-    "S2-26 nobody but the operator": (
-        {},
-        "ruled",
-        {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": "high", "keep_alive": "30m"},
-    ),
-    "S2-03 nobody": ({}, "plainly", {}),
-    "S2-27 the caller's option": (
-        {"options": {"num_ctx": 2048}},
-        "ruled",
-        {"options": {"num_ctx": 2048, "temperature": 0.1}, "think": "high", "keep_alive": "30m"},
-    ),
-    "S2-31 other options": (
-        {"options": {"top_k": 3, "mirostat": 2}},
-        "ruled",
-        {
-            "options": {"num_ctx": 8192, "temperature": 0.1, "top_k": 3, "mirostat": 2},
-            "think": "high",
-            "keep_alive": "30m",
-        },
-    ),
-    "S2-32 the caller's thinking": (
-        {"think": False},
-        "ruled",
-        {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": False, "keep_alive": "30m"},
-    ),
-    "S2-49 the caller's lease": (
-        {"keep_alive": "5m"},
-        "ruled",
-        {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": "high", "keep_alive": "5m"},
-    ),
-    "null is no word": (
-        {"think": None, "keep_alive": None, "options": None},
-        "ruled",
-        {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": "high", "keep_alive": "30m"},
-    ),
-    "only the caller": (
-        {"options": {"num_ctx": 2048}, "think": True, "keep_alive": 60},
-        "plainly",
-        {"options": {"num_ctx": 2048}, "think": True, "keep_alive": 60},
-    ),
-}
-
-
-#: What an API says where nobody else does.
-DEFAULTS: dict[str, Document] = {"anthropic messages": {"think": False}, "openai completions": {"think": False}}
-
-
-def told(upstream: FaultUpstream, name: str) -> Document:
-    """Options, thinking and lease that the upstream was told, without the length that Anthropic's clients must give."""
-    body = sent(upstream, name)
-    if name == "anthropic messages":
-        del body["options"]["num_predict"]
-    return {key: body[key] for key in ("options", "think", "keep_alive") if body.get(key) not in (None, {})}
-
-
-@pytest.mark.parametrize("case", PRECEDENCE)
-@each_text
-def test_S2_27_caller_then_override_then_the_models_own(
-    name: str, case: str, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    fields, model, expected = PRECEDENCE[case]
-    answer = ask(gateway, name, model, **fields)
-    assert (answer.status, clamped(answer)) == (200, None)
-    assert told(upstream, name) == DEFAULTS.get(name, {}) | expected
-
-
-@each_vector
-def test_S2_27_options_and_lease_of_embeddings(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    ask(gateway, name, "ruled", options={"num_ctx": 512})
-    body = sent(upstream, name)
-    assert (body["options"], body["keep_alive"]) == ({"num_ctx": 512, "temperature": 0.1}, "30m")
-    assert "think" not in body
-
-
-@pytest.mark.parametrize("name", ["openai chat", "openai completions", "openai responses", "anthropic messages"])
-def test_S2_19_num_ctx_beside_the_other_fields(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    ask(gateway, name, "ruled", num_ctx=1024)
-    assert sent(upstream, name)["options"]["num_ctx"] == 1024
-
-
-@pytest.mark.parametrize(
-    ("name", "fields", "think"),
-    [
-        ("openai chat", {"reasoning_effort": "low"}, "low"),
-        ("openai responses", {"reasoning": {"effort": "low"}}, "low"),
-        ("anthropic messages", {"thinking": {"type": "disabled"}}, False),
-        ("anthropic messages", {}, "high"),
-    ],
-)
-def test_S2_27_the_clients_own_word_for_thinking_comes_first(
-    name: str, fields: Document, think: str | bool, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    assert ask(gateway, name, "ruled", **fields).status == 200
-    assert sent(upstream, name)["think"] == think
-
-
-def test_thinking_that_a_model_cannot_do_is_not_asked_for_where_the_client_would_not_know(
-    gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script("/api/show", [Json({"capabilities": ["completion"]})])
-    assert (
-        ask(gateway, "anthropic messages", "incapable", thinking={"type": "enabled", "budget_tokens": 9}).status == 200
-    )
-    assert "think" not in sent(upstream, "anthropic messages")
-    assert upstream.wait_for_request(path="/api/show").json() == {"model": "incapable"}
-
-
-@pytest.mark.parametrize("field", ["Think", "SYSTEM", "Options", "Keep_Alive"])
-def test_B6_a_field_that_rules_decide_on_is_refused_in_another_case(field: str, gateway: Gateway) -> None:
-    fields: Document = {field: None}
-    answer = ask(gateway, "native generate", "ruled", **fields)
-    assert answer.status == 400
-    assert f"'{field}'" in answer.text
-
-
-# --- Limits ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-@each_text
-def test_limits_hold_and_the_answer_says_so(name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
-    options, fields = dict[str, int](num_ctx=65536, num_predict=9999), dict[str, Any](keep_alive="2h")
-    if name == "anthropic messages":
-        fields["max_tokens"] = options.pop("num_predict")
-    answer = ask(gateway, name, "limited", stream=stream, options=options, **fields)
-    assert clamped(answer) == "num_ctx=32768, num_predict=4096, keep_alive=3600s"
-    body = sent(upstream, name)
-    assert (body["options"], body["keep_alive"]) == ({"num_ctx": 32768, "num_predict": 4096}, 3600)
-
-
-@each_text
-def test_what_is_within_the_limits_passes_without_a_word(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    is_anthropic = name == "anthropic messages"
-    fields: Document = {"max_tokens": 4096} if is_anthropic else {"options": {"num_predict": 4096}}
-    answer = ask(gateway, name, "Limited:latest", keep_alive="1h", **fields)
-    assert (answer.status, clamped(answer)) == (200, None)
-    assert sent(upstream, name)["keep_alive"] == "1h"
-
-
-@each_vector
-def test_limits_of_embeddings_are_those_that_they_have(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = ask(gateway, name, "limited", options={"num_ctx": 65536})
-    assert (clamped(answer), sent(upstream, name)["options"]) == ("num_ctx=32768", {"num_ctx": 32768})
-
-
-@pytest.mark.parametrize(
-    "spelling", ["limited", "LIMITED", "library/limited", "limited:local", "https://registry.ollama.ai/library/limited"]
-)
-def test_B10_no_spelling_gets_around_a_limit(spelling: str, gateway: Gateway) -> None:
-    answer = ask(gateway, "openai chat", spelling, num_ctx=65536, max_tokens=10)
-    assert clamped(answer) == "num_ctx=32768"
-
-
-@pytest.mark.parametrize("lease", ["+2h", "120.m", "7200000000µs", "7200000000000ns", 7200])
-def test_lease_is_limited_in_every_notation(lease: str | int, gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = ask(gateway, "native chat", "limited", keep_alive=lease, options={"num_predict": 1})
-    assert (answer.status, clamped(answer)) == (200, "keep_alive=3600s")
-    assert sent(upstream, "native chat")["keep_alive"] == 3600
-
-
-@pytest.mark.parametrize("asked", [256, 512, 8192, None])
-@each_text
-def test_pinned_options_keep_the_model_that_is_loaded(
-    name: str, asked: int | None, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script("/api/ps", [Replay(recording("ps-loaded"))])
-    answer = ask(gateway, name, "pinned", options={"num_ctx": asked, "num_gpu": 1, "seed": 7})
-    said = ["num_ctx=512"] * (asked not in (None, 512)) + ["num_gpu=default"]
-    assert clamped(answer) == ", ".join(said)
-    options = sent(upstream, name)["options"]
-    assert (options["num_ctx"], options["seed"], "num_gpu" in options) == (512, 7, False)
-
-
-@pytest.mark.parametrize("row", [{"models": []}, {"models": None}, {"error": "no"}])
-def test_pinned_options_of_a_model_that_is_not_loaded_are_the_callers(
-    row: Document, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script("/api/ps", [Json(row, 500 if "error" in row else 200)])
-
-    def asked() -> Answer:
-        return ask(gateway, "native chat", "pinned", options={"num_ctx": 2048})
-
-    # What is loaded is remembered for a second by each worker.
-    deadline = time.monotonic() + 5
-    while clamped(answer := asked()) is not None and time.monotonic() < deadline:
-        pass
-    assert (answer.status, clamped(answer)) == (200, None)
-    assert sent(upstream, "native chat")["options"] == {"num_ctx": 2048}
-
-
-# --- Thinking that is left out ---------------------------------------------------------------------------------------
-
-THOUGHT, SAID = "Let me see.", "Four."
-
-
-def thinking_script(name: str, *, stream: bool, edges: int | None = None) -> list[Action]:
-    """An upstream that thinks and then answers, in one object or in lines."""
-    is_chat = EVERY[name].upstream_path == "/api/chat"
-    base = {"model": "thinker", "created_at": "2026-01-01T00:00:00Z"}
-
-    def line(thinking: str = "", text: str = "", **more: Any) -> Document:
-        part = {"thinking": thinking} if thinking else {}
-        if is_chat:
-            return {**base, "message": {"role": "assistant", "content": text, **part}, "done": False, **more}
-        return {**base, "response": text, **part, "done": False, **more}
-
-    end: Document = {"done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 5}
-    if not stream:
-        return [Json(line(THOUGHT, SAID, **end))]
-    return [Lines([line("Let me "), line("see."), line(text=SAID), line(**end)], edges)]
-
-
-@pytest.mark.parametrize("edges", [None, 1, 7])
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-@pytest.mark.parametrize("model", ["silent", "thinker"])
-@pytest.mark.parametrize("name", FACES)
-def test_S2_29_thinking_is_left_out_by_the_operator_or_by_the_caller(
-    name: str, model: str, stream: bool, edges: int | None, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream, edges=edges))
-    fields: Document = {} if model == "silent" else {"exclude_reasoning": True}
-    answer = ask(gateway, name, model, stream=stream, think=True, **fields)
-    assert (answer.status, answer.complete, named(answer)) == (200, True, {model})
-    assert SAID in answer.text
-    assert "Let me" not in answer.text
-    assert "see." not in answer.text
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-@pytest.mark.parametrize("name", ["native chat", "native generate", "openai chat", "openai responses"])
-def test_S2_29_the_caller_may_undo_it(name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream))
-    answer = ask(gateway, name, "silent", stream=stream, exclude_reasoning=False)
-    assert "Let me " in answer.text
-    assert "see." in answer.text
-
-
-@pytest.mark.parametrize("name", FACES)
-def test_S2_29_null_undoes_nothing(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=False))
-    assert "see." not in ask(gateway, name, "silent", exclude_reasoning=None).text
-
-
-def test_thinking_in_a_line_that_was_cut_is_not_seen(gateway: Gateway, upstream: FaultUpstream) -> None:
-    lines = b'{"model":"thinker","message":{"thinking":"hidden th'
-    upstream.script("/api/chat", [Head(200, NDJSON), Chunk(lines)])
-    answer = ask(gateway, "native chat", "silent", stream=True)
-    assert "hidden" not in answer.text
-    assert "error" in json.loads(answer.body.splitlines()[-1])
-
-
-@pytest.mark.parametrize("model", ["silent", "coder"])
-@each_text
-def test_errors_of_the_upstream_pass_for_an_alias_as_for_a_model(
-    name: str, model: str, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script(EVERY[name].upstream_path, [Json({"error": "model 'x' not found"}, 404)])
-    answer = ask(gateway, name, model, stream=True)
-    assert answer.status == 404
-    assert "model 'x' not found" in answer.text
-
-
-def test_client_that_leaves_an_edited_stream_ends_it(gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Head(200, NDJSON), Chunk(json.dumps(CHAT_LINE).encode() + b"\n"), WaitForPeerClose()])
-    body = {"model": "coder", "messages": MESSAGES}
-    with open_chat(gateway, body) as stream:
-        assert json.loads(stream.read_some())["model"] == "coder"
-    seen = upstream.wait_for_request(path="/api/chat")
-    upstream.wait_peer_closed(seen.connection, 2)
-
-
-# --- Time ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-@each_text
-def test_S2_28_the_operators_time_for_an_answer_counts(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
-    began = time.monotonic()
-    answer = ask(gateway, name, "quick", stream=stream)
-    assert answer.status == 504
-    assert 0.25 < time.monotonic() - began < 2
-
-
-@pytest.mark.parametrize("field", ["request_timeout", "timeout_ms"])
-@each_one
-def test_S2_28_the_caller_may_wait_for_less(field: str, name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
-    began = time.monotonic()
-    fields: Document = {field: 200}
-    answer = ask(gateway, name, "other", **fields)
-    assert (answer.status, clamped(answer)) == (504, None)
-    assert 0.15 < time.monotonic() - began < 2
-
-
-@each_one
-def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(name: str, gateway: Gateway) -> None:
-    answer = ask(gateway, name, "plainly", request_timeout=99_999_999)
-    assert (answer.status, clamped(answer)) == (200, "request_timeout=50000")
-
-
-@pytest.mark.parametrize("value", [0, -5, "5s", True])
-@pytest.mark.parametrize("name", EVERY)
-def test_time_that_is_none_is_refused(name: str, value: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = ask(gateway, name, "other", request_timeout=value)
-    assert answer.status == 400
-    assert "request_timeout" in answer.text
-    assert forwarded(upstream) == []
-
-
-# --- System prompts --------------------------------------------------------------------------------------------------
-
-GIVEN = "SECRET You are a cat."
-SYSTEM: dict[str, Document] = {
-    "native chat": {"messages": [{"role": "system", "content": GIVEN}, *MESSAGES]},
-    "native generate": {"system": GIVEN},
-    "openai chat": {"messages": [{"role": "system", "content": GIVEN}, *MESSAGES]},
-    "openai responses": {"instructions": GIVEN},
-    "anthropic messages": {"system": GIVEN},
-}
-
-
-def system_texts(upstream: FaultUpstream, name: str) -> list[str]:
-    """The system prompts that the model is given."""
-    body = sent(upstream, name)
-    if "messages" not in body:
-        return [body["system"]] if body.get("system") else []
-    return [message["content"] for message in body["messages"] if message["role"] == "system"]
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"), [("spoken", ["Rules.\n\nYou are a dog."]), ("mute", []), ("plainly", [GIVEN])]
-)
-@pytest.mark.parametrize("name", SYSTEM)
-def test_system_prompt_is_what_the_operator_makes_of_it(
-    name: str, model: str, expected: list[str], gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    assert ask(gateway, name, model, **SYSTEM[name]).status == 200
-    assert system_texts(upstream, name) == expected
-
-
-@pytest.mark.parametrize(("model", "expected"), [("spoken", ["Rules."]), ("mute", []), ("plainly", [])])
-@each_text
-def test_system_prompt_where_the_client_gives_none(
-    name: str, model: str, expected: list[str], gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    assert ask(gateway, name, model).status == 200
-    assert system_texts(upstream, name) == expected
-
-
-@pytest.mark.parametrize("role", ["System", "SYSTEM"])
-def test_native_role_in_another_case_is_a_system_prompt_all_the_same(
-    role: str, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    ask(gateway, "native chat", "mute", messages=[{"role": role, "content": GIVEN}, *MESSAGES])
-    assert sent(upstream, "native chat")["messages"] == MESSAGES
-
-
-@pytest.mark.parametrize("stray", [{"messages": []}, {"messages": MESSAGES}])
-def test_field_of_another_request_does_not_get_around_the_rules(
-    stray: Document, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    ask(gateway, "native generate", "mute", system=GIVEN, **stray)
-    assert sent(upstream, "native generate")["system"] == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("native chat", {"messages": []}),
-        ("native generate", {"prompt": ""}),
-        ("native generate", {"raw": True}),
-        ("native chat", {"messages": [{"role": "user", "content": ["not text"]}]}),
-        ("native chat", {"messages": ["not a message"]}),
-    ],
-)
-def test_request_that_has_no_place_for_a_system_prompt_stays_as_it_is(
-    name: str, body: Document, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    assert ask(gateway, name, "spoken", **body).status == 200
-    assert sent(upstream, name) == {**EVERY[name].body, "model": "spoken", "stream": False, **body}

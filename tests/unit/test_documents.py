@@ -38,7 +38,15 @@ from tests.rig.programs import require_program
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
-DOCUMENTS = (*READMES, "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md", "benchmarks/README.md")
+DOCUMENTS = (
+    *READMES,
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "deploy/README.md",
+    "benchmarks/README.md",
+    "docs/compatibility.md",
+)
 #: Behind the name of a setting that has no effect yet.
 LATER = "†"
 #: The address that the examples of the README are written for.
