@@ -75,14 +75,6 @@ def clean(upstream: ReplayUpstream) -> None:
         upstream.script(path, [Replay(recording(f"{path.rpartition('/')[2]}-hello-single"))])
 
 
-@pytest.fixture(scope="module")
-def readme() -> str:
-    path = PROJECT / "README.md"
-    if not path.exists():
-        pytest.skip("there is no README.md yet")
-    return path.read_text(encoding="utf-8")
-
-
 def ask(gateway: Gateway, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     sent = {"Authorization": TOKENS[0], "Content-Type": "application/json"} | headers
     return request(gateway.url, method, path, body, {k: v for k, v in sent.items() if v}, timeout=20)

@@ -31,12 +31,6 @@ CHAT: dict[str, Any] = {"model": "tiny-test", "messages": HELLO}
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
     with shared_gateway(upstream) as running:
         yield running
@@ -45,14 +39,6 @@ def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def clean(upstream: FaultUpstream) -> None:
     upstream.clear()
-
-
-@pytest.fixture(scope="module")
-def readme() -> str:
-    path = PROJECT / "README.md"
-    if not path.exists():
-        pytest.skip("there is no README.md yet")
-    return path.read_text(encoding="utf-8")
 
 
 def replay(upstream: FaultUpstream, name: str) -> None:

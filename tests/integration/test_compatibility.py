@@ -39,6 +39,18 @@ def test_choice_that_is_only_told_to_the_model_is_named(name: str, gateway: Gate
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Approximated")) == (200, "tool_choice")
 
 
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [("openai chat", "required"), ("openai responses", "required"), ("anthropic messages", {"type": "any"})],
+)
+def test_call_that_is_demanded_without_tools_is_refused(
+    name: str, choice: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    answer = post(gateway, FACES[name].path, FACES[name].body | {"tool_choice": choice})
+    assert "tool_choice" in assert_error(answer, FACES[name].dialect, 400)
+    assert not forwarded(upstream)
+
+
 @each_with_tools
 def test_strictness_of_a_tool_is_accepted_and_means_nothing_to_ollama(
     name: str, gateway: Gateway, upstream: FaultUpstream

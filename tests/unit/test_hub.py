@@ -38,8 +38,8 @@ def test_collect(events: list[Event], expected: Answer) -> None:
         ([Choice(0), Content("a"), Done("stop"), Choice(1), Content("b"), Done("stop")], ["a", "b"]),
         ([Choice(1), Content("b"), Done("stop"), Choice(0), Content("a"), Done("stop")], ["a", "b"]),
         (
-            [Choice(0), Content("a"), Choice(1), Content("b"), Choice(0), Content("A"), Done("stop"), Choice(1)]
-            + [Content("B"), Done("stop")],
+            [Choice(0), Content("a"), Choice(1), Content("b"), Choice(0), Content("A"), Done("stop")]
+            + [Choice(1), Content("B"), Done("stop")],
             ["aA", "bB"],
         ),
         ([Truncated(), Content("a"), Done("stop")], ["a"]),
@@ -50,7 +50,7 @@ def test_collect_sorts_by_choice(events: list[Event], contents: list[str]) -> No
 
 
 def test_choices_share_nothing() -> None:
-    entwined = [Choice(0), F, Content("a", [A]), Choice(1), Thinking("x"), Choice(0), Done("stop", 3, 1)]
+    entwined: list[Event] = [Choice(0), F, Content("a", [A]), Choice(1), Thinking("x"), Choice(0), Done("stop", 3, 1)]
     first, second = collect([*entwined, Choice(1), G, Done("length", 3, 2)])
     assert first == Answer("a", "", [F], [A], Done("stop", 3, 1))
     assert second == Answer("", "x", [G], [], Done("length", 3, 2))
