@@ -30,7 +30,9 @@ _PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 #: Where names and digests stand, the slash and the colon in them may be escaped.
 _ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")
 
-_ANTHROPIC = re.compile(r"(/anthropic|/v1/messages)(/|$)")
+#: Also where a base URL is slightly wrong: with one `/v1` too many, or with none.
+_ANTHROPIC = re.compile(r"(/anthropic|(/v1)+/messages)(/|$)")
+_OPENAI = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models)$")
 
 #: Addresses that both vendors have: the header tells whose client it is.
 _SHARED = re.compile(r"/v1/(models|files|skills)(/|$)")
@@ -68,7 +70,7 @@ def dialect_of(environ: Mapping[str, Any]) -> str:
     path = environ["PATH_INFO"]
     if _ANTHROPIC.match(path) or ("HTTP_ANTHROPIC_VERSION" in environ and _SHARED.match(path)):
         return "anthropic"
-    return "openai" if path.startswith("/v1/") or path == "/v1" else "native"
+    return "openai" if _OPENAI.match(path) else "native"
 
 
 def request_id(sent: str | None) -> str:

@@ -25,8 +25,11 @@ LastWords = Callable[[GatewayError], bytes | None]
 
 
 def fail(exchange: Exchange, error: GatewayError) -> None:
-    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault."""
+    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault. From here on the error
+    calls the model as the client does."""
     exchange.state, exchange.error = error.state, error.slug
+    if exchange.target:
+        error.args = (str(error).replace(exchange.target, exchange.model),)
     if isinstance(error, UpstreamError) and error.status >= 500:
         fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})

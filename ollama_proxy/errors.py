@@ -31,7 +31,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 #: Texts that existing users look for, each followed by the other language.
-MISSING_TOKEN = "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>'."
+MISSING_TOKEN = (
+    "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
+)
 WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
 CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
 
@@ -197,7 +199,8 @@ class UpstreamRefused(UpstreamError):
     slug = "upstream_refused"
 
     def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
-        super().__init__(text, retry_after_s=retry_after_s)
+        # A 404 of an address that exists is about the model.
+        super().__init__(text, param="model" if status == 404 else None, retry_after_s=retry_after_s)
         self.status = status
         if status < 500:
             # The client's doing, not the upstream's.

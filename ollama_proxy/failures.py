@@ -54,7 +54,15 @@ def own_error(error: HTTPException) -> GatewayError:
     """What Flask and werkzeug raise, as one of ours."""
     path = current_exchange().path[:200]
     if error.code == 404:
-        return NotFound(f"There is nothing at {path}.")
+        return NotFound(f"There is nothing at {path}.{_hint(path)}")
     if error.code == 405:
         return MethodNotAllowed(f"{path} does not take {request.method}.")
     return BadRequest(detail=type(error).__name__)
+
+
+def _hint(path: str) -> str:
+    """What is wrong with the base URL where clients often have it slightly wrong."""
+    if path.startswith("/v1/v1/"):
+        return " The base URL has one /v1 too many."
+    is_openai = current_exchange().dialect == "openai" and not path.startswith("/v1")
+    return " The base URL of OpenAI's clients ends with /v1." if is_openai else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from ollama_proxy.configfile import Entry
+from ollama_proxy.configfile import Complaints, Entry
 from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, check_kind, choice, list_of, map_of, seconds, text_kind
 
 
@@ -106,7 +107,50 @@ def _day(entry: Entry) -> date:
 
 
 def _think(entry: Entry) -> bool | str:
+    if entry.kind not in ("bool", "str"):
+        raise entry.error(f"must be {THINK.label}")
     return BOOLEAN.parse(entry) if entry.kind == "bool" else _THINK_LEVEL.parse(entry)
+
+
+def _options(entry: Entry) -> dict[str, object]:
+    values = map_of(ANYTHING).parse(entry)
+    complaints = Complaints()
+    for name, value in values.items():
+        label, fits = MODEL_OPTIONS.get(name, ("anything", lambda value: True))
+        with complaints.collected():
+            if not fits(value):
+                raise entry.entries[name].error(f"must be {label}")
+    complaints.check()
+    return values
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_WHOLE_OPTIONS = (
+    *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"),
+    *("top_k", "repeat_last_n", "seed"),
+)
+_NUMBER_OPTIONS = (
+    *("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+)
+
+#: The options that Ollama knows: what each must be, and whether a value is that. Ollama answers a wrong one with 500.
+MODEL_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", _is_whole)),
+    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", _is_number)),
+    "use_mmap": ("true or false", lambda value: isinstance(value, bool)),
+    "stop": ("a list of texts", _are_texts),
+}
 
 
 def _removed(entry: Entry) -> bool | tuple[str, ...]:
@@ -133,6 +177,7 @@ NAME = text_kind("a name of at most 64 letters, digits, dots, dashes and undersc
 VARIABLE = text_kind("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
 _THINK_LEVEL = choice("low", "medium", "high", "max")
 THINK = Kind("true, false, low, medium, high or max", _think)
+OPTIONS = Kind("a mapping of Ollama's options", _options)
 _SOME_TEXT = text_kind("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
 REMOVED = Kind("true, false, or a list of texts", _removed)

@@ -143,6 +143,7 @@ class Gateway:
         """Bytes through to one model, edited only where the operator has rules for it; see prepared_native."""
         data, model = exchange.data, self.catalogue.find(exchange.model)
         upstream = self._admit(exchange, [model.name])
+        exchange.target = model.target if model.is_alias else ""
         set_limits(exchange, model.rules, timeout_ms)
         edited = prepared_native(data, model, upstream, exchange, ruled)
         if edited != data:
@@ -150,7 +151,7 @@ class Gateway:
         reply = upstream.forward(outgoing, exchange.call)
         silent = is_without_thinking(data, model, ruled)
         if model.is_alias or silent:
-            reply = EditedReply(reply, name=model.name if model.is_alias else None, without_thinking=silent)
+            reply = EditedReply(reply, target=model.target, name=model.name, without_thinking=silent)
         return self._passed(exchange, reply)
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
@@ -199,6 +200,7 @@ class Gateway:
     def _admit_model(self, exchange: Exchange, asked: ModelRequest) -> tuple[Upstream, TeamModel]:
         upstream = self._admit(exchange, [asked.model])
         model = self.catalogue.find(asked.model)
+        exchange.target = model.target if model.is_alias else ""
         set_limits(exchange, model.rules, asked.timeout_ms)
         return upstream, model
 

@@ -52,10 +52,12 @@ HEADERS = (("Accept", "image/png, image/jpeg, image/webp"),)
 #: As many bytes as it takes to tell an image by its first ones.
 TELLING_BYTES = 12
 
-INSTEAD = "or send the image as a data URI"
+INSTEAD = "or send the image itself, in base64"
 NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
-NOT_ANYWHERE = "this gateway fetches no images: send the image as a data URI"
-NOT_FROM_THERE = f"this gateway fetches no images from this host: check the name, {INSTEAD}"
+NOT_ANYWHERE = "this gateway fetches no images: send the image itself, in base64"
+NOT_FROM_THERE = (
+    f"this gateway fetches no images from this host, which is unknown, or private and not allowed: {INSTEAD[3:]}"
+)
 NO_IMAGE = "must be a PNG, JPEG or WebP image"
 
 #: Host and port to the texts of all addresses.

@@ -44,7 +44,11 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def _service_url(entry: Entry) -> str:
-    return DEMO_URL if entry.text == DEMO_URL else BASE_URL.parse(entry)
+    if entry.text == DEMO_URL:
+        return DEMO_URL
+    if entry.kind == "str" and "://" not in entry.text:
+        raise entry.error(f"must be {SERVICE_URL.label}")
+    return BASE_URL.parse(entry)
 
 
 def _upstream_models(entry: Entry) -> dict[str, str]:
@@ -53,7 +57,7 @@ def _upstream_models(entry: Entry) -> dict[str, str]:
     return {name: name for name in list_of(TEXT).parse(entry)}
 
 
-SERVICE_URL = Kind(f"{BASE_URL.label}; or demo:", _service_url, raw=True)
+SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Service:
 
     base_url: str = setting(
         "http://localhost:11434",
-        "Where Ollama answers; demo: for the built-in demo model.",
+        'Where Ollama answers; "demo:" with its colon for the built-in demo model.',
         SERVICE_URL,
         env=("OLLAMA_URL", "OLLAMA_BASE_URL"),
     )

@@ -24,6 +24,7 @@ from ollama_proxy.formats import (
     KEEP_ALIVE_LIMIT,
     LEVEL,
     NETWORK,
+    OPTIONS,
     REMOVED,
     REPLACED,
     SECONDS,
@@ -31,7 +32,7 @@ from ollama_proxy.formats import (
     THINK,
     is_loopback,
 )
-from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
 from ollama_proxy.providers import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
 from ollama_proxy.sections import PREFIX, apply_environment, part, read_section, section_kind, setting
 from ollama_proxy.timeouts import OVERRIDES, Timeouts
@@ -95,7 +96,7 @@ class ModelSettings:
     target: str | None = setting(None, 'Model it stands for, such as "box1:qwen3:8b". Absent: the name itself.', TEXT)
     hidden: bool = setting(False, "Left out of lists; still usable.", BOOLEAN)
     options: Mapping[str, object] = setting(
-        dict[str, object](), "Ollama options that count where the client gives none.", map_of(ANYTHING)
+        dict[str, object](), "Ollama options that count where the client gives none.", OPTIONS
     )
     think: bool | str | None = setting(None, "Thinking where the client says nothing.", optional(THINK))
     keep_alive: str | int | float | None = setting(
@@ -171,7 +172,9 @@ class Settings:
     timeouts: Timeouts = part(Timeouts)
     stream: Stream = part(Stream)
     models: Mapping[str, ModelSettings] = setting(
-        dict[str, ModelSettings](), "Names that clients use, and what they mean.", map_of(section_kind(ModelSettings))
+        dict[str, ModelSettings](),
+        "Names that clients use, and what they mean; * is any text.",
+        map_of(section_kind(ModelSettings)),
     )
     default_model: str | None = setting(
         None, "Model for requests that name none.", optional(TEXT), env=("DEFAULT_MODEL",)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from ollama_proxy.formats import MODEL_OPTIONS
+from ollama_proxy.kinds import suggestion
 from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.sections import default_of
 from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_path
@@ -78,3 +80,7 @@ def _model_warnings(settings: Settings) -> Iterator[str]:
     for name in catalogue.chained():
         target = catalogue.find(name).target
         yield f"models.{name}: its target {target} is an alias itself; aliases are not followed, so name a real model"
+    for name, rules in settings.models.items():
+        for option in rules.options:
+            if option not in MODEL_OPTIONS:
+                yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, MODEL_OPTIONS)}"

@@ -37,7 +37,8 @@ def _is_number(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Json) -> bool:
+def is_whole(value: Json) -> bool:
+    """Whether a value is a number without a fraction that upstreams can read."""
     # Beyond 64 bits no upstream could read it.
     return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
@@ -49,7 +50,7 @@ def number(fate: str = MAPPED) -> Fated:
 
 def whole_number(fate: str = MAPPED) -> Fated:
     """A number without a fraction, also written 5.0."""
-    return Fated(fate, _is_whole, "must be a whole number")
+    return Fated(fate, is_whole, "must be a whole number")
 
 
 def flag(fate: str = MAPPED) -> Fated:

@@ -99,7 +99,7 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
     except orjson.JSONDecodeError as error:
         document = _first_value(body, error) if lenient_tail else None
         if document is None:
-            raise _bad_json(error) from None
+            raise _bad_json(error, lenient_tail) from None
     if not isinstance(document, dict):
         raise BadRequest(f"The request body must be a JSON object, not {_kind(document)}.")
     return document
@@ -115,8 +115,8 @@ def _first_value(body: bytes, error: orjson.JSONDecodeError) -> Json:
         return None
 
 
-def _bad_json(error: orjson.JSONDecodeError) -> BadRequest:
-    if "end of data" in error.msg or "unexpected end" in error.msg.lower():
+def _bad_json(error: orjson.JSONDecodeError, native: bool) -> BadRequest:
+    if native and ("end of data" in error.msg or "unexpected end" in error.msg.lower()):
         return BadRequest("unexpected EOF")
     return BadRequest(f"The request body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
 

@@ -41,12 +41,16 @@ class Catalogue:
     def __init__(self, models: Mapping[str, ModelSettings], upstreams: Iterable[str]) -> None:
         """`upstreams`: their names, which may stand in front of a target."""
         prefixes = tuple(f"{name}{mark}" for name in upstreams for mark in (":", "/"))
-        self._rules = {canonical(name): rules for name, rules in models.items()}
+        self._patterns = [name for name in models if is_pattern(name)]
+        self._rules = {_key(name): rules for name, rules in models.items()}
         self._targets = {
-            canonical(name): _without_upstream(rules.target, prefixes) for name, rules in models.items() if rules.target
+            key: _without_upstream(rules.target, prefixes) for key, rules in self._rules.items() if rules.target
         }
+        #: By the name as written: what it stands for. A pattern is no name that could be shown.
         self._aliases = {
-            name: canonical(self._targets[canonical(name)]) for name in models if canonical(name) in self._targets
+            name: canonical(self._targets[_key(name)])
+            for name in models
+            if _key(name) in self._targets and not is_pattern(name)
         }
 
     def __bool__(self) -> bool:
@@ -61,9 +65,12 @@ class Catalogue:
         return TeamModel(name, self._targets.get(known, name), self._rules.get(known, NO_RULES))
 
     def _known(self, name: str) -> str:
-        """The name that the rules have; Ollama takes `:local` behind the name of any model that is not in its cloud."""
-        known = canonical(name)
-        return known if known in self._rules else canonical(known.removesuffix(":local"))
+        """The key of the rules for a name: its own, or the first pattern that covers it. Ollama takes `:local` behind
+        the name of any model that is not in its cloud."""
+        for known in (canonical(name), canonical(canonical(name).removesuffix(":local"))):
+            if known in self._rules:
+                return known
+        return next((pattern for pattern in self._patterns if is_allowed(name, [pattern])), canonical(name))
 
     def chained(self) -> list[str]:
         """Names whose target is another of these names; nobody follows it from there."""
@@ -85,7 +92,7 @@ class Catalogue:
         found: list[R] = []
         for row in rows:
             known = canonical(name_of(row))
-            names = [] if known in self._targets else [name_of(row)]
+            names = [] if self._known(name_of(row)) in self._targets else [name_of(row)]
             names += [alias for alias, target in self._aliases.items() if target == known]
             shown = (name for name in names if self._is_shown(name, patterns))
             found += [row if name == name_of(row) else renamed(row, name) for name in shown]
@@ -93,6 +100,15 @@ class Catalogue:
 
     def _is_shown(self, name: str, patterns: Sequence[str]) -> bool:
         return not self.find(name).rules.hidden and self.is_allowed(name, patterns)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name of the settings stands for all that it covers."""
+    return "*" in name or "?" in name
+
+
+def _key(name: str) -> str:
+    return name if is_pattern(name) else canonical(name)
 
 
 def _without_upstream(target: str, prefixes: tuple[str, ...]) -> str:

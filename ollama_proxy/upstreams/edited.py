@@ -15,10 +15,10 @@ from ollama_proxy.wire import LineSplitter, ndjson_frame
 class EditedReply:
     """Another reply with each of its JSON objects edited; see Reply."""
 
-    def __init__(self, reply: Reply, *, name: str | None, without_thinking: bool) -> None:
-        """`name`: what the answer calls its model; None: as the upstream does."""
+    def __init__(self, reply: Reply, *, target: str, name: str, without_thinking: bool) -> None:
+        """`name`: what the answer calls the model that its upstream knows as `target`."""
         self._reply = reply
-        self._name = name
+        self._target, self._name = target, name
         self._without_thinking = without_thinking
         self._pieces: Iterator[bytes | None] | None = None
 
@@ -64,14 +64,21 @@ class EditedReply:
         return ndjson_frame(self._edit(document)).rstrip(b"\n") if isinstance(document, dict) else line
 
     def _edit(self, document: dict[str, Json]) -> dict[str, Json]:
-        if self._name is not None and "model" in document:
-            document["model"] = self._name
+        if self._name != self._target:
+            self._rename(document)
         if self._without_thinking:
             document.pop("thinking", None)
             message = document.get("message")
             if isinstance(message, dict):
                 message.pop("thinking", None)
         return document
+
+    def _rename(self, document: dict[str, Json]) -> None:
+        if "model" in document:
+            document["model"] = self._name
+        error = document.get("error")
+        if isinstance(error, str):
+            document["error"] = error.replace(self._target, self._name)
 
     def close(self) -> None:
         """See Reply."""

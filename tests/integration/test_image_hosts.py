@@ -228,7 +228,7 @@ def test_with_an_allowlist_only_what_is_on_it_is_asked(pictures: ScriptedServer,
 
 def test_nobody_is_asked_when_fetching_is_off(canary: Canary) -> None:
     why = complaint(f"http://{HERE}:{canary.port}/", images=settings(fetch="off"))
-    assert why == "this gateway fetches no images: send the image as a data URI"
+    assert why == "this gateway fetches no images: send the image itself, in base64"
     assert canary.is_silent()
 
 

@@ -276,7 +276,7 @@ def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) ->
 def test_any_other_status_than_200_is_told(pictures: ScriptedServer, status: int) -> None:
     pictures.script("/a", [Whole(PNG if status not in (204, 304) else b"", status)])
     why = complaint(f"{pictures.url}/a")
-    assert why == f"its server answered with status {status}: check the URL, or send the image as a data URI"
+    assert why == f"its server answered with status {status}: check the URL, or send the image itself, in base64"
 
 
 BROKEN = {
@@ -295,7 +295,7 @@ def test_broken_answers_are_told(pictures: ScriptedServer, script: list[Any], wo
     why = complaint(f"{pictures.url}/a")
     assert words in why
     assert "OpenSSH" not in why
-    assert why.endswith("check the URL, or send the image as a data URI")
+    assert why.endswith("check the URL, or send the image itself, in base64")
 
 
 def test_a_server_that_is_down_is_told(pictures: ScriptedServer) -> None:

@@ -168,6 +168,19 @@ def test_G14_limit_of_tokens(fields: Document, expected: int, ask: Callable[...,
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(path: str, ask: Callable[..., Asked]) -> None:
+    assert ask(path, max_tokens=-1).options == {"num_predict": -1}
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+@pytest.mark.parametrize("value", [0, -2, 0.5], ids=str)
+def test_G14_limit_that_is_none_is_refused(value: Any, path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    answer = post(gateway, path, {"model": "m", "messages": [], "prompt": "hi", "max_tokens": value})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "max_tokens")
+    assert not forwarded(upstream)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
 def test_G15_absent_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
     assert "options" not in ask(path).sent
 

@@ -177,6 +177,17 @@ def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
     assert not forwarded(upstream)
 
 
+@each_one
+def test_error_of_the_model_server_calls_an_alias_by_its_name(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script(EVERY[name].upstream_path, [Json({"error": "model 'qwen3:8b' not found"}, 404)])
+    answer = ask(gateway, name, "Team Model")
+    assert answer.status == 404
+    assert "model 'Team Model' not found" in answer.text
+    assert "qwen3" not in answer.text
+
+
 @pytest.mark.parametrize("model", ["ghost", "secret"])
 @each_one
 def test_hidden_model_can_be_used(name: str, model: str, gateway: Gateway) -> None:

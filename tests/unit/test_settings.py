@@ -204,6 +204,11 @@ def test_demo_as_base_url_is_the_demo_upstream(load) -> None:
         ("auth:\n  CANARY:\n", "c.yaml:2: unknown setting in auth"),
         ("tokens:\n  CANARY:\n", 'c.yaml:2: unknown setting "tokens"'),
         ("upstreams: [{name: x, kind: olama}]", "c.yaml:1: upstreams[1].kind must be one of ollama"),
+        ("models: {m: {options: {num_ctx: a}}}", "c.yaml:1: models.m.options.num_ctx must be a whole number"),
+        ("models: {m: {options: {temperature: hot}}}", "c.yaml:1: models.m.options.temperature must be a number"),
+        ("models: {m: {options: {stop: x}}}", "c.yaml:1: models.m.options.stop must be a list of texts"),
+        ("models: {m: {think: 7}}", "c.yaml:1: models.m.think must be true, false, low, medium, high or max"),
+        ("service: {base_url: demo}", "c.yaml:1: service.base_url must be http://host[:port][/path] or https"),
     ],
 )
 def test_an_unknown_name_is_refused_with_a_suggestion(load, text: str, expected: str) -> None:
@@ -415,6 +420,11 @@ def test_plain_tokens_in_a_file_that_others_may_read_are_warned_about(load) -> N
     assert "ollama-proxy token hash" in plain
     Path("c.yaml").chmod(0o640)
     assert any("chmod 600 c.yaml" in warning for warning in settings_warnings(settings))
+
+
+def test_option_that_ollama_does_not_have_is_warned_about(load) -> None:
+    (warning,) = settings_warnings(load("models: {m: {options: {temprature: 0.2, top_k: 4}}}"))
+    assert warning == 'models.m.options: Ollama has no option temprature, did you mean "temperature"?'
 
 
 def test_digests_and_tokens_of_the_environment_need_no_warning(load) -> None:

@@ -12,6 +12,7 @@ from ollama_proxy.dialects.fields import (
     Fated,
     anything,
     flag,
+    is_whole,
     listing,
     mapping,
     number,
@@ -27,6 +28,15 @@ def _is_stop(value: Json) -> bool:
     return isinstance(items, list) and all(isinstance(item, str) for item in items)
 
 
+def _is_limit(value: Json) -> bool:
+    return is_whole(value) and (value >= 1 or value == -1)
+
+
+def limit() -> Fated:
+    """A number of tokens; -1 is how clients of Ollama say that there is no limit."""
+    return Fated(MAPPED, _is_limit, "must be a whole number of at least 1, or -1 for no limit")
+
+
 class Sampling(Extensions):
     """What chat and completions share."""
 
@@ -37,7 +47,7 @@ class Sampling(Extensions):
     top_p = number()
     frequency_penalty = number()
     presence_penalty = number()
-    max_tokens = whole_number()
+    max_tokens = limit()
     seed = whole_number()
     stop = Fated(MAPPED, _is_stop, "must be a text or a list of texts")
     user = text()
@@ -49,7 +59,7 @@ class ChatSchema(Sampling):
     """POST /v1/chat/completions."""
 
     messages = listing()
-    max_completion_tokens = whole_number()
+    max_completion_tokens = limit()
     logprobs = flag()
     top_logprobs = whole_number()
     response_format = mapping()

@@ -105,6 +105,9 @@ LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
     "in the name of a real model": ({"b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["a:latest", "b"]),
     "swapped names": ({"a": {"target": "b"}, "b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["b", "a"]),
     "its own target": ({"a": {"target": "a:latest"}}, ["a:latest"], [], ["a"]),
+    "a pattern, which is no name": ({"claude-*": {"target": "a"}}, ["a:latest"], [], ["a:latest"]),
+    "a real model that a pattern takes the name of": ({"b*": {"target": "a"}}, ["a:latest", "b:1"], [], ["a:latest"]),
+    "hidden by a pattern": ({"b*": {"hidden": True}}, ["a:latest", "b:1"], [], ["a:latest"]),
     "two aliases of one": ({**CODER, "dev": {"target": "qwen3:8b"}}, ["qwen3:8b"], [], ["qwen3:8b", "coder", "dev"]),
 }
 
@@ -158,3 +161,18 @@ def test_operator_is_told_of_an_alias_of_an_alias() -> None:
 def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
     told = settings_warnings(loaded("models: {coder: {target: 'box9:qwen3'}, qwen3: {hidden: true}}\n"))
     assert not [warning for warning in told if "models." in warning]
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ("claude-opus-4-1", "big"),
+        ("Claude-Haiku-4-5-20251001", "small"),
+        ("claude-haiku-4-5:latest", "small"),
+        ("claude-exact", "exact"),
+        ("other", "other"),
+    ],
+)
+def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(asked: str, target: str) -> None:
+    models = {"claude-haiku*": {"target": "small"}, "claude-*": {"target": "big"}, "claude-exact": {"target": "exact"}}
+    assert catalogue(**models).find(asked).target == target
