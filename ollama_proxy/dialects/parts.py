@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from ollama_proxy.dialects.fields import as_text, bad
-from ollama_proxy.hub import ImageUrl, Json, Tool
+from ollama_proxy.hub import Image, ImageUrl, Json, Tool
+
+#: Adds one part of a message to its texts or its images; the text is the part's place in the request.
+LoadPart = Callable[[Json, str, list[str], list[Image]], None]
 
 #: Levels of thinking that Ollama knows.
 LEVELS = ("low", "medium", "high", "max")
@@ -31,6 +34,19 @@ def load_image(url: Json, where: str) -> str | ImageUrl:
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
     return match[1] if match else bad(where, "must be an http(s) address, or a data URI with base64")
+
+
+def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Image]]:
+    """The text and the images of a message, whether it is one text or a list of parts; nothing at all is no text."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    if not isinstance(content, list):
+        bad(where, "must be a text or a list of parts")
+    texts: list[str] = []
+    images: list[Image] = []
+    for index, part in enumerate(content):
+        load_part(part, f"{where}[{index}]", texts, images)
+    return "\n".join(texts), images
 
 
 def load_arguments(arguments: Json, where: str) -> dict[str, Json]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.fields import as_object, as_text, bad
-from ollama_proxy.dialects.parts import load_arguments, load_image
+from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 
 
@@ -21,7 +21,7 @@ def _load_message(message: Json, where: str, names: dict[str, str]) -> Message:
     """`names` collects which tool each call id stands for, for the results that follow."""
     if not isinstance(message, dict):
         bad(where, "must be an object")
-    content, images = _load_content(message.get("content"), f"{where}.content")
+    content, images = load_content(message.get("content"), f"{where}.content", _load_part)
     match message.get("role"):
         case "system" | "developer":
             return Message("system", content, images=images)
@@ -84,21 +84,6 @@ def _load_function_call(function: Json, where: str, number: int) -> ToolCall:
         bad(f"{where}.name", "is missing")
     arguments = load_arguments(function.get("arguments"), f"{where}.arguments")
     return ToolCall(f"call_function_{number}", function["name"], arguments)
-
-
-def _load_content(content: Json, where: str) -> tuple[str, list[Image]]:
-    """The text and the images of a message, whether it is one text or a list of parts."""
-    if content is None:
-        return "", []
-    if isinstance(content, str):
-        return content, []
-    if not isinstance(content, list):
-        bad(where, "must be a text or a list of parts")
-    texts: list[str] = []
-    images: list[Image] = []
-    for index, part in enumerate(content):
-        _load_part(part, f"{where}[{index}]", texts, images)
-    return "\n".join(texts), images
 
 
 def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:

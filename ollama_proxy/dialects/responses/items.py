@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ollama_proxy.dialects.fields import as_text, bad
-from ollama_proxy.dialects.parts import load_arguments, load_image
+from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.responses.sealed import unseal
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 
@@ -67,7 +67,7 @@ class History:
 
     def _add_message(self, item: Mapping[str, Json], where: str) -> None:
         role = _ROLES.get(str(item.get("role"))) or bad(f"{where}.role", "must be user, assistant, system or developer")
-        content, images = load_content(item.get("content"), f"{where}.content")
+        content, images = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
             self._thinking = []
             self.messages.append(Message(role, content, images=images))
@@ -94,7 +94,7 @@ class History:
     def _add_result(self, item: Mapping[str, Json], where: str) -> None:
         call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
-        content, images = load_content(item.get("output"), f"{where}.output")
+        content, images = load_content(item.get("output"), f"{where}.output", _load_part)
         self._thinking = []
         self.messages.append(
             Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
@@ -135,19 +135,6 @@ def _texts(parts: Json, kind: str, where: str) -> list[str]:
             bad(f"{where}[{index}].type", f"must be {kind}")
         texts.append(as_text(part.get("text"), f"{where}[{index}].text"))
     return texts
-
-
-def load_content(content: Json, where: str) -> tuple[str, list[Image]]:
-    """The text and the images of a message or of a tool's result, whether it is one text or a list of parts."""
-    if content is None or isinstance(content, str):
-        return content or "", []
-    if not isinstance(content, list):
-        bad(where, "must be a text or a list of parts")
-    texts: list[str] = []
-    images: list[Image] = []
-    for index, part in enumerate(content):
-        _load_part(part, f"{where}[{index}]", texts, images)
-    return "\n".join(texts), images
 
 
 def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:
