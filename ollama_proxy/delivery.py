@@ -10,12 +10,13 @@ from itertools import chain
 import gevent
 
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import ClientGone, GatewayError, UpstreamCut, UpstreamError
+from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.hub import Done, Event
+from ollama_proxy.hub import Choice, Done, Event, Truncated
+from ollama_proxy.policy.names import renamed
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.wire import StreamTail, on_one_line
+from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
 
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024
@@ -28,8 +29,8 @@ def fail(exchange: Exchange, error: GatewayError) -> None:
     """Notes what went wrong on the exchange, and in the log where it was the upstream's fault. From here on the error
     calls the model as the client does."""
     exchange.state, exchange.error = error.state, error.slug
-    if exchange.target:
-        error.args = (str(error).replace(exchange.target, exchange.model),)
+    if exchange.target and isinstance(error, UpstreamRefused):
+        error.args = (renamed(str(error), exchange.target, exchange.model),)
     if isinstance(error, UpstreamError) and error.status >= 500:
         fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
@@ -56,14 +57,21 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
     except gevent.GreenletExit:
         exchange.state = "aborted"
         raise
-    except GatewayError as error:
-        fail(exchange, error)
-        frame = None if isinstance(error, ClientGone) else last_words(error)
+    except Exception as error:  # whatever it was, the client must not take what it has for the whole answer
+        failure = error if isinstance(error, GatewayError) else _fault(exchange, error)
+        fail(exchange, failure)
+        frame = None if isinstance(failure, ClientGone) else last_words(failure)
         if frame is None:
             raise cut_connection() from error
         exchange.sent(len(frame))
         call.sending_since = time.monotonic()
         yield frame
+
+
+def _fault(exchange: Exchange, error: Exception) -> InternalError:
+    """A fault of our own: its place goes to the log, nothing of it to the client."""
+    log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
+    return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")
 
 
 def cut_connection() -> OSError:
@@ -139,8 +147,18 @@ def _drawn(
     while batch is not None:
         if batch and isinstance(batch[-1], Done):
             note_done(exchange, batch[-1])
+        if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
+            yield PROMPT_CUT  # the head, which would have said so, has gone
         yield on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat()
         batch = next(batches, None)
+
+
+def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
+    """Whether a batch begins with the word that the upstream had to cut the prompt; notes that it did."""
+    cut = bool(batch) and isinstance(batch[0], Truncated | Choice) and any(isinstance(e, Truncated) for e in batch[:2])
+    if cut:
+        exchange.truncated = ("prompt",)
+    return cut
 
 
 def note_end(exchange: Exchange, tail: StreamTail) -> None:

@@ -40,7 +40,7 @@ def spread(asked: _Asked) -> list[_Asked]:
 def _variant(asked: _Asked, number: int) -> _Asked:
     """One of several answers to the same: a seed would make them all equal, so each has the next one."""
     seed = asked.options.get("seed")
-    if not number or not isinstance(seed, int):
+    if not number or not isinstance(seed, int) or isinstance(seed, bool):
         return asked
     return replace(asked, options={**asked.options, "seed": seed + number})
 

@@ -60,10 +60,13 @@ _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"[-+]?(?:0|(?:{_DURATION_PART.pattern})+)", re.ASCII)
 
+#: No duration that means anything is longer; reading a text takes the square of its length.
+MAX_DURATION_CHARS = 64
+
 
 def go_duration_s(text: str) -> float:
     """Seconds of a duration as Go writes it, such as `1h30m` or `-1m`; raises ValueError for anything else."""
-    if not _DURATION.fullmatch(text):
+    if len(text) > MAX_DURATION_CHARS or not _DURATION.fullmatch(text):
         raise ValueError("not a duration")
     amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
     return -amount if text.startswith("-") else amount

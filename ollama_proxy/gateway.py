@@ -14,7 +14,7 @@ from flask import Response, request
 from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import AuthError
+from ollama_proxy.errors import AuthError, BodyTooLarge
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.fanout import FanOut, spread
 from ollama_proxy.hub import (
@@ -23,8 +23,8 @@ from ollama_proxy.hub import (
     EmbedAnswer,
     EmbedRequest,
     GenerateRequest,
-    Image,
     ImageUrl,
+    Message,
     Model,
     ModelRequest,
 )
@@ -48,6 +48,7 @@ from ollama_proxy.upstreams import (
     Ask,
     Asked,
     EditedReply,
+    EventStream,
     Fleet,
     Reply,
     Upstream,
@@ -157,9 +158,11 @@ class Gateway:
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
         upstream, model = self._admit_model(exchange, asked)
-        asked = self._with_images(prepared_chat(asked, model, upstream, exchange), exchange.call)
+        asked = prepared_chat(asked, model, upstream, exchange)
         exchange.approximated = upstream.approximated(asked)
-        return self._drawn(exchange, asked, upstream.chat, renderer)
+        if asked.stream and asked.n == 1 and image_urls(asked):
+            return self._drawn(exchange, asked, self._with_images_first(upstream.chat), renderer, slow=True)
+        return self._drawn(exchange, self._with_images(asked, exchange.call), upstream.chat, renderer)
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
@@ -175,11 +178,12 @@ class Gateway:
             exchange.truncated = ("prompt",)
         return answer
 
-    def models(self, exchange: Exchange) -> list[Model]:
-        """The models that this token may use, under the names that the team uses."""
+    def models(self, exchange: Exchange, *, hidden: bool = False) -> list[Model]:
+        """The models that this token may use, under the names that the team uses; `hidden`: those that lists leave out
+        as well."""
         listed = self._admit(exchange, ()).models(exchange.call)
         return self.catalogue.listed(
-            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name)
+            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name), hidden=hidden
         )
 
     def check_model(self, exchange: Exchange, name: str) -> None:
@@ -206,29 +210,56 @@ class Gateway:
 
     def _with_images(self, asked: ChatRequest, call: Call) -> ChatRequest:
         """The chat with every image in it: those given by address are fetched now."""
-        wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+        wanted = image_urls(asked)
         if not wanted:
             return asked
-        fetched: dict[Image, Image] = dict(zip(wanted, self._images.fetch_all(wanted, call), strict=True))
-        messages = [
-            replace(message, images=[fetched.get(image, image) for image in message.images])
-            for message in asked.messages
-        ]
-        return replace(asked, messages=messages)
+        fetched = dict(zip(wanted, self._images.fetch_all(wanted, call), strict=True))
+        return replace(asked, messages=[_filled(message, fetched) for message in asked.messages])
+
+    def _with_images_first(self, ask: Ask[ChatRequest]) -> Ask[ChatRequest]:
+        """The same way of asking, behind the fetching of images."""
+
+        def fetch_and_ask(request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+            """See Ask."""
+            return ask(self._with_images(request, call), call, heartbeat_s=heartbeat_s)
+
+        return fetch_and_ask
 
     def _passed(self, exchange: Exchange, reply: Reply) -> Response:
         exchange.on_finish(reply.close)
         return passed_through(exchange, reply, self.faces[exchange.dialect])
 
-    def _drawn(self, exchange: Exchange, asked: Asked, ask: Ask[Asked], renderer: Renderer) -> Response:
+    def _drawn(
+        self, exchange: Exchange, asked: Asked, ask: Ask[Asked], renderer: Renderer, *, slow: bool = False
+    ) -> Response:
+        """`slow`: asking itself takes its time, so that the client gets signs of life meanwhile."""
         heartbeat_s = self.settings.stream.heartbeat_s if asked.stream else None
         openers = [partial(opened, ask, one, heartbeat_s) for one in spread(asked)]
-        events = openers[0](exchange.call) if len(openers) == 1 else FanOut(openers, exchange.call, heartbeat_s)
+        self._check_size(exchange, len(openers))
+        is_single = len(openers) == 1 and not slow
+        events = openers[0](exchange.call) if is_single else FanOut(openers, exchange.call, heartbeat_s)
         exchange.on_finish(events.close)
         exchange.stream = asked.stream
         if asked.stream:
             return drawn_stream(exchange, events, renderer)
         return drawn_whole(exchange, events, renderer)
+
+    def _check_size(self, exchange: Exchange, answers: int) -> None:
+        """Every answer that is asked for takes a copy of the request."""
+        if answers > 1 and answers * len(exchange.body) > self.settings.server.max_body:
+            raise BodyTooLarge(f"{answers} answers to a request of this size are too many at once; ask for fewer.")
+
+
+def image_urls(asked: ChatRequest) -> list[ImageUrl]:
+    """The images of a chat that are still to be fetched."""
+    return [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+
+
+def _filled(message: Message, fetched: Mapping[ImageUrl, str]) -> Message:
+    if not any(isinstance(image, ImageUrl) for image in message.images):
+        return message
+    images = [fetched[image] if isinstance(image, ImageUrl) else image for image in message.images]
+    return replace(message, images=images)
 
 
 def build_catalogue(settings: Settings) -> Catalogue:

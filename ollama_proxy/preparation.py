@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from ollama_proxy.errors import BadRequest
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy.catalogue import TeamModel
@@ -23,6 +24,9 @@ Native = dict[str, Json]
 
 #: What of a native request the rules are about.
 OPTIONS, THINKING, SYSTEM = "options", "thinking", "system"
+
+#: What of a message the rules on system prompts are about.
+_DECISIVE = frozenset({"role", "content"})
 
 
 def prepared_chat(asked: ChatRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> ChatRequest:
@@ -49,29 +53,31 @@ def prepared_completion(
 
 def prepared_embedding(asked: EmbedRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> EmbedRequest:
     """The texts as their upstream gets them."""
-    return asked if model.is_plain else _with_parameters(asked, _wordless(model), upstream, exchange)
-
-
-def _wordless(model: TeamModel) -> TeamModel:
-    """The same for answers that are no text: without a limit to their length."""
-    return replace(model, rules=replace(model.rules, clamp=replace(model.rules.clamp, num_predict=None)))
+    return _with_parameters(asked, model, upstream, exchange)
 
 
 def _with_parameters(asked: Asked, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Asked:
     if model.is_plain:
         return asked
-    options, keep_alive = _parameters(asked.options, asked.keep_alive, model, upstream, exchange)
+    is_text = isinstance(asked, TextRequest)
+    options, keep_alive = _parameters(asked.options, asked.keep_alive, model, upstream, exchange, is_text=is_text)
     truncate = model.rules.truncate if asked.truncate is None else asked.truncate
     return replace(asked, model=model.target, options=options, keep_alive=keep_alive, truncate=truncate)
 
 
 def _parameters(
-    options: Mapping[str, Json], keep_alive: Json, model: TeamModel, upstream: Upstream, exchange: Exchange
+    options: Mapping[str, Json],
+    keep_alive: Json,
+    model: TeamModel,
+    upstream: Upstream,
+    exchange: Exchange,
+    *,
+    is_text: bool,
 ) -> tuple[dict[str, Json], Json]:
-    """Options and lease; what a limit has changed is noted on the exchange."""
+    """Options and lease; what a limit has changed is noted on the exchange. `is_text`: see merged_options."""
     clamped: list[str] = []
     loaded = upstream.loaded_context(model.target, exchange.call) if model.rules.pin_options else None
-    merged = merged_options(options, model.rules, loaded, clamped)
+    merged = merged_options(options, model.rules, loaded, clamped, has_length=is_text)
     lease = merged_keep_alive(keep_alive, model.rules, clamped)
     exchange.clamped += tuple(clamped)
     return merged, lease
@@ -109,32 +115,34 @@ def prepared_native(
     """A native body with the same rules applied; `data` itself where there are none.
 
     `ruled`: what this kind of request takes, of OPTIONS, THINKING and SYSTEM. Fields of another type than Ollama's stay
-    as they are: Ollama says what is wrong with them.
+    as they are: Ollama says what is wrong with them. Raises BadRequest for messages that Ollama could read otherwise.
     """
     edited = data | {"model": model.target} if model.is_alias else data
     if model.is_plain or not isinstance(data.get("options") or {}, dict):
         return edited
-    model = model if THINKING in ruled else _wordless(model)
-    for part, rule in _NATIVE_RULES.items():
-        if part in ruled:
-            edited = edited | rule(edited, model, upstream, exchange)
+    if OPTIONS in ruled:
+        edited = edited | _native_parameters(edited, model, upstream, exchange, is_text=THINKING in ruled)
+    if THINKING in ruled:
+        edited = edited | _native_thinking(edited, model.rules)
+    if SYSTEM in ruled:
+        edited = edited | _native_system(edited, model.rules.system)
     return edited
 
 
-def _native_parameters(data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Native:
+def _native_parameters(
+    data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, *, is_text: bool
+) -> Native:
     asked = data.get("options") or {}
-    options, keep_alive = _parameters(asked, data.get("keep_alive"), model, upstream, exchange)
+    options, keep_alive = _parameters(asked, data.get("keep_alive"), model, upstream, exchange, is_text=is_text)
     given = {"options": options or None, "keep_alive": keep_alive}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _native_thinking(data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Native:
-    is_ruled = data.get("think") is None and model.rules.think is not None
-    return {"think": model.rules.think} if is_ruled else {}
+def _native_thinking(data: Native, rules: ModelSettings) -> Native:
+    return {"think": rules.think} if data.get("think") is None and rules.think is not None else {}
 
 
-def _native_system(data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Native:
-    rules = model.rules.system
+def _native_system(data: Native, rules: SystemPrompt) -> Native:
     if not rules.is_given:
         return {}
     # Each kind of request has one of the two fields; in the other kind it would mean nothing.
@@ -142,9 +150,23 @@ def _native_system(data: Native, model: TeamModel, upstream: Upstream, exchange:
 
 
 def _chat_system(messages: Json, rules: SystemPrompt) -> Native:
-    if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
+    if not isinstance(messages, list) or not messages:
         return {}  # an order to load the model, or nothing that Ollama could read
-    return {"messages": with_system(messages, rules, _native_system_text, _told_natively)}
+    read = [_as_read(message) for message in messages]
+    if not all(isinstance(message, dict) and _has_text(message) for message in read):
+        return {}
+    return {"messages": with_system(read, rules, _native_system_text, _told_natively)}
+
+
+def _as_read(message: Json) -> Json:
+    """The message as Go's decoder takes it: null is an empty one, and no role where it is null, whatever else the body
+    says of it. Raises BadRequest for a decisive key in another case, which Go would read all the same."""
+    if not isinstance(message, dict):
+        return {} if message is None else message
+    for key in message:
+        if key not in _DECISIVE and key.casefold() in _DECISIVE:
+            raise BadRequest(f"messages: the field '{key[:40]}' must be written '{key.casefold()}'.", param="messages")
+    return {name: value for name, value in message.items() if name != "role" or value is not None}
 
 
 def _own_system(data: Native, rules: SystemPrompt) -> Native:
@@ -163,12 +185,8 @@ def is_without_thinking(data: Native, model: TeamModel, ruled: frozenset[str]) -
     return THINKING in ruled and (word is True or (model.rules.exclude_reasoning and word is not False))
 
 
-#: What each part of the rules puts into a native body.
-_NATIVE_RULES = {OPTIONS: _native_parameters, THINKING: _native_thinking, SYSTEM: _native_system}
-
-
-def _is_message(message: Json) -> bool:
-    return isinstance(message, dict) and isinstance(message.get("content") or "", str)
+def _has_text(message: Native) -> bool:
+    return isinstance(message.get("content") or "", str)
 
 
 def _native_system_text(message: Native) -> str | None:

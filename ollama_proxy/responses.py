@@ -5,16 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import chain
 from typing import cast
 from wsgiref.types import WSGIEnvironment
 
 from flask import Response
 
-from ollama_proxy.delivery import SLICE_BYTES, fail, frames, native_rest, native_stream, note_done, note_end, slices
+from ollama_proxy.delivery import (
+    SLICE_BYTES,
+    fail,
+    frames,
+    native_rest,
+    native_stream,
+    note_done,
+    note_end,
+    note_truncated,
+    slices,
+)
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.hub import Event, Truncated, collect
+from ollama_proxy.hub import collect
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
 
@@ -154,17 +165,12 @@ def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer) ->
 def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
     """Events collected and drawn as one answer."""
     with closing(events):
-        gathered = [event for batch in events for event in batch]
-    note_truncated(exchange, gathered)
-    answers = collect(gathered)
+        batches = list(events)
+    for batch in batches:
+        note_truncated(exchange, batch)
+    answers = collect(chain.from_iterable(batches))
     for answer in answers:
         note_done(exchange, answer.done)
     if any(answer.done.done_reason == "length" for answer in answers):
         exchange.truncated += ("answer",)
     return whole(renderer.render_single(answers))
-
-
-def note_truncated(exchange: Exchange, events: Iterable[Event]) -> None:
-    """Notes that the upstream had to cut the prompt."""
-    if any(isinstance(event, Truncated) for event in events):
-        exchange.truncated = ("prompt",)

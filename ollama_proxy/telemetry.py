@@ -177,6 +177,8 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "upstream": exchange.upstream or None,
         "status": exchange.status,
         "stream": exchange.stream,
+        "clamped": list(exchange.clamped) or None,
+        "truncated": list(exchange.truncated) or None,
         "bytes": exchange.bytes_out,
         "prompt_eval_count": exchange.prompt_eval_count,
         "eval_count": exchange.eval_count,

@@ -62,6 +62,7 @@ def sse_frame(document: object) -> bytes:
 
 
 SSE_COMMENT = b": keep-alive\n\n"
+PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
 
 #: Characters that JSON may hold as they are and that many readers of lines take for the end of one.
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))

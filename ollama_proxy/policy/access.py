@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.formats import go_duration_s
+from ollama_proxy.formats import MAX_DURATION_CHARS, go_duration_s
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.catalogue import Catalogue
@@ -66,7 +66,7 @@ def check_models(principal: Principal, names: Iterable[str], catalogue: Catalogu
     """Raises ModelNotFound for a model outside the token's list, and Forbidden for one in Ollama's cloud that the
     operator doesn't name."""
     for name in names:
-        if is_cloud(name) and catalogue.find(name).is_plain:
+        if is_cloud(name) and not catalogue.names(name):
             raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
         if name and not catalogue.is_allowed(name, principal.models):
             raise ModelNotFound(f"model '{name}' not found", param="model", detail="not in the token's models")
@@ -101,6 +101,6 @@ def _duration_s(text: str) -> float:
     try:
         return go_duration_s(text)
     except ValueError:
-        if re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
+        if len(text) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
             raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive") from None
         raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive") from None

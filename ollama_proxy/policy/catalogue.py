@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_proxy.policy.names import canonical, is_allowed
+from ollama_proxy.policy.names import canonical, compiled, is_allowed
 from ollama_proxy.settings import ModelSettings
 
 NO_RULES = ModelSettings()
@@ -42,6 +42,7 @@ class Catalogue:
         """`upstreams`: their names, which may stand in front of a target."""
         prefixes = tuple(f"{name}{mark}" for name in upstreams for mark in (":", "/"))
         self._patterns = [name for name in models if is_pattern(name)]
+        self._covering = compiled(self._patterns)
         self._rules = {_key(name): rules for name, rules in models.items()}
         self._targets = {
             key: _without_upstream(rules.target, prefixes) for key, rules in self._rules.items() if rules.target
@@ -67,10 +68,19 @@ class Catalogue:
     def _known(self, name: str) -> str:
         """The key of the rules for a name: its own, or the first pattern that covers it. Ollama takes `:local` behind
         the name of any model that is not in its cloud."""
-        for known in (canonical(name), canonical(canonical(name).removesuffix(":local"))):
-            if known in self._rules:
-                return known
-        return next((pattern for pattern in self._patterns if is_allowed(name, [pattern])), canonical(name))
+        known = canonical(name)
+        if known in self._rules:
+            return known
+        if known.endswith(":local") and (plain := canonical(known.removesuffix(":local"))) in self._rules:
+            return plain
+        covered = self._covering.match(known) if self._patterns else None
+        return self._patterns[(covered.lastindex or 1) - 1] if covered else known
+
+    def names(self, name: str) -> bool:
+        """Whether the operator wrote down this very model, or what it stands for. A pattern names its target, not what
+        it covers."""
+        known = self._known(name)
+        return known in self._targets or (known in self._rules and not is_pattern(known))
 
     def chained(self) -> list[str]:
         """Names whose target is another of these names; nobody follows it from there."""
@@ -87,19 +97,22 @@ class Catalogue:
         patterns: Sequence[str],
         name_of: Callable[[R], str],
         renamed: Callable[[R, str], R],
+        *,
+        hidden: bool = False,
     ) -> list[R]:
-        """An upstream's list as a token with these patterns sees it: without what is hidden, with the other names."""
+        """An upstream's list as a token with these patterns sees it: with the team's names, without what is hidden
+        unless `hidden`."""
         found: list[R] = []
         for row in rows:
             known = canonical(name_of(row))
             names = [] if self._known(name_of(row)) in self._targets else [name_of(row)]
             names += [alias for alias, target in self._aliases.items() if target == known]
-            shown = (name for name in names if self._is_shown(name, patterns))
+            shown = (name for name in names if (hidden or not self._is_hidden(name)) and self.is_allowed(name, patterns))
             found += [row if name == name_of(row) else renamed(row, name) for name in shown]
         return found
 
-    def _is_shown(self, name: str, patterns: Sequence[str]) -> bool:
-        return not self.find(name).rules.hidden and self.is_allowed(name, patterns)
+    def _is_hidden(self, name: str) -> bool:
+        return self.find(name).rules.hidden
 
 
 def is_pattern(name: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from ollama_proxy.errors import BadRequest
 from ollama_proxy.formats import duration_s
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
@@ -23,14 +24,25 @@ LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_th
 
 
 def merged_options(
-    asked: Mapping[str, Json], rules: ModelSettings, loaded_ctx: int | None, clamped: list[str]
+    asked: Mapping[str, Json],
+    rules: ModelSettings,
+    loaded_ctx: int | None,
+    clamped: list[str],
+    *,
+    has_length: bool = True,
 ) -> dict[str, Json]:
-    """The options to send; `loaded_ctx`: the context that the model is loaded with, in tokens, None: not loaded."""
+    """The options to send; `loaded_ctx`: the context that the model is loaded with, in tokens, None: not loaded.
+
+    Pinned options keep to that context even where it is above the limit: another one would load the model again.
+    `has_length`: whether the answer is a text, whose length has a limit.
+    """
     given = {name: value for name, value in asked.items() if value is not None}
     options = {**rules.options, **given}
     if rules.pin_options:
         options = _pinned(options, rules, loaded_ctx)
-    limits = _limits(options, rules.clamp)
+    limits = _length_limit(options, rules.clamp) if has_length else {}
+    if not (rules.pin_options and loaded_ctx):
+        limits |= _context_limit(options, rules.clamp)
     options |= limits
     changed = LOAD_OPTIONS.intersection(name for name in given if options.get(name) != given[name]).union(limits)
     clamped += [f"{name}={options.get(name, 'default')}" for name in sorted(changed)]
@@ -46,16 +58,18 @@ def _pinned(options: Mapping[str, Json], rules: ModelSettings, loaded_ctx: int |
     return held | ({"num_ctx": context} if context else {})
 
 
-def _limits(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
-    """What the operator's limits put in the place of too much."""
-    limits: dict[str, Json] = {}
-    if clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx:
-        limits["num_ctx"] = clamp.num_ctx
+def _context_limit(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
+    """What the operator's limit puts in the place of too large a context."""
+    is_over = clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx
+    return {"num_ctx": clamp.num_ctx} if is_over else {}
+
+
+def _length_limit(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
+    """What the operator's limit puts in the place of too long an answer."""
     length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
-    # Nothing, 0 and a negative number mean no limit at all to Ollama.
-    if clamp.num_predict and (length <= 0 or length > clamp.num_predict):
-        limits["num_predict"] = clamp.num_predict
-    return limits
+    # Nothing, 0 and a negative number mean no limit at all to Ollama, which cuts 0.5 to 0.
+    is_over = clamp.num_predict and (length < 1 or length > clamp.num_predict)
+    return {"num_predict": clamp.num_predict} if is_over else {}
 
 
 def _number(value: Json) -> float:
@@ -93,20 +107,23 @@ def with_system(
     """The messages of a chat with the operator's system prompts.
 
     `text_of` gives the text of a system message, None for every other one; `told` makes a message say another text,
-    and a new system message where there was none.
+    and a new system message where there was none. Raises BadRequest where no message would be left: to Ollama that is
+    an order to load the model.
     """
     if not rules.is_given:
         return messages
     texts = [text_of(message) for message in messages]
-    edited = edited_system([text for text in texts if text is not None], rules)
+    edited = iter(edited_system([text for text in texts if text is not None], rules))
     if all(text is None for text in texts):
         return [*(told(None, text) for text in edited if text), *messages]
     placed: list[M] = []
     for message, text in zip(messages, texts, strict=True):
         if text is None:
             placed.append(message)
-        elif other := edited.pop(0):
+        elif other := next(edited):
             placed.append(told(message, other))
+    if not placed:
+        raise BadRequest("messages: nothing is left but a system prompt, and this model takes none.", param="messages")
     return placed
 
 

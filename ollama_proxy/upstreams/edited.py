@@ -67,10 +67,7 @@ class EditedReply:
         if self._name != self._target:
             self._rename(document)
         if self._without_thinking:
-            document.pop("thinking", None)
-            message = document.get("message")
-            if isinstance(message, dict):
-                message.pop("thinking", None)
+            _leave_out_thinking(document)
         return document
 
     def _rename(self, document: dict[str, Json]) -> None:
@@ -83,3 +80,13 @@ class EditedReply:
     def close(self) -> None:
         """See Reply."""
         self._reply.close()
+
+
+def _leave_out_thinking(document: dict[str, Json]) -> None:
+    """Also the log probabilities, which hold its tokens: of an object with thinking, and of one with nothing to read,
+    where the model server still holds back what may be thinking."""
+    message = document.get("message")
+    parts = [document, message] if isinstance(message, dict) else [document]
+    thinking = [part.pop("thinking", None) for part in parts]
+    if any(thinking) or not any(part.get("content") or part.get("response") for part in parts):
+        document.pop("logprobs", None)

@@ -15,6 +15,9 @@ T = TypeVar("T")
 #: Longest wait for a fact, in seconds: an answer without it beats an answer that is late.
 WAIT_S = 5.0
 
+#: How long it is remembered that an upstream did not tell, in seconds: who waits for nothing waits once.
+UNKNOWN_KEPT_S = 10.0
+
 #: Facts that are kept at most; beyond that the oldest goes.
 MOST = 1000
 
@@ -24,22 +27,26 @@ class Facts(Generic[T]):
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        self._known: dict[Hashable, tuple[float, T]] = {}
+        #: By key: until when it is good, and the fact.
+        self._known: dict[Hashable, tuple[float, T | None]] = {}
 
     def get(self, key: Hashable, call: Call, ask: Callable[[Call], T]) -> T | None:
         """The fact, asked for where it is not known; None where the upstream does not tell. Raises ClientGone."""
         known = self._known.get(key)
-        if known is not None and time.monotonic() - known[0] < self._keep_s:
+        if known is not None and time.monotonic() < known[0]:
             return known[1]
         limits = replace(call.timeouts, first_byte_s=WAIT_S, idle_s=WAIT_S, total_s=WAIT_S)
         try:
-            fact = ask(call.branch(limits))
+            return self._kept(key, ask(call.branch(limits)), self._keep_s)
         except ClientGone:
             raise
         except GatewayError:
-            return None
+            # A caller whose own time was too short has learnt nothing for the others.
+            return self._kept(key, None, UNKNOWN_KEPT_S) if time.monotonic() < call.ends_at else None
+
+    def _kept(self, key: Hashable, fact: T | None, keep_s: float) -> T | None:
         self._known.pop(key, None)
-        self._known[key] = (time.monotonic(), fact)
+        self._known[key] = (time.monotonic() + keep_s, fact)
         if len(self._known) > MOST:
             del self._known[next(iter(self._known))]
         return fact

@@ -192,25 +192,24 @@ class OllamaEvents:
         self._heartbeat_s = heartbeat_s
         self._again = again
         self._truncated = False
-        if self._reply.status and not self._is_accepted() and self._reply.status:
-            self._is_accepted()
+        self._accept()
 
-    def _is_accepted(self) -> bool:
-        """Whether the head, which is there, says yes; False when the upstream was asked once more."""
-        if self._reply.status == 200:
-            return True
-        with contextlib.closing(self._reply):
-            refusal = refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
-        if self._again is None or not isinstance(refusal, PromptTooLong):
-            raise refusal
-        self._reply, self._again, self._truncated = self._again(), None, True
-        return False
+    def _accept(self) -> None:
+        """Looks at the head, if it is there: raises UpstreamRefused, or asks once more with the prompt cut."""
+        while self._reply.status not in (0, 200):
+            with contextlib.closing(self._reply):
+                refusal = refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
+            if self._again is None or not isinstance(refusal, PromptTooLong):
+                raise refusal
+            self._reply, self._again, self._truncated = self._again(), None, True
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         if not self._reply.status:
             yield ()  # opening has waited for one heartbeat already
-        while not self._reply.wait_head(self._heartbeat_s) or not self._is_accepted():
-            if not self._reply.status:
+        while self._reply.status != 200:
+            if self._reply.wait_head(self._heartbeat_s):
+                self._accept()
+            else:
                 yield ()
         yield from self._told(self._lines() if self._stream else self._whole())
 

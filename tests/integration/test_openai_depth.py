@@ -554,3 +554,12 @@ def test_client_may_wait_for_less(path: str, name: str, ask: Callable[..., Asked
 )
 def test_extension_of_another_type_is_refused(name: str, value: Any, ask: Callable[..., Asked]) -> None:
     refused(ask(**{name: value}), name)
+
+
+def test_many_answers_to_a_large_request_are_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
+    """Each of them would hold a copy of it."""
+    large = [{"role": "user", "content": "x" * (5 << 20)}]
+    answer = post(gateway, CHAT, {"model": "m", "messages": large, "n": 16})
+    assert answer.status == 413
+    assert "16 answers" in answer.json()["error"]["message"]
+    assert not forwarded(upstream)

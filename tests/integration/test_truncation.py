@@ -199,7 +199,7 @@ def test_stream_that_was_cut_has_its_heartbeats_while_the_model_reads(
     name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     line = b'{"model":"m","message":{"role":"assistant","content":"Yes."},"done":true,"done_reason":"stop"}\n'
-    script(upstream, name, TOO_LONG, [Head(200, NDJSON), Wait(0.9), Chunk(line)])
+    script(upstream, name, TOO_LONG, [Head(200, NDJSON), Wait(1.5), Chunk(line)])
     answer = ask(gateway, name, "lenient", stream=True)
     assert (answer.status, answer.complete, truncated(answer)) == (200, True, "prompt")
     assert answer.body.count(STREAMS[FACES[name].path].heartbeat) >= 2
@@ -210,11 +210,12 @@ def test_stream_that_was_cut_has_its_heartbeats_while_the_model_reads(
 def test_late_refusal_is_asked_again_behind_the_heartbeats(
     name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    """The head has gone out by then, so nobody can be told."""
+    """The head has gone out by then, so the stream itself says it."""
     script(upstream, name, [Wait(0.6), *TOO_LONG], [Wait(0.6), *spoken(name, stream=True)])
     answer = ask(gateway, name, "lenient", stream=True)
     assert (answer.status, answer.complete) == (200, True)
     assert "Yes." in answer.text
+    assert b": the prompt was too long and has been cut\n\n" in answer.body
     assert cuts(upstream) == [UNCUT, {}]
 
 

@@ -206,5 +206,5 @@ def render_model(model: Model, name: str) -> bytes:
 
 
 def _model(model: Model, name: str) -> dict[str, Json]:
-    created = datetime.fromtimestamp(model.modified_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
     return {"type": "model", "id": name, "display_name": name, "created_at": created}

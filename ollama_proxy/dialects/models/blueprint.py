@@ -45,7 +45,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
         exchange = current_exchange()
-        for listed in gateway.models(exchange):
+        for listed in gateway.models(exchange, hidden=True):
             if canonical(listed.name) == canonical(name):
                 return whole(SHAPES[exchange.dialect].one(listed, name))
         raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 
 
+@dataclass(slots=True, frozen=True)
+class _Called:
+    """The calls so far, for the results that follow."""
+
+    #: Which tool the id of each call stands for.
+    names: dict[str, str] = field(default_factory=dict)
+    #: The last call of each tool, by its id.
+    last: dict[str, str] = field(default_factory=dict)
+
+    def add(self, calls: list[ToolCall]) -> None:
+        """Takes the calls of one message."""
+        self.names.update({call.id: call.name for call in calls})
+        self.last.update({call.name: call.id for call in calls})
+
+
 def load_messages(messages: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
     if not messages:
         bad("messages", "must hold at least one message")
-    names: dict[str, str] = {}
-    return [_load_message(message, f"messages[{index}]", names) for index, message in enumerate(messages)]
+    called = _Called()
+    return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(messages)]
 
 
-def _load_message(message: Json, where: str, names: dict[str, str]) -> Message:
-    """`names` collects which tool each call id stands for, for the results that follow."""
+def _load_message(message: Json, where: str, called: _Called) -> Message:
     if not isinstance(message, dict):
         bad(where, "must be an object")
     content, images = load_content(message.get("content"), f"{where}.content", _load_part)
@@ -28,19 +43,15 @@ def _load_message(message: Json, where: str, names: dict[str, str]) -> Message:
         case "user":
             return Message("user", content, images=images)
         case "assistant":
-            return _load_assistant(message, content, where, names)
+            return _load_assistant(message, content, where, called)
         case "tool":
-            return _load_result(message, content, images, where, names)
+            return _load_result(message, content, images, where, called.names)
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
-            return Message("tool", content, images=images, tool_name=name, tool_call_id=_last_call(name, names))
+            # Its result names only the function.
+            return Message("tool", content, images=images, tool_name=name, tool_call_id=called.last.get(name))
         case _:
             bad(f"{where}.role", "must be system, developer, user, assistant, tool or function")
-
-
-def _last_call(name: str, names: dict[str, str]) -> str | None:
-    """The id of the last call of a function: its result names only the function."""
-    return next((call_id for call_id, known in reversed(names.items()) if known == name), None)
 
 
 def _load_result(
@@ -51,9 +62,9 @@ def _load_result(
     return Message("tool", content, images=images, tool_name=tool_name or None, tool_call_id=call_id or None)
 
 
-def _load_assistant(message: Mapping[str, Json], content: str, where: str, names: dict[str, str]) -> Message:
-    calls = _load_calls(message, where, len(names))
-    names.update({call.id: call.name for call in calls})
+def _load_assistant(message: Mapping[str, Json], content: str, where: str, called: _Called) -> Message:
+    calls = _load_calls(message, where, len(called.names))
+    called.add(calls)
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
         bad(f"{where}.reasoning", "must be a text")

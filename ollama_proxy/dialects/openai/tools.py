@@ -53,8 +53,9 @@ def _narrowed(tools: list[Tool], choice: Json) -> tuple[list[Tool], ToolChoice]:
         bad("tool_choice.allowed_tools.mode", "must be auto or required")
     if not isinstance(named, list):
         bad("tool_choice.allowed_tools.tools", "must be a list")
-    names = [_name(one, f"tool_choice.allowed_tools.tools[{index}]") for index, one in enumerate(named)]
-    for name in names:
+    names = {_name(one, f"tool_choice.allowed_tools.tools[{index}]") for index, one in enumerate(named)}
+    # One alone is enough to complain of.
+    for name in sorted(names - {tool.name for tool in tools})[:1]:
         check_choice({"name": name}, tools, "tool_choice.allowed_tools.tools")
     return [tool for tool in tools if tool.name in names], str(mode)
 

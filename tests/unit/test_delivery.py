@@ -1,0 +1,62 @@
+"""How an answer ends when something goes wrong in its middle, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ollama_proxy.delivery import deliver, fail, no_frame
+from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+
+
+def exchange(**fields: str) -> Exchange:
+    return Exchange("id", "POST", "/v1/messages", "1.2.3.4", "anthropic", Call(Timeouts()), **fields)  # type: ignore[arg-type]
+
+
+def pieces(error: Exception) -> Iterator[bytes]:
+    yield b"first"
+    raise error
+
+
+def last_words(error: GatewayError) -> bytes:
+    return f"{type(error).__name__}: {error}".encode()
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "state"),
+    [
+        (UpstreamCut(), b"UpstreamCut: The model server stopped in the middle of its answer.", "upstream_error"),
+        (TypeError("secret"), b"InternalError: The gateway failed to handle this request; its id is id.", "aborted"),
+    ],
+)
+def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(error: Exception, words: bytes, state: str) -> None:
+    one = exchange()
+    assert list(deliver(one, pieces(error), last_words)) == [b"first", words]
+    assert one.state == state
+
+
+def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
+    one = exchange()
+    with pytest.raises(BrokenPipeError):
+        list(deliver(one, pieces(TypeError("secret")), no_frame))
+    assert (one.state, one.error) == ("aborted", "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UpstreamRefused(404, "model 'llama' not found"), "model 'coder' not found"),
+        (UpstreamRefused(404, 'model "llama:latest" not found'), 'model "coder:latest" not found'),
+        (UpstreamRefused(400, "ollama and codellama say no"), "ollama and codellama say no"),
+        (UpstreamConnect("Failed to connect to llama"), "Failed to connect to llama"),
+    ],
+)
+def test_only_what_the_upstream_said_of_the_model_is_renamed(error: GatewayError, said: str) -> None:
+    one = exchange(model="coder", target="llama")
+    fail(one, error)
+    fail(one, error)
+    assert str(error) == said
