@@ -180,6 +180,7 @@ class Answer:
     content: str
     thinking: str
     tool_calls: list[ToolCall]
+    #: Those of the content.
     logprobs: list[Mapping[str, Json]]
     done: Done
 
@@ -207,7 +208,6 @@ def _answer(events: Iterable[Event]) -> Answer:
                 answer.logprobs.extend(event.logprobs)
             case Thinking():
                 thinking.append(event.text)
-                answer.logprobs.extend(event.logprobs)
             case ToolCall():
                 answer.tool_calls.append(event)
             case Done():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from gevent.threadpool import ThreadPool
 
 from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.policy.addresses import FetchPolicy, as_address, plain_host
+from ollama_proxy.policy.addresses import MAX_URL_CHARS, FetchPolicy, as_address, plain_host
 from ollama_proxy.settings import Images
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
@@ -34,9 +35,11 @@ from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, Redirecte
 #: Of one request.
 MAX_URLS = 16
 MAX_AT_ONCE = 4
+MAX_LOOKUPS_AT_ONCE = 2
+#: Bytes of all its images, as often as it wants them; one image of the largest size always has its place.
+MAX_TOTAL_BYTES = 40 << 20
 #: Of one image.
 MAX_REDIRECTS = 5
-MAX_URL_CHARS = 8192
 
 #: For each of the addresses of a host, in seconds: the next one may be the one that answers.
 CONNECT_S = 3.0
@@ -67,6 +70,12 @@ Resolver = Callable[[str, int], list[str]]
 @cache
 def _lookups() -> ThreadPool:
     return ThreadPool(LOOKUPS)
+
+
+@cache
+def _alarm() -> Alarm:
+    """One for all fetchers: its greenlet never ends, and other settings make another fetcher."""
+    return Alarm()
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -101,13 +110,16 @@ class Place:
 
 def place_of(url: str) -> Place:
     """Where `url` points to; raises BadRequest for anything but a plain http or https URL."""
+    # First of all: the standard library keeps what it has split.
+    if len(url) > MAX_URL_CHARS:
+        raise BadRequest(NO_URL)
     try:
         parts = urlsplit(url)
         host, port = plain_host(parts.hostname or ""), parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         raise BadRequest(NO_URL) from None
     # Userinfo is how a host is made to look like another one, and what is not printable may end a line.
-    plain = "@" not in parts.netloc and len(url) <= MAX_URL_CHARS and url.isprintable()
+    plain = "@" not in parts.netloc and url.isprintable()
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
     return Place(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
@@ -116,6 +128,43 @@ def place_of(url: str) -> Place:
 def is_image(data: bytes | bytearray) -> bool:
     """Whether these bytes begin like a PNG, a JPEG or a WebP, which are what Ollama can decode."""
     return data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
+
+
+class _Round:
+    """What the images of one request share."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.slots = BoundedSemaphore(MAX_AT_ONCE)
+        self._lookups = BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def look_up(self, resolve: Resolver, place: Place) -> list[str]:
+        """The addresses of a host, in its turn."""
+        self._lookups.acquire()
+        # A lookup goes on in its thread when nobody waits for it any more; its turn ends when it does.
+        lookup = gevent.spawn(resolve, place.host, place.port)
+        lookup.rawlink(lambda _: self._lookups.release())
+        return lookup.get()
+
+    def check(self, size: int) -> None:
+        """Raises BadRequest if the request may not have so many bytes more."""
+        if self._bytes + size > self._max_bytes:
+            raise BadRequest(f"is too much: the images of one request may have {self._max_bytes} bytes in all")
+
+    def take(self, size: int) -> None:
+        """Counts bytes; raises BadRequest, and does not count them, if they are too many."""
+        self.check(size)
+        self._bytes += size
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One image on its way; `times`: in how many places of the request it stands."""
+
+    call: Call
+    round: _Round
+    times: int
 
 
 class ImageFetcher:
@@ -127,7 +176,6 @@ class ImageFetcher:
         self._policy = FetchPolicy(settings.fetch, settings.allow)
         self._resolve = resolve
         self._tls = tls
-        self._alarm = Alarm()
         limit_s = settings.timeout_s
         self._timeouts = Timeouts(
             connect_s=min(CONNECT_S, limit_s), first_byte_s=limit_s, idle_s=limit_s, total_s=limit_s
@@ -142,8 +190,9 @@ class ImageFetcher:
         for each in wanted:
             first.setdefault(each.url, each)
         self._check_asked(list(first.values()))
-        slots = BoundedSemaphore(MAX_AT_ONCE)
-        jobs = [gevent.spawn(self._fetch_one, each.url, call, slots) for each in first.values()]
+        times = Counter(each.url for each in wanted)
+        shared = _Round(max(self._settings.max_bytes, MAX_TOTAL_BYTES))
+        jobs = [gevent.spawn(self._fetch_one, url, call, shared, times[url]) for url in first]
         try:
             call.attach(partial(gevent.killall, jobs, block=False))
             found = {each.url: _outcome(each, job.get(), call) for each, job in zip(first.values(), jobs, strict=True)}
@@ -158,21 +207,22 @@ class ImageFetcher:
         if len(asked) > MAX_URLS:
             raise _about(asked[MAX_URLS], BadRequest(f"is one image too many: {MAX_URLS} can be given by URL"))
 
-    def _fetch_one(self, url: str, call: Call, slots: BoundedSemaphore) -> str | GatewayError:
+    def _fetch_one(self, url: str, call: Call, shared: _Round, times: int) -> str | GatewayError:
         """An error is handed over, not raised: gevent would print it as one that nobody has handled."""
-        with slots:
+        with shared.slots:
             try:
                 # One limit over lookups, connections, redirects and reading.
                 with gevent.Timeout(self._settings.timeout_s, UpstreamTimeout()):
-                    return b64encode(self._follow(url, call.branch(self._timeouts))).decode("ascii")
+                    job = _Job(call.branch(self._timeouts), shared, times)
+                    return b64encode(self._follow(url, job)).decode("ascii")
             except GatewayError as error:
                 return error
 
-    def _follow(self, url: str, call: Call) -> bytearray:
+    def _follow(self, url: str, job: _Job) -> bytearray:
         for _ in range(1 + MAX_REDIRECTS):
             place = place_of(url)
             try:
-                return self._ask(place, call)
+                return self._ask(place, job)
             except Redirected as error:
                 url = _next_url(url, error)
             except UpstreamError as error:
@@ -191,26 +241,26 @@ class ImageFetcher:
             case _:
                 return "its server gave an answer that can't be used"
 
-    def _ask(self, place: Place, call: Call) -> bytearray:
+    def _ask(self, place: Place, job: _Job) -> bytearray:
         """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, ClientGone."""
-        *others, last = self._addresses(place)
+        *others, last = self._addresses(place, job)
         for address in others:
             with suppress(UpstreamConnect):
-                return self._ask_at(address, place, call)
-        return self._ask_at(last, place, call)
+                return self._ask_at(address, place, job)
+        return self._ask_at(last, place, job)
 
-    def _ask_at(self, address: str, place: Place, call: Call) -> bytearray:
-        transport = HttpTransport(place.origin, tls=self._tls_for(place), address=address, alarm=self._alarm)
+    def _ask_at(self, address: str, place: Place, job: _Job) -> bytearray:
+        transport = HttpTransport(place.origin, tls=self._tls_for(place), address=address, alarm=_alarm())
         with (
             closing(transport),
-            closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), call)) as reply,
+            closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), job.call)) as reply,
         ):
-            return self._read(reply)
+            return self._read(reply, job)
 
-    def _addresses(self, place: Place) -> list[str]:
+    def _addresses(self, place: Place, job: _Job) -> list[str]:
         """All addresses of the host, if it may be asked. A name that is unknown is refused like one that may not be
         asked: which private names there are is nobody's business."""
-        texts = [place.host] if as_address(place.host) else self._resolve(place.host, place.port)
+        texts = [place.host] if as_address(place.host) else job.round.look_up(self._resolve, place)
         addresses = [address for address in map(as_address, texts) if address]
         if not self._policy.permits(place.host, addresses):
             raise BadRequest(
@@ -224,15 +274,18 @@ class ImageFetcher:
             self._tls = tls_context()
         return self._tls
 
-    def _read(self, reply: HttpReply) -> bytearray:
+    def _read(self, reply: HttpReply, job: _Job) -> bytearray:
         if reply.status != 200:
             raise _refused(reply.status)
         length = dict(reply.headers).get("content-length", "")
-        self._check_size(int(length) if length.isdecimal() else 0)
+        declared = int(length) if length.isdecimal() else 0
+        self._check_size(declared)
+        job.round.check(declared * job.times)
         data = bytearray()
         while piece := reply.read_some():
             data += piece
             self._check_size(len(data))
+            job.round.take(len(piece) * job.times)
             if len(data) >= TELLING_BYTES and not is_image(data):
                 break
         if not is_image(data):
@@ -260,6 +313,8 @@ def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:
 def _next_url(url: str, error: Redirected) -> str:
     if error.redirect not in REDIRECTS or not error.location:
         raise _refused(error.redirect)
+    if len(error.location) > MAX_URL_CHARS:
+        raise BadRequest(NO_URL)
     try:
         return urljoin(url, error.location)
     except ValueError:

@@ -10,6 +10,7 @@ import orjson
 
 from ollama_proxy.dialects.fields import as_text, bad
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
+from ollama_proxy.policy.addresses import MAX_URL_CHARS
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]
@@ -31,6 +32,8 @@ def load_image(url: Json, where: str) -> str | ImageUrl:
     if not isinstance(url, str):
         bad(where, "is missing")
     if _WEB.match(url):
+        if len(url) > MAX_URL_CHARS:
+            bad(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
     return match[1] if match else bad(where, "must be an http(s) address, or a data URI with base64")

@@ -15,6 +15,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+#: Of the URL of an image: a longer one is not even split, which takes long and is kept in memory.
+MAX_URL_CHARS = 8192
+
+#: A name has at most 253 characters and the root's dot.
+_MAX_HOST_CHARS = 254
+
 #: IPv6 addresses outside this are for one machine, one link, one site or nobody (RFC 4291 section 2.4).
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
@@ -64,6 +70,8 @@ def plain_host(text: str) -> str:
 
     Raises ValueError for what is neither, such as an odd spelling of an address, or one with a zone.
     """
+    if len(text) > _MAX_HOST_CHARS:  # to bring a long one into ASCII takes seconds
+        raise ValueError(f"not a host: {text[:80]!r}")
     host = text if ":" in text else text.encode("idna").decode("ascii").lower().removesuffix(".")
     address = as_address(host)
     if "%" in host or address is None and not _NAME.fullmatch(host):

@@ -107,12 +107,12 @@ class Catalogue:
             known = canonical(name_of(row))
             names = [] if self._known(name_of(row)) in self._targets else [name_of(row)]
             names += [alias for alias, target in self._aliases.items() if target == known]
-            shown = (name for name in names if (hidden or not self._is_hidden(name)) and self.is_allowed(name, patterns))
+            shown = (name for name in names if self._is_shown(name, patterns, hidden=hidden))
             found += [row if name == name_of(row) else renamed(row, name) for name in shown]
         return found
 
-    def _is_hidden(self, name: str) -> bool:
-        return self.find(name).rules.hidden
+    def _is_shown(self, name: str, patterns: Sequence[str], *, hidden: bool) -> bool:
+        return (hidden or not self.find(name).rules.hidden) and self.is_allowed(name, patterns)
 
 
 def is_pattern(name: str) -> bool:

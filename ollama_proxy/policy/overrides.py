@@ -7,7 +7,7 @@ same rules. Each function returns what it made of its argument, and appends to `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -113,18 +113,24 @@ def with_system(
     if not rules.is_given:
         return messages
     texts = [text_of(message) for message in messages]
-    edited = iter(edited_system([text for text in texts if text is not None], rules))
+    edited = edited_system([text for text in texts if text is not None], rules)
     if all(text is None for text in texts):
         return [*(told(None, text) for text in edited if text), *messages]
-    placed: list[M] = []
-    for message, text in zip(messages, texts, strict=True):
-        if text is None:
-            placed.append(message)
-        elif other := next(edited):
-            placed.append(told(message, other))
+    placed = list(_placed(zip(messages, texts, strict=True), iter(edited), told))
     if not placed:
         raise BadRequest("messages: nothing is left but a system prompt, and this model takes none.", param="messages")
     return placed
+
+
+def _placed(
+    said: Iterable[tuple[M, str | None]], edited: Iterator[str | None], told: Callable[[M | None, str], M]
+) -> Iterator[M]:
+    """Each message in its place, those with a text of a system prompt with what it became."""
+    for message, text in said:
+        if text is None:
+            yield message
+        elif other := next(edited):
+            yield told(message, other)
 
 
 def _without(text: str, passages: bool | tuple[str, ...]) -> str:

@@ -188,13 +188,23 @@ class ChatDecoder:
     def _tool_call(self, call: dict[str, Json]) -> ToolCall:
         function = call.get("function") or {}
         arguments = function.get("arguments") or {}
-        if not isinstance(arguments, dict):
+        if not isinstance(arguments, dict) or not _can_be_written(arguments):
             raise UpstreamError("The model server sent a tool call that can't be read.")
         call_id = call.get("id") or ""
         if not call_id or call_id in self._ids:
             call_id = new_call_id()
         self._ids.add(call_id)
         return ToolCall(call_id, str(function.get("name") or ""), arguments)
+
+
+def _can_be_written(arguments: dict[str, Json]) -> bool:
+    """Whether an answer can hold them: orjson reads four times as many levels as it writes."""
+    try:
+        # Answers have them three levels deep.
+        orjson.dumps([[[arguments]]])
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def decode_generate(line: dict[str, Json]) -> list[Event]:
@@ -206,13 +216,25 @@ def decode_generate(line: dict[str, Json]) -> list[Event]:
 
 
 def _text_events(thinking: Json, content: Json, logprobs: Sequence[Mapping[str, Json]]) -> list[Event]:
-    """A line may carry both, and log probabilities with neither while the server's parser still holds text back."""
+    """A line may carry both, and log probabilities with neither while the server's parser still holds text back. Where
+    it has both, as a single answer does, one list has the entries of the thinking and behind them those of the text."""
     events: list[Event] = []
     if thinking:
-        events.append(Thinking(_text(thinking), () if content else logprobs))
+        thought = _of_thinking(logprobs, _text(content or "")) if logprobs else 0
+        events.append(Thinking(_text(thinking), logprobs[:thought]))
+        logprobs = logprobs[thought:]
     if content or (logprobs and not thinking):
         events.append(Content(_text(content or ""), logprobs))
     return events
+
+
+def _of_thinking(logprobs: Sequence[Mapping[str, Json]], content: str) -> int:
+    """How many of the entries come before those that spell the content."""
+    left, first = len(content), len(logprobs)
+    while left > 0 and first > 0:
+        first -= 1
+        left -= len(logprobs[first].get("token") or "")
+    return first
 
 
 def _text(value: Json) -> str:

@@ -37,6 +37,7 @@ MODELS: Document = {
     "quick": {"request_timeout": 300},
     "spoken": {"system": {"remove": ["SECRET "], "replace": {"cat": "dog"}, "prepend": "Rules."}},
     "mute": {"system": {"remove": True}},
+    "covered:*": {"keep_alive": "5m"},
     "pinned": {"target": "tiny-test", "pin_options": True},
     "gpt-oss:120b-cloud": {"keep_alive": "5m"},
     "big": {"target": "kimi:cloud"},

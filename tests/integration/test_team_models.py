@@ -167,6 +167,20 @@ def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: Gateway) 
     assert (answer.status, answer.json()["id"]) == (200, asked.replace("%2F", "/"))
 
 
+@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
+@pytest.mark.parametrize(("asked", "status"), [("ghost", 200), ("secret", 200), ("tiny-test", 200), ("nowhere", 404)])
+def test_hidden_model_can_be_looked_up_by_its_name(
+    asked: str, status: int, headers: dict[str, str], gateway: Gateway
+) -> None:
+    answer = request(gateway.url, path=f"/v1/models/{asked}", headers={**bearer(TOKEN), **headers})
+    assert answer.status == status
+    assert status == 404 or answer.json()["id"] == asked
+
+
+def test_hidden_model_is_not_there_for_a_token_that_may_not_use_it(gateway: Gateway) -> None:
+    assert request(gateway.url, path="/v1/models/ghost", headers=bearer(ALIAS_ONLY)).status == 404
+
+
 def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -235,7 +249,7 @@ def test_B10_rights_count_for_show_by_either_field(field: str, model: str, statu
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-oss:20b-cloud", "m:cloud", "M:CLOUD", "library/gpt-oss:20b-cloud", "qwen3:cloud"]
+    "model", ["gpt-oss:20b-cloud", "m:cloud", "M:CLOUD", "library/gpt-oss:20b-cloud", "qwen3:cloud", "covered:cloud"]
 )
 @each_one
 def test_B11_a_cloud_model_is_refused(name: str, model: str, gateway: Gateway, upstream: FaultUpstream) -> None:

@@ -240,6 +240,11 @@ def test_a_seed_does_not_make_all_answers_equal() -> None:
     assert options == [{"seed": seed, "top_k": 1} for seed in (7, 8, 9)]
 
 
+@pytest.mark.parametrize("seed", [True, "7", None])
+def test_a_seed_that_is_no_number_stays_as_it_is(seed: Any) -> None:
+    assert [one.options["seed"] for one in spread(chat(n=2, options={"seed": seed}))] == [seed, seed]
+
+
 def test_every_prompt_is_asked_as_often_as_answers_are_wanted() -> None:
     asked = GenerateRequest(model="m", prompt="a", prompts=["a", "b"], n=2, options={"seed": 1})
     assert [(one.prompt, one.options["seed"]) for one in spread(asked)] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]

@@ -23,7 +23,7 @@ A, B = {"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -0.2}
         ([F, Content("a"), G, Done("stop")], Answer("a", "", [F, G], [], Done("stop"))),
         (
             [Thinking("x", [A]), Content("", [B]), Done("length", 3, 2)],
-            Answer("", "x", [], [A, B], Done("length", 3, 2)),
+            Answer("", "x", [], [B], Done("length", 3, 2)),
         ),
     ],
 )

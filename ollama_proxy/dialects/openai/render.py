@@ -132,8 +132,9 @@ class ChatRenderer(_OpenAIRenderer):
             match event:
                 case Content(text, logprobs):
                     frames.append(self._chunk({"content": text}, logprobs))
-                case Thinking(text, logprobs):
-                    frames.append(self._chunk({"reasoning": text, "reasoning_content": text}, logprobs))
+                case Thinking(text):
+                    # OpenAI's log probabilities are those of the content alone.
+                    frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
                 case ToolCall():
                     frames.append(self._call(event))
                 case Done():

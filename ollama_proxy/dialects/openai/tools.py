@@ -54,9 +54,7 @@ def _narrowed(tools: list[Tool], choice: Json) -> tuple[list[Tool], ToolChoice]:
     if not isinstance(named, list):
         bad("tool_choice.allowed_tools.tools", "must be a list")
     names = {_name(one, f"tool_choice.allowed_tools.tools[{index}]") for index, one in enumerate(named)}
-    # One alone is enough to complain of.
-    for name in sorted(names - {tool.name for tool in tools})[:1]:
-        check_choice({"name": name}, tools, "tool_choice.allowed_tools.tools")
+    _check_offered(names, tools, "tool_choice.allowed_tools.tools")
     return [tool for tool in tools if tool.name in names], str(mode)
 
 
@@ -82,5 +80,11 @@ def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
     """Raises BadRequest when the tool that must be called is not on offer."""
     if choice == "required" and not tools:
         bad(param, "no tools are on offer")
-    if isinstance(choice, Mapping) and choice["name"] not in [tool.name for tool in tools]:
-        bad(param, f"the tool '{choice['name'][:80]}' is not on offer")
+    if isinstance(choice, Mapping):
+        _check_offered({choice["name"]}, tools, param)
+
+
+def _check_offered(names: set[str], tools: Sequence[Tool], param: str) -> None:
+    missing = names - {tool.name for tool in tools}
+    if missing:
+        bad(param, f"the tool '{min(missing)[:80]}' is not on offer")

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.fields import as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
@@ -35,14 +35,31 @@ def load_input(value: Json) -> list[Message]:
     history = History()
     for index, item in enumerate(value):
         history.add(item, f"input[{index}]")
-    return history.messages or bad("input", "must hold at least one message")
+    return history.end() or bad("input", "must hold at least one message")
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What the assistant says in one turn, as far as it has been read."""
+
+    texts: list[str] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+
+    def message(self) -> Message:
+        """All of it."""
+        thinking = _joined(*self.thoughts) or None
+        return Message("assistant", _joined(*self.texts), thinking=thinking, images=self.images, tool_calls=self.calls)
 
 
 class History:
     """The messages that a list of items amounts to, as far as it has been read."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
+        self._messages: list[Message] = []
+        #: What the assistant is still saying.
+        self._turn: _Turn | None = None
         #: Thinking that belongs to the next thing that the assistant says.
         self._thinking: list[str] = []
         #: Which tool each call id stands for.
@@ -65,51 +82,54 @@ class History:
             case _ if kind not in _SKIPPED:
                 bad(where, f'unknown input item type: "{str(kind)[:40]}"')
 
+    def end(self) -> list[Message]:
+        """All messages; nothing comes after that."""
+        self._end_turn()
+        return self._messages
+
     def _add_message(self, item: Mapping[str, Json], where: str) -> None:
         role = _ROLES.get(str(item.get("role"))) or bad(f"{where}.role", "must be user, assistant, system or developer")
         content, images = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
-            self._thinking = []
-            self.messages.append(Message(role, content, images=images))
+            self._hear(Message(role, content, images=images))
             return
-        turn = self._turn()
-        if turn and turn.tool_calls:
-            # What is said between a call and its result must not come between them.
-            self._extend(turn, content=_joined(turn.content, content))
-        else:
-            self.messages.append(Message(role, content, images=images))
-            self._extend(self.messages[-1])
+        if self._turn and not self._turn.calls:
+            # What is said between a call and its result must not come between them; anything else stands alone.
+            self._end_turn()
+        turn = self._speak()
+        turn.texts.append(content)
+        turn.images += images
 
     def _add_call(self, item: Mapping[str, Json], where: str) -> None:
         name = as_text(item.get("name"), f"{where}.name")
         call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
         call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
         self._names[call_id] = name
-        turn = self._turn()
-        if turn is None:
-            turn = Message("assistant")
-            self.messages.append(turn)
-        self._extend(turn, tool_calls=[*turn.tool_calls, call])
+        self._speak().calls.append(call)
 
     def _add_result(self, item: Mapping[str, Json], where: str) -> None:
         call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
         content, images = load_content(item.get("output"), f"{where}.output", _load_part)
-        self._thinking = []
-        self.messages.append(
-            Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
-        )
+        self._hear(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
 
-    def _turn(self) -> Message | None:
-        """The message of the assistant that is still being put together."""
-        last = self.messages[-1] if self.messages else None
-        return last if last and last.role == "assistant" else None
-
-    def _extend(self, turn: Message, **more: Json) -> None:
-        """Replaces the last message by one that says more, with the thinking that has come since."""
-        thinking = _joined(turn.thinking or "", "\n".join(self._thinking))
+    def _hear(self, message: Message) -> None:
+        """Takes a message of someone else."""
+        self._end_turn()
         self._thinking = []
-        self.messages[-1] = replace(turn, thinking=thinking or None, **more)
+        self._messages.append(message)
+
+    def _speak(self) -> _Turn:
+        """The assistant's turn, a new one if none has begun, with the thinking that has come since."""
+        self._turn = turn = self._turn or _Turn()
+        turn.thoughts += self._thinking
+        self._thinking = []
+        return turn
+
+    def _end_turn(self) -> None:
+        if self._turn:
+            self._messages.append(self._turn.message())
+            self._turn = None
 
 
 def _joined(*texts: str) -> str:
@@ -160,9 +180,9 @@ def _load_image(part: Mapping[str, Json], where: str) -> Image:
 
 def _load_file(part: Mapping[str, Json], where: str) -> str:
     """The text of a file that came with the request, under its name."""
-    for field in ("file_id", "file_url"):
-        if part.get(field):
-            bad(f"{where}.{field}", "files are neither stored nor fetched here: send the text as `input_text`")
+    for name in ("file_id", "file_url"):
+        if part.get(name):
+            bad(f"{where}.{name}", "files are neither stored nor fetched here: send the text as `input_text`")
     match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
     if match is None:
         bad(f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here")

@@ -118,7 +118,7 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolC
         return tools, _load_word(choice, tools)
     match as_object(choice, "tool_choice").get("type"):
         case "function":
-            return tools, {"name": _known(choice, tools, "tool_choice")}
+            return tools, {"name": _known(choice, _names(tools), "tool_choice")}
         case "allowed_tools":
             if choice.get("mode") not in ("auto", "required"):
                 bad("tool_choice.mode", "must be auto or required")
@@ -136,18 +136,23 @@ def _load_word(word: str | None, tools: list[Tool]) -> str | None:
     return word
 
 
-def _allowed(chosen: Json, tools: list[Tool]) -> list[str]:
+def _allowed(chosen: Json, tools: list[Tool]) -> set[str]:
     if not isinstance(chosen, list) or not chosen:
         bad("tool_choice.tools", "must be a list of functions")
-    return [_known(one, tools, f"tool_choice.tools[{index}]") for index, one in enumerate(chosen)]
+    offered = _names(tools)
+    return {_known(one, offered, f"tool_choice.tools[{index}]") for index, one in enumerate(chosen)}
 
 
-def _known(function: Json, tools: list[Tool], where: str) -> str:
+def _names(tools: list[Tool]) -> set[str]:
+    return {tool.name for tool in tools}
+
+
+def _known(function: Json, offered: set[str], where: str) -> str:
     """The name of a function that is on offer."""
     if as_object(function, where).get("type") != "function":
         bad(f"{where}.type", "must be function")
     name = as_text(function.get("name"), f"{where}.name")
-    return name if name in [tool.name for tool in tools] else bad(f"{where}.name", "is not among the tools")
+    return name if name in offered else bad(f"{where}.name", "is not among the tools")
 
 
 def _carried(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:

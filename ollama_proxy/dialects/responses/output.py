@@ -62,7 +62,7 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
         status = COMPLETED if answer.content else last
         items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=sealed))
     if answer.content or not (answer.thinking or answer.tool_calls):
-        part = text_part(answer.content, render_logprobs(_of_text(answer)))
+        part = text_part(answer.content, render_logprobs(answer.logprobs))
         items.append(message(new_id("msg"), last, part))
     return items + [function_call(new_id("fc"), call) for call in answer.tool_calls]
 
@@ -70,17 +70,6 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
 def is_cut(done: Done) -> bool:
     """Whether the model was stopped by the limit of tokens."""
     return done.done_reason == "length"
-
-
-def _of_text(answer: Answer) -> Logprobs:
-    """The entries for the text alone. A single answer of Ollama has those for the thinking in front of them."""
-    if not answer.thinking:
-        return answer.logprobs
-    left, first = len(answer.content), len(answer.logprobs)
-    while left > 0 and first > 0:
-        first -= 1
-        left -= len(answer.logprobs[first].get("token") or "")
-    return answer.logprobs[first:]
 
 
 def render_logprobs(logprobs: Logprobs) -> list[dict[str, Json]]:

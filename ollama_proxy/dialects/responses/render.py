@@ -19,21 +19,24 @@ from ollama_proxy.dialects.responses.output import (
 )
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Thinking, ToolCall
-from ollama_proxy.wire import SSE_COMMENT
+from ollama_proxy.wire import SSE_COMMENT, encode_request
 
 #: Statuses with a word of their own in OpenAI's list of codes; all others are the server's fault.
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 
 class ResponseRenderer:
-    """One response. `echo` is what it repeats of its request; `sealed`: thinking also in the form to be sent back."""
+    """One response. `echo` is what it repeats of its request; `sealed`: thinking also in the form to be sent back.
+
+    Raises BadRequest for an echo that is nested too deep.
+    """
 
     content_type = "text/event-stream"
 
     def __init__(self, model: str, echo: Mapping[str, Json], *, sealed: bool) -> None:
         self._head = {"id": new_id("resp"), "object": "response", "created_at": int(time.time()), "model": model}
         #: Encoded once: it stands in the first two events and in the last.
-        self._echo = orjson.dumps(echo)
+        self._echo = encode_request(echo)
         self._sealed = sealed
         self._events = Events()
         self._begun = False

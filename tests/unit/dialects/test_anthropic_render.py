@@ -135,6 +135,12 @@ def test_list_of_models_is_one_page() -> None:
     }
 
 
+def test_a_model_of_no_known_time_has_a_stamp_in_four_digits_of_the_year() -> None:
+    """Go's zero time, which Ollama gives where it knows none."""
+    model = Model("m", -62_135_596_800, "ollama")
+    assert json.loads(render_model(model, "m"))["created_at"] == "0001-01-01T00:00:00Z"
+
+
 def test_empty_list_of_models_has_no_ids() -> None:
     assert json.loads(render_models([])) == {"data": [], "has_more": False, "first_id": None, "last_id": None}
 

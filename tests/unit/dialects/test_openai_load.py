@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from openai.types.chat import completion_create_params as chat_params
 from ollama_proxy.dialects.embeddings.schemas import load_embeddings
 from ollama_proxy.dialects.openai.load import load_chat
 from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import ChatRequest
 from ollama_proxy.upstreams.ollama_codec import encode_chat
 from tests.golden.fates import CHAT, COMPLETION, EMBEDDING, FIELDS
 
@@ -50,6 +52,38 @@ def test_what_can_not_be_read_is_refused_by_name(fields: dict[str, Any], param: 
     with pytest.raises(BadRequest) as refused:
         load_chat(chat(**fields))
     assert refused.value.param == param
+
+
+MANY = range(10_000)
+
+
+def loaded_quickly(**fields: Any) -> ChatRequest:
+    """What is asked, without more work than its length: the time of ten thousand pieces grows with their number."""
+    began = time.process_time()
+    asked = load_chat(chat(**fields))
+    assert time.process_time() - began < 1.0
+    return asked
+
+
+def test_many_results_in_the_older_form_find_their_calls() -> None:
+    calls = [{"role": "assistant", "function_call": {"name": f"f{one}", "arguments": "{}"}} for one in MANY]
+    results = [{"role": "function", "name": f"f{one}", "content": "r"} for one in MANY]
+    messages = loaded_quickly(messages=calls + results).messages
+    assert [message.tool_call_id for message in messages[len(calls) :]] == [f"call_function_{one}" for one in MANY]
+
+
+def test_result_in_the_older_form_belongs_to_the_last_call_of_its_function() -> None:
+    call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    result = {"role": "function", "name": "f", "content": "r"}
+    messages = load_chat(chat(messages=[call, result, call, result, {**result, "name": "g"}])).messages
+    ids = [message.tool_call_id for message in messages if message.role == "tool"]
+    assert ids == ["call_function_0", "call_function_1", None]
+
+
+def test_many_allowed_tools() -> None:
+    tools = [{"type": "function", "function": {"name": f"f{one}"}} for one in MANY]
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools[1:]}}
+    assert len(loaded_quickly(tools=tools, tool_choice=allowed).tools) == len(tools) - 1
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:

@@ -14,6 +14,7 @@ from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
+from tests.unit.dialects.nesting import nested
 
 EVENTS: list[Event] = [
     Thinking("h"),
@@ -163,6 +164,11 @@ def test_failure_closes_nothing_and_shows_what_was_said() -> None:
     assert [document["sequence_number"] for document in documents] == list(range(len(documents)))
 
 
+def test_echo_that_is_nested_too_deep_is_the_requests_fault() -> None:
+    with pytest.raises(BadRequest, match="nested too deep"):
+        renderer(tools=[{"type": "function", "name": "f", "parameters": nested(260)}])
+
+
 def entry(token: str, **fields: Any) -> dict[str, Any]:
     return {"token": token, "logprob": -0.5, **fields}
 
@@ -186,12 +192,6 @@ def tokens(response: Any) -> list[list[str]]:
 def test_entries_belong_to_the_text(said: list[Event], expected: list[list[str]]) -> None:
     assert tokens(drawn(*said, Done("stop"))[-1]["response"]) == expected
     assert tokens(whole(*said, Done("stop"))) == expected
-
-
-def test_entries_of_a_single_answer_are_all_on_its_text() -> None:
-    """Ollama's single answer has one list, for thinking and text together."""
-    content = Content("ab", [entry("t"), entry("</think>"), entry("a"), entry("b")])
-    assert tokens(whole(Thinking("t"), content, Done("stop"))) == [["a", "b"]]
 
 
 def test_bytes_of_an_entry_are_never_missing() -> None:

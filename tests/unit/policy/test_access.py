@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +90,12 @@ def test_a_cloud_model_that_the_operator_names_may_be_used() -> None:
     check_models(TEAM, ["m:cloud"], Catalogue({"m:cloud": ModelSettings()}, []))
 
 
+@pytest.mark.parametrize("pattern", ["*", "m*", "*:cloud", "m:cl?ud"])
+def test_a_pattern_opens_no_cloud(pattern: str) -> None:
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        check_models(BOSS, ["m:cloud"], Catalogue({pattern: ModelSettings(keep_alive="5m")}, []))
+
+
 def test_a_list_counts_for_the_name_that_a_client_uses_and_for_what_it_stands_for() -> None:
     catalogue = Catalogue({"coder": ModelSettings(target="m"), "m": ModelSettings(target="other")}, [])
     check_models(ONE_MODEL, ["coder", "m"], catalogue)
@@ -123,6 +130,19 @@ def test_keep_alive_in_seconds(value: object, seconds: float | None) -> None:
 def test_durations_that_go_would_refuse(value: str) -> None:
     with pytest.raises(BadRequest, match="time: "):
         keep_alive_s(value)
+
+
+@pytest.mark.parametrize("value", ["1" * 65, "1" * 200_000, "1" * 200_000 + "x", "1h" * 100_000, "." * 200_000])
+def test_a_text_longer_than_any_duration_is_refused_at_once(value: str) -> None:
+    began = time.process_time()
+    with pytest.raises(BadRequest, match="time: invalid duration") as refused:
+        keep_alive_s(value)
+    assert time.process_time() - began < 0.2
+    assert len(str(refused.value)) < 80
+
+
+def test_the_longest_text_that_is_read_as_a_duration() -> None:
+    assert keep_alive_s("0" * 62 + "5m") == 300.0
 
 
 @pytest.mark.parametrize("value", [True, False, [], {}, ["5m"]])

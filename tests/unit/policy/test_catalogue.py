@@ -118,6 +118,13 @@ def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None
     assert listed(catalogue(**models), rows, *patterns) == expected
 
 
+def test_list_may_show_what_is_hidden_as_well() -> None:
+    models = {"coder": {"target": "qwen3:8b", "hidden": True}, "a": {"hidden": True}}
+    rows = ["a:latest", "qwen3:8b", "b:1"]
+    shown = catalogue(**models).listed(rows, ["coder", "a"], str, lambda row, name: name, hidden=True)
+    assert shown == ["a:latest", "coder"]
+
+
 def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     row = {"name": "a:latest"}
     rows = catalogue(**CODER).listed([row], [], lambda each: each["name"], lambda each, name: {"name": name})
@@ -176,3 +183,30 @@ def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
 def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(asked: str, target: str) -> None:
     models = {"claude-haiku*": {"target": "small"}, "claude-*": {"target": "big"}, "claude-exact": {"target": "exact"}}
     assert catalogue(**models).find(asked).target == target
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [("a-b-c:1", "one"), ("a1b2c3:x", "one"), ("d-e:1", "two"), ("team/f1:9", "three"), ("f12:9", "f12:9")],
+)
+def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None:
+    models = {"a*b*c*": {"target": "one"}, "*d*e*": {"target": "two"}, "*/f?:9": {"target": "three"}}
+    assert catalogue(**models).find(asked).target == target
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "named"),
+    [
+        ({}, "m:cloud", False),
+        ({"m:cloud": {}}, "library/M:cloud", True),
+        ({"m": {}}, "m:cloud", False),
+        ({"big": {"target": "m:cloud"}}, "big", True),
+        ({"big": {"target": "m:cloud"}}, "m:cloud", False),
+        ({"*": {}}, "m:cloud", False),
+        ({"*cloud": {}}, "*cloud", False),
+        ({"m:*": {"target": "n:cloud"}}, "m:cloud", True),
+        ({"*": {}, "m:cloud": {}}, "m:cloud", True),
+    ],
+)
+def test_pattern_names_nothing_but_its_target(models: dict[str, Any], name: str, named: bool) -> None:
+    assert catalogue(**models).names(name) is named

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from ollama_proxy.errors import BadRequest
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.timeouts import Timeouts
@@ -54,6 +56,8 @@ CLAMPED: dict[str, tuple[Options, Options, dict[str, int], Options, list[str]]] 
     "length without end": ({"num_predict": -1}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
     "length to fill the context": ({"num_predict": -2}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
     "length of 0, no limit": ({"num_predict": 0}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
+    "length that is cut to 0": ({"num_predict": 0.5}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
+    "length of one and a half": ({"num_predict": 1.5}, {}, {"num_predict": 8}, {"num_predict": 1.5}, []),
     "length not asked for": ({}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
     "length that is null": ({"num_predict": None}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
     "operator's null": ({}, {"num_predict": None}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
@@ -107,8 +111,25 @@ def test_pinned_options_never_load_a_model_again(case: str) -> None:
     assert options(asked, given, loaded=loaded, pin=True) == (expected, said)
 
 
-def test_limit_comes_before_what_is_loaded_and_is_said_once() -> None:
-    assert options({"num_ctx": 99}, loaded=64, pin=True, num_ctx=32) == ({"num_ctx": 32}, ["num_ctx=32"])
+@pytest.mark.parametrize(
+    ("asked", "loaded", "sent", "said"),
+    [
+        ({"num_ctx": 99}, 64, 64, ["num_ctx=64"]),
+        ({}, 64, 64, []),
+        ({"num_ctx": 99}, None, 32, ["num_ctx=32"]),
+    ],
+)
+def test_what_is_loaded_comes_before_the_limit_which_would_load_it_again(
+    asked: Options, loaded: int | None, sent: int, said: list[str]
+) -> None:
+    assert options(asked, loaded=loaded, pin=True, num_ctx=32) == ({"num_ctx": sent}, said)
+
+
+def test_answer_that_is_no_text_has_no_length() -> None:
+    clamped: list[str] = []
+    rules = ModelSettings(clamp=Clamp(num_ctx=16, num_predict=8))
+    assert merged_options({"num_ctx": 99}, rules, None, clamped, has_length=False) == {"num_ctx": 16}
+    assert clamped == ["num_ctx=16"]
 
 
 # --- keep_alive ------------------------------------------------------------------------------------------------------
@@ -205,6 +226,18 @@ def test_system_messages_keep_their_places(
     messages: list[tuple[str, str]], rules: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert placed(messages, **rules) == expected
+
+
+def test_chat_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(BadRequest, match="messages: nothing is left") as refused:
+        placed([("system", "S"), ("system", "T")], remove=True)
+    assert refused.value.param == "messages"
+
+
+def test_system_prompts_are_placed_in_linear_time() -> None:
+    began = time.process_time()
+    assert len(placed([("system", "S")] * 400_000, replace={"S": "T"})) == 400_000
+    assert time.process_time() - began < 2
 
 
 # --- Time ------------------------------------------------------------------------------------------------------------

@@ -46,9 +46,21 @@ def test_an_old_fact_is_asked_for_again(call: Call) -> None:
 
 
 @pytest.mark.parametrize("failure", [UpstreamConnect(), UpstreamTimeout(), UpstreamRefused(404, "no")])
-def test_no_fact_is_no_failure_and_is_not_kept(failure: GatewayError, call: Call) -> None:
+def test_no_fact_is_no_failure_and_is_not_asked_for_at_once_again(failure: GatewayError, call: Call) -> None:
     known, source = Facts[int](60), Source(failure)
-    assert [known.get("a", call, source) for _ in range(2)] == [None, 2]
+    assert [known.get(key, call, source) for key in "aab"] == [None, None, 2]
+
+
+def test_what_nobody_told_is_asked_for_again_after_a_while(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "UNKNOWN_KEPT_S", 0.0)
+    known, source = Facts[int](60), Source(UpstreamTimeout())
+    assert [known.get("a", call, source) for _ in range(3)] == [None, 2, 2]
+
+
+def test_caller_who_has_no_time_leaves_nothing_to_the_others(call: Call) -> None:
+    known, source = Facts[int](60), Source(UpstreamTimeout())
+    assert known.get("a", Call(Timeouts(total_s=0.0)), source) is None
+    assert known.get("a", call, source) == 2
 
 
 def test_client_that_has_left_is_not_forgotten(call: Call) -> None:
