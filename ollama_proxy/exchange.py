@@ -37,7 +37,7 @@ class Exchange:
     data: dict[str, Json] = field(default_factory=dict)
     #: As the client spells it.
     model: str = ""
-    #: What its upstream calls it, where that is another name; nothing that the client gets says so.
+    #: What its upstream calls it, where that is another name; neither answers nor errors say so.
     target: str = ""
     stream: bool = False
     #: Whom the client says that it asks for.

@@ -14,7 +14,7 @@ from flask import Response, request
 from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import AuthError, BodyTooLarge
+from ollama_proxy.errors import AuthError, BodyTooLarge, ModelNotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.fanout import FanOut, spread
 from ollama_proxy.hub import (
@@ -32,6 +32,7 @@ from ollama_proxy.images import ImageFetcher
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_models, check_scope
 from ollama_proxy.policy.auth import Authenticator
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
+from ollama_proxy.policy.names import canonical
 from ollama_proxy.preparation import (
     is_without_thinking,
     prepared_chat,
@@ -178,13 +179,20 @@ class Gateway:
             exchange.truncated = ("prompt",)
         return answer
 
-    def models(self, exchange: Exchange, *, hidden: bool = False) -> list[Model]:
-        """The models that this token may use, under the names that the team uses; `hidden`: those that lists leave out
-        as well."""
+    def models(self, exchange: Exchange) -> list[Model]:
+        """The models that this token may use, under the names that the team uses."""
         listed = self._admit(exchange, ()).models(exchange.call)
         return self.catalogue.listed(
-            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name), hidden=hidden
+            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name)
         )
+
+    def model(self, exchange: Exchange, name: str) -> Model:
+        """One model by any name that it may be used by, also one that lists leave out; raises ModelNotFound."""
+        target = canonical(self.catalogue.find(name).target)
+        for model in self._admit(exchange, [name]).models(exchange.call):
+            if canonical(model.name) == target:
+                return replace(model, name=name)
+        raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")
 
     def check_model(self, exchange: Exchange, name: str) -> None:
         """Raises what a call to this model would raise before any upstream is asked."""

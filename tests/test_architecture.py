@@ -54,12 +54,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 
-#: What two dialects share although each is its own: Responses are part of OpenAI's API, and the list of models is drawn
-#: in two shapes.
+#: What two dialects share although each is its own: Responses are part of OpenAI's API.
 BETWEEN_DIALECTS = {
     ("dialects.responses", "dialects.openai"),
-    ("dialects.models", "dialects.openai"),
-    ("dialects.models", "dialects.anthropic"),
 }
 
 #: Pure values and text: these know neither the web framework, nor a client library, nor greenlets.

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from flask import Blueprint
 
 from ollama_proxy.dialects.anthropic import blueprint as anthropic
+from ollama_proxy.dialects.anthropic import render as render_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.embeddings import blueprint as embeddings
 from ollama_proxy.dialects.models import blueprint as models
+from ollama_proxy.dialects.models.blueprint import Shape
 from ollama_proxy.dialects.native import blueprint as native
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai import blueprint as openai
+from ollama_proxy.dialects.openai import render as render_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.gateway import Gateway
+
+#: How those draw models who share the address of their list.
+SHAPES = {
+    "openai": Shape(render_openai.render_models, render_openai.render_model),
+    "anthropic": Shape(render_anthropic.render_models, render_anthropic.render_model),
+}
 
 #: What builds the routes of a dialect.
 DIALECTS: tuple[Callable[[Gateway], Blueprint], ...] = (
@@ -25,7 +35,7 @@ DIALECTS: tuple[Callable[[Gateway], Blueprint], ...] = (
     responses.build_blueprint,
     embeddings.build_blueprint,
     anthropic.build_blueprint,
-    models.build_blueprint,
+    partial(models.build_blueprint, shapes=SHAPES),
 )
 
 #: Error shapes by the name of the dialect; `arrival.dialect_of` picks the name by the request.

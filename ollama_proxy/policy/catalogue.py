@@ -97,22 +97,19 @@ class Catalogue:
         patterns: Sequence[str],
         name_of: Callable[[R], str],
         renamed: Callable[[R, str], R],
-        *,
-        hidden: bool = False,
     ) -> list[R]:
-        """An upstream's list as a token with these patterns sees it: with the team's names, without what is hidden
-        unless `hidden`."""
+        """An upstream's list as a token with these patterns sees it: with the team's names, without what is hidden."""
         found: list[R] = []
         for row in rows:
             known = canonical(name_of(row))
             names = [] if self._known(name_of(row)) in self._targets else [name_of(row)]
             names += [alias for alias, target in self._aliases.items() if target == known]
-            shown = (name for name in names if self._is_shown(name, patterns, hidden=hidden))
+            shown = (name for name in names if self._is_shown(name, patterns))
             found += [row if name == name_of(row) else renamed(row, name) for name in shown]
         return found
 
-    def _is_shown(self, name: str, patterns: Sequence[str], *, hidden: bool) -> bool:
-        return (hidden or not self.find(name).rules.hidden) and self.is_allowed(name, patterns)
+    def _is_shown(self, name: str, patterns: Sequence[str]) -> bool:
+        return not self.find(name).rules.hidden and self.is_allowed(name, patterns)
 
 
 def is_pattern(name: str) -> bool:

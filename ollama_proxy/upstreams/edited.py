@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import orjson
 
 from ollama_proxy.hub import Json
+from ollama_proxy.policy.names import renamed
 from ollama_proxy.upstreams.base import Headers, Reply
 from ollama_proxy.upstreams.ollama import read_all
 from ollama_proxy.wire import LineSplitter, ndjson_frame
@@ -75,7 +76,7 @@ class EditedReply:
             document["model"] = self._name
         error = document.get("error")
         if isinstance(error, str):
-            document["error"] = error.replace(self._target, self._name)
+            document["error"] = renamed(error, self._target, self._name)
 
     def close(self) -> None:
         """See Reply."""

@@ -38,6 +38,7 @@ MODELS: Document = {
     "spoken": {"system": {"remove": ["SECRET "], "replace": {"cat": "dog"}, "prepend": "Rules."}},
     "mute": {"system": {"remove": True}},
     "covered:*": {"keep_alive": "5m"},
+    "claude-*": {"target": "qwen3:8b"},
     "pinned": {"target": "tiny-test", "pin_options": True},
     "gpt-oss:120b-cloud": {"keep_alive": "5m"},
     "big": {"target": "kimi:cloud"},

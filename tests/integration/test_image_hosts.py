@@ -7,6 +7,8 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -172,6 +174,29 @@ def test_other_urls_are_refused(url: str) -> None:
 def test_urls_have_an_end(pictures: ScriptedServer) -> None:
     assert complaint(f"{pictures.url}/" + "a" * 8192).startswith(NO_URL)
     assert pictures.events == []
+
+
+def is_kept(*url: Any) -> bool:
+    """Whether the standard library keeps the parts of a URL, which it was asked for in these very words."""
+    before = urlsplit.cache_info().hits  # type: ignore[attr-defined]
+    urlsplit(*url)
+    return bool(urlsplit.cache_info().hits > before)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rest", ["x" * 9000, "图" * 2_000_000, f"{HERE}/" + "x" * 9000])
+def test_urls_without_end_are_not_looked_at(rest: str) -> None:
+    began = time.monotonic()
+    assert complaint(f"http://{rest}").startswith(NO_URL)
+    assert time.monotonic() - began < 0.3
+    assert not is_kept(f"http://{rest}")
+
+
+def test_redirects_without_end_are_not_looked_at(pictures: ScriptedServer) -> None:
+    location = "/" + "x" * 9000
+    pictures.script("/a", [Json({}, 302, {"Location": location})])
+    assert complaint(f"{pictures.url}/a").startswith(NO_URL)
+    assert not is_kept(location, "http", True)
+    assert not is_kept(f"{pictures.url}{location}")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import time
 from base64 import b64decode
@@ -10,14 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 
 from ollama_proxy.errors import BadRequest, ClientGone
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.images import MAX_AT_ONCE, MAX_URLS, ImageFetcher
+from ollama_proxy.images import MAX_AT_ONCE, MAX_LOOKUPS_AT_ONCE, MAX_TOTAL_BYTES, MAX_URLS, ImageFetcher
 from ollama_proxy.settings import Images
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.alarm import Alarm
 from tests.rig import chunk
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
@@ -197,6 +200,38 @@ def test_an_image_without_end_is_not_read_to_its_end(pictures: ScriptedServer) -
     assert pictures.bytes_sent() < 64 << 20
 
 
+MUCH = f"is too much: the images of one request may have {MAX_TOTAL_BYTES} bytes in all"
+
+
+@pytest.mark.parametrize("framing", [True, False], ids=["declared", "undeclared"])
+def test_images_of_one_request_have_a_size_in_all(pictures: ScriptedServer, framing: bool) -> None:
+    half = PNG + bytes(MAX_TOTAL_BYTES // 2 - len(PNG))
+    head = {"Content-Length": str(len(half))} if framing else {}
+    urls = [f"{pictures.url}/{name}" for name in ("a", "b", "c")]
+    for name in ("a", "b"):
+        pictures.script(f"/{name}", [Head(200, head), Chunk(half)])
+    pictures.script("/c", [Wait(1), Head(200, {"Content-Length": str(len(PNG))}), Chunk(PNG)])
+    images = settings(max_bytes=len(half), timeout_s=20.0)
+    assert [len(each) for each in fetch(*urls[:2], images=images)] == 2 * [len(half)]
+    with pytest.raises(BadRequest) as caught:
+        fetch(*urls, images=images)
+    assert (caught.value.param, str(caught.value)) == ("messages[2].image", f"messages[2].image: {MUCH}")
+
+
+@pytest.mark.parametrize("framing", [True, False], ids=["declared", "undeclared"])
+def test_an_image_that_is_wanted_often_counts_as_often(pictures: ScriptedServer, framing: bool) -> None:
+    image = PNG + bytes(MAX_TOTAL_BYTES // 1000 - len(PNG))
+    pictures.script("/a", [Head(200, {"Content-Length": str(len(image))} if framing else {}), Chunk(image)])
+    assert len(fetch(*1000 * [f"{pictures.url}/a"])) == 1000
+    assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
+
+
+def test_one_image_may_be_as_large_as_the_operator_lets_it(pictures: ScriptedServer) -> None:
+    image = PNG + bytes(MAX_TOTAL_BYTES)
+    pictures.script("/a", [Whole(image)])
+    assert fetch(f"{pictures.url}/a", images=settings(max_bytes=len(image), timeout_s=20.0)) == [image]
+
+
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
     """A port where connections are neither taken nor refused: what the kernel lets wait there is full."""
@@ -245,7 +280,7 @@ def test_time_of_a_connection_and_of_a_handshake_counts(pictures: ScriptedServer
     assert time.monotonic() - began < 1.5
 
 
-def test_a_few_are_fetched_at_once_and_many_after_another(pictures: ScriptedServer) -> None:
+def test_a_few_are_looked_up_at_once_and_many_after_another(pictures: ScriptedServer) -> None:
     busy, most = 0, 0
 
     def counting(host: str, port: int) -> list[str]:
@@ -259,7 +294,38 @@ def test_a_few_are_fetched_at_once_and_many_after_another(pictures: ScriptedServ
     for number in range(MAX_URLS):
         pictures.script(f"/{number}", [Whole(PNG + bytes([number]))])
     assert fetch(*urls, *urls, resolve=counting) == 2 * [PNG + bytes([number]) for number in range(MAX_URLS)]
-    assert most == MAX_AT_ONCE
+    assert most == MAX_LOOKUPS_AT_ONCE
+
+
+def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
+    asked, ended = [], gevent.event.Event()
+
+    def slow(host: str, port: int) -> list[str]:
+        asked.append(host)
+        ended.wait(5)
+        return [HERE]
+
+    urls = [f"http://{name}.example/" for name in "abcdef"]
+    assert "did not arrive in 0.3 s" in complaint(*urls, images=settings(timeout_s=0.3), resolve=slow)
+    gevent.sleep(0)
+    assert len(asked) == MAX_LOOKUPS_AT_ONCE
+    ended.set()
+
+
+def clocks() -> int:
+    """Greenlets that end the waits of this process."""
+    gc.collect()
+    found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    return len([each for each in found if getattr(getattr(each, "_run", None), "__func__", None) is Alarm._run])
+
+
+def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -> None:
+    pictures.script("/a", [Wait(0.05), Whole(PNG)])
+    fetch(f"{pictures.url}/a")
+    running = clocks()
+    assert running
+    assert fetch(f"{pictures.url}/a", images=settings(timeout_s=2.5)) == [PNG]
+    assert clocks() == running
 
 
 def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) -> None:

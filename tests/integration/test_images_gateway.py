@@ -144,6 +144,15 @@ def test_model_gets_the_images_in_their_order(
 
 
 @each_face
+def test_address_without_end_is_refused_with_its_part(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+    began = time.monotonic()
+    status, body = answer(gateway, face, "http://" + "图" * 100_000)
+    assert (status, f"{face.where}: must have at most 8192 characters" in body) == (400, True), body
+    assert time.monotonic() - began < 0.9
+    assert is_untouched(upstream)
+
+
+@each_face
 def test_server_of_an_image_sees_no_token(gateway: Gateway, pictures: ScriptedServer, face: Face) -> None:
     pictures.script("/a", [Whole(PNG)])
     answer(gateway, face, f"{pictures.url}/a")

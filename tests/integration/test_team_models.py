@@ -202,6 +202,18 @@ def test_error_of_the_model_server_calls_an_alias_by_its_name(
     assert "qwen3" not in answer.text
 
 
+@each_one
+def test_name_that_a_pattern_covers_is_its_target(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+    answer = ask(gateway, name, "claude-opus-4-1")
+    assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
+    assert "qwen3" not in answer.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
+def test_name_that_a_pattern_covers_can_be_looked_up(headers: dict[str, str], gateway: Gateway) -> None:
+    assert get(gateway, "/v1/models/claude-opus-4-1", **headers).json()["id"] == "claude-opus-4-1"
+
+
 @pytest.mark.parametrize("model", ["ghost", "secret"])
 @each_one
 def test_hidden_model_can_be_used(name: str, model: str, gateway: Gateway) -> None:

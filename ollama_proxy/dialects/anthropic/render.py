@@ -196,15 +196,15 @@ def render_models(models: Sequence[Model]) -> bytes:
     """The list of models, always as its only page."""
     ids = [model.name for model in models]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
-    data = [_model(model, model.name) for model in models]
+    data = [_model(model) for model in models]
     return orjson.dumps({"data": data, "has_more": False, "first_id": first, "last_id": last})
 
 
-def render_model(model: Model, name: str) -> bytes:
-    """One model, under the name that the client asked for."""
-    return orjson.dumps(_model(model, name))
+def render_model(model: Model) -> bytes:
+    """One model."""
+    return orjson.dumps(_model(model))
 
 
-def _model(model: Model, name: str) -> dict[str, Json]:
+def _model(model: Model) -> dict[str, Json]:
     created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
-    return {"type": "model", "id": name, "display_name": name, "created_at": created}
+    return {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}

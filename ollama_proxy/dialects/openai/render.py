@@ -304,13 +304,13 @@ def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
 
 def render_models(models: Sequence[Model]) -> bytes:
     """The list of models."""
-    return orjson.dumps({"object": "list", "data": [_model(model, model.name) for model in models]})
+    return orjson.dumps({"object": "list", "data": [_model(model) for model in models]})
 
 
-def render_model(model: Model, name: str) -> bytes:
-    """One model, under the name that the client asked for."""
-    return orjson.dumps(_model(model, name))
+def render_model(model: Model) -> bytes:
+    """One model."""
+    return orjson.dumps(_model(model))
 
 
-def _model(model: Model, name: str) -> dict[str, Json]:
-    return {"id": name, "object": "model", "created": model.modified_at, "owned_by": model.owned_by}
+def _model(model: Model) -> dict[str, Json]:
+    return {"id": model.name, "object": "model", "created": model.modified_at, "owned_by": model.owned_by}

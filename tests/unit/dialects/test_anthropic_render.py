@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,7 +139,7 @@ def test_list_of_models_is_one_page() -> None:
 def test_a_model_of_no_known_time_has_a_stamp_in_four_digits_of_the_year() -> None:
     """Go's zero time, which Ollama gives where it knows none."""
     model = Model("m", -62_135_596_800, "ollama")
-    assert json.loads(render_model(model, "m"))["created_at"] == "0001-01-01T00:00:00Z"
+    assert json.loads(render_model(model))["created_at"] == "0001-01-01T00:00:00Z"
 
 
 def test_empty_list_of_models_has_no_ids() -> None:
@@ -146,5 +147,5 @@ def test_empty_list_of_models_has_no_ids() -> None:
 
 
 def test_model_has_the_name_that_was_asked_for() -> None:
-    model = json.loads(render_model(MODELS[0], "A"))
+    model = json.loads(render_model(replace(MODELS[0], name="A")))
     assert (model["id"], model["display_name"]) == ("A", "A")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -163,6 +164,13 @@ def test_hosts_have_one_spelling(text: str, host: str) -> None:
 def test_odd_spellings_are_no_hosts(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a host|label"):
         plain_host(text)
+
+
+def test_a_host_without_end_is_refused_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="not a host"):
+        plain_host("图" * 100_000)
+    assert time.monotonic() - began < 0.1
 
 
 # --- The operator's word ---------------------------------------------------------------------------------------------

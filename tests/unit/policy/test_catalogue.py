@@ -118,13 +118,6 @@ def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None
     assert listed(catalogue(**models), rows, *patterns) == expected
 
 
-def test_list_may_show_what_is_hidden_as_well() -> None:
-    models = {"coder": {"target": "qwen3:8b", "hidden": True}, "a": {"hidden": True}}
-    rows = ["a:latest", "qwen3:8b", "b:1"]
-    shown = catalogue(**models).listed(rows, ["coder", "a"], str, lambda row, name: name, hidden=True)
-    assert shown == ["a:latest", "coder"]
-
-
 def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     row = {"name": "a:latest"}
     rows = catalogue(**CODER).listed([row], [], lambda each: each["name"], lambda each, name: {"name": name})
