@@ -226,6 +226,13 @@ def test_an_image_that_is_wanted_often_counts_as_often(pictures: ScriptedServer,
     assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
 
 
+def test_images_that_are_said_to_be_too_much_are_not_waited_for(pictures: ScriptedServer) -> None:
+    pictures.script("/a", [Head(200, {"Content-Length": str(MAX_TOTAL_BYTES // 1000)}), WaitForPeerClose()])
+    began = time.monotonic()
+    assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
+    assert time.monotonic() - began < 1
+
+
 def test_one_image_may_be_as_large_as_the_operator_lets_it(pictures: ScriptedServer) -> None:
     image = PNG + bytes(MAX_TOTAL_BYTES)
     pictures.script("/a", [Whole(image)])
