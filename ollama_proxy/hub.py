@@ -13,6 +13,12 @@ from typing import Any
 #: A JSON value as orjson gives it.
 Json = Any
 
+#: Tokens, each with how likely it was, as Ollama lists them.
+Logprobs = Sequence[Mapping[str, Json]]
+
+#: "auto", "none", "required" or the name of one tool as {"name": ...}.
+ToolChoice = str | Mapping[str, str] | None
+
 
 @dataclass(slots=True, frozen=True)
 class ToolCall:
@@ -94,8 +100,7 @@ class TextRequest(ModelRequest):
 class ChatRequest(TextRequest):
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
-    #: "auto", "none", "required" or the name of one tool as {"name": ...}.
-    tool_choice: str | Mapping[str, str] | None = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
     #: "json" or a JSON Schema.
     format: str | Mapping[str, Json] | None = None
@@ -140,13 +145,13 @@ class Model:
 @dataclass(slots=True, frozen=True)
 class Thinking:
     text: str
-    logprobs: Sequence[Mapping[str, Json]] = ()
+    logprobs: Logprobs = ()
 
 
 @dataclass(slots=True, frozen=True)
 class Content:
     text: str
-    logprobs: Sequence[Mapping[str, Json]] = ()
+    logprobs: Logprobs = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -54,11 +54,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 
-#: What two dialects share although each is its own: Responses are part of OpenAI's API.
-BETWEEN_DIALECTS = {
-    ("dialects.responses", "dialects.openai"),
-}
-
 #: Pure values and text: these know neither the web framework, nor a client library, nor greenlets.
 PURE = (
     "hub",
@@ -206,7 +201,7 @@ def test_only_the_registry_names_two_dialects() -> None:
         for other in named
         if dialect_of(module) and other not in (None, dialect_of(module))
     }
-    assert between <= BETWEEN_DIALECTS
+    assert not between
     outside = {module for module, named in naming.items() if not dialect_of(module) and len(named - {None}) > 1}
     assert outside == {"dialects.registry"}
 

@@ -18,6 +18,19 @@ LoadPart = Callable[[Json, str, list[str], list[Image]], None]
 #: Levels of thinking that Ollama knows.
 LEVELS = ("low", "medium", "high", "max")
 
+#: Efforts of all vendors to Ollama's levels.
+_EFFORTS: dict[str, bool | str | None] = {
+    "": None,
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "max",
+    "xhigh": "max",
+    "ultra": "max",
+}
+
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
@@ -109,3 +122,30 @@ def load_think(think: Json) -> bool | str | None:
     if think is None or isinstance(think, bool) or (isinstance(think, str) and think in LEVELS):
         return think
     return bad("think", 'must be true, false, "low", "medium", "high" or "max"')
+
+
+def load_reasoning(data: Mapping[str, Json]) -> bool | str | None:
+    """Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
+    if data.get("think") is not None:
+        return load_think(data["think"])
+    reasoning = data.get("reasoning")
+    if reasoning is None:
+        return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
+    if not reasoning.get("effort") and isinstance(reasoning.get("enabled"), bool):
+        return bool(reasoning["enabled"])
+    return _load_effort(reasoning.get("effort"), "reasoning.effort")
+
+
+def _load_effort(effort: Json, param: str) -> bool | str | None:
+    word = effort or ""
+    if not isinstance(word, str) or word not in _EFFORTS:
+        known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
+        bad(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
+    return _EFFORTS[word]
+
+
+def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
+    """How many alternatives to each token; None for none. Raises BadRequest above 20."""
+    if value is not None and not 0 <= value <= 20:
+        bad(param, "must be between 0 and 20")
+    return int(value or 0) or None

@@ -12,7 +12,9 @@ from typing import NoReturn, TypeVar
 
 import orjson
 
+from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
+from ollama_proxy.policy.access import keep_alive_s
 
 T = TypeVar("T")
 
@@ -24,7 +26,6 @@ FULL_NAME = f"registry.ollama.ai/library/{MODEL}"
 CONTEXT_LENGTH = 8192
 
 _NAME = re.compile(r"(?:[\w.:-]+/){0,2}\w[\w.-]{0,79}(?::\w[\w.-]{0,79})?", re.ASCII)
-_DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 _LEVELS = ("high", "medium", "low", "max")
 _LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
@@ -206,16 +207,10 @@ def _is_thinking(think: Json) -> bool:
 
 def is_zero_lease(keep_alive: Json) -> bool:
     """Whether the model shall go at once; raises Refusal for what is neither seconds nor a Go duration."""
-    if keep_alive is None:
-        return False
-    if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float | str):
-        raise Refusal(400, f"Unsupported type: '{_GO_KINDS[type(keep_alive)]}'")
-    if not isinstance(keep_alive, str):
-        return keep_alive == 0
-    if not _DURATION.fullmatch(keep_alive):
-        fault = "missing unit in" if re.fullmatch(r"[+-]?\d+\.?\d*", keep_alive, re.ASCII) else "invalid"
-        raise Refusal(400, f'time: {fault} duration "{keep_alive}"')
-    return not re.search("[1-9]", keep_alive)
+    try:
+        return keep_alive_s(keep_alive) == 0
+    except BadRequest as error:
+        raise Refusal(400, str(error)) from None
 
 
 def check_options(options: Mapping[str, Json]) -> None:

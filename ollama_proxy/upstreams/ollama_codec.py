@@ -21,6 +21,7 @@ from ollama_proxy.hub import (
     Event,
     GenerateRequest,
     Json,
+    Logprobs,
     Message,
     Thinking,
     Tool,
@@ -215,7 +216,7 @@ def decode_generate(line: dict[str, Json]) -> list[Event]:
     return events
 
 
-def _text_events(thinking: Json, content: Json, logprobs: Sequence[Mapping[str, Json]]) -> list[Event]:
+def _text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
     """A line may carry both, and log probabilities with neither while the server's parser still holds text back. Where
     it has both, as a single answer does, one list has the entries of the thinking and behind them those of the text."""
     events: list[Event] = []
@@ -228,7 +229,7 @@ def _text_events(thinking: Json, content: Json, logprobs: Sequence[Mapping[str, 
     return events
 
 
-def _of_thinking(logprobs: Sequence[Mapping[str, Json]], content: str) -> int:
+def _of_thinking(logprobs: Logprobs, content: str) -> int:
     """How many of the entries come before those that spell the content."""
     left, first = len(content), len(logprobs)
     while left > 0 and first > 0:
@@ -243,7 +244,7 @@ def _text(value: Json) -> str:
     return value
 
 
-def _logprobs(line: Mapping[str, Json]) -> Sequence[Mapping[str, Json]]:
+def _logprobs(line: Mapping[str, Json]) -> Logprobs:
     logprobs = line.get("logprobs") or ()
     if logprobs and not (isinstance(logprobs, list) and all(isinstance(entry, dict) for entry in logprobs)):
         raise TypeError("logprobs are no list of objects")

@@ -12,6 +12,7 @@ from tests.golden.face import frames, post
 from tests.golden.replay import single, stream, told
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
+from tests.rig.nesting import nested
 
 CASES = cases("openai")
 COMPLETE = [case for case in CASES if case.is_complete]
@@ -143,6 +144,26 @@ def test_G02_G04_broken_stream_ends_with_an_error_and_without_the_success_marker
         assert last["error"] == {"message": "boom", "type": "server_error", "param": None, "code": None}
 
 
+def thought(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
+    """A line with what was thought and what was said, and the log probabilities of both."""
+    entries = [{"token": token, "logprob": -0.5} for token in tokens]
+    return {"model": "m", "message": {"thinking": thinking, "content": content}, "logprobs": entries}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_log_probabilities_are_those_of_the_content_and_not_of_the_thinking(
+    streamed: bool, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "stream": streamed}
+    if streamed:
+        upstream.script("/api/chat", [Lines([thought("h", "", "h"), thought("m", "a", "m", "a"), DONE])])
+        shown = from_chunks(frames(post(gateway, "/v1/chat/completions", asked).body))
+    else:
+        upstream.script("/api/chat", [Json(DONE | thought("hm", "a", "h", "m", "a"))])
+        shown = from_single(post(gateway, "/v1/chat/completions", asked).json())
+    assert [one["token"] for one in shown["logprobs"]] == ["a"]
+
+
 DONE = {"model": "m", "done": True, "done_reason": "stop"}
 ODD = [
     {"message": "text"},
@@ -153,6 +174,7 @@ ODD = [
     {"message": {"role": "assistant", "tool_calls": [5]}},
     {"message": {"role": "assistant", "tool_calls": [{"function": "f"}]}},
     {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}]}},
+    {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nested(260)}}]}},
     {"message": {"role": "assistant", "content": "x"}, "logprobs": 5},
     {"message": {"role": "assistant", "content": "x"}, "logprobs": ["x"]},
 ]

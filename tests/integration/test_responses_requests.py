@@ -18,6 +18,7 @@ from tests.golden.responses.reading import events
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
+from tests.rig.nesting import nested
 
 SCHEMA = ResponseSchema()
 #: What every translated request carries to Ollama.
@@ -231,6 +232,12 @@ def test_empty_request_is_no_order_to_load_a_model(fields: Document, ask: Ask) -
     asked = ask(**fields)
     assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"] == next(iter(fields))
+
+
+def test_tools_that_are_nested_too_deep_are_refused(ask: Ask) -> None:
+    asked = ask(tools=[TOOL | {"parameters": nested(260)}])
+    assert (asked.answer.status, asked.sent) == (400, {})
+    assert "nested too deep" in asked.answer.json()["error"]["message"]
 
 
 def test_every_field_at_fault_is_named_at_once(ask: Ask) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.dialects.parts import load_function
-from ollama_proxy.hub import Json, Tool
+from ollama_proxy.hub import Json, Tool, ToolChoice
 
 _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
@@ -106,7 +106,7 @@ def _load_known(tool: Mapping[str, Json], kind: str, where: str) -> Tool:
     return load_function({"name": tool.get("name"), "description": description, "parameters": schema}, where)
 
 
-def load_tool_choice(choice: Json, tools: list[Tool]) -> str | Mapping[str, str] | None:
+def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:
     """none, auto, required, or the one of the tools that is meant."""
     if choice is None:
         return None

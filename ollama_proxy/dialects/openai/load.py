@@ -28,20 +28,6 @@ _OPTIONS = {
 
 _WHOLE = ("seed", "num_predict")
 
-#: Efforts of all vendors to Ollama's levels.
-_EFFORTS: dict[str, bool | str | None] = {
-    "": None,
-    "none": False,
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "max": "max",
-    "xhigh": "max",
-    "ultra": "max",
-}
-
-
 #: Answers to one prompt, and to all prompts of one request: each is a call of the upstream.
 MAX_CHOICES, MAX_ANSWERS = 16, 64
 
@@ -60,10 +46,10 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         # The older form has room for one call.
         parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
         format=load_format(data.get("response_format")),
-        think=load_think(data),
+        think=parts.load_reasoning(data),
         options=load_options(data),
         logprobs=data.get("logprobs") or None,
-        top_logprobs=_top_logprobs(data.get("top_logprobs")),
+        top_logprobs=parts.load_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
         carried=carried(CHAT, data) | _carried_format(data),
         **parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
@@ -88,7 +74,7 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
         options=load_options(data),
         # What is best is told by them.
         logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
-        top_logprobs=_top_logprobs(logprobs, "logprobs"),
+        top_logprobs=parts.load_top_logprobs(logprobs, "logprobs"),
         user=data.get("user"),
         carried=carried(COMPLETION, data),
         **parts.load_extensions(data),
@@ -130,12 +116,6 @@ def _load_prompts(prompt: Json) -> list[str]:
         bad("prompt", "must be a text or a list of texts")
     # Ollama would take an empty prompt for an order to load the model.
     return prompts if all(prompts) else bad("prompt", "must not be empty")
-
-
-def _top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
-    if value is not None and not 0 <= value <= 20:
-        bad(param, "must be between 0 and 20")
-    return int(value or 0) or None
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -181,23 +161,3 @@ def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
     if exclude is not None and not isinstance(exclude, bool):
         bad("reasoning.exclude", "must be true or false")
     return exclude
-
-
-def load_think(data: Mapping[str, Json]) -> bool | str | None:
-    """Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
-    if data.get("think") is not None:
-        return parts.load_think(data["think"])
-    reasoning = data.get("reasoning")
-    if reasoning is None:
-        return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
-    if not reasoning.get("effort") and isinstance(reasoning.get("enabled"), bool):
-        return bool(reasoning["enabled"])
-    return _load_effort(reasoning.get("effort"), "reasoning.effort")
-
-
-def _load_effort(effort: Json, param: str) -> bool | str | None:
-    word = effort or ""
-    if not isinstance(word, str) or word not in _EFFORTS:
-        known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
-        bad(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
-    return _EFFORTS[word]

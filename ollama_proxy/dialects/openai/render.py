@@ -18,7 +18,7 @@ import orjson
 
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Model, Thinking, ToolCall
+from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, sse_frame
 
 FINGERPRINT = "fp_ollama"
@@ -26,9 +26,6 @@ DONE = b"data: [DONE]\n\n"
 
 #: The end of a chunk that is not the last of its choice.
 GOES_ON = b',"finish_reason":null}]}\n\n'
-
-Logprobs = Sequence[Mapping[str, Json]]
-
 
 #: Of what the calls of a chat are: `tool_calls`, or the older `function_call`.
 TOOLS, FUNCTIONS = "tool_calls", "function_call"

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ollama_proxy.dialects import parts
 from ollama_proxy.dialects.fields import as_object, as_text, bad
-from ollama_proxy.hub import Json, Tool
-
-#: As the hub has it: a word, or the one tool that is meant.
-ToolChoice = str | Mapping[str, str] | None
+from ollama_proxy.hub import Json, Tool, ToolChoice
 
 
 def is_legacy(data: Mapping[str, Json]) -> bool:

@@ -11,7 +11,6 @@ import orjson
 
 from ollama_proxy.dialects.responses.output import (
     IN_PROGRESS,
-    Logprobs,
     function_call,
     message,
     new_id,
@@ -20,7 +19,7 @@ from ollama_proxy.dialects.responses.output import (
     summary_part,
     text_part,
 )
-from ollama_proxy.hub import Json, ToolCall
+from ollama_proxy.hub import Json, Logprobs, ToolCall
 
 
 class Events:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ollama_proxy.dialects import parts
 from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check_fields
-from ollama_proxy.dialects.openai.load import load_think
 from ollama_proxy.dialects.responses.items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
-from ollama_proxy.hub import ChatRequest, Json, Message, Tool
+from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
 
 RESPONSE = ResponseSchema()
 
@@ -20,8 +19,6 @@ _WORDS = (None, "none", "auto", "required")
 #: Values of carried fields that ask for what is done anyhow.
 _HARMLESS: Mapping[str, tuple[Json, ...]] = {"store": (False,), "service_tier": ("auto", "default")}
 
-ToolChoice = str | Mapping[str, str] | None
-
 
 def load_response(data: dict[str, Json]) -> ChatRequest:
     """The body of POST /v1/responses; raises BadRequest that names the field."""
@@ -29,7 +26,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
     _check_summary(data.get("reasoning") or {})
     text = data.get("text") or {}
     tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
-    top_logprobs = _top_logprobs(data.get("top_logprobs"))
+    top_logprobs = parts.load_top_logprobs(data.get("top_logprobs"))
     return ChatRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
         messages=[*_instructions(data.get("instructions")), *load_input(data.get("input"))],
@@ -38,7 +35,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
         tool_choice=tool_choice,
         parallel_tool_calls=data.get("parallel_tool_calls"),
         format=load_format(text.get("format")),
-        think=load_think(data),
+        think=parts.load_reasoning(data),
         options=load_options(data),
         logprobs=bool(top_logprobs or LOGPROBS in (data.get("include") or ())) or None,
         top_logprobs=top_logprobs,
@@ -56,12 +53,6 @@ def _check_summary(reasoning: Mapping[str, Json]) -> None:
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
             bad(f"reasoning.{name}", "must be auto, concise or detailed")
-
-
-def _top_logprobs(value: Json) -> int | None:
-    if value is not None and not 0 <= value <= 20:
-        bad("top_logprobs", "must be between 0 and 20")
-    return int(value or 0) or None
 
 
 def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:

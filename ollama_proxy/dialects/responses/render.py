@@ -18,7 +18,7 @@ from ollama_proxy.dialects.responses.output import (
     render_usage,
 )
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.hub import Answer, Content, Done, Event, Json, Thinking, ToolCall
+from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, encode_request
 
 #: Statuses with a word of their own in OpenAI's list of codes; all others are the server's fault.
@@ -100,7 +100,7 @@ class ResponseRenderer:
         response = self._document(IN_PROGRESS, [])
         return self._events.draw("created", response=response) + self._events.draw("in_progress", response=response)
 
-    def _speak(self, text: str, logprobs: Sequence[Mapping[str, Json]]) -> bytes:
+    def _speak(self, text: str, logprobs: Logprobs) -> bytes:
         """Begins a message."""
         if not text:
             self._held += logprobs

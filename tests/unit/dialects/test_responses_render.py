@@ -14,7 +14,7 @@ from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
-from tests.unit.dialects.nesting import nested
+from tests.rig.nesting import nested
 
 EVENTS: list[Event] = [
     Thinking("h"),

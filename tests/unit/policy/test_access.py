@@ -132,7 +132,7 @@ def test_durations_that_go_would_refuse(value: str) -> None:
         keep_alive_s(value)
 
 
-@pytest.mark.parametrize("value", ["1" * 65, "1" * 200_000, "1" * 200_000 + "x", "1h" * 100_000, "." * 200_000])
+@pytest.mark.parametrize("value", ["1" * 65, "1" * 20_000, "1" * 20_000 + "x", "1h" * 10_000, "." * 20_000])
 def test_a_text_longer_than_any_duration_is_refused_at_once(value: str) -> None:
     began = time.process_time()
     with pytest.raises(BadRequest, match="time: invalid duration") as refused:

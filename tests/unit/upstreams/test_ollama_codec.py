@@ -10,7 +10,7 @@ import pytest
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Content, Done, Thinking, collect
 from ollama_proxy.upstreams.ollama_codec import ChatDecoder, Decoder, decode_events, decode_generate
-from tests.unit.dialects.nesting import nested
+from tests.rig.nesting import nested
 
 
 def entry(token: str) -> dict[str, Any]:
