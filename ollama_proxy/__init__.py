@@ -83,8 +83,10 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
     headers.setdefault("Cache-Control", "no-store")
-    for name in REMARKS:
-        if words := getattr(exchange, name.lower()):
-            headers[f"X-Ollama-Proxy-{name}"] = ", ".join(words)[:500]
+    for name, header in REMARKS.items():
+        if words := getattr(exchange, name):
+            headers[header] = ", ".join(words)[:500]
+    for name, value in FACES[exchange.dialect].head_fields(exchange.id, request.environ):
+        headers[name] = value
     count_whole(exchange, response)
     return response

@@ -14,7 +14,7 @@ API_PATHS = ("/api/", "/v1/", "/anthropic/")
 
 #: What a page may read of an answer's head; the last two are Anthropic's.
 EXPOSED = [
-    *("X-Request-Id", "Retry-After", *(f"X-Ollama-Proxy-{name}" for name in REMARKS)),
+    *("X-Request-Id", "Retry-After", *REMARKS.values()),
     *("request-id", "anthropic-version"),
 ]
 

@@ -12,8 +12,8 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import Principal
 from ollama_proxy.streaming import Call
 
-#: What the client is told of its request, each in a header `X-Ollama-Proxy-...` of its own.
-REMARKS = ("Ignored", "Approximated", "Clamped", "Truncated")
+#: What the client is told of its request: the field of the exchange, and the header that says it.
+REMARKS = {name: f"X-Ollama-Proxy-{name.capitalize()}" for name in ("ignored", "approximated", "clamped", "truncated")}
 
 
 @dataclass(slots=True)

@@ -71,6 +71,8 @@ _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\
 def on_one_line(frames: bytes) -> bytes:
     """Frames with such characters escaped: inside JSON that means the same, and clients that split the text into lines
     lose nothing."""
+    if frames.isascii():
+        return frames  # a look costs next to nothing, a search in every token would not
     for raw, escaped in _LINE_ENDS:
         frames = frames.replace(raw, escaped)
     return frames

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Event
 
 
 class ErrorFace(Protocol):
-    """The error shapes of a dialect."""
+    """What a dialect has on every answer, and its error shapes."""
 
     name: str
 
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """The JSON body that goes with a status."""
+
+    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """Headers that clients of this dialect read on every answer, also on errors."""
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """The last frame of a stream that failed."""

@@ -214,7 +214,7 @@ def test_nothing_else_is_said_to_have_no_effect(row: Row) -> None:
     assert [name for name in row.subjects if name in schema.fields and fate_of(schema, name) != CARRIED] == []
 
 
-@pytest.mark.parametrize("remark", REMARKS)
+@pytest.mark.parametrize("remark", [name.capitalize() for name in REMARKS])
 def test_every_remark_is_explained(remark: str) -> None:
     assert [row for row in rows_of(SHARED, "Headers") if f"X-Ollama-Proxy-{remark}" in row.subjects]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.anthropic.count import estimate_tokens
@@ -14,10 +12,6 @@ from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.responses import whole
-
-VERSION = "2023-06-01"
-
-_VISIBLE = re.compile(r"[!-~]{1,64}")
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -46,16 +40,5 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         note_request(exchange, asked, asked.carried)
         gateway.check_model(exchange, asked.model)
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
-
-    # Of the whole application: addresses that don't exist and wrong methods belong to no blueprint.
-    @blueprint.after_app_request
-    def add_headers(response: Response) -> Response:
-        """What Anthropic's clients read from the head of every answer."""
-        exchange = current_exchange()
-        if exchange.dialect == "anthropic":
-            sent = request.environ.get("HTTP_ANTHROPIC_VERSION") or ""
-            response.headers["request-id"] = exchange.id
-            response.headers["anthropic-version"] = sent if _VISIBLE.fullmatch(sent) else VERSION
-        return response
 
     return blueprint

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.hub import Json
+
+#: Of the API, for clients that name none.
+VERSION = "2023-06-01"
+
+_VISIBLE = re.compile(r"[!-~]{1,64}")
 
 _TYPES = {
     401: "authentication_error",
@@ -36,6 +45,11 @@ class AnthropicErrors:
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
+
+    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """See ErrorFace. The version that the client has asked for comes back to it."""
+        sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
+        return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `message_stop` follows it: clients raise on this event."""

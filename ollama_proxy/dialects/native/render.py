@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from ollama_proxy.errors import GatewayError
@@ -14,6 +17,10 @@ class NativeErrors:
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"error": str(error)})
+
+    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """See ErrorFace."""
+        return ()
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `done` line follows it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
@@ -24,6 +27,10 @@ class OpenAIErrors:
         """See ErrorFace."""
         kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
         return orjson.dumps({"error": _fields(error, kind)})
+
+    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """See ErrorFace."""
+        return ()
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `[DONE]` follows it: clients raise on this frame."""
