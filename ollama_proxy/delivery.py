@@ -58,7 +58,7 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
         exchange.state = "aborted"
         raise
     except Exception as error:  # whatever it was, the client must not take what it has for the whole answer
-        failure = error if isinstance(error, GatewayError) else _fault(exchange, error)
+        failure = error if isinstance(error, GatewayError) else fault(exchange, error)
         fail(exchange, failure)
         frame = None if isinstance(failure, ClientGone) else last_words(failure)
         if frame is None:
@@ -68,7 +68,7 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
         yield frame
 
 
-def _fault(exchange: Exchange, error: Exception) -> InternalError:
+def fault(exchange: Exchange, error: Exception) -> InternalError:
     """A fault of our own: its place goes to the log, nothing of it to the client."""
     log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
     return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")

@@ -9,9 +9,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.arrival import current_exchange
-from ollama_proxy.delivery import fail
+from ollama_proxy.delivery import fail, fault
 from ollama_proxy.dialects.base import ErrorFace
-from ollama_proxy.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, NotFound
+from ollama_proxy.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
 from ollama_proxy.responses import whole
 from ollama_proxy.telemetry import log
 
@@ -41,9 +41,8 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
         return response
 
     def answer_any(error: Exception) -> Response:
-        """The response for a fault of our own: its place goes to the log, nothing of it to the client."""
-        log.error("internal_error", exc_info=error, extra={"fields": {"id": current_exchange().id}})
-        return answer(InternalError(f"The gateway failed to handle this request; its id is {current_exchange().id}."))
+        """The response for a fault of our own."""
+        return answer(fault(current_exchange(), error))
 
     app.register_error_handler(GatewayError, answer)
     app.register_error_handler(HTTPException, answer_http)
