@@ -179,6 +179,8 @@ class UpstreamConnect(UpstreamError):
     status = 503
     slug = "upstream_unreachable"
     text = CONNECT_FAILED
+    #: How long it was tried, in seconds.
+    took_s = 0.0
 
 
 class UpstreamTimeout(UpstreamError):
@@ -198,7 +200,9 @@ class UpstreamRefused(UpstreamError):
 
     slug = "upstream_refused"
 
-    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None, final: bool = False) -> None:
+        """`final`: asking again would not help, because a quota is used up."""
+        self.final = final
         # A 404 of an address that exists is about the model.
         super().__init__(text, param="model" if status == 404 else None, retry_after_s=retry_after_s)
         self.status = status
@@ -211,6 +215,6 @@ class UpstreamRefused(UpstreamError):
 class PromptTooLong(UpstreamRefused):
     """The prompt does not fit into the model's context; nothing of it was cut, and nothing was answered."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(400, f"{text}: shorten it, ask for a larger num_ctx, or send truncate: true to have it cut")
+    def __init__(self, text: str, *, remedy: str = "shorten it") -> None:
+        super().__init__(400, f"{text}: {remedy}")
         self.slug = "context_length_exceeded"

@@ -37,6 +37,8 @@ class Tool:
     description: str | None
     parameters: Mapping[str, Json] | None
     strict: bool | None = None
+    #: What else the client says of it, as it came: for upstreams that know it.
+    carried: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -140,6 +142,12 @@ class Model:
     name: str
     modified_at: int
     owned_by: str
+    #: In Ollama's words ("completion", "tools", "vision", "thinking", "embedding", "insert"); None: nobody tells.
+    capabilities: frozenset[str] | None = None
+    #: In tokens; None: nobody tells.
+    context_length: int | None = None
+    #: The row of Ollama's own list.
+    row: Mapping[str, Json] | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from math import inf
 from socket import SHUT_RD, SHUT_RDWR
 from typing import Protocol
 
@@ -42,12 +43,14 @@ class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
-        *("_abort", "_branches", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since", "started"),
-        "timeouts",
+        *("_abort", "_branches", "_ends_by", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since"),
+        *("started", "timeouts"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.started = time.monotonic()
+        #: Whatever the limits say, it ends by then.
+        self._ends_by = inf
         self.limit(timeouts)
         #: The client has left; nothing that is still done for it can matter.
         self.gone = False
@@ -64,7 +67,8 @@ class Call:
         """A call of its own, for work that goes on beside other work for the same client: it leaves with this one, and
         ends no later. `timeouts` None: with the same limits."""
         branch = Call(timeouts or self.timeouts)
-        branch.ends_at, branch.gone = min(branch.ends_at, self.ends_at), self.gone
+        branch._ends_by, branch.gone = self.ends_at, self.gone
+        branch.limit(branch.timeouts)
         self._branches.append(branch)
         return branch
 
@@ -72,7 +76,7 @@ class Call:
         """From now on these limits count; the total one from the call's start."""
         self.timeouts = timeouts
         #: Monotonic time of the total limit.
-        self.ends_at = self.started + timeouts.total_s
+        self.ends_at = min(self.started + timeouts.total_s, self._ends_by)
 
     def attach(self, abort: Callable[[], None]) -> None:
         """`abort` is called, at most once, when the client leaves; it must not block."""
@@ -82,6 +86,16 @@ class Call:
     def detach(self) -> None:
         """Nothing is to be cancelled any more."""
         self._abort = None
+
+    def pause(self, seconds: float) -> None:
+        """Waits; raises ClientGone as soon as nobody waits any more."""
+        over = gevent.event.Event()
+        self.attach(over.set)
+        try:
+            over.wait(seconds)
+            self.check()
+        finally:
+            self.detach()
 
     def leave(self) -> None:
         """The client is gone: wake whoever waits for the upstream."""

@@ -42,6 +42,57 @@ class LineSplitter:
         return self._rest
 
 
+class SseSplitter:
+    """Cuts bytes into the data of server-sent events, wherever the packets were cut; see the HTML standard, section
+    9.2.6. What an event is called stands inside its data for every server that matters, so nothing else is kept.
+    """
+
+    __slots__ = ("_begun", "_cr", "_data", "_lines", "_size")
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        #: The data lines of the event that is not over, and their size.
+        self._data: list[bytes] = []
+        self._size = 0
+        #: The last byte was a line end that a `\n` may still belong to.
+        self._cr = False
+        self._begun = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events that are complete now; raises UpstreamError for one over 8 MiB."""
+        if self._cr or b"\r" in data:
+            data = self._with_plain_ends(data)
+        return self._events(self._lines.feed(data))
+
+    def rest(self) -> list[bytes]:
+        """At the end of the input: the data of an event without its blank line, which browsers would drop."""
+        return self._events([self._lines.rest(), b""])
+
+    def _events(self, lines: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        if not self._begun and lines:
+            self._begun = True
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        for line in lines:
+            if line[:5] == b"data:":
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+                self._size += len(line)
+            elif not line and self._data:
+                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                self._data, self._size = [], 0
+        if self._size > MAX_LINE_BYTES:
+            raise UpstreamError("The model server sent an event that is too long.")
+        return events
+
+    def _with_plain_ends(self, data: bytes) -> bytes:
+        if self._cr and data:
+            data = data.removeprefix(b"\n")
+            self._cr = False
+        if data:
+            self._cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def encode_request(document: object) -> bytes:
     """A JSON body made from what a client sent; raises BadRequest for one that can't be written."""
     try:
@@ -121,6 +172,10 @@ class StreamTail:
         failed, finished = _ending(line, lost_head=lost_head)
         read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
         return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
+
+    def ends_an_answer(self) -> bool:
+        """Whether the last line ends what a model said, and not work on models."""
+        return b'"done":true' in self._tail and b'load"' not in self._tail
 
 
 def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Model
+from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model, ModelRequest
 from ollama_proxy.streaming import Call
 
 Headers = Sequence[tuple[str, str]]
@@ -83,8 +83,8 @@ class Upstream(Protocol):
     #: Dialects whose bytes it takes as they are.
     dialects: frozenset[str]
 
-    def forward(self, request: UpstreamRequest, call: Call) -> Reply:
-        """Sends bytes of a dialect that it speaks itself."""
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """Sends bytes of a dialect that it speaks itself; `head_wait_s`: see Transport.open."""
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """Raises UpstreamRefused where the upstream says no before its first event."""
@@ -94,6 +94,9 @@ class Upstream(Protocol):
 
     def approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """Fields of a chat that it has no switch for, and only puts to the model in words."""
+
+    def passed_on(self, request: ModelRequest) -> frozenset[str]:
+        """Names of the carried fields of a request that it gets."""
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """One vector per input."""
@@ -106,6 +109,9 @@ class Upstream(Protocol):
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """The context that a model is loaded with, in tokens; None where it is not loaded, or nobody tells."""
+
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """Rows of Ollama's `/api/ps`; none for what is not Ollama."""
 
     def version(self, call: Call) -> str:
         """Its version; raises UpstreamError when it can't be used."""

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 
-from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, UpstreamError
+from ollama_proxy.errors import PromptTooLong, UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
-    Done,
     EmbedAnswer,
     EmbedRequest,
     Event,
     GenerateRequest,
     Json,
     Model,
+    ModelRequest,
     TextRequest,
-    Truncated,
 )
 from ollama_proxy.policy.names import canonical
 from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.answer import AnswerEvents, Read, read_all, retry_after_s
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.facts import Facts
 from ollama_proxy.upstreams.ollama_codec import (
@@ -41,12 +40,6 @@ from ollama_proxy.upstreams.ollama_codec import (
     seconds_of,
 )
 from ollama_proxy.wire import LineSplitter, encode_request
-
-#: Largest single answer that is held in memory to be translated.
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-
-#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
-DRAIN_S = 0.5
 
 #: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
 CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
@@ -66,11 +59,11 @@ class OllamaUpstream:
         self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
         self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
 
-    def forward(self, request: UpstreamRequest, call: Call) -> Reply:
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """See Upstream.forward."""
-        return self._transport.open(request, call)
+        return self._transport.open(request, call, head_wait_s=head_wait_s)
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
         encode = partial(encode_chat, request)
         return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
@@ -79,7 +72,11 @@ class OllamaUpstream:
         """See Upstream.approximated."""
         return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
 
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> OllamaEvents:
+    def passed_on(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.passed_on."""
+        return frozenset()
+
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.generate."""
         encode = partial(encode_generate, request)
         return self._events("/api/generate", request, encode, decode_generate, call, heartbeat_s)
@@ -92,7 +89,7 @@ class OllamaUpstream:
         decode: Decoder,
         call: Call,
         heartbeat_s: float | None,
-    ) -> OllamaEvents:
+    ) -> AnswerEvents:
         headers = _STREAM if request.stream else _SINGLE
 
         def open_reply(*, cut: bool) -> Reply:
@@ -102,7 +99,14 @@ class OllamaUpstream:
 
         # Refused first and then allowed is the only way to know that something was cut.
         again = partial(open_reply, cut=True) if request.truncate else None
-        return OllamaEvents(open_reply(cut=False), decode, stream=request.stream, heartbeat_s=heartbeat_s, again=again)
+        return AnswerEvents(
+            open_reply(cut=False),
+            OllamaReader(decode),
+            stream=request.stream,
+            heartbeat_s=heartbeat_s,
+            refused=_refused,
+            again=again,
+        )
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
@@ -127,7 +131,7 @@ class OllamaUpstream:
         listed = self._ask("GET", "/api/tags", call).get("models") or []
         if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
             raise UpstreamError(detail="the list of models is of another shape")
-        return [Model(row["name"], seconds_of(row.get("modified_at")), "ollama") for row in listed]
+        return [_model(row) for row in listed]
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
@@ -142,11 +146,15 @@ class OllamaUpstream:
         """See Upstream.loaded_context."""
         return (self._loaded.get("ps", call, self._ask_loaded) or {}).get(canonical(model))
 
-    def _ask_loaded(self, call: Call) -> dict[str, int]:
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """See Upstream.loaded."""
         rows = self._ask("GET", "/api/ps", call).get("models") or []
         if not isinstance(rows, list) or not all(_is_model(row) for row in rows):
             raise UpstreamError(detail="the list of loaded models is of another shape")
-        contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
+        return rows
+
+    def _ask_loaded(self, call: Call) -> dict[str, int]:
+        contexts = {canonical(row["name"]): count(row.get("context_length")) for row in self.loaded(call)}
         return {name: length for name, length in contexts.items() if length}
 
     def version(self, call: Call) -> str:
@@ -158,7 +166,7 @@ class OllamaUpstream:
         with contextlib.closing(reply):
             data = read_all(reply)
             if reply.status != 200:
-                raise refused(reply.status, data, retry_after_s(reply.headers))
+                raise _refused(reply.status, data, reply.headers)
             return decode_object(data)
 
     def counts(self) -> dict[str, int]:
@@ -170,87 +178,32 @@ class OllamaUpstream:
         self._transport.close()
 
 
-class OllamaEvents:
-    """The events of one answer, streamed or single; see EventStream."""
+class OllamaReader:
+    """Lines of Ollama's API, or its one object, to events; see Reader."""
 
-    def __init__(
-        self,
-        reply: Reply,
-        decode: Decoder,
-        *,
-        stream: bool,
-        heartbeat_s: float | None,
-        again: Callable[[], Reply] | None = None,
-    ) -> None:
-        """Raises UpstreamRefused when the head is there and says no; the head may come later than `heartbeat_s`.
+    #: The last line has the counts.
+    grace_s = None
 
-        `again`: asks once more with a prompt that is too long, and has it cut.
-        """
-        self._reply = reply
+    def __init__(self, decode: Decoder) -> None:
         self._decode = decode
-        self._stream = stream
-        self._heartbeat_s = heartbeat_s
-        self._again = again
-        self._truncated = False
-        self._accept()
+        self._lines = LineSplitter()
 
-    def _accept(self) -> None:
-        """Looks at the head, if it is there: raises UpstreamRefused, or asks once more with the prompt cut."""
-        while self._reply.status not in (0, 200):
-            with contextlib.closing(self._reply):
-                refusal = refused(self._reply.status, read_all(self._reply), retry_after_s(self._reply.headers))
-            if self._again is None or not isinstance(refusal, PromptTooLong):
-                raise refusal
-            self._reply, self._again, self._truncated = self._again(), None, True
+    def feed(self, data: bytes) -> Read:
+        """See Reader."""
+        return self._decode_lines(self._lines.feed(data))
 
-    def __iter__(self) -> Iterator[Sequence[Event]]:
-        if not self._reply.status:
-            yield ()  # opening has waited for one heartbeat already
-        while self._reply.status != 200:
-            if self._reply.wait_head(self._heartbeat_s):
-                self._accept()
-            else:
-                yield ()
-        yield from self._told(self._lines() if self._stream else self._whole())
+    def end(self) -> Read:
+        """See Reader; Ollama may leave its last object without a line end."""
+        return self._decode_lines([self._lines.rest()])
 
-    def _told(self, batches: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
-        """The batches, with the word of what was cut in front of the first event."""
-        if not self._truncated:
-            return batches
-        first = next(batches, ())
-        return chain([[Truncated(), *first]], batches)
-
-    def _whole(self) -> Iterator[Sequence[Event]]:
-        document = decode_object(read_all(self._reply))
+    def whole(self, body: bytes) -> list[Event]:
+        """See Reader."""
+        document = decode_object(body)
         if document.get("error"):
             raise refused_line(document)
-        events = decode_events(self._decode, document)
-        if not _is_done(events):
-            raise UpstreamCut(detail="single answer with done:false")
-        yield events
+        return decode_events(self._decode, document)
 
-    def _lines(self) -> Iterator[Sequence[Event]]:
-        lines = LineSplitter()
-        while (data := self._reply.read_some(self._heartbeat_s)) != b"":
-            if data is None:
-                yield ()
-                continue
-            events, failure = self._decode_lines(lines.feed(data))
-            if events:
-                yield events
-            if failure is not None:
-                raise failure
-            if _is_done(events):
-                self._drain()
-                return
-        events, failure = self._decode_lines([lines.rest()])
-        if events:
-            yield events
-        if failure is not None or not _is_done(events):
-            raise failure or UpstreamCut(detail="stream ended without its last line")
-
-    def _decode_lines(self, lines: Sequence[bytes]) -> tuple[list[Event], UpstreamError | None]:
-        """The events of some lines, and what went wrong behind them: what came before a fault is still delivered."""
+    def _decode_lines(self, lines: Sequence[bytes]) -> Read:
         events: list[Event] = []
         try:
             for line in lines:
@@ -263,19 +216,15 @@ class OllamaEvents:
             return events, failure
         return events, None
 
-    def _drain(self) -> None:
-        with contextlib.suppress(GatewayError):
-            self._reply.read_some(DRAIN_S)
 
-    def close(self) -> None:
-        """Closes the upstream's answer; at its end the connection is kept for the next one."""
-        self._reply.close()
+def _refused(status: int, data: bytes, headers: Headers) -> UpstreamError:
+    return refused(status, data, retry_after_s(headers))
 
 
-def retry_after_s(headers: Headers) -> int | None:
-    """Seconds of a Retry-After header; a date there counts as none."""
-    value = next((value for name, value in headers if name == "retry-after"), "")
-    return int(value) if value.isdigit() and len(value) < 7 else None
+def _model(row: Mapping[str, Json]) -> Model:
+    able = row.get("capabilities")
+    capabilities = frozenset(map(str, able)) if isinstance(able, list) else None
+    return Model(row["name"], seconds_of(row.get("modified_at")), "ollama", capabilities, row=row)
 
 
 def _is_model(row: Json) -> bool:
@@ -287,21 +236,3 @@ def _is_vector(vector: Json) -> bool:
         return isinstance(vector, list) and bool(array("f", vector))
     except (TypeError, OverflowError):
         return False
-
-
-def _is_done(events: Sequence[Event]) -> bool:
-    return bool(events) and isinstance(events[-1], Done)
-
-
-def read_all(reply: Reply) -> bytes:
-    """The whole body; raises UpstreamError above 64 MiB."""
-    parts: list[bytes] = []
-    size = 0
-    while data := reply.read_some():
-        parts.append(data)
-        size += len(data)
-        if size > MAX_ANSWER_BYTES:
-            raise UpstreamError(
-                "The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes"
-            )
-    return b"".join(parts)

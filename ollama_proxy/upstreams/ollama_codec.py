@@ -12,7 +12,7 @@ from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import BUSY_RETRY_S, PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -33,6 +33,9 @@ Decoder = Callable[[dict[str, Json]], list[Event]]
 #: What the model is told where a client insists on a call.
 MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
 MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
+
+#: What a client can do about a prompt that does not fit.
+REMEDY = "shorten it, ask for a larger num_ctx, or send truncate: true to have it cut"
 
 #: Words of Ollama, and of the servers that it runs, about a prompt that does not fit.
 _TOO_LONG = (
@@ -180,7 +183,7 @@ class ChatDecoder:
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
-        events = _text_events(message.get("thinking"), message.get("content"), _logprobs(line))
+        events = text_events(message.get("thinking"), message.get("content"), _logprobs(line))
         events += [self._tool_call(call) for call in message.get("tool_calls") or ()]
         if line.get("done") is True:
             events.append(_done(line))
@@ -189,7 +192,7 @@ class ChatDecoder:
     def _tool_call(self, call: dict[str, Json]) -> ToolCall:
         function = call.get("function") or {}
         arguments = function.get("arguments") or {}
-        if not isinstance(arguments, dict) or not _can_be_written(arguments):
+        if not isinstance(arguments, dict) or not can_be_written(arguments):
             raise UpstreamError("The model server sent a tool call that can't be read.")
         call_id = call.get("id") or ""
         if not call_id or call_id in self._ids:
@@ -198,7 +201,7 @@ class ChatDecoder:
         return ToolCall(call_id, str(function.get("name") or ""), arguments)
 
 
-def _can_be_written(arguments: dict[str, Json]) -> bool:
+def can_be_written(arguments: Mapping[str, Json]) -> bool:
     """Whether an answer can hold them: orjson reads four times as many levels as it writes."""
     try:
         # Answers have them three levels deep.
@@ -210,15 +213,16 @@ def _can_be_written(arguments: dict[str, Json]) -> bool:
 
 def decode_generate(line: dict[str, Json]) -> list[Event]:
     """Lines of `/api/generate` to events."""
-    events = _text_events(line.get("thinking"), line.get("response"), _logprobs(line))
+    events = text_events(line.get("thinking"), line.get("response"), _logprobs(line))
     if line.get("done") is True:
         events.append(_done(line))
     return events
 
 
-def _text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
-    """A line may carry both, and log probabilities with neither while the server's parser still holds text back. Where
-    it has both, as a single answer does, one list has the entries of the thinking and behind them those of the text."""
+def text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
+    """Thinking and text of one line, which may carry both, and log probabilities with neither while the server's parser
+    still holds text back. Where it has both, as a single answer does, one list has the entries of the thinking and
+    behind them those of the text."""
     events: list[Event] = []
     if thinking:
         thought = _of_thinking(logprobs, _text(content or "")) if logprobs else 0
@@ -280,11 +284,9 @@ def refused(status: int, data: bytes, retry_after_s: int | None = None) -> Upstr
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
         return UpstreamError(detail=f"upstream status {status} without JSON")
-    if status == 503 and retry_after_s is None:
-        retry_after_s = BUSY_RETRY_S
     text = error_text(document)
     if status == 400 and any(sign in text.lower() for sign in _TOO_LONG):
-        return PromptTooLong(text)
+        return PromptTooLong(text, remedy=REMEDY)
     return UpstreamRefused(status, text, retry_after_s=retry_after_s)
 
 

@@ -18,10 +18,10 @@ import pytest
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.answer import read_all
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.demo import PROGRESS_PAUSE_S, DemoReply, DemoTransport
 from ollama_proxy.upstreams.demo_answers import PAUSE_S
-from ollama_proxy.upstreams.ollama import read_all
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 INDEX = {row["name"]: row for row in json.loads((RECORDINGS / "index.json").read_text())}

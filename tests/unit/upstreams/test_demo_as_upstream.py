@@ -23,7 +23,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
-from ollama_proxy.upstreams.demo import VERSION, DemoTransport
+from ollama_proxy.upstreams.demo import CAPABILITIES, VERSION, DemoTransport
 from ollama_proxy.upstreams.ollama import OllamaUpstream
 
 
@@ -88,7 +88,9 @@ def test_embeddings_models_and_version_go_through_the_hub(upstream: OllamaUpstre
     embedded = upstream.embed(EmbedRequest(model="demo", input=["a", "b"], dimensions=16), call)
     assert [len(vector) for vector in embedded.embeddings] == [16, 16] and embedded.prompt_eval_count == 2
     (model,) = upstream.models(call)
-    assert model == Model("demo:latest", model.modified_at, "ollama") and model.modified_at > 0
+    able, row = frozenset(CAPABILITIES), model.row
+    assert model == Model("demo:latest", model.modified_at, "ollama", able, row=row) and model.modified_at > 0
+    assert row is not None and row["digest"] and row["model"] == "demo:latest"
     assert upstream.version(call) == VERSION
 
 

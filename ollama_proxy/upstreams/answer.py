@@ -1,0 +1,197 @@
+"""The answer of a model server, read as events: what all kinds have in common. What its bytes mean, a Reader knows."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol
+
+from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.hub import Done, Event, Truncated
+from ollama_proxy.upstreams.base import Headers, Reply
+
+#: Largest single answer that is held in memory to be translated.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
+DRAIN_S = 0.5
+
+#: Seconds for the counts behind the end of an answer, if they come.
+GRACE_S = 1.0
+
+#: How much of a refusal is read: nobody has that much to say.
+MOST_REFUSED_BYTES = 1 << 20
+
+#: The events of some bytes, and the failure behind them: what came before a fault is still delivered.
+Read = tuple[list[Event], UpstreamError | None]
+
+#: What an answer that is not 200 amounts to: its status, body and headers.
+Refused = Callable[[int, bytes, Headers], UpstreamError]
+
+
+class Reader(Protocol):
+    """Bytes of one answer to events. The last event of a complete answer is `Done`."""
+
+    @property
+    def grace_s(self) -> float | None:
+        """None: the answer goes on. Else all of it is there but its counts, and these get so many seconds more."""
+
+    def feed(self, data: bytes) -> Read:
+        """The next bytes of a stream."""
+
+    def end(self) -> Read:
+        """A stream is over: its last events, or what is missing."""
+
+    def whole(self, body: bytes) -> list[Event]:
+        """The events of a single answer; raises UpstreamError."""
+
+
+class AnswerEvents:
+    """The events of one answer, streamed or single; see EventStream."""
+
+    def __init__(
+        self,
+        reply: Reply,
+        reader: Reader,
+        *,
+        stream: bool,
+        heartbeat_s: float | None,
+        refused: Refused,
+        again: Callable[[], Reply] | None = None,
+    ) -> None:
+        """Raises what `refused` makes of a head that is there and says no; it may come later than `heartbeat_s`.
+
+        `again`: asks once more with a prompt that is too long, and has it cut.
+        """
+        self._reply = reply
+        self._reader = reader
+        self._stream = stream
+        self._heartbeat_s = heartbeat_s
+        self._refused = refused
+        self._again = again
+        self._truncated = False
+        #: Monotonic time of the last batch.
+        self._told_at = time.monotonic()
+        #: Monotonic time at which the patience for the counts is over; None: nothing has finished.
+        self._ends_at: float | None = None
+        self._accept()
+
+    def _accept(self) -> None:
+        """Looks at the head, if it is there: raises UpstreamError, or asks once more with the prompt cut."""
+        while self._reply.status not in (0, 200):
+            with contextlib.closing(self._reply):
+                refusal = self._refused(self._reply.status, read_refusal(self._reply), self._reply.headers)
+            if self._again is None or not isinstance(refusal, PromptTooLong):
+                raise refusal
+            self._reply, self._again, self._truncated = self._again(), None, True
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        if not self._reply.status:
+            yield ()  # opening has waited for one heartbeat already
+        while self._reply.status != 200:
+            if self._reply.wait_head(self._heartbeat_s):
+                self._accept()
+            else:
+                yield ()
+        yield from self._told(self._streamed() if self._stream else self._whole())
+
+    def _told(self, batches: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
+        """The batches, with the word of what was cut in front of the first event."""
+        if not self._truncated:
+            return batches
+        first = next(batches, ())
+        return chain([[Truncated(), *first]], batches)
+
+    def _whole(self) -> Iterator[Sequence[Event]]:
+        events = self._reader.whole(read_all(self._reply))
+        if not _is_done(events):
+            raise UpstreamCut(detail="single answer without its end")
+        yield events
+
+    def _streamed(self) -> Iterator[Sequence[Event]]:
+        while (data := self._next()) != b"":
+            if data is None:
+                yield ()
+                continue
+            events, failure = self._reader.feed(data)
+            if events or self._is_silent():
+                self._told_at = time.monotonic()
+                yield events
+            if failure is not None:
+                raise failure
+            if _is_done(events):
+                self._drain()
+                return
+        yield from self._rest()
+
+    def _is_silent(self) -> bool:
+        """Whether nothing was told for a heartbeat's time, while what came makes no event: signs of life, and pieces of
+        a long call."""
+        return self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s
+
+    def _rest(self) -> Iterator[Sequence[Event]]:
+        events, failure = self._reader.end()
+        if events:
+            yield events
+        if failure is not None or not _is_done(events):
+            raise failure or UpstreamCut(detail="stream ended without its end")
+
+    def _next(self) -> bytes | None:
+        """The next bytes, None after a heartbeat without any, b"" at the end, which is also that of all patience."""
+        grace_s = self._reader.grace_s
+        if grace_s is None:
+            return self._reply.read_some(self._heartbeat_s)
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + grace_s
+        try:
+            # A reply may wake up early and have nothing.
+            while (left_s := self._ends_at - time.monotonic()) > 0:
+                if (data := self._reply.read_some(left_s)) is not None:
+                    return data
+        except (UpstreamCut, UpstreamTimeout):
+            pass  # all that matters has come
+        return b""
+
+    def _drain(self) -> None:
+        with contextlib.suppress(GatewayError):
+            self._reply.read_some(DRAIN_S)
+
+    def close(self) -> None:
+        """Closes the upstream's answer; at its end the connection is kept for the next one."""
+        self._reply.close()
+
+
+def retry_after_s(headers: Headers) -> int | None:
+    """Seconds of a Retry-After header; a date there counts as none."""
+    value = next((value for name, value in headers if name == "retry-after"), "")
+    return int(value) if value.isdigit() and len(value) < 7 else None
+
+
+def _is_done(events: Sequence[Event]) -> bool:
+    return bool(events) and isinstance(events[-1], Done)
+
+
+def read_all(reply: Reply) -> bytes:
+    """The whole body; raises UpstreamError above 64 MiB."""
+    parts: list[bytes] = []
+    size = 0
+    while data := reply.read_some():
+        parts.append(data)
+        size += len(data)
+        if size > MAX_ANSWER_BYTES:
+            raise UpstreamError(
+                "The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes"
+            )
+    return b"".join(parts)
+
+
+def read_refusal(reply: Reply) -> bytes:
+    """The body of an answer that says no, as far as it is read."""
+    parts: list[bytes] = []
+    size = 0
+    while size < MOST_REFUSED_BYTES and (data := reply.read_some()):
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts)[:MOST_REFUSED_BYTES]
