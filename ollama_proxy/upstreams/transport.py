@@ -26,6 +26,7 @@ from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm
 from ollama_proxy.upstreams.base import Headers, UpstreamRequest
 from ollama_proxy.upstreams.connection import Connection
+from ollama_proxy.upstreams.lookup import Host
 
 MAX_IDLE_CONNECTIONS = 256
 
@@ -128,7 +129,7 @@ class Pool:
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
-        self._address = address or self.host
+        self._target = Host(address or self.host, self.port)
         self._alarm = alarm or Alarm()
         self.active = 0
         self._closed = False
@@ -183,11 +184,11 @@ class Pool:
 
     def _connect(self, connect_s: float) -> gsocket.socket:
         # One limit over name, address and TLS: each alone could take as long as it likes.
-        limit = gevent.Timeout(connect_s)
+        limit, started = gevent.Timeout(connect_s), time.monotonic()
         sock: gsocket.socket | None = None
         try:
             with limit:
-                sock = gsocket.create_connection((self._address, self.port))
+                sock = self._target.connect()
                 sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
                 if self._tls:
                     # In two steps: a handshake that is given up inside wrap_socket leaves a socket that nobody closes.
@@ -201,7 +202,9 @@ class Pool:
             if error is not limit and not isinstance(error, OSError | UnicodeError):
                 raise
             detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
-            raise UpstreamConnect(detail=detail) from error
+            failure = UpstreamConnect(detail=detail)
+            failure.took_s = time.monotonic() - started
+            raise failure from error
 
 
 class PoolAdapter(BaseAdapter):

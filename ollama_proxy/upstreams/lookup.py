@@ -1,0 +1,61 @@
+"""Where a host answers. One look-up of a name at a time: a name server that hangs takes one of the few threads in which
+names are looked up, and not all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from gevent import socket as gsocket
+
+#: A family, and what to connect to.
+_Address = tuple[int, Any]
+
+
+class Host:
+    """A name or an address, and a port."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self._name, self._port = name, port
+        self._looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
+
+    def connect(self) -> gsocket.socket:
+        """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        failure = OSError("it has no address")
+        for family, address in self._addresses():
+            sock = gsocket.socket(family, gsocket.SOCK_STREAM)
+            try:
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:  # also when nobody wants it any more: whoever opens, closes
+                sock.close()
+                raise
+        raise failure
+
+    def _addresses(self) -> list[_Address]:
+        for family in (gsocket.AF_INET, gsocket.AF_INET6):
+            if _is_address(family, self._name):
+                return [(family, (self._name, self._port))]
+        if self._looking_up is None or self._looking_up.ready():
+            self._looking_up = gevent.spawn(self._look_up)
+        found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _look_up(self) -> list[_Address] | Exception:
+        try:
+            found = gsocket.getaddrinfo(self._name, self._port, 0, gsocket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # a name may not even be one that can be asked for
+            return error
+        return [(family, address) for family, _, _, _, address in found]
+
+
+def _is_address(family: int, name: str) -> bool:
+    try:
+        return bool(gsocket.inet_pton(family, name))
+    except (OSError, ValueError):
+        return False
