@@ -4,42 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ollama_proxy.configfile import Complaints, Entry
 from ollama_proxy.formats import BASE_URL, NAME, VARIABLE
-from ollama_proxy.kinds import TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.profiles import PROFILE, Profile, profile_of
 from ollama_proxy.sections import read_section, setting
 from ollama_proxy.timeouts import OVERRIDES
 
 DEMO_URL = "demo:"
 
+#: What is spoken by those that differ from each other, and have a profile.
+PROFILED = ("openai", "litellm")
+
+#: What a model can do, in Ollama's words.
+CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert", "audio")
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What is known of a provider: base URL (None: must be configured) and the variables that may hold its key."""
+    """What is known of a kind of upstream."""
 
+    #: None: must be configured.
     base_url: str | None
+    #: Variables that may hold its key.
     key_variables: tuple[str, ...] = ()
+    #: What it speaks.
+    protocol: str = "openai"
+    #: Nothing works without a key.
+    needs_key: bool = False
+    #: Others offer the same at addresses of their own, which may need none.
+    is_copied: bool = False
+    #: A program that teams run themselves: several that have a model share its requests.
+    is_shared: bool = False
 
 
 #: Every kind an upstream may be.
 PRESETS: Mapping[str, Preset] = {
-    "ollama": Preset("http://localhost:11434"),
-    "demo": Preset(DEMO_URL),
-    "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",)),
-    "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",)),
-    "dashscope": Preset(
-        "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY")
+    "ollama": Preset("http://localhost:11434", protocol="ollama", is_shared=True),
+    "demo": Preset(DEMO_URL, protocol="demo", is_shared=True),
+    "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",), needs_key=True, is_copied=True),
+    "anthropic": Preset(
+        "https://api.anthropic.com", ("ANTHROPIC_API_KEY",), "anthropic", needs_key=True, is_copied=True
     ),
-    "siliconflow": Preset("https://api.siliconflow.cn/v1", ("SILICONFLOW_API_KEY",)),
-    "volcengine": Preset("https://ark.cn-beijing.volces.com/api/v3", ("VOLCENGINE_API_KEY", "ARK_API_KEY")),
-    "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
-    "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
-    "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",)),
-    "vllm": Preset("http://localhost:8000/v1", ("VLLM_API_KEY",)),
+    "litellm": Preset("litellm:", protocol="litellm"),
+    "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",), needs_key=True),
+    "dashscope": Preset(
+        "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY"), needs_key=True
+    ),
+    "siliconflow": Preset("https://api.siliconflow.cn/v1", ("SILICONFLOW_API_KEY",), needs_key=True),
+    "volcengine": Preset(
+        "https://ark.cn-beijing.volces.com/api/v3", ("VOLCENGINE_API_KEY", "ARK_API_KEY"), needs_key=True
+    ),
+    "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",), needs_key=True),
+    "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",), needs_key=True),
+    "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",), needs_key=True),
+    "vllm": Preset("http://localhost:8000/v1", ("VLLM_API_KEY",), is_shared=True),
     # Its usual port is the gateway's own, so a default would make the gateway call itself.
-    "llamacpp": Preset(None, ("LLAMA_API_KEY",)),
-    "lmstudio": Preset("http://localhost:1234/v1"),
+    "llamacpp": Preset(None, ("LLAMA_API_KEY",), is_shared=True),
+    "lmstudio": Preset("http://localhost:1234/v1", is_shared=True),
 }
 
 
@@ -51,10 +75,28 @@ def _service_url(entry: Entry) -> str:
     return BASE_URL.parse(entry)
 
 
-def _upstream_models(entry: Entry) -> dict[str, str]:
-    if entry.kind == "map":
-        return map_of(TEXT).parse(entry)
-    return {name: name for name in list_of(TEXT).parse(entry)}
+@dataclass(frozen=True, slots=True)
+class UpstreamModel:
+    """A model of an upstream, as the configuration tells of it."""
+
+    id: str = setting("", "What the upstream calls it. Absent: the same.", TEXT)
+    capabilities: tuple[str, ...] = setting(
+        (), "What it can do; absent: what the upstream tells.", list_of(choice(*CAPABILITIES))
+    )
+    context_length: int | None = setting(None, "Its context, in tokens.", whole(1, 1 << 31))
+
+
+def _upstream_model(entry: Entry) -> UpstreamModel:
+    if entry.kind == "str":
+        return UpstreamModel(TEXT.parse(entry))
+    return UpstreamModel(**read_section(UpstreamModel, entry))
+
+
+def _upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
+    if entry.kind != "map":
+        return {name: UpstreamModel(name) for name in list_of(TEXT).parse(entry)}
+    models = map_of(Kind("a name or a mapping of settings", _upstream_model)).parse(entry)
+    return {name: model if model.id else replace(model, id=name) for name, model in models.items()}
 
 
 SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
@@ -80,18 +122,50 @@ class UpstreamSettings:
     kind: str = setting("ollama", "What it speaks.", choice(*PRESETS))
     base_url: str = setting("", "Where it answers. Absent: the address known for its kind.", BASE_URL)
     weight: int = setting(1, "Share of the requests among upstreams that have the model.", whole(1, 1000))
-    models: Mapping[str, str] = setting(
-        dict[str, str](),
+    drain: bool = setting(False, "Takes no new requests; those that it has go on.", BOOLEAN)
+    models: Mapping[str, UpstreamModel] = setting(
+        dict[str, UpstreamModel](),
         "Its models: a list, or a mapping from the name clients use to its own. Absent: what it says it has.",
         Kind("a list of names, or a mapping from name to name", _upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
+    profile: Mapping[str, Any] = setting(
+        dict[str, Any](), "How it differs from others that speak OpenAI's API, where that is not known.", PROFILE
+    )
+
+    @property
+    def protocol(self) -> str:
+        """What it speaks."""
+        return PRESETS[self.kind].protocol
+
+    @property
+    def spoken(self) -> Profile:
+        """Its profile: what is known of its kind, and the operator's word before that."""
+        return profile_of(self.kind, self.profile, at_home=self.base_url == PRESETS[self.kind].base_url)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a program that teams run themselves."""
+        return PRESETS[self.kind].is_shared
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Names of the environment variables that may hold its key, the first that is set counts."""
-        return (self.api_key_env,) if self.api_key_env else PRESETS[self.kind].key_variables
+        """Names of the environment variables that may hold its key, the first that is set counts. A service's own key
+        goes to that service only."""
+        if self.api_key_env:
+            return (self.api_key_env,)
+        return () if self._is_elsewhere else PRESETS[self.kind].key_variables
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it can't be used without a key: it is said to have one, or it is a service that asks for one."""
+        return bool(self.api_key_env) or (PRESETS[self.kind].needs_key and not self._is_elsewhere)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        preset = PRESETS[self.kind]
+        return preset.is_copied and self.base_url != preset.base_url
 
 
 def _upstream(entry: Entry) -> UpstreamSettings:
@@ -101,6 +175,8 @@ def _upstream(entry: Entry) -> UpstreamSettings:
     base_url = upstream.base_url or PRESETS[upstream.kind].base_url
     if not base_url:
         raise entry.error("needs a base_url")
+    if upstream.profile and upstream.protocol not in PROFILED:
+        raise entry.entries["profile"].error(f"means nothing for the kind {upstream.kind}")
     return replace(upstream, base_url=base_url)
 
 

@@ -13,7 +13,7 @@ from ollama_proxy import settings_check
 from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.kinds import Kind
-from ollama_proxy.providers import PRESETS, UpstreamSettings
+from ollama_proxy.providers import PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings import (
     Settings,
     config_path,
@@ -161,8 +161,44 @@ def test_upstreams_know_what_their_kind_implies(load) -> None:
     box, deepseek, lab = effective_upstreams(load(EVERYTHING))
     assert (box.weight, box.models, box.key_variables) == (2, {}, ())
     assert deepseek.base_url == "https://api.deepseek.com"
-    assert (deepseek.models, deepseek.key_variables) == ({"deepseek-chat": "deepseek-chat"}, ("DEEPSEEK_API_KEY",))
-    assert (lab.models, lab.key_variables, lab.timeouts) == ({"gpt-lab": "org/model"}, ("LAB_KEY",), {"idle_s": 7})
+    assert deepseek.models == {"deepseek-chat": UpstreamModel("deepseek-chat")}
+    assert (deepseek.key_variables, deepseek.needs_key) == (("DEEPSEEK_API_KEY",), True)
+    assert lab.models == {"gpt-lab": UpstreamModel("org/model")}
+    assert (lab.key_variables, lab.timeouts, lab.drain) == (("LAB_KEY",), {"idle_s": 7}, False)
+
+
+def test_what_is_known_of_an_upstreams_model_can_be_said(load) -> None:
+    models = "{fast: org/m, big: {id: org/b, capabilities: [tools, vision], context_length: 8192}, own: {}}"
+    (lab,) = load(f"upstreams: [{{name: lab, kind: vllm, models: {models}}}]").upstreams
+    assert lab.models == {
+        "fast": UpstreamModel("org/m"),
+        "big": UpstreamModel("org/b", ("tools", "vision"), 8192),
+        "own": UpstreamModel("own"),
+    }
+
+
+@pytest.mark.parametrize("model", ["{capabilities: [dance]}", "{context_length: 0}", "{size: 7}", "7"])
+def test_what_is_wrong_about_an_upstreams_model_is_said(load, model: str) -> None:
+    with pytest.raises(ConfigError, match="upstreams"):
+        load(f"upstreams: [{{name: lab, kind: vllm, models: {{m: {model}}}}}]")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "needed"),
+    [
+        ("{name: x, kind: openai}", True),
+        ("{name: x, kind: openai, base_url: 'http://h:1/v1'}", False),
+        ("{name: x, kind: openai, base_url: 'http://h:1/v1', api_key_env: LAB_KEY}", True),
+        ("{name: x, kind: anthropic}", True),
+        ("{name: x, kind: anthropic, base_url: 'http://h:1'}", False),
+        ("{name: x, kind: dashscope, base_url: 'https://dashscope-intl.example/v1'}", True),
+        ("{name: x, kind: vllm}", False),
+        ("{name: x, kind: ollama}", False),
+    ],
+)
+def test_a_service_needs_a_key_and_a_server_of_ones_own_does_not(load, upstream: str, needed: bool) -> None:
+    (one,) = load(f"upstreams: [{upstream}]").upstreams
+    assert one.needs_key is needed
 
 
 @pytest.mark.parametrize("kind", PRESETS)

@@ -1,0 +1,173 @@
+"""How providers differ, all of which say that they speak OpenAI's API. Each switch can be set in the configuration.
+
+What is known here of a kind was read in its documentation in 2026; models change faster, and are not named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ollama_proxy.configfile import Entry
+from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.sections import read_section, setting
+
+#: What tells a model whether to think, and how much.
+NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE = (
+    "none",
+    "reasoning_effort",
+    "thinking",
+    "enable_thinking",
+    "reasoning",
+    "chat_template_kwargs",
+)
+
+#: Which turns of the model get their thoughts back.
+NEVER, TOOL_TURNS, ALWAYS = "never", "tool_turns", "always"
+
+#: A path below the base URL; none: there is no such place.
+PATH = text_kind('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+#: Ollama's options that OpenAI does not have.
+EXTRA_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty")
+
+LEVELS = ("low", "medium", "high", "max")
+
+
+def _by_name(names: tuple[str, ...], kind: Kind[Any], label: str) -> Kind[dict[str, Any]]:
+    free = map_of(kind)
+
+    def parse(entry: Entry) -> dict[str, Any]:
+        """Each value by its name; raises ConfigError for a name that is not known."""
+        found = free.parse(entry)
+        for name, item in entry.entries.items():
+            if name not in names:
+                raise item.error(f"is not one of {', '.join(names)}")
+        return found
+
+    return Kind(label, parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a provider wants to be asked in which words. The defaults suit most servers that run anywhere."""
+
+    limit_field: str = setting(
+        "max_tokens", "What it calls the limit of an answer.", choice("max_tokens", "max_completion_tokens")
+    )
+    stream_options: bool = setting(True, "Streams may be asked for their usage.", BOOLEAN)
+    thinking: str = setting(
+        EFFORT, "Its switch for thinking.", choice(NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE)
+    )
+    efforts: Mapping[str, str] = setting(
+        dict[str, str](),
+        "Its words for levels of thinking where they are others than ours: none, default, low, medium, high, max.",
+        _by_name(("none", "default", *LEVELS), TEXT, "a mapping from level to word"),
+    )
+    budgets: Mapping[str, int] = setting(
+        dict[str, int](),
+        "Tokens of thinking for each level, where it has a budget.",
+        _by_name(LEVELS, whole(1, 1 << 24), "a mapping from level to tokens"),
+    )
+    reasoning_back: str = setting(
+        NEVER, "Which turns of the model get their thoughts back.", choice(NEVER, TOOL_TURNS, ALWAYS)
+    )
+    reasoning_field: str = setting(
+        "reasoning_content", "What it calls thoughts.", choice("reasoning_content", "reasoning")
+    )
+    reasoning_details: bool = setting(False, "Its sealed thoughts go back with the calls that they led to.", BOOLEAN)
+    inline_thinking: bool = setting(False, "Thoughts come in the text, between <think> and </think>.", BOOLEAN)
+    options: Mapping[str, str] = setting(
+        dict[str, str](),
+        "Further options of Ollama that it takes, and what it calls them.",
+        _by_name(EXTRA_OPTIONS, TEXT, "a mapping from option to field"),
+    )
+    json_schema: bool = setting(True, "It takes a schema; else the schema is put to the model in words.", BOOLEAN)
+    json_word: bool = setting(False, 'It wants the word "json" in a prompt that asks for some.', BOOLEAN)
+    null_content: bool = setting(False, "A turn of calls alone has null for its text, not an empty one.", BOOLEAN)
+    stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of their ids.", list_of(TEXT))
+    embedding_batch: int | None = setting(None, "Texts that one request may embed.", optional(whole(1, 1 << 20)))
+    dimensions: bool = setting(True, "It shortens vectors; else that is done here.", BOOLEAN)
+    completions_path: str = setting("", "Where it completes a plain prompt; empty: as a chat.", PATH)
+    insert_path: str = setting("", "Where it fills in a gap before a suffix; empty: nowhere.", PATH)
+    fields: tuple[str, ...] = setting((), "Fields of its own that clients may give.", list_of(TEXT))
+
+
+_VLLM_OPTIONS = {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}
+_LLAMA_OPTIONS = {name: name for name in EXTRA_OPTIONS}
+
+#: What is known of each kind; the others have the defaults.
+PROFILES: Mapping[str, Profile] = {
+    "openai": Profile(limit_field="max_completion_tokens", efforts={"max": "xhigh"}, embedding_batch=2048),
+    "deepseek": Profile(
+        thinking=TYPED,
+        reasoning_back=TOOL_TURNS,
+        json_schema=False,
+        json_word=True,
+        insert_path="/beta/completions",
+        fields=("thinking",),
+    ),
+    "dashscope": Profile(
+        thinking=ENABLED,
+        options={"top_k": "top_k", "repeat_penalty": "repetition_penalty"},
+        json_schema=False,
+        json_word=True,
+        embedding_batch=10,
+        fields=("enable_search", "search_options", "enable_thinking", "thinking_budget"),
+    ),
+    "siliconflow": Profile(
+        thinking=ENABLED,
+        options={"top_k": "top_k", "min_p": "min_p"},
+        json_schema=False,
+        embedding_batch=32,
+        fields=("enable_thinking", "thinking_budget"),
+    ),
+    "volcengine": Profile(thinking=TYPED, fields=("thinking",)),
+    "openrouter": Profile(
+        thinking=REASONING,
+        reasoning_back=TOOL_TURNS,
+        reasoning_field="reasoning",
+        reasoning_details=True,
+        options=_VLLM_OPTIONS,
+        fields=("models", "plugins", "provider", "route", "top_a", "transforms"),
+    ),
+    "groq": Profile(limit_field="max_completion_tokens", inline_thinking=True, fields=("reasoning_format",)),
+    "together": Profile(inline_thinking=True, options=_VLLM_OPTIONS, completions_path="/completions"),
+    "vllm": Profile(
+        thinking=TEMPLATE,
+        options=_VLLM_OPTIONS,
+        completions_path="/completions",
+        insert_path="/completions",
+        fields=(
+            *("chat_template_kwargs", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "ignore_eos"),
+            *("min_tokens", "priority", "stop_token_ids", "structured_outputs"),
+        ),
+    ),
+    "llamacpp": Profile(
+        thinking=TEMPLATE,
+        options=_LLAMA_OPTIONS,
+        completions_path="/completions",
+        fields=("cache_prompt", "chat_template_kwargs", "grammar"),
+    ),
+    "lmstudio": Profile(
+        inline_thinking=True,
+        options={name: name for name in ("top_k", "min_p", "repeat_penalty")},
+        completions_path="/completions",
+        fields=("ttl",),
+    ),
+}
+
+
+def profile_of(kind: str, settings: Mapping[str, Any], *, at_home: bool) -> Profile:
+    """The profile of an upstream with the operator's word before ours. `at_home`: it answers at the address that is
+    known for its kind; another server that says it is OpenAI is most likely not."""
+    known = PROFILES.get(kind) if at_home or kind != "openai" else None
+    return replace(known or Profile(), **settings)
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    return read_section(Profile, entry)
+
+
+PROFILE = Kind("a mapping of settings", _settings)

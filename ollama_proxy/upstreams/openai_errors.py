@@ -1,0 +1,231 @@
+"""What a provider says when it does not answer, in any of the shapes in use, as our errors. Pure.
+
+Its own refusal of this gateway's key or balance is never the client's 401: clients would ask their users to sign in.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import orjson
+
+from ollama_proxy.errors import (
+    PromptTooLong,
+    UpstreamDeniesUs,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from ollama_proxy.hub import Json
+from ollama_proxy.upstreams.base import Headers
+
+#: Characters of an error that has no shape we know, and of any.
+SHOWN_CHARS, MOST_CHARS = 200, 2000
+
+#: So many are read: a key at the end of what is shown is known as a whole.
+READ_CHARS = 2 * MOST_CHARS
+
+#: How providers begin their code or sentence for a balance that is used up.
+_POOR = ("arrearage", "accountoverdue", "insufficient_balance", "insufficient balance", "billing_hard_limit", "1113")
+
+#: For a quota that does not come back by waiting a little.
+_SPENT = (
+    *("insufficient_quota", "exceeded your current quota", "quota_exceeded", "allocationquota", "freetieronly"),
+    *_POOR,
+)
+
+#: For a prompt that does not fit.
+_TOO_LONG = (
+    *("context_length_exceeded", "maximum context length", "context length", "context window", "context size"),
+    *("prompt is too long", "input is too long", "range of input length", "exceed context", "too many input tokens"),
+    *("maximum input length", "max_model_len", "input must have less than"),
+)
+
+#: For what a provider does not want to talk about.
+_CENSORED = ("content_policy", "content policy", "inspection", "moderation", "sensitive", "flagged", "safety")
+
+#: For a model or an endpoint of one that is not there.
+_UNKNOWN_MODEL = re.compile(r"model|endpoint|deployment", re.IGNORECASE)
+_NO_MODEL = re.compile(r"model_?not_?(found|open)|\bmodel\b.{0,100}\bnot (exist|found)")
+_MISSING = re.compile(r"not.?(exist|found|open|available|supported)|does.?n.t exist|no such|unknown|invalid", re.I)
+
+#: Statuses that may be others a moment later.
+_FAULTS = (408, 429, *range(500, 600))
+
+#: Keys as vendors make them, whole or with stars in the middle.
+_KEYS = re.compile(r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+_ADDRESSES = re.compile(r"https?://[^\s\"'<>)]+")
+
+
+def refused(
+    status: int, data: bytes, headers: Headers = (), *, model: str = "", secrets: Sequence[str] = ()
+) -> UpstreamError:
+    """What an answer that is not 200 amounts to. `model`: as the provider calls the one that was asked for; `secrets`:
+    texts that nobody is to see."""
+    document = _document(data)
+    if document is None:
+        return _without_json(status, _waits_s(headers))
+    return _refusal(status, document, _waits_s(headers), model, secrets)
+
+
+def error_in(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error inside an answer with status 200, or inside a stream that has begun: its own code counts."""
+    code = _code(document)
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0
+    if not status:
+        status = _status_of(f"{code} {_kind(document)} {text_of(document)}".lower())
+    return _refusal(status, document, None, model, secrets)
+
+
+def _status_of(words: str) -> int:
+    """The status that an error without one would have had."""
+    if _has(words, ("rate_limit", "rate limit", "ratelimit", "throttling", *_SPENT)):
+        return 429
+    if _has(words, ("authentication", "invalid_api_key", "unauthorized", "permission")):
+        return 401
+    if _has(words, ("invalid_request", "bad_request", "badrequest", *_TOO_LONG, *_CENSORED)):
+        return 400
+    return 404 if _UNKNOWN_MODEL.search(words) and _MISSING.search(words) else 500
+
+
+def _document(data: bytes) -> Json:
+    """The body as JSON, a bare text as a JSON text; None for a page and for nothing."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        text = data[: SHOWN_CHARS * 4].decode("utf-8", "replace").strip()
+        return text[:SHOWN_CHARS] if text and not text.startswith("<") else None
+    return document
+
+
+def _without_json(status: int, wait_s: int | None) -> UpstreamError:
+    """A page, or nothing at all: most likely of something that stands before the provider."""
+    if status in (*UpstreamDeniesUs.statuses, 403):
+        return UpstreamDeniesUs(detail=f"upstream status {status}")
+    if status in _FAULTS:
+        return _fault(status, f"The model server answered {_phrase(status)}.", "", wait_s)
+    return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
+
+
+def _refusal(status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]) -> UpstreamError:
+    text = _clean(text_of(document) or f"The model server answered {_phrase(status)}.", secrets)[:MOST_CHARS]
+    words = f"{_code(document)} {_kind(document)} {text}".lower()
+    if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
+        return _not_found(text, words, model)
+    if _is_about_us(status, words):
+        return UpstreamDeniesUs(detail=f"upstream status {status}: {_code(document)[:60]}")
+    if status in _FAULTS:
+        return _fault(status, text, words, wait_s)
+    return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)
+
+
+def _fault(status: int, text: str, words: str, wait_s: int | None) -> UpstreamError:
+    """Not the client's doing, or not this time."""
+    if status in (408, 504):
+        return UpstreamTimeout(detail=f"upstream status {status}")
+    final = status == 429 and _has(words, _SPENT)
+    return UpstreamRefused(_public(status), text, retry_after_s=wait_s, final=final)
+
+
+def _is_about_us(status: int, words: str) -> bool:
+    if status in UpstreamDeniesUs.statuses:
+        return True
+    if status == 403:
+        return not _has(words, _CENSORED)
+    return status == 400 and _has(words, (*_POOR, "invalid_api_key"))
+
+
+def _has(words: str, signs: Sequence[str]) -> bool:
+    return any(sign in words for sign in signs)
+
+
+def _not_found(text: str, words: str, model: str) -> UpstreamError:
+    if not _UNKNOWN_MODEL.search(words):
+        return UpstreamError(detail="upstream status 404, and not about a model: is its base_url right?")
+    return UpstreamRefused(404, f"model '{model}' not found" if model else text)
+
+
+def _public(status: int) -> int:
+    """Overload stays what it is, so that it can be waited for; everything else is a bad gateway."""
+    return {429: 429, 503: 503, 529: 503}.get(status, 502)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _waits_s(headers: Headers) -> int | None:
+    """Seconds until it may be asked again, rounded up; given as such, in milliseconds, or as a date."""
+    found = {name: value.strip() for name, value in headers if name in ("retry-after", "retry-after-ms")}
+    for name, unit in (("retry-after", 1.0), ("retry-after-ms", 1000.0)):
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", found.get(name, "")):
+            return min(-int(-float(found[name]) // unit), 999_999)
+    try:
+        left_s = parsedate_to_datetime(found["retry-after"]).timestamp() - time.time()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return max(0, min(round(left_s), 999_999))
+
+
+def text_of(document: Json) -> str:
+    """The sentence of an error, wherever it stands, as far as it is read; "" where it has none."""
+    if isinstance(document, str):
+        return document.strip()[:SHOWN_CHARS]
+    if not isinstance(document, dict):
+        return ""
+    error = document.get("error")
+    if isinstance(error, dict):
+        return _sentence(error.get("message")) or text_of(error)
+    for name in ("error", "message"):
+        if isinstance(document.get(name), str) and document[name].strip():
+            return _sentence(document[name])
+    return _listed(document.get("detail")) or _listed(document.get("errors"))
+
+
+def _listed(value: Json) -> str:
+    """A text, or what the items of a list say."""
+    if isinstance(value, str):
+        return _sentence(value)
+    items = value if isinstance(value, list) else []
+    texts = [item.get("msg") or item.get("message") if isinstance(item, dict) else item for item in items]
+    return "; ".join(text for text in texts if isinstance(text, str) and text)[:READ_CHARS]
+
+
+def _sentence(value: Json) -> str:
+    """A text, also one that is an error in JSON again, as those that pass through two providers are."""
+    if not isinstance(value, str):
+        return ""
+    text = value.strip()
+    if text.startswith("{"):
+        try:
+            return text_of(orjson.loads(text)) or text[:READ_CHARS]
+        except orjson.JSONDecodeError:
+            return text[:READ_CHARS]
+    return text[:READ_CHARS]
+
+
+def _error(document: Json) -> Mapping[str, Json]:
+    inner = document.get("error") if isinstance(document, dict) else None
+    return inner if isinstance(inner, dict) else document if isinstance(document, dict) else {}
+
+
+def _code(document: Json) -> str:
+    return str(_error(document).get("code") or "")
+
+
+def _kind(document: Json) -> str:
+    return str(_error(document).get("type") or "")
+
+
+def _clean(text: str, secrets: Sequence[str]) -> str:
+    """The text without keys and without addresses, of which ours could be one."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "...")
+    return _ADDRESSES.sub("...", _KEYS.sub("...", text))
