@@ -1,0 +1,51 @@
+"""A JSON Schema as the Messages API takes it for the form of an answer: closed objects, and few limits.
+
+What it refuses is told to the model in the description, as Anthropic's own client does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from ollama_proxy.hub import Json
+
+#: Limits that it refuses.
+_REFUSED = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems contains "
+    "minContains maxContains minProperties maxProperties patternProperties propertyNames".split()
+)
+
+#: Where a schema has others inside: in a mapping, in a list, or alone.
+_MAPPINGS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems"), "items"
+
+
+def closed(schema: Json) -> Json:
+    """The same schema as far as it can be asked for; one that can be is not changed."""
+    if not isinstance(schema, dict):
+        return schema
+    limits = {name: value for name, value in schema.items() if _is_refused(name, value)}
+    kept = {_renamed(name, schema): _inside(name, value) for name, value in schema.items() if name not in limits}
+    if schema.get("type") == "object" or "properties" in schema:
+        kept["additionalProperties"] = False
+    if limits:
+        said = [kept["description"]] if kept.get("description") else []
+        kept["description"] = "\n\n".join([*map(str, said), orjson.dumps(limits).decode()])
+    return kept
+
+
+def _is_refused(name: str, value: Json) -> bool:
+    return name in _REFUSED or (name == "minItems" and value not in (0, 1))
+
+
+def _renamed(name: str, schema: Mapping[str, Json]) -> str:
+    return "anyOf" if name == "oneOf" and "anyOf" not in schema else name
+
+
+def _inside(name: str, value: Json) -> Json:
+    if name in _MAPPINGS and isinstance(value, dict):
+        return {key: closed(inner) for key, inner in value.items()}
+    if name in _LISTS and isinstance(value, list):
+        return [closed(inner) for inner in value]
+    return closed(value) if name == _SINGLE else value
