@@ -28,7 +28,12 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.installed
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-install: $(VENV)/.installed  ## virtual environment with the locked packages
+# Packages that only some upstreams need; each extra has a lock file of its own.
+$(VENV)/.extra-%: requirements-%.txt $(VENV)/.installed
+	$(INSTALL) -r $<
+	@touch $@
+
+install: $(VENV)/.installed $(EXTRAS:%=$(VENV)/.extra-%)  ## virtual environment with the locked packages; EXTRAS=litellm: and LiteLLM's
 
 dev: $(VENV)/.dev  ## the same with the tools for tests
 
@@ -49,6 +54,8 @@ bench: dev  ## CPU per request and per token against the budgets
 lock: dev  ## renew the hash-locked requirement files
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.txt setup.cfg
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements-dev.txt requirements-dev.in
+	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --extra litellm --constraint requirements-dev.txt --output-file requirements-litellm.txt setup.cfg
+	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file tests/second/requirements.txt tests/second/requirements.in
 
 clean:  ## remove what the other commands made (not state/ and logs/)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results
