@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, request
 
 from ollama_proxy.arrival import EXCHANGE_KEY, current_exchange
+from ollama_proxy.chatlog import ChatLog
 from ollama_proxy.cors import install_cors
-from ollama_proxy.dialects.registry import DIALECTS, FACES
+from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
 from ollama_proxy.exchange import REMARKS
 from ollama_proxy.failures import install_error_handlers
 from ollama_proxy.gateway import Gateway
@@ -24,6 +26,14 @@ from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Health
 
 
+class SyncFlask(Flask):
+    """Flask for views that are plain functions: asking each of them costs more than finding the route."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """See Flask; no view, and nothing that runs around one, is a coroutine."""
+        return func
+
+
 def create_app(
     settings: Settings,
     *,
@@ -32,9 +42,10 @@ def create_app(
 ) -> Flask:
     """The WSGI application; the only place that wires the parts. Starts nothing: `serve.start` does.
 
-    `log_directory` None: no access log. `problem` tells what is wrong with the configuration file, for `/readyz`.
+    `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
+    for `/readyz`.
     """
-    app = Flask("ollama_proxy", static_folder=None)
+    app = SyncFlask("ollama_proxy", static_folder=None)
     app.url_map.merge_slashes = False
     gateway = Gateway(settings, log_directory=log_directory, faces=FACES)
     health = Health(lambda: gateway.fleet)
@@ -47,6 +58,8 @@ def create_app(
     install_error_handlers(app, FACES)
     install_cors(app, gateway)
     app.after_request(_finish)
+    if log_directory:
+        app.after_request(ChatLog(log_directory, READERS, lambda: gateway.settings).attend)
     app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
 

@@ -88,17 +88,18 @@ def _parser() -> argparse.ArgumentParser:
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print OK and the warnings. Raises ConfigError with the complaints."""
     settings = load_settings(environ=environ)
-    check_fleet(settings, environ)
+    hidden = check_fleet(settings, environ)
     print(f"OK: {_described_source(settings, environ)}")
-    for warning in settings_warnings(settings):
+    for warning in (*settings_warnings(settings), *hidden):
         print(f"warning: {warning}")
 
 
-def check_fleet(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Raises ConfigError for upstreams that this version can't serve."""
-    from ollama_proxy.upstreams import build_fleet
+def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
+    from ollama_proxy.upstreams import build_fleet, hidden_upstreams
 
     build_fleet(settings, environ).close()
+    return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]
 
 
 def _described_source(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -336,13 +337,13 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     # gunicorn gets the same directory, so whatever is relative means the same to both.
     os.chdir(ROOT)
     loaded = load_settings(environ=environ)
-    check_fleet(loaded, environ)
+    hidden = check_fleet(loaded, environ)
     settings, first = with_first_token(loaded, environ)
     probe = _probe(settings)
     if probe and probe.refusal:
         environ["OLLAMA_BASE_URL"] = DEMO_URL
         environ.pop(variable_name("service.base_url"), None)
-    for line in (*_all_warnings(settings, first), *banner(settings, first, probe)):
+    for line in (*_all_warnings(settings, first, hidden), *banner(settings, first, probe)):
         print(line)
     sys.stdout.flush()
     _start_gunicorn(environ)
@@ -356,8 +357,8 @@ def _probe(settings: Settings) -> Probe | None:
     return probe_ollama(upstreams[0].base_url)
 
 
-def _all_warnings(settings: Settings, first: FirstToken | None) -> Iterator[str]:
-    found = settings_warnings(settings) + (state_warnings(first.path.parent) if first else [])
+def _all_warnings(settings: Settings, first: FirstToken | None, hidden: list[str]) -> Iterator[str]:
+    found = settings_warnings(settings) + (state_warnings(first.path.parent) if first else []) + hidden
     return (f"warning: {each}" for each in found)
 
 

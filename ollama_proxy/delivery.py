@@ -21,6 +21,9 @@ from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024
 
+#: About how much a token is in text, and in the lines of Ollama's streams; for answers whose tokens nobody counted.
+CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
+
 #: What to say last when an answer fails in its middle; None where the dialect has no frame for that.
 LastWords = Callable[[GatewayError], bytes | None]
 
@@ -144,12 +147,16 @@ def _drawn(
     exchange: Exchange, first: Sequence[Event], batches: Iterator[Sequence[Event]], renderer: Renderer
 ) -> Iterator[bytes]:
     batch: Sequence[Event] | None = first
+    said = 0
     while batch is not None:
+        said += len(batch)
         if batch and isinstance(batch[-1], Done):
-            note_done(exchange, batch[-1])
+            # About a token each, and the end itself.
+            note_done(exchange, batch[-1], said - 1)
         if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
             yield PROMPT_CUT  # the head, which would have said so, has gone
-        yield on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat()
+        if frame := on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
+            yield frame
         batch = next(batches, None)
 
 
@@ -165,13 +172,24 @@ def note_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
     exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+    is_uncounted = end.eval_count is None and end.prompt_eval_count is None
+    if is_uncounted and exchange.bytes_out and tail.ends_an_answer():
+        _estimate(exchange, exchange.bytes_out // NATIVE_TOKEN_BYTES)
     if end.limited:
         exchange.truncated = ("answer",)
     if end.failed:
         exchange.state, exchange.error = UpstreamError.state, "upstream_reported"
 
 
-def note_done(exchange: Exchange, done: Done) -> None:
-    """Adds the token counts of an answer's last event; several answers may have been asked for."""
+def note_done(exchange: Exchange, done: Done, said: int = 0) -> None:
+    """Adds the token counts of an answer's last event; several answers may have been asked for. `said`: about how many
+    tokens it had, for an upstream that counts none."""
     exchange.prompt_eval_count = (exchange.prompt_eval_count or 0) + done.prompt_eval_count
     exchange.eval_count = (exchange.eval_count or 0) + done.eval_count
+    if said and not (done.eval_count or done.prompt_eval_count):
+        _estimate(exchange, exchange.eval_count + said)
+
+
+def _estimate(exchange: Exchange, eval_count: int) -> None:
+    exchange.prompt_eval_count, exchange.eval_count = len(exchange.body) // CHARS_PER_TOKEN, eval_count
+    exchange.estimated = True

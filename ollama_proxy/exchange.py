@@ -13,7 +13,10 @@ from ollama_proxy.policy.auth import Principal
 from ollama_proxy.streaming import Call
 
 #: What the client is told of its request: the field of the exchange, and the header that says it.
-REMARKS = {name: f"X-Ollama-Proxy-{name.capitalize()}" for name in ("ignored", "approximated", "clamped", "truncated")}
+REMARKS = {
+    name: f"X-Ollama-Proxy-{name.capitalize()}"
+    for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial")
+}
 
 
 @dataclass(slots=True)
@@ -52,6 +55,8 @@ class Exchange:
     #: Tokens; None: not known.
     prompt_eval_count: int | None = None
     eval_count: int | None = None
+    #: The upstream gave no counts: these are ours, and only about right.
+    estimated: bool = False
     bytes_out: int = 0
     #: Monotonic time of the first byte of the answer's body.
     first_byte_at: float | None = None
@@ -63,6 +68,10 @@ class Exchange:
     clamped: tuple[str, ...] = ()
     #: What was cut: "prompt", "answer".
     truncated: tuple[str, ...] = ()
+    #: Where it was tried, and what came of it; none where the first attempt was the only one.
+    attempts: tuple[str, ...] = ()
+    #: Upstreams whose part of a list is old, or missing.
+    partial: tuple[str, ...] = ()
     _finish: ExitStack = field(default_factory=ExitStack)
 
     def on_finish(self, release: Callable[[], None]) -> None:

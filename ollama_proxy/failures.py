@@ -11,7 +11,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.delivery import fail, fault
 from ollama_proxy.dialects.base import ErrorFace
-from ollama_proxy.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
+from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNotAllowed, NotFound
 from ollama_proxy.responses import whole
 from ollama_proxy.telemetry import log
 
@@ -27,8 +27,9 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
             fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
         response = whole(faces[exchange.dialect].render_error(error, exchange.id), status=error.status)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(error.retry_after_s)
+        wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
+        if wait_s is not None:
+            response.headers["Retry-After"] = str(wait_s)
         if error.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response, request
 
 from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import AuthError, BodyTooLarge, ModelNotFound
+from ollama_proxy.errors import AuthError, BodyTooLarge, GatewayError, ModelNotFound, NotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.fanout import FanOut, spread
 from ollama_proxy.hub import (
@@ -24,16 +24,18 @@ from ollama_proxy.hub import (
     EmbedRequest,
     GenerateRequest,
     ImageUrl,
+    Json,
     Message,
     Model,
-    ModelRequest,
 )
 from ollama_proxy.images import ImageFetcher
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_models, check_scope
-from ollama_proxy.policy.auth import Authenticator
+from ollama_proxy.passage import PASSED, Passage, passes
+from ollama_proxy.planning import Plan, plan
+from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
+from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
-from ollama_proxy.policy.names import canonical
 from ollama_proxy.preparation import (
+    Prepare,
     is_without_thinking,
     prepared_chat,
     prepared_completion,
@@ -46,15 +48,22 @@ from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import Call, ClientWatch
 from ollama_proxy.telemetry import AccessLog
 from ollama_proxy.upstreams import (
+    SHOWN_FOR_S,
     Ask,
     Asked,
+    Attempts,
     EditedReply,
     EventStream,
     Fleet,
+    Node,
+    RefusedReply,
     Reply,
+    Route,
     Upstream,
     UpstreamRequest,
     build_fleet,
+    forwarded,
+    open_there,
     opened,
 )
 from ollama_proxy.wire import encode_request
@@ -62,9 +71,8 @@ from ollama_proxy.wire import encode_request
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
-
-#: No names but those of the upstreams.
-UNNAMED = Catalogue({}, ())
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Gateway:
@@ -77,7 +85,7 @@ class Gateway:
         self.faces = faces
         #: Exchanges that have begun and not ended.
         self.in_flight = 0
-        self.catalogue = build_catalogue(settings)
+        self.catalogue = build_catalogue(settings, self.fleet)
         self._authenticator = Authenticator(settings.auth)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
@@ -85,9 +93,9 @@ class Gateway:
     def apply(self, settings: Settings) -> None:
         """Settings for the requests to come; those in flight go on with what they have."""
         if effective_upstreams(settings) != effective_upstreams(self.settings):
-            old, self.fleet = self.fleet, build_fleet(settings)
-            old.close()
-        self.catalogue = build_catalogue(settings)
+            old, self.fleet = self.fleet, build_fleet(settings, running=self.fleet)
+            old.close(but=self.fleet)
+        self.catalogue = build_catalogue(settings, self.fleet)
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
         self._authenticator = Authenticator(settings.auth)
@@ -116,12 +124,17 @@ class Gateway:
         if exchange.socket is not None:
             exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
 
+    def known_caller(self, environ: Mapping[str, Any]) -> Principal | None:
+        """Who asks, where a request to a public route carries a token all the same."""
+        try:
+            return self._authenticator.authenticate(environ)
+        except AuthError:
+            return None
+
     def has_scope(self, environ: Mapping[str, Any], scope: str) -> bool:
         """Whether a request to a public route carries a token all the same, and one with this scope."""
-        try:
-            return scope in self._authenticator.authenticate(environ).scopes
-        except AuthError:
-            return False
+        caller = self.known_caller(environ)
+        return caller is not None and scope in caller.scopes
 
     def _end(self, exchange: Exchange) -> None:
         self.in_flight -= 1
@@ -130,50 +143,115 @@ class Gateway:
     # The ways through.
 
     def forward(
-        self, exchange: Exchange, outgoing: UpstreamRequest, models: Iterable[str] = (), *, patient: bool = False
+        self,
+        exchange: Exchange,
+        outgoing: UpstreamRequest,
+        models: Iterable[str] = (),
+        *,
+        patient: bool = False,
+        box: Node | None = None,
     ) -> Response:
-        """Same dialect on both sides: bytes through, and names mean what the upstream means by them. `patient`: work on
-        models may take hours, and be silent."""
-        upstream = self._admit(exchange, models, UNNAMED)
+        """Same dialect on both sides: bytes through to one Ollama server, and names mean what it means by them. `box`
+        None: the first. `patient`: work on models may take hours, and be silent."""
+        if exchange.principal is not None:
+            check_own_names(exchange.principal, models)
+        node = box or first_box(self.fleet)
+        exchange.call.limit(node.timeouts(self.settings.timeouts))
         if patient:
             exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
-        return self._passed(exchange, upstream.forward(outgoing, exchange.call))
+        reply = open_there(node, exchange, lambda: node.upstream.forward(outgoing, exchange.call))
+        return self._passed(exchange, reply)
 
     def forward_prompt(
         self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
     ) -> Response:
         """Bytes through to one model, edited only where the operator has rules for it; see prepared_native."""
-        data, model = exchange.data, self.catalogue.find(exchange.model)
-        upstream = self._admit(exchange, [model.name])
-        exchange.target = model.target if model.is_alias else ""
-        set_limits(exchange, model.rules, timeout_ms)
-        edited = prepared_native(data, model, upstream, exchange, ruled)
-        if edited != data:
-            outgoing.body = encode_request(edited)
-        reply = upstream.forward(outgoing, exchange.call)
-        silent = is_without_thinking(data, model, ruled)
-        if model.is_alias or silent:
-            reply = EditedReply(reply, target=model.target, name=model.name, without_thinking=silent)
+        plan = self.plan(exchange, exchange.model)
+        silent = is_without_thinking(exchange.data, plan.model, ruled)
+
+        def send(node: Node, own: str) -> Reply:
+            """The reply of one node."""
+            model = self._on_node(exchange, exchange.call, plan, node, own, timeout_ms)
+            edited = prepared_native(exchange.data, model, node.upstream, exchange, ruled)
+            body = exchange.body if edited == exchange.data else encode_request(edited)
+            return forwarded(node, replace(outgoing, body=body), exchange.call)
+
+        try:
+            reply = self.open(exchange, plan.route, send)
+        except RefusedReply as refusal:
+            reply = refusal.reply
+        if exchange.target or silent:
+            name = exchange.model
+            reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
         return self._passed(exchange, reply)
+
+    def pass_on(self, exchange: Exchange, data: Mapping[str, Json], path: str) -> Response | None:
+        """The answer of an upstream that takes OpenAI's bytes, to a body that may go on as it is; None: the request is
+        to be translated. `data`: the body with the default model; `path`: see passage."""
+        model = data.get("model")
+        if not (self.fleet.speaks(PASSED) and model and isinstance(model, str)):
+            return None
+        exchange.model = model
+        plan = self.plan(exchange, model)
+        if not passes(exchange.data, path, plan):
+            return None
+        passage = Passage(exchange, path, self.settings.stream)
+
+        def send(node: Node, own: str) -> Reply:
+            """The reply of one node."""
+            self._on_node(exchange, exchange.call, plan, node, own, None)
+            return passage.send(node.upstream, own)
+
+        return passage.answer(self.open(exchange, plan.route, send), self.faces[exchange.dialect])
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
-        upstream, model = self._admit_model(exchange, asked)
-        asked = prepared_chat(asked, model, upstream, exchange)
-        exchange.approximated = upstream.approximated(asked)
-        if asked.stream and asked.n == 1 and image_urls(asked):
-            return self._drawn(exchange, asked, self._with_images_first(upstream.chat), renderer, slow=True)
-        return self._drawn(exchange, self._with_images(asked, exchange.call), upstream.chat, renderer)
+        plan = self.plan(exchange, asked.model)
+        answers = self._answers(exchange, plan, prepared_chat, attrgetter("chat"))
+        if not (asked.stream and asked.n == 1 and image_urls(asked)):
+            return self._drawn(exchange, self._with_images(asked, exchange.call), answers, renderer)
+
+        def with_images_first(one: ChatRequest, heartbeat_s: float | None, call: Call) -> EventStream:
+            """See Ask."""
+            return answers(self._with_images(one, call), heartbeat_s, call)
+
+        return self._drawn(exchange, asked, with_images_first, renderer, slow=True)
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
-        upstream, model = self._admit_model(exchange, asked)
-        return self._drawn(exchange, prepared_completion(asked, model, upstream, exchange), upstream.generate, renderer)
+        plan = self.plan(exchange, asked.model)
+        answers = self._answers(exchange, plan, prepared_completion, attrgetter("generate"))
+        return self._drawn(exchange, asked, answers, renderer)
+
+    def _answers(
+        self, exchange: Exchange, plan: Plan, prepare: Prepare[Asked], way: Callable[[Upstream], Ask[Asked]]
+    ) -> Callable[[Asked, float | None, Call], EventStream]:
+        """How one answer is asked for: prepared for the node that is best for it, and its way to be asked."""
+
+        def answer(one: Asked, heartbeat_s: float | None, call: Call) -> EventStream:
+            """The events of one answer."""
+
+            def start(node: Node, own: str) -> EventStream:
+                """Those of one node."""
+                model = self._on_node(exchange, call, plan, node, own, one.timeout_ms)
+                prepared = prepare(one, model, node.upstream, exchange)
+                return opened(way(node.upstream), prepared, heartbeat_s, call)
+
+            return self.open(exchange, plan.route, start, call)
+
+        return answer
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:
         """The vectors of some texts."""
-        upstream, model = self._admit_model(exchange, asked)
-        answer = upstream.embed(prepared_embedding(asked, model, upstream, exchange), exchange.call)
+        plan = self.plan(exchange, asked.model)
+
+        def start(node: Node, own: str) -> EmbedAnswer:
+            """The vectors of one node."""
+            model = self._on_node(exchange, exchange.call, plan, node, own, asked.timeout_ms)
+            prepared = prepared_embedding(asked, model, node.upstream, exchange)
+            return node.upstream.embed(prepared, exchange.call)
+
+        answer = self.open(exchange, plan.route, start)
         note_done(exchange, Done("stop", answer.prompt_eval_count))
         if answer.truncated:
             exchange.truncated = ("prompt",)
@@ -181,40 +259,59 @@ class Gateway:
 
     def models(self, exchange: Exchange) -> list[Model]:
         """The models that this token may use, under the names that the team uses."""
-        listed = self._admit(exchange, ()).models(exchange.call)
-        return self.catalogue.listed(
-            listed, allowed(exchange), attrgetter("name"), lambda row, name: replace(row, name=name)
-        )
+        return self.listed(exchange, self._all_models(exchange), attrgetter("name"), _renamed)
+
+    def _all_models(self, exchange: Exchange) -> list[Model]:
+        if not self.fleet.is_single:
+            exchange.partial = tuple(node.name for node in self.fleet.refresh(SHOWN_FOR_S))
+            return [model for _, model in self.fleet.models()]
+        node = self.fleet.nodes[0]
+        exchange.call.limit(node.timeouts(self.settings.timeouts))
+        return open_there(node, exchange, lambda: node.upstream.models(exchange.call))
+
+    def listed(
+        self, exchange: Exchange, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]
+    ) -> list[R]:
+        """A list of models as this token may see it, with the team's names."""
+        may_use = partial(self.may_use, exchange)
+        return self.catalogue.listed(rows, name_of, renamed, identity=self.fleet.identity, may_use=may_use)
+
+    def may_use(self, exchange: Exchange, name: str) -> bool:
+        """Whether the caller's token may use a model by this name."""
+        if not (exchange.principal and exchange.principal.models):
+            return True
+        try:
+            return bool(self.plan(exchange, name))
+        except GatewayError:
+            return False
 
     def model(self, exchange: Exchange, name: str) -> Model:
         """One model by any name that it may be used by, also one that lists leave out; raises ModelNotFound."""
-        target = canonical(self.catalogue.find(name).target)
-        for model in self._admit(exchange, [name]).models(exchange.call):
-            if canonical(model.name) == target:
+        wanted = self.plan(exchange, name).route.name
+        for model in self._all_models(exchange):
+            if self.fleet.identity(model.name) == wanted:
                 return replace(model, name=name)
         raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")
 
-    def check_model(self, exchange: Exchange, name: str) -> None:
-        """Raises what a call to this model would raise before any upstream is asked."""
-        self._admit(exchange, [name])
+    def plan(self, exchange: Exchange, name: str) -> Plan:
+        """Where a model is, for this caller; raises what a call to it would raise before any upstream is asked."""
+        return plan(exchange.principal, name, self.catalogue, self.fleet)
+
+    def open(self, exchange: Exchange, route: Route, ask: Callable[[Node, str], T], call: Call | None = None) -> T:
+        """The one place where a prompt goes to an upstream: on the best node, and on others where that is safe. Its
+        place there is given back when the exchange is over."""
+        return Attempts(self.fleet, route, exchange).open(call or exchange.call, ask)
 
     # The steps of a call.
 
-    def _admit(self, exchange: Exchange, models: Iterable[str], catalogue: Catalogue | None = None) -> Upstream:
-        """The upstream for a call that may be made; `catalogue` None: the team's names count."""
-        if exchange.principal is not None:
-            check_models(exchange.principal, models, self.catalogue if catalogue is None else catalogue)
-        upstream = self.fleet.choose()
-        exchange.upstream = upstream.name
-        exchange.call.limit(self.fleet.timeouts(upstream.name, exchange.call.timeouts))
-        return upstream
-
-    def _admit_model(self, exchange: Exchange, asked: ModelRequest) -> tuple[Upstream, TeamModel]:
-        upstream = self._admit(exchange, [asked.model])
-        model = self.catalogue.find(asked.model)
-        exchange.target = model.target if model.is_alias else ""
-        set_limits(exchange, model.rules, asked.timeout_ms)
-        return upstream, model
+    def _on_node(
+        self, exchange: Exchange, call: Call, plan: Plan, node: Node, own: str, timeout_ms: int | None
+    ) -> TeamModel:
+        """The model as this node knows it, and the limits for its answer."""
+        exchange.target = own if own != plan.model.name else ""
+        call.limit(node.timeouts(self.settings.timeouts))
+        set_limits(exchange, call, plan.model.rules, timeout_ms)
+        return plan.on(own)
 
     def _with_images(self, asked: ChatRequest, call: Call) -> ChatRequest:
         """The chat with every image in it: those given by address are fetched now."""
@@ -224,25 +321,22 @@ class Gateway:
         fetched = dict(zip(wanted, self._images.fetch_all(wanted, call), strict=True))
         return replace(asked, messages=[_filled(message, fetched) for message in asked.messages])
 
-    def _with_images_first(self, ask: Ask[ChatRequest]) -> Ask[ChatRequest]:
-        """The same way of asking, behind the fetching of images."""
-
-        def fetch_and_ask(request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
-            """See Ask."""
-            return ask(self._with_images(request, call), call, heartbeat_s=heartbeat_s)
-
-        return fetch_and_ask
-
     def _passed(self, exchange: Exchange, reply: Reply) -> Response:
         exchange.on_finish(reply.close)
         return passed_through(exchange, reply, self.faces[exchange.dialect])
 
     def _drawn(
-        self, exchange: Exchange, asked: Asked, ask: Ask[Asked], renderer: Renderer, *, slow: bool = False
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        ask: Callable[[Asked, float | None, Call], EventStream],
+        renderer: Renderer,
+        *,
+        slow: bool = False,
     ) -> Response:
         """`slow`: asking itself takes its time, so that the client gets signs of life meanwhile."""
         heartbeat_s = self.settings.stream.heartbeat_s if asked.stream else None
-        openers = [partial(opened, ask, one, heartbeat_s) for one in spread(asked)]
+        openers = [partial(ask, one, heartbeat_s) for one in spread(asked)]
         self._check_size(exchange, len(openers))
         is_single = len(openers) == 1 and not slow
         events = openers[0](exchange.call) if is_single else FanOut(openers, exchange.call, heartbeat_s)
@@ -270,9 +364,21 @@ def _filled(message: Message, fetched: Mapping[ImageUrl, str]) -> Message:
     return replace(message, images=images)
 
 
-def build_catalogue(settings: Settings) -> Catalogue:
+def build_catalogue(settings: Settings, fleet: Fleet) -> Catalogue:
     """The models as the operator names them."""
-    return Catalogue(settings.models, [upstream.name for upstream in effective_upstreams(settings)])
+    return Catalogue(settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name)
+
+
+def first_box(fleet: Fleet) -> Node:
+    """The first Ollama server; raises NotFound where there is none."""
+    boxes = fleet.boxes()
+    if not boxes:
+        raise NotFound("There is no Ollama server behind this gateway.")
+    return boxes[0]
+
+
+def _renamed(model: Model, name: str) -> Model:
+    return replace(model, name=name)
 
 
 def allowed(exchange: Exchange) -> Sequence[str]:

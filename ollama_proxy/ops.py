@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
-import time
 from collections.abc import Callable
 
 import gevent
 import orjson
 from flask import Blueprint, Response, request
 
+from ollama_proxy.arrival import current_exchange
+from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
+from ollama_proxy.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health
-from ollama_proxy.version import VERSION
-
-_STARTED = time.monotonic()
 
 
 def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:
@@ -31,12 +30,16 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
         # Ollama's clients look for this text before they do anything else.
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
             return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-        return _json(_status(gateway, health))
+        return _json(status_document(gateway, health, _known_caller(gateway), well="ok"))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
-        """GET /health: the status object, always 200."""
-        return _json(_status(gateway, health))
+        """GET /health: the status object, always 200; with a token also every upstream."""
+        exchange = _known_caller(gateway)
+        document = status_document(gateway, health, exchange, well="healthy")
+        if exchange.principal and READ in exchange.principal.scopes:
+            document["upstreams"] = upstream_states(gateway, exchange)
+        return _json(document)
 
     @blueprint.get("/livez", endpoint="livez")
     def livez() -> Response:
@@ -62,20 +65,11 @@ def _json(document: dict[str, Json], *, status: int = 200) -> Response:
     return whole(orjson.dumps(document), status=status)
 
 
-def _status(gateway: Gateway, health: Health) -> dict[str, Json]:
-    states = health.states()
-    usable = [name for name, state in states.items() if state.usable]
-    document: dict[str, Json] = {
-        "status": "healthy" if usable else "degraded",
-        "ollama": "connected" if usable else "disconnected",
-        "api": "openai-compatible",
-        "service": "ollama-proxy",
-        "version": VERSION,
-        "uptime_s": int(time.monotonic() - _STARTED),
-    }
-    if gateway.has_scope(request.environ, READ):
-        document["providers"] = {"available": len(states), "active": usable}
-    return document
+def _known_caller(gateway: Gateway) -> Exchange:
+    """The exchange of a public route, with its caller where that has a token all the same."""
+    exchange = current_exchange()
+    exchange.principal = gateway.known_caller(request.environ)
+    return exchange
 
 
 def _details(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.exchange import Exchange
@@ -15,12 +15,22 @@ from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, M
 from ollama_proxy.policy.catalogue import TeamModel
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import ModelSettings, SystemPrompt
+from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Upstream
 
 Asked = TypeVar("Asked", bound=ModelRequest)
 AskedText = TypeVar("AskedText", bound=TextRequest)
 
 Native = dict[str, Json]
+
+Prepared = TypeVar("Prepared", ChatRequest, GenerateRequest)
+
+
+class Prepare(Protocol[Prepared]):
+    """prepared_chat or prepared_completion."""
+
+    def __call__(self, asked: Prepared, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Prepared: ...
+
 
 #: What of a native request the rules are about.
 OPTIONS, THINKING, SYSTEM = "options", "thinking", "system"
@@ -32,12 +42,24 @@ _DECISIVE = frozenset({"role", "content"})
 def prepared_chat(asked: ChatRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """The chat as its upstream gets it."""
     asked = _with_thinking(_with_parameters(asked, model, upstream, exchange), model.rules)
-    if asked.think and asked.lenient_think:
-        able = upstream.capabilities(asked.model, exchange.call)
-        asked = replace(asked, think=asked.think if able is None or "thinking" in able else None)
-    if not model.rules.system.is_given:
+    if asked.think:
+        asked = _with_possible_thinking(asked, upstream, exchange)
+    if model.rules.system.is_given:
+        asked = replace(asked, messages=with_system(asked.messages, model.rules.system, _system_text, _told))
+    exchange.approximated = upstream.approximated(asked)
+    return asked
+
+
+def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Exchange) -> ChatRequest:
+    """Thinking is left away, or refused, where the model is known to have none. Ollama itself says so."""
+    if not asked.lenient_think and "native" in upstream.dialects:
         return asked
-    return replace(asked, messages=with_system(asked.messages, model.rules.system, _system_text, _told))
+    able = upstream.capabilities(asked.model, exchange.call)
+    if able is None or "thinking" in able:
+        return asked
+    if asked.lenient_think:
+        return replace(asked, think=None)
+    raise BadRequest(f'"{exchange.model}" does not support thinking', param="think")
 
 
 def prepared_completion(
@@ -57,8 +79,11 @@ def prepared_embedding(asked: EmbedRequest, model: TeamModel, upstream: Upstream
 
 
 def _with_parameters(asked: Asked, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Asked:
+    if exchange.ignored:
+        taken = upstream.passed_on(asked)
+        exchange.ignored = tuple(name for name in exchange.ignored if name not in taken)
     if model.is_plain:
-        return asked
+        return replace(asked, model=model.target) if model.is_alias else asked
     is_text = isinstance(asked, TextRequest)
     options, keep_alive = _parameters(asked.options, asked.keep_alive, model, upstream, exchange, is_text=is_text)
     truncate = model.rules.truncate if asked.truncate is None else asked.truncate
@@ -79,7 +104,7 @@ def _parameters(
     loaded = upstream.loaded_context(model.target, exchange.call) if model.rules.pin_options else None
     merged = merged_options(options, model.rules, loaded, clamped, has_length=is_text)
     lease = merged_keep_alive(keep_alive, model.rules, clamped)
-    exchange.clamped += tuple(clamped)
+    _note_clamped(exchange, clamped)
     return merged, lease
 
 
@@ -100,13 +125,19 @@ def _told(message: Message | None, text: str) -> Message:
     return replace(message or Message("system"), content=text)
 
 
-def set_limits(exchange: Exchange, rules: ModelSettings, asked_ms: int | None) -> None:
+def set_limits(exchange: Exchange, call: Call, rules: ModelSettings, asked_ms: int | None) -> None:
     """The time limits of a call: the general ones and the upstream's count already, now its model's and caller's."""
     if not (rules.timeouts or rules.request_timeout or asked_ms):
         return
     clamped: list[str] = []
-    exchange.call.limit(limits(exchange.call.timeouts, rules, asked_ms, clamped))
-    exchange.clamped += tuple(clamped)
+    call.limit(limits(call.timeouts, rules, asked_ms, clamped))
+    _note_clamped(exchange, clamped)
+
+
+def _note_clamped(exchange: Exchange, clamped: list[str]) -> None:
+    """Once each: a request may be prepared for several upstreams, one after the other."""
+    if clamped:
+        exchange.clamped = tuple(dict.fromkeys([*exchange.clamped, *clamped]))
 
 
 def prepared_native(

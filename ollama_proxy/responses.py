@@ -12,6 +12,7 @@ from wsgiref.types import WSGIEnvironment
 from flask import Response
 
 from ollama_proxy.delivery import (
+    CHARS_PER_TOKEN,
     SLICE_BYTES,
     fail,
     frames,
@@ -31,6 +32,7 @@ from ollama_proxy.wire import StreamTail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
 
 #: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
 WHOLE_BYTES = 1024 * 1024
@@ -102,7 +104,7 @@ def _set_length(response: Response, length: str | None) -> None:
         response.headers["Content-Length"] = length
 
 
-def check_head(reply: Reply) -> str:
+def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
     """The content type of an answer, "" for none; raises UpstreamError for an answer that no client of this API
     expects: a page of a proxy, a sign-in demand, a coding that nobody asked for."""
     content_type = _header(reply.headers, "content-type") or ""
@@ -111,7 +113,7 @@ def check_head(reply: Reply) -> str:
         raise UpstreamDeniesUs(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
-    if content_type and not content_type.startswith((JSON, NDJSON)):
+    if content_type and not content_type.startswith(expected):
         raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
     return content_type
 
@@ -170,7 +172,7 @@ def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> 
         note_truncated(exchange, batch)
     answers = collect(chain.from_iterable(batches))
     for answer in answers:
-        note_done(exchange, answer.done)
+        note_done(exchange, answer.done, len(answer.content + answer.thinking) // CHARS_PER_TOKEN)
     if any(answer.done.done_reason == "length" for answer in answers):
         exchange.truncated += ("answer",)
     return whole(renderer.render_single(answers))

@@ -19,7 +19,7 @@ from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.settings_watch import SettingsWatch, check_tokens_left
 from ollama_proxy.state import state_directory, with_first_token
 from ollama_proxy.telemetry import configure, log
-from ollama_proxy.upstreams import build_fleet
+from ollama_proxy.upstreams import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
 
 LAST_GOOD_FILE = "last-good.yaml"
@@ -57,6 +57,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
         """Takes over a good edit of the configuration."""
         gateway.apply(with_first_token(new, environ)[0])
         keep_last_good(environ)
+        say_hidden(new)
         log.setLevel(new.logging.level)
         log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
 
@@ -72,6 +73,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     gevent.spawn(watch.run)
     gevent.spawn(health.run)
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION}})
+    say_hidden(settings)
     for warning in settings_warnings(settings):
         log.warning("configuration_warning", extra={"fields": {"warning": warning}})
     return app

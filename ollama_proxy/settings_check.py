@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 
 from ollama_proxy.formats import MODEL_OPTIONS
 from ollama_proxy.kinds import suggestion
@@ -14,11 +15,7 @@ from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_
 from ollama_proxy.tokens import Auth
 
 #: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
-PENDING: tuple[str, ...] = (
-    "logging.chat_logs",
-    "upstreams.weight",
-    "upstreams.models",
-)
+PENDING: tuple[str, ...] = ()
 
 
 def pending_in_use(settings: Settings) -> list[str]:
@@ -45,7 +42,17 @@ def settings_warnings(settings: Settings) -> list[str]:
         *(f"{name} has no effect in this version yet" for name in pending_in_use(settings)),
         *_contradictions(settings),
         *_model_warnings(settings),
+        *_upstream_warnings(settings),
     ]
+
+
+def _upstream_warnings(settings: Settings) -> Iterator[str]:
+    places: dict[str, str] = {}
+    for upstream in settings.upstreams:
+        if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.rstrip("/").endswith(("/v1", "/api")):
+            yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
+        if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
+            yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"
 
 
 def _file_warnings(settings: Settings) -> Iterator[str]:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import gevent
 import orjson
@@ -36,19 +37,40 @@ PIPE_BYTES = 4096
 log = logging.getLogger("ollama_proxy")
 
 
-class LineFile:
-    """An append-only file of lines that follows its name through rotation."""
+class Sink(Protocol):
+    def write(self, lines: list[bytes]) -> None:
+        """Writes whole lines, in the writer's own thread; raises nothing."""
 
-    def __init__(self, path: Path) -> None:
+
+class LineFile:
+    """An append-only file of lines that follows its name through rotation; `mode`: who may read it once it is made."""
+
+    def __init__(self, path: Path, mode: int = 0o640) -> None:
         self._path = path
+        self._mode = mode
         self._fd = -1
         self._identity: tuple[int, int] | None = None
+        #: The last line is only half there.
+        self._torn = False
 
     def write(self, lines: list[bytes]) -> None:
         """Appends whole lines in one write. A full disk loses log lines, never requests."""
         with contextlib.suppress(OSError):
-            self._follow()
-            _write_whole(self._fd, b"".join(lines))
+            self.append(b"".join(lines))
+
+    def append(self, data: bytes) -> None:
+        """Appends whole lines in one write; raises OSError. What a full disk has cut stays on a line of its own."""
+        self._follow()
+        view = memoryview(b"\n" + data if self._torn else data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+            self._torn = bool(view)
+
+    def close(self) -> None:
+        """Lets go of the file; what is written later opens it again."""
+        fd, self._fd, self._identity = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     def _follow(self) -> None:
         try:
@@ -57,10 +79,9 @@ class LineFile:
                 return
         except FileNotFoundError:
             pass
-        old, self._fd, self._identity = self._fd, -1, None
-        if old >= 0:
-            os.close(old)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self.close()
+        self._torn = False
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         status = os.fstat(self._fd)
         self._identity = (status.st_dev, status.st_ino)
 
@@ -93,12 +114,12 @@ class LineWriter:
     """Collects lines per sink and writes them from time to time, off the request's path."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[LineFile | LineStream, bytes]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[Sink, bytes]] = deque(maxlen=MAX_WAITING)
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._pid = os.getpid()
         self._dropped = 0
 
-    def put(self, sink: LineFile | LineStream, line: bytes) -> None:
+    def put(self, sink: Sink, line: bytes) -> None:
         """Hands over one line, with its end; returns at once."""
         self._dropped += len(self._waiting) == MAX_WAITING
         self._waiting.append((sink, line))
@@ -115,7 +136,7 @@ class LineWriter:
 
     def flush(self) -> None:
         """Writes everything that waits, before it returns."""
-        batches: dict[LineFile | LineStream, list[bytes]] = {}
+        batches: dict[Sink, list[bytes]] = {}
         if dropped := self._dropped:
             self._dropped = 0
             document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
@@ -134,6 +155,7 @@ STDOUT = LineStream(sys.__stdout__.fileno() if sys.__stdout__ else 1)
 def flush_all() -> None:
     """Writes what waits; for the end of a worker."""
     WRITER.flush()
+    WRITER.flush()  # what the sinks had to say about the first time
 
 
 atexit.register(flush_all)
@@ -148,7 +170,7 @@ class AccessLog:
     """One line per request, in `access.log` and on stdout."""
 
     def __init__(self, directory: Path | None, *, enabled: bool) -> None:
-        self._sinks: list[LineFile | LineStream] = [STDOUT, LineFile(directory / "access.log")] if directory else []
+        self._sinks: list[Sink] = [STDOUT, LineFile(directory / "access.log")] if directory else []
         #: May be changed while the gateway runs.
         self.enabled = enabled
 
@@ -179,14 +201,20 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "stream": exchange.stream,
         "clamped": list(exchange.clamped) or None,
         "truncated": list(exchange.truncated) or None,
+        "attempts": list(exchange.attempts) or None,
         "bytes": exchange.bytes_out,
         "prompt_eval_count": exchange.prompt_eval_count,
         "eval_count": exchange.eval_count,
-        "first_byte_ms": None if first is None else round((first - started) * 1000, 1),
-        "total_ms": round((time.monotonic() - started) * 1000, 1),
+        "estimated": exchange.estimated or None,
+        "first_byte_ms": _ms(first, started),
+        "total_ms": _ms(time.monotonic(), started),
         "state": exchange.state,
         "error": exchange.error or None,
     }
+
+
+def _ms(moment: float | None, started: float) -> float | None:
+    return None if moment is None else round((moment - started) * 1000, 1)
 
 
 class JsonLines(logging.Handler):
@@ -194,19 +222,31 @@ class JsonLines(logging.Handler):
 
     def __init__(self, directory: Path | None) -> None:
         super().__init__()
-        self._sinks: list[LineFile | LineStream] = [STDOUT]
+        self._sinks: list[Sink] = [STDOUT]
         if directory:
             self._sinks.append(LineFile(directory / "events.log"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         fields: Mapping[str, object] = getattr(record, "fields", {})
-        document = {"time": stamp(), "level": record.levelname, "event": record.getMessage(), **fields}
+        document = {"level": record.levelname, "event": record.getMessage(), **fields}
         if record.exc_info and record.exc_info[1]:
             document["traceback"] = frames(record.exc_info[1])
+        self.put(document)
+
+    def put(self, fields: Mapping[str, object]) -> None:
+        """One line with these fields and the time."""
+        document = {"time": stamp(), **fields}
         line = orjson.dumps({name: _short(value) for name, value in document.items()}, default=str) + b"\n"
         for sink in self._sinks:
             WRITER.put(sink, line)
+
+
+def note(level: str, event: str, **fields: object) -> None:
+    """An event from the writer's own thread, which must not wait for the locks of `logging`: greenlets hold those."""
+    for handler in log.handlers:
+        if isinstance(handler, JsonLines):
+            handler.put({"level": level, "event": event, **fields})
 
 
 def _short(value: object) -> object:

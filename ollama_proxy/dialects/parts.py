@@ -31,6 +31,8 @@ _EFFORTS: dict[str, bool | str | None] = {
     "ultra": "max",
 }
 
+_TOOL_FIELDS = frozenset({"name", "description", "parameters", "strict"})
+
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
@@ -77,8 +79,9 @@ def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
     return arguments or {}
 
 
-def load_function(function: Json, where: str) -> Tool:
-    """A tool in the form of OpenAI's `function` objects; its schema is not touched."""
+def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
+    """A tool in the form of OpenAI's `function` objects; its schema is not touched. `carries`: also what has no name
+    here."""
     if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
         bad(f"{where}.name", "is missing or has characters that names can't have")
     parameters = function.get("parameters")
@@ -87,7 +90,8 @@ def load_function(function: Json, where: str) -> Tool:
     description = function.get("description")
     if description is not None:
         as_text(description, f"{where}.description")
-    return Tool(function["name"], description, parameters, function.get("strict"))
+    carried = {name: value for name, value in function.items() if carries and name not in _TOOL_FIELDS}
+    return Tool(function["name"], description, parameters, function.get("strict"), carried)
 
 
 def load_extensions(data: Mapping[str, Json]) -> dict[str, Any]:

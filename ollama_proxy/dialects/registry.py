@@ -1,4 +1,4 @@
-"""The dialects of this gateway: one line each in these two tables."""
+"""The dialects of this gateway: one line each in these tables."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from flask import Blueprint
 
 from ollama_proxy.dialects.anthropic import blueprint as anthropic
 from ollama_proxy.dialects.anthropic import render as render_anthropic
+from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.embeddings import blueprint as embeddings
 from ollama_proxy.dialects.models import blueprint as models
 from ollama_proxy.dialects.models.blueprint import Shape
 from ollama_proxy.dialects.native import blueprint as native
+from ollama_proxy.dialects.native import spoken as spoken_native
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai import blueprint as openai
 from ollama_proxy.dialects.openai import render as render_openai
+from ollama_proxy.dialects.openai import spoken as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import blueprint as responses
+from ollama_proxy.dialects.responses import spoken as spoken_responses
 from ollama_proxy.gateway import Gateway
+from ollama_proxy.spoken import Reader
 
 #: How those draw models who share the address of their list.
 SHAPES = {
@@ -43,4 +48,17 @@ FACES: Mapping[str, ErrorFace] = {
     "native": NativeErrors(),
     "openai": OpenAIErrors(),
     "anthropic": AnthropicErrors(),
+}
+
+#: Endpoints that put something to a model, and how their answers are read; None: those are vectors.
+READERS: Mapping[str, Reader | None] = {
+    "native.chat": spoken_native.read,
+    "native.generate": spoken_native.read,
+    "native.embed": None,
+    "native.embeddings": None,
+    "openai.chat": spoken_openai.read,
+    "openai.completions": spoken_openai.read,
+    "embeddings.create": None,
+    "responses.create": spoken_responses.read,
+    "anthropic.messages": spoken_anthropic.read,
 }

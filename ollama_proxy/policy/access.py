@@ -11,9 +11,12 @@ from ollama_proxy.formats import MAX_DURATION_CHARS, go_duration_s
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.policy.names import is_cloud
+from ollama_proxy.policy.names import is_allowed, is_cloud
 
 PUBLIC = "public"
+
+#: No names but those of the upstreams.
+UNNAMED = Catalogue({}, ())
 
 #: Endpoint to scope. What is not listed needs a valid token and is then unknown: refused by default.
 ROUTE_SCOPES: dict[str, str] = {
@@ -62,13 +65,18 @@ def check_scope(principal: Principal, endpoint: str) -> None:
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
 
-def check_models(principal: Principal, names: Iterable[str], catalogue: Catalogue) -> None:
-    """Raises ModelNotFound for a model outside the token's list, and Forbidden for one in Ollama's cloud that the
-    operator doesn't name."""
+def check_cloud(name: str, catalogue: Catalogue) -> None:
+    """Raises Forbidden for a model in Ollama's cloud that the operator doesn't name."""
+    if is_cloud(name) and not catalogue.names(name):
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
+
+
+def check_own_names(principal: Principal, names: Iterable[str]) -> None:
+    """Raises what check_cloud and a token's list of models demand, for names that mean what an upstream means by
+    them."""
     for name in names:
-        if is_cloud(name) and not catalogue.names(name):
-            raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
-        if name and not catalogue.is_allowed(name, principal.models):
+        check_cloud(name, UNNAMED)
+        if name and principal.models and not is_allowed(name, principal.models):
             raise ModelNotFound(f"model '{name}' not found", param="model", detail="not in the token's models")
 
 

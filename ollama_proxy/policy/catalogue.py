@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_proxy.policy.names import canonical, compiled, is_allowed
+from ollama_proxy.policy.names import DEFAULT_TAG, canonical, compiled
 from ollama_proxy.settings import ModelSettings
 
 NO_RULES = ModelSettings()
@@ -20,6 +21,8 @@ class TeamModel:
     #: What its upstream calls it; the name itself where nothing else was said.
     target: str
     rules: ModelSettings
+    #: The team gave it its name; else the name only leads to it.
+    is_named: bool = False
 
     @property
     def is_alias(self) -> bool:
@@ -34,25 +37,29 @@ class TeamModel:
 
 R = TypeVar("R")
 
+OneName = Callable[[str], str]
+
 
 class Catalogue:
     """The `models` of the settings, ready to be asked."""
 
-    def __init__(self, models: Mapping[str, ModelSettings], upstreams: Iterable[str]) -> None:
-        """`upstreams`: their names, which may stand in front of a target."""
-        prefixes = tuple(f"{name}{mark}" for name in upstreams for mark in (":", "/"))
-        self._patterns = [name for name in models if is_pattern(name)]
-        self._covering = compiled(self._patterns)
-        self._rules = {_key(name): rules for name, rules in models.items()}
-        self._targets = {
-            key: _without_upstream(rules.target, prefixes) for key, rules in self._rules.items() if rules.target
-        }
+    def __init__(
+        self, models: Mapping[str, ModelSettings], upstreams: Iterable[str], one_name: OneName | None = None
+    ) -> None:
+        """`upstreams`: their names, which may stand in front of a model's. `one_name`: the one name that several mean,
+        where an upstream has such."""
+        self._one_name = one_name
+        self._upstreams = tuple(name.lower() for name in upstreams)
+        self._rules = {self._key(name): rules for name, rules in models.items()}
+        self._targets = {key: rules.target for key, rules in self._rules.items() if rules.target}
         #: By the name as written: what it stands for. A pattern is no name that could be shown.
-        self._aliases = {
-            name: canonical(self._targets[_key(name)])
-            for name in models
-            if _key(name) in self._targets and not is_pattern(name)
-        }
+        self._aliases = {name: rules.target for name, rules in models.items() if rules.target and not is_pattern(name)}
+        self._patterns = [name for name in self._rules if is_pattern(name)]
+        self._covering = compiled(self._patterns)
+        self._ruling = [name for name in self._patterns if name not in self._targets]
+        self._covering_bare = compiled(self._ruling)
+        #: By the one name of each model that has rules: how those are written.
+        self._synonyms = {self._meant(key): key for key in self._rules if not is_pattern(key)} if one_name else {}
 
     def __bool__(self) -> bool:
         """Whether the operator said anything about models."""
@@ -63,18 +70,47 @@ class Catalogue:
         if not self._rules:
             return TeamModel(name, name, NO_RULES)
         known = self._known(name)
-        return TeamModel(name, self._targets.get(known, name), self._rules.get(known, NO_RULES))
+        return TeamModel(name, self._targets.get(known, name), self._rules.get(known, NO_RULES), known in self._targets)
+
+    def _parted(self, name: str) -> tuple[str, str]:
+        """A name's upstream, where it has one in front, and the rest."""
+        for upstream in self._upstreams:
+            if name[: len(upstream)].lower() == upstream and name[len(upstream) : len(upstream) + 1] in (":", "/"):
+                return upstream, name[len(upstream) + 1 :]
+        return "", name
+
+    def _key(self, name: str) -> str:
+        """The one spelling of a name, or of a pattern, with its upstream."""
+        upstream, rest = self._parted(name)
+        rest = rest if is_pattern(rest) else canonical(rest)
+        return f"{upstream}/{rest}" if upstream else rest
 
     def _known(self, name: str) -> str:
-        """The key of the rules for a name: its own, or the first pattern that covers it. Ollama takes `:local` behind
-        the name of any model that is not in its cloud."""
-        known = canonical(name)
-        if known in self._rules:
-            return known
-        if known.endswith(":local") and (plain := canonical(known.removesuffix(":local"))) in self._rules:
-            return plain
-        covered = self._covering.match(known) if self._patterns else None
-        return self._patterns[(covered.lastindex or 1) - 1] if covered else known
+        """The key of the rules for a name: its own, that of the model whatever upstream it is asked from, or the first
+        pattern that covers one of these. What a name stands for counts for that very name alone."""
+        full, bare = self._key(name), canonical(self._parted(name)[1])
+        for key in (full, _without_local(full)):
+            if key in self._rules:
+                return key
+        for key in (bare, _without_local(bare), self._synonyms.get(self._meant(bare), "")):
+            if key in self._rules and key not in self._targets:
+                return key
+        found = self._pattern(full, bare)
+        if found is None and self._one_name:
+            found = self._pattern(full, self._meant(bare))
+        return found or full
+
+    def _meant(self, bare: str) -> str:
+        """The one name that a canonical one means."""
+        return canonical(self._one_name(bare.removesuffix(f":{DEFAULT_TAG}"))) if self._one_name else bare
+
+    def _pattern(self, full: str, bare: str) -> str | None:
+        if not self._patterns:
+            return None
+        found = [_first(self._patterns, self._covering, full)]
+        if bare != full:
+            found.append(_first(self._ruling, self._covering_bare, bare))
+        return min((name for name in found if name), key=self._patterns.index, default=None)
 
     def names(self, name: str) -> bool:
         """Whether the operator wrote down this very model, or what it stands for. A pattern names its target, not what
@@ -84,32 +120,29 @@ class Catalogue:
 
     def chained(self) -> list[str]:
         """Names whose target is another of these names; nobody follows it from there."""
-        return [name for name, target in self._aliases.items() if target in self._targets and target != canonical(name)]
-
-    def is_allowed(self, name: str, patterns: Sequence[str]) -> bool:
-        """Whether a token with these patterns (none: every model) may use a name: they cover it, or what it stands
-        for."""
-        return not patterns or is_allowed(name, patterns) or is_allowed(self.find(name).target, patterns)
+        ends = {name: canonical(self._parted(target)[1]) for name, target in self._aliases.items()}
+        return [name for name, end in ends.items() if end in self._targets and end != canonical(name)]
 
     def listed(
         self,
         rows: Iterable[R],
-        patterns: Sequence[str],
         name_of: Callable[[R], str],
         renamed: Callable[[R, str], R],
+        *,
+        identity: Callable[[str], str],
+        may_use: Callable[[str], bool],
     ) -> list[R]:
-        """An upstream's list as a token with these patterns sees it: with the team's names, without what is hidden."""
+        """A list of models as the team sees it: with the team's names, without what is hidden or may not be used.
+        `identity` gives the one name that all spellings of a model mean."""
+        aliases = [(alias, identity(target)) for alias, target in self._aliases.items()]
         found: list[R] = []
         for row in rows:
-            known = canonical(name_of(row))
+            known = identity(name_of(row))
             names = [] if self._known(name_of(row)) in self._targets else [name_of(row)]
-            names += [alias for alias, target in self._aliases.items() if target == known]
-            shown = (name for name in names if self._is_shown(name, patterns))
+            names += [alias for alias, target in aliases if target == known]
+            shown = (name for name in names if not self.find(name).rules.hidden and may_use(name))
             found += [row if name == name_of(row) else renamed(row, name) for name in shown]
         return found
-
-    def _is_shown(self, name: str, patterns: Sequence[str]) -> bool:
-        return not self.find(name).rules.hidden and self.is_allowed(name, patterns)
 
 
 def is_pattern(name: str) -> bool:
@@ -117,10 +150,11 @@ def is_pattern(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-def _key(name: str) -> str:
-    return name if is_pattern(name) else canonical(name)
+def _without_local(known: str) -> str:
+    """Ollama takes `:local` behind the name of any model that is not in its cloud."""
+    return canonical(known.removesuffix(":local")) if known.endswith(":local") else known
 
 
-def _without_upstream(target: str, prefixes: tuple[str, ...]) -> str:
-    prefix = next((each for each in prefixes if target.startswith(each)), "")
-    return target.removeprefix(prefix)
+def _first(patterns: Sequence[str], covering: re.Pattern[str], name: str) -> str | None:
+    covered = covering.match(name)
+    return patterns[(covered.lastindex or 1) - 1] if covered and patterns else None

@@ -48,6 +48,8 @@ def _canonical_pattern(pattern: str) -> str:
 
 def is_cloud(name: str) -> bool:
     """Whether Ollama would send this request to its cloud: `m:cloud`, `m:120b-cloud`."""
+    if "cloud" not in name.lower():
+        return False
     tag = canonical(name).rpartition(":")[2]
     return tag == "cloud" or tag.endswith("-cloud")
 

@@ -48,7 +48,10 @@ def _native(_: Answer, document: dict[str, Any], status: int) -> Any:
 def _openai(_: Answer, document: dict[str, Any], status: int) -> Any:
     assert document.keys() == {"error"}
     assert document["error"].keys() == {"message", "type", "param", "code"}
-    assert document["error"]["type"] == OPENAI_TYPES.get(status, "invalid_request_error")
+    # A missing model is the request's fault, a missing address is not.
+    is_model = document["error"]["code"] == "model_not_found"
+    kind = "invalid_request_error" if is_model else OPENAI_TYPES.get(status, "invalid_request_error")
+    assert document["error"]["type"] == kind
     return document["error"]["message"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -15,14 +15,18 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.native.lists import shown, told
+from ollama_proxy.dialects.native.management import managed, one_box
+from ollama_proxy.dialects.native.prompts import answered
 from ollama_proxy.dialects.parts import load_timeout_ms
-from ollama_proxy.errors import BadRequest, Forbidden, UpstreamError
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway, allowed
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
 from ollama_proxy.preparation import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.version import version_document
 from ollama_proxy.wire import encode_request
 
 View = Callable[[], Response]
@@ -67,6 +71,9 @@ ROUTES = (
     Route("copy", "/api/copy", schemas.CopyEnvelope(), manages=True),
     Route("delete", "/api/delete", schemas.DeleteEnvelope(), ("DELETE",), "DELETE", manages=True),
 )
+
+#: Routes where Ollama looks for a model before it asks whether one was named.
+_NAMED_LATE = ("generate", "embed")
 
 #: Routes without a body, and whether Ollama knows HEAD there.
 READS = (("version", True), ("status", False), ("tags", True), ("ps", False))
@@ -116,21 +123,41 @@ def _refuse(**_: str) -> Response:
 def _read_view(gateway: Gateway, name: str) -> View:
     def view() -> Response:
         exchange = current_exchange()
+        if not gateway.fleet.is_single:
+            return told(gateway, exchange, name)
         response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
+        if name == "version":
+            _show_version(response, exchange)
         is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
         if is_list and (gateway.catalogue or allowed(exchange)):
-            _show_team_list(response, gateway, allowed(exchange))
+            _show_team_list(response, gateway, exchange)
         return response
 
     return view
 
 
-def _show_team_list(response: Response, gateway: Gateway, patterns: Sequence[str]) -> None:
+def _show_version(response: Response, exchange: Exchange) -> None:
+    """Puts the gateway's own version beside Ollama's; raises UpstreamError for an answer that has none."""
+    if response.status_code != 200:
+        return
+    if exchange.method == "HEAD":
+        response.headers.pop("Content-Length", None)  # that of Ollama's own document
+        return
+    try:
+        version = orjson.loads(response.get_data())["version"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        version = None
+    if not isinstance(version, str):
+        raise UpstreamError(detail="the version is of another shape")
+    response.set_data(orjson.dumps(version_document(version)))
+
+
+def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) -> None:
     """Makes the list one of what the token may use, by the team's names; raises UpstreamError for no list of models."""
     try:
         listed = orjson.loads(response.get_data())
         rows = listed["models"] or ()
-        listed["models"] = gateway.catalogue.listed(rows, patterns, itemgetter("name"), _renamed)
+        listed["models"] = gateway.listed(exchange, rows, itemgetter("name"), _renamed)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UpstreamError(detail="the list of models is of another shape") from error
     response.set_data(orjson.dumps(listed))
@@ -148,13 +175,22 @@ def _model_view(gateway: Gateway, route: Route) -> View:
             route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
         )
         if not route.manages:
-            return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
-        response = gateway.forward(exchange, outgoing, names, patient=True)
-        if route.endpoint in ("copy", "delete") and response.status_code == 200:
-            response = Response(b'{"status":"success"}', content_type="application/json; charset=utf-8")
-        return response
+            return _answered(gateway, exchange, route, outgoing)
+        return managed(gateway, exchange, outgoing, names, streams=route.streams)
 
     return view
+
+
+def _answered(gateway: Gateway, exchange: Exchange, route: Route, outgoing: UpstreamRequest) -> Response:
+    """The answer of a model: bytes through where its server speaks Ollama's API, else a translation."""
+    if not gateway.fleet.is_single:
+        if not exchange.model and route.endpoint in _NAMED_LATE:
+            raise ModelNotFound("model '' not found", param="model")
+        plan = gateway.plan(exchange, exchange.model)
+        if not plan.route.takes("native"):
+            is_show = route.endpoint == "show"
+            return shown(exchange, plan) if is_show else answered(gateway, exchange, route.endpoint)
+    return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
 
 
 def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[str]:
@@ -192,11 +228,11 @@ def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
         exchange = current_exchange()
         if not _DIGEST.fullmatch(digest):
             raise BadRequest("invalid digest format")
-        path = f"/api/blobs/{digest}"
+        path, box = f"/api/blobs/{digest}", one_box(gateway, "A file goes to one server")
         if exchange.method == "HEAD":
-            return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()))
+            return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
         parts = read_parts(request.environ, exchange.call)
         outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
-        return gateway.forward(exchange, outgoing, patient=True)
+        return gateway.forward(exchange, outgoing, patient=True, box=box)
 
     return view

@@ -1,14 +1,28 @@
-"""Ollama's error shapes: `{"error": "text"}`, as a body and as the last line of a stream. Always a string."""
+"""Hub events to Ollama's lines and answers, and Ollama's error shapes: `{"error": "text"}`, always a string.
+
+Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends with `done` or an
+error. Durations are whole nanoseconds, and metrics that nobody knows are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from math import hypot
 from typing import Any
 
 import orjson
 
 from ollama_proxy.errors import GatewayError
+from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
 from ollama_proxy.wire import ndjson_frame
+
+#: What Ollama says of every answer that is one object, and of streams.
+SINGLE, NDJSON = "application/json; charset=utf-8", "application/x-ndjson"
+
+#: What loading the model counts for where nothing tells: it is there already. In nanoseconds.
+LOAD_NS = 1_000_000
 
 
 class NativeErrors:
@@ -25,3 +39,196 @@ class NativeErrors:
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `done` line follows it."""
         return ndjson_frame({"error": str(error)})
+
+
+def stamp() -> str:
+    """The time now, by RFC 3339."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+class _NativeRenderer:
+    """What chats and completions have in common; see Renderer."""
+
+    content_type = NDJSON
+    #: What stands around a text on its line, behind the head.
+    _around: tuple[bytes, bytes]
+
+    def __init__(self, model: str, started: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`started`: when the request arrived, by the same clock, in seconds."""
+        self._model = model
+        self._prefix = b'{"model":%b,"created_at":"' % orjson.dumps(model)
+        self._started = started
+        self._clock = clock
+        self._first_at: float | None = None
+        #: Calls that are to stand on one line: what comes next tells whether there are more.
+        self._calls: list[ToolCall] = []
+        self._drawn_calls = 0
+
+    def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
+        """The part of a line that holds what the model said."""
+        raise NotImplementedError
+
+    def render_heartbeat(self) -> bytes:
+        """See Renderer. Nothing: every byte would be taken for a line of the answer."""
+        return b""
+
+    def render_failure(self, error: GatewayError) -> bytes:
+        """See Renderer."""
+        return NativeErrors().render_error_frame(error)
+
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
+        """See Renderer."""
+        answer = answers[0]
+        said = self._said(answer.content, answer.thinking, self._numbered(answer.tool_calls))
+        document = {"model": self._model, "created_at": stamp(), **said, **self._end(answer.done)}
+        return orjson.dumps(document | _logprobs(answer.logprobs))
+
+    def render_stream(self, events: Sequence[Event]) -> bytes:
+        """See Renderer."""
+        if self._first_at is None and events:
+            self._first_at = self._clock()
+        head = self._prefix + stamp().encode() + b'",'
+        lines: list[bytes] = []
+        for event in events:
+            lines += self._lines(event, head)
+        return b"".join(lines)
+
+    def _lines(self, event: Event, head: bytes) -> list[bytes]:
+        """The lines that an event completes: its own, behind that of the calls before it."""
+        match event:
+            case ToolCall():
+                self._calls.append(event)
+                return []
+            case Content(text, logprobs) if not (logprobs or self._calls):
+                # Nearly every line, so it is not built as a document.
+                return [self._around[0].join((head, orjson.dumps(text))) + self._around[1]]
+            case Content(text, logprobs):
+                own = self._said(text) | {"done": False} | _logprobs(logprobs)
+            case Thinking(text, logprobs):
+                own = self._said("", text) | {"done": False} | _logprobs(logprobs)
+            case Done():
+                own = self._said("") | self._end(event)
+            case _:
+                return []
+        return [*self._called(head), _line(head, own)]
+
+    def _called(self, head: bytes) -> list[bytes]:
+        if not self._calls:
+            return []
+        calls, self._calls = self._numbered(self._calls), []
+        return [_line(head, self._said("", calls=calls) | {"done": False})]
+
+    def _numbered(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
+        """Calls as Ollama writes them: arguments are an object, and the index counts through the whole answer."""
+        first, self._drawn_calls = self._drawn_calls, self._drawn_calls + len(calls)
+        return [
+            {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+            for index, call in enumerate(calls, first)
+        ]
+
+    def _end(self, done: Done) -> dict[str, Json]:
+        reason = "length" if done.done_reason == "length" else "stop"
+        return {"done": True, "done_reason": reason, **self._metrics(done)}
+
+    def _metrics(self, done: Done) -> dict[str, int]:
+        """Up to the first event the prompt was read, from there on the answer was written. Of a single answer only the
+        whole is known: it counts as writing."""
+        now, first = self._clock(), self._first_at or self._started
+        total, read = _nanoseconds(now - self._started), _nanoseconds(first - self._started)
+        load = min(LOAD_NS, read or total)
+        metrics = {
+            "total_duration": total,
+            "load_duration": load,
+            "prompt_eval_count": done.prompt_eval_count,
+            "prompt_eval_duration": max(read - load, 0),
+            "eval_count": done.eval_count,
+            # Clients divide by it.
+            "eval_duration": max(total - max(read, load), 1),
+        }
+        return {name: value for name, value in metrics.items() if value}
+
+
+class ChatRenderer(_NativeRenderer):
+    """The answer of /api/chat."""
+
+    _around = (b'"message":{"role":"assistant","content":', b'},"done":false}\n')
+
+    def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
+        message: dict[str, Json] = {"role": "assistant", "content": content}
+        if thinking:
+            message["thinking"] = thinking
+        if calls:
+            message["tool_calls"] = calls
+        return {"message": message}
+
+
+class GenerateRenderer(_NativeRenderer):
+    """The answer of /api/generate. It has no `context`: only Ollama's own tokens could be continued."""
+
+    _around = (b'"response":', b',"done":false}\n')
+
+    def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
+        said: dict[str, Json] = {"response": content}
+        if thinking:
+            said["thinking"] = thinking
+        if calls:
+            said["tool_calls"] = calls
+        return said
+
+
+def _line(head: bytes, rest: Mapping[str, Json]) -> bytes:
+    return head + orjson.dumps(rest)[1:] + b"\n"
+
+
+def _nanoseconds(seconds: float) -> int:
+    return max(int(seconds * 1e9), 0)
+
+
+def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
+    rows = [_logprob(entry) for entry in logprobs]
+    return {"logprobs": rows} if rows else {}
+
+
+def _logprob(entry: Mapping[str, Json]) -> dict[str, Json]:
+    """Ollama leaves out what is empty."""
+    top = [_token(each) for each in entry.get("top_logprobs") or ()]
+    return _token(entry) | ({"top_logprobs": top} if top else {})
+
+
+def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
+    token = str(entry.get("token") or "")
+    spelt = entry.get("bytes") or list(token.encode())
+    own: dict[str, Json] = {"token": token, "logprob": entry.get("logprob") or 0.0}
+    return own | ({"bytes": spelt} if spelt else {})
+
+
+def render_load(route: str, model: str, reason: str) -> bytes:
+    """The answer to an order to load a model, or to let go of it; see load_order. Without metrics, also where a stream
+    was asked for."""
+    if route == "embed":
+        return orjson.dumps({"model": model, "embeddings": []})
+    if route == "embeddings":
+        return orjson.dumps({"embedding": []})
+    said = {"message": {"role": "assistant", "content": ""}} if route == "chat" else {"response": ""}
+    return orjson.dumps({"model": model, "created_at": stamp(), **said, "done": True, "done_reason": reason})
+
+
+def render_embed(answer: EmbedAnswer, model: str, took_s: float, dimensions: int | None = None) -> bytes:
+    """The answer of POST /api/embed: every vector has length 1, and at most so many `dimensions`."""
+    vectors = [_normalised(vector[:dimensions]) for vector in answer.embeddings]
+    total = max(_nanoseconds(took_s), 1)
+    document: dict[str, Json] = {"model": model, "embeddings": vectors, "total_duration": total}
+    document["load_duration"] = min(LOAD_NS, total)
+    if answer.prompt_eval_count:
+        document["prompt_eval_count"] = answer.prompt_eval_count
+    return orjson.dumps(document)
+
+
+def _normalised(vector: Sequence[float]) -> list[float]:
+    length = hypot(*vector) or 1.0
+    return [number / length for number in vector]
+
+
+def render_embeddings(answer: EmbedAnswer) -> bytes:
+    """The answer of the older POST /api/embeddings: one vector as it came."""
+    return orjson.dumps({"embedding": answer.embeddings[0] if answer.embeddings else []})

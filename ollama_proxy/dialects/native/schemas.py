@@ -33,6 +33,16 @@ def _go_kind(value: Json) -> str:
     return names.get(type(value), "number")
 
 
+def as_go(value: Json, where: str, go_type: str, *types: type) -> Json:
+    """The value, if it has one of the JSON types; raises BadRequest in the words of Ollama's decoder."""
+    if type(value) in types:
+        return value
+    kind = "null" if value is None else _go_kind(value)
+    raise BadRequest(
+        f"json: cannot unmarshal {kind} into Go struct field {where} of type {go_type}", param=where.partition(".")[2]
+    )
+
+
 class Envelope(Schema):
     class Meta:
         unknown = EXCLUDE

@@ -11,6 +11,7 @@ from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, 
 from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
+from ollama_proxy.passage import CHAT, COMPLETIONS
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -21,7 +22,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def chat() -> Response:
         """POST /v1/chat/completions."""
         exchange = current_exchange()
-        asked = load_chat(load_body(exchange, gateway))
+        data = load_body(exchange, gateway)
+        if (passed := gateway.pass_on(exchange, data, CHAT)) is not None:
+            return passed
+        asked = load_chat(data)
         note_request(exchange, asked, (name for name in asked.carried if name != "response_format"))
         calls_as = FUNCTIONS if is_legacy(exchange.data) else TOOLS
         include_usage = _include_usage(exchange, gateway)
@@ -32,7 +36,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def completions() -> Response:
         """POST /v1/completions."""
         exchange = current_exchange()
-        asked, shape = load_completion(load_body(exchange, gateway))
+        data = load_body(exchange, gateway)
+        if (passed := gateway.pass_on(exchange, data, COMPLETIONS)) is not None:
+            return passed
+        asked, shape = load_completion(data)
         note_request(exchange, asked, asked.carried)
         renderer = CompletionRenderer(asked.model, include_usage=_include_usage(exchange, gateway), shape=shape)
         return gateway.generate(exchange, asked, renderer)

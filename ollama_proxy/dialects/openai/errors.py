@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
+from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
 
@@ -25,8 +25,7 @@ class OpenAIErrors:
 
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
-        kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-        return orjson.dumps({"error": _fields(error, kind)})
+        return orjson.dumps({"error": _fields(error, _kind(error))})
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """See ErrorFace."""
@@ -39,8 +38,17 @@ class OpenAIErrors:
         return sse_frame({"error": _fields(error, kind, frame=True)})
 
 
+def _kind(error: GatewayError) -> str:
+    if error.slug == ModelNotFound.slug:
+        return "invalid_request_error"  # as OpenAI says it; `not_found_error` is for addresses
+    return _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+
+
 def _fields(error: GatewayError, kind: str, *, frame: bool = False) -> dict[str, Json]:
-    return {"message": str(error), "type": kind, "param": error.param, "code": None if frame else _code(error)}
+    text = str(error)
+    if isinstance(error, ModelNotFound):
+        text = text[:1].upper() + text[1:]
+    return {"message": text, "type": kind, "param": error.param, "code": None if frame else _code(error)}
 
 
 def _code(error: GatewayError) -> str | None:

@@ -23,7 +23,9 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
         return tools, choice
     if tools:
         bad("functions", "can't stand beside tools")
-    tools = [parts.load_function(one, f"functions[{index}]") for index, one in enumerate(data["functions"])]
+    tools = [
+        parts.load_function(one, f"functions[{index}]", carries=True) for index, one in enumerate(data["functions"])
+    ]
     choice = _load_function_call(data.get("function_call"))
     check_choice(choice, tools, "function_call")
     return tools, choice
@@ -37,7 +39,7 @@ def load_tools(tools: Sequence[Json]) -> list[Tool]:
 def _load_tool(tool: Json, where: str) -> Tool:
     if not isinstance(tool, dict) or tool.get("type", "function") != "function":
         bad(f"{where}.type", "only tools of the type 'function' are supported")
-    return parts.load_function(tool.get("function"), f"{where}.function")
+    return parts.load_function(tool.get("function"), f"{where}.function", carries=True)
 
 
 def _narrowed(tools: list[Tool], choice: Json) -> tuple[list[Tool], ToolChoice]:

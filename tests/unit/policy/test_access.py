@@ -11,7 +11,15 @@ from flask import Flask
 from ollama_proxy import create_app
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_lease, check_models, check_scope, keep_alive_s
+from ollama_proxy.policy.access import (
+    PUBLIC,
+    ROUTE_SCOPES,
+    check_cloud,
+    check_lease,
+    check_own_names,
+    check_scope,
+    keep_alive_s,
+)
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.settings import ModelSettings, Settings
@@ -22,7 +30,6 @@ READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))
 BOSS = Principal("boss", SCOPES)
 ONE_MODEL = Principal("narrow", SCOPES, ("m",))
-NOTHING_SAID = Catalogue({}, [])
 
 
 @pytest.fixture(scope="module")
@@ -69,38 +76,35 @@ def test_a_manage_scope_alone_may_not_read() -> None:
 
 
 def test_a_model_outside_the_list_looks_as_if_it_did_not_exist() -> None:
-    check_models(ONE_MODEL, ["library/M:latest"], NOTHING_SAID)
+    check_own_names(ONE_MODEL, ["library/M:latest"])
     with pytest.raises(ModelNotFound, match="model 'Other' not found"):
-        check_models(ONE_MODEL, ["m", "Other"], NOTHING_SAID)
+        check_own_names(ONE_MODEL, ["m", "Other"])
 
 
 def test_without_a_list_every_model_may_be_used() -> None:
-    check_models(TEAM, ["anything", ""], NOTHING_SAID)
+    check_own_names(TEAM, ["anything", ""])
 
 
 @pytest.mark.parametrize("principal", [TEAM, BOSS, Principal("c", SCOPES, ("m:cloud", "*"))])
-def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(principal: Principal) -> None:
+def test_nobody_reaches_the_cloud_by_an_upstreams_own_names(principal: Principal) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_models(principal, ["m:cloud"], NOTHING_SAID)
+        check_own_names(principal, ["m", "m:cloud"])
+
+
+@pytest.mark.parametrize("models", [{}, {"other:cloud": ModelSettings()}])
+def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(models: dict[str, ModelSettings]) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_models(principal, ["m:cloud"], Catalogue({"other:cloud": ModelSettings()}, []))
+        check_cloud("m:cloud", Catalogue(models, []))
 
 
 def test_a_cloud_model_that_the_operator_names_may_be_used() -> None:
-    check_models(TEAM, ["m:cloud"], Catalogue({"m:cloud": ModelSettings()}, []))
+    check_cloud("m:cloud", Catalogue({"m:cloud": ModelSettings()}, []))
 
 
 @pytest.mark.parametrize("pattern", ["*", "m*", "*:cloud", "m:cl?ud"])
 def test_a_pattern_opens_no_cloud(pattern: str) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_models(BOSS, ["m:cloud"], Catalogue({pattern: ModelSettings(keep_alive="5m")}, []))
-
-
-def test_a_list_counts_for_the_name_that_a_client_uses_and_for_what_it_stands_for() -> None:
-    catalogue = Catalogue({"coder": ModelSettings(target="m"), "m": ModelSettings(target="other")}, [])
-    check_models(ONE_MODEL, ["coder", "m"], catalogue)
-    with pytest.raises(ModelNotFound, match="model 'other' not found"):
-        check_models(ONE_MODEL, ["other"], catalogue)
+        check_cloud("m:cloud", Catalogue({pattern: ModelSettings(keep_alive="5m")}, []))
 
 
 @pytest.mark.parametrize(

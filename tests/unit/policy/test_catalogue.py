@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.policy.names import canonical
 from ollama_proxy.settings import ModelSettings, Settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
 
@@ -23,8 +24,8 @@ def catalogue(**models: Any) -> Catalogue:
     return Catalogue({name: ModelSettings(**rules) for name, rules in models.items()}, ["box1"])
 
 
-def listed(known: Catalogue, rows: Sequence[str], *patterns: str) -> list[str]:
-    return known.listed(rows, patterns, str, lambda row, name: name)
+def listed(known: Catalogue, rows: Sequence[str], *may_not: str) -> list[str]:
+    return known.listed(rows, str, lambda row, name: name, identity=canonical, may_use=lambda name: name not in may_not)
 
 
 CODER: dict[str, Any] = {"coder": {"target": "qwen3:8b"}}
@@ -58,46 +59,56 @@ def test_without_rules_every_model_is_plain() -> None:
     assert Catalogue({}, ["box1"]).find("M").is_plain
 
 
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("box1:qwen3:8b", "qwen3:8b"),
-        ("box1/qwen3:8b", "qwen3:8b"),
-        ("box1:qwen3", "qwen3"),
-        ("box1/ns/m", "ns/m"),
-        ("box9:qwen3", "box9:qwen3"),
-        ("box10:8b", "box10:8b"),
-        ("qwen3:8b", "qwen3:8b"),
-    ],
-)
-def test_upstream_in_front_of_a_target_is_no_part_of_its_name(target: str, expected: str) -> None:
-    assert catalogue(coder={"target": target}).find("coder").target == expected
+@pytest.mark.parametrize("target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"])
+def test_a_target_stays_as_the_operator_wrote_it(target: str) -> None:
+    assert catalogue(coder={"target": target}).find("coder").target == target
 
 
-@pytest.mark.parametrize(
-    ("name", "patterns", "allowed"),
-    [
-        ("coder", [], True),
-        ("coder", ["coder"], True),
-        ("Coder:latest", ["coder"], True),
-        ("coder", ["qwen3*"], True),
-        ("coder", ["qwen3:8b"], True),
-        ("coder", ["qwen3"], False),
-        ("coder", ["other"], False),
-        ("qwen3:8b", ["coder"], False),
-        ("qwen3:8b", ["coder", "qwen3:*"], True),
-    ],
-)
-def test_a_right_to_the_name_or_to_what_it_stands_for_is_enough(name: str, patterns: list[str], allowed: bool) -> None:
-    assert catalogue(**CODER).is_allowed(name, patterns) is allowed
+# --- Upstreams in front of names --------------------------------------------------------------------------------------
+
+SMALL, LARGE = {"options": {"num_ctx": 1024}}, {"options": {"num_ctx": 9999}}
+RULES: dict[str, dict[str, Any]] = {
+    "for the model": {"m": SMALL},
+    "for the model, before those of a pattern": {"*": LARGE, "m": SMALL},
+    "for the model on this upstream": {"m": LARGE, "box1/m": SMALL},
+    "in the other spelling": {"m": LARGE, "box1:M:latest": SMALL},
+    "of a pattern": {"m*": SMALL},
+    "of the first pattern": {"m*": SMALL, "box1/*": LARGE},
+    "of the first pattern, with the upstream": {"box1/*": SMALL, "m*": LARGE},
+    "of a pattern in the other spelling": {"BOX1:*": SMALL},
+    "of a pattern, where an alias has the name": {"m": {"target": "other"}, "*": SMALL},
+    "of a pattern, where another is an alias": {"m*": {"target": "other"}, "?:*": SMALL},
+}
+
+
+@pytest.mark.parametrize("name", ["box1/m", "box1:m", "Box1/M", "box1:m:latest", "box1/library/m", "box1/m:local"])
+@pytest.mark.parametrize("case", RULES)
+def test_rules_count_whatever_way_leads_to_a_model(case: str, name: str) -> None:
+    model = catalogue(**RULES[case]).find(name)
+    assert (model.rules.options, model.target, model.is_named) == ({"num_ctx": 1024}, name, False)
+
+
+def test_what_a_name_stands_for_counts_for_that_very_name_alone() -> None:
+    model = catalogue(m={"target": "other", "options": {"num_ctx": 1}}).find("box1/m")
+    assert (model.target, model.is_plain) == ("box1/m", True)
+
+
+@pytest.mark.parametrize("name", ["box1/m", "box1:M"])
+def test_a_name_with_its_upstream_can_be_an_alias(name: str) -> None:
+    assert catalogue(**{"box1/m": {"target": "other"}}).find(name).target == "other"
+
+
+@pytest.mark.parametrize("name", ["box9/m", "box1m", "box1", "box1/", "m/box1"])
+def test_other_words_in_front_are_part_of_the_name(name: str) -> None:
+    assert catalogue(m=SMALL).find(name).is_plain
 
 
 LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
     "without rules": ({}, ["a:latest", "b:1"], [], ["a:latest", "b:1"]),
     "an alias beside its target": (CODER, ["a:latest", "qwen3:8b"], [], ["a:latest", "qwen3:8b", "coder"]),
-    "only the alias may be seen": (CODER, ["qwen3:8b"], ["coder"], ["coder"]),
-    "a right to the target shows both": (CODER, ["qwen3:8b"], ["qwen3*"], ["qwen3:8b", "coder"]),
-    "nothing may be seen": (CODER, ["qwen3:8b"], ["other"], []),
+    "only the alias may be seen": (CODER, ["qwen3:8b"], ["qwen3:8b"], ["coder"]),
+    "only the target may be seen": (CODER, ["qwen3:8b"], ["coder"], ["qwen3:8b"]),
+    "nothing may be seen": (CODER, ["qwen3:8b"], ["qwen3:8b", "coder"], []),
     "an alias of nothing": (CODER, ["a:latest"], [], ["a:latest"]),
     "the target is hidden": ({**CODER, "qwen3:8b": {"hidden": True}}, ["qwen3:8b"], [], ["coder"]),
     "the alias is hidden": ({"coder": {"target": "qwen3:8b", "hidden": True}}, ["qwen3:8b"], [], ["qwen3:8b"]),
@@ -108,19 +119,28 @@ LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
     "a pattern, which is no name": ({"claude-*": {"target": "a"}}, ["a:latest"], [], ["a:latest"]),
     "a real model that a pattern takes the name of": ({"b*": {"target": "a"}}, ["a:latest", "b:1"], [], ["a:latest"]),
     "hidden by a pattern": ({"b*": {"hidden": True}}, ["a:latest", "b:1"], [], ["a:latest"]),
+    "an alias of a model on an upstream": ({"c": {"target": "box1/a"}}, ["a:1", "box1/a"], [], ["a:1", "box1/a", "c"]),
+    "shown with its upstream, where an alias has its name": ({"a": {"target": "b"}}, ["box1/a"], [], ["box1/a"]),
+    "hidden with its upstream": ({"a": {"hidden": True}}, ["box1/a", "b:1"], [], ["b:1"]),
     "two aliases of one": ({**CODER, "dev": {"target": "qwen3:8b"}}, ["qwen3:8b"], [], ["qwen3:8b", "coder", "dev"]),
 }
 
 
 @pytest.mark.parametrize("case", LISTS)
 def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None:
-    models, rows, patterns, expected = LISTS[case]
-    assert listed(catalogue(**models), rows, *patterns) == expected
+    models, rows, may_not, expected = LISTS[case]
+    assert listed(catalogue(**models), rows, *may_not) == expected
 
 
 def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     row = {"name": "a:latest"}
-    rows = catalogue(**CODER).listed([row], [], lambda each: each["name"], lambda each, name: {"name": name})
+    rows = catalogue(**CODER).listed(
+        [row],
+        lambda each: each["name"],
+        lambda each, name: {"name": name},
+        identity=canonical,
+        may_use=lambda name: True,
+    )
     assert rows[0] is row
 
 
@@ -199,7 +219,27 @@ def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None
         ({"*cloud": {}}, "*cloud", False),
         ({"m:*": {"target": "n:cloud"}}, "m:cloud", True),
         ({"*": {}, "m:cloud": {}}, "m:cloud", True),
+        ({"m:cloud": {}}, "box1:m:cloud", True),
+        ({"m:cloud": {"target": "x"}}, "box1/m:cloud", False),
     ],
 )
 def test_pattern_names_nothing_but_its_target(models: dict[str, Any], name: str, named: bool) -> None:
     assert catalogue(**models).names(name) is named
+
+
+def one_name(name: str) -> str:
+    """As LiteLLM has several names for one model."""
+    return {"gpt-4o": "openai/gpt-4o", "datascope/qwen-max": "dashscope/qwen-max"}.get(name, name)
+
+
+@pytest.mark.parametrize("ruled", ["gpt-4o", "openai/gpt-4o"])
+@pytest.mark.parametrize("asked", ["gpt-4o", "openai/gpt-4o", "box1/gpt-4o", "box1:openai/GPT-4o"])
+def test_B10_rules_hold_for_every_name_that_means_the_model(ruled: str, asked: str) -> None:
+    known = Catalogue({ruled: ModelSettings(hidden=True)}, ["box1"], one_name)
+    assert known.find(asked).rules.hidden
+    assert not known.find("gpt-4").rules.hidden
+
+
+def test_B10_patterns_cover_what_a_name_means() -> None:
+    known = Catalogue({"dashscope/*": ModelSettings(hidden=True)}, [], one_name)
+    assert known.find("datascope/qwen-max").rules.hidden

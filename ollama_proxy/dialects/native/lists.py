@@ -1,0 +1,95 @@
+"""What Ollama tells of itself and its models, told of all upstreams: where one Ollama server is not all there is."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import orjson
+from flask import Response
+
+from ollama_proxy.dialects.native.catalog import render_ps, render_show, render_tags, tagged
+from ollama_proxy.dialects.native.render import SINGLE
+from ollama_proxy.errors import GatewayError
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.hub import Json, Model
+from ollama_proxy.planning import Plan
+from ollama_proxy.responses import whole
+from ollama_proxy.upstreams import SHOWN_FOR_S
+from ollama_proxy.version import version_document
+
+_NUMBERS = re.compile(r"\d+")
+
+#: A row of Ollama's list, and the server that it is from.
+_Placed = tuple[str, dict[str, Json]]
+
+
+def _tags(gateway: Gateway, exchange: Exchange) -> bytes:
+    return render_tags(gateway.models(exchange))
+
+
+def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
+    exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
+    boxes = gateway.fleet.boxes()
+    rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
+    shown = gateway.listed(exchange, rows, lambda placed: str(placed[1].get("name")), _renamed)
+    here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
+    return render_ps(here, named=len(boxes) > 1)
+
+
+def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool:
+    """Whether a name may lead to a server: one that the team gave may mean a model on another one alone."""
+    with contextlib.suppress(GatewayError):
+        return any(node.name == box for node, _ in gateway.plan(exchange, name).route.nodes)
+    return False
+
+
+def _renamed(placed: _Placed, name: str) -> _Placed:
+    return placed[0], placed[1] | {"name": tagged(name), "model": tagged(name)}
+
+
+def _version(gateway: Gateway, exchange: Exchange) -> bytes:
+    """The oldest of the Ollama servers: what it can do all can do."""
+    told = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
+    return orjson.dumps(version_document(min(told, key=_as_numbers, default=None)))
+
+
+def _as_numbers(version: str) -> list[int]:
+    return [int(number) for number in _NUMBERS.findall(version)]
+
+
+def _status(gateway: Gateway, exchange: Exchange) -> bytes:
+    # No request goes to Ollama's cloud unless the operator names the model.
+    return orjson.dumps({"cloud": {"disabled": True, "source": "config"}})
+
+
+_DOCUMENTS: Mapping[str, Callable[[Gateway, Exchange], bytes]] = {
+    "tags": _tags,
+    "ps": _ps,
+    "version": _version,
+    "status": _status,
+}
+
+
+def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
+    """The answer to GET /api/{name} of the whole fleet."""
+    return whole(_DOCUMENTS[name](gateway, exchange), content_type=SINGLE)
+
+
+def shown(exchange: Exchange, plan: Plan) -> Response:
+    """The answer to /api/show for a model of a provider."""
+    return whole(render_show(_described(exchange, plan)), content_type=SINGLE)
+
+
+def _described(exchange: Exchange, plan: Plan) -> Model:
+    """The model under the client's name with all that is known of it."""
+    node, own = plan.route.nodes[0]
+    known = node.listing.models.get(plan.route.bare) if node.listing else None
+    model = known[1] if known else Model(own, 0, node.name)
+    if model.capabilities is None:
+        with contextlib.suppress(GatewayError):
+            model = replace(model, capabilities=node.upstream.capabilities(own, exchange.call))
+    return replace(model, name=exchange.model)

@@ -1,0 +1,250 @@
+"""Ollama's own requests to hub requests, for upstreams that don't speak its API.
+
+What Ollama would refuse is refused in its words; what only Ollama can do is refused or named as ignored. Every tool
+keeps its schema untouched, and absent parameters stay absent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import orjson
+
+from ollama_proxy.dialects.fields import bad
+from ollama_proxy.dialects.native.schemas import as_go
+from ollama_proxy.dialects.parts import LEVELS, load_function, load_timeout_ms
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
+from ollama_proxy.policy.access import keep_alive_s
+
+#: Why a request without anything to answer was sent, in Ollama's words.
+LOAD, UNLOAD = "load", "unload"
+
+#: By the name of the route: the field that is empty in an order to load the model, or to let go of it.
+_SUBJECT = {"chat": "messages", "generate": "prompt", "embed": "input", "embeddings": "prompt"}
+
+#: Fields that ask for something which an upstream of another kind has no switch for.
+_WITHOUT_EFFECT = ("context", "shift", "keep_alive")
+
+#: Ollama's options by the type that it demands.
+_WHOLE = frozenset(
+    "num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread seed top_k repeat_last_n".split()
+)
+_DECIMAL = frozenset("temperature top_p min_p typical_p repeat_penalty presence_penalty frequency_penalty".split())
+
+#: Roles that every upstream knows; Ollama itself takes any word. `developer` is OpenAI's newer name for `system`.
+_ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
+
+_LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
+
+
+def load_order(route: str, data: Mapping[str, Json]) -> str | None:
+    """`load` or `unload` where there is nothing to answer, which is an order to hold the model ready or to let go of
+    it; None for a request that wants an answer. `route`: chat, generate, embed or embeddings."""
+    # An embedding of [""] is wanted, one of "" is not.
+    if data.get(_SUBJECT[route]):
+        return None
+    return UNLOAD if keep_alive_s(data.get("keep_alive")) == 0 else LOAD
+
+
+def ignored(data: Mapping[str, Json]) -> list[str]:
+    """The fields of a text request that have no effect on such an upstream."""
+    return [name for name in _WITHOUT_EFFECT if data.get(name) not in (None, [], "")]
+
+
+def load_chat(data: Mapping[str, Json]) -> ChatRequest:
+    """The body of POST /api/chat; raises BadRequest."""
+    messages, tools = _listed(data, "messages", "ChatRequest"), _listed(data, "tools", "ChatRequest")
+    return ChatRequest(
+        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(messages)],
+        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)],
+        format=load_format(data.get("format")),
+        **_load_text(data, "ChatRequest"),
+    )
+
+
+def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
+    """The body of POST /api/generate: a chat of one turn, or, with a suffix, a text to fill in; raises BadRequest also
+    for what needs the model's own template."""
+    texts = {name: _text(data, name, "GenerateRequest") for name in ("prompt", "suffix", "system", "template")}
+    if _flag(data, "raw", "GenerateRequest"):
+        bad("raw", "this model's server puts prompts into its own template: a raw one can't be sent")
+    if texts["template"]:
+        bad("template", "this model's server has its own template, and takes no other")
+    images = _load_images(_listed(data, "images", "GenerateRequest"))
+    asked, format_ = _load_text(data, "GenerateRequest"), load_format(data.get("format"))
+    if texts["suffix"]:
+        if images or format_ is not None:
+            bad("suffix", "can't be combined with images or format here")
+        return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
+    system = [Message("system", texts["system"])] if texts["system"] else []
+    user = Message("user", texts["prompt"], images=images)
+    return ChatRequest(messages=[*system, user], format=format_, **asked)
+
+
+def load_embed(data: Mapping[str, Json]) -> EmbedRequest:
+    """The body of POST /api/embed; raises BadRequest."""
+    value = data.get("input") or []
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadRequest("invalid input type", param="input")
+    dimensions = as_go(data.get("dimensions") or 0, "EmbedRequest.dimensions", "int", int)
+    truncate = data.get("truncate") if data.get("truncate") is None else _flag(data, "truncate", "EmbedRequest")
+    return EmbedRequest(
+        input=texts, dimensions=dimensions if dimensions > 0 else None, truncate=truncate, **_load_model(data)
+    )
+
+
+def load_embeddings(data: Mapping[str, Json]) -> EmbedRequest:
+    """The body of POST /api/embeddings, which has one text; raises BadRequest."""
+    return EmbedRequest(input=[_text(data, "prompt", "EmbeddingRequest")], **_load_model(data))
+
+
+def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
+    """What every request to a model may say. `keep_alive` stays here: it is about a model that Ollama holds."""
+    return {
+        "model": data.get("model") or "",
+        "options": load_options(data.get("options") or {}),
+        "timeout_ms": load_timeout_ms(data),
+    }
+
+
+def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
+    """What chats and completions share."""
+    exclude = data.get("exclude_reasoning")
+    return _load_model(data) | {
+        "stream": data.get("stream") is not False,
+        "think": load_think(data.get("think")),
+        "exclude_reasoning": exclude if isinstance(exclude, bool) else None,
+        "logprobs": _flag(data, "logprobs", struct) or None,
+        "top_logprobs": _load_top_logprobs(data, struct),
+        "truncate": None if data.get("truncate") is None else _flag(data, "truncate", struct),
+    }
+
+
+def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
+    """The options with what Ollama makes of them: nothing of null, whole numbers where it wants them. Raises
+    BadRequest for a known one of another type, where Ollama would answer 500."""
+    return {name: _load_option(name, value) for name, value in options.items() if value is not None}
+
+
+def _load_option(name: str, value: Json) -> Json:
+    if name == "stop":
+        if not isinstance(value, list):
+            _bad_option(name, "array")
+        if not all(isinstance(text, str) for text in value):
+            _bad_option(name, "an array of strings")
+        return [text for text in value if text]
+    if name in _WHOLE:
+        return int(value) if _is_number(value) else _bad_option(name, "integer")
+    if name in _DECIMAL:
+        return value if _is_number(value) else _bad_option(name, "float32")
+    return value
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _bad_option(name: str, wanted: str) -> Json:
+    raise BadRequest(f'option "{name}" must be of type {wanted}', param=f"options.{name}")
+
+
+def load_think(think: Json) -> bool | str | None:
+    """Whether and how hard to think; raises BadRequest as Ollama does."""
+    if think is None or isinstance(think, bool):
+        return think
+    if not isinstance(think, str):
+        raise BadRequest(f"think must be a boolean or string ({_LEVELS_TEXT})", param="think")
+    if think not in LEVELS:
+        raise BadRequest(f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think")
+    return think
+
+
+def load_format(value: Json) -> str | Mapping[str, Json] | None:
+    """ "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would answer 500."""
+    if value in (None, ""):
+        return None
+    if value == "json" or isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # one of the two
+    quoted = orjson.dumps(orjson.dumps(value).decode()[:80]).decode()
+    raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
+
+
+def _load_top_logprobs(data: Mapping[str, Json], struct: str) -> int | None:
+    value = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
+    if not 0 <= value <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
+    return int(value) or None
+
+
+def _load_message(message: Json, where: str) -> Message:
+    as_go(message, f"ChatRequest.{where}", "api.Message", dict)
+    struct = "ChatRequest.messages"
+    said = _text(message, "role", struct).lower()
+    role = _ROLES.get(said) or bad(f"{where}.role", "must be system, user, assistant or tool")
+    calls = _listed(message, "tool_calls", struct)
+    return Message(
+        role,
+        _text(message, "content", struct),
+        thinking=_text(message, "thinking", struct) or None,
+        images=_load_images(_listed(message, "images", struct)),
+        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)],
+        tool_name=_text(message, "tool_name", struct) or None,
+        tool_call_id=_text(message, "tool_call_id", struct) or None,
+    )
+
+
+def _load_call(call: Json, where: str) -> ToolCall:
+    """A call of an earlier turn. Clients of Ollama may leave out its id, and nobody makes one up here."""
+    as_go(call, f"ChatRequest.{where}", "api.ToolCall", dict)
+    function = as_go(call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict)
+    name = _text(function, "name", "ToolCallFunction") or bad(f"{where}.function.name", "is missing")
+    given = function.get("arguments")
+    arguments = as_go({} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict)
+    return ToolCall(_text(call, "id", "ToolCall"), name, arguments)
+
+
+def _load_tool(tool: Json, where: str) -> Tool:
+    as_go(tool, f"ChatRequest.{where}", "api.Tool", dict)
+    if tool.get("type") not in (None, "", "function"):
+        bad(f"{where}.type", "only tools of the type 'function' are supported by this model's server")
+    return load_function(tool.get("function"), f"{where}.function")
+
+
+def _load_images(images: Sequence[Json]) -> list[str]:
+    return [_load_image(image) for image in images]
+
+
+def _load_image(image: Json) -> str:
+    """Plain base64; raises BadRequest as Go's decoder does, which skips line ends."""
+    as_go(image, "Request.images", "[]uint8", str)
+    plain: str = image.replace("\r", "").replace("\n", "")
+    try:
+        base64.b64decode(plain, validate=True)
+    except (binascii.Error, ValueError):
+        found = _NOT_BASE64.search(plain)
+        place = found.start() if found else len(plain)
+        raise BadRequest(f"illegal base64 data at input byte {place}", param="images") from None
+    return plain
+
+
+def _text(data: Mapping[str, Json], name: str, struct: str) -> str:
+    value = data.get(name)
+    return "" if value is None else str(as_go(value, f"{struct}.{name}", "string", str))
+
+
+def _flag(data: Mapping[str, Json], name: str, struct: str) -> bool:
+    value = data.get(name)
+    return False if value is None else bool(as_go(value, f"{struct}.{name}", "bool", bool))
+
+
+def _listed(data: Mapping[str, Json], name: str, struct: str) -> list[Json]:
+    value = data.get(name)
+    return [] if value is None else list(as_go(value, f"{struct}.{name}", "[]interface {}", list))

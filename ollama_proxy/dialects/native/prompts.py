@@ -1,0 +1,78 @@
+"""Ollama's chats, completions and embeddings on upstreams that don't speak its API."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Response
+
+from ollama_proxy.dialects.body import note_request
+from ollama_proxy.dialects.native.load import (
+    ignored,
+    load_chat,
+    load_embed,
+    load_embeddings,
+    load_generate,
+    load_order,
+)
+from ollama_proxy.dialects.native.render import (
+    SINGLE,
+    ChatRenderer,
+    GenerateRenderer,
+    render_embed,
+    render_embeddings,
+    render_load,
+)
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway import Gateway
+from ollama_proxy.hub import GenerateRequest
+from ollama_proxy.responses import whole
+
+
+def answered(gateway: Gateway, exchange: Exchange, route: str) -> Response:
+    """The answer to a request whose model is on such an upstream; `route`: chat, generate, embed or embeddings. An
+    order to load or unload a model is answered here: nobody there has to hold it ready."""
+    order = load_order(route, exchange.data)
+    if order:
+        exchange.stream = False
+        return whole(render_load(route, exchange.model, order), content_type=SINGLE)
+    match route:
+        case "chat":
+            return _chat(gateway, exchange)
+        case "generate":
+            return _generate(gateway, exchange)
+        case _:
+            return _embed(gateway, exchange, is_older=route == "embeddings")
+
+
+def _chat(gateway: Gateway, exchange: Exchange) -> Response:
+    asked = load_chat(exchange.data)
+    note_request(exchange, asked, ignored(exchange.data))
+    return _as_ollama(gateway.chat(exchange, asked, ChatRenderer(asked.model, exchange.call.started)))
+
+
+def _generate(gateway: Gateway, exchange: Exchange) -> Response:
+    asked = load_generate(exchange.data)
+    note_request(exchange, asked, ignored(exchange.data))
+    renderer = GenerateRenderer(asked.model, exchange.call.started)
+    if isinstance(asked, GenerateRequest):
+        return _as_ollama(gateway.generate(exchange, asked, renderer))
+    return _as_ollama(gateway.chat(exchange, asked, renderer))
+
+
+def _embed(gateway: Gateway, exchange: Exchange, *, is_older: bool) -> Response:
+    asked = load_embeddings(exchange.data) if is_older else load_embed(exchange.data)
+    note_request(exchange, asked, ignored(exchange.data))
+    exchange.stream = False
+    answer = gateway.embed(exchange, asked)
+    if is_older:
+        return whole(render_embeddings(answer), content_type=SINGLE)
+    took_s = time.monotonic() - exchange.call.started
+    return whole(render_embed(answer, asked.model, took_s, asked.dimensions), content_type=SINGLE)
+
+
+def _as_ollama(response: Response) -> Response:
+    """The answer with the content type that Ollama gives single ones."""
+    if not response.is_streamed:
+        response.content_type = SINGLE
+    return response

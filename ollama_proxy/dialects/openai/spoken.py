@@ -1,0 +1,27 @@
+"""What an answer of OpenAI's chat and completions says, whoever wrote it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ollama_proxy.spoken import Spoken
+
+
+def read(document: dict[str, Any], spoken: Spoken) -> None:
+    """A whole answer, or a chunk of one; see spoken.Reader."""
+    for choice in document.get("choices") or ():
+        index = choice.get("index")
+        message = choice.get("delta") or choice.get("message") or {}
+        # Two names are in use for the same thing, and some send both.
+        spoken.think(message.get("reasoning_content") or message.get("reasoning"), index)
+        spoken.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
+        _read_calls(message, index, spoken)
+        spoken.finish(choice.get("finish_reason"), index)
+
+
+def _read_calls(message: dict[str, Any], index: object, spoken: Spoken) -> None:
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        spoken.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
+    if function := message.get("function_call"):
+        spoken.call("function", index, name=function.get("name"), arguments=function.get("arguments"))

@@ -1,0 +1,262 @@
+"""OpenAI's requests to providers that take them as they are: bytes through, but for the model's name and for what the
+operator decides. What else the client sends and the provider answers need not be known here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain
+from typing import Protocol, cast
+
+from flask import Response
+
+from ollama_proxy.delivery import CHARS_PER_TOKEN, deliver, note_done
+from ollama_proxy.dialects.base import ErrorFace
+from ollama_proxy.dialects.fields import Extensions
+from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Done, Json
+from ollama_proxy.planning import Plan
+from ollama_proxy.policy.catalogue import NO_RULES
+from ollama_proxy.profiles import Profile
+from ollama_proxy.responses import JSON, SSE, check_head, streamed, whole
+from ollama_proxy.settings import ModelSettings, Stream
+from ollama_proxy.sse import DONE, EventCutter, EventTail, read
+from ollama_proxy.sse_edits import AnswerEdits
+from ollama_proxy.upstreams.answer import DRAIN_S, GRACE_S, read_all, read_refusal
+from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.openai_answers import without_comments
+from ollama_proxy.upstreams.openai_codec import is_stream_only
+from ollama_proxy.wire import SSE_COMMENT, encode_request
+
+#: The dialect whose bytes pass.
+PASSED = "openai"
+
+#: What may be asked for, below a base URL, and the field that each can't do without.
+CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
+_NEEDED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
+
+#: Fields that only the gateway knows; the others of its extensions are also those of many providers.
+OURS = frozenset(Extensions().fields) - {"top_k", "min_p"}
+
+#: What any good single answer has one of.
+_ANSWERED = frozenset({"choices", "data"})
+
+#: Headers that name an answer to its provider. What others say of limits is about the gateway's own account.
+_COPIED = ("openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id")
+
+
+class Provider(Upstream, Protocol):
+    """An upstream that takes OpenAI's bytes."""
+
+    profile: Profile
+
+    def refused(self, status: int, data: bytes, headers: Headers = (), *, model: str = "") -> UpstreamError:
+        """What an answer that is not 200 amounts to; `model`: its own name of the one that was asked for."""
+
+    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+        """What an error in an answer with status 200 amounts to."""
+
+
+def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
+    """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
+    gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
+    All others are translated, or refused."""
+    if not (plan.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+        return False
+    given, stream = data.get(_NEEDED[path]), data.get("stream")
+    is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
+    return is_sound and all(
+        _can(cast(Provider, node.upstream).profile, own, path, data) for node, own in plan.route.nodes
+    )
+
+
+def _is_free(rules: ModelSettings) -> bool:
+    """Whether nothing is ruled but how the model is found, and how long it may take."""
+    if rules is NO_RULES:
+        return True
+    return replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None) == NO_RULES
+
+
+def _can(profile: Profile, own: str, path: str, data: Mapping[str, Json]) -> bool:
+    """Whether a provider has a place for a request, and answers in the way that was asked for."""
+    if path == EMBEDDINGS:
+        size = len(data["input"]) if isinstance(data["input"], list) else 1
+        return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
+    return bool(_place(profile, path, data)) and (data.get("stream") is True or not is_stream_only(own, profile))
+
+
+def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
+    """Where a provider takes what clients send to `path`; "": nowhere."""
+    if path != COMPLETIONS:
+        return path
+    return profile.insert_path if data.get("suffix") else profile.completions_path
+
+
+class Passage:
+    """One request on its way to a provider, and its answer on the way back."""
+
+    def __init__(self, exchange: Exchange, path: str, settings: Stream) -> None:
+        """`path`: what is asked for."""
+        self._exchange = exchange
+        self._path = path
+        self._data = data = exchange.data
+        self._stream = exchange.stream = path != EMBEDDINGS and bool(data.get("stream"))
+        exchange.user = data["user"] if isinstance(data.get("user"), str) else None
+        self._heartbeat_s = settings.heartbeat_s if self._stream else None
+        options = data.get("stream_options") or {}
+        #: Whether the usage of a stream is not told unless the gateway asks for it; and whether it is for the client.
+        self._lacks_usage = self._stream and isinstance(options, dict) and options.get("include_usage") is not True
+        self._shows_usage = settings.always_include_usage
+        self._cutter = EventCutter()
+        self._tail = EventTail(answers_to(data))
+
+    # To the provider.
+
+    def send(self, upstream: Upstream, own: str) -> Reply:
+        """The reply of an upstream that calls the model `own`; its head may come later where it is a stream. Raises
+        UpstreamError."""
+        self._provider, self._own = cast(Provider, upstream), own
+        name = self._exchange.model
+        counts = self._lacks_usage and self._provider.profile.stream_options
+        self._edits = AnswerEdits(name=None if own == name else name, without_usage=counts and not self._shows_usage)
+        headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
+        path = _place(self._provider.profile, self._path, self._data)
+        outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
+        reply = upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
+        self._accept(reply)
+        return reply
+
+    def _body(self, *, counts: bool) -> bytes:
+        """The client's own bytes, or what they say with the provider's name of the model. `counts`: also with a wish
+        for the usage."""
+        changes: dict[str, Json] = {} if self._own == self._data.get("model") else {"model": self._own}
+        if counts:
+            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
+        return encode_request(self._data | changes) if changes else self._exchange.body
+
+    def _accept(self, reply: Reply) -> None:
+        """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
+        try:
+            if reply.status not in (0, 200):
+                raise self._provider.refused(reply.status, read_refusal(reply), reply.headers, model=self._own)
+            if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
+                raise self._failure(read(read_all(reply)) if self._stream else {})
+        except UpstreamError:
+            reply.close()
+            raise
+
+    def _failure(self, document: Mapping[str, Json]) -> UpstreamError:
+        """What an answer that is none amounts to."""
+        if not document or document.keys() & _ANSWERED:
+            return UpstreamError(detail="an answer of another kind than was asked for")
+        return self._provider.error_in(document, model=self._own)
+
+    # To the client.
+
+    def answer(self, reply: Reply, face: ErrorFace) -> Response:
+        """The answer that the client gets. Waits for the first event, so that an early failure has its real status."""
+        self._exchange.on_finish(reply.close)
+        if self._stream:
+            pieces = self._pieces(reply)
+            first = next(pieces)
+            spoken = (piece or SSE_COMMENT for piece in chain((first,), pieces))
+            response = streamed(deliver(self._exchange, spoken, face.render_error_frame), SSE)
+        else:
+            response = whole(self._whole(reply))
+        for name, value in reply.headers:
+            if name in _COPIED:
+                response.headers[name] = value
+        return response
+
+    def _whole(self, reply: Reply) -> bytes:
+        with closing(reply):
+            body = read_all(reply)
+        document = read(body) or read(body := without_comments(body))
+        self._tail.note_whole(document)
+        if self._tail.failure is not None:
+            raise self._provider.error_in(self._tail.failure, model=self._own)
+        if not document.keys() & _ANSWERED:
+            raise self._failure(document)
+        self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
+        return self._edits.document(body, document)
+
+    def _pieces(self, reply: Reply) -> Iterator[bytes]:
+        """Whole events as they come, b"" after a heartbeat's time without any. Raises UpstreamError in place of the
+        proper end, which is `[DONE]` for every client."""
+        try:
+            if not reply.status:
+                yield b""  # opening has waited for one heartbeat already
+            while not reply.status:
+                if reply.wait_head(self._heartbeat_s):
+                    self._accept(reply)
+                else:
+                    yield b""
+            yield from self._begun(self._passed(reply))
+            if not self._tail.finished:
+                raise UpstreamCut(detail="stream ended without its end")
+            if not self._tail.done:
+                yield b"data: " + DONE + b"\n\n"
+        finally:
+            self._note(self._tail.said)
+
+    def _begun(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The pieces, of which the first has something to read if that comes within a heartbeat's time: comments of a
+        provider would take its real status from a failure."""
+        until = time.monotonic() + (self._heartbeat_s or 0.0)
+        held = b""
+        for piece in pieces:
+            held += piece
+            if not piece or b"data:" in piece or time.monotonic() >= until:
+                yield held
+                break
+        yield from pieces
+
+    def _passed(self, reply: Reply) -> Iterator[bytes]:
+        while (data := self._next(reply)) != b"":
+            if data is None:
+                yield b""
+            elif events := self._cutter.feed(data):
+                yield from self._checked(events)
+        if rest := self._cutter.rest():
+            yield from self._checked(rest)
+
+    def _checked(self, events: bytes) -> Iterator[bytes]:
+        """The events as the client gets them, up to one that reports a failure, which is raised."""
+        if passed := self._edits.events(self._tail.feed(events)):
+            yield passed
+        if self._tail.failure is not None:
+            raise self._provider.error_in(self._tail.failure, model=self._own)
+
+    def _next(self, reply: Reply) -> bytes | None:
+        """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
+        if not self._tail.finished:
+            return reply.read_some(self._heartbeat_s)
+        until = time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S)
+        try:
+            # A reply may wake up early and have nothing.
+            while (left_s := until - time.monotonic()) > 0:
+                if (data := reply.read_some(left_s)) is not None:
+                    return data
+        except (UpstreamCut, UpstreamTimeout):
+            pass  # all that matters has come
+        return b""
+
+    def _note(self, said: int) -> None:
+        """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
+        end, exchange = self._tail.end(), self._exchange
+        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
+        if said and end.prompt_eval_count is None and end.eval_count is None:
+            note_done(exchange, Done(""), said)
+        if end.limited:
+            exchange.truncated = ("answer",)
+
+
+def answers_to(data: Mapping[str, Json]) -> int:
+    """How many answers a request asks for: `n` to each of its prompts."""
+    n, prompts = data.get("n"), data.get("prompt")
+    if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
+        prompts = [prompts]  # a list of numbers is one prompt, in tokens
+    return len(prompts) * (n if isinstance(n, int) and n > 0 else 1)

@@ -1,0 +1,192 @@
+"""Server-sent events that pass through: cut behind whole ones, and read where they tell how an answer ends. No I/O.
+
+Lone carriage returns, which the format allows as ends of lines, are not: no provider sends them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import orjson
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import Json
+from ollama_proxy.wire import MAX_LINE_BYTES, StreamEnd
+
+DONE = b"[DONE]"
+
+#: A count above this is no count, in tokens.
+MAX_TOKENS = 10**15
+
+#: So much of what is held may be the beginning of a blank line.
+SEAM_BYTES = 2
+
+_EVENT_END = re.compile(rb"(?:\r?\n){2,}")
+
+
+class EventCutter:
+    """Holds back what is not yet a whole event: a client can't use it, and nothing may be said inside of one."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """The events that are whole now, as they came; raises UpstreamError for one over 8 MiB."""
+        # A long event comes in thousands of pieces: only where a blank line may begin is what came before looked at.
+        seam = bytes(self._held[-SEAM_BYTES:])
+        end = max(0, _behind_last(seam + data) - len(seam))
+        whole = data[:end]
+        if end and self._held:
+            whole, self._held = bytes(self._held) + whole, bytearray()
+        if end < len(data):
+            self._held += data[end:]
+        if len(self._held) > MAX_LINE_BYTES:
+            raise UpstreamError("The model server sent an event that is too long.")
+        return whole
+
+    def rest(self) -> bytes:
+        """At the end of the input: the last event, which may come without the blank line; b"" for a part of one."""
+        text = bytes(self._held).strip(b"\r\n")
+        data = data_of(text)
+        return text + b"\n\n" if data == DONE or read(data) else b""
+
+
+def _behind_last(data: bytes) -> int:
+    """Where the last whole event ends; 0: there is none."""
+    if data.endswith(b"\n\n"):
+        return len(data)
+    plain, carried = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
+    return max(plain + 2 if plain >= 0 else 0, carried + 3 if carried >= 0 else 0)
+
+
+def split_events(events: bytes) -> Iterator[bytes]:
+    """One event after the other, each with the blank line that ends it."""
+    if b"\r" in events:
+        ends = [0, *(end.end() for end in _EVENT_END.finditer(events))]
+        yield from (events[start:end] for start, end in pairwise(ends))
+        return
+    # Much faster than an expression that looks at every byte.
+    *whole, rest = events.split(b"\n\n")
+    yield from (event + b"\n\n" for event in whole)
+    if rest:
+        yield rest
+
+
+def data_of(event: bytes) -> bytes:
+    """What an event carries; b"" for a comment."""
+    return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
+
+
+def read(data: bytes) -> dict[str, Json]:
+    """The object that an event carries; an empty one where it carries something else."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _field(name: bytes) -> tuple[bytes, bytes, bytes]:
+    return b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name
+
+
+FINISH_REASON, USAGE, ERROR = map(_field, (b"finish_reason", b"usage", b"error"))
+
+
+def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
+    """Whether a field seems to be there with another value than null. A text can't look like it: its quotes are
+    escaped; one that is only the field's name can, so the answer may be a false yes, never a false no."""
+    name, null, spaced = field
+    count = events.count(name)
+    return count > 0 and count > events.count(null) + events.count(spaced)
+
+
+class EventTail:
+    """Notes the end of OpenAI's answers from the events that pass, and parses only those that tell of it."""
+
+    __slots__ = ("_answers", "_completion_tokens", "_finished", "_limited", "_prompt_tokens", "done", "failure", "said")
+
+    def __init__(self, answers: int = 1) -> None:
+        """`answers`: how many are made beside each other."""
+        self._answers = answers
+        self._finished: set[str] = set()
+        self._limited = False
+        self._prompt_tokens: int | None = None
+        self._completion_tokens: int | None = None
+        #: Events so far, about a token each.
+        self.said = 0
+        #: `[DONE]` was seen.
+        self.done = False
+        #: What reports a failure: an event, or one of its choices.
+        self.failure: dict[str, Json] | None = None
+
+    def feed(self, events: bytes) -> bytes:
+        """Takes whole events; gives those that come before the report of a failure."""
+        self.said += events.count(b"data:")
+        if not _tell(events):
+            return events
+        passed = 0
+        for event in split_events(events):
+            self._look(event)
+            if self.failure is not None:
+                return events[:passed]
+            passed += len(event)
+        return events
+
+    def _look(self, event: bytes) -> None:
+        data = data_of(event) if _tell(event) else b""
+        if data == DONE:
+            self.done = True
+        elif data:
+            self._note(read(data))
+
+    def _note(self, document: dict[str, Json]) -> None:
+        listed = document.get("choices")
+        choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
+        self.failure = next((part for part in (document, *choices) if _is_report(part)), None)
+        # Groq and Moonshot have had places of their own for it.
+        for part in (document, document.get("x_groq"), *choices):
+            self._note_usage(part.get("usage") if isinstance(part, dict) else None)
+        for choice in choices:
+            if reason := choice.get("finish_reason"):
+                self._finished.add(str(choice.get("index") or 0))
+                self._limited = self._limited or reason == "length"
+
+    def _note_usage(self, usage: Json) -> None:
+        """The last word counts; what is no number of tokens is passed over."""
+        if isinstance(usage, dict):
+            self._prompt_tokens = _tokens(usage.get("prompt_tokens"), self._prompt_tokens)
+            self._completion_tokens = _tokens(usage.get("completion_tokens"), self._completion_tokens)
+
+    def note_whole(self, document: dict[str, Json]) -> None:
+        """Takes a single answer."""
+        self._note(document)
+        self.done = self.failure is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is missing: the end was said, or every answer has its reason to end."""
+        return self.done or len(self._finished) >= self._answers
+
+    def end(self) -> StreamEnd:
+        """How the stream ended, for what is kept of it."""
+        failed = self.failure is not None
+        return StreamEnd(self.finished, failed, self._prompt_tokens, self._completion_tokens, limited=self._limited)
+
+
+def _tell(events: bytes) -> bool:
+    """Whether anything in the events may tell of an end; most hold a few words and nothing else."""
+    return DONE in events or is_set(events, FINISH_REASON) or is_set(events, USAGE) or is_set(events, ERROR)
+
+
+def _tokens(value: Json, known: int | None) -> int | None:
+    return value if type(value) is int and 0 <= value < MAX_TOKENS else known
+
+
+def _is_report(part: Mapping[str, Json]) -> bool:
+    """Whether an event, or one of its choices as OpenRouter has it, says that something has failed."""
+    return bool(part.get("error")) or "error" in (part.get("finish_reason"), part.get("object"))

@@ -1,0 +1,173 @@
+"""One answer, opened on the best node: and once more, there or elsewhere, where nothing can be done twice by that.
+
+Before the first byte only. What never reached a node is sent again; what it refused for being busy goes elsewhere, or
+waits as long as a provider says; what it failed with goes to one other node: both only as far as the fleet's store of
+retries lasts. What was cut, or took too long, may still have been executed, and is not sent again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+from typing import TypeVar
+
+from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.answer import retry_after_s
+from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.fleet import Fleet, Route
+from ollama_proxy.upstreams.node import BUSY, QUICK_S, Node, Place
+
+T = TypeVar("T")
+
+#: Further attempts, at most.
+MOST_RETRIES = 3
+
+#: The first pause before the same node is asked again, doubled for each further one, and how long a client is kept
+#: waiting by all pauses at most, also where a provider asks for more; in seconds.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 20.0
+
+#: Answers of a server that failed, or of a proxy in front of it.
+FAILED = frozenset({500, 502, 504})
+
+
+class RefusedReply(UpstreamRefused):
+    """A reply whose status may be a reason to try again; else it is passed on as it is."""
+
+    def __init__(self, reply: Reply, retry_after_s: int | None) -> None:
+        super().__init__(reply.status, "", retry_after_s=retry_after_s)
+        self.reply = reply
+
+
+class Attempts:
+    """The attempts for one answer."""
+
+    def __init__(self, fleet: Fleet, route: Route, exchange: Exchange) -> None:
+        self._fleet = fleet
+        self._route = route
+        self._exchange = exchange
+        self._token = exchange.principal.name if exchange.principal else ""
+        self._tried: list[Node] = []
+        self._retries = 0
+        self._paused_s = 0.0
+        self._went_elsewhere = False
+
+    def open(self, call: Call, ask: Callable[[Node, str], T]) -> T:
+        """What `ask` returns for a node and its own name of the model; its place there is given back when the exchange
+        is over. Raises what the last attempt raised."""
+        self._fleet.count_request()
+        while True:
+            node, own = self._fleet.pick(self._route, self._token, self._tried)
+            place = node.begin(self._route.bare)
+            self._exchange.upstream = node.name
+            try:
+                opened = ask(node, own)
+            except BaseException as error:  # whatever it was, also when the worker is being stopped
+                place.release()
+                if not isinstance(error, UpstreamError):
+                    raise
+                self._again(error, node, call)
+            else:
+                self._exchange.on_finish(partial(end, place, self._exchange))
+                if self._retries:
+                    self._exchange.attempts += (f"{node.name}: ok",)
+                return opened
+
+    def _again(self, error: UpstreamError, node: Node, call: Call) -> None:
+        """Waits until it can be tried again; raises `error` when it can't."""
+        node.failed(self._route.bare, error)
+        self._tried.append(node)
+        pause_s = self._pause_s(error, node)
+        is_last = pause_s is None or call.gone or time.monotonic() + pause_s >= call.ends_at
+        if self._retries or not is_last:
+            self._exchange.attempts += (f"{node.name}: {_reason(error)}",)
+        if is_last:
+            if isinstance(error, UpstreamConnect) and error.retry_after_s is None:
+                error.args = (self._route.lost,)
+                error.retry_after_s = max(1, ceil(node.connection.retry_after_s()))
+            raise error
+        if isinstance(error, RefusedReply):
+            error.reply.close()
+        self._retries += 1
+        if pause_s:
+            self._paused_s += pause_s
+            self._tried.clear()
+            call.pause(pause_s)
+
+    def _pause_s(self, error: UpstreamError, node: Node) -> float | None:
+        """Seconds until the next attempt: none before another node is asked; None: there is no next one."""
+        if self._retries >= MOST_RETRIES or not _is_unanswered(error):
+            return None
+        never_seen = isinstance(error, UpstreamConnect)
+        if self._fleet.has_other(self._route, self._tried):
+            return 0.0 if never_seen or self._may_go_elsewhere(error) else None
+        if isinstance(error, UpstreamConnect):
+            # What hangs would cost the caller its connect limit each time.
+            return self._backoff_s() if node.allows() and error.took_s < QUICK_S else None
+        return self._busy_pause_s(error, node)
+
+    def _busy_pause_s(self, error: UpstreamError, node: Node) -> float | None:
+        """A provider says when it has room again; a box's queue is not made shorter by asking again."""
+        if error.status not in BUSY or node.is_box:
+            return None
+        pause_s = max(self._backoff_s(), float(error.retry_after_s or 0))
+        is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
+        return pause_s if is_decent and self._fleet.spend_retry() else None
+
+    def _may_go_elsewhere(self, error: UpstreamError) -> bool:
+        if error.status in BUSY:
+            return self._fleet.spend_retry()
+        first, self._went_elsewhere = not self._went_elsewhere, True
+        return first and self._fleet.spend_retry()
+
+    def _backoff_s(self) -> float:
+        return FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
+
+
+def _is_unanswered(error: UpstreamError) -> bool:
+    """Whether nothing was executed, by what is known, so that another attempt does nothing twice."""
+    if isinstance(error, UpstreamRefused):
+        return not error.final and (error.status in BUSY or error.status in FAILED)
+    # An answer that can't be used, such as a page of a proxy in front of it.
+    return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
+
+
+def _reason(error: GatewayError) -> str:
+    return str(error.status) if isinstance(error, UpstreamRefused) else error.slug
+
+
+def end(place: Place, exchange: Exchange) -> None:
+    """The request is over: its place is given back, and how it went is noted on its node."""
+    if not place.release():
+        return
+    if exchange.state == "ok":
+        place.node.succeeded(place.model)
+    elif exchange.state in (UpstreamError.state, "timeout") and exchange.status not in BUSY:
+        place.node.fault(place.model)
+
+
+def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
+    """The reply of a node to bytes of its own dialect; raises RefusedReply where another attempt may do better."""
+    reply = node.upstream.forward(outgoing, call)
+    if reply.status in BUSY or reply.status in FAILED:
+        raise RefusedReply(reply, retry_after_s(reply.headers))
+    return reply
+
+
+def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
+    """What `ask` returns, from this node and with one attempt."""
+    place = node.begin("")
+    exchange.upstream = node.name
+    try:
+        opened = ask()
+    except BaseException as error:  # whatever it was, also when the worker is being stopped
+        place.release()
+        if isinstance(error, UpstreamError):
+            node.failed("", error)
+        raise
+    exchange.on_finish(partial(end, place, exchange))
+    return opened

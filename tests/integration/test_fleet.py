@@ -1,0 +1,515 @@
+"""Several Ollama servers and a provider behind one address: names, lists, rights, and who gets the next request."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.golden.face import TOKEN, shared_gateway
+from tests.rig import NDJSON, provider
+from tests.rig.boxes import Box, fleet_config, row, running
+from tests.rig.calls import EMBEDDINGS, FACES, MESSAGES, Face, access_line, error_text
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPeerClose
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+
+ALL_FACES = FACES | EMBEDDINGS
+each_way = pytest.mark.parametrize("face", ALL_FACES.values(), ids=ALL_FACES)
+
+
+class Fleet(NamedTuple):
+    """A gateway and what is behind it."""
+
+    gateway: Gateway
+    boxes: Sequence[Box]
+    provider: provider.Provider
+
+    def ask(self, name: str, face: Face = FACES["native chat"], token: str = TOKEN, **fields: Any) -> Answer:
+        """One single answer to a prompt for a model."""
+        body = {**face.body, "model": name, "stream": False, **fields}
+        return request(self.gateway.url, "POST", face.path, body, bearer(token))
+
+    def get(self, path: str, token: str = TOKEN) -> Any:
+        """A document."""
+        answer = request(self.gateway.url, path=path, headers=bearer(token))
+        assert answer.status == 200, answer.text
+        return answer.json()
+
+    def got(self) -> list[str]:
+        """Who got prompts."""
+        asked = [box.name for box in self.boxes for _ in box.prompts]
+        return asked + ["cloud" for seen in self.provider.requests if seen.method == "POST"]
+
+
+TOKENS: list[Any] = [
+    TOKEN,
+    {"name": "bare", "token": "only-m-token", "models": ["m"]},
+    {"name": "boxed", "token": "only-box2-token", "models": ["box2/*"]},
+    {"name": "alias", "token": "only-coder-token", "models": ["coder"]},
+    {"name": "cloudy", "token": "only-cloud-token", "models": ["cloud:*"]},
+]
+MODELS: dict[str, Any] = {
+    "coder": {"target": "box2:m"},
+    "m": {"clamp": {"num_ctx": 1024}},
+    "*": {"clamp": {"num_ctx": 4096}},
+}
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Fleet]:
+    boxes = (
+        Box("box1", ["m:latest", "qwen3:8b"]),
+        Box("box2", ["m:latest", "own/second:1b"], version="0.22.1"),
+        Box("box3", ["third"]),
+    )
+    with running(*boxes), provider.Provider() as cloud, ExitStack() as stack:
+        declared = {"name": "cloud", "kind": "openai", "base_url": f"{cloud.url}/v1", "models": ["gpt-x", "m"]}
+        upstreams = [*(box.declared for box in boxes), declared]
+        sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
+        gateway = stack.enter_context(shared_gateway(idle=12, **sections))
+        yield Fleet(gateway, boxes, cloud)
+
+
+@pytest.fixture
+def fleet(started: Fleet) -> Fleet:
+    """The gateway; all that is behind it is healthy."""
+    for server in (*started.boxes, started.provider):
+        server.clear()
+    return started
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+LEADS_TO = {
+    "m": {"box1", "box2"},
+    "M:latest": {"box1", "box2"},
+    "box1/m": {"box1"},
+    "BOX2:M": {"box2"},
+    "third": {"box3"},
+    "box3:third:latest": {"box3"},
+    "own/second:1b": {"box2"},
+    "box2/own/second:1b": {"box2"},
+    "coder": {"box2"},
+}
+
+
+@each_way
+@pytest.mark.parametrize("name", LEADS_TO)
+def test_every_spelling_leads_to_who_has_the_model_and_is_echoed(fleet: Fleet, name: str, face: Face) -> None:
+    answer = fleet.ask(name, face)
+    assert answer.status == 200, answer.text
+    assert answer.json()["model"] == name
+    [who] = fleet.got()
+    assert who in LEADS_TO[name]
+    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    bare = name.partition("/")[2] if name.startswith("box") and "/" in name else name
+    assert seen.json()["model"] == {"coder": "m", "BOX2:M": "M", "box3:third:latest": "third:latest"}.get(name, bare)
+
+
+@pytest.mark.parametrize("name", ["cloud/gpt-x", "cloud:gpt-x", "gpt-x", "cloud/m"])
+@pytest.mark.parametrize("face", [FACES["openai chat"], FACES["native chat"], FACES["anthropic messages"]])
+def test_a_providers_model_is_reached_by_every_spelling(fleet: Fleet, name: str, face: Face) -> None:
+    fleet.provider.script(provider.CHAT, [Json(provider.completion())])
+    answer = fleet.ask(name, face)
+    assert (answer.status, answer.json()["model"]) == (200, name)
+    [seen] = [seen for seen in fleet.provider.requests if seen.method == "POST"]
+    assert seen.json()["model"] == name.removeprefix("cloud")[1:] if "cloud" in name else name
+
+
+@each_way
+@pytest.mark.parametrize("name", ["gone", "box1/gone", "box9/m", "cloud/gone", "invalid:model"])
+def test_S4_17_an_unknown_model_is_404_and_asked_of_nobody(fleet: Fleet, name: str, face: Face) -> None:
+    answer = fleet.ask(name, face)
+    assert answer.status == 404
+    assert error_text(answer, face).removeprefix("M").removeprefix("m") == f"odel '{name}' not found"
+    assert fleet.got() == []
+
+
+def test_bytes_of_a_client_pass_as_they_are_also_to_one_of_several(fleet: Fleet) -> None:
+    body = b'{ "model":"qwen3:8b" , "messages": [ {"role":"user","content":"\\u4f60\\ud83d\\ude42"} ], "x-y":1.0 }'
+    plain = request(fleet.gateway.url, "POST", "/api/generate", b'{"model":"third","prompt":"hi" }', bearer(TOKEN))
+    assert plain.status == 200
+    [seen] = fleet.boxes[2].prompts
+    assert seen.body == b'{"model":"third","prompt":"hi" }'
+    answer = request(fleet.gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
+    direct = request(fleet.boxes[0].url, "POST", "/api/chat", body)
+    assert answer.body == direct.body
+
+
+def test_a_model_that_was_just_pulled_is_found(fleet: Fleet) -> None:
+    assert fleet.ask("pulled").status == 404
+    fleet.boxes[1].models.append("pulled:latest")
+    wait_until(lambda: fleet.ask("pulled").status == 200, 3)
+    fleet.boxes[1].models.remove("pulled:latest")
+    wait_until(lambda: not any("pulled" in shown(fleet.gateway) for _ in range(10)), 5)
+
+
+# --- Lists -----------------------------------------------------------------------------------------------------------
+
+SHOWN = {"m:latest", "coder", "qwen3:8b", "own/second:1b", "third", "gpt-x", "cloud/m"}
+
+
+def without_tag(names: Iterable[str]) -> set[str]:
+    return {name.removesuffix(":latest") for name in names}
+
+
+def shown(gateway: Gateway, token: str = TOKEN) -> set[str]:
+    """The models of the native list, of whatever worker answers."""
+    rows = request(gateway.url, path="/api/tags", headers=bearer(token)).json()["models"]
+    return without_tag(each["name"] for each in rows)
+
+
+def test_lists_show_every_model_once_with_the_teams_names(fleet: Fleet) -> None:
+    rows = fleet.get("/api/tags")["models"]
+    names = Counter(each["name"].removesuffix(":latest") for each in rows)
+    assert names == Counter(without_tag(SHOWN))
+    ids = Counter(each["id"].removesuffix(":latest") for each in fleet.get("/v1/models")["data"])
+    assert ids == names
+
+
+def test_a_boxs_row_stays_what_ollama_said(fleet: Fleet) -> None:
+    [shown] = [each for each in fleet.get("/api/tags")["models"] if each["name"] == "qwen3:8b"]
+    assert shown == row("qwen3:8b")
+
+
+@pytest.mark.parametrize("name", sorted(SHOWN))
+def test_every_name_of_the_list_can_be_used_and_looked_up(fleet: Fleet, name: str) -> None:
+    fleet.provider.script(provider.CHAT, [Json(provider.completion())])
+    assert fleet.ask(name).status == 200
+    assert fleet.get(f"/v1/models/{name}")["id"] == name
+    shown = request(fleet.gateway.url, "POST", "/api/show", {"model": name}, bearer(TOKEN))
+    assert shown.status == 200
+
+
+def test_what_is_loaded_anywhere_is_shown_once_for_each_box(fleet: Fleet) -> None:
+    fleet.boxes[0].loaded[:] = ["m:latest"]
+    fleet.boxes[1].loaded[:] = ["m:latest", "own/second:1b"]
+
+    def told() -> list[tuple[str, str]]:
+        return sorted((each["name"], each.get("box", "")) for each in fleet.get("/api/ps")["models"])
+
+    expected = [("m:latest", "box1"), ("m:latest", "box2"), ("own/second:1b", "box2")]
+    try:
+        # The alias of box2's model is a name of it as well.
+        wait_until(lambda: [each for each in told() if each[0] != "coder:latest"] == expected, 5, lambda: str(told()))
+    finally:
+        fleet.boxes[0].loaded.clear()
+        fleet.boxes[1].loaded.clear()
+
+
+def test_the_version_is_that_of_the_oldest_box(fleet: Fleet) -> None:
+    wait_until(lambda: fleet.get("/api/version")["version"] == "0.22.1", 5)
+
+
+# --- Rights and rules ------------------------------------------------------------------------------------------------
+
+RIGHTS: dict[str, dict[str, set[str]]] = {
+    "only-m-token": {
+        "m": {"box1", "box2"},
+        "library/M": {"box1", "box2"},
+        "box1/m": {"box1"},
+        "box2:m:latest": {"box2"},
+        "coder": {"box2"},
+        "third": set(),
+        "cloud/m": set(),
+        "cloud:M": set(),
+        "box1/qwen3:8b": set(),
+    },
+    "only-box2-token": {
+        "m": {"box2"},
+        "box2/m": {"box2"},
+        "own/second:1b": {"box2"},
+        "box2:own/second:1b": {"box2"},
+        "coder": {"box2"},
+        "box1/m": set(),
+        "BOX1:m": set(),
+        "third": set(),
+        "gpt-x": set(),
+    },
+    "only-coder-token": {"coder": {"box2"}, "Coder:latest": {"box2"}, "m": set(), "box2/m": set(), "box2:m": set()},
+    "only-cloud-token": {"gpt-x": {"cloud"}, "cloud/m": {"cloud"}, "CLOUD:gpt-x": {"cloud"}, "m": set()},
+}
+RIGHT_CASES = [(token, name) for token, names in RIGHTS.items() for name in names]
+
+
+@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
+@pytest.mark.parametrize(("token", "name"), RIGHT_CASES)
+def test_B10_a_right_is_one_to_a_model_however_it_is_spelled(fleet: Fleet, token: str, name: str, face: Face) -> None:
+    fleet.provider.script(provider.CHAT, [Json(provider.completion())])
+    answers = [fleet.ask(name, face, token) for _ in range(3)]
+    allowed = RIGHTS[token][name]
+    assert {answer.status for answer in answers} == {200 if allowed else 404}
+    assert set(fleet.got()) <= allowed
+    if not allowed:
+        assert error_text(answers[0], face).endswith(f"odel '{name}' not found")
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("only-m-token", {"m", "coder"}),
+        ("only-box2-token", {"m", "coder", "own/second:1b"}),
+        ("only-coder-token", {"coder"}),
+        ("only-cloud-token", {"gpt-x", "cloud/m"}),
+    ],
+)
+def test_lists_show_what_the_token_may_use(fleet: Fleet, token: str, expected: set[str]) -> None:
+    assert shown(fleet.gateway, token) == expected
+    assert without_tag(each["id"] for each in fleet.get("/v1/models", token)["data"]) == expected
+
+
+@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
+@pytest.mark.parametrize(
+    "name", ["m", "M:latest", "library/m", "box1/m", "box1:m", "BOX1:M", "box2/library/M", "m:LATEST"]
+)
+def test_a_clamp_holds_whatever_way_leads_to_the_model(fleet: Fleet, name: str, face: Face) -> None:
+    answer = fleet.ask(name, face, options={"num_ctx": 131072})
+    assert answer.status == 200, answer.text
+    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    assert seen.json()["options"]["num_ctx"] == 1024
+
+
+@pytest.mark.parametrize("name", ["third", "box3/third", "box1/qwen3:8b"])
+def test_the_clamp_of_a_pattern_holds_for_all_others(fleet: Fleet, name: str) -> None:
+    fleet.ask(name, options={"num_ctx": 131072})
+    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    assert seen.json()["options"]["num_ctx"] == 4096
+
+
+# --- Who is next: one worker, so that what it knows is all that there is ---------------------------------------------
+
+
+def failing_model(face: Face) -> str:
+    """A model of its own for each face: a box that fails with one again and again is no longer asked for it."""
+    return "p-" + face.path.replace("/", "-").strip("-")
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Gateway, Box, Box]]:
+    models = ["m", "n", "o", *map(failing_model, FACES.values())]
+    one, two = Box("box1", models), Box("box2", models)
+    with running(one, two):
+        tokens = [TOKEN, "other-team-token"]
+        config = fleet_config(TOKEN, [one, two], auth={"generate_tokens": tokens})
+        with Gateway(config, workers=1) as gateway:
+            wait_until(lambda: request(gateway.url, path="/readyz").status == 200)
+            yield gateway, one, two
+
+
+def ask_for(gateway: Gateway, model: str, token: str = TOKEN, **options: Any) -> Stream:
+    body = {"model": model, "messages": MESSAGES}
+    return open_stream(gateway.url, "POST", "/api/chat", body, bearer(token), **options)
+
+
+def finished(stream: Stream) -> None:
+    with stream:
+        assert json.loads(stream.read_all().splitlines()[-1])["done"] is True
+
+
+def loaded(gateway: Gateway) -> set[str]:
+    """What a gateway knows to be loaded anywhere."""
+    rows = request(gateway.url, path="/api/ps", headers=bearer(TOKEN)).json()["models"]
+    return {each["name"] for each in rows}
+
+
+def test_a_conversation_stays_on_the_box_that_has_loaded_its_model(pair: tuple[Gateway, Box, Box]) -> None:
+    gateway, one, two = pair
+    one.clear()
+    two.clear()
+    for _ in range(6):
+        finished(ask_for(gateway, "m"))
+    assert sorted([len(one.prompts), len(two.prompts)]) == [0, 6]
+
+
+def test_simultaneous_requests_are_shared_out(pair: tuple[Gateway, Box, Box]) -> None:
+    gateway, one, two = pair
+    for box in (one, two):
+        box.clear()
+        box.script("/api/chat", [WaitForPeerClose()])
+    with ExitStack() as streams:
+        for number in range(12):
+            streams.enter_context(ask_for(gateway, "n", wait_for_head=False))
+            wait_until(lambda count=number: len(one.prompts) + len(two.prompts) == count + 1)  # type: ignore[misc]
+        assert min(len(one.prompts), len(two.prompts)) >= 4
+
+
+def test_a_loaded_model_attracts_the_next_request(pair: tuple[Gateway, Box, Box]) -> None:
+    gateway, one, two = pair
+    for box in (one, two):
+        box.clear()
+    two.loaded[:] = ["o"]
+    wait_until(lambda: loaded(gateway) == {"o:latest"})
+    for token in (TOKEN, "other-team-token", TOKEN):
+        finished(ask_for(gateway, "o", token))
+    assert (len(one.prompts), len(two.prompts)) == (0, 3)
+
+
+def test_the_first_request_waits_for_lists_and_not_for_luck(gateway_for: Callable[..., Gateway]) -> None:
+    boxes = [Box(f"box{number}", [f"m{number}"]) for number in range(1, 5)]
+    with running(*boxes):
+        for box in boxes:
+            box.script("/api/tags", [Wait(0.3), Json({"models": [row(name) for name in box.models]})])
+        gateway = gateway_for(fleet_config(TOKEN, boxes))
+        for number in (4, 3, 2, 1):
+            assert (
+                request(
+                    gateway.url, "POST", "/api/chat", {"model": f"m{number}", "messages": MESSAGES}, bearer(TOKEN)
+                ).status
+                == 200
+            )
+        assert [len(box.prompts) for box in boxes] == [1, 1, 1, 1]
+
+
+# --- Attempts, as clients and operators see them ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+def test_S4_18_attempts_stand_in_a_header_and_in_the_log(
+    pair: tuple[Gateway, Box, Box], request_id: str, face: Face
+) -> None:
+    gateway, one, two = pair
+    for box in (one, two):
+        box.clear()
+    model = failing_model(face)
+    one.loaded[:], two.loaded[:] = [model], []
+    wait_until(lambda: loaded(gateway) == {f"{model}:latest"})
+    one.script(face.upstream_path, [Json({"error": "boom"}, 500)])
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    answer = request(gateway.url, "POST", face.path, {**face.body, "model": model, "stream": False}, headers)
+    assert answer.status == 200
+    assert answer.headers.get("X-Ollama-Proxy-Attempts") == "box1: 500, box2: ok"
+    line = access_line(gateway, request_id)
+    assert (line["attempts"], line["upstream"]) == (["box1: 500", "box2: ok"], "box2")
+    finished(ask_for(gateway, "m"))  # box1 is no worse for other models
+
+
+@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
+def test_S4_20_a_providers_retry_after_is_obeyed(fleet: Fleet, face: Face, request_id: str) -> None:
+    busy = [Json({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429, {"Retry-After": "1"})]
+    fleet.provider.script(provider.CHAT, busy, [Json(provider.completion())])
+    body = {**face.body, "model": "gpt-x", "stream": False}
+    began = time.monotonic()
+    answer = request(fleet.gateway.url, "POST", face.path, body, {**bearer(TOKEN), "X-Request-Id": request_id})
+    assert (answer.status, 1 <= time.monotonic() - began < 3) == (200, True), answer.text
+    assert answer.headers.get("X-Ollama-Proxy-Attempts") == "cloud: 429, cloud: ok"
+    assert access_line(fleet.gateway, request_id)["attempts"] == ["cloud: 429", "cloud: ok"]
+
+
+def test_S4_20_a_client_that_leaves_meanwhile_is_waited_for_no_longer(fleet: Fleet, request_id: str) -> None:
+    busy = Json({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429, {"Retry-After": "15"})
+    fleet.provider.script(provider.CHAT, [busy])
+    body = {"model": "gpt-x", "messages": MESSAGES}
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    with open_stream(fleet.gateway.url, "POST", "/api/chat", body, headers, wait_for_head=False):
+        fleet.provider.wait_for_request(1, provider.CHAT)
+    line = access_line(fleet.gateway, request_id)
+    assert (line["state"], line["total_ms"] < 3000) == ("client_gone", True)
+    assert fleet.got() == ["cloud"]
+
+
+def test_one_attempt_is_nothing_to_talk_about(pair: tuple[Gateway, Box, Box], request_id: str) -> None:
+    gateway, one, two = pair
+    one.clear()
+    two.clear()
+    body = {"model": "m", "messages": MESSAGES, "stream": False}
+    answer = request(gateway.url, "POST", "/api/chat", body, {**bearer(TOKEN), "X-Request-Id": request_id})
+    assert answer.headers.get("X-Ollama-Proxy-Attempts") is None
+    assert access_line(gateway, request_id)["attempts"] is None
+
+
+# --- Edits while it runs ---------------------------------------------------------------------------------------------
+
+
+class RunningStreams:
+    """Streams in the middle of their answers."""
+
+    def __init__(self, gateway: Gateway, boxes: Sequence[Box], count: int) -> None:
+        self._go_on = threading.Event()
+        line = b'{"model":"m","message":{"role":"assistant","content":"Hel"},"done":%s}\n'
+        for box in boxes:
+            box.script(
+                "/api/chat",
+                [Head(200, NDJSON), Chunk(line % b"false"), WaitFor(self._go_on, 60), Chunk(line % b"true")],
+            )
+        self._streams = [ask_for(gateway, "m") for _ in range(count)]
+        for stream in self._streams:
+            assert stream.read_some()
+        for box in boxes:
+            box.clear()
+
+    def finish(self) -> None:
+        """Let them end; all must end well."""
+        self._go_on.set()
+        for stream in self._streams:
+            finished(stream)
+
+
+def rewrite(gateway: Gateway, config: dict[str, Any]) -> None:
+    """Edit the configuration, and wait until every worker follows."""
+    marker = "marker-" + secrets.token_hex(8)
+    gateway.write_config(config | {"auth": {"generate_tokens": [TOKEN, marker]}})
+    following: set[int] = set()
+
+    def all_follow() -> bool:
+        details = request(gateway.url, path="/readyz", headers=bearer(marker)).json().get("details")
+        following.update({details["pid"]} if details else ())
+        return following >= gateway.worker_pids()
+
+    wait_until(all_follow, 6, lambda: f"only {following} of {gateway.worker_pids()} follow")
+
+
+@pytest.mark.slow
+def test_boxes_that_come_go_and_change_cut_no_stream(gateway_for: Callable[..., Gateway]) -> None:
+    one, two, new = Box("box1", ["m"]), Box("box2", ["m"]), Box("box3", ["m", "fresh"])
+    moved = Box("box1", ["m", "moved"])
+    with running(one, two, new, moved):
+        gateway = gateway_for(fleet_config(TOKEN, [one, two]))
+        streams = RunningStreams(gateway, [one, two], 50)
+
+        rewrite(gateway, fleet_config(TOKEN, [one, two, new]))
+        assert all("fresh" in shown(gateway) for _ in range(8))
+
+        rewrite(gateway, fleet_config(TOKEN, [moved, new]))
+        assert all("moved" in shown(gateway) for _ in range(8))
+        for _ in range(12):
+            finished(ask_for(gateway, "m"))
+        assert (one.prompts, two.prompts) == ([], [])
+        assert len(moved.prompts) + len(new.prompts) == 12
+
+        rewrite(gateway, fleet_config(TOKEN, [moved, new], timeouts={"idle_s": 45}))
+        streams.finish()
+        wait_until(lambda: one.connections_open + two.connections_open == 0, 5)
+        assert "Traceback" not in gateway.output()
+
+
+@pytest.mark.slow
+def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gateway]) -> None:
+    one, two = Box("box1", ["m", "alone"]), Box("box2", ["m"])
+    with running(one, two):
+        gateway = gateway_for(fleet_config(TOKEN, [one, two]))
+        streams = RunningStreams(gateway, [one, two], 10)
+        alone = {"model": "alone", "messages": MESSAGES, "stream": False}
+
+        rewrite(gateway, fleet_config(TOKEN, [], upstreams=[one.declared | {"drain": True}, two.declared]))
+        one.clear()
+        for _ in range(8):
+            finished(ask_for(gateway, "m"))
+            answer = request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN))
+            assert (answer.status, answer.headers.get("Retry-After")) == (503, "5")
+            assert "drained" in answer.json()["error"]
+        assert one.prompts == []
+        assert shown(gateway) == {"m"}
+        streams.finish()
+
+        rewrite(gateway, fleet_config(TOKEN, [one, two]))
+        answers = [request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN)) for _ in range(8)]
+        assert {answer.status for answer in answers} == {200}

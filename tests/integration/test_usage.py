@@ -1,0 +1,72 @@
+"""Token counts in the access log, of answers whose upstream gives none, or nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.rig import fault_upstream as do
+from tests.rig.calls import FACES, TOKEN, access_line, config, warm_up, whole
+from tests.rig.checked import checked_gateway
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import request
+
+CHATS = ["native chat", "openai chat", "anthropic messages", "openai responses"]
+SAID = [{"model": MODEL, "message": {"role": "assistant", "content": f"word{n} "}, "done": False} for n in range(20)]
+LAST = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with checked_gateway(config(shared_upstream.url), shared_upstream, TOKEN, warm=warm_up) as gateway:
+        yield gateway
+
+
+def script(upstream: FaultUpstream, **counts: Any) -> None:
+    """A stream of twenty words, and its last line with these counts."""
+    upstream.script("/api/chat", [do.Lines([*SAID, LAST | counts])])
+
+
+@pytest.mark.parametrize("face", CHATS)
+def test_U22_answer_without_counts_is_estimated_and_marked(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str
+) -> None:
+    script(upstream)
+    assert whole(gateway, FACES[face], request_id).status == 200
+    line = access_line(gateway, request_id)
+    assert (line["state"], line["estimated"]) == ("ok", True)
+    assert 10 <= line["eval_count"] <= 30
+    assert line["prompt_eval_count"] > 0
+
+
+@pytest.mark.parametrize("face", CHATS)
+def test_U22_counts_of_the_upstream_are_no_estimate(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str
+) -> None:
+    script(upstream, prompt_eval_count=7, eval_count=3)
+    whole(gateway, FACES[face], request_id)
+    line = access_line(gateway, request_id)
+    assert (line["prompt_eval_count"], line["eval_count"], line["estimated"]) == (7, 3, None)
+
+
+@pytest.mark.parametrize("count", [-5, "many", 1e300, True, [7]])
+@pytest.mark.parametrize("face", CHATS)
+def test_U23_counts_that_are_none_never_count(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str, count: Any
+) -> None:
+    script(upstream, prompt_eval_count=count, eval_count=count)
+    assert whole(gateway, FACES[face], request_id).status == 200
+    line = access_line(gateway, request_id)
+    assert (line["state"], line["estimated"]) == ("ok", True)
+    assert 10 <= line["eval_count"] <= 30
+
+
+def test_work_on_models_has_no_tokens(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+    upstream.script("/api/pull", [do.Lines([{"status": "success"}])])
+    headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-Id": request_id}
+    assert request(gateway.url, "POST", "/api/pull", {"model": MODEL}, headers=headers).status == 200
+    line = access_line(gateway, request_id)
+    assert (line["eval_count"], line["estimated"]) == (None, None)

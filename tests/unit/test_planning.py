@@ -1,0 +1,229 @@
+"""What a request to a model comes to: where it is, whether this token may use it, and on which of its upstreams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
+from ollama_proxy.planning import Plan, plan
+from ollama_proxy.policy.auth import SCOPES, Principal
+from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.settings import ModelSettings
+from ollama_proxy.upstreams.fleet import Fleet
+from tests.unit.upstreams.stock import node, stock
+
+TEAM = Principal("team", SCOPES)
+BOXES = ("box1", "box2")
+
+
+def fleet() -> Fleet:
+    """Two boxes and two providers; `shared` is on all of them, `m` on the boxes."""
+    return Fleet(
+        [
+            node("box1", "m", "shared", "big:cloud"),
+            node("box2", "M:latest", "shared", "only2"),
+            node("deepseek", "shared", "deepseek-chat", kind="deepseek"),
+            node("lab", kind="openai", mapped={"gpt-lab": "org/name"}),
+        ]
+    )
+
+
+def planned(name: str, *patterns: str, known: Fleet | None = None, **models: Any) -> Plan:
+    known = known or fleet()
+    catalogue = Catalogue(
+        {each: ModelSettings(**rules) for each, rules in models.items()}, [n.name for n in known.nodes]
+    )
+    return plan(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, catalogue, known)
+
+
+def where(name: str, *patterns: str, **models: Any) -> tuple[str, ...]:
+    """The upstreams that may answer; none: there is no such model for this token."""
+    try:
+        return tuple(one.name for one, _ in planned(name, *patterns, **models).route.nodes)
+    except ModelNotFound as error:
+        assert str(error) == f"model '{name}' not found"
+        return ()
+
+
+def single() -> Fleet:
+    return Fleet([node("ollama", learnt=False)])
+
+
+# --- Where it is -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_asked_for_as_its_upstream_calls_it() -> None:
+    found = planned("gpt-lab")
+    assert found.on(found.route.nodes[0][1]).target == "org/name"
+    assert found.model.target == "gpt-lab"
+
+
+@pytest.mark.parametrize("target", ["box2/m", "box2:M", "BOX2:m:latest"])
+def test_a_target_may_name_its_upstream(target: str) -> None:
+    found = planned("coder", coder={"target": target})
+    assert [(one.name, own) for one, own in found.route.nodes] == [("box2", target[5:])]
+
+
+@pytest.mark.parametrize(("target", "own"), [("ollama/foo", "foo"), ("ollama:foo:1", "foo:1"), ("foo", "foo")])
+def test_a_target_may_name_the_only_upstream(target: str, own: str) -> None:
+    found = planned("coder", known=single(), coder={"target": target})
+    assert [(one.name, name) for one, name in found.route.nodes] == [("ollama", own)]
+
+
+def test_an_alias_of_nothing_is_nowhere() -> None:
+    assert where("coder", coder={"target": "gone"}) == ()
+
+
+@pytest.mark.parametrize("name", ["", "gone", "box9/m", "lab/other", "invalid:model"])
+def test_S4_17_a_model_that_is_nowhere_is_not_found(name: str) -> None:
+    with pytest.raises(BadRequest if not name else ModelNotFound) as refused:
+        planned(name)
+    assert refused.value.param == "model"
+
+
+def test_the_only_box_itself_says_what_it_does_not_have() -> None:
+    assert [own for _, own in planned("gone", known=single()).route.nodes] == ["gone"]
+    assert [own for _, own in planned("", known=single()).route.nodes] == [""]
+
+
+def test_a_long_name_is_not_repeated_in_full() -> None:
+    with pytest.raises(ModelNotFound) as refused:
+        planned("x" * 100_000)
+    assert len(str(refused.value)) < 300
+
+
+# --- Rights ----------------------------------------------------------------------------------------------------------
+
+SPELLINGS = {
+    "m": BOXES,
+    "M:latest": BOXES,
+    "library/m": BOXES,
+    "registry.ollama.ai/library/M": BOXES,
+    "box1/m": ("box1",),
+    "box1:M": ("box1",),
+    "box2:m:latest": ("box2",),
+    "BOX2/library/m": ("box2",),
+}
+
+
+@pytest.mark.parametrize("pattern", ["m", "M:latest", "m*", "m:*", "?", "library/m"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_B10_a_right_to_a_model_covers_every_spelling(name: str, pattern: str) -> None:
+    assert where(name, pattern) == SPELLINGS[name]
+
+
+@pytest.mark.parametrize("name", [*SPELLINGS, "deepseek/shared", "deepseek-chat", "lab/gpt-lab"])
+def test_B10_a_right_to_another_model_covers_none(name: str) -> None:
+    assert where(name, "other", "box9/*", "only2", "shared:8b") == ()
+
+
+@pytest.mark.parametrize("pattern", ["box1/*", "box1:*", "Box1/m", "box1:m", "box1:m:latest", "box?/m"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_right_to_a_model_on_one_upstream_is_none_elsewhere(name: str, pattern: str) -> None:
+    allowed = BOXES if pattern == "box?/m" else ("box1",)
+    assert where(name, pattern) == tuple(each for each in SPELLINGS[name] if each in allowed)
+
+
+def test_a_bare_name_means_what_it_leads_to_and_no_providers_model_of_that_name() -> None:
+    assert where("shared", "shared") == BOXES
+    assert where("deepseek/shared", "shared") == ()
+    assert where("deepseek/shared", "deepseek/shared") == ("deepseek",)
+    assert where("deepseek:shared", "deepseek/*") == ("deepseek",)
+    assert where("shared", "deepseek/*") == ()
+
+
+@pytest.mark.parametrize("pattern", ["deepseek-chat", "deepseek/*", "deepseek:deepseek-chat"])
+@pytest.mark.parametrize("name", ["deepseek-chat", "deepseek/deepseek-chat", "deepseek:DeepSeek-Chat"])
+def test_a_right_to_a_providers_model_covers_every_spelling(name: str, pattern: str) -> None:
+    assert where(name, pattern) == ("deepseek",)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("lab/gpt-lab", "gpt-lab"), ("gpt-lab", "lab/*"), ("lab:GPT-LAB", "gpt*")]
+)
+def test_a_right_counts_for_the_name_that_clients_use(name: str, pattern: str) -> None:
+    assert where(name, pattern) == ("lab",)
+    assert where(name, "org/name", "org/*") == ()
+
+
+ALIASES: dict[str, Any] = {"coder": {"target": "m"}, "far": {"target": "box2/m"}, "team-*": {"target": "m"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns", "allowed"),
+    [
+        ("coder", [], BOXES),
+        ("coder", ["coder"], BOXES),
+        ("Coder:latest", ["coder"], BOXES),
+        ("library/coder", ["coder*"], BOXES),
+        ("coder", ["m"], BOXES),
+        ("coder", ["box2/*"], ("box2",)),
+        ("coder", ["other"], ()),
+        ("m", ["coder"], ()),
+        ("box1/m", ["coder"], ()),
+        ("m", ["coder", "m"], BOXES),
+        ("far", ["far"], ("box2",)),
+        ("far", ["m"], ("box2",)),
+        ("far", ["box1/*"], ()),
+        ("team-7", ["team-*"], BOXES),
+        ("team-7", ["team-7"], BOXES),
+        ("team-7", ["team-8"], ()),
+        ("box1/coder", ["*coder*"], ()),
+    ],
+)
+def test_B10_a_right_to_an_alias_or_to_what_it_stands_for_is_enough(
+    name: str, patterns: list[str], allowed: tuple[str, ...]
+) -> None:
+    assert where(name, *patterns, **ALIASES) == allowed
+
+
+def test_a_list_counts_for_the_name_that_a_client_uses_and_for_what_it_stands_for() -> None:
+    models = {"coder": {"target": "m"}, "m": {"target": "only2"}}
+    assert where("coder", "m", **models) == BOXES
+    assert where("m", "m", **models) == ("box2",)
+    assert where("only2", "m", **models) == ()
+
+
+def test_rights_do_not_depend_on_what_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Fleet([node("box1", learnt=False), node("box2", "m")])
+    stock(known.nodes[0]).down = True
+    found = planned("box1/m", "m", known=Fleet([node("box1", learnt=False)]))
+    assert [one.name for one, _ in found.route.nodes] == ["box1"]
+    with pytest.raises(ModelNotFound):
+        planned("box1/other", "m", known=known)
+
+
+# --- The cloud -------------------------------------------------------------------------------------------------------
+
+CLOUD = ["big:cloud", "Big:Cloud", "library/big:cloud", "box1/big:cloud", "box1:big:cloud", "BOX1:BIG:CLOUD"]
+
+
+@pytest.mark.parametrize("name", CLOUD)
+@pytest.mark.parametrize("patterns", [(), ("*",), ("big:cloud", "box1/*", "box1:*")])
+def test_B11_nobody_reaches_the_cloud_that_the_operator_does_not_name(name: str, patterns: tuple[str, ...]) -> None:
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        planned(name, *patterns)
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        planned(name, *patterns, **{"*": {"keep_alive": "5m"}, "other:cloud": {}})
+
+
+@pytest.mark.parametrize("name", ["m:cloud", "ollama:m:cloud", "ollama/m:cloud", "ollama:m:120b-cloud"])
+def test_B11_an_upstream_in_front_hides_no_cloud_from_a_single_box(name: str) -> None:
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        planned(name, known=single())
+
+
+@pytest.mark.parametrize("name", CLOUD)
+def test_B11_a_cloud_model_that_the_operator_names_may_be_used(name: str) -> None:
+    assert where(name, **{"big:cloud": {}}) == ("box1",)
+
+
+def test_B11_what_an_alias_stands_for_is_named() -> None:
+    assert where("big", big={"target": "box1:big:cloud"}) == ("box1",)
+
+
+def test_B11_a_cloud_model_that_an_upstream_is_configured_with_is_named() -> None:
+    known = Fleet([node("box1", "big:cloud", mapped={"fast": "big:cloud"})])
+    assert [own for _, own in planned("fast", known=known).route.nodes] == ["big:cloud"]

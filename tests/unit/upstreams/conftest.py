@@ -1,0 +1,26 @@
+"""What tests of upstreams share."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from ollama_proxy.streaming import Call
+from tests.unit.upstreams.stock import LIMITS, Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time, in the test's own hands; chance takes the middle of its range."""
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
+    return clock
+
+
+@pytest.fixture
+def call() -> Call:
+    """A call with short limits."""
+    return Call(LIMITS)

@@ -1,0 +1,102 @@
+"""Upstreams that only know what they have, for tests of what stands in front of them; and a clock to turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, cast
+
+import gevent
+
+from ollama_proxy.errors import UpstreamConnect
+from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
+from ollama_proxy.providers import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.base import Upstream
+from ollama_proxy.upstreams.node import Node
+
+LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
+
+
+class Stock:
+    """What an upstream says that it has; `down`: it can't be reached; `hangs_s`: it takes so long to say it."""
+
+    def __init__(self, name: str, models: Sequence[str], kind: str) -> None:
+        self.name = name
+        self.has = list(models)
+        self.has_loaded: list[str] = []
+        self.down = False
+        self.hangs_s = 0.0
+        self.asked = 0
+        self.is_closed = False
+        self.takes_any_model = kind == "litellm"
+        self.dialects = frozenset({"native"} if kind in ("ollama", "demo") else ())
+
+    def models(self, call: Call) -> list[Model]:
+        """See Upstream.models."""
+        self.asked += 1
+        gevent.sleep(self.hangs_s)
+        if self.down:
+            raise UpstreamConnect
+        return [Model(name, 0, self.name) for name in self.has]
+
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """See Upstream.loaded."""
+        return [{"name": name} for name in self.has_loaded]
+
+    def version(self, call: Call) -> str:
+        """See Upstream.version."""
+        self.models(call)
+        return "1"
+
+    def counts(self) -> dict[str, int]:
+        """See Upstream.counts."""
+        return {"active": 1, "idle": 2}
+
+    def close(self) -> None:
+        """See Upstream.close."""
+        self.is_closed = True
+
+
+def node(name: str, *models: str, kind: str = "ollama", learnt: bool = True, **declared: Any) -> Node:
+    """A node whose lists are known (`learnt`), unless nobody has asked it yet."""
+    declared.setdefault("base_url", PRESETS[kind].base_url or f"http://{name}")
+    known = {each: UpstreamModel(id=own) for each, own in declared.pop("mapped", {}).items()}
+    settings = UpstreamSettings(name=name, kind=kind, models=known, **declared)
+    made = Node(settings, cast(Upstream, Stock(name, models, kind)))
+    if learnt:
+        made.learn(Call(Timeouts()))
+    return made
+
+
+def stock(of: Node) -> Stock:
+    """What stands behind a node."""
+    return cast(Stock, of.upstream)
+
+
+def batches(upstream: Upstream, asked: Any, call: Call, **options: Any) -> list[Sequence[Event]]:
+    """All that an upstream says to a chat or a completion, as it comes."""
+    ask = upstream.chat if isinstance(asked, ChatRequest) else upstream.generate
+    with closing(ask(asked, call, **options)) as events:
+        return list(events)
+
+
+def answered(upstream: Upstream, asked: Any, call: Call, **options: Any) -> Answer:
+    """The same as one answer."""
+    [answer] = collect(event for batch in batches(upstream, asked, call, **options) for event in batch)
+    return answer
+
+
+class Clock:
+    """Monotonic time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        """So much later."""
+        self.now += seconds

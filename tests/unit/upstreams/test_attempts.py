@@ -1,0 +1,456 @@
+"""When a request is tried again, where, after which wait, and when it is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, cast
+
+import gevent
+import pytest
+
+from ollama_proxy.errors import (
+    BadRequest,
+    ClientGone,
+    GatewayError,
+    PromptTooLong,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamDeniesUs,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from ollama_proxy.exchange import Exchange
+from ollama_proxy.streaming import Call
+from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.attempts import LONGEST_PAUSE_S, Attempts, RefusedReply, forwarded, open_there
+from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.fleet import Fleet
+from ollama_proxy.upstreams.node import Node
+from tests.unit.upstreams.stock import Clock, node
+
+M = "m:latest"
+
+
+class WaitingCall(Call):
+    """A call whose pauses take no time but that of the test's clock."""
+
+    def __init__(self, clock: Clock, timeouts: Timeouts) -> None:
+        super().__init__(timeouts)
+        self.clock = clock
+        self.pauses: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        """See Call.pause."""
+        self.pauses.append(round(seconds, 9))
+        self.clock.passes(seconds)
+        self.check()
+
+
+class Scene:
+    """A fleet, one exchange, and what each attempt comes to: an error that is raised, or an answer."""
+
+    def __init__(self, clock: Clock, *nodes: Node, total_s: float = 3600.0) -> None:
+        self.fleet = Fleet(nodes)
+        self.call = WaitingCall(clock, Timeouts(total_s=total_s))
+        self.exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", self.call)
+        self.asked: list[str] = []
+        self.outcomes: Iterator[Any] = iter(())
+        route = self.fleet.find("m")
+        assert route is not None
+        self.route = route
+
+    def open(self, *outcomes: Any) -> Any:
+        """What a request comes to whose attempts have these outcomes."""
+        self.outcomes = iter(outcomes)
+        return Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask)
+
+    def _ask(self, one: Node, own: str) -> Any:
+        self.asked.append(one.name)
+        outcome = next(self.outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def failed(self, *outcomes: Any) -> GatewayError:
+        """The error that a request ends with."""
+        with pytest.raises(GatewayError) as raised:
+            self.open(*outcomes)
+        return raised.value
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Places that are taken on each node."""
+        return [one.in_flight for one in self.fleet.nodes]
+
+
+def boxes(count: int = 3) -> list[Node]:
+    return [node(f"box{number}", "m") for number in range(1, count + 1)]
+
+
+def provider() -> Node:
+    return node("deepseek", "m", kind="deepseek")
+
+
+def slow_connect() -> UpstreamConnect:
+    error = UpstreamConnect()
+    error.took_s = 3.0
+    return error
+
+
+class Body:
+    """A reply that is only ever closed."""
+
+    def __init__(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        self.status, self.headers, self.is_closed = status, headers, False
+
+    def close(self) -> None:
+        """See Reply.close."""
+        self.is_closed = True
+
+
+def refused_reply(status: int, retry_after_s: int | None = None) -> RefusedReply:
+    return RefusedReply(cast(Reply, Body(status)), retry_after_s)
+
+
+# --- One attempt -----------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_needs_one_attempt_and_says_nothing_of_it(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    assert scene.open("answer") == "answer"
+    assert (len(scene.asked), scene.exchange.attempts, scene.exchange.upstream) == (1, (), scene.asked[0])
+    assert sum(scene.in_flight) == 1
+    scene.exchange.finish()
+    assert sum(scene.in_flight) == 0
+
+
+NEVER: dict[str, BaseException] = {
+    "the client's fault": BadRequest(),
+    "400": UpstreamRefused(400, "no"),
+    "403": UpstreamRefused(403, "no"),
+    "404": UpstreamRefused(404, "no"),
+    "413": UpstreamRefused(413, "no"),
+    "501": UpstreamRefused(501, "no"),
+    "prompt too long": PromptTooLong("too long"),
+    "our key": UpstreamDeniesUs(),
+    "quota used up": UpstreamRefused(429, "no", final=True),
+    "too slow": UpstreamTimeout(),
+    "cut": UpstreamCut(),
+    "client gone": ClientGone(),
+}
+
+
+@pytest.mark.parametrize("case", NEVER)
+def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(clock: Clock, case: str) -> None:
+    scene = Scene(clock, *boxes())
+    with pytest.raises(type(NEVER[case])):
+        scene.open(NEVER[case])
+    assert (len(scene.asked), scene.call.pauses, scene.exchange.attempts) == (1, [], ())
+    assert scene.in_flight == [0, 0, 0]
+
+
+@pytest.mark.parametrize("error", [gevent.GreenletExit(), KeyError("x")], ids=["worker stops", "our own fault"])
+def test_a_place_is_given_back_whatever_happens(clock: Clock, error: BaseException) -> None:
+    scene = Scene(clock, *boxes())
+    with pytest.raises(type(error)):
+        scene.open(error)
+    assert scene.in_flight == [0, 0, 0]
+
+
+# --- Elsewhere -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_U10_a_failure_goes_to_one_other_node(clock: Clock, status: int) -> None:
+    scene = Scene(clock, *boxes())
+    assert scene.open(UpstreamRefused(status, "no"), "answer") == "answer"
+    first, second = scene.asked
+    assert first != second
+    assert scene.exchange.attempts == (f"{first}: {status}", f"{second}: ok")
+    assert (scene.call.pauses, sum(scene.in_flight)) == ([], 1)
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_U10_a_second_failure_is_the_answer(clock: Clock, status: int) -> None:
+    scene = Scene(clock, *boxes())
+    error = scene.failed(UpstreamRefused(status, "first"), UpstreamRefused(status, "second"))
+    assert (error.status, str(error), len(scene.asked)) == (status, "second", 2)
+    assert scene.exchange.attempts == tuple(f"{name}: {status}" for name in scene.asked)
+
+
+def test_U10_a_failure_without_another_node_is_the_answer(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(1), node("p", "m", kind="deepseek"))
+    assert scene.failed(UpstreamRefused(500, "no")).status == 500
+    assert (scene.asked, scene.exchange.attempts) == (["box1"], ())
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_U11_what_is_busy_sends_on_to_the_others(clock: Clock, status: int) -> None:
+    scene = Scene(clock, *boxes())
+    assert scene.open(UpstreamRefused(status, "no"), UpstreamRefused(status, "no"), "answer") == "answer"
+    assert sorted(scene.asked) == ["box1", "box2", "box3"]
+    assert not any(one.is_failing(M) for one in scene.fleet.nodes)
+
+
+def test_U11_a_full_queue_of_the_only_box_is_the_answer(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(1))
+    assert scene.failed(UpstreamRefused(503, "full", retry_after_s=1)).status == 503
+    assert (scene.asked, scene.call.pauses) == (["box1"], [])
+
+
+def test_a_page_in_place_of_an_answer_sends_on_to_another(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    assert scene.open(UpstreamError(detail="not JSON"), "answer") == "answer"
+    assert scene.exchange.attempts[0].endswith(": upstream_error")
+
+
+def test_a_node_that_fails_already_is_nowhere_to_go_to(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(2))
+    scene.fleet.nodes[1].failed(M, slow_connect())
+    assert scene.failed(UpstreamRefused(500, "no")).status == 500
+    assert scene.asked == ["box1"]
+
+
+# --- Not reached -----------------------------------------------------------------------------------------------------
+
+
+def test_U1_what_was_not_reached_is_asked_of_the_others_at_once(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    assert scene.open(UpstreamConnect(), slow_connect(), "answer") == "answer"
+    assert (sorted(scene.asked), scene.call.pauses) == (["box1", "box2", "box3"], [])
+    assert [each.split(": ")[1] for each in scene.exchange.attempts] == ["upstream_unreachable"] * 2 + ["ok"]
+
+
+def test_S4_18_what_is_not_reached_is_tried_three_times_more(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    error = scene.failed(*(UpstreamConnect() for _ in range(4)))
+    assert (error.status, len(scene.asked)) == (503, 4)
+    assert scene.exchange.attempts == ("deepseek: upstream_unreachable",) * 4
+    assert error.retry_after_s == 1
+
+
+def test_S4_19_pauses_double(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    assert scene.open(UpstreamConnect(), UpstreamConnect(), UpstreamConnect(), "answer") == "answer"
+    assert scene.call.pauses == [0.1, 0.2, 0.4]
+
+
+def test_S4_19_pauses_are_never_the_same(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(random, "uniform", random.Random(5).uniform)
+    pauses = []
+    for _ in range(10):
+        scene = Scene(clock, provider())
+        scene.open(UpstreamConnect(), "answer")
+        pauses += scene.call.pauses
+    assert len(set(pauses)) == 10
+    assert all(0.05 <= pause_s <= 0.15 for pause_s in pauses)
+
+
+def test_S4_19_no_pause_goes_beyond_the_callers_deadline(clock: Clock) -> None:
+    scene = Scene(clock, provider(), total_s=0.25)
+    assert scene.failed(UpstreamConnect(), UpstreamConnect()).status == 503
+    assert (scene.call.pauses, len(scene.asked)) == ([0.1], 2)
+
+
+def test_what_is_known_to_be_down_is_not_tried_again(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    scene.fleet.nodes[0].lost(quickly=True)
+    assert scene.failed(UpstreamConnect()).retry_after_s == 1
+    assert (len(scene.asked), scene.call.pauses) == (1, [])
+
+
+def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    for _ in range(30):
+        scene.failed(*(UpstreamConnect() for _ in range(4)))
+        clock.passes(60)
+    assert scene.fleet.spend_retry()
+
+
+# --- A provider's Retry-After ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "pause_s"), [(1, 1.0), (7, 7.0), (LONGEST_PAUSE_S, LONGEST_PAUSE_S), (None, 0.1), (0, 0.1)]
+)
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_S4_20_a_provider_is_asked_again_when_it_says(
+    clock: Clock, status: int, retry_after_s: int | None, pause_s: float
+) -> None:
+    scene = Scene(clock, provider())
+    busy = UpstreamRefused(status, "slow down", retry_after_s=retry_after_s)
+    assert scene.open(busy, "answer") == "answer"
+    assert scene.call.pauses == [pause_s]
+    assert scene.exchange.attempts == (f"deepseek: {status}", "deepseek: ok")
+
+
+def test_S4_20_nobody_is_kept_waiting_for_longer_than_is_decent(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    error = scene.failed(UpstreamRefused(429, "slow down", retry_after_s=21))
+    assert (error.status, error.retry_after_s, scene.call.pauses) == (429, 21, [])
+
+
+def test_S4_20_all_pauses_together_are_decent_too(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=9) for _ in range(3)))
+    assert (error.status, scene.call.pauses) == (429, [9.0, 9.0])
+
+
+def test_S4_20_nor_beyond_the_callers_deadline(clock: Clock) -> None:
+    scene = Scene(clock, provider(), total_s=5)
+    assert scene.failed(UpstreamRefused(429, "slow down", retry_after_s=6)).status == 429
+    assert scene.call.pauses == []
+
+
+def test_S4_20_a_provider_that_stays_busy_has_the_last_word(clock: Clock) -> None:
+    scene = Scene(clock, provider())
+    error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=1) for _ in range(4)))
+    assert (error.status, len(scene.asked)) == (429, 4)
+    assert scene.exchange.attempts == ("deepseek: 429",) * 4
+
+
+def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> None:
+    scene = Scene(clock, provider(), node("second", "m", kind="deepseek"))
+    assert scene.open(UpstreamRefused(429, "slow down", retry_after_s=5), "answer") == "answer"
+    assert (len(set(scene.asked)), scene.call.pauses) == (2, [])
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    while scene.fleet.spend_retry():
+        pass
+    assert scene.failed(UpstreamRefused(500, "no")).status == 500
+    assert scene.failed(UpstreamRefused(429, "no")).status == 429
+    assert len(scene.asked) == 2
+
+
+def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
+    fleet = Fleet([provider()])
+    call = Call(Timeouts())
+    exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", call)
+    route = fleet.find("m")
+    assert route is not None
+    asked: list[str] = []
+
+    def ask(one: Node, own: str) -> None:
+        asked.append(one.name)
+        raise UpstreamRefused(429, "slow down", retry_after_s=20)
+
+    def opened() -> None:
+        with pytest.raises(ClientGone):
+            Attempts(fleet, route, exchange).open(call, ask)
+
+    waiting = gevent.spawn(opened)
+    gevent.sleep(0.05)
+    assert not waiting.dead
+    call.leave()
+    waiting.join(1)
+    assert waiting.successful()
+    assert (asked, fleet.nodes[0].in_flight) == (["deepseek"], 0)
+
+
+def test_a_client_that_has_left_is_not_tried_for_again(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    scene.call.gone = True
+    scene.failed(UpstreamConnect())
+    assert len(scene.asked) == 1
+
+
+# --- Replies that pass as they are -----------------------------------------------------------------------------------
+
+
+def test_a_reply_that_is_tried_again_is_closed_and_the_last_one_is_not(clock: Clock) -> None:
+    scene = Scene(clock, *boxes())
+    first, second = refused_reply(500), refused_reply(502)
+    assert scene.failed(first, second) is second
+    assert (cast(Body, first.reply).is_closed, cast(Body, second.reply).is_closed) == (True, False)
+
+
+class Sender:
+    """An upstream whose forward gives one reply."""
+
+    def __init__(self, reply: Body) -> None:
+        self.reply = reply
+
+    def forward(self, request: UpstreamRequest, call: Call) -> Body:
+        """See Upstream.forward."""
+        return self.reply
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 529])
+def test_a_status_that_may_be_tried_again_is_raised(status: int) -> None:
+    box, reply = node("box1"), Body(status, (("retry-after", "3"),))
+    box.upstream = cast(Any, Sender(reply))
+    with pytest.raises(RefusedReply) as refused:
+        forwarded(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
+    assert (refused.value.reply, refused.value.status, refused.value.retry_after_s) == (reply, status, 3)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 501])
+def test_every_other_reply_is_the_answer(status: int) -> None:
+    box, reply = node("box1"), Body(status)
+    box.upstream = cast(Any, Sender(reply))
+    assert cast(Any, forwarded(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))) is reply
+
+
+# --- How it ended ----------------------------------------------------------------------------------------------------
+
+ENDS: dict[str, tuple[str, int, bool]] = {
+    "cut": ("upstream_error", 200, True),
+    "too slow": ("timeout", 200, True),
+    "client left": ("client_gone", 200, False),
+    "worker stopped": ("aborted", 200, False),
+    "refused": ("refused", 404, False),
+    "busy": ("upstream_error", 503, False),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_how_an_answer_ended_is_noted_on_its_node(clock: Clock, case: str) -> None:
+    state, status, is_fault = ENDS[case]
+    scene = Scene(clock, *boxes(1))
+    scene.open("answer")
+    box = scene.fleet.nodes[0]
+    for _ in range(4):
+        box.fault(M)
+    scene.exchange.state, scene.exchange.status = state, status
+    scene.exchange.finish()
+    assert box.is_failing(M) is is_fault
+
+
+def test_an_answer_that_ended_well_forgives_what_was_before(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(1))
+    box = scene.fleet.nodes[0]
+    for _ in range(5):
+        box.fault(M)
+    assert box.is_failing(M)
+    scene.open("answer")
+    scene.exchange.finish()
+    assert not box.is_failing(M)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_one_attempt_on_a_given_node_holds_a_place_until_the_end(opens: bool) -> None:
+    box = node("box1", "m")
+    exchange = Exchange("id", "GET", "/api/tags", "127.0.0.1", "native", Call(Timeouts()))
+    seen: list[int] = []
+
+    def ask() -> str:
+        seen.append(box.in_flight)
+        if not opens:
+            raise UpstreamConnect
+        return "answer"
+
+    if opens:
+        assert open_there(box, exchange, ask) == "answer"
+    else:
+        with pytest.raises(UpstreamConnect):
+            open_there(box, exchange, ask)
+    assert (seen, box.in_flight, exchange.upstream) == ([1], int(opens), "box1")
+    exchange.finish()
+    assert box.in_flight == 0
