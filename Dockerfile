@@ -19,6 +19,10 @@ COPY config/gunicorn.conf.py ./config/
 # What holds while no file is mounted over it.
 COPY deploy/docker-config.yaml ./config.yaml
 
+# What /api/version says of the build: docker build --build-arg COMMIT="$(git rev-parse HEAD)" --build-arg DATE="$(date -Iseconds)"
+ARG COMMIT= DATE=
+RUN [ -z "$COMMIT" ] || printf '{"commit":"%s","date":"%s"}\n' "$COMMIT" "$DATE" > ollama_proxy/build.json
+
 RUN python -m compileall -q wsgi.py ollama_proxy \
  && useradd --system --uid 10001 --user-group --no-create-home --home-dir /app ollama-proxy \
  && install -d -o ollama-proxy -g ollama-proxy -m 0700 state \

@@ -100,6 +100,7 @@ copy_program() {
         run cp -R "$source/ollama_proxy" "$source/deploy" $target/
         run install -m 0644 "$source/wsgi.py" "$source/requirements.txt" $target/
         run install -m 0644 "$source/config/gunicorn.conf.py" $target/config/
+        write_build
     fi
     [ -x $target/.venv/bin/python ] || run python3 -m venv $target/.venv
     run $target/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
@@ -107,6 +108,12 @@ copy_program() {
     # The service itself may not write here.
     run $target/.venv/bin/python -m compileall -q $target/ollama_proxy $target/wsgi.py
     run chmod -R u=rwX,go=rX $target/ollama_proxy $target/deploy
+}
+
+# What /api/version says of this build; without git, or outside of a checkout, nothing.
+write_build() {
+    commit=$(git -c safe.directory='*' -C "$source" log -1 --format='{"commit":"%H","date":"%cI"}' 2>/dev/null) || return 0
+    echo "$commit" | write_new $target/ollama_proxy/build.json 0644 root:root
 }
 
 write_settings() {
@@ -128,6 +135,7 @@ ENVIRONMENT
 install_units() {
     run install -m 0644 "$source/deploy/systemd/$name.service" "$source/deploy/systemd/$name.socket" $units/
     run install -m 0644 "$source/deploy/logrotate/$name" /etc/logrotate.d/$name
+    run install -D -m 0644 "$source/deploy/systemd/$name.tmpfiles" /etc/tmpfiles.d/$name.conf
     if [ -n "$listen" ]; then
         run install -d -m 0755 $units/$name.socket.d
         run rm -f $units/$name.socket.d/listen.conf

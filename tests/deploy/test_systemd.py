@@ -131,3 +131,17 @@ def test_installer_names_a_wrong_argument(arguments: list[str]) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("install.sh: ")
     assert done.stdout == ""
+
+
+def test_installer_leaves_word_of_what_it_installs() -> None:
+    plan = run("sh", str(INSTALLER), "--dry-run").stdout.splitlines()
+    program = next(number for number, step in enumerate(plan) if "cp -R" in step)
+    told = next(number for number, step in enumerate(plan) if "ollama_proxy/build.json" in step)
+    assert program < told, "copying replaces the whole directory"
+
+
+def test_installer_cleans_up_chat_logs() -> None:
+    assert (
+        "systemd/ollama-proxy.tmpfiles /etc/tmpfiles.d/ollama-proxy.conf"
+        in run("sh", str(INSTALLER), "--dry-run").stdout
+    )

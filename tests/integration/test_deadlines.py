@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from tests.rig import NDJSON, chunk
+from tests.rig.boxes import black_hole
 from tests.rig.calls import (
     CHAT_LINE,
     EMBEDDINGS,
@@ -30,7 +29,7 @@ from tests.rig.calls import (
 )
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import Chunk, Drip, FaultUpstream, Head, Lines, NoReadBody, Send, Wait, WaitForPeerClose
-from tests.rig.gateway import Gateway, free_port
+from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, request
 
 CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
@@ -69,7 +68,7 @@ def timed(ask_now: Callable[[], Answer]) -> tuple[Answer, float]:
 
 
 @each_single
-def test_silent_upstream_is_504_after_the_first_byte_limit(
+def test_U3_silent_upstream_is_504_after_the_first_byte_limit(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
     upstream.script(face.upstream_path, [WaitForPeerClose()])
@@ -82,7 +81,7 @@ def test_silent_upstream_is_504_after_the_first_byte_limit(
 
 
 @each_face
-def test_silent_stream_is_504_too(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U3_silent_stream_is_504_too(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     upstream.script(face.upstream_path, [WaitForPeerClose()])
     answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
     assert (answer.status, FIRST_BYTE_S <= seconds < FIRST_BYTE_S + GRACE_S) == (504, True)
@@ -91,7 +90,9 @@ def test_silent_stream_is_504_too(gateway: Gateway, upstream: FaultUpstream, fac
 
 
 @each_face
-def test_head_without_a_body_is_504_after_the_idle_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U4_head_without_a_body_is_504_after_the_idle_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Head(200, NDJSON), WaitForPeerClose()])
     answer, seconds = timed(lambda: whole(ask(gateway.url, face)))
     assert (answer.status, IDLE_S <= seconds < IDLE_S + GRACE_S) == (504, True)
@@ -99,7 +100,7 @@ def test_head_without_a_body_is_504_after_the_idle_limit(gateway: Gateway, upstr
 
 
 @each_face
-def test_silence_between_tokens_ends_the_stream_with_an_error(
+def test_U4_silence_between_tokens_ends_the_stream_with_an_error(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
     upstream.script(
@@ -112,7 +113,7 @@ def test_silence_between_tokens_ends_the_stream_with_an_error(
 
 
 @each_dialect
-def test_dripping_head_does_not_stretch_the_first_byte_limit(
+def test_U5_dripping_head_does_not_stretch_the_first_byte_limit(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
     upstream.script(face.upstream_path, [Drip(HEAD, 0.1)])
@@ -121,7 +122,9 @@ def test_dripping_head_does_not_stretch_the_first_byte_limit(
 
 
 @each_dialect
-def test_dripping_body_does_not_stretch_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U5_dripping_body_does_not_stretch_the_total_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     drip = chunk(json.dumps({**face.line, "padding": "x" * 200}).encode() + b"\n")
     upstream.script(face.upstream_path, [Head(200, NDJSON), Drip(drip, 0.03)])
     answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("drip", face))))
@@ -133,7 +136,9 @@ def test_dripping_body_does_not_stretch_the_total_limit(gateway: Gateway, upstre
 
 
 @each_dialect
-def test_stream_without_end_is_ended_at_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U6_stream_without_end_is_ended_at_the_total_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Lines([face.line] * 100, delay_s=0.1)])
     answer, seconds = timed(lambda: whole(ask(gateway.url, face, named("endless", face))))
     assert (answer.status, TOTAL_S - 0.1 <= seconds < TOTAL_S + GRACE_S) == (200, True)
@@ -143,7 +148,9 @@ def test_stream_without_end_is_ended_at_the_total_limit(gateway: Gateway, upstre
 
 
 @pytest.mark.parametrize("face", SINGLES.values(), ids=SINGLES)
-def test_dripping_single_answer_ends_at_the_total_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U5_dripping_single_answer_ends_at_the_total_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(
         face.upstream_path, [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"), Drip(b" " * 500, 0.1)]
     )
@@ -170,27 +177,11 @@ def test_slow_but_steady_tokens_are_no_idle_stream(gateway: Gateway, upstream: F
 # --- Connecting ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def black_hole() -> Iterator[int]:
-    """A port that never answers a connection: it listens, and its queue is full."""
-    with ExitStack() as sockets:
-        listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", free_port()))
-        listener.listen(0)
-        while True:
-            filler = sockets.enter_context(socket.socket())
-            filler.settimeout(0.3)
-            try:
-                filler.connect(listener.getsockname())
-            except TimeoutError:
-                break
-        yield listener.getsockname()[1]
-
-
-def test_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Gateway], black_hole: int) -> None:
-    gateway = gateway_for(config(f"http://127.0.0.1:{black_hole}", timeouts=LIMITS))
+def test_U2_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Gateway]) -> None:
     face = FACES["openai chat"]
-    answer, seconds = timed(lambda: whole(ask(gateway.url, face, "hole")))
+    with black_hole() as port:
+        gateway = gateway_for(config(f"http://127.0.0.1:{port}", timeouts=LIMITS))
+        answer, seconds = timed(lambda: whole(ask(gateway.url, face, "hole")))
     assert (answer.status, CONNECT_S - 0.1 <= seconds < CONNECT_S + GRACE_S) == (503, True)
     assert answer.json()["error"]["message"].startswith("Failed to connect to Ollama service")
     assert access_line(gateway, "hole")["error"] == "upstream_unreachable"

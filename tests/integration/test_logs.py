@@ -24,7 +24,7 @@ PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 READER = "canary-reader-5m6n7o"
 FIELDS = {
     *("time", "id", "client", "token", "method", "path", "dialect", "model", "upstream", "status", "stream", "bytes"),
-    *("clamped", "truncated"),
+    *("clamped", "truncated", "attempts", "estimated"),
     *("prompt_eval_count", "eval_count", "first_byte_ms", "total_ms", "state", "error"),
 }
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}

@@ -8,15 +8,18 @@ upstream is how it says a case and how its requests are read. A new dialect or a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
 
+from ollama_proxy.passage import OURS
+from tests.golden import face
 from tests.golden.cases import GOLDEN, added_up
 from tests.golden.face import forwarded, post
-from tests.rig import NDJSON, SeenRequest, pieces
+from tests.rig import NDJSON, SeenRequest, messages_provider, pieces, provider
 from tests.rig.dialects import (
     ARGUMENTS,
     DIALECTS,
@@ -35,7 +38,7 @@ from tests.rig.dialects import (
     told_by_ollama,
 )
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Script
+from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Script, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
 
@@ -177,14 +180,75 @@ def _has_called(messages: list[Document]) -> bool:
     return True
 
 
+def play_messages(case: Case, path: str, *, stream: bool) -> list[Script]:
+    """How a provider of the Messages API answers the requests of a case."""
+    if case.refusal:
+        status, kind, text = messages_provider.refusal(case.refusal.status, case.refusal.text, MODEL)
+        return [messages_provider.refused(status, kind, text)]
+    return [messages_provider.played(case.said, stream=stream, edges=case.edges, is_cut=case.is_cut)]
+
+
+def play_openai(case: Case, path: str, *, stream: bool) -> list[Script]:
+    """How a provider of OpenAI's API answers the requests of a case."""
+    if case.refusal:
+        return [provider.refused(case.refusal.status, case.refusal.text)]
+    return [provider.played(case.said, path, stream=stream, edges=case.edges, is_cut=case.is_cut)]
+
+
 class Kind(NamedTuple):
     """A kind of upstream: how it plays a case on a path, and what its requests want."""
 
     play: Callable[..., list[Script]]
     asked: Callable[[SeenRequest], Wanted]
+    #: Where all its answers are asked for; empty: where a dialect asks Ollama.
+    path: str = ""
+    #: Where vectors are asked for; empty: there as well.
+    vectors: str = ""
+    #: One of its kind; None: the module's own upstream, as which Ollama's bytes may pass.
+    server: Callable[[], ScriptedServer] | None = None
+    #: Dialects that it has no answers for, and wishes that it can't be told.
+    lacks: frozenset[str] = frozenset()
+    unsaid: frozenset[str] = frozenset()
+    #: Dialects whose requests go on as they came, but for what only the gateway understands.
+    forwards: frozenset[str] = frozenset()
+    #: What its configuration says beside the address.
+    settings: Mapping[str, Any] = {}
+    #: The status of a failure of its own.
+    broken: int = 500
+
+    @property
+    def passes(self) -> bool:
+        """What a native client sends goes on as it came."""
+        return self.server is None
+
+    def place(self, dialect: Dialect) -> str:
+        """The path that is asked."""
+        vectors = self.vectors if dialect.upstream_path == "/api/embed" else ""
+        return vectors or self.path or dialect.upstream_path
 
 
-KINDS = {"ollama": Kind(play_ollama, asked_of_ollama)}
+KINDS = {
+    "ollama": Kind(play_ollama, asked_of_ollama),
+    "anthropic": Kind(
+        play_messages,
+        lambda seen: Wanted(**messages_provider.wanted(seen, MODEL)),
+        path=messages_provider.MESSAGES,
+        server=lambda: messages_provider.MessagesProvider(messages_provider.row(MODEL)),
+        lacks=frozenset({"embeddings"}),
+        unsaid=frozenset({"truncate"}),
+    ),
+    "openai": Kind(
+        play_openai,
+        lambda seen: Wanted(**provider.wanted(seen, MODEL)),
+        path=provider.CHAT,
+        vectors=provider.EMBEDDINGS,
+        server=lambda: provider.Provider(provider.row(MODEL)),
+        unsaid=frozenset({"truncate"}),
+        forwards=frozenset({"chat", "embeddings"}),
+        settings={"profile": {"thinking": "enable_thinking"}},
+        broken=502,
+    ),
+}
 
 
 # --- Gaps -------------------------------------------------------------------------------------------------------------
@@ -236,11 +300,13 @@ WISHES = {
 STREAM, SINGLE = "stream", "single"
 
 
-def has_gap(dialect: str, case: str, mode: str) -> bool:
-    """Whether the dialect lacks a word for what the cell wants."""
+def has_gap(kind: str, dialect: str, case: str, mode: str) -> bool:
+    """Whether the dialect lacks a word for what the cell wants, or the upstream can't have it."""
     wanted = CASES[case].wanted._asdict() | {"stream": mode == STREAM}
     unsaid = Wanted()._asdict() | {"stream": False}
-    return any((dialect, name) in GAPS for name in wanted if wanted[name] != unsaid[name])
+    wishes = [name for name in wanted if wanted[name] != unsaid[name]]
+    lacks, unknown = KINDS[kind].lacks, KINDS[kind].unsaid
+    return dialect in lacks or any((dialect, name) in GAPS or name in unknown for name in wishes)
 
 
 def cells(fails: bool) -> list[tuple[str, str, str, str]]:
@@ -249,7 +315,7 @@ def cells(fails: bool) -> list[tuple[str, str, str, str]]:
     return [
         (kind, dialect, case, mode)
         for kind, dialect, case, mode in every
-        if CASES[case].fails is fails and not has_gap(dialect, case, mode)
+        if CASES[case].fails is fails and not has_gap(kind, dialect, case, mode)
     ]
 
 
@@ -266,18 +332,44 @@ class Asked(NamedTuple):
 Ask = Callable[..., Asked]
 
 
+class Pair(NamedTuple):
+    """A gateway, and the one upstream that it has."""
+
+    gateway: Gateway
+    upstream: ScriptedServer
+
+
+@pytest.fixture(scope="module")
+def pairs(shared_gateway: Gateway, shared_upstream: FaultUpstream) -> Iterator[Mapping[str, Pair]]:
+    """One for each kind of upstream."""
+    with ExitStack() as running:
+        pairs = {}
+        for name, kind in KINDS.items():
+            if kind.server is None:
+                pairs[name] = Pair(shared_gateway, shared_upstream)
+                continue
+            upstream = running.enter_context(kind.server())
+            base_url = getattr(upstream, "base_url", upstream.url)
+            declared = {"name": "other", "kind": name, "base_url": base_url, **kind.settings}
+            pairs[name] = Pair(running.enter_context(face.shared_gateway(upstreams=[declared])), upstream)
+        yield pairs
+
+
 @pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
-    """Asks in a dialect, and has the upstream play a case."""
+def ask(pairs: Mapping[str, Pair]) -> Ask:
+    """Asks in a dialect, and has an upstream of a kind play a case."""
 
     def run(kind: str, dialect: Dialect, case: Case, mode: str, **fields: Any) -> Asked:
+        gateway, upstream = pairs[kind]
+        upstream.clear()
         # Messages ask for thinking only where there is some.
         upstream.script("/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})])
-        upstream.script(dialect.upstream_path, *KINDS[kind].play(case, dialect.upstream_path, stream=mode == STREAM))
+        path = KINDS[kind].place(dialect)
+        upstream.script(path, *KINDS[kind].play(case, path, stream=mode == STREAM))
         # Embeddings are not asked to stream, and Ollama streams where nothing is said.
         body = dialect.ask(case.wanted) | ({} if dialect.read_stream is read_no_stream else {"stream": mode == STREAM})
         answer = post(gateway, dialect.path, body | fields)
-        return Asked(answer, [seen for seen in forwarded(upstream) if seen.path == dialect.upstream_path])
+        return Asked(answer, [seen for seen in forwarded(upstream) if seen.path == path])
 
     return run
 
@@ -288,9 +380,11 @@ def read(dialect: Dialect, answer: Answer, mode: str) -> Told:
     return dialect.read_stream(answer.body) if mode == STREAM else dialect.read_single(answer.json())
 
 
-def sent_on(dialect: Dialect, wanted: Wanted) -> Wanted:
+def sent_on(kind: str, dialect: Dialect, wanted: Wanted) -> Wanted:
     """What the upstream is asked for."""
-    return wanted._replace(limit=wanted.limit or dialect.limit, truncate=wanted.truncate or dialect.truncate)
+    sent = wanted._replace(limit=wanted.limit or dialect.limit, truncate=wanted.truncate or dialect.truncate)
+    unsaid = {name: value for name, value in Wanted()._asdict().items() if name in KINDS[kind].unsaid}
+    return sent._replace(**unsaid)
 
 
 @pytest.mark.parametrize(("kind", "name", "case", "mode"), cells(fails=False))
@@ -299,7 +393,7 @@ def test_wish_reaches_the_upstream_and_its_answer_the_client(
 ) -> None:
     dialect, wanted, truth = DIALECTS[name], CASES[case].wanted, told_by_ollama(CASES[case].said)
     answer, seen = ask(kind, dialect, CASES[case], mode)
-    assert KINDS[kind].asked(seen[-1]) == sent_on(dialect, wanted)
+    assert KINDS[kind].asked(seen[-1]) == sent_on(kind, dialect, wanted)
     assert read(dialect, answer, mode) == dialect.shown(truth)
     is_limited = truth.reason == "length" and mode == SINGLE
     cut = ["prompt"] * wanted.truncate + ["answer"] * is_limited
@@ -313,7 +407,8 @@ def test_failure_of_the_upstream_is_never_a_good_answer(ask: Ask, kind: str, nam
     answer, seen = ask(kind, dialect, CASES[case], mode)
     assert len(seen) == 1
     if mode == SINGLE or failure.is_early:
-        assert failure.text in assert_error(answer, dialect_of(dialect.path), failure.status)
+        status = KINDS[kind].broken if failure.status == 500 else failure.status
+        assert failure.text in assert_error(answer, dialect_of(dialect.path), status)
         return
     told, truth = read(dialect, answer, mode), told_by_ollama(CASES[case].said)
     assert truth.text.startswith(told.text) and told.text
@@ -337,8 +432,15 @@ def test_every_dialect_has_words_for_a_wish_or_a_gap_with_a_reason(name: str, wi
 GAPPY = [
     (kind, *where, mode)
     for kind, where, mode in product(KINDS, GAPS, (STREAM, SINGLE))
-    if where[0] != "embeddings" or mode == SINGLE
+    if (where[0] != "embeddings" or mode == SINGLE)
+    and where[0] not in KINDS[kind].lacks
+    and (KINDS[kind].passes or GAPS[where].effect != PASSED)
 ]
+
+
+def effect_of(kind: str, name: str, gap: Gap) -> str:
+    """What comes of a wish without a word: of a request that goes on as it came, it is the upstream's."""
+    return PASSED if name in KINDS[kind].forwards and OURS.isdisjoint(gap.fields) else gap.effect
 
 
 @pytest.mark.parametrize(("kind", "name", "wish", "mode"), GAPPY)
@@ -348,8 +450,16 @@ def test_wish_without_a_word_changes_nothing_and_is_not_hidden(
     dialect, gap, plain = DIALECTS[name], GAPS[name, wish], CASES["text"]
     answer, [seen] = ask(kind, dialect, plain, mode, **gap.fields)
     assert read(dialect, answer, mode) == dialect.shown(told_by_ollama(plain.said))
-    if gap.effect == PASSED:
-        assert seen.json() == dialect.ask(plain.wanted) | gap.fields | {"stream": mode == STREAM}
+    if effect_of(kind, name, gap) == PASSED:
+        streams = {"stream": mode == STREAM} if dialect.read_stream is not read_no_stream else {}
+        assert seen.json() == dialect.ask(plain.wanted) | streams | gap.fields
     else:
-        assert KINDS[kind].asked(seen) == sent_on(dialect, plain.wanted)
+        assert KINDS[kind].asked(seen) == sent_on(kind, dialect, plain.wanted)
         assert (answer.headers.get("X-Ollama-Proxy-Ignored") or "").split(", ") == [*gap.fields]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].lacks])
+def test_dialect_that_an_upstream_has_no_answers_for_is_refused(ask: Ask, kind: str, name: str) -> None:
+    dialect = DIALECTS[name]
+    answer, seen = ask(kind, dialect, CASES["text"], SINGLE)
+    assert "does not support" in assert_error(answer, dialect_of(dialect.path), 400) and seen == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,8 +69,9 @@ def test_the_root_tells_ollamas_clients_that_ollama_is_running(gateway: Gateway,
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain;q=0.5", "application/*"])
 def test_the_root_tells_others_what_it_is(gateway: Gateway, upstream: FaultUpstream, accept: str) -> None:
     document = get(gateway, "/", {"Accept": accept}).json()
-    expected = {"status": "healthy", "service": "ollama-proxy", "version": VERSION}
+    expected = {"status": "ok", "service": "ollama-proxy", "version": VERSION}
     assert {name: document[name] for name in expected} == expected
+    assert re.fullmatch(r"\d+m \d+s", document["uptime"])
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -94,6 +96,20 @@ def test_health_says_that_all_is_well(gateway: Gateway, upstream: FaultUpstream)
 
 def test_health_tells_a_member_which_upstreams_there_are(gateway: Gateway, upstream: FaultUpstream) -> None:
     assert get(gateway, "/health", bearer(TOKEN)).json()["providers"] == {"available": 1, "active": ["ollama"]}
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_a_member_is_told_how_many_models_there_are(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+    rows = [{"name": name, "modified_at": "2026-01-01T00:00:00Z"} for name in ("a:latest", "b:latest")]
+    upstream.script("/api/tags", [do.Json({"models": rows})])
+    document = get(gateway, path, {**bearer(TOKEN), **JSON}).json()
+    assert document["models"] == {"total": 2, "byProvider": {"ollama": 2}}
+
+
+def test_health_without_a_list_of_models_is_health_all_the_same(gateway: Gateway, upstream: FaultUpstream) -> None:
+    upstream.script("/api/tags", [do.Json({"error": "no"}, 500)])
+    answer = get(gateway, "/health", bearer(TOKEN))
+    assert (answer.status, answer.json()["status"], answer.json()["models"]["total"]) == (200, "healthy", 0)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -194,3 +210,111 @@ def test_a_broken_configuration_is_told_to_members_alone(gateway: Gateway, upstr
     finally:
         gateway.write_config(good)
     wait_until(lambda: not any(problems()), NOTICED_S)
+
+
+# The version.
+
+
+def test_the_version_is_ollamas_and_the_gateways_is_beside_it(gateway: Gateway, upstream: FaultUpstream) -> None:
+    document = get(gateway, "/api/version", bearer(TOKEN)).json()
+    assert document["version"] == "0.24.0"
+    assert document["ollama"] == {"version": "0.24.0", "api_version": "v1"}
+    assert document["build"].keys() == {"version", "date", "commit", "node"}
+    assert document["build"]["version"] == VERSION
+
+
+def test_head_of_the_version_names_no_length_but_its_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+    head = {"Content-Type": "application/json", "Content-Length": "20"}
+    upstream.script("/api/version", [do.Head(200, head, chunked=False)])
+    answer = get(gateway, "/api/version", bearer(TOKEN), "HEAD")
+    assert (answer.status, answer.body, answer.headers.get("Content-Length")) == (200, b"", None)
+
+
+@pytest.mark.parametrize("told", [{}, [], {"version": None}, "0.24.0"])
+def test_a_version_of_another_shape_is_an_error_of_the_model_server(
+    gateway: Gateway, upstream: FaultUpstream, told: Any
+) -> None:
+    upstream.script("/api/version", [do.Json(told)])
+    assert_error(get(gateway, "/api/version", bearer(TOKEN)), "native", 502)
+
+
+# Several upstreams.
+
+READER, NARROW = "sk-reader", "sk-narrow"
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[FaultUpstream]:
+    with FaultUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fleet(shared_upstream: FaultUpstream, second: FaultUpstream) -> Iterator[Gateway]:
+    """Boxes that are up and drained, one that is down, a provider and one without its key."""
+    shared_upstream.clear()
+    with FaultUpstream() as gone:
+        nowhere = gone.url
+    boxes = [
+        {"name": "one", "kind": "ollama", "base_url": shared_upstream.url},
+        {"name": "drained", "kind": "ollama", "base_url": second.url, "drain": True},
+        {"name": "gone", "kind": "ollama", "base_url": nowhere},
+        {"name": "demo", "kind": "demo"},
+        {"name": "deepseek", "kind": "deepseek"},
+    ]
+    tokens = [
+        {"name": "reader", "token": READER, "scopes": ["read"]},
+        {"name": "narrow", "token": NARROW, "models": ["tiny*"]},
+        TOKEN,
+    ]
+    with Gateway({"auth": {"generate_tokens": tokens}, "upstreams": boxes}, workers=1) as running:
+        wait_until(lambda: states(running).get("one") == "up" and states(running).get("gone") == "down", NOTICED_S)
+        yield running
+
+
+def states(gateway: Gateway, token: str = TOKEN) -> dict[str, str]:
+    return {name: each["state"] for name, each in health_of(gateway, token)["upstreams"].items()}
+
+
+def health_of(gateway: Gateway, token: str) -> dict[str, Any]:
+    document: dict[str, Any] = get(gateway, "/health", bearer(token)).json()
+    return document
+
+
+def test_health_tells_how_each_upstream_is(fleet: Gateway) -> None:
+    wait_until(lambda: states(fleet)["demo"] == "up", NOTICED_S)
+    assert states(fleet) == {"one": "up", "drained": "draining", "gone": "down", "demo": "up", "deepseek": "hidden"}
+    one = health_of(fleet, TOKEN)["upstreams"]["one"]
+    expected = {"kind": "ollama", "version": "0.24.0", "in_flight": 0, "reason": None, "failing_models": []}
+    assert {name: one[name] for name in expected} == expected
+    assert one["models"] >= 1
+
+
+def test_reasons_are_told_to_who_may_manage(fleet: Gateway) -> None:
+    known = health_of(fleet, TOKEN)["upstreams"]
+    assert "refused" in known["gone"]["reason"]
+    assert known["deepseek"] == {"state": "hidden", "reason": "DEEPSEEK_API_KEY is not set"}
+    assert states(fleet, READER) == states(fleet)
+    assert not any("reason" in each for each in health_of(fleet, READER)["upstreams"].values())
+
+
+def test_providers_are_those_that_are_configured_and_those_that_work(fleet: Gateway) -> None:
+    assert health_of(fleet, TOKEN)["providers"] == {"available": 5, "active": ["one", "demo"]}
+
+
+def test_models_are_counted_by_provider_and_only_those_of_the_token(fleet: Gateway) -> None:
+    def counted() -> bool:
+        models = health_of(fleet, TOKEN)["models"]
+        return bool(models["byProvider"]["one"] == models["byProvider"]["demo"] == 1 and models["total"] == 2)
+
+    wait_until(counted, NOTICED_S, lambda: f"seen: {health_of(fleet, TOKEN)['models']}")
+    listed = get(fleet, "/v1/models", bearer(TOKEN)).json()["data"]
+    assert health_of(fleet, TOKEN)["models"]["total"] == len(listed)
+    narrow = health_of(fleet, NARROW)["models"]
+    assert narrow == {"total": 1, "byProvider": {"one": 1, "drained": 0, "gone": 0, "demo": 0}}
+
+
+def test_strangers_learn_nothing_of_the_fleet(fleet: Gateway) -> None:
+    document = get(fleet, "/health").json()
+    assert not document.keys() & {"providers", "models", "upstreams"}
+    assert "deepseek" not in str(document)

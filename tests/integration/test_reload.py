@@ -153,7 +153,8 @@ def good_text(upstream: FaultUpstream, lines: int) -> str:
     return "# \n" * lines + yaml.safe_dump(document, default_flow_style=None)
 
 
-KIND_OF_LATER = "upstreams: [{name: later, kind: deepseek}]\n"
+#: Read without a complaint, and refused by what would have to serve it: a key that could go anywhere.
+UNSERVED = "upstreams: [{name: any, kind: litellm, api_key_env: PATH}]\n"
 
 BROKEN: dict[str, Callable[[Path, str], None]] = {
     "bad YAML": lambda path, text: write(path, (text + "more: [\n").encode()),
@@ -168,7 +169,7 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
     "no token left": lambda path, text: write(path, text[text.index("service:") :].encode()),
     "byte order mark": lambda path, text: write(path, b"\xef\xbb\xbf" + text.encode()),
     "5 MiB": lambda path, text: write(path, text.encode() + b"#" * (5 << 20)),
-    "a kind that can't be served": lambda path, text: write(path, (text + KIND_OF_LATER).encode()),
+    "an upstream that can't be served": lambda path, text: write(path, (text + UNSERVED).encode()),
     "an address that can't be used": lambda path, text: write(path, text.replace("http:", "ftp:").encode()),
 }
 
@@ -222,7 +223,7 @@ def expect_service(gateway: Gateway) -> None:
     assert [status(gateway, NEW_TOKEN) for _ in range(10)] == [401] * 10
 
 
-FATAL = ("bad YAML", "deleted", "no token left", "a kind that can't be served")
+FATAL = ("bad YAML", "deleted", "no token left", "an upstream that can't be served")
 
 
 @pytest.mark.parametrize("kind", FATAL)

@@ -86,7 +86,7 @@ FAULTS = {
 
 
 @each_native
-def test_error_in_a_native_stream_is_passed_on_and_ends_it(
+def test_U9_error_in_a_native_stream_is_passed_on_and_ends_it(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face
 ) -> None:
     upstream.script(face.upstream_path, [Lines([face.line, BOOM])])
@@ -100,7 +100,7 @@ def test_error_in_a_native_stream_is_passed_on_and_ends_it(
 
 @each_sse
 @pytest.mark.parametrize("apart", [True, False], ids=["later", "same packet"])
-def test_error_in_a_stream_is_a_frame_without_a_good_end(
+def test_U9_error_in_a_stream_is_a_frame_without_a_good_end(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face, apart: bool
 ) -> None:
     lines = [json.dumps(face.line).encode() + b"\n", b'{"error":"boom"}\n']
@@ -300,7 +300,7 @@ def test_every_token_arrives_before_the_next_is_sent(gateway: Gateway, upstream:
 
 
 @each_dialect
-def test_memory_stays_flat_when_the_answer_is_faster_than_the_client(
+def test_U29_memory_stays_flat_when_the_answer_is_faster_than_the_client(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
     line = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"

@@ -521,7 +521,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("certificate", REFUSED.values(), ids=REFUSED)
-def test_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
+def test_U27_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
     with FaultUpstream(ssl_context=authority.server(**certificate)) as upstream:
         with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
             with pytest.raises(UpstreamConnect):

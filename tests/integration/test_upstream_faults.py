@@ -72,7 +72,7 @@ def arrivals(upstream: FaultUpstream, path: str) -> int:
 
 
 @each_single
-def test_refused_connection_is_503_at_once(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U1_refused_connection_is_503_at_once(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     upstream.refuse()
     try:
         began = time.monotonic()
@@ -94,7 +94,7 @@ def test_upstream_that_comes_back_is_used_at_once(gateway: Gateway, upstream: Fa
     wait_until(lambda: request(gateway.url, path="/readyz").status == 200, 5, "not ready again")
 
 
-def test_name_that_does_not_resolve_is_503_and_stops_nobody_else(gateway_for: Callable[..., Gateway]) -> None:
+def test_U26_name_that_does_not_resolve_is_503_and_stops_nobody_else(gateway_for: Callable[..., Gateway]) -> None:
     gateway = gateway_for(config("http://no-such-host.invalid:11434", timeouts={"connect_s": 1}))
     face = FACES["openai chat"]
     pending = [ask(gateway.url, face, f"lost-{n}", wait_for_head=False) for n in range(15)]
@@ -112,7 +112,9 @@ def test_name_that_does_not_resolve_is_503_and_stops_nobody_else(gateway_for: Ca
 
 @each_single
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502, 503, 504])
-def test_refusal_keeps_its_status_and_text(gateway: Gateway, upstream: FaultUpstream, face: Face, status: int) -> None:
+def test_U10_U11_refusal_keeps_its_status_and_text(
+    gateway: Gateway, upstream: FaultUpstream, face: Face, status: int
+) -> None:
     upstream.script(face.upstream_path, [Json({"error": "no can do"}, status)])
     answer = whole(gateway, face, stream=False)
     assert (answer.status, error_text(answer, face)) == (status, "no can do")
@@ -122,7 +124,7 @@ def test_refusal_keeps_its_status_and_text(gateway: Gateway, upstream: FaultUpst
 @pytest.mark.parametrize("stream", [True, False])
 @each_dialect
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_of_the_upstream_is_passed_on(
+def test_U11_retry_after_of_the_upstream_is_passed_on(
     gateway: Gateway, upstream: FaultUpstream, status: int, face: Face, stream: bool
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "server busy"}, status, {"Retry-After": "7"})])
@@ -145,7 +147,7 @@ def test_refusal_of_the_gateways_own_credentials_is_never_the_clients_fault(
 @pytest.mark.parametrize("stream", [True, False])
 @each_dialect
 @pytest.mark.parametrize("status", [301, 302, 307])
-def test_redirect_is_502_and_not_followed(
+def test_U16_redirect_is_502_and_not_followed(
     gateway: Gateway, upstream: FaultUpstream, fault_upstream: FaultUpstream, status: int, face: Face, stream: bool
 ) -> None:
     upstream.script(face.upstream_path, [Whole(b"", status, {"Location": fault_upstream.url + face.upstream_path})])
@@ -158,7 +160,7 @@ def test_redirect_is_502_and_not_followed(
 @pytest.mark.parametrize("stream", [True, False])
 @each_face
 @pytest.mark.parametrize("status", [200, 404, 500])
-def test_html_page_is_502_and_not_shown(
+def test_U20_html_page_is_502_and_not_shown(
     gateway: Gateway, upstream: FaultUpstream, status: int, face: Face, stream: bool
 ) -> None:
     page = b"<html><script>alert(1)</script></html>"
@@ -191,7 +193,7 @@ BAD_HEADS: dict[str, Send] = {
 
 @each_dialect
 @pytest.mark.parametrize("bad", BAD_HEADS.values(), ids=BAD_HEADS)
-def test_bad_http_is_502_and_nothing_of_it_reaches_the_client(
+def test_U19_bad_http_is_502_and_nothing_of_it_reaches_the_client(
     gateway: Gateway, upstream: FaultUpstream, bad: Send, face: Face
 ) -> None:
     upstream.script("/api/chat", [bad, Send(b"{}"), Cut()])
@@ -239,7 +241,7 @@ CUTS: dict[str, Callable[[Face], Script]] = {
 
 @each_face
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-def test_stream_that_stops_early_ends_with_an_error(
+def test_U7_U8_stream_that_stops_early_ends_with_an_error(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, cut: Callable[[Face], Script], face: Face
 ) -> None:
     upstream.script(face.upstream_path, cut(face))
@@ -265,7 +267,7 @@ SINGLE_CUTS: dict[str, Script] = {
 
 @each_single
 @pytest.mark.parametrize("cut", SINGLE_CUTS.values(), ids=SINGLE_CUTS)
-def test_single_answer_that_stops_early_is_502_and_not_asked_again(
+def test_U7_U8_single_answer_that_stops_early_is_502_and_not_asked_again(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, cut: Script, face: Face
 ) -> None:
     upstream.script(face.upstream_path, cut)
@@ -278,7 +280,7 @@ def test_single_answer_that_stops_early_is_502_and_not_asked_again(
 
 @each_face
 @pytest.mark.parametrize("before", [True, False], ids=["fresh connection", "pooled connection"])
-def test_failure_after_the_first_byte_is_never_tried_again(
+def test_U12_failure_after_the_first_byte_is_never_tried_again(
     gateway: Gateway, upstream: FaultUpstream, face: Face, before: bool
 ) -> None:
     if before:
@@ -320,7 +322,7 @@ def test_cut_behind_the_done_line_spoils_nothing(
 
 @pytest.mark.parametrize("edges", [1, 2, 3, 7, None])
 @each_face
-def test_packets_may_be_cut_anywhere(
+def test_U21_packets_may_be_cut_anywhere(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face, edges: int | None
 ) -> None:
     lines = [face.line, json.loads(json.dumps(face.line).replace("Hel", "你好 🌍 \u2028")), {**face.line, **DONE}]
@@ -339,7 +341,9 @@ def test_packets_may_be_cut_anywhere(
 
 
 @each_face
-def test_several_lines_in_one_packet_are_all_delivered(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U21_several_lines_in_one_packet_are_all_delivered(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     packet = encoded(face.line) * 50 + encoded({**face.line, **DONE})
     upstream.script(face.upstream_path, [CHUNKED, Chunk(packet)])
     assert whole(gateway, face, stream=True).text.count("Hel") >= 50
@@ -359,7 +363,7 @@ WILD: dict[str, Any] = {
 @pytest.mark.parametrize("stream", [True, False])
 @each_dialect
 @pytest.mark.parametrize("value", WILD.values(), ids=WILD)
-def test_wild_usage_numbers_count_nothing_and_break_nothing(
+def test_U23_wild_usage_numbers_count_nothing_and_break_nothing(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, value: Any, face: Face, stream: bool
 ) -> None:
     end = {**face.line, **DONE, "prompt_eval_count": value, "eval_count": value}
@@ -368,12 +372,12 @@ def test_wild_usage_numbers_count_nothing_and_break_nothing(
     assert answer.status == 200
     line = access_line(gateway, request_id)
     assert line["state"] == "ok"
-    assert not line["prompt_eval_count"]
-    assert not line["eval_count"]
+    assert line["estimated"] or not (line["prompt_eval_count"] or line["eval_count"])
+    assert (line["prompt_eval_count"] or 0) < 100 and (line["eval_count"] or 0) < 100
 
 
 @each_face
-def test_usage_given_twice_is_counted_once(
+def test_U23_usage_given_twice_is_counted_once(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face
 ) -> None:
     end = encoded({**face.line, **DONE}).replace(b'"eval_count":3', b'"eval_count":3,"eval_count":3')
@@ -383,7 +387,7 @@ def test_usage_given_twice_is_counted_once(
 
 
 @each_face
-def test_nan_is_an_error_and_not_a_crash(
+def test_U23_nan_is_an_error_and_not_a_crash(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face
 ) -> None:
     end = encoded({**face.line, **DONE}).replace(b'"eval_count":3', b'"eval_count":NaN')
@@ -404,7 +408,7 @@ HOP_BY_HOP = {
 
 
 @each_single
-def test_headers_of_one_hop_and_cookies_stop_here(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U24_headers_of_one_hop_and_cookies_stop_here(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     answer_now = {**face.line, **DONE, "embeddings": [[0.5]]}
     upstream.script(face.upstream_path, [Json(answer_now, 200, HOP_BY_HOP)])
     answer = whole(gateway, face, stream=False)
@@ -418,7 +422,7 @@ def test_headers_of_one_hop_and_cookies_stop_here(gateway: Gateway, upstream: Fa
 
 @each_single
 @pytest.mark.parametrize("wanted", ["gzip", "gzip, deflate, br, zstd", "*"])
-def test_identity_is_asked_for_whatever_the_client_takes(
+def test_U18_identity_is_asked_for_whatever_the_client_takes(
     gateway: Gateway, upstream: FaultUpstream, face: Face, wanted: str
 ) -> None:
     headers = {**bearer(TOKEN), "Accept-Encoding": wanted}
@@ -427,7 +431,9 @@ def test_identity_is_asked_for_whatever_the_client_takes(
 
 
 @each_single
-def test_compressed_answer_that_nobody_asked_for_is_502(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_U18_compressed_answer_that_nobody_asked_for_is_502(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     bomb = gzip.compress(json.dumps({**CHAT_LINE, "x": "0" * 5_000_000}).encode())
     upstream.script(face.upstream_path, [Whole(bomb, 200, {**JSON, "Content-Encoding": "gzip"})])
     assert whole(gateway, face, stream=False).status == 502
@@ -436,7 +442,7 @@ def test_compressed_answer_that_nobody_asked_for_is_502(gateway: Gateway, upstre
 # --- A pooled connection that the upstream closed ---------------------------------------------------------------------
 
 
-def test_connection_closed_while_idle_costs_no_request_and_runs_none_twice(
+def test_U17_connection_closed_while_idle_costs_no_request_and_runs_none_twice(
     gateway_for: Callable[..., Gateway],
 ) -> None:
     with FaultUpstream(close_idle_after_s=0.1) as upstream:

@@ -26,8 +26,19 @@ from benchmarks.meter import Reading, process_tree, read_cpu, resident_mb
 from benchmarks.profiles import render_functions
 from benchmarks.report import Row, as_record, describe_machine, render_table, write_record
 from benchmarks.rounds import Bench, do_work, summarize
-from benchmarks.servers import ROOT, Cores, Server, ask, running_nginx, running_upstream, share_cores
-from benchmarks.works import CLIENT_HEADERS, NATIVE_SINGLE, WORKS, Work, native_chat, works_named
+from benchmarks.servers import (
+    BEHIND,
+    GATEWAY_CONFIG,
+    ROOT,
+    Cores,
+    Server,
+    ask,
+    running_nginx,
+    running_upstream,
+    share_cores,
+)
+from benchmarks.works import CLIENT_HEADERS, NATIVE_SINGLE, TOKEN, WORKS, GatewayName, Work, native_chat, works_named
+from ollama_proxy.settings import effective_upstreams, load_settings
 
 HERE = frozenset(os.sched_getaffinity(0))
 EVERYWHERE = Cores(HERE, HERE)
@@ -105,10 +116,29 @@ class TestScriptedUpstream:
         answer = post_json(upstream, "/api/embed", {"model": "m", "input": ["a", "b"]})
         assert [len(vector) for vector in answer["embeddings"]] == [1024, 1024]
 
+    def test_a_provider_streams_as_openai_does(self, upstream: Server) -> None:
+        body = '{"model":"m","stream":true,"max_tokens":3,"stream_options":{"include_usage":true}}'
+        with post(upstream, "/v1/chat/completions", body) as response:
+            frames = response.read().decode().removesuffix("\n\n").split("\n\n")
+        assert frames.pop() == "data: [DONE]"
+        chunks = [json.loads(frame.removeprefix("data: ")) for frame in frames]
+        deltas = [choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]]
+        assert "".join(deltas) == " token token token"
+        assert chunks[-1]["usage"]["completion_tokens"] == 3
+        assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]][-2:] == [None, "stop"]
+
+    def test_a_provider_answers_as_openai_does(self, upstream: Server) -> None:
+        answer = post_json(upstream, "/v1/chat/completions", {"model": "m", "max_tokens": 2})
+        assert answer["choices"][0]["message"]["content"] == " token token"
+        assert answer["usage"]["total_tokens"] == 13
+
+    def test_there_are_two_hundred_models(self, upstream: Server) -> None:
+        assert len({model["name"] for model in json.loads(ask(upstream.port, "/api/tags")[1])["models"]}) == 200
+
     @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
     def test_models_of_the_works_are_listed(self, upstream: Server, path: str) -> None:
         names = {model["name"] for model in json.loads(ask(upstream.port, path)[1])["models"]}
-        assert names >= {json.loads(work.request.body)["model"] for work in WORKS}
+        assert names >= {json.loads(work.request.body)["model"] for work in WORKS} - {"ruled"}
 
     @pytest.mark.parametrize(
         ("path", "body", "status"), [("/api/chat", "{", 400), ("/nowhere", "{}", 404), ("/api/show", "{}", 200)]
@@ -273,6 +303,20 @@ class TestRounds:
         busy_ms = gateway["cpu_cores"] * gateway["seconds"] * 1000
         assert gateway["value"] * gateway["requests"] == pytest.approx(busy_ms)
 
+    def test_a_share_compares_with_the_gateway_that_has_one_upstream(self, bench: Bench) -> None:
+        others: dict[GatewayName, Server] = {"gateway": bench.gateway, "fleet": bench.gateway}
+        work = native_work("routing")
+        gateway = do_work(dataclasses.replace(bench, rounds=1, gateways=others), work)["gateway"]
+        assert gateway["errors"] == 0
+        assert gateway["value"] == pytest.approx(100 * (gateway["cpu_ms_per_request"] / gateway["plain_ms"] - 1))
+
+    def test_a_work_is_done_by_its_own_gateway(self, bench: Bench) -> None:
+        fleet = dataclasses.replace(bench.gateway, port=1)
+        others: dict[GatewayName, Server] = {"gateway": bench.gateway, "fleet": fleet}
+        chosen = dataclasses.replace(bench, gateways=others)
+        assert chosen.gateway_of(native_work("routing")) is fleet
+        assert chosen.gateway_of(native_work("single")) is bench.gateway
+
     def test_memory_is_read_while_the_streams_are_open(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rounds, "OPEN_RAMP_S", 0.1)
         held = native_chat(60, stream=True, model="bench:50ms")
@@ -305,6 +349,13 @@ class TestRounds:
 
 
 class TestWorks:
+    @pytest.mark.parametrize("behind", BEHIND)
+    def test_every_gateway_has_a_configuration_that_can_be_used(self, behind: GatewayName, tmp_path: Path) -> None:
+        path = tmp_path / "config.yaml"
+        text = (GATEWAY_CONFIG + BEHIND[behind]).format(port=1, token=TOKEN, upstream="http://127.0.0.1:2", logs="x")
+        path.write_text(text, encoding="utf-8")
+        assert len(effective_upstreams(load_settings(path, {}))) == (8 if behind == "fleet" else 1)
+
     def test_the_client_sends_fifteen_headers(self) -> None:
         names = {header.partition(":")[0] for header in CLIENT_HEADERS} | {"Host", "Content-Length"}
         assert len(names) == 15

@@ -20,9 +20,11 @@ from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
-from ollama_proxy.errors import ClientGone, GatewayError, UpstreamRefused
+from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.exchange import REMARKS
+from ollama_proxy.providers import PRESETS
 from ollama_proxy.settings import Settings
+from ollama_proxy.upstreams.anthropic_parameters import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,7 @@ TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "compatibility.md"
 
 SUPPORTED, APPROXIMATED, REFUSAL, SHARED = "Supported", "Approximated", "Refused", "Common to all"
+PROVIDERS, WAYS = "Models of providers", "Ways"
 IGNORED = "X-Ollama-Proxy-Ignored"
 
 #: The requests that are translated, by the title of their section.
@@ -145,12 +148,27 @@ def test_test_that_exists_is_found(test_id: str) -> None:
 
 def test_page_has_its_sections() -> None:
     titles = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert titles == [*SECTIONS, SHARED]
+    assert titles == [*SECTIONS, PROVIDERS, SHARED]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_section_has_its_three_tables(section: str) -> None:
     assert list(dict.fromkeys(row.table for row in rows_of(section))) == [SUPPORTED, APPROXIMATED, REFUSAL]
+
+
+def test_providers_have_their_ways_and_the_three_tables() -> None:
+    assert list(dict.fromkeys(row.table for row in rows_of(PROVIDERS))) == [WAYS, SUPPORTED, APPROXIMATED, REFUSAL]
+
+
+@pytest.mark.parametrize("protocol", sorted({preset.protocol for preset in PRESETS.values()} - {"ollama", "demo"}))
+def test_every_protocol_of_a_provider_has_its_column(protocol: str) -> None:
+    (head,) = {row.head for row in rows_of(PROVIDERS, WAYS)}
+    assert sum(protocol in cell.lower() for cell in head) == 1
+
+
+def test_the_one_limit_that_is_made_up_is_the_programs() -> None:
+    (row,) = [row for row in rows_of(PROVIDERS, APPROXIMATED) if "limit of an answer" in row.cells[0]]
+    assert f"else {DEFAULT_TOKENS} tokens" in row.cells[1]
 
 
 @each_row
@@ -222,10 +240,10 @@ def test_every_remark_is_explained(remark: str) -> None:
 ERRORS = rows_of(SHARED, "Errors")
 
 
-@pytest.mark.parametrize("row", ERRORS, ids=lambda row: row.cells[0])
+@pytest.mark.parametrize("row", ERRORS, ids=lambda row: f"{row.cells[0]}-{row.line}")
 @pytest.mark.parametrize(("dialect", "column"), [("openai", 2), ("anthropic", 3)])
 def test_types_of_errors_are_those_that_are_drawn(dialect: str, column: int, row: Row) -> None:
-    error = UpstreamRefused(int(row.cells[0]), "x")
+    error = NotFound("x") if row.cells[1] == "No such address." else UpstreamRefused(int(row.cells[0]), "x")
     drawn = json.loads(FACES[dialect].render_error(error, "id"))["error"]["type"]
     assert row.cells[column] == f"`{drawn}`"
 

@@ -10,14 +10,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import Field, dataclass
+from contextlib import ExitStack
+from dataclasses import Field, dataclass, fields
 from functools import cache
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from marshmallow import Schema
 
 from ollama_proxy import create_app
@@ -27,14 +29,17 @@ from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.formats import SIZE
 from ollama_proxy.policy.access import ROUTE_SCOPES
+from ollama_proxy.providers import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings import Settings, load_settings, setting_names
 from ollama_proxy.settings_check import PENDING
 from ollama_proxy.state import FirstToken, new_token
 from ollama_proxy.upstreams import build_fleet
 from ollama_proxy.version import VERSION
 from tests.rig import http_client
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
 from tests.rig.programs import require_program
+from tests.rig.provider import Provider, row
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
@@ -46,9 +51,8 @@ DOCUMENTS = (
     "deploy/README.md",
     "benchmarks/README.md",
     "docs/compatibility.md",
+    "docs/operations.md",
 )
-#: Behind the name of a setting that has no effect yet.
-LATER = "†"
 #: The address that the examples of the README are written for.
 EXAMPLE_URL = "http://localhost:8080"
 TOKEN = "team-token-1"
@@ -153,14 +157,13 @@ def test_first_two_blocks_start_the_gateway_and_run_the_tests() -> None:
 
 def setting_row(name: str, declared: Field[Any]) -> list[str]:
     """One row of the table of settings; a failing comparison prints what it should be."""
-    mark = f" {LATER}" if name in PENDING else ""
     variables = ", ".join(f"`{each}`" for each in declared.metadata["env"]) or "–"
-    return [f"`{name}`{mark}", shown_default(declared), variables, declared.metadata["text"]]
+    return [f"`{name}`", shown_default(declared), variables, declared.metadata["text"]]
 
 
 def shown_default(declared: Field[Any]) -> str:
     value: Any = declared.default_factory() if callable(declared.default_factory) else declared.default
-    if value in (None, (), {}):
+    if value in (None, (), {}, ""):
         return "–"
     if declared.metadata["kind"] is SIZE:
         return f"`{value >> 20}MiB`"
@@ -180,10 +183,38 @@ def test_chinese_settings_table_differs_in_its_meanings_only() -> None:
     assert all(re.search(r"[\u4e00-\u9fff]", row[3]) for row in chinese)
 
 
-@pytest.mark.parametrize("readme", READMES)
-@pytest.mark.parametrize("name", [name for name in PENDING if name not in setting_names()])
-def test_pending_parts_of_settings_are_named(readme: str, name: str) -> None:
-    assert f"`{name}`" in prose(readme)
+def test_every_setting_has_an_effect() -> None:
+    assert not PENDING
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_setting_of_an_upstream_is_explained(name: str) -> None:
+    explained = [codes(row[0]) for row in table_with(name, "`drain`")]
+    assert explained == [[each.name] for each in fields(UpstreamSettings)]
+
+
+@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("word", [*CAPABILITIES, *(each.name for each in fields(UpstreamModel))])
+def test_what_can_be_said_of_a_model_of_an_upstream_is_named(name: str, word: str) -> None:
+    (row,) = [row for row in table_with(name, "`drain`") if row[0] == "`models`"]
+    assert word in codes(row[1])
+
+
+def kind_row(kind: str) -> list[str]:
+    """What the table of kinds says of one, but for its last column."""
+    preset = PRESETS[kind]
+    address = f"`{preset.base_url}`" if preset.base_url else "–"
+    return [f"`{kind}`", address, ", ".join(f"`{each}`" for each in preset.key_variables) or "–"]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_table_of_kinds_has_their_addresses_and_keys(name: str) -> None:
+    assert [row[:3] for row in table_with(name, "`openrouter`")] == [kind_row(kind) for kind in PRESETS]
+
+
+def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> None:
+    named = re.findall(r"^#(\w+_API_KEY)=$", read(".env.example"), re.MULTILINE)
+    assert named == [name for preset in PRESETS.values() for name in preset.key_variables[:1]]
 
 
 def served_routes() -> list[list[str]]:
@@ -276,7 +307,14 @@ def _pattern(node: ast.AST) -> Iterator[str]:
 
 
 def is_said(text: str) -> bool:
-    return any(sentence.fullmatch(text) for sentence in sentences()) or text in read("deploy/nginx/ollama-proxy.conf")
+    """Whether the program has such a text, or one that says what is wrong and one that says what helps."""
+    wrong, _, help_ = text.partition(": ")
+    whole = _is_sentence(text) or (_is_sentence(wrong) and _is_sentence(help_))
+    return whole or text in read("deploy/nginx/ollama-proxy.conf")
+
+
+def _is_sentence(text: str) -> bool:
+    return any(sentence.fullmatch(text) for sentence in sentences())
 
 
 def quoted_errors(name: str) -> list[str]:
@@ -305,7 +343,7 @@ def test_configuration_example_loads_and_can_be_served(number: int, tmp_path: Pa
     path = tmp_path / "config.yaml"
     path.write_text(blocks("README.md", "yaml")[number].text, encoding="utf-8")
     settings = load_settings(path, {})
-    build_fleet(settings, {}).close()
+    build_fleet(settings, {"DEEPSEEK_API_KEY": "sk-1", "LAB_KEY": "sk-2"}).close()
     assert settings.auth.tokens()
 
 
@@ -350,16 +388,75 @@ def aimed(text: str, gateway: Gateway) -> str:
     return text.replace(EXAMPLE_URL, gateway.url)
 
 
-def curl_examples() -> list[str]:
-    return [block.text for block in blocks("README.md", "sh") if block.text.startswith("curl ")]
+def curl_examples(name: str) -> list[str]:
+    return [block.text for block in blocks(name, "sh") if block.text.startswith("curl ")]
 
 
-@pytest.mark.parametrize("number", range(len(curl_examples())))
-def test_curl_example_gets_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
+#: What only an example has that is meant for several upstreams.
+SEVERAL = re.compile(r"box\d|qwen3|deepseek|/health")
+
+
+def run_curl(example: str, gateway: Gateway, directory: Path) -> str:
     require_program("curl")
     strict = 'curl() { command curl --fail "$@"; }\n'
-    printed = run_example(["sh", "-ec", strict + aimed(curl_examples()[number], demo)], tmp_path)
+    printed = run_example(["sh", "-ec", strict + aimed(example, gateway)], directory)
     assert '"error":{' not in printed and '"error":"' not in printed
+    return printed
+
+
+@pytest.mark.parametrize("example", [each for each in curl_examples("README.md") if not SEVERAL.search(each)])
+def test_curl_example_gets_an_answer(example: str, demo: Gateway, tmp_path: Path) -> None:
+    run_curl(example, demo, tmp_path)
+
+
+class Fleet(NamedTuple):
+    """Three boxes and DeepSeek, as the README sets them up."""
+
+    boxes: list[FaultUpstream]
+    provider: Provider
+    gateway: Gateway
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """The README's configuration, at addresses of this machine."""
+    config = yaml.safe_load(next(block.text for block in blocks("README.md", "yaml") if "box3" in block.text))
+    with ExitStack() as running:
+        boxes = [running.enter_context(FaultUpstream()) for _ in range(3)]
+        for box in boxes:
+            box.script("/api/tags", [Json({"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}]})])
+            box.script("/api/pull", [Lines([{"status": "pulling manifest"}, {"status": "success"}])])
+        provider = running.enter_context(Provider(row("deepseek-chat"), key="sk-of-the-example"))
+        for upstream, url in zip(config["upstreams"], [*(box.url for box in boxes), provider.base_url], strict=True):
+            upstream["base_url"] = url
+        # At another address than DeepSeek's own its key has to be named.
+        config["upstreams"][-1]["api_key_env"] = "DEEPSEEK_API_KEY"
+        env = {"DEEPSEEK_API_KEY": "sk-of-the-example"}
+        yield Fleet(boxes, provider, running.enter_context(Gateway(config, workers=1, env=env)))
+
+
+@pytest.mark.parametrize(
+    "example",
+    [each for name in ("README.md", "docs/operations.md") for each in curl_examples(name) if SEVERAL.search(each)],
+)
+def test_curl_example_for_several_upstreams_gets_an_answer(example: str, fleet: Fleet, tmp_path: Path) -> None:
+    printed = run_curl(example, fleet.gateway, tmp_path)
+    assert "qwen3:8b" in printed or "deepseek" in printed or "success" in printed
+
+
+def test_example_for_several_upstreams_reaches_the_one_that_it_names(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.provider.clear()
+    (to_box,) = [each for each in curl_examples("README.md") if "box2/" in each]
+    (to_provider,) = [each for each in curl_examples("README.md") if "deepseek:" in each]
+    before = [_chats(box) for box in fleet.boxes]
+    run_curl(to_box, fleet.gateway, tmp_path)
+    run_curl(to_provider, fleet.gateway, tmp_path)
+    assert [_chats(box) for box in fleet.boxes] == [before[0], before[1] + 1, before[2]]
+    assert [body["model"] for body in fleet.provider.bodies()] == ["deepseek-chat"]
+
+
+def _chats(box: FaultUpstream) -> int:
+    return sum(request.path == "/api/chat" for request in box.requests)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))

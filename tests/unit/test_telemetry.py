@@ -31,8 +31,8 @@ from ollama_proxy.telemetry import (
 from ollama_proxy.timeouts import Timeouts
 
 FIELDS = (
-    "time id client token user method path dialect model upstream status stream clamped truncated bytes "
-    "prompt_eval_count eval_count first_byte_ms total_ms state error"
+    "time id client token user method path dialect model upstream status stream clamped truncated attempts bytes "
+    "prompt_eval_count eval_count estimated first_byte_ms total_ms state error"
 ).split()
 
 

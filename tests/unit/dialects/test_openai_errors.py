@@ -49,9 +49,17 @@ def test_every_error_has_a_body_and_a_frame_in_every_dialect(face: ErrorFace, ki
     ],
 )
 def test_type_follows_the_status(status: int, kind: str) -> None:
-    document = json.loads(OpenAIErrors().render_error(UpstreamRefused(status, "x"), ID))
+    error = errors.NotFound("x") if status == 404 else UpstreamRefused(status, "x")
+    document = json.loads(OpenAIErrors().render_error(error, ID))
     assert document["error"]["type"] == kind
     assert document["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("error", [errors.ModelNotFound("model 'x' not found"), UpstreamRefused(404, "No x")])
+def test_missing_model_is_the_requests_fault(error: errors.GatewayError) -> None:
+    document = json.loads(OpenAIErrors().render_error(error, ID))
+    assert (document["error"]["type"], document["error"]["code"]) == ("invalid_request_error", "model_not_found")
+    assert document["error"]["message"] in ("Model 'x' not found", "No x")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from openai.types.chat import completion_create_params as chat_params
 from ollama_proxy.dialects.embeddings.schemas import load_embeddings
 from ollama_proxy.dialects.openai.load import load_chat
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest
+from ollama_proxy.hub import ChatRequest, Tool
 from ollama_proxy.upstreams.ollama_codec import encode_chat
 from tests.golden.fates import CHAT, COMPLETION, EMBEDDING, FIELDS
 
@@ -52,6 +52,14 @@ def test_what_can_not_be_read_is_refused_by_name(fields: dict[str, Any], param: 
     with pytest.raises(BadRequest) as refused:
         load_chat(chat(**fields))
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_a_tool_has_no_name_for_here_is_carried(legacy: bool) -> None:
+    function = {"name": "f", "description": "d", "strict": True, "cache": {"type": "x"}}
+    fields: dict[str, Any] = {"functions": [function]} if legacy else {"tools": [{"function": function}]}
+    [tool] = load_chat(chat(**fields)).tools
+    assert tool == Tool("f", "d", None, True, {"cache": {"type": "x"}})
 
 
 MANY = range(20_000)

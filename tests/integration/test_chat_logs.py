@@ -1,0 +1,387 @@
+"""Prompts and answers in files of their own, where the operator wants them: whole, private, and in nobody's way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig import fault_upstream as do
+from tests.rig.checked import checked_gateway, touch_every_worker
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.leaks import open_descriptors
+
+TOKEN, OTHER = "team-token-1a2b", "other-token-3c4d"
+PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300)).decode()
+SHOWN = "<image image/png 309 bytes>"
+SAID = [
+    {"model": MODEL, "message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False},
+    {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False},
+]
+CALL = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+CALLED = {"model": MODEL, "message": {"role": "assistant", "content": "", "tool_calls": [CALL]}, "done": False}
+DONE = {
+    **{"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
+    **{"prompt_eval_count": 7, "eval_count": 3},
+}
+CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
+ENDS = {"/v1/messages": "tool_use", "/v1/responses": "completed", "/v1/chat/completions": "tool_calls"}
+
+
+def config(upstream: FaultUpstream, **logging: Any) -> dict[str, Any]:
+    return {
+        "auth": {"generate_tokens": [{"name": "web-team", "token": TOKEN}, OTHER]},
+        "service": {"base_url": upstream.url},
+        "timeouts": {"idle_s": 1},
+        "logging": logging,
+    }
+
+
+def warm(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
+    """Every worker has opened its files, also that of the chats."""
+    touch_every_worker(gateway, upstream, token)
+
+    def is_open(pid: int) -> bool:
+        return any(path.endswith(".jsonl") for path in open_descriptors(pid).values())
+
+    wait_until(lambda: all(is_open(pid) for pid in gateway.worker_pids()))
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+    with checked_gateway(config(shared_upstream, chat_logs=True), shared_upstream, TOKEN, warm=warm) as running:
+        yield running
+
+
+def asked(path: str, content: Any, **fields: Any) -> dict[str, Any]:
+    """A request that says this, in the form of its path."""
+    messages = [{"role": "user", "content": content}]
+    if path == "/v1/responses":
+        return {"model": MODEL, "input": messages, **fields}
+    return {"model": MODEL, "max_tokens": 99, "messages": messages, **fields}
+
+
+def ask(gateway: Gateway, identity: str, path: str, body: Any, token: str = TOKEN) -> Answer:
+    return request(gateway.url, "POST", path, body, {"X-Request-Id": identity, **bearer(token)}, timeout=30)
+
+
+def directory(gateway: Gateway) -> Path:
+    return gateway.logs_directory / "chat"
+
+
+def records(gateway: Gateway) -> list[dict[str, Any]]:
+    """All lines of all days that are whole."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(directory(gateway).glob("*.jsonl"))]
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def record_of(gateway: Gateway, identity: str) -> dict[str, Any]:
+    """The only record of a request; it is written a moment after the answer."""
+
+    def found() -> list[dict[str, Any]]:
+        return [record for record in records(gateway) if record["id"] == identity]
+
+    [record] = wait_until(found, 5, f"no record of {identity}")
+    return record
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
+@pytest.mark.parametrize("path", CHATS)
+def test_a_line_has_the_request_the_answer_and_how_it_went(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, stream: bool
+) -> None:
+    whole = DONE | {"message": {"role": "assistant", "content": SPOKEN, "thinking": "hm", "tool_calls": [CALL]}}
+    upstream.script("/api/chat", [do.Lines([*SAID, CALLED, DONE])] if stream else [do.Json(whole)])
+    body = asked(path, PROMPT, stream=stream)
+    assert ask(gateway, request_id, path, body).status == 200
+    record = record_of(gateway, request_id)
+    expected = {
+        **{"token": "web-team", "path": path, "model": MODEL, "upstream": "ollama", "status": 200, "state": "ok"},
+        **{"stream": stream, "prompt_eval_count": 7, "eval_count": 3, "request": body, "vectors": None, "cut": []},
+        **{"failure": None, "client": "127.0.0.1", "error": None},
+    }
+    assert {name: record[name] for name in expected} == expected
+    call = {"name": "get_weather", "arguments": {"city": "Paris"}}
+    answer = {"text": SPOKEN, "thinking": "hm", "tool_calls": [call], "finish": ENDS.get(path, "stop")}
+    assert record["answers"] == [answer]
+    assert 0 < record["first_byte_ms"] <= record["total_ms"] < 5000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/api/generate", {"prompt": PROMPT}), ("/v1/completions", {"prompt": PROMPT, "n": 2})],
+)
+def test_completions_are_written_too(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, body: dict[str, Any]
+) -> None:
+    document = {"model": MODEL, "response": SPOKEN, "done": True, "done_reason": "stop"}
+    upstream.script("/api/generate", [do.Json(document)])
+    ask(gateway, request_id, path, {"model": MODEL, "stream": False, **body})
+    record = record_of(gateway, request_id)
+    assert record["request"]["prompt"] == PROMPT
+    assert [answer["text"] for answer in record["answers"]] == [SPOKEN] * body.get("n", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "count"),
+    [
+        ("/api/embed", {"input": [PROMPT, "b", "c"]}, 3),
+        ("/api/embeddings", {"prompt": PROMPT}, 1),
+        ("/v1/embeddings", {"input": PROMPT}, 1),
+    ],
+)
+def test_of_vectors_only_their_number_is_written(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, body: dict[str, Any], count: int
+) -> None:
+    vectors = [[0.125] * 50] * count
+    upstream.script("/api/embed", [do.Json({"model": MODEL, "embeddings": vectors, "prompt_eval_count": 3})])
+    upstream.script("/api/embeddings", [do.Json({"embedding": vectors[0]})])
+    assert ask(gateway, request_id, path, {"model": MODEL, **body}).status == 200
+    record = record_of(gateway, request_id)
+    assert (record["vectors"], record["answers"], record["failure"]) == (count, [], None)
+    assert PROMPT in json.dumps(record["request"])
+    assert "0.125" not in json.dumps(record)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/embeddings"])
+def test_a_refused_request_says_why(gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str) -> None:
+    answer = ask(gateway, request_id, path, {"model": MODEL, "messages": PROMPT, "input": {"x": PROMPT}})
+    record = record_of(gateway, request_id)
+    assert (record["status"], record["state"], record["answers"]) == (400, "refused", [])
+    assert record["failure"] and record["failure"] in answer.text
+    assert PROMPT in json.dumps(record["request"])
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b""])
+def test_what_nobody_could_read_is_not_written(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, body: bytes
+) -> None:
+    ask(gateway, request_id, "/api/chat", body)
+    ask(gateway, request_id, "/api/chat", asked("/api/chat", PROMPT), token="wrong")
+    ask(gateway, request_id + "-next", "/api/chat", asked("/api/chat", PROMPT))
+    record_of(gateway, request_id + "-next")
+    assert [record for record in records(gateway) if record["id"] == request_id] == []
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_stream_that_breaks_is_written_as_far_as_it_came(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str
+) -> None:
+    upstream.script("/api/chat", [do.Lines(SAID), do.Cut()])
+    ask(gateway, request_id, path, asked(path, PROMPT, stream=True))
+    record = record_of(gateway, request_id)
+    assert (record["state"], record["error"]) == ("upstream_error", "upstream_cut")
+    assert (record["answers"][0]["text"], record["answers"][0]["thinking"]) == (SPOKEN, "hm")
+    assert "model server" in record["failure"]
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_stream_that_was_left_is_written_as_far_as_it_came(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str
+) -> None:
+    upstream.script("/api/chat", [do.Lines(SAID), do.WaitForPeerClose(5)])
+    body = asked(path, PROMPT, stream=True)
+    headers = {"X-Request-Id": request_id, **bearer(TOKEN)}
+    with open_stream(gateway.url, "POST", path, body, headers) as stream:
+        next(line for line in stream.lines() if SPOKEN.encode() in line.data)
+    record = record_of(gateway, request_id)
+    assert (record["state"], record["answers"][0]["text"]) == ("client_gone", SPOKEN)
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_stream_is_not_held_up(gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str) -> None:
+    """Each line is out before the upstream says the next: it is told to go on by the client who has read it."""
+    upstream.script("/api/chat", [do.Lines(SAID), do.WaitForPeerClose(5)])
+    body = asked(path, PROMPT, stream=True)
+    with open_stream(gateway.url, "POST", path, body, bearer(TOKEN)) as stream:
+        line = next(line for line in stream.lines() if SPOKEN.encode() in line.data)
+    [sent] = [seen for seen in upstream.requests if seen.path == "/api/chat"]
+    assert line.at - sent.at < 0.5
+
+
+IMAGES: dict[str, tuple[str, Any]] = {
+    "native": ("/api/chat", PNG),
+    "openai": ("/v1/chat/completions", {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}),
+    "anthropic": (
+        "/v1/messages",
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+    ),
+    "responses": ("/v1/responses", {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}),
+}
+
+
+@pytest.mark.parametrize("dialect", IMAGES)
+def test_images_are_written_as_their_kind_and_size(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, dialect: str
+) -> None:
+    path, image = IMAGES[dialect]
+    body = asked(path, [image])
+    if dialect == "native":
+        body["messages"] = [{"role": "user", "content": "What is it?", "images": [image]}]
+    ask(gateway, request_id, path, body)
+    text = json.dumps(record_of(gateway, request_id)["request"])
+    assert SHOWN in text
+    assert PNG[:60] not in text
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("secret", [TOKEN, OTHER, "sk-proj-Ab12Cd34Ef56Gh78Ij90"])
+def test_secrets_are_in_no_file(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, secret: str
+) -> None:
+    answer = [{"model": MODEL, "message": {"content": f"You said {part}. "}, "done": False} for part in (secret, "")]
+    upstream.script("/api/chat", [do.Lines([*answer, DONE])])
+    body = asked(path, f"My key is {secret}.", stream=True, user=secret, metadata={"user_id": secret})
+    ask(gateway, request_id, path, body)
+    assert "<redacted>" in json.dumps(record_of(gateway, request_id))
+    written = "".join(path.read_text(encoding="utf-8") for path in directory(gateway).iterdir())
+    assert secret not in written
+
+
+def test_the_other_logs_hold_nothing_of_it(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+    upstream.script("/api/chat", [do.Lines([*SAID, DONE])])
+    ask(gateway, request_id, "/api/chat", asked("/api/chat", PROMPT))
+    record_of(gateway, request_id)
+    wait_until(lambda: request_id in (gateway.logs_directory / "access.log").read_text())
+    others = [(gateway.logs_directory / name).read_text() for name in ("access.log", "events.log")]
+    for text in (*others, gateway.output()):
+        assert PROMPT not in text and SPOKEN not in text
+
+
+def test_a_very_long_request_is_cut_and_its_answer_whole(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
+    body = asked("/api/chat", "many words " * 2_000_000) | {"stream": False}
+    upstream.script("/api/chat", [do.Json(SAID[1] | DONE | {"message": SAID[1]["message"]})])
+    assert ask(gateway, request_id, "/api/chat", body).status == 200
+    record = record_of(gateway, request_id)
+    assert (record["cut"], record["answers"][0]["text"]) == (["request"], SPOKEN)
+    content = record["request"]["messages"][0]["content"]
+    assert content.endswith("more characters left out>") and len(content) < 1_100_000
+
+
+def test_a_very_long_answer_is_cut(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+    line = {"model": MODEL, "message": {"content": "word " * 2000}, "done": False}
+    upstream.script("/api/chat", [do.Lines([*[line] * 200, DONE])])
+    answer = ask(gateway, request_id, "/v1/chat/completions", asked("/v1/chat/completions", PROMPT, stream=True))
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    record = record_of(gateway, request_id)
+    assert record["cut"] == ["answers"]
+    assert 1_000_000 < len(record["answers"][0]["text"]) < 1_100_000
+
+
+def test_only_the_owner_may_read(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+    ask(gateway, request_id, "/api/chat", asked("/api/chat", PROMPT))
+    record = record_of(gateway, request_id)
+    file = directory(gateway) / f"{record['time'][:10]}.jsonl"
+    assert (directory(gateway).stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUpstream) -> None:
+    identities = [f"once-{number}" for number in range(80)]
+
+    def one(number: int) -> int:
+        path = CHATS[number % len(CHATS)]
+        return ask(gateway, identities[number], path, asked(path, PROMPT, stream=number % 3 == 0)).status
+
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(one, range(len(identities)))) == {200}
+
+    def missing() -> set[str]:
+        return set(identities) - {record["id"] for record in records(gateway)}
+
+    wait_until(lambda: not missing(), 10, lambda: f"missing: {missing()}")
+    seen = [record["id"] for record in records(gateway)]
+    assert [seen.count(identity) for identity in identities] == [1] * len(identities)
+
+
+# The switch.
+
+
+def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    return [line for line in gateway.log_lines("events") if line["event"] == event]
+
+
+def switch(gateway: Gateway, upstream: FaultUpstream, *, on: bool) -> None:
+    """Edits the configuration and waits until every worker has it."""
+    wait_until(lambda: len(events(gateway, "worker_started")) == gateway.workers, 10)
+    wanted = len(events(gateway, "configuration_reloaded")) + gateway.workers
+    gateway.write_config(config(upstream, chat_logs=on))
+    wait_until(lambda: len(events(gateway, "configuration_reloaded")) == wanted, 10)
+
+
+def test_nothing_is_written_unless_it_is_wanted(upstream: FaultUpstream) -> None:
+    with Gateway(config(upstream)) as running:
+        for path in CHATS:
+            ask(running, "off", path, asked(path, PROMPT))
+        running.stop()
+        assert not directory(running).exists()
+
+
+def test_the_environment_switches_it_on_and_the_last_lines_are_written_at_the_end(upstream: FaultUpstream) -> None:
+    with Gateway(config(upstream), env={"CHAT_LOGS": "true"}) as running:
+        ask(running, "by-variable", "/api/chat", asked("/api/chat", PROMPT))
+        running.stop()
+        assert [record["id"] for record in records(running)] == ["by-variable"]
+
+
+def test_an_edit_switches_it_on_and_off(upstream: FaultUpstream) -> None:
+    with Gateway(config(upstream)) as running:
+        ask(running, "before", "/api/chat", asked("/api/chat", PROMPT))
+        switch(running, upstream, on=True)
+        ask(running, "on", "/api/chat", asked("/api/chat", PROMPT))
+        record_of(running, "on")
+        switch(running, upstream, on=False)
+        ask(running, "after", "/api/chat", asked("/api/chat", PROMPT))
+        running.stop()
+        assert [record["id"] for record in records(running)] == ["on"]
+
+
+# The disk.
+
+
+def test_a_full_disk_stops_no_request_and_is_said_once(upstream: FaultUpstream) -> None:
+    with Gateway(config(upstream, chat_logs=True), workers=1) as running:
+        directory(running).mkdir(mode=0o700)
+        days = [datetime.now(UTC).date() + timedelta(days) for days in (0, 1)]
+        full = [directory(running) / f"{day}.jsonl" for day in days]
+        for file in full:
+            file.symlink_to("/dev/full")
+        for number in range(10):
+            path = CHATS[number % len(CHATS)]
+            assert ask(running, "lost", path, asked(path, PROMPT, stream=number > 4)).status == 200
+
+        wait_until(lambda: events(running, "chat_log_failed"))
+        for file in full:
+            file.unlink()
+        ask(running, "kept", "/api/chat", asked("/api/chat", PROMPT))
+        record_of(running, "kept")
+        assert [event["problem"] for event in events(running, "chat_log_failed")] == ["No space left on device"]
+
+
+def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream) -> None:
+    """A pipe that nobody reads: opening it waits for ever. Small values take much more memory than bytes."""
+    body = asked("/api/chat", PROMPT, stream=False) | {"padding": [{}] * 200_000}
+    with ThreadPoolExecutor(1) as pool, Gateway(config(upstream, chat_logs=True), workers=1) as running:
+        directory(running).mkdir(mode=0o700)
+        pipe = directory(running) / f"{datetime.now(UTC).date()}.jsonl"
+        os.mkfifo(pipe)
+        for _ in range(10):
+            assert ask(running, "many", "/api/chat", body).status == 200
+        written = pool.submit(pipe.read_bytes)
+        [behind] = wait_until(lambda: events(running, "chat_log_behind"), 20)
+        running.stop()
+        assert len(written.result().splitlines()) + behind["records"] == 10
+        assert 3 <= behind["records"] <= 7

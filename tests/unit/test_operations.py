@@ -1,0 +1,280 @@
+"""docs/operations.md names every state, event and header that there is, and its numbers are those of the program."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from ollama_proxy import chatlog, errors, redaction
+from ollama_proxy.exchange import REMARKS
+from ollama_proxy.profiles import Profile
+from ollama_proxy.settings import load_settings
+from ollama_proxy.upstreams import attempts, breaker, fleet, health, node
+from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "ollama_proxy"
+PAGE = "docs/operations.md"
+
+
+# Reading the package.
+
+
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    return {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def texts(node_: ast.AST) -> list[str]:
+    """Every text in a piece of code."""
+    return [each.value for each in ast.walk(node_) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+
+
+class Event(NamedTuple):
+    """A line of the log as the program writes it."""
+
+    name: str
+    fields: frozenset[str]
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    return (each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef))
+
+
+def events() -> list[Event]:
+    """What is logged, with the fields that can be read off the code."""
+    found = [event for tree in trees().values() for function in functions(tree) for event in _events(function)]
+    return sorted({event for event in found if re.fullmatch("[a-z_]+", event.name)})
+
+
+def _events(function: ast.FunctionDef) -> Iterator[Event]:
+    values = {
+        target.id: each.value
+        for each in ast.walk(function)
+        if isinstance(each, ast.Assign)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+    for each in ast.walk(function):
+        if isinstance(each, ast.Dict) and "event" in _keys(each):
+            yield from (Event(name, _keys(each) - {"event", "time", "level"}) for name in _names(each, values))
+        if isinstance(each, ast.Call) and _is_log(each.func):
+            named = each.args[0] if isinstance(each.func, ast.Attribute) else each.args[1]
+            kept = _keys_within(each, values) | {
+                word.arg for word in each.keywords if word.arg and word.arg not in _NO_FIELDS
+            }
+            yield from (Event(name, frozenset(kept)) for name in _names(named, values))
+
+
+#: Words of the calls themselves.
+_NO_FIELDS = ("extra", "exc_info")
+
+
+def _is_log(function: ast.expr) -> bool:
+    if isinstance(function, ast.Name):
+        return function.id == "note"
+    ours = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "log"
+    return ours and getattr(function, "attr", "") in ("info", "warning", "error")
+
+
+def _keys(value: ast.Dict) -> frozenset[str]:
+    return frozenset(str(key.value) for key in value.keys if isinstance(key, ast.Constant))
+
+
+def _keys_within(code: ast.AST, values: Mapping[str, ast.expr]) -> set[str]:
+    """The keys of the mappings in a piece of code, also of those that it only names."""
+    found: set[str] = set()
+    for each in ast.walk(code):
+        if isinstance(each, ast.Dict):
+            found |= _keys(each)
+        elif isinstance(each, ast.Name) and isinstance(values.get(each.id), ast.Dict):
+            found |= _keys_within(values[each.id], {})
+    return found - {"fields"}
+
+
+def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
+    """The names of events that an expression stands for."""
+    if isinstance(named, ast.Dict):
+        chosen = [
+            value for key, value in zip(named.keys, named.values, strict=True) if texts(key or named) == ["event"]
+        ]
+        return [name for value in chosen for name in _names(value, values)]
+    if isinstance(named, ast.Name):
+        return texts(values[named.id]) if named.id in values else []
+    return texts(named) if isinstance(named, ast.Constant) else []
+
+
+def conditions() -> list[str]:
+    """The states that a node can be in."""
+    (found,) = [each for each in functions(trees()["node.py"]) if each.name == "condition"]
+    named = {word for statement in found.body[1:] for word in texts(statement)}
+    return sorted(named - {"open"})  # what its breaker calls being down
+
+
+def headers() -> list[str]:
+    """The headers of the gateway's own, those of requests and those of answers."""
+    found = {
+        name for tree in trees().values() for text in texts(tree) for name in re.findall(r"X-Ollama-[A-Z]\w+", text)
+    }
+    return sorted((found - {"X-Ollama-Proxy"}) | set(REMARKS.values()))
+
+
+# The page has them.
+
+
+def rows(first: str) -> list[list[str]]:
+    return table_with(PAGE, first)
+
+
+@pytest.mark.parametrize("state", [*conditions(), "hidden"])
+def test_every_state_says_how_it_begins_and_ends_and_what_to_do(state: str) -> None:
+    (row,) = [each for each in rows("`up`") if codes(each[0]) == [state]]
+    assert all(row)
+
+
+def test_no_other_state_is_made_up() -> None:
+    assert sorted(codes(row[0])[0] for row in rows("`up`")) == sorted([*conditions(), "hidden"])
+
+
+def test_events_are_read_off_the_code() -> None:
+    assert Event("upstream_down", frozenset({"upstream", "version", "reason"})) in events()
+    assert Event("chat_log_behind", frozenset({"records", "effect"})) in events()
+    assert Event("log_lines_dropped", frozenset({"lines"})) in events()
+
+
+@pytest.mark.parametrize("event", events(), ids=lambda event: event.name)
+def test_every_event_is_explained_with_its_fields(event: Event) -> None:
+    (row,) = [each for each in rows("`worker_started`") if event.name in codes(each[0])]
+    assert event.fields <= set(codes(row[1]))
+
+
+def test_no_other_event_is_made_up() -> None:
+    named = [name for row in rows("`worker_started`") for name in codes(row[0])]
+    assert sorted(named) == sorted({event.name for event in events()})
+
+
+def test_faults_of_upstreams_have_the_slugs_that_the_page_names() -> None:
+    (row,) = [each for each in rows("`worker_started`") if codes(each[0]) == ["upstream_error"]]
+    kinds = [
+        each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.UpstreamError)
+    ]
+    assert {kind.slug for kind in kinds} == set(codes(row[2])) - {"error"}
+
+
+@pytest.mark.parametrize("header", headers())
+def test_every_header_is_explained(header: str) -> None:
+    assert [row for row in rows("`X-Ollama-Box`") if header in codes(row[0])]
+
+
+# The numbers.
+
+#: What the page says of the constants in these modules, with the numbers left out.
+SAID: dict[str, tuple[ModuleType, ...]] = {
+    "in lists that are at most {BELIEVED_FOR_S} s old": (fleet,),
+    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (fleet, node),
+    "takes longer than {WAIT_S} s keeps nobody waiting": (fleet,),
+    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (fleet,),
+    "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
+    "It is looked at every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
+    "{FIRST_OPEN_S} s after it went down": (breaker,),
+    "2, 4 and at most {LONGEST_OPEN_S} s later": (breaker,),
+    "A try counts for {TRIAL_S} s at most": (breaker,),
+    "a tenth of its usual share at first and all of it after {SLOW_START_S} s": (breaker,),
+    "After {FAILED_AT_MOST} failed answers in a row": (node,),
+    "Ollama boxes every {INTERVAL_S} s, providers every {PROVIDER_INTERVAL_S} s": (health,),
+    "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or {SHORT_WAIT_S} s where": (health,),
+    "was asked for within {WARM_S} s": (node,),
+    "fewer than {SATURATED_AT} requests in flight for each unit of `weight`": (node,),
+    "at most {MOST_RETRIES} of them": (attempts,),
+    "the same one, after {FIRST_PAUSE_S} s": (attempts,),
+    "as long as that is at most {LONGEST_PAUSE_S} s": (attempts,),
+    "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
+}
+
+#: Sizes of what is kept in memory, and what the text above puts in words.
+NOT_SAID = {"MOST_MODELS", "MOST_KEPT", "LONGEST_KEPT", "QUICK_S", "FIRST_SHARE", "DOWN_INTERVAL_S"}
+
+
+def constants(*modules: ModuleType) -> dict[str, float]:
+    """The numbers that a module declares itself."""
+    found: dict[str, float] = {}
+    for module in modules:
+        assert module.__file__
+        for each in trees()[Path(module.__file__).name].body:
+            names = {word.id for word in ast.walk(each) if isinstance(each, ast.Assign) and isinstance(word, ast.Name)}
+            found |= {name: getattr(module, name) for name in names if name.isupper()}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def flowing(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_number_is_that_of_the_program(said: str) -> None:
+    shown = {name: f"{value:g}" for name, value in constants(*SAID[said]).items()}
+    assert said.format_map(shown) in flowing(prose(PAGE))
+
+
+@pytest.mark.parametrize("module", [attempts, breaker, fleet, health, node], ids=lambda module: module.__name__)
+def test_every_number_is_said(module: ModuleType) -> None:
+    said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
+    assert constants(module).keys() - said <= NOT_SAID
+
+
+def test_words_for_numbers_are_true() -> None:
+    assert (health.DOWN_INTERVAL_S, breaker.FIRST_SHARE) == (1.0, 0.1)
+    assert fleet.LIMITS.total_s == 3.0
+    assert "told within 3 s" in flowing(prose(PAGE))
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ("at most {} MiB of a request and of an answer", redaction.MAX_CHARS),
+        ("more than {} MiB waited", chatlog.MAX_WAITING_BYTES),
+    ],
+)
+def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> None:
+    assert said.format(size >> 20) in flowing(prose(PAGE))
+
+
+@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", attempts.FAILED)])
+def test_statuses_are_those_that_are_tried_again(said: str, statuses: frozenset[int]) -> None:
+    assert said + ", ".join(map(str, sorted(statuses))) in flowing(prose(PAGE))
+
+
+# Switches.
+
+
+#: Would be taken for HTML.
+_TAG = re.compile(r"(</?\w+>)")
+
+
+def switch_row(name: str, declared: Field[Any]) -> list[str]:
+    """One row of the table of switches; a failing comparison prints what it should be."""
+    return [
+        f"`{name}`",
+        shown_default(declared),
+        declared.metadata["kind"].label,
+        _TAG.sub(r"`\1`", declared.metadata["text"]),
+    ]
+
+
+def test_table_of_switches_is_that_of_the_program() -> None:
+    assert rows("`limit_field`") == [switch_row(each.name, each) for each in fields(Profile)]
+
+
+@pytest.mark.parametrize("number", range(len(blocks(PAGE, "yaml"))))
+def test_configuration_example_loads(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(blocks(PAGE, "yaml")[number].text, encoding="utf-8")
+    assert load_settings(path, {}).upstreams
