@@ -21,4 +21,14 @@ stamp=tests/node/node_modules/.package-lock.json
 if command -v npm >/dev/null 2>&1 && { [ ! -e $stamp ] || [ tests/node/package-lock.json -nt $stamp ]; }; then
     (cd tests/node && npm ci --silent)
 fi
+# Its packages would not fit beside the gateway's own.
+second=$BIN/../second
+if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second/.installed" ]; then
+    if "$BIN/python" -m venv --clear --without-pip "$second" && "$BIN/python" -m pip --python "$second/bin/python" install \
+        --quiet --no-compile --require-hashes --only-binary :all: -r tests/second/requirements.txt; then
+        touch "$second/.installed"
+    else
+        rm -rf "$second"
+    fi
+fi
 exec "$BIN/python" -m pytest "$@"
