@@ -72,14 +72,20 @@ class Exchange:
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is old, or missing.
     partial: tuple[str, ...] = ()
+    _is_over: bool = False
     _finish: ExitStack = field(default_factory=ExitStack)
 
     def on_finish(self, release: Callable[[], None]) -> None:
-        """Runs `release` when the exchange is over, last added first, exactly once and whatever happened."""
-        self._finish.callback(release)
+        """Runs `release` when the exchange is over, last added first, exactly once and whatever happened; at once where
+        it is over already: an answer may begin in the very moment in which its client leaves."""
+        if self._is_over:
+            release()
+        else:
+            self._finish.callback(release)
 
     def finish(self) -> None:
         """The exchange is over: everything that it held is released. A second call does nothing."""
+        self._is_over = True
         self._finish.pop_all().close()
 
     def sent(self, size: int) -> None:
