@@ -14,13 +14,14 @@ from benchmarks.report import Row, as_record, describe_machine, render_table, wr
 from benchmarks.rounds import Bench, do_work
 from benchmarks.servers import (
     ROOT,
+    Server,
     raise_file_limit,
     running_gateway,
     running_nginx,
     running_upstream,
     share_cores,
 )
-from benchmarks.works import WORKS, Work, works_named
+from benchmarks.works import WORKS, GatewayName, Work, works_named
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -48,18 +49,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def taking_part(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
-    """Upstream, gateway and nginx while they run."""
+def taking_part(options: argparse.Namespace, works: list[Work], folder: Path) -> Iterator[Bench]:
+    """Upstream, the gateways that the works need, and nginx while they run."""
     cores = share_cores(options.workers)
     app = APP if options.profile else "wsgi:app"
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(running_upstream(folder, cores.tools, options.upstream_processes))
         project = options.project.resolve()
-        gateway = stack.enter_context(
-            running_gateway(folder, cores.server, upstream, project=project, workers=options.workers, app=app)
-        )
+
+        def start(behind: GatewayName) -> Server:
+            """A gateway with this behind it."""
+            return stack.enter_context(
+                running_gateway(
+                    folder, cores.server, upstream, project=project, behind=behind, workers=options.workers, app=app
+                )
+            )
+
+        names: set[GatewayName] = {"gateway", *(work.gateway for work in works)}
+        gateways = {name: start(name) for name in sorted(names)}
         nginx = None if options.no_peers else stack.enter_context(running_nginx(folder, cores.server, upstream))
-        yield Bench(cores, upstream, gateway, nginx, options.seconds, options.rounds)
+        yield Bench(cores, upstream, gateways["gateway"], nginx, options.seconds, options.rounds, gateways)
 
 
 def measure(bench: Bench, works: list[Work], options: argparse.Namespace) -> int:
@@ -94,7 +103,7 @@ def main() -> int:
     except KeyError as error:
         sys.exit(error.args[0])
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, taking_part(options, Path(name)) as bench:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, taking_part(options, works, Path(name)) as bench:
         return profile(bench, works[0], options.json.parent) if options.profile else measure(bench, works, options)
 
 

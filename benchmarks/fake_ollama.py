@@ -1,10 +1,11 @@
-"""A scripted Ollama, fast enough to disappear from a measurement.
+"""A scripted Ollama, and a scripted provider, fast enough to disappear from a measurement.
 
     python -m benchmarks.fake_ollama --port 11500 [--tokens 128] [--delay-ms 0] [--processes 1]
 
 Answers are rendered once and kept; a stream is one chunk and one send per token, as Ollama flushes them.
 `options.num_predict` sets the number of tokens, and a model whose tag is a time (`bench:50ms`) sets the pause before
-each of them. `/_stats` tells what was asked (of the process that answers).
+each of them. Under `/v1` it speaks OpenAI's API, where `max_tokens` is that number. `/_stats` tells what was asked (of
+the process that answers).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import httptools
 import orjson
 
 MODELS = ("bench:latest", "bench:50ms", "bench:1000ms")
+#: Together with those that are asked for they are two hundred.
+OTHER_MODELS = tuple(f"other-{number}:latest" for number in range(197))
 CREATED_AT = "2026-01-02T10:00:00.123456789Z"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: Fri, 02 Jan 2026 10:00:00 GMT\r\n"
 TIMES = {
@@ -65,11 +68,15 @@ def make_single(value: object, delay_s: float = 0.0) -> Answer:
     return Answer((head + body,), delay_s)
 
 
-def make_stream(lines: list[dict[str, Any]], delay_s: float) -> Answer:
-    """One chunk per line; the headers go out with the first, the end of the body with the last."""
-    bodies = [orjson.dumps(line) + b"\n" for line in lines]
+def make_lines(lines: list[dict[str, Any]], delay_s: float) -> Answer:
+    """A stream of Ollama: one chunk per line."""
+    return make_stream(b"application/x-ndjson", [orjson.dumps(line) + b"\n" for line in lines], delay_s)
+
+
+def make_stream(content_type: bytes, bodies: list[bytes], delay_s: float) -> Answer:
+    """One chunk per body; the headers go out with the first, the end of the whole with the last."""
     pieces = [b"%x\r\n%s\r\n" % (len(body), body) for body in bodies]
-    pieces[0] = HEAD % b"application/x-ndjson" + b"Transfer-Encoding: chunked\r\n\r\n" + pieces[0]
+    pieces[0] = HEAD % content_type + b"Transfer-Encoding: chunked\r\n\r\n" + pieces[0]
     pieces[-1] += b"0\r\n\r\n"
     return Answer(tuple(pieces), delay_s)
 
@@ -97,7 +104,7 @@ def make_completion(request: dict[str, Any], script: Script, shape: Shape) -> An
     if request.get("stream") is False:
         return make_single({**base, **shape(" token" * count), **end}, delay_s * count)
     token = {**base, **shape(" token"), "done": False}
-    return make_stream([token] * count + [{**base, **shape(""), **end}], delay_s)
+    return make_lines([token] * count + [{**base, **shape(""), **end}], delay_s)
 
 
 def chat_shape(text: str) -> dict[str, Any]:
@@ -116,10 +123,36 @@ def make_embeddings(request: dict[str, Any], script: Script) -> Answer:
     return make_single({"model": request.get("model"), "embeddings": [vector] * count, **usage})
 
 
-def make_model_list() -> Answer:
+def make_provider_chat(request: dict[str, Any], script: Script) -> Answer:
+    """The answer of OpenAI's /chat/completions; a stream has its usage in a chunk of its own, where it is asked for."""
+    model = str(request.get("model"))
+    count = int(request.get("max_tokens") or script.tokens)
+    delay_s = delay_of(model, script.delay_s)
+    usage = {"prompt_tokens": 11, "completion_tokens": count, "total_tokens": 11 + count}
+    base = {"id": "chatcmpl-bench", "created": 1767348000, "model": model, "object": "chat.completion.chunk"}
+    if not request.get("stream"):
+        message = {"role": "assistant", "content": " token" * count}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return make_single({**base, "object": "chat.completion", "choices": [choice], "usage": usage}, delay_s * count)
+    choice = {"index": 0, "delta": {"content": " token"}, "finish_reason": None, "logprobs": None}
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": None}
+    chunks: list[dict[str, Any]] = [{**base, "choices": [choice]}] * count + [{**base, "choices": [last]}]
+    if (request.get("stream_options") or {}).get("include_usage"):
+        chunks.append({**base, "choices": [], "usage": usage})
+    frames = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
+    frames[-1] += b"data: [DONE]\n\n"
+    return make_stream(b"text/event-stream", frames, delay_s)
+
+
+def make_provider_list() -> Answer:
+    facts = {"object": "model", "created": 1767348000, "owned_by": "bench"}
+    return make_single({"object": "list", "data": [{"id": name, **facts} for name in MODELS]})
+
+
+def make_model_list(names: tuple[str, ...]) -> Answer:
     details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
     facts = {"modified_at": CREATED_AT, "size": 2019393189, "digest": "a80c4f17acd5" * 5, "details": details}
-    return make_single({"models": [{"name": name, "model": name, **facts} for name in MODELS]})
+    return make_single({"models": [{"name": name, "model": name, **facts} for name in names]})
 
 
 RUNNING = Answer((HEAD % b"text/plain; charset=utf-8" + b"Content-Length: 17\r\n\r\nOllama is running",))
@@ -127,10 +160,12 @@ ROUTES: dict[bytes, Callable[[dict[str, Any], Script], Answer]] = {
     b"/api/chat": lambda request, script: make_completion(request, script, chat_shape),
     b"/api/generate": lambda request, script: make_completion(request, script, generate_shape),
     b"/api/embed": make_embeddings,
-    b"/api/tags": lambda request, script: make_model_list(),
-    b"/api/ps": lambda request, script: make_model_list(),
+    b"/api/tags": lambda request, script: make_model_list(MODELS + OTHER_MODELS),
+    b"/api/ps": lambda request, script: make_model_list(MODELS),
     b"/api/show": lambda request, script: make_single({"capabilities": ["completion", "tools"], "model_info": {}}),
     b"/api/version": lambda request, script: make_single({"version": "0.32.15"}),
+    b"/v1/chat/completions": make_provider_chat,
+    b"/v1/models": lambda request, script: make_provider_list(),
     b"/": lambda request, script: RUNNING,
 }
 

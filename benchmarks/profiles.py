@@ -15,9 +15,10 @@ PATH = "/_profile"
 
 def profile_work(bench: Bench, work: Work) -> str:
     """The folded stacks of the gateway while it did the work. The gateway must have been started with APP."""
-    ask(bench.gateway.port, PATH)  # forget the start
+    port = bench.gateway_of(work).port
+    ask(port, PATH)  # forget the start
     do_work(bench, work)
-    return ask(bench.gateway.port, PATH)[1].decode()
+    return ask(port, PATH)[1].decode()
 
 
 def parse_folded(text: str) -> list[tuple[list[str], int]]:

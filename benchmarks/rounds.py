@@ -8,18 +8,20 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.meter import largest_worker_mb, read_cpu
 from benchmarks.servers import ROOT, Cores, Server, ask, pinned
-from benchmarks.works import CLIENT_HEADERS, Kind, Request, Work
+from benchmarks.works import CLIENT_HEADERS, GatewayName, Kind, Request, Work
 
 LOAD_LIMIT_S = 150.0
 WARM_UP_S = 0.3
 OPEN_RAMP_S = 2.0
 PACED_RAMP_S = 0.05
+#: Turns of two gateways that are compared, in each round.
+SLICES = 5
 ONCE_AND_ALONE = ("memory_idle", "memory_open")
 
 Measure = dict[str, Any]
@@ -27,7 +29,8 @@ Measure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """Who takes part, and how long a round lasts. `nginx` is None where it is not installed."""
+    """Who takes part, and how long a round lasts. `nginx` is None where it is not installed; `gateways` are
+    all of them, by what stands behind."""
 
     cores: Cores
     upstream: Server
@@ -35,6 +38,11 @@ class Bench:
     nginx: Server | None
     seconds: float = 3.0
     rounds: int = 3
+    gateways: Mapping[GatewayName, Server] = field(default_factory=dict)
+
+    def gateway_of(self, work: Work) -> Server:
+        """The gateway that does the work."""
+        return self.gateways.get(work.gateway, self.gateway)
 
 
 @contextlib.contextmanager
@@ -95,6 +103,23 @@ def measure_cpu(bench: Bench, server: Server, work: Work, request: Request) -> M
     return report | {"value": report["cpu_us_per_token" if per_token else "cpu_ms_per_request"]}
 
 
+def measure_share(bench: Bench, server: Server, work: Work, request: Request) -> Measure:
+    """How much more CPU a request takes than at the gateway with one upstream, in percent. They take turns in short
+    slices, and the cheapest of each count: noise only ever adds."""
+    taken: dict[str, list[Measure]] = {"plain": [], "own": []}
+    for _ in range(SLICES):
+        taken["plain"].append(measure_load(bench, bench.gateway, work, request, bench.seconds / SLICES))
+        taken["own"].append(measure_load(bench, server, work, request, bench.seconds / SLICES))
+    plain, own = (min(each, key=lambda one: float(one["cpu_ms_per_request"])) for each in taken.values())
+    every = [*taken["plain"], *taken["own"]]
+    return own | {
+        "value": 100 * (own["cpu_ms_per_request"] / plain["cpu_ms_per_request"] - 1),
+        "plain_ms": plain["cpu_ms_per_request"],
+        "errors": sum(each["errors"] for each in every),
+        "error_samples": {text: count for each in every for text, count in each["error_samples"].items()},
+    }
+
+
 def measure_latency(bench: Bench, server: Server, work: Work, request: Request) -> Measure:
     """The p50 that `server` adds to that of the upstream asked directly, just before."""
     direct = load(bench.cores, bench.upstream, work.native, 1, bench.seconds / 2)
@@ -127,6 +152,7 @@ def measure_open(bench: Bench, server: Server, work: Work, request: Request) -> 
 MEASURES: dict[Kind, Callable[[Bench, Server, Work, Request], Measure]] = {
     "cpu_per_request": measure_cpu,
     "cpu_per_token": measure_cpu,
+    "cpu_share": measure_share,
     "latency": measure_latency,
     "memory_idle": measure_idle,
     "memory_open": measure_open,
@@ -150,7 +176,7 @@ def warm_up(bench: Bench, work: Work) -> None:
     """Fills pools and caches, of the peers too. Works of long answers do without: one would take as long as a round."""
     if work.kind in ("cpu_per_token", "memory_open"):
         return
-    load(bench.cores, bench.gateway, work.request, min(work.connections, 8), WARM_UP_S)
+    load(bench.cores, bench.gateway_of(work), work.request, min(work.connections, 8), WARM_UP_S)
     if bench.nginx is not None:
         load(bench.cores, bench.nginx, work.native, min(work.connections, 8), WARM_UP_S)
 
@@ -158,8 +184,8 @@ def warm_up(bench: Bench, work: Work) -> None:
 def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
     """What the work cost the gateway and each peer, by name; they take turns, so that noise meets all of them."""
     measure = MEASURES[work.kind]
-    servers = [(bench.gateway, work.request)]
-    if bench.nginx is not None and work.kind not in ONCE_AND_ALONE:
+    servers = [(bench.gateway_of(work), work.request)]
+    if bench.nginx is not None and work.kind not in (*ONCE_AND_ALONE, "cpu_share"):
         servers.append((bench.nginx, work.native))
     count = 1 if work.kind in ONCE_AND_ALONE else bench.rounds
     warm_up(bench, work)

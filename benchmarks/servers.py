@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.works import TOKEN
+from benchmarks.works import TOKEN, GatewayName
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 30.0
@@ -28,10 +28,20 @@ GATEWAY_CONFIG = """\
 server: {{host: 127.0.0.1, port: {port}}}
 auth:
   generate_tokens: ["another-token-0000000000", "{token}"]
-service:
-  base_url: "{upstream}"
 logging: {{dir: "{logs}", level: INFO, access: true}}
 """
+#: What stands behind each gateway; `{upstream}` is where the scripted one answers.
+BEHIND: Mapping[GatewayName, str] = {
+    "gateway": 'service: {{base_url: "{upstream}"}}\n',
+    "fleet": "upstreams:\n"
+    + "".join(f'  - {{{{name: box{number}, base_url: "{{upstream}}"}}}}\n' for number in range(1, 9)),
+    "provider": """\
+upstreams:
+  - {{name: lab, kind: openai, base_url: "{upstream}/v1", models: ["bench:latest"]}}
+models:
+  ruled: {{target: "lab:bench:latest", options: {{top_p: 0.9}}}}
+""",
+}
 
 NGINX_CONFIG = """\
 {user}
@@ -198,14 +208,24 @@ def gateway_environment(folder: Path, port: int, workers: int) -> dict[str, str]
 
 @contextlib.contextmanager
 def running_gateway(
-    folder: Path, cores: frozenset[int], upstream: Server, *, project: Path, workers: int = 1, app: str = "wsgi:app"
+    folder: Path,
+    cores: frozenset[int],
+    upstream: Server,
+    *,
+    project: Path,
+    behind: GatewayName = "gateway",
+    workers: int = 1,
+    app: str = "wsgi:app",
 ) -> Iterator[Server]:
     """The gateway of `project` as systemd would start it, with a configuration of its own under `folder`."""
     port = free_port()
+    folder = folder / behind
+    folder.mkdir()
     (folder / "state").mkdir(mode=0o700)
     logs = folder / "logs"
     logs.mkdir()
-    config = GATEWAY_CONFIG.format(port=port, token=TOKEN, upstream=f"http://127.0.0.1:{upstream.port}", logs=logs)
+    url = f"http://127.0.0.1:{upstream.port}"
+    config = (GATEWAY_CONFIG + BEHIND[behind]).format(port=port, token=TOKEN, upstream=url, logs=logs)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", app]
     environment = gateway_environment(folder, port, workers)

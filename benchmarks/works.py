@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["cpu_per_request", "cpu_per_token", "latency", "memory_idle", "memory_open"]
+Kind = Literal["cpu_per_request", "cpu_per_token", "cpu_share", "latency", "memory_idle", "memory_open"]
+#: Configurations of the gateway: one Ollama, eight of them, an OpenAI-compatible provider.
+GatewayName = Literal["gateway", "fleet", "provider"]
 
 TOKEN = "bench-token-000000000000"
 #: What an SDK sends from behind nginx; with Host and Content-Length they are fifteen.
@@ -35,6 +37,7 @@ HELD_MODEL = "bench:1000ms"
 UNITS: dict[Kind, str] = {
     "cpu_per_request": "ms/req",
     "cpu_per_token": "us/token",
+    "cpu_share": "% more",
     "latency": "ms p50",
     "memory_idle": "MB",
     "memory_open": "MB",
@@ -54,7 +57,7 @@ class Request:
 @dataclass(frozen=True)
 class Work:
     """One row of the table. `tokens` are those of one answer; `native` is the same work for a peer that only passes
-    bytes; `budget` is in the unit of the kind and None where there is none."""
+    bytes; `budget` is in the unit of the kind and None where there is none; `gateway` is the one that does the work."""
 
     name: str
     what: str
@@ -64,6 +67,7 @@ class Work:
     tokens: int
     connections: int
     budget: float | None = None
+    gateway: GatewayName = "gateway"
 
     @property
     def unit(self) -> str:
@@ -84,6 +88,11 @@ def native_chat(tokens: int, *, stream: bool, model: str = "bench:latest") -> Re
     options = {"num_predict": tokens, "temperature": 0.7}
     body = {"model": model, "messages": MESSAGES, "options": options, "stream": stream}
     return Request("/api/chat", encode(body), "/api/chat", '"done":true')
+
+
+def provider_chat(tokens: int, *, stream: bool, model: str = "bench:latest") -> Request:
+    """What an OpenAI client asks of a provider; `ruled` is a name with a rule, which is why it is translated."""
+    return replace(openai_chat(tokens, stream=stream, model=model), upstream_path="/v1/chat/completions")
 
 
 def anthropic_messages(tokens: int, *, model: str = "bench:latest") -> Request:
@@ -112,6 +121,16 @@ STREAM, NATIVE_STREAM = openai_chat(128, stream=True), native_chat(128, stream=T
 MESSAGES_STREAM, RESPONSES_STREAM = anthropic_messages(128), openai_responses(128)
 PACED, NATIVE_PACED = (make(80, stream=True, model=PACED_MODEL) for make in (openai_chat, native_chat))
 HELD, NATIVE_HELD = (make(60, stream=True, model=HELD_MODEL) for make in (openai_chat, native_chat))
+PROVIDER_SINGLE, PROVIDER_STREAM = provider_chat(8, stream=False), provider_chat(128, stream=True)
+RULED_SINGLE = provider_chat(8, stream=False, model="ruled")
+RULED_STREAM = provider_chat(128, stream=True, model="ruled")
+OLLAMA_STREAM = replace(native_chat(128, stream=True), upstream_path="/v1/chat/completions")
+
+
+def at_provider(name: str, what: str, request: Request, native: Request, tokens: int) -> Work:
+    """A work whose answers come from an OpenAI-compatible provider."""
+    return Work(f"provider-{name}", what, "cpu_per_request", request, native, tokens, 8, gateway="provider")
+
 
 #: In the order of doing: idle memory before the loads, that of many streams after them.
 WORKS = (
@@ -124,6 +143,12 @@ WORKS = (
     Work("stream-messages", "128 tokens, Anthropic's", "cpu_per_request", MESSAGES_STREAM, NATIVE_STREAM, 128, 8),
     Work("stream-responses", "128 tokens, Responses", "cpu_per_request", RESPONSES_STREAM, NATIVE_STREAM, 128, 8),
     Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8),
+    Work("routing", "8 upstreams, 200 models: a single answer", "cpu_share", SINGLE, NATIVE_SINGLE, 8, 8, 5, "fleet"),
+    at_provider("single", "single answer, translated", RULED_SINGLE, PROVIDER_SINGLE, 8),
+    at_provider("single-passed", "single answer, passed through", PROVIDER_SINGLE, PROVIDER_SINGLE, 8),
+    at_provider("stream", "128 tokens, translated", RULED_STREAM, PROVIDER_STREAM, 128),
+    at_provider("stream-passed", "128 tokens, passed through", PROVIDER_STREAM, PROVIDER_STREAM, 128),
+    at_provider("stream-ollama", "128 tokens, asked by Ollama's client", OLLAMA_STREAM, PROVIDER_STREAM, 128),
     Work("paced", "200 streams x 20 tokens/s, translated", "cpu_per_token", PACED, NATIVE_PACED, 80, 200, 40),
     Work("paced-native", "the same, passed through", "cpu_per_token", NATIVE_PACED, NATIVE_PACED, 80, 200, 40),
     Work("latency", "added at concurrency 1, single, translated", "latency", SINGLE, NATIVE_SINGLE, 8, 1, 0.5),
