@@ -125,7 +125,7 @@ class UpstreamSettings:
     drain: bool = setting(False, "Takes no new requests; those that it has go on.", BOOLEAN)
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
-        "Its models: a list, or a mapping from the name clients use to its own name or {id: ...}. Absent: what it lists.",
+        "Its models: a list, or a mapping from names for clients to its own, or to {id: ...}. Absent: what it lists.",
         Kind("a list of names, or a mapping from name to name", _upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
