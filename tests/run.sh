@@ -31,4 +31,5 @@ if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second
         rm -rf "$second"
     fi
 fi
-exec "$BIN/python" -m pytest "$@"
+# Two at a time: most tests wait for something, not for the processor.
+exec "$BIN/python" -m pytest -n 2 --dist loadfile "$@"
