@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
-from typing import Any
 from urllib.parse import urlsplit
 
 from ollama_proxy.formats import MODEL_OPTIONS
 from ollama_proxy.kinds import suggestion
 from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.sections import default_of
 from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_path
 from ollama_proxy.tokens import Auth
-
-#: Settings that are accepted and checked but have no effect in this version; see `pending_in_use`.
-PENDING: tuple[str, ...] = ()
-
-
-def pending_in_use(settings: Settings) -> list[str]:
-    """Names in PENDING that this configuration gives a value other than the default."""
-    return [name for name in PENDING if _is_given(settings, name.split("."))]
-
-
-def _is_given(value: Any, parts: list[str]) -> bool:
-    if isinstance(value, Mapping):
-        return any(_is_given(each, parts) for each in value.values())
-    if isinstance(value, tuple):
-        return any(_is_given(each, parts) for each in value)
-    if not hasattr(value, parts[0]):
-        return False
-    inner = getattr(value, parts[0])
-    return _is_given(inner, parts[1:]) if parts[1:] else bool(inner != default_of(type(value), parts[0]))
 
 
 def settings_warnings(settings: Settings) -> list[str]:
@@ -39,7 +18,6 @@ def settings_warnings(settings: Settings) -> list[str]:
     return [
         *_file_warnings(settings),
         *_token_warnings(settings.auth),
-        *(f"{name} has no effect in this version yet" for name in pending_in_use(settings)),
         *_contradictions(settings),
         *_model_warnings(settings),
         *_upstream_warnings(settings),

@@ -168,7 +168,7 @@ def test_a_stream_is_lines_however_the_provider_cut_it(
         [usage(1, 1), chunk("stop") | {"usage": usage(7, 2)["usage"]}, usage(7, 3)],
     ],
 )
-def test_g06_one_done_line_comes_last_with_the_counts(
+def test_G06_one_done_line_comes_last_with_the_counts(
     lab: Gateway, provider: FaultUpstream, end: list[Document]
 ) -> None:
     provider.script(CHAT, [Sse([chunk(content="Hi"), *end])])
@@ -180,7 +180,7 @@ def test_g06_one_done_line_comes_last_with_the_counts(
     assert all(type(duration) is int and duration >= 1 for duration in durations)
 
 
-def test_g07_signs_of_life_of_the_provider_are_not_passed_on(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G07_signs_of_life_of_the_provider_are_not_passed_on(lab: Gateway, provider: FaultUpstream) -> None:
     go_on = threading.Event()
     script: Script = [
         Head(200, SSE),
@@ -220,7 +220,7 @@ def test_the_provider_gets_openais_words(lab: Gateway, provider: FaultUpstream) 
     assert content[1]["image_url"]["url"] == f"data:image/png;base64,{PNG}"
 
 
-def test_g20_the_provider_gets_the_tools_schema_as_it_is(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G20_the_provider_gets_the_tools_schema_as_it_is(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     chat(lab, tools=[TOOL])
     assert json.dumps(sent(provider)["tools"]) == json.dumps([TOOL])
@@ -232,7 +232,7 @@ def test_absent_parameters_stay_absent(lab: Gateway, provider: FaultUpstream) ->
     assert set(sent(provider)) <= {"model", "messages", "stream"}
 
 
-def test_g22_results_without_ids_find_the_call_of_their_tool(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G22_results_without_ids_find_the_call_of_their_tool(lab: Gateway, provider: FaultUpstream) -> None:
     calls: list[Document] = [{"function": {"name": name, "arguments": {}}} for name in ("f", "g")]
     history = [
         *HI,
@@ -261,7 +261,7 @@ FRAGMENTS = [
 ]
 
 
-def test_g25_a_call_in_fragments_is_one_line_with_an_object(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G25_a_call_in_fragments_is_one_line_with_an_object(lab: Gateway, provider: FaultUpstream) -> None:
     second = fragment(1, id="c2", type="function", function={"name": "g", "arguments": ""})
     provider.script(CHAT, [Sse([*FRAGMENTS, second, chunk("tool_calls"), usage(7, 3)])])
     called, last = lines(chat(lab, tools=[TOOL]))
@@ -272,7 +272,7 @@ def test_g25_a_call_in_fragments_is_one_line_with_an_object(lab: Gateway, provid
     assert (called["done"], last["done_reason"]) == (False, "stop")
 
 
-def test_g25_a_call_that_was_cut_is_an_error_and_never_a_text(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G25_a_call_that_was_cut_is_an_error_and_never_a_text(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse([chunk(content="I call"), *FRAGMENTS[:2], chunk("tool_calls")])])
     told = lines(chat(lab, tools=[TOOL]))
     assert "error" in told[-1]
@@ -344,7 +344,7 @@ def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: Fau
         ("/api/embeddings", {"prompt": ""}, {"embedding": []}),
     ],
 )
-def test_g08_orders_are_answered_without_the_provider(
+def test_G08_orders_are_answered_without_the_provider(
     lab: Gateway, provider: FaultUpstream, path: str, body: Document, document: Document
 ) -> None:
     answer = ask(lab, path, {"model": "gpt-lab", **body})
@@ -399,7 +399,7 @@ def vectors(*rows: list[float], tokens: int = 4) -> Document:
     return {"object": "list", "data": data[::-1], "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
-def test_g28_vectors_have_length_one_and_older_ones_are_as_they_came(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0], [0.0, 0.0, 2.0]))])
     document = ask(lab, "/api/embed", {"model": "vectors", "input": ["a", "b"]}).json()
     assert document["embeddings"] == [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]

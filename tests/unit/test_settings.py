@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import settings_check
 from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.kinds import Kind
@@ -22,7 +21,7 @@ from ollama_proxy.settings import (
     setting_names,
     variable_name,
 )
-from ollama_proxy.settings_check import pending_in_use, settings_warnings
+from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.timeouts import Timeouts
 
 SMALLEST = """\
@@ -475,24 +474,6 @@ def test_expired_tokens_and_idle_settings_are_warned_about(load) -> None:
     warnings = "\n".join(settings_warnings(load(text, OLLAMA_BASE_URL="http://x")))
     assert "the token old has expired on 2020-01-01" in warnings
     assert "service.base_url (environment variable OLLAMA_BASE_URL) has no effect" in warnings
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("stream.heartbeat_s", "stream: {heartbeat_s: 1}"),
-        ("models.clamp", "models: {m: {clamp: {num_ctx: 5}}}"),
-        ("models.clamp.num_ctx", "models: {m: {clamp: {num_ctx: 5}}}"),
-        ("upstreams.weight", "upstreams: [{name: a}, {name: b, weight: 2}]"),
-        ("auth.manage_tokens", "auth: {manage_tokens: []}"),
-        ("auth.manage_tokens.expires", "auth: {manage_tokens: [{token: a, expires: 2999-01-01}]}"),
-    ],
-)
-def test_settings_without_effect_yet_are_named_when_used(load, monkeypatch, name: str, text: str) -> None:
-    monkeypatch.setattr(settings_check, "PENDING", (name,))
-    assert pending_in_use(load(text)) == [name]
-    assert pending_in_use(load(SMALLEST)) == []
-    assert f"{name} has no effect in this version yet" in settings_warnings(load(text))
 
 
 def test_settings_are_frozen_and_remember_the_content(load) -> None:

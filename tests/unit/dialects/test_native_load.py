@@ -122,7 +122,7 @@ def test_options_are_what_ollama_makes_of_them(options: dict[str, Any], loaded: 
         ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
     ],
 )
-def test_g16_an_option_of_the_wrong_type_is_the_clients_fault(options: dict[str, Any], text: str) -> None:
+def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(options: dict[str, Any], text: str) -> None:
     refused = refusal(chat, options=options)
     assert (str(refused), refused.status) == (text, 400)
 
@@ -222,7 +222,7 @@ def test_fields_without_effect_are_named() -> None:
         ("embeddings", {"prompt": "Hi"}, None),
     ],
 )
-def test_g08_nothing_to_answer_is_an_order_to_load_or_unload(
+def test_G08_nothing_to_answer_is_an_order_to_load_or_unload(
     route: str, data: dict[str, Any], order: str | None
 ) -> None:
     assert load_order(route, data) == order

@@ -154,7 +154,7 @@ def test_the_model_is_called_as_the_client_called_it(model: str) -> None:
     assert single(GenerateRenderer(model, 0.0))["model"] == model
 
 
-def test_g07_silence_is_not_filled_with_bytes() -> None:
+def test_G07_silence_is_not_filled_with_bytes() -> None:
     assert ChatRenderer("m", 0.0).render_heartbeat() == b""
 
 
@@ -180,7 +180,7 @@ def test_ollamas_own_client_reads_every_line() -> None:
         ("generate", {"response": "", "done": True, "done_reason": "unload"}),
     ],
 )
-def test_g08_an_order_is_answered_by_one_object_without_metrics(route: str, rest: dict[str, Any]) -> None:
+def test_G08_an_order_is_answered_by_one_object_without_metrics(route: str, rest: dict[str, Any]) -> None:
     body = render_load(route, "m", "unload")
     document = json.loads(body)
     assert document.pop("created_at").endswith("Z")
@@ -198,7 +198,7 @@ def test_nothing_to_embed_gives_no_vector(route: str, document: dict[str, Any]) 
 VECTORS = EmbedAnswer([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]], 5)
 
 
-def test_g28_vectors_of_embed_have_length_one_and_older_ones_are_as_they_came() -> None:
+def test_G28_vectors_of_embed_have_length_one_and_older_ones_are_as_they_came() -> None:
     document = json.loads(render_embed(VECTORS, "m", 0.5))
     assert document["embeddings"] == [[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]
     assert (document["model"], document["prompt_eval_count"]) == ("m", 5)
