@@ -152,7 +152,9 @@ class Fleet:
         own = _own_name(node, rest)
         if own is None and (whole := _own_name(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
-        if own is None and not (node.takes_any_model or self._may_have(node)):
+        # A provider that was named has the last word: many list less than they have.
+        is_open = self._may_have(node) or not (node.is_box or node.declared.models)
+        if own is None and not (node.takes_any_model or is_open):
             return None
         # Without its list, the whole may as well be the name of a model.
         return Route(self._counted(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
