@@ -72,6 +72,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     gateway, health = app.extensions["ollama_proxy"]["gateway"], app.extensions["ollama_proxy"]["health"]
     gevent.spawn(watch.run)
     gevent.spawn(health.run)
+    gateway.watch.start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION}})
     say_hidden(settings)
     for warning in settings_warnings(settings):

@@ -144,6 +144,11 @@ class ClientWatch:
         """How many clients are watched."""
         return len(self._calls)
 
+    def start(self) -> None:
+        """Begins to look, if it has not begun; it costs nothing while nobody waits."""
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
     def add(self, socket: ClientSocket, call: Call) -> Callable[[], None]:
         """Watches `socket` for `call`; the caller runs what it gets back when the exchange is over, before the
         descriptor can be closed and given to somebody else."""
@@ -151,8 +156,7 @@ class ClientWatch:
         self._calls[number] = (socket, call)
         # POLLRDHUP also sees a close that hides behind pipelined bytes.
         self._poll.register(number, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
+        self.start()
         self._busy.set()
 
         def remove() -> None:
