@@ -172,7 +172,7 @@ def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> 
         note_truncated(exchange, batch)
     answers = collect(chain.from_iterable(batches))
     for answer in answers:
-        note_done(exchange, answer.done, len(answer.content + answer.thinking) // CHARS_PER_TOKEN)
+        note_done(exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN)
     if any(answer.done.done_reason == "length" for answer in answers):
         exchange.truncated += ("answer",)
     return whole(renderer.render_single(answers))

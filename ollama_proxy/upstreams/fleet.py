@@ -216,10 +216,8 @@ class Fleet:
             # Nobody should begin to use what a drained one has alone.
             listing = None if node.declared.drain else node.listing
             for bare, (_, model) in (listing.models if listing else {}).items():
-                is_ours = _share(first.setdefault(bare, node), node) and self._upstream_of(model.name) in (
-                    "",
-                    node.name,
-                )
+                is_shared = _share(first.setdefault(bare, node), node)
+                is_ours = is_shared and self._upstream_of(model.name) in ("", node.name)
                 name = model.name if is_ours else f"{node.name}/{model.name}"
                 if (key := bare if is_ours else name.lower()) not in shown:
                     shown.add(key)

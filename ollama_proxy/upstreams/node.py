@@ -95,7 +95,7 @@ class Node:
         #: Monotonic time of the last list that it gave.
         self.listed_at = -inf
         #: Of the last time that it would give none.
-        self._untold_at = float("-inf")
+        self._untold_at = -inf
         self._loaded: frozenset[str] = frozenset()
         #: Counts up whenever it has other models than before.
         self.changes = 0
@@ -130,7 +130,7 @@ class Node:
     def configure(self, declared: UpstreamSettings) -> None:
         """Other settings for the same server; what was learnt of it stays."""
         if self.listing is None or declared.models != self.declared.models:
-            self.listed_at = -inf
+            self.forget_list()
             # A provider may have no list to show; what is configured is there.
             known = {} if declared.protocol in BOXES else declared.models
             self.listing = Listing(_configured(known, (), declared.name)) if known else None
@@ -157,6 +157,10 @@ class Node:
             self.changes += 1
         self.listing, self.listed_at = Listing(known, loaded), time.monotonic()
         self._loaded = frozenset(canonical(str(row.get("name"))) for row in loaded)
+
+    def forget_list(self) -> None:
+        """Its models may have changed: whoever needs its list asks for it anew."""
+        self.listed_at = -inf
 
     def is_list_older(self, than: float) -> bool:
         """Whether its list is older than this monotonic time; those of providers change rarely, and what is configured

@@ -506,7 +506,7 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
         ollama_server(two, "0.24.1", "other", "qwen3:8b")
         boxes = [{"name": name, "base_url": box.url} for name, box in (("one", one), ("two", two))]
         lab = {"name": "lab", "kind": "openai", "base_url": f"{shared_provider.url}/v1", "models": MODELS}
-        models = {"coder": {"target": "qwen3:8b"}, "other": {"hidden": True}}
+        models = {"coder": {"target": "qwen3:8b"}, "pinned": {"target": "one/qwen3:8b"}, "other": {"hidden": True}}
         with shared_gateway(upstreams=[*boxes, lab], models=models, idle=12) as running:
             yield running
 
@@ -514,9 +514,16 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
 def test_one_list_has_the_models_of_all_and_each_once(mixed: Gateway) -> None:
     rows = ask(mixed, "/api/tags", method="GET").json()["models"]
     names = [row["name"] for row in rows]
-    assert sorted(names) == ["coder:latest", "gpt-lab:latest", "plain:latest", "qwen3:8b", "vectors:latest"]
+    assert sorted(names) == [
+        "coder:latest",
+        "gpt-lab:latest",
+        "pinned:latest",
+        "plain:latest",
+        "qwen3:8b",
+        "vectors:latest",
+    ]
     assert ROW in rows
-    assert set(names[:2]) == {"qwen3:8b", "coder:latest"}, "the newest come first"
+    assert set(names[:3]) == {"qwen3:8b", "coder:latest", "pinned:latest"}, "the newest come first"
 
 
 def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gateway) -> None:
@@ -524,6 +531,7 @@ def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gatewa
     assert {(row["name"], row["box"]) for row in rows} == {
         ("qwen3:8b", "one"),
         ("coder:latest", "one"),
+        ("pinned:latest", "one"),
         ("qwen3:8b", "two"),
         ("coder:latest", "two"),
     }

@@ -127,7 +127,7 @@ def _fitting_box(gateway: Gateway, exchange: Exchange, path: str, names: Sequenc
 
 def _forget_lists(boxes: Sequence[Node]) -> None:
     for box in boxes:
-        box.listed_at = float("-inf")
+        box.forget_list()
 
 
 def _provided(gateway: Gateway, exchange: Exchange, path: str, names: Sequence[str]) -> Response | None:

@@ -19,6 +19,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.providers import UpstreamModel
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.upstreams.health import check_upstream
 from ollama_proxy.upstreams.node import FAILED_AT_MOST, SATURATED_AT, UNREACHED_AT_MOST, WARM_S, Node, State, is_fault
 from tests.unit.upstreams.stock import Clock, node, stock
 
@@ -283,3 +284,26 @@ def test_a_box_is_a_server_of_ollamas_kind() -> None:
 def test_only_litellm_takes_any_model() -> None:
     assert [isinstance(node("one", kind=kind), Node) and node("one", kind=kind).takes_any_model
             for kind in ("ollama", "openai", "litellm")] == [False, False, True]  # fmt: skip
+
+
+# --- What a look at it says ------------------------------------------------------------------------------------------
+
+
+class SlowToTell:
+    """An upstream that doesn't say its version in time."""
+
+    def __init__(self, error: GatewayError) -> None:
+        self.error = error
+
+    def version(self, call: Call) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout(), UpstreamCut()], ids=["too late", "cut"])
+@pytest.mark.parametrize(("kind", "usable"), [("deepseek", True), ("ollama", False)])
+def test_a_provider_may_be_slow_to_list_its_models_and_a_box_may_not(
+    error: GatewayError, kind: str, *, usable: bool
+) -> None:
+    looked_at = node("one", kind=kind)
+    looked_at.upstream = SlowToTell(error)  # type: ignore[assignment]
+    assert check_upstream(looked_at).usable is usable
