@@ -10,7 +10,6 @@ monkey.patch_all()  # before anything imports socket, ssl or threading and keeps
 import os  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
 
 # With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,21 +18,22 @@ if (ROOT / "config/config.yaml").exists():
     # Otherwise a --chdir would have the workers read another file than the one that is checked here.
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
-from ollama_proxy import telemetry  # noqa: E402
+from ollama_proxy import capacity, telemetry  # noqa: E402
 from ollama_proxy.errors import ConfigError  # noqa: E402
 from ollama_proxy.serve import check_start  # noqa: E402
 
-#: Carries "<pid of the master> <host>:<port>" from the start to later runs of this file.
+#: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
 
 
-def listening_address() -> str:
-    """`host:port` from the gateway's settings, decided at the start for as long as the process lives.
+def from_settings() -> tuple[int, str]:
+    """Connections of a worker and `host:port` from the gateway's settings, decided at the start for as long as the
+    process lives.
 
     At the start a configuration that can't be used ends the process, before it listens anywhere. On SIGHUP it is only
     reported. The address stays in either case: for another one gunicorn would close the socket that systemd gave it.
     """
-    master, _, address = os.environ.get(STARTED_WITH, "").partition(" ")
+    master, _, started_with = os.environ.get(STARTED_WITH, "").partition(" ")
     reloading = master == str(os.getpid())
     try:
         server = check_start(reloading=reloading).server
@@ -42,12 +42,13 @@ def listening_address() -> str:
         sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
         if not reloading:
             raise SystemExit(os.EX_CONFIG) from error
-        return address
     if not reloading:
+        capacity.raise_descriptor_limit()
         host = f"[{server.host}]" if ":" in server.host else server.host
-        address = f"{host}:{server.port}"
-        os.environ[STARTED_WITH] = f"{os.getpid()} {address}"
-    return address
+        started_with = f"{capacity.connections(server.max_connections)} {host}:{server.port}"
+        os.environ[STARTED_WITH] = f"{os.getpid()} {started_with}"
+    connections, _, address = started_with.partition(" ")
+    return int(connections), address
 
 
 def whole_number(name: str, default: int, least: int) -> int:
@@ -65,9 +66,8 @@ def heartbeat_directory() -> str | None:
     return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
 
 
-def post_fork(server: object, worker: Any) -> None:
-    """A worker that drains as long as its master waits is killed before it has written down what it cut."""
-    worker.cfg.set("graceful_timeout", max(1, worker.cfg.graceful_timeout - 3))
+def pre_request(worker: object, request: object) -> None:
+    """gunicorn's own would write down the address, which may hold a token."""
 
 
 def worker_exit(server: object, worker: object) -> None:
@@ -76,17 +76,17 @@ def worker_exit(server: object, worker: object) -> None:
 
 
 # An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.
-bind = listening_address()
+worker_connections, bind = from_settings()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
 worker_class = "ollama_proxy.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
-worker_connections = 1000  # the gateway's own limits answer 429 long before; a full worker would answer nothing at all
 worker_tmp_dir = heartbeat_directory()
 preload_app = False  # the application and its connections belong to one worker
 max_requests = 0  # recycling would cut long streams
 
-timeout = 60  # a heartbeat of the worker's event loop, not a limit for requests
+# A heartbeat of the worker's event loop, not a limit for requests.
+timeout = whole_number("WORKER_TIMEOUT", 60, 2)
 # How long a restart waits for answers in progress; the unit's TimeoutStopSec is 30 s more. Until it is over nobody
 # answers new calls, so it is shorter than the longest stream that `timeouts.total_s` allows.
 graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import gevent
 import gevent.queue
 
-from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
@@ -74,7 +74,7 @@ class Broadcast:
 
     def _last_line(self, box: str, result: Result) -> Iterator[Line]:
         """The word that one server has ended: neither `success` nor an error by itself, at which clients would stop."""
-        if isinstance(result.error, ClientGone):
+        if isinstance(result.error, CallEnded):
             raise result.error
         if result.error is not None:
             self.failed.add(box)

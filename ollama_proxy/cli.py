@@ -1,4 +1,5 @@
-"""`ollama-proxy ...`: check and show the configuration, make tokens, start the gateway in the foreground."""
+"""`ollama-proxy ...`: check and show the configuration, make tokens, look for open doors, start the gateway in the
+foreground."""
 
 from __future__ import annotations
 
@@ -7,13 +8,15 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.exposure import check_servers, check_upstreams, server_url
 from ollama_proxy.formats import NAME
+from ollama_proxy.probe import Probe, probe_ollama
 from ollama_proxy.providers import DEMO_URL, UpstreamSettings
 from ollama_proxy.sections import default_of
 from ollama_proxy.settings import (
@@ -26,14 +29,13 @@ from ollama_proxy.settings import (
     variable_name,
 )
 from ollama_proxy.settings_check import settings_warnings
-from ollama_proxy.state import FirstToken, new_token, state_warnings, token_digest, with_first_token
+from ollama_proxy.state import FirstToken, new_token, token_digest, with_first_token
 from ollama_proxy.tokens import Token, TokenFields
 from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2
-PROBE_TIMEOUT_S = 1.5
-#: An answer longer than this is no list of models, in bytes.
-PROBE_BYTES = 1 << 20
+#: Of `check-exposure`, for whatever runs it by the clock: something is open; EX_CONFIG of sysexits.h.
+EXIT_OPEN, EXIT_UNCHECKED = 1, 78
 MASK = "********"
 
 #: The directory that holds wsgi.py, config/ and state/ in a checkout.
@@ -41,17 +43,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 2 for a configuration that can't be used."""
+    """Run one command; the exit status is 0, 2 for a configuration that can't be used, or one of check-exposure."""
     options = _parser().parse_args(arguments)
     environ = dict(os.environ)
     if options.config is not None:
         environ["OLLAMA_PROXY_CONFIG"] = str(options.config)
     try:
-        options.command(options, environ)
+        return options.command(options, environ) or 0
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return EXIT_CONFIG
-    return 0
+        return EXIT_UNCHECKED if options.command is check_exposure else EXIT_CONFIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add(commands, "run", run, "start the gateway in the foreground")
     add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
+    exposure = add(commands, "check-exposure", check_exposure, "say whether Ollama can be used without the gateway")
+    exposure.add_argument(
+        "urls", nargs="*", type=_server, metavar="URL", help="to be asked from here; absent: those of the configuration"
+    )
     config = commands.add_parser("config", help="check or show the configuration")
     config_commands = config.add_subparsers(required=True, metavar="COMMAND")
     add(config_commands, "check", check_config, "say whether the configuration can be used")
@@ -90,7 +95,7 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Non
     settings = load_settings(environ=environ)
     hidden = check_fleet(settings, environ)
     print(f"OK: {_described_source(settings, environ)}")
-    for warning in (*settings_warnings(settings), *hidden):
+    for warning in (*settings_warnings(settings, environ), *hidden):
         print(f"warning: {warning}")
 
 
@@ -100,6 +105,23 @@ def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
     build_fleet(settings, environ).close()
     return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]
+
+
+def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print who else can use the servers, and give the exit status. Raises ConfigError."""
+    found = check_servers(options.urls) if options.urls else check_upstreams(load_settings(environ=environ))
+    status = 0
+    for finding in found:
+        print(finding.text, flush=True)
+        status = EXIT_OPEN if finding.is_open else status
+    return status
+
+
+def _server(text: str) -> str:
+    try:
+        return server_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _described_source(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -282,50 +304,6 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What answered at the address of Ollama: the reason why it can't be used (empty: it can), and a model."""
-
-    refusal: str
-    model: str = ""
-
-
-def probe_ollama(base_url: str) -> Probe:
-    """Ask directly, without proxies, for at most two times 1.5 s of silence."""
-    from http.client import HTTPException
-
-    try:
-        version = _fetched(base_url, "/api/version")
-        if not isinstance(version, dict) or not isinstance(version.get("version"), str):
-            return Probe("what answers there is not Ollama")
-        return Probe("", _first_model(_fetched(base_url, "/api/tags")))
-    except (OSError, HTTPException, ValueError) as error:
-        return Probe(f"no answer there ({getattr(error, 'strerror', None) or type(error).__name__})")
-
-
-def _fetched(base_url: str, path: str) -> Any:
-    """The JSON at a path; None for any status but 200."""
-    import http.client
-    import json
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(base_url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
-        answer = connection.getresponse()
-        return json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
-    finally:
-        connection.close()
-
-
-def _first_model(tags: Any) -> str:
-    models = tags.get("models") if isinstance(tags, dict) else None
-    names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
-    return next((name for name in names if isinstance(name, str) and name), "")
-
-
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Start gunicorn in place of this process; the demo model answers when Ollama doesn't."""
     chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
@@ -343,7 +321,9 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     if probe and probe.refusal:
         environ["OLLAMA_BASE_URL"] = DEMO_URL
         environ.pop(variable_name("service.base_url"), None)
-    for line in (*_all_warnings(settings, first, hidden), *banner(settings, first, probe)):
+    for warning in (*settings_warnings(settings, environ), *hidden):
+        print(f"warning: {warning}")
+    for line in banner(settings, first, probe):
         print(line)
     sys.stdout.flush()
     _start_gunicorn(environ)
@@ -355,11 +335,6 @@ def _probe(settings: Settings) -> Probe | None:
     if settings.upstreams or upstreams[0].kind != "ollama":
         return None
     return probe_ollama(upstreams[0].base_url)
-
-
-def _all_warnings(settings: Settings, first: FirstToken | None, hidden: list[str]) -> Iterator[str]:
-    found = settings_warnings(settings) + (state_warnings(first.path.parent) if first else []) + hidden
-    return (f"warning: {each}" for each in found)
 
 
 def _start_gunicorn(environ: dict[str, str]) -> NoReturn:

@@ -104,13 +104,14 @@ def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTa
             tail.feed(data)
             yield data
             data = reply.read_some()
+        if not tail.end().finished:
+            raise UpstreamCut(detail="stream ended without its last line")
     except UpstreamError:
         # What goes wrong behind the line that ends a stream has spoilt nothing.
         if not tail.end().finished:
             raise
-    if not tail.end().finished:
-        raise UpstreamCut(detail="stream ended without its last line")
-    note_end(exchange, tail)
+    finally:
+        note_end(exchange, tail)
 
 
 def native_rest(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
@@ -148,16 +149,20 @@ def _drawn(
 ) -> Iterator[bytes]:
     batch: Sequence[Event] | None = first
     said = 0
-    while batch is not None:
-        said += len(batch)
-        if batch and isinstance(batch[-1], Done):
-            # About a token each, and the end itself.
-            note_done(exchange, batch[-1], said - 1)
-        if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
-            yield PROMPT_CUT  # the head, which would have said so, has gone
-        if frame := on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
-            yield frame
-        batch = next(batches, None)
+    try:
+        while batch is not None:
+            said += len(batch)
+            if batch and isinstance(batch[-1], Done):
+                # About a token each, and the end itself.
+                note_done(exchange, batch[-1], said - 1)
+            if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
+                yield PROMPT_CUT  # the head, which would have said so, has gone
+            if frame := on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
+                yield frame
+            batch = next(batches, None)
+    finally:
+        if exchange.eval_count is None and said:
+            _estimate(exchange, said)  # it was cut; what was said has been said
 
 
 def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
@@ -173,8 +178,8 @@ def note_end(exchange: Exchange, tail: StreamTail) -> None:
     end = tail.end()
     exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
     is_uncounted = end.eval_count is None and end.prompt_eval_count is None
-    if is_uncounted and exchange.bytes_out and tail.ends_an_answer():
-        _estimate(exchange, exchange.bytes_out // NATIVE_TOKEN_BYTES)
+    if is_uncounted and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
+        _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
     if end.limited:
         exchange.truncated = ("answer",)
     if end.failed:

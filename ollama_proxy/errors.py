@@ -13,8 +13,13 @@
      +- BodyTooLarge            413
      +- UnsupportedMediaType    415
      +- LimitError              429
+     |   +- TooManyGuesses      429     its address has sent too many wrong tokens
      +- InternalError           500
-     +- ClientGone              499     nobody is left to be told
+     +- Overloaded              503     more at once than this worker can do
+     +- CallEnded                       the call is over, wherever it was
+     |   +- ClientGone          499     nobody is left to be told
+     |   +- TokenRevoked        401     the caller may not go on
+     |   +- GatewayStopping     503     there was no time left to finish
      +- UpstreamError           502
          +- UpstreamDeniesUs    502     it wants credentials that we don't have
          +- UpstreamConnect     503     it never saw the request
@@ -35,6 +40,9 @@ MISSING_TOKEN = (
     "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
 )
 WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
+MANY_WRONG_TOKENS = (
+    "非授权访问次数过多: too many wrong tokens came from your address, so for up to a minute no new one is looked at."
+)
 CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
 
 #: What a busy upstream's 503 carries when it doesn't say how long to wait, and Ollama never does; in seconds.
@@ -147,11 +155,38 @@ class LimitError(GatewayError):
     text = "Too many requests; try again later."
 
 
+class TooManyGuesses(LimitError):
+    text = MANY_WRONG_TOKENS
+
+
 class InternalError(GatewayError):
     state = "aborted"
 
 
-class ClientGone(GatewayError):
+class Overloaded(GatewayError):
+    status = 503
+    slug = "overloaded"
+    text = "This gateway has as many requests as it can take; try again in a moment."
+
+
+class CallEnded(GatewayError):
+    """The whole call is over, whatever was being done for it."""
+
+
+class TokenRevoked(CallEnded):
+    status = 401
+    slug = "token_revoked"
+    text = "非授权访问: the token of this request was withdrawn while it was being answered."
+
+
+class GatewayStopping(CallEnded):
+    status = 503
+    slug = "gateway_stopping"
+    text = "This gateway is being stopped and could not finish the answer in time; ask again."
+    state = "aborted"
+
+
+class ClientGone(CallEnded):
     status = 499
     slug = "client_gone"
     text = "The client closed the connection."

@@ -19,7 +19,7 @@ REMARKS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
     #: Sent by the client or made here; goes back as `X-Request-Id`.
     id: str

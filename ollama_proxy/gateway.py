@@ -11,10 +11,21 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
+from ollama_proxy import capacity
 from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import AuthError, BodyTooLarge, GatewayError, ModelNotFound, NotFound
+from ollama_proxy.errors import (
+    AuthError,
+    BodyTooLarge,
+    CallEnded,
+    GatewayError,
+    ModelNotFound,
+    NotFound,
+    Overloaded,
+    TokenRevoked,
+    TooManyGuesses,
+)
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.fanout import FanOut, spread
 from ollama_proxy.hub import (
@@ -34,6 +45,7 @@ from ollama_proxy.planning import Plan, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
+from ollama_proxy.policy.guesses import Guesses
 from ollama_proxy.preparation import (
     Prepare,
     is_without_thinking,
@@ -46,7 +58,7 @@ from ollama_proxy.preparation import (
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import Call, ClientWatch
-from ollama_proxy.telemetry import AccessLog
+from ollama_proxy.telemetry import AccessLog, log
 from ollama_proxy.upstreams import (
     SHOWN_FOR_S,
     Ask,
@@ -71,6 +83,9 @@ from ollama_proxy.wire import encode_request
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
+#: Seconds after which a refused client may try again.
+OVERLOADED_S = 1
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -84,33 +99,50 @@ class Gateway:
         self.watch = ClientWatch()
         self.faces = faces
         #: Exchanges that have begun and not ended.
-        self.in_flight = 0
+        self._open: set[Exchange] = set()
         self.catalogue = build_catalogue(settings, self.fleet)
-        self._authenticator = Authenticator(settings.auth)
+        self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed)
+        self._authenticator = Authenticator(settings.auth, self._guesses)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
+        self._most_in_flight = requests_at_once(settings)
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges have begun and not ended."""
+        return len(self._open)
 
     def apply(self, settings: Settings) -> None:
-        """Settings for the requests to come; those in flight go on with what they have."""
+        """Settings for the requests to come; those in flight go on with what they have, unless their token is gone."""
         if effective_upstreams(settings) != effective_upstreams(self.settings):
             old, self.fleet = self.fleet, build_fleet(settings, running=self.fleet)
             old.close(but=self.fleet)
         self.catalogue = build_catalogue(settings, self.fleet)
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
-        self._authenticator = Authenticator(settings.auth)
+        self._guesses.limit = settings.auth.max_failures
+        self._authenticator = Authenticator(settings.auth, self._guesses)
         self._access_log.enabled = settings.logging.access
+        self._most_in_flight = requests_at_once(settings)
         self.settings = settings
+        self.end_all(TokenRevoked, lambda principal: not self._authenticator.knows(principal))
+
+    def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
+        """Ends what is being answered, to certain callers; gives how much that was."""
+        ended = [each for each in self._open if each.principal is not None and of(each.principal)]
+        for exchange in ended:
+            exchange.call.end(reason())
+        return len(ended)
 
     # Arrival: before_request.
 
     def begin(self) -> None:
-        """Opens the exchange, says who is asking, and watches that client; raises AuthError, Forbidden, BadRequest,
-        NotFound."""
+        """Opens the exchange, says who is asking, and watches that client; raises AuthError,
+        TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
         environ = request.environ
         exchange = new_exchange(environ, self.settings)
         environ[EXCHANGE_KEY] = exchange
-        self.in_flight += 1
+        self._open.add(exchange)
         exchange.on_finish(lambda: self._end(exchange))
         if request.endpoint is None or request.view_args:
             exchange.path = redacted(exchange.path, self._authenticator.is_token)
@@ -118,17 +150,19 @@ class Gateway:
         endpoint = request.endpoint or ""
         if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:
             return
-        exchange.principal = self._authenticator.authenticate(environ)
+        exchange.principal = self._authenticator.authenticate(environ, exchange.client)
         check_path(environ)
         check_scope(exchange.principal, endpoint)
+        if self.in_flight > self._most_in_flight:
+            raise Overloaded(retry_after_s=OVERLOADED_S)
         if exchange.socket is not None:
             exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
 
     def known_caller(self, environ: Mapping[str, Any]) -> Principal | None:
         """Who asks, where a request to a public route carries a token all the same."""
         try:
-            return self._authenticator.authenticate(environ)
-        except AuthError:
+            return self._authenticator.authenticate(environ, environ[EXCHANGE_KEY].client)
+        except (AuthError, TooManyGuesses):
             return None
 
     def has_scope(self, environ: Mapping[str, Any], scope: str) -> bool:
@@ -137,7 +171,7 @@ class Gateway:
         return caller is not None and scope in caller.scopes
 
     def _end(self, exchange: Exchange) -> None:
-        self.in_flight -= 1
+        self._open.discard(exchange)
         self._access_log.record(exchange)
 
     # The ways through.
@@ -173,7 +207,7 @@ class Gateway:
             """The reply of one node."""
             model = self._on_node(exchange, exchange.call, plan, node, own, timeout_ms)
             edited = prepared_native(exchange.data, model, node.upstream, exchange, ruled)
-            body = exchange.body if edited == exchange.data else encode_request(edited)
+            body = exchange.body if edited is exchange.data else encode_request(edited)
             return forwarded(node, replace(outgoing, body=body), exchange.call)
 
         try:
@@ -364,6 +398,11 @@ def _filled(message: Message, fetched: Mapping[ImageUrl, str]) -> Message:
     return replace(message, images=images)
 
 
+def requests_at_once(settings: Settings) -> int:
+    """How many requests this worker answers at a time."""
+    return capacity.requests(settings.server.max_in_flight, capacity.connections(settings.server.max_connections))
+
+
 def build_catalogue(settings: Settings, fleet: Fleet) -> Catalogue:
     """The models as the operator names them."""
     return Catalogue(settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name)
@@ -375,6 +414,10 @@ def first_box(fleet: Fleet) -> Node:
     if not boxes:
         raise NotFound("There is no Ollama server behind this gateway.")
     return boxes[0]
+
+
+def _say_guessed(client: str, failures: int) -> None:
+    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures}})
 
 
 def _renamed(model: Model, name: str) -> Model:

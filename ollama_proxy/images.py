@@ -184,7 +184,7 @@ class ImageFetcher:
     def fetch_all(self, wanted: Sequence[ImageUrl], call: Call) -> list[str]:
         """The base64 of each image, in their order; one that is wanted twice is fetched once.
 
-        Raises BadRequest for the first that can't be had, ClientGone as soon as the client has left.
+        Raises BadRequest for the first that can't be had, CallEnded as soon as the client has left.
         """
         first: dict[str, ImageUrl] = {}
         for each in wanted:
@@ -242,7 +242,7 @@ class ImageFetcher:
                 return "its server gave an answer that can't be used"
 
     def _ask(self, place: Place, job: _Job) -> bytearray:
-        """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, ClientGone."""
+        """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""
         *others, last = self._addresses(place, job)
         for address in others:
             with suppress(UpstreamConnect):

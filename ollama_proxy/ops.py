@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import gevent
 import orjson
@@ -14,10 +14,12 @@ from ollama_proxy.arrival import current_exchange
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json
+from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
 from ollama_proxy.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health
+from ollama_proxy.upstreams.node import State
 
 
 def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:
@@ -48,17 +50,26 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Response:
-        """GET /readyz: 200 when an upstream can be used, else 503; details for who may manage."""
+        """GET /readyz: 200 when an upstream can be used, else 503, also while the worker ends; details for who may
+        manage."""
         states = health.states()
-        ready = any(state.usable for state in states.values())
+        reason = _unready(states.values())
+        ready = reason is None
         document: dict[str, Json] = {"status": "ready" if ready else "not ready"}
-        if not ready:
-            document["reason"] = "no upstream can be used"
+        if reason:
+            document["reason"] = reason
         if gateway.has_scope(request.environ, MANAGE):
-            document["details"] = _details(gateway, health, problem)
+            document["details"] = _details(gateway, states, problem)
         return _json(document, status=200 if ready else 503)
 
     return blueprint
+
+
+def _unready(states: Iterable[State]) -> str | None:
+    """Why nothing should be sent here; None: something may."""
+    if WORKER.is_draining:
+        return "draining"
+    return None if any(state.usable for state in states) else "no upstream can be used"
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:
@@ -72,7 +83,12 @@ def _known_caller(gateway: Gateway) -> Exchange:
     return exchange
 
 
-def _details(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> dict[str, Json]:
+def _places(gateway: Gateway, name: str) -> int:
+    node = gateway.fleet.node(name)
+    return node.in_flight if node else 0
+
+
+def _details(gateway: Gateway, states: Mapping[str, State], problem: Callable[[], str | None]) -> dict[str, Json]:
     """One worker's inner numbers, for operators and tests."""
     return {
         "pid": os.getpid(),
@@ -83,6 +99,7 @@ def _details(gateway: Gateway, health: Health, problem: Callable[[], str | None]
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),
         "upstreams": {
-            name: {"usable": s.usable, "version": s.version, "reason": s.reason} for name, s in health.states().items()
+            name: {"usable": s.usable, "version": s.version, "reason": s.reason, "in_flight": _places(gateway, name)}
+            for name, s in states.items()
         },
     }

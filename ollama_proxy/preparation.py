@@ -14,7 +14,7 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy.catalogue import TeamModel
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
-from ollama_proxy.settings import ModelSettings, SystemPrompt
+from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Upstream
 
@@ -34,6 +34,8 @@ class Prepare(Protocol[Prepared]):
 
 #: What of a native request the rules are about.
 OPTIONS, THINKING, SYSTEM = "options", "thinking", "system"
+
+_NO_CLAMP = Clamp()
 
 #: What of a message the rules on system prompts are about.
 _DECISIVE = frozenset({"role", "content"})
@@ -143,13 +145,14 @@ def _note_clamped(exchange: Exchange, clamped: list[str]) -> None:
 def prepared_native(
     data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, ruled: frozenset[str]
 ) -> Native:
-    """A native body with the same rules applied; `data` itself where there are none.
+    """A native body with the same rules applied; `data` itself where there are none, and only there: what they were
+    applied to is one reading of the client's bytes, so nobody else may get to read those.
 
     `ruled`: what this kind of request takes, of OPTIONS, THINKING and SYSTEM. Fields of another type than Ollama's stay
     as they are: Ollama says what is wrong with them. Raises BadRequest for messages that Ollama could read otherwise.
     """
     edited = data | {"model": model.target} if model.is_alias else data
-    if model.is_plain or not isinstance(data.get("options") or {}, dict):
+    if not _is_about_bodies(model.rules) or not isinstance(data.get("options") or {}, dict):
         return edited
     if OPTIONS in ruled:
         edited = edited | _native_parameters(edited, model, upstream, exchange, is_text=THINKING in ruled)
@@ -158,6 +161,12 @@ def prepared_native(
     if SYSTEM in ruled:
         edited = edited | _native_system(edited, model.rules.system)
     return edited
+
+
+def _is_about_bodies(rules: ModelSettings) -> bool:
+    """Whether a rule is about anything that a body says."""
+    given = rules.options or rules.pin_options or rules.clamp != _NO_CLAMP or rules.system.is_given
+    return bool(given) or rules.think is not None or rules.keep_alive is not None
 
 
 def _native_parameters(

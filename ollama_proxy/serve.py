@@ -13,7 +13,8 @@ from flask import Flask
 from gevent import monkey
 
 from ollama_proxy import create_app
-from ollama_proxy.errors import ConfigError
+from ollama_proxy.errors import ConfigError, GatewayStopping
+from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.settings import Settings, config_path, load_settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.settings_watch import SettingsWatch, check_tokens_left
@@ -21,6 +22,7 @@ from ollama_proxy.state import state_directory, with_first_token
 from ollama_proxy.telemetry import configure, log
 from ollama_proxy.upstreams import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
+from ollama_proxy.watchdog import Watchdog
 
 LAST_GOOD_FILE = "last-good.yaml"
 
@@ -70,9 +72,11 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     app = create_app(settings, log_directory=directory, problem=lambda: watch.problem)
     gateway, health = app.extensions["ollama_proxy"]["gateway"], app.extensions["ollama_proxy"]["health"]
+    WORKER.cut = lambda: gateway.end_all(GatewayStopping)
     gevent.spawn(watch.run)
     gevent.spawn(health.run)
     gateway.watch.start()
+    Watchdog().start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION}})
     say_hidden(settings)
     for warning in settings_warnings(settings):

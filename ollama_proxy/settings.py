@@ -54,6 +54,16 @@ class Server:
         (), "Host names that requests may name, without port; empty: any.", list_of(TEXT)
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
+    body_s: float = setting(300.0, "Seconds within which a whole request body has to arrive; else 408.", SECONDS)
+    max_connections: int = setting(
+        2000,
+        "Connections of one worker; then those that wait for a request make room. Counts from the next start.",
+        whole(2, 100_000),
+        env=("WORKER_CONNECTIONS",),
+    )
+    max_in_flight: int = setting(
+        1500, "Requests of one worker at the same time; more get 503. Health is always answered.", whole(1, 100_000)
+    )
 
 
 @dataclass(frozen=True, slots=True)

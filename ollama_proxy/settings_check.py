@@ -1,8 +1,9 @@
-"""What an operator should know of settings that work: open doors, secrets in files, settings without effect."""
+"""What an operator should know of settings that work: open doors, files open to others, settings without effect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
@@ -10,13 +11,15 @@ from ollama_proxy.formats import MODEL_OPTIONS
 from ollama_proxy.kinds import suggestion
 from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_path
+from ollama_proxy.state import state_path, state_warnings
 from ollama_proxy.tokens import Auth
 
 
-def settings_warnings(settings: Settings) -> list[str]:
+def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
     """What an operator should know although it works: one sentence each, without secrets."""
     return [
         *_file_warnings(settings),
+        *state_warnings(state_path(settings, environ)),
         *_token_warnings(settings.auth),
         *_contradictions(settings),
         *_model_warnings(settings),
@@ -34,17 +37,33 @@ def _upstream_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _file_warnings(settings: Settings) -> Iterator[str]:
-    plain = [token.name for token in settings.auth.tokens() if token.plain_in_file]
-    if not plain or settings.source is None:
+    if settings.source is None:
         return
     shown = shown_path(settings.source)
-    yield f"{shown}: {len(plain)} plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
+    plain = [token.name for token in settings.auth.tokens() if token.plain_in_file]
+    if plain:
+        yield f"{shown}: {len(plain)} plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
     try:
-        mode = settings.source.stat().st_mode & 0o777
+        status = settings.source.stat()
     except OSError:
         return
-    if mode & 0o077:
-        yield f"{shown}: holds plain tokens and others may read or change it (mode {mode:04o}); chmod 600 {shown}"
+    # Its own group is as good as its user: an installed configuration belongs to root and that group.
+    open_to = status.st_mode & (0o007 if status.st_gid == os.getegid() else 0o077)
+    if open_to & 0o022:
+        yield f"{shown}: others may change who is let in {_mended(status, shown)}"
+    elif plain and open_to & 0o044:
+        yield f"{shown}: others may read its plain tokens {_mended(status, shown)}"
+
+
+def _mended(status: os.stat_result, shown: str) -> str:
+    """The mode of a file that is open to others, and what closes it without shutting the gateway out."""
+    if status.st_gid == os.getegid():
+        remedy = f"chmod o= {shown}"
+    elif status.st_uid == os.geteuid():
+        remedy = f"chmod go= {shown}"
+    else:
+        remedy = f"chgrp {os.getegid()} {shown}; chmod 640 {shown}"
+    return f"(mode {status.st_mode & 0o777:04o}); {remedy}"
 
 
 def _token_warnings(auth: Auth) -> Iterator[str]:

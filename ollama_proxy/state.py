@@ -94,10 +94,12 @@ def state_directory(settings: Settings, environ: Mapping[str, str] = os.environ)
 
 
 def state_warnings(directory: Path) -> list[str]:
-    """One sentence for everything in the state directory that others may read."""
-    found = []
-    for path in (directory, directory / FIRST_TOKEN_FILE):
-        with suppress(FileNotFoundError):
+    """One sentence for everything in the state directory that others may read or change."""
+    paths, found = [directory], []
+    with suppress(OSError):
+        paths += sorted(directory.iterdir())
+    for path in paths:
+        with suppress(OSError):  # gone meanwhile
             mode = path.stat().st_mode & 0o777
             if mode & 0o077:
                 found.append(f"{path} holds secrets and is open to others (mode {mode:04o}); chmod go= {path}")

@@ -19,13 +19,16 @@ import gevent
 import gevent.event
 from gevent import monkey
 
-from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
 from ollama_proxy.timeouts import Timeouts
 
 _socket = monkey.get_original("socket", "socket")
 
 #: Seconds between two looks at the clients; the promise is to notice within one second.
 WATCH_INTERVAL_S = 0.25
+
+#: Seconds that a client has to take the last words of a call that was ended for it.
+LAST_WORDS_S = 5.0
 
 
 class ClientSocket(Protocol):
@@ -43,8 +46,8 @@ class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
-        *("_abort", "_branches", "_ends_by", "ends_at", "gone", "read_too_slow", "reading_since", "sending_since"),
-        *("started", "timeouts"),
+        *("_abort", "_branches", "_ends_by", "body_ends_at", "ended", "ends_at", "read_too_slow", "reading_since"),
+        *("sending_since", "started", "timeouts"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -52,12 +55,14 @@ class Call:
         #: Whatever the limits say, it ends by then.
         self._ends_by = inf
         self.limit(timeouts)
-        #: The client has left; nothing that is still done for it can matter.
-        self.gone = False
+        #: What has ended it before its time; mostly the client, who has left.
+        self.ended: CallEnded | None = None
         #: Since when bytes are on their way into the client's connection; None: none are.
         self.sending_since: float | None = None
         #: Since when a piece of the client's body is waited for; None: none is.
         self.reading_since: float | None = None
+        #: Monotonic time at which the whole body has to be there.
+        self.body_ends_at = inf
         #: Such a wait was ended.
         self.read_too_slow = False
         self._abort: Callable[[], None] | None = None
@@ -67,7 +72,7 @@ class Call:
         """A call of its own, for work that goes on beside other work for the same client: it leaves with this one, and
         ends no later. `timeouts` None: with the same limits."""
         branch = Call(timeouts or self.timeouts)
-        branch._ends_by, branch.gone = self.ends_at, self.gone
+        branch._ends_by, branch.ended = self.ends_at, self.ended
         branch.limit(branch.timeouts)
         self._branches.append(branch)
         return branch
@@ -79,7 +84,7 @@ class Call:
         self.ends_at = min(self.started + timeouts.total_s, self._ends_by)
 
     def attach(self, abort: Callable[[], None]) -> None:
-        """`abort` is called, at most once, when the client leaves; it must not block."""
+        """`abort` is called, at most once, when the call is ended; it must not block."""
         self._abort = abort
         self.check()
 
@@ -88,7 +93,7 @@ class Call:
         self._abort = None
 
     def pause(self, seconds: float) -> None:
-        """Waits; raises ClientGone as soon as nobody waits any more."""
+        """Waits; raises CallEnded as soon as nobody waits any more."""
         over = gevent.event.Event()
         self.attach(over.set)
         try:
@@ -97,28 +102,39 @@ class Call:
         finally:
             self.detach()
 
-    def leave(self) -> None:
-        """The client is gone: wake whoever waits for the upstream."""
-        self.gone = True
+    def end(self, error: CallEnded) -> None:
+        """It is over, and this is why: wakes whoever waits for the upstream. The first reason counts."""
+        self.ended = self.ended or error
         abort, self._abort = self._abort, None
         if abort is not None:
             abort()
         for branch in self._branches:
-            branch.leave()
+            branch.end(error)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.end(ClientGone())
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits any more; nothing that is still done can matter."""
+        return self.ended is not None
 
     def is_stalled(self, now: float) -> bool:
         """The client has not taken what was sent for longer than its limit."""
-        return self.sending_since is not None and now - self.sending_since > self.timeouts.send_idle_s
+        limit_s = LAST_WORDS_S if self.ended else self.timeouts.send_idle_s
+        return self.sending_since is not None and now - self.sending_since > limit_s
 
     def is_kept_waiting(self, now: float) -> bool:
-        """The client has not sent the next piece of its body for longer than its limit."""
-        waited_s = 0.0 if self.reading_since is None else now - self.reading_since
-        return waited_s > self.timeouts.send_idle_s
+        """The client has not sent the next piece of its body, or all of it, within its limit."""
+        if self.reading_since is None:
+            return False
+        return now - self.reading_since > self.timeouts.send_idle_s or now > self.body_ends_at
 
     def check(self) -> None:
-        """Raises ClientGone when nobody waits any more, UpstreamTimeout when the total limit is over."""
-        if self.gone:
-            raise ClientGone
+        """Raises CallEnded when nobody waits any more, UpstreamTimeout when the total limit is over."""
+        if self.ended is not None:
+            raise self.ended
         self.total_left_s()
 
     def total_left_s(self) -> float:

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import gevent
 import orjson
+from gevent import monkey
 
 from ollama_proxy.exchange import Exchange
 
@@ -118,6 +119,8 @@ class LineWriter:
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._pid = os.getpid()
         self._dropped = 0
+        # A real lock: the watchdog's thread writes while the event loop stands still.
+        self._writing = monkey.get_original("_thread", "allocate_lock")()
 
     def put(self, sink: Sink, line: bytes) -> None:
         """Hands over one line, with its end; returns at once."""
@@ -135,7 +138,11 @@ class LineWriter:
                 pool.apply(self.flush)
 
     def flush(self) -> None:
-        """Writes everything that waits, before it returns."""
+        """Writes everything that waits, before it returns; in whatever thread."""
+        with self._writing:
+            self._flush()
+
+    def _flush(self) -> None:
         batches: dict[Sink, list[bytes]] = {}
         if dropped := self._dropped:
             self._dropped = 0
@@ -257,7 +264,12 @@ def _short(value: object) -> object:
 def frames(error: BaseException) -> list[str]:
     """Where it happened, never with what values: those may be a prompt or a token."""
     frames = traceback.extract_tb(error.__traceback__)[-12:]
-    return [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames] + [type(error).__name__]
+    return [located(f.filename, f.lineno, f.name) for f in frames] + [type(error).__name__]
+
+
+def located(file: str, line: int | None, function: str) -> str:
+    """A place in the code, as the log names it."""
+    return f"{Path(file).name}:{line} {function}"
 
 
 def configure(directory: Path | None, level: str) -> None:

@@ -8,7 +8,7 @@ from datetime import date
 
 from ollama_proxy.configfile import Complaints, Entry
 from ollama_proxy.formats import DAY, NAME
-from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind
+from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
 from ollama_proxy.sections import VARIABLE_WORDS, read_section, setting
 
 SCOPES = frozenset({"read", "generate", "manage"})
@@ -115,6 +115,11 @@ class Auth:
     generate_tokens: tuple[Token, ...] = setting((), "Tokens of the team: text, or a mapping.", _token_list("token"))
     manage_tokens: tuple[Token, ...] | None = setting(
         None, "Tokens that may also manage models. Absent: generate_tokens may.", _token_list("manage-token")
+    )
+    max_failures: int = setting(
+        100,
+        "Different wrong tokens a minute from one address; then new ones get 429. 0: any number.",
+        whole(0, 1_000_000),
     )
 
     def tokens(self) -> tuple[Token, ...]:

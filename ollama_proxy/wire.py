@@ -15,6 +15,7 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 #: What is kept of a stream that passes through, to read its last line.
 TAIL_BYTES = 16 * 1024
 
+_GOES_ON = re.compile(rb'"done":\s*false')
 _COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
 
 
@@ -176,6 +177,10 @@ class StreamTail:
     def ends_an_answer(self) -> bool:
         """Whether the last line ends what a model said, and not work on models."""
         return b'"done":true' in self._tail and b'load"' not in self._tail
+
+    def is_in_an_answer(self) -> bool:
+        """Whether the last whole line is a part of what a model says."""
+        return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
 
 
 def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:

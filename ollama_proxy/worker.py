@@ -1,4 +1,5 @@
-"""gunicorn's gevent worker, with errors of HTTP itself said in JSON and without quoting the request.
+"""gunicorn's gevent worker, with errors of HTTP itself said in JSON and without quoting the request, with room for
+whoever asks something, and with an end that cuts nobody silently.
 
 gunicorn's own pages are HTML, and its log lines quote addresses, which may hold a token.
 """
@@ -6,19 +7,39 @@ gunicorn's own pages are HTML, and its log lines quote addresses, which may hold
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import time
+import traceback
 from http.client import responses
 from typing import Any
 
+import gevent
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as http
+from gunicorn.http.message import Request
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
+from ollama_proxy import capacity
 from ollama_proxy.arrival import dialect_of
+from ollama_proxy.connections import Connections
 from ollama_proxy.dialects.registry import FACES
-from ollama_proxy.errors import BadRequest, GatewayError, InternalError
+from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
+from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.telemetry import log
+
+#: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.
+NOTICE_S = 1.0
+
+#: Seconds without a request after which a connection is closed at the end.
+SETTLED_S = 2.0
+
+#: Seconds before its master kills it in which a worker cuts what has not finished, so that clients can still be told.
+LAST_WORDS_S = 3
+
+#: Seconds after which a refused client may try again.
+RETRY_S = 1
 
 #: Most specific first; what is not here is no fault of the client: 500.
 STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
@@ -42,8 +63,74 @@ class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """Serves the gateway; see the module."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections = Connections[Any](self.worker_connections)
+        self.worker_connections += capacity.slack(self.worker_connections)
+
+    # Connections.
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """One connection, as long as it lasts."""
+        if not self._connections.enter(client):
+            self._refuse(client)
+            return
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._connections.leave(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """One request on it."""
+        self._connections.begin(sock)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._connections.end(sock)
+
+    def _refuse(self, client: Any) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(client):
+            write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
+
+    # The end.
+
+    def init_process(self) -> None:
+        """The process of the worker begins."""
+        self.cfg.set("graceful_timeout", max(1, self.cfg.graceful_timeout - LAST_WORDS_S))
+        super().init_process()
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """SIGTERM: not ready at once, then no new connections, then whatever is still being answered."""
+        if not WORKER.is_draining:
+            WORKER.is_draining = True
+            gevent.spawn(self._drain)
+
+    def _drain(self) -> None:
+        ends_at = time.monotonic() + self.cfg.graceful_timeout
+        log.warning("worker_draining", extra={"fields": {"pid": self.pid, "connections": len(self._connections)}})
+        # From now on each answer says that it is the last one on its connection.
+        self.cfg.set("keepalive", 0)
+        gevent.sleep(NOTICE_S)
+        self.alive = False
+        gevent.sleep(max(0.0, ends_at - time.monotonic()))
+        if cut := WORKER.cut():
+            log.warning("answers_cut", extra={"fields": {"pid": self.pid, "requests": cut}})
+
+    def notify(self) -> None:
+        """Once a second: a sign of life for the master, and a look whether there still is one."""
+        self.tmp.notify()
+        if self.ppid != os.getppid():
+            # Nobody would supervise it, and a new master wants its place; those that it answers are not to blame.
+            self.handle_exit(0, None)
+        if not self.alive:
+            self._connections.close_waiting(SETTLED_S)
+
+    # Errors.
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that never reached the application, or whose application failed without an answer."""
+        if isinstance(exc, gevent.GreenletExit | SystemExit):
+            return  # the worker ends, and nobody has asked for anything here
         error = public_error(exc)
         fields = {"client": addr[0] if addr else "", "status": error.status, "error": type(exc).__name__}
         if error.status == 500:
@@ -51,7 +138,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         else:
             log.warning("bad_http", extra={"fields": fields})
         with contextlib.suppress(OSError):
-            write_nonblock(client, answer(error, getattr(req, "path", None) or "/"))
+            write_nonblock(client, answer(error, getattr(req, "path", None) or _path_half_read(exc)))
+
+
+def _path_half_read(exc: BaseException) -> str:
+    """The path of a request whose head can't be read to its end; gunicorn keeps it to itself."""
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        path = getattr(frame.f_locals.get("self"), "path", None)
+        if isinstance(frame.f_locals.get("self"), Request) and path:
+            return str(path)
+    return "/"
 
 
 def public_error(exc: BaseException) -> GatewayError:
@@ -68,8 +164,9 @@ def public_error(exc: BaseException) -> GatewayError:
 def answer(error: GatewayError, path: str) -> bytes:
     """The whole HTTP answer, in the error shape that the path promises."""
     body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, "")
+    wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
     head = (
         f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"{wait}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("latin-1") + body

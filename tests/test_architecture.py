@@ -18,8 +18,8 @@ PACKAGE = PROJECT / "ollama_proxy"
 
 #: Bottom to top; a module imports only from layers below its own. One line each, patterns of module names.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors"),
-    ("hub", "wire", "configfile", "upstreams.breaker"),
+    ("version", "errors", "capacity", "lifecycle"),
+    ("hub", "wire", "configfile", "upstreams.breaker", "policy.guesses"),
     ("kinds", "spoken", "redaction", "sse"),
     ("formats", "sections", "sse_edits"),
     ("timeouts", "profiles"),
@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("state", "settings_watch", "streaming", "policy.auth", "policy.names", "policy.addresses"),
     ("exchange", "policy.catalogue", "policy.overrides"),
-    ("arrival", "policy.access", "telemetry", "settings_check"),
-    ("upstreams.base", "upstreams.feed", "chatlog"),
+    ("arrival", "policy.access", "telemetry", "settings_check", "probe", "exposure"),
+    ("upstreams.base", "upstreams.feed", "chatlog", "connections", "watchdog"),
     (
         "upstreams.alarm",
         "upstreams.lookup",
@@ -186,9 +186,9 @@ def test_nothing_imports_another_http_client() -> None:
     others = {"urllib3", "httpx", "aiohttp", "http", "urllib"}
     found = {(module, name) for module in MODULES for name in imported(module) if name.split(".")[0] in others}
     allowed = {"urllib.parse", "http.cookiejar", "http.HTTPStatus"}
-    # cli asks a running gateway and a running Ollama from outside the package's own paths.
+    # probe asks a running gateway and a running Ollama from outside the package's own paths.
     assert {
-        (module, name) for module, name in found if name not in allowed and module not in ("cli", "worker")
+        (module, name) for module, name in found if name not in allowed and module not in ("probe", "worker")
     } == set()
 
 

@@ -22,7 +22,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
     """The JSON object that the client sent, checked for keys that could be read two ways; takes the default model
     where it names none."""
-    exchange.body = read_body(request.environ, gateway.settings.server.max_body, exchange.call)
+    exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body)
     check_keys(data, exchange.body, DECISIVE)
     check_lease(exchange, data.get("keep_alive"))

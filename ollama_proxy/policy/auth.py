@@ -7,12 +7,13 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
+from ollama_proxy.policy.guesses import Guesses
 from ollama_proxy.tokens import Auth, Token
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"
@@ -35,20 +36,25 @@ class Principal:
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
+    #: Of the token; none where nobody has to have one.
+    digest: bytes = field(default=b"", compare=False, repr=False)
 
 
 ANYONE = Principal("anyone", SCOPES)
 
 
 class Authenticator:
-    """The token list, ready to be asked."""
+    """The token list, ready to be asked. `guesses` outlives it: who guessed at the last list guesses at this one;
+    without it nobody counts."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, guesses: Guesses | None = None) -> None:
         self._enabled = auth.enabled
+        self._guesses = guesses or Guesses(0)
         self._tokens = {token.digest: token for token in (*auth.generate_tokens, *(auth.manage_tokens or ()))}
 
-    def authenticate(self, environ: Mapping[str, Any]) -> Principal:
-        """The principal of a request; raises MissingToken, or AuthError for anything that is not one valid token.
+    def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
+        """The principal of a request; raises MissingToken, or AuthError for anything that is not one valid token, or
+        TooManyGuesses where too many of those came from the address `client`.
 
         An unknown, an expired and a withdrawn token look alike.
         """
@@ -62,18 +68,32 @@ class Authenticator:
             raise AuthError(
                 "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
             )
-        return self._principal(digests.pop())
+        return self._guarded(digests.pop(), client)
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether the token of somebody who was let in is still on the list."""
+        return not self._enabled or principal.digest in self._tokens
 
     def is_token(self, text: str) -> bool:
         """Whether a text is one of the tokens, valid or expired, for whoever is about to write it down."""
         return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
+
+    def _guarded(self, digest: bytes, client: str) -> Principal:
+        self._guesses.check(client, digest)
+        try:
+            principal = self._principal(digest)
+        except AuthError:
+            self._guesses.note_wrong(client, digest)
+            raise
+        self._guesses.note_right(client, digest)
+        return principal
 
     def _principal(self, digest: bytes) -> Principal:
         # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
         token = self._tokens.get(digest)
         if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, _today()):
             raise AuthError
-        return Principal(token.name, token.scopes, token.models)
+        return Principal(token.name, token.scopes, token.models, digest)
 
 
 def _today() -> date:

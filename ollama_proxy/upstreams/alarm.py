@@ -20,6 +20,12 @@ class Alarm:
         self._waiting: dict[Waiter[bool], float] = {}
         self._busy = gevent.event.Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Lets its greenlet go as soon as nothing waits; who still waits later gets another one for that long."""
+        self._closed = True
+        self._busy.set()
 
     def wait(self, watcher: Any, until: float) -> bool:
         """Waits for an event of a watcher of the loop; False when the monotonic time `until` came first."""
@@ -42,12 +48,13 @@ class Alarm:
     def _run(self) -> None:
         # Only the loop itself may switch to a waiting greenlet; a waiter that was woken meanwhile ignores it.
         wake = gevent.get_hub().loop.run_callback
-        while True:
+        while self._waiting or not self._closed:
             self._busy.wait()
             gevent.sleep(TICK_S)
             now = time.monotonic()
             for waiter, until in self._waiting.items():
                 if until <= now:
                     wake(waiter.switch, False)
-            if not self._waiting:
+            if not (self._waiting or self._closed):
                 self._busy.clear()
+        self._greenlet = None

@@ -82,7 +82,7 @@ class Attempts:
         node.failed(self._route.bare, error)
         self._tried.append(node)
         pause_s = self._pause_s(error, node)
-        is_last = pause_s is None or call.gone or time.monotonic() + pause_s >= call.ends_at
+        is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
         if self._retries or not is_last:
             self._exchange.attempts += (f"{node.name}: {_reason(error)}",)
         if is_last:

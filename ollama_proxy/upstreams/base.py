@@ -43,7 +43,7 @@ class Reply(Protocol):
     def read_some(self, wait_s: float | None = None) -> bytes | None:
         """Whatever has arrived, as soon as something has; b"" at the end; None after `wait_s` seconds of silence.
 
-        Raises UpstreamCut, UpstreamTimeout, ClientGone.
+        Raises UpstreamCut, UpstreamTimeout, CallEnded.
         """
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Transport(Protocol):
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.
 
-        Raises UpstreamConnect, UpstreamTimeout, UpstreamCut, ClientGone.
+        Raises UpstreamConnect, UpstreamTimeout, UpstreamCut, CallEnded.
         """
 
     def counts(self) -> dict[str, int]:

@@ -191,7 +191,7 @@ class Connection:
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
-        if call.gone or time.monotonic() > call.ends_at:
+        if call.ended or time.monotonic() > call.ends_at:
             call.check()
         if not self._drained and self._receive_now():
             self._streak += 1

@@ -149,7 +149,7 @@ class DemoTransport:
 
 
 def answer(request: UpstreamRequest, call: Call) -> Outcome:
-    """The answer to any request; raises Refusal, and ClientGone while a body is taken in."""
+    """The answer to any request; raises Refusal, and CallEnded while a body is taken in."""
     if blob := _BLOB.fullmatch(request.path):
         return _blob(request, blob[1], call)
     if request.path not in ROUTES:

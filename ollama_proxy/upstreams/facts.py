@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from ollama_proxy.errors import ClientGone, GatewayError
+from ollama_proxy.errors import CallEnded, GatewayError
 from ollama_proxy.streaming import Call
 
 T = TypeVar("T")
@@ -31,14 +31,14 @@ class Facts(Generic[T]):
         self._known: dict[Hashable, tuple[float, T | None]] = {}
 
     def get(self, key: Hashable, call: Call, ask: Callable[[Call], T]) -> T | None:
-        """The fact, asked for where it is not known; None where the upstream does not tell. Raises ClientGone."""
+        """The fact, asked for where it is not known; None where the upstream does not tell. Raises CallEnded."""
         known = self._known.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
         limits = replace(call.timeouts, first_byte_s=WAIT_S, idle_s=WAIT_S, total_s=WAIT_S)
         try:
             return self._kept(key, ask(call.branch(limits)), self._keep_s)
-        except ClientGone:
+        except CallEnded:
             raise
         except GatewayError:
             # A caller whose own time was too short has learnt nothing for the others.

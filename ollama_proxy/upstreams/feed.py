@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import gevent
 import gevent.queue
 
-from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.errors import UpstreamTimeout
 from ollama_proxy.streaming import Call
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Feed(Generic[T]):
     def __init__(
         self, work: Callable[[], Generator[T]], call: Call, *, failure: Callable[[Exception], Exception]
     ) -> None:
-        """Begins; raises ClientGone, UpstreamTimeout. `work` lets go of what it holds when its generator is closed;
+        """Begins; raises CallEnded, UpstreamTimeout. `work` lets go of what it holds when its generator is closed;
         `failure`: what an exception of the work amounts to."""
         self._call = call
         self._arrived: gevent.queue.Queue[T | _End] = gevent.queue.Queue(maxsize=AHEAD)
@@ -43,7 +43,7 @@ class Feed(Generic[T]):
         self._quiet_since = time.monotonic()
         self._failure = failure
         self._worker = gevent.Greenlet(self._run, work)
-        call.attach(self._leave)
+        call.attach(self._end_early)
         self._worker.start()
 
     def _run(self, work: Callable[[], Generator[T]]) -> None:
@@ -58,7 +58,7 @@ class Feed(Generic[T]):
     def take(self, wait_s: float | None = None) -> list[T] | None:
         """All that has come, as soon as something has; nothing at the end; None after `wait_s` seconds of silence.
 
-        Raises what the work raised behind its last item, UpstreamTimeout and ClientGone.
+        Raises what the work raised behind its last item, UpstreamTimeout and CallEnded.
         """
         taken: list[T] = []
         if self._end is None:
@@ -70,7 +70,7 @@ class Feed(Generic[T]):
         return taken
 
     def _wait(self, wait_s: float | None) -> bool:
-        """Whether something has come within `wait_s` seconds; raises UpstreamTimeout, ClientGone."""
+        """Whether something has come within `wait_s` seconds; raises UpstreamTimeout, CallEnded."""
         self._call.check()
         limit_s = self._call.timeouts.idle_s if self._has_begun else self._call.timeouts.first_byte_s
         left_s = max(0.0, min(self._quiet_since + limit_s, self._call.ends_at) - time.monotonic())
@@ -95,11 +95,11 @@ class Feed(Generic[T]):
                 taken.append(item)
         return taken
 
-    def _leave(self) -> None:
+    def _end_early(self) -> None:
         self._worker.kill(block=False)
         # Whoever waits now waits for an empty queue; where it is full nobody does.
         with contextlib.suppress(gevent.queue.Full):
-            self._arrived.put_nowait(_End(ClientGone()))
+            self._arrived.put_nowait(_End(self._call.ended))
 
     def close(self) -> None:
         """Ends the work; a second call does nothing."""

@@ -117,7 +117,7 @@ def _refusal(status: int, document: Json, wait_s: int | None, model: str, secret
     if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
         return _not_found(text, words, model)
     if _is_about_us(status, words):
-        return UpstreamDeniesUs(detail=f"upstream status {status}: {_code(document)[:60]}")
+        return UpstreamDeniesUs(detail=f"upstream status {status}: {_clean(_code(document), secrets)[:60]}")
     if status in _FAULTS:
         return _fault(status, text, words, wait_s)
     return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)

@@ -131,6 +131,7 @@ class Pool:
         self._idle: list[tuple[float, Connection]] = []
         self._target = Host(address or self.host, self.port)
         self._alarm = alarm or Alarm()
+        self._shares_alarm = alarm is not None
         self.active = 0
         self._closed = False
 
@@ -168,6 +169,8 @@ class Pool:
     def close(self) -> None:
         """Closes what is idle, and what is active as soon as it is released."""
         self._closed = True
+        if not self._shares_alarm:
+            self._alarm.close()
         idle, self._idle = self._idle, []
         for _, connection in idle:
             connection.close()

@@ -13,6 +13,7 @@ from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, encode_request, raw
 from tests.rig.leaks import LeakCheck, open_descriptors
+from tests.rig.workers import until_all_answer
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -31,16 +32,14 @@ def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, se
         encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
         for method, path, body, headers in asked
     )
-    seen: set[int] = set()
-
-    def all_seen() -> bool:
-        seen.update(int(pid) for pid in re.findall(rb'"pid":(\d+)', raw(gateway.port, data)))
-        return gateway.worker_pids() <= seen
-
-    wait_until(all_seen, seconds, lambda: f"only {seen} of {gateway.worker_pids()} answered")
+    until_all_answer(gateway, lambda: map(int, re.findall(rb'"pid":(\d+)', raw(gateway.port, data))), seconds)
     open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
-    wait_until(lambda: all({*open_files} <= {*open_descriptors(pid).values()} for pid in seen), seconds)
+    wait_until(lambda: all({*open_files} <= _targets(pid) for pid in gateway.worker_pids()), seconds)
     upstream.clear()
+
+
+def _targets(pid: int) -> set[str]:
+    return set(open_descriptors(pid).values())
 
 
 @contextmanager

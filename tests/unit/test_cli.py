@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +16,10 @@ import pytest
 import yaml
 
 from ollama_proxy import cli
+from ollama_proxy.probe import Probe
 from ollama_proxy.settings import Settings, load_settings, setting_names
 from ollama_proxy.state import FirstToken, is_own_token, new_token
+from tests.rig import plain_ollama as rig
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
@@ -167,87 +167,35 @@ def test_a_wrong_command_is_refused(tmp_path: Path, arguments: tuple[str, ...]) 
     assert ollama_proxy(*arguments, cwd=tmp_path).returncode == 2
 
 
-class OllamaAnswers(http.server.BaseHTTPRequestHandler):
-    """As much of Ollama as a start asks for."""
-
-    pages: dict[str, object] = {}
-
-    def do_GET(self) -> None:
-        page = self.pages.get(self.path)
-        body = page if isinstance(page, bytes) else json.dumps(page).encode()
-        self.send_response(200 if page is not None else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
 def ollama() -> Iterator[str]:
-    OllamaAnswers.pages = {
-        "/api/version": {"version": "0.12.0"},
-        "/api/tags": {"models": [{"name": "it's:8b"}, {"name": "other"}]},
-    }
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OllamaAnswers) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with rig.plain_ollama() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address where nothing answers: bound, but not listening."""
-    import socket
-
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
-
-
-def test_an_ollama_that_answers_is_found_with_its_first_model(ollama: str) -> None:
-    assert cli.probe_ollama(ollama) == cli.Probe("", "it's:8b")
-
-
-@pytest.mark.parametrize("tags", [None, [], {"models": None}, {"models": [1, {"name": 5}]}, b"no JSON"])
-def test_an_ollama_without_models_is_used_all_the_same(ollama: str, tags: object) -> None:
-    OllamaAnswers.pages["/api/tags"] = tags
-    found = cli.probe_ollama(ollama)
-    assert found.model == ""
-    assert bool(found.refusal) == isinstance(tags, bytes)
-
-
-@pytest.mark.parametrize("version", [None, [], {"version": 5}, b"<html>"])
-def test_something_else_at_the_address_is_not_taken_for_ollama(ollama: str, version: object) -> None:
-    OllamaAnswers.pages["/api/version"] = version
-    assert cli.probe_ollama(ollama).refusal
-
-
-def test_the_probe_ignores_proxies(ollama: str, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", nobody)
-    assert cli.probe_ollama(ollama).refusal == ""
+    with rig.nobody() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def first(created: bool) -> FirstToken:
     return FirstToken("op_CANARY", Path("/srv/my gateway/state/first-token"), created)
 
 
-def banner(settings: Settings, token: FirstToken | None, probe: cli.Probe | None) -> str:
+def banner(settings: Settings, token: FirstToken | None, probe: Probe | None) -> str:
     return "\n".join(cli.banner(settings, token, probe))
 
 
 def test_the_token_is_shown_only_when_it_was_just_made() -> None:
-    assert "op_CANARY" in banner(Settings(), first(created=True), cli.Probe("", "m"))
-    later = banner(Settings(), first(created=False), cli.Probe("", "m"))
+    assert "op_CANARY" in banner(Settings(), first(created=True), Probe("", "m"))
+    later = banner(Settings(), first(created=False), Probe("", "m"))
     assert "op_CANARY" not in later
     assert "$(cat '/srv/my gateway/state/first-token')" in later
 
 
 def test_the_demo_is_announced_with_its_reason() -> None:
-    text = banner(Settings(), first(created=True), cli.Probe("no answer there (Connection refused)"))
+    text = banner(Settings(), first(created=True), Probe("no answer there (Connection refused)"))
     (line,) = [line for line in text.splitlines() if line.startswith("DEMO")]
     assert "http://localhost:11434" in line
     assert "Connection refused" in line
@@ -255,7 +203,7 @@ def test_the_demo_is_announced_with_its_reason() -> None:
 
 
 def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
-    command = cli.banner(Settings(), first(created=True), cli.Probe("", "it's:8b"))[-1]
+    command = cli.banner(Settings(), first(created=True), Probe("", "it's:8b"))[-1]
     words = shlex.split(command)
     assert json.loads(words[-1])["model"] == "it's:8b"
     assert "Authorization: Bearer op_CANARY" in words

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy import chatlog, errors, redaction
+from ollama_proxy import chatlog, errors, redaction, watchdog, worker
 from ollama_proxy.exchange import REMARKS
 from ollama_proxy.profiles import Profile
 from ollama_proxy.settings import load_settings
@@ -67,7 +67,7 @@ def _events(function: ast.FunctionDef) -> Iterator[Event]:
         if isinstance(each, ast.Dict) and "event" in _keys(each):
             yield from (Event(name, _keys(each) - {"event", "time", "level"}) for name in _names(each, values))
         if isinstance(each, ast.Call) and _is_log(each.func):
-            named = each.args[0] if isinstance(each.func, ast.Attribute) else each.args[1]
+            named = each.args[1] if _is_note(each.func) else each.args[0]
             kept = _keys_within(each, values) | {
                 word.arg for word in each.keywords if word.arg and word.arg not in _NO_FIELDS
             }
@@ -79,10 +79,14 @@ _NO_FIELDS = ("extra", "exc_info")
 
 
 def _is_log(function: ast.expr) -> bool:
-    if isinstance(function, ast.Name):
-        return function.id == "note"
+    if _is_note(function):
+        return True
     ours = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "log"
     return ours and getattr(function, "attr", "") in ("info", "warning", "error")
+
+
+def _is_note(function: ast.expr) -> bool:
+    return getattr(function, "id", None) == "note" or getattr(function, "attr", None) == "_note_event"
 
 
 def _keys(value: ast.Dict) -> frozenset[str]:
@@ -197,10 +201,24 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "the same one, after {FIRST_PAUSE_S} s": (attempts,),
     "as long as that is at most {LONGEST_PAUSE_S} s": (attempts,),
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
+    "New connections are taken for {NOTICE_S} s more": (worker,),
+    "silent for {SETTLED_S} s are closed": (worker,),
+    "not ended {LAST_WORDS_S} s before `GRACEFUL_TIMEOUT` is over": (worker,),
+    "a second thread says so after {BLOCKED_S} s": (watchdog,),
 }
 
 #: Sizes of what is kept in memory, and what the text above puts in words.
-NOT_SAID = {"MOST_MODELS", "MOST_KEPT", "LONGEST_KEPT", "QUICK_S", "FIRST_SHARE", "DOWN_INTERVAL_S"}
+NOT_SAID = {
+    "MOST_MODELS",
+    "MOST_KEPT",
+    "LONGEST_KEPT",
+    "QUICK_S",
+    "FIRST_SHARE",
+    "DOWN_INTERVAL_S",
+    "RETRY_S",
+    "BEAT_S",
+    "FRAMES",
+}
 
 
 def constants(*modules: ModuleType) -> dict[str, float]:
@@ -224,7 +242,9 @@ def test_number_is_that_of_the_program(said: str) -> None:
     assert said.format_map(shown) in flowing(prose(PAGE))
 
 
-@pytest.mark.parametrize("module", [attempts, breaker, fleet, health, node], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [attempts, breaker, fleet, health, node, watchdog, worker], ids=lambda module: module.__name__
+)
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
     assert constants(module).keys() - said <= NOT_SAID

@@ -34,7 +34,7 @@ View = Callable[[], Response]
 #: What a request is decided on; another spelling of these is refused.
 DECISIVE = (
     *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
-    *("remote_host", "_debug_render_only", "think", "system", "exclude_reasoning"),
+    *("remote_host", "_debug_render_only", "think", "system", "raw", "exclude_reasoning"),
 )
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
@@ -195,7 +195,7 @@ def _answered(gateway: Gateway, exchange: Exchange, route: Route, outgoing: Upst
 
 def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[str]:
     """Reads and checks the envelope; returns the models that the request speaks of."""
-    exchange.body = read_body(request.environ, gateway.settings.server.max_body, exchange.call)
+    exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body, lenient_tail=True)
     check_keys(data, exchange.body, DECISIVE)
     schemas.check_envelope(route.schema, data)

@@ -356,7 +356,7 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
 
 def test_a_client_that_has_left_is_not_tried_for_again(clock: Clock) -> None:
     scene = Scene(clock, *boxes())
-    scene.call.gone = True
+    scene.call.leave()
     scene.failed(UpstreamConnect())
     assert len(scene.asked) == 1
 

@@ -1,0 +1,79 @@
+"""The client connections of a worker. When there are as many as it can hold, one that waits for its next request
+makes room, so that nobody can keep others out by saying nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from itertools import chain
+from socket import SHUT_RDWR
+from typing import Generic, Protocol, TypeVar
+
+from ollama_proxy.streaming import shut
+
+
+class Socket(Hashable, Protocol):
+    def fileno(self) -> int: ...
+
+
+S = TypeVar("S", bound=Socket)
+
+
+class Connections(Generic[S]):
+    """At most `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        #: Those that have not sent a request yet, and those that wait for another one; with the monotonic time since
+        #: when, the longest wait first.
+        self._new: OrderedDict[S, float] = OrderedDict()
+        self._kept: OrderedDict[S, float] = OrderedDict()
+        self._busy: set[S] = set()
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._kept) + len(self._busy)
+
+    def enter(self, socket: S) -> bool:
+        """Takes one in; False where there is no room, and nobody who could make it."""
+        if len(self) >= self.most and not self._make_room():
+            return False
+        self._new[socket] = time.monotonic()
+        return True
+
+    def begin(self, socket: S) -> None:
+        """It has sent a request."""
+        self._new.pop(socket, None)
+        self._kept.pop(socket, None)
+        self._busy.add(socket)
+
+    def end(self, socket: S) -> None:
+        """The request is answered."""
+        if socket in self._busy:
+            self._busy.remove(socket)
+            self._kept[socket] = time.monotonic()
+
+    def leave(self, socket: S) -> None:
+        """It is closed."""
+        self._new.pop(socket, None)
+        self._kept.pop(socket, None)
+        self._busy.discard(socket)
+
+    def close_waiting(self, longer_than_s: float) -> None:
+        """Closes those that have waited for a request for so long."""
+        before = time.monotonic() - longer_than_s
+        for socket in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
+            self._close(socket)
+
+    def _make_room(self) -> bool:
+        """Closes one that waits: first those that have never asked for anything."""
+        waiting = self._new or self._kept
+        if not waiting:
+            return False
+        self._close(next(iter(waiting)))
+        return True
+
+    def _close(self, socket: S) -> None:
+        self.leave(socket)
+        # Whoever reads from it finds its end.
+        shut(socket, SHUT_RDWR)

@@ -1,0 +1,176 @@
+"""Whether Ollama can be used without the gateway: it asks for no token, so whoever reaches it may do everything.
+
+Asks only for its version and its models, at addresses of the configuration, of the operator, and of this machine.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ollama_proxy.configfile import Entry
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.formats import BASE_URL
+from ollama_proxy.policy.addresses import Address, as_address, is_own
+from ollama_proxy.probe import WANTS_TOKEN, Probe, probe_ollama
+from ollama_proxy.providers import UpstreamSettings
+from ollama_proxy.settings import Settings, effective_upstreams, is_open
+
+OLLAMA_PORT = 11434
+
+#: Where Linux tells the addresses of this machine.
+_IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6")
+_LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
+
+#: Addresses on the internet (RFC 5737, RFC 3849): the way there begins at this machine's own. Nothing is sent.
+_FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one server, in words; `is_open`: others can use it without a token."""
+
+    text: str
+    is_open: bool = False
+
+
+def check_upstreams(settings: Settings) -> Iterator[Finding]:
+    """A finding for the gateway where it asks for no token, and for every server that the team runs itself."""
+    if is_open(settings):
+        place = f"{settings.server.host}:{settings.server.port}"
+        yield Finding(f"the gateway ({place}): OPEN. It asks for no token: auth.enabled is false.", True)
+    servers = [each for each in effective_upstreams(settings) if each.is_shared and each.protocol != "demo"]
+    if not servers:
+        yield Finding("No upstream is an Ollama server.")
+    yield from map(_of_upstream, servers)
+
+
+def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
+    """A finding for each address, seen from this machine: it should not be the gateway's."""
+    for url in urls:
+        yield _on_this_machine(url, url) if _is_here(url) else _from_outside(url)
+
+
+def server_url(text: str) -> str:
+    """The address of a server as people write it: a URL, or a host with or without its port. Raises ValueError."""
+    if "://" in text:
+        url = text
+    else:
+        url = f"http://{text}"
+        url += "" if urlsplit(url).port else f":{OLLAMA_PORT}"
+    try:
+        return BASE_URL.parse(Entry(text, "the address", "str", url))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _of_upstream(upstream: UpstreamSettings) -> Finding:
+    url, shown = upstream.base_url, f"{upstream.name} ({upstream.base_url})"
+    if upstream.protocol != "ollama":
+        return Finding(f"{shown}: not looked at, because it is no Ollama server.")
+    return _on_this_machine(url, shown) if _is_here(url) else _elsewhere(url, shown)
+
+
+def _on_this_machine(url: str, shown: str) -> Finding:
+    places = [_at(url, address) for address in own_addresses()]
+    open_at = [place for place in places if not _asked(place).refusal]
+    if open_at:
+        return Finding(
+            f"{shown}: OPEN at {', '.join(open_at)}. Anybody in the network can use it without a token, unless a "
+            "firewall of this machine is in between. Let it listen on this machine alone: OLLAMA_HOST=127.0.0.1 in its "
+            "environment, base_url with 127.0.0.1, and restart it.",
+            True,
+        )
+    here = _asked(url)
+    if here.refusal and here.refusal != WANTS_TOKEN:
+        return Finding(f"{shown}: {here.refusal}, so nothing can be told of it.")
+    why = here.refusal or f"it answers on this machine alone ({len(places)} other addresses tried)"
+    return Finding(f"{shown}: closed, {why}.")
+
+
+def _elsewhere(url: str, shown: str) -> Finding:
+    found = _asked(url)
+    if found.refusal:
+        return Finding(f"{shown}: {found.refusal}.")
+    return Finding(
+        f"{shown}: on another machine, and it answers here, as it should. Whether it answers others as well can't be "
+        f"seen from here: its firewall should let in {_source_of(url) or 'the gateway'} alone. From a third machine: "
+        f"ollama-proxy check-exposure {url}"
+    )
+
+
+def _from_outside(url: str) -> Finding:
+    found = _asked(url)
+    if found.refusal:
+        return Finding(f"{url}: closed, {found.refusal}.")
+    model = f" Its first model is {found.model}." if found.model else ""
+    return Finding(
+        f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's machine, "
+        "its firewall should let in the gateway alone.",
+        True,
+    )
+
+
+def _asked(url: str) -> Probe:
+    # Nothing secret is sent, and whoever wants to use it would not mind its certificate.
+    return probe_ollama(url, checks_certificate=False)
+
+
+# Addresses.
+
+
+def own_addresses() -> list[Address]:
+    """The addresses by which others reach this machine: none of loopback, none of a single link."""
+    texts = [*_told_by_kernel(), *_told_by_name(), *filter(None, map(_source, _FAR_AWAY))]
+    found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
+    return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
+
+
+def _told_by_kernel() -> Iterator[str]:
+    with suppress(OSError):
+        yield from _LOCAL.findall(_IPV4_TABLE.read_text("ascii"))
+    with suppress(OSError):
+        for line in _IPV6_TABLE.read_text("ascii").splitlines():
+            yield str(IPv6Address(bytes.fromhex(line[:32])))
+
+
+def _told_by_name() -> list[str]:
+    return _resolved(socket.gethostname())
+
+
+def _source_of(url: str) -> str | None:
+    """From which address of this machine a server is asked."""
+    found = _resolved(urlsplit(url).hostname or "")
+    return _source(found[0]) if found else None
+
+
+def _source(target: str) -> str | None:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        return str(probe.getsockname()[0])
+    return None
+
+
+def _is_here(url: str) -> bool:
+    addresses = map(as_address, _resolved(urlsplit(url).hostname or ""))
+    return any(each.is_loopback or each.is_unspecified or is_own(each) for each in addresses if each is not None)
+
+
+def _resolved(host: str) -> list[str]:
+    try:
+        return [str(place[4][0]) for place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        return []
+
+
+def _at(url: str, address: Address) -> str:
+    parts = urlsplit(url)
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host).geturl()

@@ -1,0 +1,275 @@
+"""Wrong tokens are counted by address; past the limit none is looked at that was not good from there before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
+from ollama_proxy.policy import guesses as guesses_module
+from ollama_proxy.policy.auth import Authenticator, Principal
+from ollama_proxy.policy.guesses import MOST_REPEATED, WINDOW_S, Guesses, origin_of
+from ollama_proxy.tokens import Auth, Token
+
+LIMIT = 3
+HOME, OFFICE = "198.51.100.7", "203.0.113.9"
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+AUTH = Auth(
+    generate_tokens=(
+        Token("team", digest("team-token")),
+        Token("other", digest("other-token")),
+        Token("old", digest("old-token"), expires=date(2020, 1, 1)),
+    )
+)
+
+
+class Office:
+    """An authenticator with its guesses, a clock that stands still, and what was told."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.now = 1000.0
+        self.told: list[tuple[str, int]] = []
+        self.guesses = Guesses(limit, tell=lambda *what: self.told.append(what), clock=lambda: self.now)
+        self.authenticator = Authenticator(AUTH, self.guesses)
+
+    def ask(self, token: str, address: str = OFFICE) -> Principal:
+        return self.authenticator.authenticate({"HTTP_AUTHORIZATION": f"Bearer {token}"} if token else {}, address)
+
+    def guess(self, times: int, address: str = OFFICE, name: str = "guess") -> None:
+        """So many different wrong tokens, each of which is looked at."""
+        for number in range(times):
+            with pytest.raises(AuthError):
+                self.ask(f"{name}-{number}", address)
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def test_guesses_are_looked_at_up_to_the_limit_and_not_beyond(office: Office) -> None:
+    office.guess(LIMIT)
+    for token in ("guess-more", "other-token"):
+        with pytest.raises(TooManyGuesses):
+            office.ask(token)
+
+
+def test_below_the_limit_a_right_token_is_right(office: Office) -> None:
+    office.guess(LIMIT - 1)
+    assert office.ask("team-token").name == "team"
+
+
+def test_a_token_that_was_good_from_there_stays_good(office: Office) -> None:
+    assert office.ask("team-token").name == "team"
+    office.guess(LIMIT)
+    assert office.ask("team-token").name == "team"
+    with pytest.raises(TooManyGuesses):
+        office.ask("other-token")
+
+
+def test_a_token_that_was_good_elsewhere_is_a_guess_here(office: Office) -> None:
+    office.ask("team-token", HOME)
+    office.guess(LIMIT)
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token")
+    assert office.ask("team-token", HOME).name == "team"
+
+
+def test_another_address_does_not_pay_for_it(office: Office) -> None:
+    office.guess(LIMIT)
+    office.guess(LIMIT, HOME)
+    assert [told for told, _ in office.told] == [OFFICE, HOME]
+
+
+def test_after_a_minute_it_is_over(office: Office) -> None:
+    office.guess(1, name="first")
+    office.now += WINDOW_S - 1
+    office.guess(LIMIT - 1)
+    with pytest.raises(TooManyGuesses) as refused:
+        office.ask("team-token")
+    assert refused.value.retry_after_s == 1
+    office.now += 1
+    assert office.ask("team-token").name == "team"
+    office.guess(LIMIT, name="again")
+    with pytest.raises(TooManyGuesses):
+        office.ask("other-token")
+
+
+@pytest.mark.parametrize(("passed", "wait"), [(0, 60), (0.5, 60), (30.7, 30), (59.9, 1)])
+def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: int) -> None:
+    office.guess(LIMIT)
+    office.now += passed
+    with pytest.raises(TooManyGuesses) as refused:
+        office.ask("guess-more")
+    assert (refused.value.retry_after_s, refused.value.status, refused.value.slug) == (wait, 429, "rate_limited")
+    assert str(refused.value).startswith("非授权访问次数过多: too many wrong tokens")
+
+
+def test_trying_on_does_not_make_it_longer(office: Office) -> None:
+    office.guess(LIMIT)
+    for _ in range(10):
+        office.now += 5
+        with pytest.raises(TooManyGuesses):
+            office.ask("guess-more")
+    office.now += 10
+    assert office.ask("team-token").name == "team"
+
+
+def test_it_is_told_once_a_minute(office: Office) -> None:
+    for minute in range(2):
+        office.guess(LIMIT, name=f"minute-{minute}")
+        for _ in range(5):
+            with pytest.raises(TooManyGuesses):
+                office.ask("guess-more")
+        office.now += WINDOW_S
+    assert office.told == [(OFFICE, LIMIT)] * 2
+
+
+def test_the_same_old_token_again_and_again_counts_once(office: Office) -> None:
+    """A client whose token was withdrawn must not lock out those who share its address."""
+    for _ in range(50):
+        with pytest.raises(AuthError):
+            office.ask("withdrawn")
+    assert office.ask("team-token").name == "team"
+
+
+def test_many_old_tokens_in_turn_are_guesses() -> None:
+    office = Office(limit=3 * (MOST_REPEATED + 1))
+    for _ in range(3):
+        office.guess(MOST_REPEATED + 1)
+    with pytest.raises(TooManyGuesses):
+        office.ask("guess-0")
+
+
+def test_an_expired_token_counts_like_an_unknown_one(office: Office) -> None:
+    office.guess(LIMIT - 1)
+    with pytest.raises(AuthError):
+        office.ask("old-token")
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"HTTP_AUTHORIZATION": "Bearer "},
+        {"HTTP_AUTHORIZATION": "Bearer a", "HTTP_X_API_KEY": "b"},
+        {"HTTP_X_API_KEY": "x" * 5000},
+    ],
+    ids=["none", "empty", "two", "too long"],
+)
+def test_what_tries_out_nothing_does_not_count(office: Office, environ: dict[str, str]) -> None:
+    for _ in range(5 * LIMIT):
+        with pytest.raises(AuthError):
+            office.authenticator.authenticate(environ, OFFICE)
+    assert office.ask("team-token").name == "team"
+
+
+def test_whoever_sends_no_token_is_told_that_also_while_others_guess(office: Office) -> None:
+    office.guess(LIMIT)
+    with pytest.raises(MissingToken):
+        office.ask("")
+
+
+def test_a_good_token_that_is_withdrawn_looks_like_a_guess(office: Office) -> None:
+    office.ask("team-token")
+    office.guess(LIMIT)
+    office.authenticator = Authenticator(Auth(), office.guesses)
+    for _ in range(2):
+        with pytest.raises(TooManyGuesses):
+            office.ask("team-token")
+
+
+def test_another_token_list_does_not_begin_anew(office: Office) -> None:
+    office.guess(LIMIT)
+    office.authenticator = Authenticator(AUTH, office.guesses)
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token")
+
+
+def test_the_limit_can_be_changed_while_it_runs(office: Office) -> None:
+    office.guess(LIMIT)
+    office.guesses.limit = LIMIT + 1
+    office.guess(1, name="one-more")
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token")
+    office.guesses.limit = 0
+    assert office.ask("team-token").name == "team"
+
+
+def test_0_switches_it_off() -> None:
+    office = Office(limit=0)
+    office.guess(300)
+    assert (office.ask("team-token").name, office.told) == ("team", [])
+
+
+def test_without_guesses_nobody_counts() -> None:
+    authenticator = Authenticator(AUTH)
+    for number in range(300):
+        with pytest.raises(AuthError) as refused:
+            authenticator.authenticate({"HTTP_X_API_KEY": f"guess-{number}"}, OFFICE)
+        assert refused.type is AuthError
+
+
+def test_nobody_is_counted_where_no_token_is_asked_for(office: Office) -> None:
+    open_to_all = Authenticator(Auth(enabled=False), office.guesses)
+    assert {open_to_all.authenticate({"HTTP_X_API_KEY": str(n)}, OFFICE).name for n in range(50)} == {"anyone"}
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
+)
+def test_an_address_belongs_to_whoever_has_its_network(address: str, origin: str) -> None:
+    assert origin_of(address) == origin
+
+
+def test_other_addresses_of_the_same_network_are_no_way_around_it(office: Office) -> None:
+    for number in range(LIMIT):
+        office.guess(1, f"2001:db8::{number}", name=f"from-{number}")
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token", "2001:db8::ffff")
+    assert office.ask("team-token", "2001:db8:0:1::1").name == "team"
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[[Office], tuple[int, int]]:
+    """Room for four of each; gives how many are kept."""
+    monkeypatch.setattr(guesses_module, "MOST_KEPT", 4)
+    return lambda office: (len(office.guesses._windows), len(office.guesses._good))
+
+
+def test_memory_is_bounded_and_the_oldest_goes_first(office: Office, kept: Callable[[Office], tuple[int, int]]) -> None:
+    for number in range(6):
+        office.guess(LIMIT, f"198.51.100.{number}")
+        office.ask("team-token", f"203.0.113.{number}")
+    assert kept(office) == (4, 4)
+    assert office.ask("team-token", "198.51.100.1").name == "team"
+    with pytest.raises(TooManyGuesses):
+        office.ask("team-token", "198.51.100.2")
+
+
+def test_who_still_comes_is_not_forgotten(office: Office, kept: Callable[[Office], tuple[int, int]]) -> None:
+    for address in (OFFICE, HOME, "192.0.2.1", OFFICE, "192.0.2.2", "192.0.2.3"):
+        office.ask("team-token", address)
+    office.guess(LIMIT)
+    assert office.ask("team-token", OFFICE).name == "team"
+    assert kept(office)[1] == 4

@@ -1,0 +1,96 @@
+"""The connections of a worker: who makes room when it is full."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from ollama_proxy.connections import Connections
+
+
+class Pair:
+    """A connection as the worker has it, and its client's end."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        self.ours, theirs = (opened.enter_context(each) for each in socket.socketpair())
+        theirs.setblocking(False)
+        self.theirs = theirs
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client sees its end."""
+        try:
+            return self.theirs.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def pair() -> Iterator[Callable[[], Pair]]:
+    with ExitStack() as opened:
+        yield lambda: Pair(opened)
+
+
+def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](2)
+    first, second, third = pair(), pair(), pair()
+    assert [held.enter(each.ours) for each in (first, second, third)] == [True, True, True]
+    assert [each.is_closed for each in (first, second, third)] == [True, False, False]
+    assert len(held) == 2
+
+
+def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_request(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](2)
+    kept, new, third = pair(), pair(), pair()
+    held.enter(kept.ours)
+    held.begin(kept.ours)
+    held.end(kept.ours)
+    held.enter(new.ours)
+    assert held.enter(third.ours)
+    assert [each.is_closed for each in (kept, new)] == [False, True]
+    held.begin(third.ours)
+    assert held.enter(new.ours)
+    assert kept.is_closed
+
+
+def test_nobody_who_is_being_answered_makes_room(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](2)
+    first, second, third = pair(), pair(), pair()
+    for each in (first, second):
+        held.enter(each.ours)
+        held.begin(each.ours)
+    assert not held.enter(third.ours)
+    assert not any(each.is_closed for each in (first, second, third))
+    held.leave(first.ours)
+    assert held.enter(third.ours)
+
+
+def test_who_has_made_room_is_not_there_any_more(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](1)
+    first, second = pair(), pair()
+    held.enter(first.ours)
+    held.enter(second.ours)
+    held.end(first.ours)
+    held.leave(first.ours)
+    assert len(held) == 1
+
+
+def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](9)
+    new, kept, busy = pair(), pair(), pair()
+    for each in (new, kept, busy):
+        held.enter(each.ours)
+    for each in (kept, busy):
+        held.begin(each.ours)
+    held.end(kept.ours)
+    held.close_waiting(60)
+    assert not any(each.is_closed for each in (new, kept, busy))
+    began = time.monotonic()
+    while time.monotonic() == began:
+        pass
+    held.close_waiting(0)
+    assert [each.is_closed for each in (new, kept, busy)] == [True, True, False]
