@@ -79,7 +79,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     Watchdog().start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION}})
     say_hidden(settings)
-    for warning in settings_warnings(settings):
+    for warning in settings_warnings(settings, environ):
         log.warning("configuration_warning", extra={"fields": {"warning": warning}})
     return app
 

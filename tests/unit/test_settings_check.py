@@ -1,0 +1,146 @@
+"""What an operator is told of settings that work: open doors, files open to others, settings without effect."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.settings_check import settings_warnings
+
+TOKENS = "auth: {generate_tokens: [CANARY-1, CANARY-2]}\n"
+DIGEST = f"auth: {{generate_tokens: [{{sha256: '{hashlib.sha256(b'x').hexdigest()}'}}]}}\n"
+PLAIN = "c.yaml: 2 plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
+
+Warned = Callable[..., list[str]]
+
+
+@pytest.fixture
+def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
+    """What is said of a configuration file c.yaml with this text and mode, and of a state directory that is `state`."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(text: str, mode: int = 0o600, **environ: str) -> list[str]:
+        Path("c.yaml").write_text(text)
+        Path("c.yaml").chmod(mode)
+        found = settings_warnings(load_settings(Path("c.yaml"), environ), environ)
+        assert "CANARY" not in "".join(found)
+        return found
+
+    return told
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "box1"])
+def test_gateway_without_tokens_in_the_network_is_said(warned: Warned, host: str) -> None:
+    (said,) = warned("auth: {enabled: false, allow_open_network: true}", HOST=host)
+    assert said == f"anyone who reaches {host}:8080 can use the models: auth is off"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_this_machine_alone_auth_may_be_off(warned: Warned, host: str) -> None:
+    assert warned("auth: {enabled: false}", HOST=host) == []
+
+
+def test_option_that_ollama_does_not_have_is_said(warned: Warned) -> None:
+    (said,) = warned("models: {m: {options: {temprature: 0.2, top_k: 4}}}")
+    assert said == 'models.m.options: Ollama has no option temprature, did you mean "temperature"?'
+
+
+def test_expired_tokens_and_idle_settings_are_said(warned: Warned) -> None:
+    text = "auth: {generate_tokens: [{name: old, token: x, expires: 2020-01-01}]}\nupstreams: [{name: a}]"
+    said = warned(text, OLLAMA_BASE_URL="http://x")
+    assert "the token old has expired on 2020-01-01" in said
+    assert (
+        "service.base_url (environment variable OLLAMA_BASE_URL) has no effect, because upstreams are configured"
+        in said
+    )
+
+
+# The file.
+
+
+@pytest.fixture
+def other_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files belong to this user, and to a group that is not the one of the process."""
+    own = os.getegid()
+    monkeypatch.setattr(os, "getegid", lambda: own + 1)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
+def test_plain_tokens_that_the_gateway_alone_may_read_are_said_to_be_plain(warned: Warned, mode: int) -> None:
+    assert warned(TOKENS, mode) == [PLAIN]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604])
+def test_plain_tokens_that_everybody_may_read_are_said(warned: Warned, mode: int) -> None:
+    assert warned(TOKENS, mode) == [
+        PLAIN,
+        f"c.yaml: others may read its plain tokens (mode {mode:04o}); chmod o= c.yaml",
+    ]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o644])
+def test_plain_tokens_that_another_group_may_read_are_said(warned: Warned, other_group: None, mode: int) -> None:
+    assert warned(TOKENS, mode)[1:] == [f"c.yaml: others may read its plain tokens (mode {mode:04o}); chmod go= c.yaml"]
+
+
+def test_remedy_never_shuts_the_gateway_out(warned: Warned, other_group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mounted file that it can read only as everybody can."""
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    assert warned(TOKENS, 0o644)[1:] == [
+        f"c.yaml: others may read its plain tokens (mode 0644); chgrp {os.getegid()} c.yaml; chmod 640 c.yaml"
+    ]
+
+
+@pytest.mark.parametrize("text", [TOKENS, DIGEST, "server: {port: 1}"], ids=["plain", "digests", "none"])
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_file_that_everybody_may_write_is_said_whatever_is_in_it(warned: Warned, text: str, mode: int) -> None:
+    assert warned(text, mode)[-1] == f"c.yaml: others may change who is let in (mode {mode:04o}); chmod o= c.yaml"
+
+
+def test_file_that_another_group_may_write_is_said(warned: Warned, other_group: None) -> None:
+    assert warned(DIGEST, 0o660) == ["c.yaml: others may change who is let in (mode 0660); chmod go= c.yaml"]
+
+
+def test_digests_and_tokens_of_the_environment_may_be_read(warned: Warned) -> None:
+    assert warned(DIGEST, 0o644, OLLAMA_PROXY__AUTH__MANAGE_TOKENS="[CANARY]") == []
+
+
+def test_without_a_file_nothing_is_said_of_it(tmp_path: Path) -> None:
+    assert settings_warnings(Settings(), {"STATE_DIRECTORY": str(tmp_path / "state")}) == []
+
+
+def test_file_that_has_gone_since_is_no_fault(warned: Warned) -> None:
+    warned(TOKENS)
+    settings = load_settings(Path("c.yaml"), {})
+    Path("c.yaml").unlink()
+    assert settings_warnings(settings, {}) == [PLAIN]
+
+
+# The state directory.
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o770, 0o711])
+def test_state_directory_that_is_open_to_others_is_said(warned: Warned, mode: int) -> None:
+    Path("state").mkdir()
+    Path("state").chmod(mode)
+    state = Path("state").absolute()
+    assert warned(DIGEST) == [f"{state} holds secrets and is open to others (mode {mode:04o}); chmod go= {state}"]
+
+
+def test_state_directory_may_be_named_by_the_environment(warned: Warned, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere").chmod(0o755)
+    (said,) = warned(DIGEST, STATE_DIRECTORY=str(tmp_path / "elsewhere"))
+    assert said.startswith(f"{tmp_path / 'elsewhere'} holds secrets")
+
+
+def test_state_for_the_owner_alone_and_no_state_at_all_are_fine(warned: Warned) -> None:
+    assert warned(DIGEST) == []
+    Path("state").mkdir(mode=0o700)
+    assert warned(DIGEST) == []
