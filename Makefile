@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test check bench lock clean
+.PHONY: help install dev run test check bench soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ check: dev  ## format, lint, types
 
 bench: dev  ## CPU per request and per token against the budgets
 	$(BIN)/python -m benchmarks
+
+soak: dev  ## streams for ten minutes while servers restart, and a report; SOAK_S=60 SOAK_STREAMS=150: less of it
+	@$(BIN)/python -m benchmarks.soak
 
 lock: dev  ## renew the hash-locked requirement files
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.txt setup.cfg

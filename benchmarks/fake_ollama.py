@@ -21,7 +21,7 @@ import select
 import selectors
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -94,17 +94,20 @@ def delay_of(model: str, default_s: float) -> float:
     return int(tag[1]) / 1000 if tag else default_s
 
 
-def make_completion(request: dict[str, Any], script: Script, shape: Shape) -> Answer:
-    """The answer of /api/chat and /api/generate, which differ in where the text is (`shape`)."""
+def make_completion(
+    request: dict[str, Any], script: Script, shape: Shape, words: Sequence[str] | None = None
+) -> Answer:
+    """The answer of /api/chat and /api/generate, which differ in where the text is (`shape`); `words`: what it says."""
     model = str(request.get("model"))
-    count = int((request.get("options") or {}).get("num_predict") or script.tokens)
+    words = words or [" token"] * int((request.get("options") or {}).get("num_predict") or script.tokens)
+    count = len(words)
     delay_s = delay_of(model, script.delay_s)
     base = {"model": model, "created_at": CREATED_AT}
     end = {"done": True, "done_reason": "stop", **TIMES, "eval_count": count, "eval_duration": 52479709}
     if request.get("stream") is False:
-        return make_single({**base, **shape(" token" * count), **end}, delay_s * count)
-    token = {**base, **shape(" token"), "done": False}
-    return make_lines([token] * count + [{**base, **shape(""), **end}], delay_s)
+        return make_single({**base, **shape("".join(words)), **end}, delay_s * count)
+    lines = [{**base, **shape(word), "done": False} for word in words]
+    return make_lines([*lines, {**base, **shape(""), **end}], delay_s)
 
 
 def chat_shape(text: str) -> dict[str, Any]:
@@ -123,20 +126,22 @@ def make_embeddings(request: dict[str, Any], script: Script) -> Answer:
     return make_single({"model": request.get("model"), "embeddings": [vector] * count, **usage})
 
 
-def make_provider_chat(request: dict[str, Any], script: Script) -> Answer:
-    """The answer of OpenAI's /chat/completions; a stream has its usage in a chunk of its own, where it is asked for."""
+def make_provider_chat(request: dict[str, Any], script: Script, words: Sequence[str] | None = None) -> Answer:
+    """The answer of OpenAI's /chat/completions; a stream has its usage in a chunk of its own, where it is asked for.
+    `words`: what it says."""
     model = str(request.get("model"))
-    count = int(request.get("max_tokens") or script.tokens)
+    words = words or [" token"] * int(request.get("max_tokens") or script.tokens)
+    count = len(words)
     delay_s = delay_of(model, script.delay_s)
     usage = {"prompt_tokens": 11, "completion_tokens": count, "total_tokens": 11 + count}
     base = {"id": "chatcmpl-bench", "created": 1767348000, "model": model, "object": "chat.completion.chunk"}
     if not request.get("stream"):
-        message = {"role": "assistant", "content": " token" * count}
+        message = {"role": "assistant", "content": "".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return make_single({**base, "object": "chat.completion", "choices": [choice], "usage": usage}, delay_s * count)
-    choice = {"index": 0, "delta": {"content": " token"}, "finish_reason": None, "logprobs": None}
-    last = {"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": None}
-    chunks: list[dict[str, Any]] = [{**base, "choices": [choice]}] * count + [{**base, "choices": [last]}]
+    chunk = {"index": 0, "delta": {}, "finish_reason": None, "logprobs": None}
+    said = [{**base, "choices": [{**chunk, "delta": {"content": word}}]} for word in words]
+    chunks: list[dict[str, Any]] = [*said, {**base, "choices": [{**chunk, "finish_reason": "stop"}]}]
     if (request.get("stream_options") or {}).get("include_usage"):
         chunks.append({**base, "choices": [], "usage": usage})
     frames = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]

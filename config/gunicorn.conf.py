@@ -20,6 +20,7 @@ if (ROOT / "config/config.yaml").exists():
 
 from ollama_proxy import capacity, telemetry  # noqa: E402
 from ollama_proxy.errors import ConfigError  # noqa: E402
+from ollama_proxy.lifecycle import WORKER  # noqa: E402
 from ollama_proxy.serve import check_start  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
@@ -47,6 +48,8 @@ def from_settings() -> tuple[int, str]:
         host = f"[{server.host}]" if ":" in server.host else server.host
         started_with = f"{capacity.connections(server.max_connections)} {host}:{server.port}"
         os.environ[STARTED_WITH] = f"{os.getpid()} {started_with}"
+    else:
+        WORKER.replace()
     connections, _, address = started_with.partition(" ")
     return int(connections), address
 
@@ -89,7 +92,7 @@ max_requests = 0  # recycling would cut long streams
 timeout = whole_number("WORKER_TIMEOUT", 60, 2)
 # How long a restart waits for answers in progress; the unit's TimeoutStopSec is 30 s more. Until it is over nobody
 # answers new calls, so it is shorter than the longest stream that `timeouts.total_s` allows.
-graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 1)
+graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 2)
 keepalive = 15  # longer than nginx keeps idle connections (10 s); also the limit for reading the headers of a call
 
 # nginx, on the same machine, says whether the client used https. Nothing else is believed from headers here:

@@ -40,7 +40,7 @@ def create_app(
     log_directory: Path | None = None,
     problem: Callable[[], str | None] = lambda: None,
 ) -> Flask:
-    """The WSGI application; the only place that wires the parts. Starts nothing: `serve.start` does.
+    """The WSGI application; the only place that wires the parts. Starts nothing: `serve.serve` does.
 
     `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
     for `/readyz`.
@@ -72,6 +72,7 @@ def _finishing(inner: WSGIApplication) -> WSGIApplication:
             return inner(environ, start_response)
         except BaseException:  # whatever it was, and also when the worker is being stopped
             if EXCHANGE_KEY in environ:
+                environ[EXCHANGE_KEY].state = "aborted"
                 environ[EXCHANGE_KEY].finish()
             raise
 

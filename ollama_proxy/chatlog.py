@@ -25,7 +25,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.redaction import Redaction
 from ollama_proxy.settings import Settings
 from ollama_proxy.spoken import Listener, Reader, Spoken
-from ollama_proxy.telemetry import WRITER, LineFile, access_record, note
+from ollama_proxy.telemetry import LineFile, access_record, note, put
 
 #: Requests and answers that may wait to be written, in bytes of memory; what comes on top of that is left out and
 #: counted.
@@ -91,7 +91,7 @@ class DayFiles:
             return
         self._put += record.size
         self._waiting.append(record)
-        WRITER.put(self, b"")
+        put(self, b"")
 
     def write(self, lines: list[bytes]) -> None:
         """Writes all records that wait; the lines only say that there are some."""

@@ -3,14 +3,22 @@ makes room, so that nobody can keep others out by saying nothing."""
 
 from __future__ import annotations
 
+import select
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from itertools import chain
+from itertools import chain, islice
 from socket import SHUT_RDWR
 from typing import Generic, Protocol, TypeVar
 
+from gevent import monkey
+
 from ollama_proxy.streaming import shut
+
+#: So many of those that wait are looked at, to find one that has not begun to ask.
+LOOKED_AT = 16
+
+_poll = monkey.get_original("select", "poll")
 
 
 class Socket(Hashable, Protocol):
@@ -63,17 +71,24 @@ class Connections(Generic[S]):
         """Closes those that have waited for a request for so long."""
         before = time.monotonic() - longer_than_s
         for socket in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
-            self._close(socket)
+            self._close_silent(socket)
 
     def _make_room(self) -> bool:
         """Closes one that waits: first those that have never asked for anything."""
-        waiting = self._new or self._kept
-        if not waiting:
-            return False
-        self._close(next(iter(waiting)))
-        return True
+        waiting = list(islice(chain(self._new, self._kept), LOOKED_AT))
+        return any(self._close_silent(socket) for socket in waiting)
 
-    def _close(self, socket: S) -> None:
+    def _close_silent(self, socket: S) -> bool:
+        """Closes one that waits, unless a request has arrived that nobody has read yet."""
+        if _has_input(socket):
+            return False
         self.leave(socket)
         # Whoever reads from it finds its end.
         shut(socket, SHUT_RDWR)
+        return True
+
+
+def _has_input(socket: Socket) -> bool:
+    poll = _poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

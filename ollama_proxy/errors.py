@@ -231,12 +231,14 @@ class UpstreamCut(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream said no: `status` is its own, the text what it said."""
+    """The upstream said no: `status` is its own where that says so, the text what it said."""
 
     slug = "upstream_refused"
 
     def __init__(self, status: int, text: str, *, retry_after_s: int | None = None, final: bool = False) -> None:
         """`final`: asking again would not help, because a quota is used up."""
+        if not 400 <= status < 600:
+            status = UpstreamError.status
         self.final = final
         # A 404 of an address that exists is about the model.
         super().__init__(text, param="model" if status == 404 else None, retry_after_s=retry_after_s)

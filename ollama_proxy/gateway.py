@@ -100,12 +100,15 @@ class Gateway:
         self.faces = faces
         #: Exchanges that have begun and not ended.
         self._open: set[Exchange] = set()
+        #: Those of them that are no look at how it is.
+        self._admitted = 0
         self.catalogue = build_catalogue(settings, self.fleet)
         self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed)
         self._authenticator = Authenticator(settings.auth, self._guesses)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
-        self._most_in_flight = requests_at_once(settings)
+        self._connections = capacity.connections(settings.server.max_connections)
+        self._most_admitted = capacity.requests(settings.server.max_in_flight, self._connections)
 
     @property
     def in_flight(self) -> int:
@@ -123,7 +126,7 @@ class Gateway:
         self._guesses.limit = settings.auth.max_failures
         self._authenticator = Authenticator(settings.auth, self._guesses)
         self._access_log.enabled = settings.logging.access
-        self._most_in_flight = requests_at_once(settings)
+        self._most_admitted = capacity.requests(settings.server.max_in_flight, self._connections)
         self.settings = settings
         self.end_all(TokenRevoked, lambda principal: not self._authenticator.knows(principal))
 
@@ -131,7 +134,7 @@ class Gateway:
         """Ends what is being answered, to certain callers; gives how much that was."""
         ended = [each for each in self._open if each.principal is not None and of(each.principal)]
         for exchange in ended:
-            exchange.call.end(reason())
+            exchange.call.end(reason)
         return len(ended)
 
     # Arrival: before_request.
@@ -153,10 +156,18 @@ class Gateway:
         exchange.principal = self._authenticator.authenticate(environ, exchange.client)
         check_path(environ)
         check_scope(exchange.principal, endpoint)
-        if self.in_flight > self._most_in_flight:
-            raise Overloaded(retry_after_s=OVERLOADED_S)
+        self._admit(exchange)
         if exchange.socket is not None:
             exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
+
+    def _admit(self, exchange: Exchange) -> None:
+        if self._admitted >= self._most_admitted:
+            raise Overloaded(retry_after_s=OVERLOADED_S)
+        self._admitted += 1
+        exchange.on_finish(self._dismiss)
+
+    def _dismiss(self) -> None:
+        self._admitted -= 1
 
     def known_caller(self, environ: Mapping[str, Any]) -> Principal | None:
         """Who asks, where a request to a public route carries a token all the same."""
@@ -396,11 +407,6 @@ def _filled(message: Message, fetched: Mapping[ImageUrl, str]) -> Message:
         return message
     images = [fetched[image] if isinstance(image, ImageUrl) else image for image in message.images]
     return replace(message, images=images)
-
-
-def requests_at_once(settings: Settings) -> int:
-    """How many requests this worker answers at a time."""
-    return capacity.requests(settings.server.max_in_flight, capacity.connections(settings.server.max_connections))
 
 
 def build_catalogue(settings: Settings, fleet: Fleet) -> Catalogue:

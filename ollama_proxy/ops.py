@@ -67,7 +67,7 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
 
 def _unready(states: Iterable[State]) -> str | None:
     """Why nothing should be sent here; None: something may."""
-    if WORKER.is_draining:
+    if WORKER.is_leaving:
         return "draining"
     return None if any(state.usable for state in states) else "no upstream can be used"
 

@@ -30,7 +30,7 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
 def _upstream_warnings(settings: Settings) -> Iterator[str]:
     places: dict[str, str] = {}
     for upstream in settings.upstreams:
-        if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.rstrip("/").endswith(("/v1", "/api")):
+        if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.endswith(("/v1", "/api")):
             yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
         if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
             yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"

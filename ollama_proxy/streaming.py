@@ -55,8 +55,9 @@ class Call:
         #: Whatever the limits say, it ends by then.
         self._ends_by = inf
         self.limit(timeouts)
-        #: What has ended it before its time; mostly the client, who has left.
-        self.ended: CallEnded | None = None
+        #: What has ended it before its time; mostly the client, who has left. A kind: an error that was raised once
+        #: holds on to everything that was there then.
+        self.ended: type[CallEnded] | None = None
         #: Since when bytes are on their way into the client's connection; None: none are.
         self.sending_since: float | None = None
         #: Since when a piece of the client's body is waited for; None: none is.
@@ -102,18 +103,18 @@ class Call:
         finally:
             self.detach()
 
-    def end(self, error: CallEnded) -> None:
+    def end(self, reason: type[CallEnded]) -> None:
         """It is over, and this is why: wakes whoever waits for the upstream. The first reason counts."""
-        self.ended = self.ended or error
+        self.ended = self.ended or reason
         abort, self._abort = self._abort, None
         if abort is not None:
             abort()
         for branch in self._branches:
-            branch.end(error)
+            branch.end(reason)
 
     def leave(self) -> None:
         """The client is gone."""
-        self.end(ClientGone())
+        self.end(ClientGone)
 
     @property
     def gone(self) -> bool:
@@ -126,15 +127,15 @@ class Call:
         return self.sending_since is not None and now - self.sending_since > limit_s
 
     def is_kept_waiting(self, now: float) -> bool:
-        """The client has not sent the next piece of its body, or all of it, within its limit."""
+        """The client has not sent the next piece of its body, or all of it, within its limit, or the call is over."""
         if self.reading_since is None:
             return False
-        return now - self.reading_since > self.timeouts.send_idle_s or now > self.body_ends_at
+        return self.ended is not None or now - self.reading_since > self.timeouts.send_idle_s or now > self.body_ends_at
 
     def check(self) -> None:
         """Raises CallEnded when nobody waits any more, UpstreamTimeout when the total limit is over."""
         if self.ended is not None:
-            raise self.ended
+            raise self.ended()
         self.total_left_s()
 
     def total_left_s(self) -> float:

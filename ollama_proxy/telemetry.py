@@ -35,6 +35,12 @@ MAX_WAITING = 50_000
 #: Pipes keep writes up to this size whole, in bytes (PIPE_BUF).
 PIPE_BYTES = 4096
 
+#: Longest wait for somebody else's write, where something ends.
+PATIENCE_S = 1.0
+
+_own_thread = monkey.get_original("_thread", "get_ident")
+_real_lock = monkey.get_original("_thread", "allocate_lock")
+
 log = logging.getLogger("ollama_proxy")
 
 
@@ -119,14 +125,15 @@ class LineWriter:
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._pid = os.getpid()
         self._dropped = 0
+        self._thread = _own_thread()
         # A real lock: the watchdog's thread writes while the event loop stands still.
-        self._writing = monkey.get_original("_thread", "allocate_lock")()
+        self._writing = _real_lock()
 
     def put(self, sink: Sink, line: bytes) -> None:
-        """Hands over one line, with its end; returns at once."""
+        """Hands over one line, with its end; returns at once. Also from another thread, which can't begin to write."""
         self._dropped += len(self._waiting) == MAX_WAITING
         self._waiting.append((sink, line))
-        if self._greenlet is None or self._pid != os.getpid():
+        if (self._greenlet is None or self._pid != os.getpid()) and _own_thread() == self._thread:
             self._pid = os.getpid()
             self._greenlet = gevent.spawn(self._run)
 
@@ -137,17 +144,21 @@ class LineWriter:
             if self._waiting:
                 pool.apply(self.flush)
 
-    def flush(self) -> None:
-        """Writes everything that waits, before it returns; in whatever thread."""
-        with self._writing:
-            self._flush()
+    def flush(self, patience_s: float = -1) -> None:
+        """Writes everything that waits, before it returns; in whatever thread. `patience_s`: how long it waits for
+        another thread that writes, in seconds; -1: as long as it takes."""
+        if self._writing.acquire(True, patience_s):
+            try:
+                self._flush()
+            finally:
+                self._writing.release()
 
     def _flush(self) -> None:
         batches: dict[Sink, list[bytes]] = {}
         if dropped := self._dropped:
             self._dropped = 0
             document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
-            batches[STDOUT] = [orjson.dumps(document) + b"\n"]
+            put(STDOUT, orjson.dumps(document) + b"\n")
         while self._waiting:
             sink, line = self._waiting.popleft()
             batches.setdefault(sink, []).append(line)
@@ -155,14 +166,22 @@ class LineWriter:
             sink.write(lines)
 
 
-WRITER = LineWriter()
 STDOUT = LineStream(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+
+#: Whoever reads standard output may stop to: files are written all the same.
+_FILES, _OUTPUT = LineWriter(), LineWriter()
+
+
+def put(sink: Sink, line: bytes) -> None:
+    """Hands over one line, with its end, to be written soon; returns at once."""
+    (_OUTPUT if sink is STDOUT else _FILES).put(sink, line)
 
 
 def flush_all() -> None:
-    """Writes what waits; for the end of a worker."""
-    WRITER.flush()
-    WRITER.flush()  # what the sinks had to say about the first time
+    """Writes what waits; for the end of a worker, which does not wait for a reader that has stopped."""
+    _FILES.flush(PATIENCE_S)
+    _FILES.flush(PATIENCE_S)  # what the sinks had to say about the first time
+    _OUTPUT.flush(PATIENCE_S)
 
 
 atexit.register(flush_all)
@@ -186,7 +205,7 @@ class AccessLog:
         if self._sinks and self.enabled:
             line = orjson.dumps(access_record(exchange)) + b"\n"
             for sink in self._sinks:
-                WRITER.put(sink, line)
+                put(sink, line)
 
 
 def access_record(exchange: Exchange) -> dict[str, object]:
@@ -246,7 +265,7 @@ class JsonLines(logging.Handler):
         document = {"time": stamp(), **fields}
         line = orjson.dumps({name: _short(value) for name, value in document.items()}, default=str) + b"\n"
         for sink in self._sinks:
-            WRITER.put(sink, line)
+            put(sink, line)
 
 
 def note(level: str, event: str, **fields: object) -> None:

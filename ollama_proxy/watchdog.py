@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from ollama_proxy.telemetry import WRITER, located, note
+from ollama_proxy.telemetry import flush_all, located, note
 
 #: Seconds between two signs of life.
 BEAT_S = 0.25
@@ -80,4 +80,4 @@ class Watchdog:
 def _note_at_once(level: str, event: str, **fields: object) -> None:
     """The writer's own turn would only come when the loop is free again."""
     note(level, event, **fields)
-    WRITER.flush()
+    flush_all()

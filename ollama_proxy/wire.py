@@ -25,22 +25,31 @@ class LineSplitter:
     Works on bytes: U+0085 and U+2028 are legal inside JSON strings, and a character may be split over two packets.
     """
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_parts", "_size")
 
     def __init__(self) -> None:
-        self._rest = b""
+        #: What followed the last line end, in bytes as they came: a long line may come in thousands of pieces.
+        self._parts: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now, without their ends; raises UpstreamError for one over 8 MiB."""
-        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > MAX_LINE_BYTES:
-            raise UpstreamError("The model server sent a line that is too long.")
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._parts:
+            lines[0] = b"".join((*self._parts, lines[0]))
+        if lines:
+            self._parts, self._size = [], 0
+        if rest:
+            self._parts.append(rest)
+            self._size += len(rest)
+            if self._size > MAX_LINE_BYTES:
+                raise UpstreamError("The model server sent a line that is too long.")
         return lines
 
     def rest(self) -> bytes:
         """What followed the last line end; Ollama may leave its last object without one."""
-        return self._rest
+        return b"".join(self._parts)
 
 
 class SseSplitter:
@@ -153,8 +162,10 @@ class StreamTail:
         self._tail = b""
 
     def feed(self, data: bytes) -> None:
-        """Takes the next bytes. Usually they end with a whole line and nothing is copied."""
-        if data.endswith(b"\n") and (self.ends_with_newline or b"\n" in data[:-1]):
+        """Takes the next bytes. Usually they are whole lines, of which the last is there, and nothing is put together;
+        blank lines behind it are none."""
+        said = data.rstrip(b"\n")
+        if said and data.endswith(b"\n") and (self.ends_with_newline or b"\n" in said):
             self._tail = data[-TAIL_BYTES:]
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]

@@ -67,6 +67,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._connections = Connections[Any](self.worker_connections)
         self.worker_connections += capacity.slack(self.worker_connections)
+        self._head_s = self.cfg.keepalive
 
     # Connections.
 
@@ -93,11 +94,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         with contextlib.suppress(OSError), contextlib.closing(client):
             write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
 
+    def timeout_ctx(self) -> gevent.Timeout:
+        """How long a connection may wait for a request's head: also at the end, when gunicorn's own limit is 0."""
+        return gevent.Timeout(self._head_s, False)  # type: ignore[arg-type]  # False: it says nothing
+
     # The end.
 
     def init_process(self) -> None:
         """The process of the worker begins."""
-        self.cfg.set("graceful_timeout", max(1, self.cfg.graceful_timeout - LAST_WORDS_S))
+        limit_s = self.cfg.graceful_timeout
+        self.cfg.set("graceful_timeout", limit_s - min(LAST_WORDS_S, limit_s // 2))
         super().init_process()
 
     def handle_exit(self, sig: int, frame: object) -> None:
@@ -105,6 +111,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if not WORKER.is_draining:
             WORKER.is_draining = True
             gevent.spawn(self._drain)
+
+    def handle_quit(self, sig: int, frame: object) -> None:
+        """SIGINT, SIGQUIT: no time for anything but last words."""
+        WORKER.is_draining = True
+        WORKER.cut()
+        super().handle_quit(sig, frame)
 
     def _drain(self) -> None:
         ends_at = time.monotonic() + self.cfg.graceful_timeout

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.reliability.report import Reliability
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.leaks import LeakCheck
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers, and what writes docs/reliability.md."""
+    config.addinivalue_line("markers", "door(*names): the row goes through these doors only")
+    config.pluginmanager.register(Reliability(), "reliability")
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ def read_parts(environ: Mapping[str, Any], call: Call, piece: int = FILE_PIECE_B
     while left > 0 and (part := _read(environ["wsgi.input"], int(min(piece, left)), call)):
         left -= len(part)
         yield part
+    if call.ended:
+        call.check()
     if call.read_too_slow or 0 < left < inf:
         raise _cut(call, "The request body is shorter than its Content-Length.")
 
@@ -65,6 +67,8 @@ def _read(source: Any, size: int, call: Call) -> bytes:
     try:
         return cast(bytes, source.read(size))
     except (OSError, ValueError, ParseException) as error:
+        if call.ended:
+            call.check()
         raise _cut(call) from error
     finally:
         call.reading_since = None

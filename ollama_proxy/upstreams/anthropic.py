@@ -44,7 +44,7 @@ def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
     """The upstream of these settings. Its base URL may end with `/v1`, as it does for other APIs, or not."""
     base_url = declared.base_url.rstrip("/").removesuffix("/v1")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-    return AnthropicUpstream(declared, HttpTransport(base_url, headers=headers))
+    return AnthropicUpstream(declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ())
 
 
 class AnthropicUpstream:
@@ -52,8 +52,10 @@ class AnthropicUpstream:
 
     dialects = frozenset[str]()
 
-    def __init__(self, declared: UpstreamSettings, transport: Transport) -> None:
+    def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
+        """`secrets`: texts that no error may show."""
         self.name = declared.name
+        self._secrets = secrets
         self._transport = transport
         self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
         #: Whether its models were asked for.
@@ -75,10 +77,10 @@ class AnthropicUpstream:
             self._transport.open(
                 UpstreamRequest("POST", _MESSAGES, body, headers=headers), call, head_wait_s=heartbeat_s
             ),
-            MessageReader(request.model, self._thoughts),
+            MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=partial(_refused, request.model),
+            refused=partial(self._refused, request.model),
         )
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
@@ -155,8 +157,11 @@ class AnthropicUpstream:
     def _ask(self, path: str, call: Call) -> dict[str, Json]:
         with self._get(path, call) as reply:
             if reply.status != 200:
-                raise _refused("", reply.status, read_refusal(reply), reply.headers)
+                raise self._refused("", reply.status, read_refusal(reply), reply.headers)
             return decode_object(read_all(reply))
+
+    def _refused(self, model: str, status: int, data: bytes, headers: Headers) -> UpstreamError:
+        return refused(status, data, retry_after_s(headers), model, self._secrets)
 
     def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
         return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))
@@ -168,7 +173,3 @@ class AnthropicUpstream:
     def close(self) -> None:
         """See Upstream.close."""
         self._transport.close()
-
-
-def _refused(model: str, status: int, data: bytes, headers: Headers) -> UpstreamError:
-    return refused(status, data, retry_after_s(headers), model)

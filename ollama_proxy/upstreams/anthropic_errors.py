@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
 from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
+from ollama_proxy.redaction import without_keys
 from ollama_proxy.upstreams.ollama_codec import error_text
 
 #: Statuses of errors inside a running stream, which has no other.
@@ -38,8 +39,11 @@ MOST_CHARS = 2000
 _TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context", "context window")
 
 
-def refused(status: int, data: bytes, retry_after_s: int | None, model: str) -> UpstreamError:
-    """What an answer that is not 200 amounts to, in the provider's words where it has some. `model`: its own name."""
+def refused(
+    status: int, data: bytes, retry_after_s: int | None, model: str, secrets: Sequence[str] = ()
+) -> UpstreamError:
+    """What an answer that is not 200 amounts to, in the provider's words where it has some. `model`: its own name;
+    `secrets`: texts that nobody is to see."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -48,14 +52,14 @@ def refused(status: int, data: bytes, retry_after_s: int | None, model: str) -> 
         return UpstreamDeniesUs(detail=f"upstream status {status}")
     if not isinstance(document, dict):
         return UpstreamError(detail=f"upstream status {status} without JSON")
-    return _refused(status, _fields(document), error_text(document), retry_after_s, model)
+    return _refused(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
 
 
-def refused_event(document: Mapping[str, Json], model: str) -> UpstreamError:
+def refused_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
     """The error that ends a running stream, or that stands in an answer of status 200."""
     fields = _fields(document)
     status = _STATUSES.get(str(fields.get("type")), 500)
-    return _refused(status, fields, error_text(document), None, model)
+    return _refused(status, fields, without_keys(error_text(document), secrets), None, model)
 
 
 def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -69,7 +73,7 @@ def _refused(
     text = text[:MOST_CHARS]
     kind, lowered = str(fields.get("type"))[:100], text.lower()
     if kind in _DENIED_TYPES or _NO_CREDIT in lowered:
-        return UpstreamDeniesUs(detail=f"upstream status {status}: {kind}")
+        return UpstreamDeniesUs(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
     if status == 400 and _is_too_long(lowered):
         return PromptTooLong(text)
     if status == 404 and lowered.startswith("model:"):

@@ -5,7 +5,7 @@ Kinds of events, of blocks and of deltas that are not known mean nothing here: A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -37,13 +37,14 @@ class Block:
 
 
 class MessageReader:
-    """One answer of `model`. What it thinks before a call is kept in `thoughts`."""
+    """One answer of `model`. What it thinks before a call is kept in `thoughts`; no error shows any of `secrets`."""
 
     #: The counts come before the end of a message.
     grace_s = None
 
-    def __init__(self, model: str, thoughts: Thoughts) -> None:
+    def __init__(self, model: str, thoughts: Thoughts, secrets: Sequence[str] = ()) -> None:
         self._model = model
+        self._secrets = secrets
         self._thoughts = thoughts
         self._frames = SseSplitter()
         self._block = Block({})
@@ -59,6 +60,8 @@ class MessageReader:
         try:
             for frame in self._frames.feed(data):
                 self._read(frame, events)
+                if events and isinstance(events[-1], Done):
+                    break  # nothing can follow
         except UpstreamError as failure:
             return events, failure
         return events, None
@@ -78,7 +81,7 @@ class MessageReader:
         """See Reader."""
         document = decode_object(body)
         if document.get("type") == "error":
-            raise refused_event(document, self._model)
+            raise refused_event(document, self._model, self._secrets)
         events: list[Event] = []
         try:
             for block in document["content"]:
@@ -112,7 +115,7 @@ class MessageReader:
                 case "message_stop":
                     events.append(self._done())
                 case "error":
-                    raise refused_event(document, self._model)
+                    raise refused_event(document, self._model, self._secrets)
         except (AttributeError, KeyError, TypeError) as error:
             raise UpstreamError(detail=f"an event of another shape: {error!r:.100}") from error
 

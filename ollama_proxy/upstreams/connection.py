@@ -7,7 +7,10 @@ The parser's ways are noted where they matter (httptools 0.9).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
+import struct
+import termios
 import time
 from collections.abc import Iterable
 from math import inf
@@ -70,6 +73,7 @@ class Connection:
         self._bodies: list[bytes] = []
         self._headless = False
         self._leftover = False
+        self._taken = False
         #: The last receive took all that there was; an answer is not there yet when its question has just gone out.
         self._drained = not self._tls
 
@@ -237,6 +241,7 @@ class Connection:
 
     def _end_of_input(self, cause: OSError | None) -> None:
         self._keep_never()
+        self._taken = cause is None and not _unconfirmed(self._sock)
         if not self.head_done:
             raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
         if self._framed or cause is not None:
@@ -259,9 +264,10 @@ class Connection:
         return self.complete and self._keep and not self._leftover and not self._headless
 
     @property
-    def untouched(self) -> bool:
-        """Nothing of an answer has arrived."""
-        return not self._head_bytes and not self.head_done
+    def was_stale(self) -> bool:
+        """It was used before, and its end has crossed this request: nothing of an answer has arrived, and nobody can
+        have read the request. Who has read all that came ends a connection otherwise: its kernel has confirmed it."""
+        return self.used > 1 and not (self._head_bytes or self.head_done or self._taken)
 
     def abort(self) -> None:
         """Wakes whoever waits on the socket; the close itself is left to them."""
@@ -273,3 +279,9 @@ class Connection:
         self._readable.close()
         with contextlib.suppress(OSError):
             self._sock.close()
+
+
+def _unconfirmed(sock: gsocket.socket) -> int:
+    """Bytes that the other side's kernel has not said that it has."""
+    count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return count

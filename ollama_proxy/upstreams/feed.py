@@ -99,7 +99,7 @@ class Feed(Generic[T]):
         self._worker.kill(block=False)
         # Whoever waits now waits for an empty queue; where it is full nobody does.
         with contextlib.suppress(gevent.queue.Full):
-            self._arrived.put_nowait(_End(self._call.ended))
+            self._arrived.put_nowait(_End(self._call.ended() if self._call.ended else None))
 
     def close(self) -> None:
         """Ends the work; a second call does nothing."""

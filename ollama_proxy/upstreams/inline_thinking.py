@@ -6,6 +6,9 @@ from ollama_proxy.hub import Content, Event, Logprobs, Thinking
 
 OPEN, CLOSE = "<think>", "</think>"
 
+#: Behind so many blanks nobody begins to think.
+MOST_BLANKS = 4096
+
 
 class InlineThinking:
     """Takes the text of one answer piece by piece. Only what begins with the tag is thinking: later the tag is text."""
@@ -39,7 +42,7 @@ class InlineThinking:
         begin = self._held.lstrip()
         if begin.startswith(OPEN):
             self._tag, self._held, self._trims = CLOSE, begin.removeprefix(OPEN), True
-        elif OPEN.startswith(begin):
+        elif OPEN.startswith(begin) and len(self._held) < MOST_BLANKS:
             return False
         else:
             self._tag = None

@@ -212,6 +212,8 @@ class OllamaReader:
                     if "error" in document:
                         return events, refused_line(document)
                     events += decode_events(self._decode, document)
+                    if document.get("done") is True:
+                        break  # nothing can follow
         except UpstreamError as failure:
             return events, failure
         return events, None

@@ -249,14 +249,30 @@ def _text(value: Json) -> str:
 
 
 def _logprobs(line: Mapping[str, Json]) -> Logprobs:
-    logprobs = line.get("logprobs") or ()
-    if logprobs and not (isinstance(logprobs, list) and all(isinstance(entry, dict) for entry in logprobs)):
-        raise TypeError("logprobs are no list of objects")
-    return logprobs
+    return sound_logprobs(line.get("logprobs") or ())
+
+
+def sound_logprobs(entries: Json) -> Logprobs:
+    """The entries as they came; raises TypeError for what is no list of tokens with their chances."""
+    found: Logprobs = entries
+    if entries != () and not (isinstance(entries, list) and all(map(_is_token, entries))):
+        raise TypeError("logprobs are no list of tokens")
+    return found
+
+
+def _is_token(entry: Json) -> bool:
+    top = entry.get("top_logprobs") or [] if _is_chance(entry) else None
+    return isinstance(top, list) and all(map(_is_chance, top))
+
+
+def _is_chance(entry: Json) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    return isinstance(entry.get("token") or "", str) and isinstance(entry.get("logprob") or 0.0, int | float)
 
 
 def _done(line: dict[str, Json]) -> Done:
-    reason = line.get("done_reason") or "stop"
+    reason = _text(line.get("done_reason") or "stop")
     return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")))
 
 

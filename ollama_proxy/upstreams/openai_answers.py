@@ -6,6 +6,7 @@ Providers differ in where they put things, and all of the places that are known 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
@@ -14,7 +15,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Content, Done, Event, Json, Logprobs, ToolCall
 from ollama_proxy.upstreams.answer import GRACE_S, Read
 from ollama_proxy.upstreams.inline_thinking import InlineThinking
-from ollama_proxy.upstreams.ollama_codec import count, decode_object, text_events
+from ollama_proxy.upstreams.ollama_codec import count, decode_object, sound_logprobs, text_events
 from ollama_proxy.upstreams.openai_errors import error_in
 from ollama_proxy.upstreams.openai_tools import ToolCallParts
 from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter
@@ -31,6 +32,9 @@ _FAILED: Mapping[str, Callable[[], UpstreamError]] = {
 
 #: What most pieces of an answer are made of.
 _PLAIN = frozenset({"role", "content", "reasoning", "reasoning_content", "refusal"})
+
+#: Blanks and comments in front of an event stream; the last one may still be on its way.
+_SIGNS_OF_LIFE = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 #: Told of the calls of an answer, what was thought before them, and how the provider seals that.
 Heard = Callable[[Sequence[ToolCall], str, Sequence[Json]], None]
@@ -172,20 +176,18 @@ def decode_logprobs(logprobs: Mapping[str, Json]) -> Logprobs:
     """Log probabilities as Ollama lists them, from either form: that of chats has the same entries."""
     if "tokens" in logprobs:
         return _of_completion(logprobs)
-    entries = logprobs.get("content") or logprobs.get("refusal") or ()
-    if entries and not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-        raise TypeError("logprobs are no list of objects")
-    return entries
+    return sound_logprobs(logprobs.get("content") or logprobs.get("refusal") or ())
 
 
 def _of_completion(logprobs: Mapping[str, Json]) -> Logprobs:
     """From the four lists side by side."""
     tokens, chances = logprobs["tokens"] or (), logprobs.get("token_logprobs") or repeat(None)
     tops = logprobs.get("top_logprobs") or repeat(None)
-    return [
+    entries = [
         {"token": token, "logprob": _chance(chance)} | ({"top_logprobs": _tops(top)} if top else {})
         for token, chance, top in zip(tokens, chances, tops, strict=False)
     ]
+    return sound_logprobs(entries)
 
 
 def _tops(top: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -207,7 +209,7 @@ class OpenAIReader:
         self._decoder = decoder
         self._events = SseSplitter()
         #: What came before it was known what it is; afterwards that of an object.
-        self._head = b""
+        self._head = bytearray()
         self._is_stream: bool | None = None
         self._ended = False
 
@@ -229,8 +231,12 @@ class OpenAIReader:
             begin = without_comments(self._head)
             if begin:
                 self._is_stream = begin[:1] not in b"{[<"
+            else:
+                # There may be many of them: all that matters is whether the last one goes on.
+                self._head[:] = b":" if b":" in self._head and self._head[-1:] not in b"\r\n" else b""
         if self._is_stream:
-            data, self._head = self._head, b""
+            data = bytes(self._head)
+            self._head.clear()
             return data
         return b""
 
@@ -252,7 +258,7 @@ class OpenAIReader:
     def end(self) -> Read:
         """See Reader: an answer that has not said why it ends was cut."""
         if without_comments(self._head):
-            return _caught(partial(self.whole, self._head))
+            return _caught(partial(self.whole, bytes(self._head)))
         events, failure = self._decoded(lambda _: self._events.rest(), b"")
         if failure is not None or self._ended:
             return events, failure
@@ -275,7 +281,8 @@ class OpenAIReader:
     def _as_stream(self, body: bytes, begin: bytes) -> list[Event]:
         if not begin or begin[:1] in b"<[":
             raise UpstreamError(detail=f"upstream sent {len(body)} bytes that are no answer")
-        self._head, self._is_stream = b"", True
+        self._head.clear()
+        self._is_stream = True
         events, failure = self.feed(body)
         if failure is None and not self._ended:
             more, failure = self.end()
@@ -292,10 +299,7 @@ def _caught(read: Callable[[], list[Event]]) -> Read:
         return [], failure
 
 
-def without_comments(body: bytes) -> bytes:
+def without_comments(body: bytes | bytearray) -> bytes:
     """What follows the signs of life in front of an answer: blank lines and lines that begin with a colon. Nothing as
     long as such a line may go on."""
-    body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
-    while body[:1] == b":":
-        body = body.partition(b"\n")[2].lstrip()
-    return body
+    return _SIGNS_OF_LIFE.sub(b"", body, count=1)

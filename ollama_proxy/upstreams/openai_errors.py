@@ -21,6 +21,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json
+from ollama_proxy.redaction import without_keys
 from ollama_proxy.upstreams.base import Headers
 
 #: Characters of an error that has no shape we know, and of any.
@@ -55,10 +56,6 @@ _MISSING = re.compile(r"not.?(exist|found|open|available|supported)|does.?n.t ex
 
 #: Statuses that may be others a moment later.
 _FAULTS = (408, 429, *range(500, 600))
-
-#: Keys as vendors make them, whole or with stars in the middle.
-_KEYS = re.compile(r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
-_ADDRESSES = re.compile(r"https?://[^\s\"'<>)]+")
 
 
 def refused(
@@ -112,12 +109,12 @@ def _without_json(status: int, wait_s: int | None) -> UpstreamError:
 
 
 def _refusal(status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]) -> UpstreamError:
-    text = _clean(text_of(document) or f"The model server answered {_phrase(status)}.", secrets)[:MOST_CHARS]
+    text = without_keys(text_of(document) or f"The model server answered {_phrase(status)}.", secrets)[:MOST_CHARS]
     words = f"{_code(document)} {_kind(document)} {text}".lower()
     if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
         return _not_found(text, words, model)
     if _is_about_us(status, words):
-        return UpstreamDeniesUs(detail=f"upstream status {status}: {_clean(_code(document), secrets)[:60]}")
+        return UpstreamDeniesUs(detail=f"upstream status {status}: {without_keys(_code(document), secrets)[:60]}")
     if status in _FAULTS:
         return _fault(status, text, words, wait_s)
     return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)
@@ -222,10 +219,3 @@ def _code(document: Json) -> str:
 
 def _kind(document: Json) -> str:
     return str(_error(document).get("type") or "")
-
-
-def _clean(text: str, secrets: Sequence[str]) -> str:
-    """The text without keys and without addresses, of which ours could be one."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "...")
-    return _ADDRESSES.sub("...", _KEYS.sub("...", text))

@@ -33,8 +33,9 @@ MAX_IDLE_CONNECTIONS = 256
 #: A connection that was idle this long is not used again, in seconds.
 MAX_IDLE_S = 60.0
 
-#: Only a close this soon after the request is taken for the end of an idle connection that crossed it, in seconds.
-STALE_WITHIN_S = 0.1
+#: Only an end this soon after the request is taken for that of an idle connection that crossed it, in seconds: a
+#: process that gets no turn for a while notices it late.
+STALE_WITHIN_S = 1.0
 
 #: RFC 9110 section 7.6.1, and what belongs to one connection or one client only.
 HOP_BY_HOP = frozenset(
@@ -247,7 +248,7 @@ class PoolAdapter(BaseAdapter):
         except UpstreamCut:
             reply.close()
             call.check()
-            stale = connection.used > 1 and connection.untouched and time.monotonic() - sent_at < STALE_WITHIN_S
+            stale = connection.was_stale and time.monotonic() - sent_at < STALE_WITHIN_S
             if stale and isinstance(request.body, bytes) and getattr(request, "replayable", False):
                 return None
             raise

@@ -188,10 +188,10 @@ def test_broken_configuration_ends_the_start_with_one_clear_text(tiny: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("WEB_CONCURRENCY", "0"), *(("GRACEFUL_TIMEOUT", value) for value in ("0", "-1", "many", "1.5"))],
+    ("name", "value", "least"),
+    [("WEB_CONCURRENCY", "0", 1), *(("GRACEFUL_TIMEOUT", value, 2) for value in ("1", "-1", "many", "1.5"))],
 )
-def test_senseless_number_in_the_environment_is_named(tiny: dict[str, Any], name: str, value: str) -> None:
+def test_senseless_number_in_the_environment_is_named(tiny: dict[str, Any], name: str, value: str, least: int) -> None:
     failed = failed_start(TOKENS, tiny, **{name: value})
     assert failed.exit_code == os.EX_CONFIG
-    assert failed.output.strip() == f"ollama-proxy: {name} must be a whole number, 1 or more, not {value!r}"
+    assert failed.output.strip() == f"ollama-proxy: {name} must be a whole number, {least} or more, not {value!r}"

@@ -63,12 +63,12 @@ def shared_gateway(upstream: ScriptedServer | None = None, *, idle: int = 4, **c
         check.verify()
 
 
-def warm(gateway: Gateway) -> None:
+def warm(gateway: Gateway, token: str = TOKEN) -> None:
     """Lets every worker open once what it keeps for good: its log files, its watch on clients."""
 
     def is_warm() -> bool:
         with closing(KeptConnection(gateway)) as connection:
-            connection.ask("GET", "/api/version")
+            connection.ask("GET", "/api/version", headers=bearer(token))
             connection.ask("GET", "/api/version", headers=bearer("wrong"))
         opened = ["\n".join(open_descriptors(pid).values()) for pid in gateway.worker_pids()]
         return len(opened) == gateway.workers and all(name in files for files in opened for name in LOGS)

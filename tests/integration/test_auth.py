@@ -10,16 +10,12 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy import create_app
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
-from ollama_proxy.settings import Settings
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
-from tests.rig.deadline import wait_until
-from tests.rig.errors import assert_error, dialect_of
+from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, raw, request
+from tests.rig.http_client import Answer, bearer, request
 
 TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader", "sk-narrow"
 HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
@@ -146,32 +142,9 @@ def test_two_different_tokens_never_mix(
     assert seen_by(upstream) == []
 
 
-# Every route.
+# Addresses that do not exist.
 
-ROUTES = sorted(
-    (str(rule), rule.endpoint, tuple(sorted(rule.methods or ())))
-    for rule in create_app(Settings()).url_map.iter_rules()
-)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
-
-def concrete(rule: str) -> str:
-    """An address that a rule matches."""
-    digest = "sha256:" + "0" * 64
-    return rule.replace("<path:digest>", digest).replace("<path:name>", "m").replace("<path:", "").replace(">", "")
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("rule", "endpoint", "methods"), ROUTES)
-def test_no_route_answers_without_a_token(
-    gateway: Gateway, upstream: FaultUpstream, rule: str, endpoint: str, methods: tuple[str, ...], method: str
-) -> None:
-    answer = request(gateway.url, method, concrete(rule), b"{}" if method == "POST" else None, {"User-Agent": "x"})
-    if ROUTE_SCOPES[endpoint] == PUBLIC and method in methods:
-        assert answer.status in (200, 503)
-    else:
-        assert answer.status == 401
-    assert seen_by(upstream) == []
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -183,81 +156,12 @@ def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path:
     assert request(gateway.url, method, path, headers=bearer(TOKEN)).status == 404
 
 
-# What is no token.
-
-NO_TOKENS: dict[str, list[tuple[str, bytes]]] = {
-    "none": [],
-    "empty": [("Authorization", b"")],
-    "only Bearer": [("Authorization", b"Bearer")],
-    "Bearer and blanks": [("Authorization", b"Bearer   ")],
-    "other scheme": [("Authorization", b"Digest " + TOKEN.encode())],
-    "token scheme": [("Authorization", b"Token " + TOKEN.encode())],
-    "negotiate": [("Authorization", b"Negotiate YII=")],
-    "two headers": [("Authorization", f"Bearer {TOKEN}".encode())] * 2,
-    "two different headers": [("Authorization", f"Bearer {name}".encode()) for name in (TOKEN, OTHER)],
-    "comma list": [("Authorization", f"Bearer {TOKEN}, Bearer {OTHER}".encode())],
-    "two api keys": [("x-api-key", TOKEN.encode())] * 2,
-    "latin-1": [("Authorization", b"Bearer \xe4\xf6\xfc")],
-    "utf-8": [("Authorization", "Bearer 令牌".encode())],
-    "token and no-break space": [("x-api-key", TOKEN.encode() + b"\xa0")],
-    "tab inside": [("Authorization", b"Bearer\t" + TOKEN.encode())],
-    "quoted": [("Authorization", f'Bearer "{TOKEN}"'.encode())],
-    "upper case": [("Authorization", f"Bearer {TOKEN.upper()}".encode())],
-    "prefix": [("Authorization", f"Bearer {TOKEN[:-1]}".encode())],
-    "broken basic": [("Authorization", b"Basic !!!")],
-    "basic that is no text": [("Authorization", b"Basic " + base64.b64encode(b"\xff\xfe:\x00\xff"))],
-    "8,000 characters": [("Authorization", b"Bearer " + b"x" * 8000)],
-    "junk far behind": [("Authorization", f"Bearer {TOKEN}".encode() + b" " * 5000 + b"junk")],
-    "SQL": [("Authorization", b"Bearer ' OR '1'='1")],
-    "proxy header": [("Proxy-Authorization", f"Bearer {TOKEN}".encode())],
-    "underscore twin": [("X_API_KEY", TOKEN.encode())],
-    "cookie": [("Cookie", f"token={TOKEN}; Authorization={TOKEN}".encode())],
-}
-
-ONE_PER_KIND = (
-    ("GET", "/api/tags"),
-    ("POST", "/api/chat"),
-    ("POST", "/api/pull"),
-    ("POST", "/v1/chat/completions"),
-    ("GET", "/v1/models"),
-    ("POST", "/v1/embeddings"),
-    ("POST", "/v1/responses"),
-    ("POST", "/v1/messages"),
-    ("POST", "/anthropic/v1/messages"),
-    ("GET", "/nope"),
-)
-
-
-@pytest.mark.parametrize(("method", "path"), ONE_PER_KIND)
-@pytest.mark.parametrize("headers", NO_TOKENS.values(), ids=NO_TOKENS.keys())
-def test_what_is_no_valid_token_is_401_on_every_route(
-    gateway: Gateway, upstream: FaultUpstream, headers: list[tuple[str, bytes]], method: str, path: str
-) -> None:
-    items = [(name, value.decode("latin-1")) for name, value in headers]
-    answer = request(gateway.url, method, path, CHAT if method == "POST" else None, items)
-    assert_error(answer, dialect_of(path), 401)
-    assert seen_by(upstream) == []
+# What is no token; rows B14 and B15 have the rest.
 
 
 @pytest.mark.parametrize("query", [f"token={TOKEN}", f"api_key={TOKEN}", f"key={TOKEN}", f"access_token={TOKEN}"])
 def test_a_token_in_the_query_does_not_count(gateway: Gateway, query: str) -> None:
     assert request(gateway.url, "GET", f"/api/tags?{query}").status == 401
-
-
-def test_a_header_of_64_kib_is_431(gateway: Gateway) -> None:
-    data = b"GET /api/tags HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer " + b"x" * 65536 + b"\r\n\r\n"
-    assert raw(gateway.port, data).startswith(b"HTTP/1.1 431 ")
-
-
-def without_id(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:
-    headers = [(name, value) for name, value in answer.headers if name.lower() not in ("date", "x-request-id")]
-    return answer.status, answer.body, headers
-
-
-@pytest.mark.parametrize("path", ["/api/tags", "/v1/models", "/nope"])
-def test_unknown_and_expired_tokens_look_alike(gateway: Gateway, path: str) -> None:
-    answers = [without_id(request(gateway.url, "GET", path, headers=bearer(token))) for token in ("unknown", OLD)]
-    assert answers[0] == answers[1]
 
 
 # What goes on to the upstream.
@@ -302,23 +206,7 @@ def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
         assert [seen.header("cookie") for seen in upstream.requests if seen.path == "/api/chat"][-1] is None
 
 
-# Tokens that come and go, and no authentication at all.
-
-
-def test_a_withdrawn_token_looks_like_one_that_never_was(upstream: FaultUpstream) -> None:
-    config: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}}
-    with Gateway({**config, "auth": {"generate_tokens": [TOKEN, OTHER]}}) as running:
-        assert request(running.url, "GET", "/api/tags", headers=bearer(OTHER)).status == 200
-        running.write_config(config)
-
-        def is_withdrawn() -> bool:
-            answers = [request(running.url, "GET", "/api/tags", headers=bearer(OTHER)) for _ in range(10)]
-            return {answer.status for answer in answers} == {401}
-
-        wait_until(is_withdrawn, 10)
-        withdrawn, unknown = (request(running.url, "GET", "/api/tags", headers=bearer(t)) for t in (OTHER, "unknown"))
-        assert without_id(withdrawn) == without_id(unknown)
-        assert request(running.url, "GET", "/api/tags", headers=bearer(TOKEN)).status == 200
+# No authentication at all.
 
 
 def test_without_authentication_any_token_or_none_will_do(upstream: FaultUpstream) -> None:

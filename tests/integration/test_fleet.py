@@ -60,6 +60,7 @@ TOKENS: list[Any] = [
 MODELS: dict[str, Any] = {
     "coder": {"target": "box2:m"},
     "m": {"clamp": {"num_ctx": 1024}},
+    "own/second:1b": {"request_timeout": 60_000},
     "*": {"clamp": {"num_ctx": 4096}},
 }
 
@@ -136,10 +137,11 @@ def test_S4_17_an_unknown_model_is_404_and_asked_of_nobody(fleet: Fleet, name: s
 
 def test_bytes_of_a_client_pass_as_they_are_also_to_one_of_several(fleet: Fleet) -> None:
     body = b'{ "model":"qwen3:8b" , "messages": [ {"role":"user","content":"\\u4f60\\ud83d\\ude42"} ], "x-y":1.0 }'
-    plain = request(fleet.gateway.url, "POST", "/api/generate", b'{"model":"third","prompt":"hi" }', bearer(TOKEN))
+    asked = b'{"model":"own/second:1b","prompt":"hi" }'
+    plain = request(fleet.gateway.url, "POST", "/api/generate", asked, bearer(TOKEN))
     assert plain.status == 200
-    [seen] = fleet.boxes[2].prompts
-    assert seen.body == b'{"model":"third","prompt":"hi" }'
+    [seen] = fleet.boxes[1].prompts
+    assert seen.body == asked, "no rule is about what it says"
     answer = request(fleet.gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
     direct = request(fleet.boxes[0].url, "POST", "/api/chat", body)
     assert answer.body == direct.body

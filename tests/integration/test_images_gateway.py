@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.integration.test_image_hosts import NOT_FROM_THERE, SPELLINGS, Canary
-from tests.integration.test_images import HERE, JPEG, NO_URL, NOT_IMAGES, PNG, WEBP
+from tests.integration.test_images import HERE, JPEG, NOT_IMAGES, PNG, WEBP
 from tests.rig import chunk
 from tests.rig.calls import TOKEN, access_line, config
 from tests.rig.checked import checked_gateway, touch_every_worker
@@ -22,7 +21,6 @@ from tests.rig.fault_upstream import (
     Drip,
     FaultUpstream,
     Head,
-    Json,
     ScriptedServer,
     Wait,
     WaitForPeerClose,
@@ -97,13 +95,6 @@ def pictures() -> Iterator[ScriptedServer]:
     """A server of images on the allowed address."""
     with ScriptedServer() as server:
         yield server
-
-
-@pytest.fixture
-def canary() -> Iterator[Canary]:
-    """A listener on every address of this machine."""
-    with contextlib.closing(Canary.everywhere()) as listener:
-        yield listener
 
 
 @pytest.fixture(scope="module")
@@ -188,21 +179,6 @@ def test_image_that_can_not_be_had_is_a_bad_request(
     status, body = answer(gateway, face, f"{pictures.url}/a", stream=stream)
     assert (status, f"{face.where}: {words}" in body) == (400, True), body
     assert "secret-of-the-server" not in body
-    assert is_untouched(upstream)
-
-
-@each_face
-@pytest.mark.parametrize("host", [host for host in SPELLINGS if "\\" not in host] + ["169.254.169.254", "10.0.0.1"])
-def test_gateway_asks_nobody_else(
-    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, canary: Canary, face: Face, host: str
-) -> None:
-    there = f"http://{host}:{canary.port}/"
-    pictures.script("/a", [Json({}, 302, {"Location": there.encode().decode("latin-1").replace("\r\n", " ")})])
-    for url in (there, f"{pictures.url}/a"):
-        status, body = answer(gateway, face, url)
-        assert (status, face.where in body) == (400, True), body
-        assert NOT_FROM_THERE in body or NO_URL in body
-    assert canary.is_silent()
     assert is_untouched(upstream)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.errors import dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, encode_request, open_stream, raw, request
+from tests.rig.http_client import Answer, bearer, open_stream, request
 
 TOKEN, WRONG = "canary-token-1a2b3c", "canary-wrong-9z8y7x"
 PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
@@ -266,7 +264,7 @@ def test_forwarded_addresses_are_believed_from_trusted_proxies_alone(upstream: F
         assert seen == (["203.0.113.9"] * 3 + ["127.0.0.1"] if trusted else ["127.0.0.1"] * 4)
 
 
-# Secrets: every case carries its own, all are played first, and then each looks for its own in all that was written.
+# Secrets; rows S12 and S13 look for them wherever they could come in.
 
 
 def everything_written(gateway: Gateway) -> dict[str, str]:
@@ -283,171 +281,6 @@ def command_lines(gateway: Gateway) -> dict[str, str]:
     """What everybody on the machine can read of the gateway's processes."""
     pids = (gateway.pid, *gateway.worker_pids())
     return {f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
-
-
-def disguises(secret: str) -> list[str]:
-    """The forms in which a secret could be read by somebody."""
-    escaped = "".join(f"%{byte:02x}" for byte in secret.encode())
-    return [secret, escaped, escaped.upper(), base64.b64encode(f"x:{secret}".encode()).decode()]
-
-
-PLACES = [
-    "/k/{token}/api/tags",
-    "/k/{token}",
-    "/k/{token}/",
-    "/k/{token}/nope",
-    "/k/{token}/api/tags?key={token}",
-    "/k/{escaped}/api/tags",
-    "/%6b/{token}/api/tags",
-    "/api/tags?token={token}",
-    "//k/{token}/api/tags",
-    "/k//{token}/api/tags",
-    "/K/{token}/api/tags",
-    "/k/{token}/k/{token}/api/tags",
-    "/x/../k/{token}/api/tags",
-    "/k/{token};x/api/tags",
-    "/k/{token}%00/api/tags",
-    "/k/{token}%2fapi/tags",
-    "http://x:{token}@gw/api/tags",
-    "http://gw/k/{token}/api/tags",
-]
-
-BROKEN_HTTP = [
-    "GET /k/{token}/api/tags nonsense HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "GET /k/{token}/api/tags HTTP/9.9\r\nHost: gw\r\n\r\n",
-    "G@T /k/{token}/ HTTP/1.1\r\nHost: gw\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization Bearer {token}\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization : Bearer {token}\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\0\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: gw\r\n{token}: x y\r\nAuth {token}: x\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: {token} {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nTransfer-Encoding: chunked\r\n\r\n{token}\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: 9\r\nExpect: {token}\r\n\r\n",
-]
-
-UPSTREAMS: dict[str, Any] = {
-    "answer": lambda secret: [do.Lines([spoken(secret), DONE])],
-    "400": lambda secret: [do.Json({"error": f"cannot do {secret}"}, 400)],
-    "500": lambda secret: [do.Json({"error": f"cannot do {secret}"}, 500)],
-    "error line": lambda secret: [do.Lines([spoken(secret), {"error": f"died of {secret}"}])],
-    "half a line": lambda secret: [do.Lines([spoken(secret), b'{"message":{"content":"' + secret.encode() + b"\n"])],
-    "another shape": lambda secret: [do.Lines([spoken(secret), {"message": secret, "done": True}])],
-    "cut": lambda secret: [do.Lines([spoken(secret)]), do.Cut()],
-    "reset": lambda secret: [do.Lines([spoken(secret)]), do.Reset()],
-    "page": lambda secret: [do.Whole(f"<html>{secret}</html>".encode(), 502, {"Content-Type": "text/html"})],
-    "no JSON": lambda secret: [do.Whole(secret.encode(), 200, {"Content-Type": "application/json"})],
-    "no HTTP": lambda secret: [do.Send(f"HTTP/1.1 {secret}\r\n{secret}\r\n\r\n".encode()), do.Cut()],
-    "redirect": lambda secret: [do.Json({"error": "go there"}, 302, {"Location": f"http://127.0.0.1:1/{secret}"})],
-}
-
-BAD_BODIES = [
-    '{"model":"m","messages":"SECRET"}',
-    '{"model":"m","prompt":["SECRET"]}',
-    '{"model":"m","messages":[{"role":"user","content":"SECRET"}],"temperature":"SECRET"}',
-    '{"model":"m","messages":[{"role":"user","content":"SECRET"}]',
-    '{"model":"m","SECRET":1,"messages":[]',
-    '["SECRET"]',
-    '{"model":"m","messages":[{"role":"user","content":[{"type":"SECRET"}]}]}',
-    '{"model":"m","messages":[{"role":"SECRET","content":"SECRET"}]}',
-    '{"model":"m","messages":[],"keep_alive":"SECRET"}',
-    '{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"SECRET"}],"SECRET":"SECRET"}',
-    '{"model":"m","max_tokens":9,"system":"SECRET","messages":[{"role":"user","content":"SECRET"}],"thinking":"SECRET"}',
-    '{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"tool_result","content":"SECRET"}]}]}',
-    '{"model":"m","input":[{"type":"SECRET","text":"SECRET"}]}',
-    '{"model":"m","input":"SECRET","instructions":5,"previous_response_id":"SECRET"}',
-]
-
-
-def spoken(text: str) -> dict[str, Any]:
-    return {"model": MODEL, "message": {"role": "assistant", "content": text}, "done": False}
-
-
-def secret_of(*case: object) -> str:
-    """The secret of a case, unlike that of any other."""
-    return f"canary-{hashlib.sha256(repr(case).encode()).hexdigest()[:20]}"
-
-
-PROMPTED = [(name, path, stream) for name in UPSTREAMS for path in CHATS for stream in (True, False)]
-
-
-def play_addresses(gateway: Gateway) -> None:
-    for place in PLACES:
-        for known in (True, False):
-            token = secret_of(place, known)
-            target = place.format(token=token, escaped=urllib.parse.quote(token, safe="").replace("-", "%2D"))
-            answer = raw(gateway.port, encode_request("gw", "GET", target))
-            assert answer.startswith(b"HTTP/1.1 "), place
-    for text in BROKEN_HTTP:
-        data = text.format(token=secret_of(text)).encode()
-        assert b"canary" not in raw(gateway.port, data, quiet_s=0.1, half_close=True), text
-
-
-def play_bodies(gateway: Gateway, upstream: FaultUpstream) -> None:
-    for case in PROMPTED:
-        name, path, stream = case
-        upstream.script("/api/chat", UPSTREAMS[name](secret_of(*case)))
-        body = asked(path, secret_of(*case), stream=stream)
-        with open_stream(gateway.url, "POST", path, body, bearer(TOKEN)) as answer:
-            answer.read_all()
-    for text in BAD_BODIES:
-        for path in CHATS:
-            upstream.script("/api/chat", [do.Json({"error": "no"}, 400)])
-            ask(gateway, "", "POST", path, text.replace("SECRET", secret_of(text, path)).encode())
-
-
-@pytest.fixture(scope="module")
-def written(shared_upstream: FaultUpstream) -> Iterator[dict[str, str]]:
-    """All that a gateway at level DEBUG has written after every case was played."""
-    shared_upstream.clear()
-    tokens = [{"name": f"t{n}", "sha256": digest(secret_of(place, True))} for n, place in enumerate(PLACES)]
-    config = {
-        "auth": {"generate_tokens": [{"name": "web-team", "sha256": digest(TOKEN)}, *tokens]},
-        "service": {"base_url": shared_upstream.url},
-        "logging": {"level": "DEBUG"},
-    }
-    with Gateway(config) as running:
-        play_addresses(running)
-        play_bodies(running, shared_upstream)
-        commands = command_lines(running)
-        running.stop()  # workers write what they still hold before they go
-        text = everything_written(running)
-        assert sum(path.endswith(".log") for path in text) == 2
-        yield text | commands
-
-
-def assert_unwritten(written: dict[str, str], secret: str) -> None:
-    places = {where for where, text in written.items() for form in disguises(secret) if form in text}
-    assert not places
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("known", [True, False], ids=["valid", "wrong"])
-def test_a_token_in_an_address_is_written_nowhere(written: dict[str, str], place: str, known: bool) -> None:
-    assert_unwritten(written, secret_of(place, known))
-
-
-@pytest.mark.parametrize("text", BROKEN_HTTP)
-def test_a_token_in_broken_http_is_written_nowhere(written: dict[str, str], text: str) -> None:
-    assert_unwritten(written, secret_of(text))
-
-
-@pytest.mark.parametrize(("name", "path", "stream"), PROMPTED)
-def test_prompts_and_answers_are_written_nowhere_whatever_happens(
-    written: dict[str, str], name: str, path: str, stream: bool
-) -> None:
-    assert_unwritten(written, secret_of(name, path, stream))
-
-
-@pytest.mark.parametrize("path", CHATS)
-@pytest.mark.parametrize("text", BAD_BODIES)
-def test_what_a_refused_body_said_is_written_nowhere(written: dict[str, str], text: str, path: str) -> None:
-    assert_unwritten(written, secret_of(text, path))
-
-
-def test_a_token_in_a_header_is_written_nowhere(written: dict[str, str]) -> None:
-    assert_unwritten(written, TOKEN)
 
 
 def test_the_path_of_a_line_shows_what_was_asked_for_without_the_token(gateway: Gateway) -> None:

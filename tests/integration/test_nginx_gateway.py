@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.integration.test_bad_input import FIRST, INNER, MARKER, ODD_BUT_PLAIN, SMUGGLING
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
@@ -168,36 +166,6 @@ def test_errors_that_nginx_makes_are_json(nginx: Nginx, data: bytes, status: int
     assert b"application/json" in head and b"no-store" in head
     error = json.loads(body)["error"]
     assert dialect is None or isinstance(error, str if dialect == "native" else dict)
-
-
-def assert_not_smuggled(answer: bytes, upstream: FaultUpstream) -> None:
-    """What follows an ambiguous request was never taken for a request of its own."""
-    statuses = [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)]
-    assert all(status in (200, 400, 404, 405, 408, 411, 413, 501, 505) for status in statuses), statuses
-    assert not [body for body in posts_seen(upstream) if body.startswith(b'{"model": "smuggled"')]
-    assert len(posts_seen(upstream)) == statuses.count(200)
-
-
-#: nginx ends the line of a chunk at a bare LF as well, so for it this is two requests, and it sends on two plain ones.
-TWO_FOR_NGINX = "extension with bare LF"
-AMBIGUOUS = {name: data for name, data in {**SMUGGLING, **ODD_BUT_PLAIN}.items() if name != TWO_FOR_NGINX}
-
-
-@pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
-def test_nginx_and_gateway_never_read_a_request_in_two_ways(nginx: Nginx, upstream: FaultUpstream, data: bytes) -> None:
-    assert_not_smuggled(raw(nginx.port, data + MARKER, quiet_s=0.3, timeout=2), upstream)
-    assert request(nginx.url, "POST", "/api/show", {"model": "after"}, bearer(TOKEN)).status == 200
-
-
-def test_what_nginx_takes_for_two_requests_the_gateway_does_as_well(nginx: Nginx, upstream: FaultUpstream) -> None:
-    answer = raw(nginx.port, SMUGGLING[TWO_FOR_NGINX] + MARKER, quiet_s=0.3, timeout=2)
-    assert answer.count(b"HTTP/1.1 200 ") == len(posts_seen(upstream))
-    assert posts_seen(upstream) in ([], [FIRST, b'{"model": "smuggled"}', b'{"model": "marker"}'])
-
-
-def test_two_plain_requests_on_one_connection_are_two(nginx: Nginx, upstream: FaultUpstream) -> None:
-    assert raw(nginx.port, INNER + MARKER).count(b"HTTP/1.1 200 ") == 2
-    assert [json.loads(body)["model"] for body in posts_seen(upstream)] == ["smuggled", "marker"]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_readyz_shows_its_details_to_a_valid_token(gateway: Gateway, upstream: F
     assert details["pid"] in gateway.worker_pids()
     assert details["in_flight"] == details["watched"] == details["upstream_connections"]["active"] == 0
     assert details["configuration_problem"] is None
-    assert details["upstreams"] == {"ollama": {"usable": True, "version": "0.24.0", "reason": ""}}
+    assert details["upstreams"] == {"ollama": {"usable": True, "version": "0.24.0", "reason": "", "in_flight": 0}}
 
 
 @pytest.mark.parametrize(

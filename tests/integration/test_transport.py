@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any, NamedTuple
 
 import gevent
 import pytest
-from gevent import ssl as gssl
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
@@ -20,6 +17,7 @@ from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, end_to_end
 from tests.rig import chunk
+from tests.rig.authority import REFUSED, Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
@@ -36,7 +34,6 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
-from tests.rig.programs import require_program
 
 LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
 PATH = "/api/chat"
@@ -379,6 +376,17 @@ def test_idle_connection_that_was_closed_is_replaced_in_silence(transport: HttpT
         assert sum(seen.path == PATH for seen in upstream.requests) == 30
 
 
+@pytest.mark.parametrize("size", [2, 100_000])
+def test_request_that_was_read_is_not_sent_again(
+    fault_upstream: FaultUpstream, transport: HttpTransport, size: int
+) -> None:
+    fetch(transport)
+    fault_upstream.script(PATH, [Cut()])
+    with pytest.raises(UpstreamCut):
+        fetch(transport, UpstreamRequest("POST", PATH, b"x" * size))
+    assert [seen.connection for seen in fault_upstream.requests] == [1, 1]
+
+
 def test_streamed_body_is_not_sent_twice(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
     fetch(transport)
     fault_upstream.script(PATH, [NoReadBody(), Cut()])
@@ -397,11 +405,12 @@ def test_pooled_connection_that_answered_something_is_not_tried_again(
     assert len(fault_upstream.requests) == 2
 
 
+@pytest.mark.parametrize("end", [Cut(), Reset()], ids=["cut", "reset"])
 def test_request_that_ran_for_a_while_is_not_tried_again(
-    fault_upstream: FaultUpstream, transport: HttpTransport
+    fault_upstream: FaultUpstream, transport: HttpTransport, end: Any
 ) -> None:
     fetch(transport)
-    fault_upstream.script(PATH, [Wait(1.1), Cut()])
+    fault_upstream.script(PATH, [Wait(1.1), end])
     with pytest.raises(UpstreamCut):
         fetch(transport)
     assert len(fault_upstream.requests) == 2
@@ -430,67 +439,6 @@ def test_cookies_of_an_answer_are_not_kept(fault_upstream: FaultUpstream, transp
 # --- TLS -------------------------------------------------------------------------------------------------------------
 
 
-CA_CONFIG = """\
-[ca]
-default_ca = this
-[this]
-database = index.txt
-unique_subject = no
-new_certs_dir = .
-serial = serial
-default_md = sha256
-policy = any
-[any]
-commonName = supplied
-"""
-LAST_YEAR = ("-startdate", "20240101000000Z", "-enddate", "20240201000000Z")
-THIS_MONTH = ("-days", "30")
-
-
-class Authority:
-    """A certificate authority made for these tests."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._write("ca.cnf", CA_CONFIG)
-        self._write("index.txt", "")
-        self._write("serial", "1000\n")
-        self._openssl("req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
-
-    def server(self, names: str, *, valid: tuple[str, ...] = THIS_MONTH, signed: bool = True) -> ssl.SSLContext:
-        """A server's context whose certificate is for these names (``IP:127.0.0.1``, ``DNS:x``)."""
-        self._write("server.ext", f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
-        subject = ("-subj", "/CN=server")
-        if signed:
-            self._openssl("req", *NEW_KEY, "-keyout", "server.key", "-out", "server.csr", *subject)
-            signing = ("-config", "ca.cnf", "-cert", "ca.crt", "-keyfile", "ca.key", "-extfile", "server.ext")
-            self._openssl("ca", "-batch", "-notext", *signing, *valid, "-in", "server.csr",
-                          "-out", "server.crt")  # fmt: skip
-        else:
-            own = (*NEW_KEY, "-keyout", "server.key", "-out", "server.crt", "-addext", f"subjectAltName={names}")
-            self._openssl("req", "-x509", *own, *subject)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.directory / "server.crt", self.directory / "server.key")
-        return context
-
-    def client(self) -> Any:
-        """A client's context that trusts this authority alone."""
-        context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cafile=str(self.directory / "ca.crt"))
-        return context
-
-    def _write(self, name: str, text: str) -> None:
-        (self.directory / name).write_text(text)
-
-    def _openssl(self, *arguments: str) -> None:
-        command = [require_program("openssl"), *arguments]
-        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-
-
-NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
@@ -512,16 +460,8 @@ def test_large_bodies_pass_both_ways_over_tls(authority: Authority) -> None:
         assert len(upstream.wait_for_request(1, PATH).body) == 3_000_000
 
 
-REFUSED: dict[str, dict[str, Any]] = {
-    "expired": {"names": "IP:127.0.0.1", "valid": LAST_YEAR},
-    "another name": {"names": "DNS:elsewhere.example"},
-    "another address": {"names": "IP:127.0.0.2"},
-    "self-signed": {"names": "IP:127.0.0.1", "signed": False},
-}
-
-
 @pytest.mark.parametrize("certificate", REFUSED.values(), ids=REFUSED)
-def test_U27_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
+def test_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
     with FaultUpstream(ssl_context=authority.server(**certificate)) as upstream:
         with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
             with pytest.raises(UpstreamConnect):

@@ -69,11 +69,12 @@ def canonical(name: str) -> str:
 
 
 @contextmanager
-def black_hole() -> Iterator[int]:
-    """A port that never answers a connection: it listens, and its queue is full."""
+def black_hole(port: int | None = None) -> Iterator[int]:
+    """A port, if need be this one, that never answers a connection: it listens, and its queue is full."""
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", free_port()))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port or free_port()))
         listener.listen(0)
         while True:
             filler = sockets.enter_context(socket.socket())

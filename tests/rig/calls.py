@@ -135,7 +135,8 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str = TOKEN) -> No
     upstream.script("/api/chat", [WaitForPeerClose()])
 
     def all_are_busy() -> bool:
-        streams.enter_context(ask(gateway.url, FACES["native chat"], wait_for_head=False))
+        for _ in range(gateway.workers):
+            streams.enter_context(ask(gateway.url, FACES["native chat"], wait_for_head=False))
         return all(details["watched"] for details in worker_details(gateway, token).values())
 
     with ExitStack() as streams:

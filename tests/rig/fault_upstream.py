@@ -309,6 +309,11 @@ class ScriptedServer:
         """How many connections are open at this moment."""
         return len(self._wires)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether it takes connections; not between `refuse` and `restart`."""
+        return self._listener is not None
+
     def bytes_sent(self, connection: int | None = None) -> int:
         """Bytes that the kernel has taken so far, on one connection or on all."""
         sent = self._log.sent

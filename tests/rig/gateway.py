@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +29,16 @@ _FOREIGN = re.compile(
     r"|.*_API_KEY|.*_DIRECTORY|LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|(https?|all|no)_proxy",
     re.IGNORECASE,
 )
+#: what systemd does for a unit with a socket: it is descriptor 3, and two variables announce it to this very process
+_INHERIT = """\
+import os, sys
+given = int(sys.argv[1])
+if given != 3:
+    os.dup2(given, 3)
+    os.close(given)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class FailedStart(NamedTuple):
@@ -43,7 +53,9 @@ class Gateway:
     """A running gateway: ``with Gateway(config) as gateway`` gives one that answers /livez and has all its workers.
 
     ``config`` is YAML text or a mapping. ``app``, ``gunicorn_config`` and ``cwd`` make it possible to start another
-    application in the same way. Files live in a temporary directory that is gone after `close`.
+    application in the same way. ``launcher`` is a command that puts the gateway in its own place (exec) when it has
+    set limits. ``listener`` is a listening socket of the caller's that the gateway inherits: it stays open, and takes
+    connections, from one start to the next. Files live in a temporary directory that is gone after `close`.
     """
 
     def __init__(
@@ -55,9 +67,11 @@ class Gateway:
         app: str = "wsgi:app",
         gunicorn_config: str | Path = "config/gunicorn.conf.py",
         cwd: str | Path = PROJECT,
+        launcher: Sequence[str] = (),
+        listener: socket.socket | None = None,
     ) -> None:
         self.workers = workers
-        self.port = free_port()
+        self.port = listener.getsockname()[1] if listener else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._files = tempfile.TemporaryDirectory(prefix="gateway-")
@@ -70,7 +84,9 @@ class Gateway:
         for directory in (self.state_directory, self.logs_directory):
             directory.mkdir(mode=0o700)
         self.write_config(config)
-        self._command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
+        self._inherited = [listener.fileno()] if listener else []
+        inherit = [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
+        self._command = [*launcher, *inherit, sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
         self._cwd = cwd
         self._env = self._environment(env or {})
 
@@ -117,7 +133,7 @@ class Gateway:
 
     def write_config(self, config: str | Mapping[str, Any]) -> None:
         """Replace the configuration file in one step, as an editor or a deployment does."""
-        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        text = config if isinstance(config, str) else _as_yaml(config)
         fresh = self.config_path.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
         fresh.rename(self.config_path)
@@ -137,8 +153,9 @@ class Gateway:
         path = self.logs_directory / f"{name}.log"
 
         def read() -> list[str]:
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            # Not splitlines(): a name may hold letters that it takes for the end of a line. The last one may be half.
+            *lines, _ = (path.read_text(encoding="utf-8") if path.exists() else "").split("\n")
+            return lines
 
         if at_least:
             wait_until(lambda: len(read()) >= at_least, seconds, lambda: f"{path.name} has only {read()}")
@@ -195,6 +212,7 @@ class Gateway:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=self._inherited,
                 start_new_session=True,
             )
         return self.process
@@ -208,6 +226,18 @@ class Gateway:
 
     def _why(self, what: str) -> Callable[[], str]:
         return lambda: f"the gateway {what}; its output:\n{self.output()}"
+
+
+class _Spelled(yaml.SafeDumper):
+    """Writes values out that are in several places, where YAML would refer to the first."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Always."""
+        return True
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(config), Dumper=_Spelled, sort_keys=False, allow_unicode=True)
 
 
 def free_port() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.rig import http_client
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer
 
 Details = dict[str, Any]
 
@@ -137,13 +140,7 @@ def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int
     seen: dict[int, Details] = {}
 
     def all_seen() -> bool:
-        try:
-            answer = http_client.request(gateway.url, path="/readyz", headers=http_client.bearer(token))
-        except ConnectionError:
-            return False  # the worker that took the connection has just ended
-        details = answer.json().get("details")
-        assert details, f"/readyz has no details for this token: {answer.status} {answer.text[:500]}"
-        seen[details["pid"]] = details
+        seen.update((details["pid"], details) for details in _some_details(gateway, token))
         return gateway.worker_pids() <= seen.keys()
 
     def missing() -> str:
@@ -151,6 +148,24 @@ def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int
 
     wait_until(all_seen, seconds, missing)
     return seen
+
+
+def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
+    """Of those workers that take one of several connections. All are open before the first one is used: otherwise
+    the same worker might win each of them."""
+    with ExitStack() as closing:
+        streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
+        for stream in streams:
+            with suppress(ConnectionError):  # the worker that took it has just ended
+                stream.sock.sendall(http_client.encode_request("gateway", "GET", "/readyz", None, bearer(token)))
+                status, body = stream.status, stream.read_all()
+                details = json.loads(body).get("details")
+                assert details, f"/readyz has no details for this token: {status} {body[:500]!r}"
+                yield details
+
+
+def _connected(gateway: Gateway) -> http_client.Stream:
+    return http_client.Stream(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
 
 
 def _idle(details: Details) -> int:

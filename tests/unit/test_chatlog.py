@@ -19,7 +19,6 @@ from ollama_proxy import chatlog
 from ollama_proxy.chatlog import DayFiles, Record, memory
 from ollama_proxy.dialects.native import spoken as spoken_native
 from ollama_proxy.spoken import Listener
-from ollama_proxy.telemetry import WRITER
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
 Events = list[dict[str, Any]]
@@ -36,7 +35,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written but by the tests themselves."""
-    monkeypatch.setattr(WRITER, "put", lambda sink, line: None)
+    monkeypatch.setattr(chatlog, "put", lambda sink, line: None)
 
 
 @pytest.fixture

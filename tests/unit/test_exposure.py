@@ -11,6 +11,7 @@ import pytest
 from ollama_proxy import exposure
 from ollama_proxy.exposure import Finding, check_servers, check_upstreams, own_addresses, server_url
 from ollama_proxy.settings import settings_from
+from tests.rig.authority import Authority
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
 
 TOKENS = "auth: {generate_tokens: [team-token-1]}\n"
@@ -58,6 +59,13 @@ def test_one_that_listens_on_loopback_alone_is_closed(address: str) -> None:
     assert found == Finding(
         f"box1 (http://127.0.0.1:{port}): closed, it answers on this machine alone ({count} other addresses tried)."
     )
+
+
+def test_certificate_keeps_nobody_out(address: str, tmp_path: Path) -> None:
+    signed_by_itself = Authority(tmp_path).server("DNS:box1", signed=False)
+    with plain_ollama("0.0.0.0", ssl_context=signed_by_itself) as port:
+        (found,) = of_upstreams(f"name: box1, base_url: 'https://localhost:{port}'")
+    assert (found.is_open, f"https://{address}:{port}" in found.text) == (True, True)
 
 
 @pytest.mark.parametrize("version", [401, 404, b"<html>"], ids=["token", "nothing", "page"])

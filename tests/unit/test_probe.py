@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ollama_proxy.probe import WANTS_TOKEN, Probe, probe_ollama
+from tests.rig.authority import Authority
 from tests.rig.plain_ollama import nobody, plain_ollama
-from tests.rig.programs import require_program
 
 
 def test_an_ollama_that_answers_is_found_with_its_first_model() -> None:
@@ -26,7 +24,7 @@ def test_an_ollama_without_models_is_used_all_the_same(tags: object) -> None:
     assert bool(found.refusal) == isinstance(tags, bytes)
 
 
-@pytest.mark.parametrize("version", [404, 500, None, [], {"version": 5}, b"<html>"])
+@pytest.mark.parametrize("version", [404, (503, {"version": "0.12.0"}), None, [], {"version": 5}, b"<html>"])
 def test_something_else_at_the_address_is_not_taken_for_ollama(version: object) -> None:
     with plain_ollama(version=version) as port:
         assert probe_ollama(f"http://127.0.0.1:{port}").refusal not in ("", WANTS_TOKEN)
@@ -54,20 +52,8 @@ def test_a_path_in_front_is_kept() -> None:
         assert probe_ollama(f"http://127.0.0.1:{port}/api/inner/") == Probe("")
 
 
-@pytest.fixture
-def own_certificate(tmp_path: Path) -> ssl.SSLContext:
-    """A server's context with a certificate that it has signed itself."""
-    made = ("-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "certificate", "-subj", "/CN=box")
-    command = [require_program("openssl"), "req", "-x509", *made]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=30)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
-    return context
-
-
-def test_certificate_that_proves_nothing_counts_only_for_those_who_send_secrets(
-    own_certificate: ssl.SSLContext,
-) -> None:
-    with plain_ollama(ssl_context=own_certificate) as port:
+def test_certificate_that_proves_nothing_counts_only_for_those_who_send_secrets(tmp_path: Path) -> None:
+    signed_by_itself = Authority(tmp_path).server("IP:127.0.0.1", signed=False)
+    with plain_ollama(ssl_context=signed_by_itself) as port:
         assert probe_ollama(f"https://127.0.0.1:{port}").refusal.startswith("no answer there (")
         assert probe_ollama(f"https://127.0.0.1:{port}", checks_certificate=False).refusal == ""

@@ -60,6 +60,10 @@ def test_expired_tokens_and_idle_settings_are_said(warned: Warned) -> None:
     )
 
 
+def test_address_of_the_only_upstream_has_an_effect(warned: Warned) -> None:
+    assert warned(DIGEST, OLLAMA_BASE_URL="http://x") == []
+
+
 # The file.
 
 

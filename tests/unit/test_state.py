@@ -190,10 +190,26 @@ def test_nothing_is_made_where_tokens_exist_or_none_is_asked_for(tmp_path: Path,
 def test_state_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with_first_token(Settings(), environment(directory))
-    assert state_warnings(directory) == []
+    (directory / "last-good.yaml").touch()
+    (directory / "last-good.yaml").chmod(0o640)
+    assert [line.split()[0] for line in state_warnings(directory)] == [str(directory / "last-good.yaml")]
     os.chmod(directory, 0o755)
     os.chmod(directory / FIRST_TOKEN_FILE, 0o644)
     assert [line.split()[0] for line in state_warnings(directory)] == [
         str(directory),
         str(directory / FIRST_TOKEN_FILE),
+        str(directory / "last-good.yaml"),
     ]
+
+
+def test_state_behind_a_link_is_looked_at_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "state").symlink_to("real")
+    (tmp_path / "state" / "dangling").symlink_to("nowhere")
+    assert state_warnings(tmp_path / "state") == []
+    (tmp_path / "real").chmod(0o755)
+    assert len(state_warnings(tmp_path / "state")) == 1
+
+
+def test_no_state_is_nothing_to_warn_about(tmp_path: Path) -> None:
+    assert state_warnings(tmp_path / "state") == []

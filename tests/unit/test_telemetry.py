@@ -40,7 +40,8 @@ FIELDS = (
 def package_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     """The package's logger; what a test changes on it is undone."""
     before = log.handlers[:], log.level, log.propagate
-    monkeypatch.setattr(telemetry, "WRITER", LineWriter())
+    for name in ("_FILES", "_OUTPUT"):
+        monkeypatch.setattr(telemetry, name, LineWriter())
     yield log
     log.handlers[:], log.level, log.propagate = before
 
@@ -162,10 +163,12 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
 
 def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(telemetry, "_OUTPUT", LineWriter())
     writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
     for number in range(telemetry.MAX_WAITING + 3):
         writer.put(sink, b"%d\n" % number)
     writer.flush()
+    telemetry.flush_all()
     said = json.loads((tmp_path / "stdout").read_text())
     assert (said["event"], said["lines"]) == ("log_lines_dropped", 3)
 

@@ -72,11 +72,13 @@ class GenerateEnvelope(Envelope):
 
 class EmbedEnvelope(Envelope):
     go_struct = "EmbedRequest"
+    options = GoField("map[string]interface {}", dict)
 
 
 class EmbeddingsEnvelope(Envelope):
     go_struct = "EmbeddingRequest"
     prompt = GoField("string", str)
+    options = GoField("map[string]interface {}", dict)
 
 
 class ShowEnvelope(NamedEnvelope):

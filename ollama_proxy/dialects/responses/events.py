@@ -19,7 +19,14 @@ from ollama_proxy.dialects.responses.output import (
     summary_part,
     text_part,
 )
+from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, Logprobs, ToolCall
+
+#: The last event says everything again, so all of it is held until then: at most about a million tokens, in bytes.
+MOST_HELD = 64 * 1024 * 1024
+
+#: What a piece of text takes beside its letters, and what the log probabilities of one token take, in bytes.
+_PIECE_BYTES, _LOGPROBS_BYTES = 64, 1000
 
 
 class Events:
@@ -28,6 +35,13 @@ class Events:
     def __init__(self) -> None:
         #: The number of the next event.
         self.next = 0
+        self._held = 0
+
+    def hold(self, text: str, logprobs: Logprobs = ()) -> None:
+        """A piece is held until the last event. Raises UpstreamError when that has become too much."""
+        self._held += len(text) + _PIECE_BYTES + _LOGPROBS_BYTES * len(logprobs)
+        if self._held > MOST_HELD:
+            raise UpstreamError("The model server's answer is too large.", detail=f"answer over {MOST_HELD} bytes")
 
     def draw(self, kind: str, **fields: Json) -> bytes:
         """One event; `kind` without `response.` in front."""
@@ -53,7 +67,8 @@ class OpenItem:
         self._tail = _more(extra)
 
     def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
-        """The event for more of it."""
+        """The event for more of it; raises UpstreamError when there is too much of it."""
+        self._events.hold(text, logprobs)
         self._texts.append(text)
         tail = self._tail
         if logprobs:
@@ -129,11 +144,12 @@ class OpenReasoning(OpenItem):
 
 
 def draw_call(events: Events, index: int, call: ToolCall) -> tuple[bytes, dict[str, Json]]:
-    """The events of a call, which comes whole, and its item."""
+    """The events of a call, which comes whole, and its item; raises UpstreamError when there are too many."""
     item_id = new_id("fc")
     item = function_call(item_id, call)
     place = {"item_id": item_id, "output_index": index}
     arguments = item["arguments"]
+    events.hold(arguments)
     frames = (
         events.draw("output_item.added", output_index=index, item=function_call(item_id, call, IN_PROGRESS))
         + events.draw("function_call_arguments.delta", **place, delta=arguments)

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
-from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamTimeout
+from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
@@ -205,3 +205,23 @@ def test_bytes_of_an_entry_are_never_missing() -> None:
 def test_text_of_any_kind_stays_one_line(text: str) -> None:
     documents = drawn(Content(text), Done("stop"))
     assert [document["delta"] for document in documents if document["type"].endswith("text.delta")] == [text]
+
+
+@pytest.mark.parametrize("said", [Content("x" * 1000), Thinking("x" * 1000), ToolCall("id", "f", {"x": "x" * 1000})])
+def test_answer_without_end_is_not_held_without_end(monkeypatch: pytest.MonkeyPatch, said: Event) -> None:
+    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MOST_HELD", 100_000)
+    one = renderer()
+    with pytest.raises(UpstreamError) as raised:
+        for _ in range(100):
+            one.render_stream([said])
+    [failed] = events(one.render_failure(raised.value))
+    assert failed["response"]["error"]["message"] == "The model server's answer is too large."
+    assert len(json.dumps(failed)) < 150_000
+
+
+def test_many_small_pieces_are_held_for_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MOST_HELD", 100_000)
+    one = renderer()
+    with pytest.raises(UpstreamError):
+        for _ in range(2000):
+            one.render_stream([Content("a")])

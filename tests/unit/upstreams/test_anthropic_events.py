@@ -274,6 +274,16 @@ def test_refusal_without_an_error_in_it_shows_nothing(body: bytes) -> None:
     assert isinstance(refused(401, body, None, rig.MODEL), UpstreamDeniesUs)
 
 
+@pytest.mark.parametrize("kind", ["invalid_request_error", "authentication_error", "my-odd-key"])
+def test_key_that_is_quoted_is_shown_to_nobody(kind: str) -> None:
+    document = rig.error(kind, "The key my-odd-key is wrong")
+    for error in (
+        refused(400, orjson.dumps(document), None, rig.MODEL, ["my-odd-key"]),
+        refused_event(document, rig.MODEL, ["my-odd-key"]),
+    ):
+        assert "my-odd-key" not in f"{error} {error.detail}"
+
+
 def test_error_with_status_200_is_one() -> None:
     with pytest.raises(UpstreamRefused, match="Overloaded"):
         whole(rig.error("overloaded_error", "Overloaded"))

@@ -38,6 +38,11 @@ def test_key_of_a_service_goes_to_that_service_only(upstream: str, key: str | No
     assert _key(declared, KEYS) == key
 
 
+def test_empty_variable_holds_no_key() -> None:
+    [declared] = settings("name: x, kind: dashscope").upstreams
+    assert _key(declared, {"DASHSCOPE_API_KEY": "", "DATASCOPE_API_KEY": "older"}) == "older"
+
+
 def test_upstream_without_its_key_is_hidden_and_says_what_it_waits_for() -> None:
     asked = settings("name: box1", "name: cloud, kind: dashscope", "name: lab, kind: vllm, api_key_env: OTHER")
     fleet = build_fleet(asked, {})
@@ -61,6 +66,7 @@ LAB = "name: lab, kind: openai, base_url: 'http://10.0.0.9:8000/v1'"
         ("name: box1", "name: box1, models: [m]", True),
         ("name: box1", "name: box1, base_url: 'http://10.0.0.6:11434'", False),
         ("name: box1", "name: box2", False),
+        (LAB, LAB.replace("kind: openai", "kind: lmstudio"), False),
         (LAB, f"{LAB}, weight: 3", True),
         (LAB, f"{LAB}, models: [m]", False),
         (LAB, f"{LAB}, profile: {{stream_options: false}}", False),

@@ -100,10 +100,28 @@ def test_framed_answer_that_ends_early_is_cut(rig: Rig, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nContent-Le"])
-def test_end_before_the_head_is_cut_and_only_untouched_without_a_byte(rig: Rig, beginning: bytes) -> None:
+def test_end_before_the_head_is_cut(rig: Rig, beginning: bytes) -> None:
     with pytest.raises(UpstreamCut):
         rig.answered(beginning, ends=True)
-    assert rig.connection.untouched is (beginning == b"")
+    assert not rig.connection.was_stale
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["used before", "fresh"])
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "not read"])
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 "], ids=["silent", "answering"])
+def test_only_a_used_connection_that_took_nothing_of_the_request_was_stale(
+    rig: Rig, used: bool, reads: bool, says: bytes
+) -> None:
+    if used:
+        rig.answered(SIZED)
+    rig.connection.send(GET, b"", rig.call, chunked=False, headless=False)
+    if reads:
+        rig.peer.recv(1000)
+    rig.peer.sendall(says)
+    rig.peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(UpstreamCut):
+        rig.head()
+    assert rig.connection.was_stale is (used and not reads and not says)
 
 
 @pytest.mark.parametrize(

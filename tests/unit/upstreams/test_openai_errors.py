@@ -221,3 +221,8 @@ def test_no_text_shows_keys_or_addresses(secret: str) -> None:
     error = refused(400, body(openai(f"Bad: {secret} is wrong")), secrets=("my-odd-secret",))
     assert str(error) == "Bad: ... is wrong"
     assert secret not in error.detail
+
+
+def test_no_log_shows_a_key_that_is_quoted_as_a_code() -> None:
+    document = {"error": {"message": "No", "code": "my-odd-secret"}}
+    assert "my-odd-secret" not in refused(401, body(document), secrets=("my-odd-secret",)).detail

@@ -1,0 +1,52 @@
+"""Fixtures of the rows: `row`, once for each door, on the `rig` that each module makes for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.reliability import report
+from tests.reliability.rig import DOORS, Rig, Row
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every row runs through both doors, unless it is marked `door` with the ones it takes."""
+    if "door" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("door")
+        metafunc.parametrize("door", marker.args if marker else DOORS)
+
+
+@pytest.fixture(autouse=True)
+def _reported(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a row measures belongs to the test that runs."""
+    with report.noting(request.node):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Lets fixtures know how the test went."""
+    outcome = yield
+    if call.when == "call":
+        item.stash[FAILED] = call.excinfo is not None
+    return outcome  # noqa: B901
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+class _Failed(Exception):
+    """The test has failed; its own error is the one to show."""
+
+
+@pytest.fixture
+def row(rig: Rig, door: str, request: pytest.FixtureRequest) -> Iterator[Row]:
+    """One row through one door; the six rules are checked at its end, unless the test has failed by itself."""
+    try:
+        with rig.row(door) as running:
+            yield running
+            if request.node.stash.get(FAILED, False):
+                raise _Failed
+    except _Failed:
+        pass

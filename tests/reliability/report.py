@@ -1,0 +1,208 @@
+"""What became of each row, as docs/reliability.md: collected from the tests, over all workers of pytest-xdist.
+
+A pytest plugin. The file is written at the end of a session in which every row of the table ran, and left alone after
+any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.rows import ABSENT, GROUPS, PARTLY, ROWS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+_DIRECTORY = "tests/reliability/"
+_ROW_TEST = re.compile(r"test_([cupbs]\d+)_")
+_DOOR = re.compile(r"\b(gateway|nginx)\b")
+
+_current: list[pytest.Item] = []
+
+
+@contextmanager
+def noting(item: pytest.Item) -> Iterator[None]:
+    """While the block runs, figures belong to this test."""
+    _current.append(item)
+    try:
+        yield
+    finally:
+        _current.remove(item)
+
+
+def note_door(door: str) -> None:
+    """The test that runs has gone through this door."""
+    _note("door", door)
+
+
+def note_figure(name: str, value: float, unit: str) -> None:
+    """A measured figure of the test that runs."""
+    _note("figure", (name, value, unit))
+
+
+def note_probe(p99_ms: float, worst_ms: float) -> None:
+    """What the steady probe saw in the row that is over: 0 where nothing counted."""
+    _note("probe", (p99_ms, worst_ms))
+
+
+def _note(kind: str, value: object) -> None:
+    for item in _current[-1:]:
+        item.user_properties.append((kind, value))
+
+
+def row_of(name: str) -> str | None:
+    """The row that a test is for, by its name."""
+    match = _ROW_TEST.match(name)
+    return match[1].upper() if match else None
+
+
+@dataclass
+class Outcome:
+    """One row: all of its tests together."""
+
+    failed: bool = False
+    passed: int = 0
+    doors: set[str] = field(default_factory=set)
+    #: By name: the unit, and the value of each time it was measured.
+    figures: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    probe_ms: list[float] = field(default_factory=list)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether any of its tests came to an end."""
+        return self.failed or self.passed > 0
+
+    def take(self, report: pytest.TestReport) -> None:
+        """One phase of one of its tests. What was measured is complete in the last phase."""
+        self.failed = self.failed or report.failed
+        self.passed += report.when == "call" and report.passed
+        if report.when == "teardown":
+            for kind, value in report.user_properties:
+                self._take_property(kind, value)
+
+    def _take_property(self, kind: str, value: object) -> None:
+        match kind, value:
+            case "door", str(door):
+                self.doors.add(door)
+            case "figure", (str(name), float() | int() as number, str(unit)):
+                self.figures.setdefault((name, unit), []).append(float(number))
+            case "probe", (float() | int() as p99_ms, _):
+                self.probe_ms.append(float(p99_ms))
+
+
+class Reliability:
+    """The plugin."""
+
+    def __init__(self, page: Path = PAGE) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._page = page
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """See pytest; with xdist it is called where the session was started, with what the workers report."""
+        path, _, name = report.nodeid.partition("::")
+        row = row_of(name)
+        if row and path.startswith(_DIRECTORY):
+            self.outcomes.setdefault(row, Outcome()).take(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Writes the page when the whole table ran."""
+        if not hasattr(session.config, "workerinput") and is_complete(self.outcomes):
+            self._page.write_text(render(self.outcomes), encoding="utf-8")
+
+
+def is_complete(outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether every row that has a test ran."""
+    return all(name in ABSENT or (name in outcomes and outcomes[name].has_run) for name in ROWS)
+
+
+def render(outcomes: Mapping[str, Outcome]) -> str:
+    """The page. Neither dates nor machines: two runs differ in their figures alone."""
+    parts = [_INTRODUCTION.format(summary=_summary(outcomes))]
+    for letter, title in GROUPS.items():
+        names = [name for name in ROWS if name[0] == letter and name not in ABSENT]
+        lines = (_line(name, outcomes.get(name, Outcome())) for name in names)
+        parts.append(_table(f"{title} ({letter})", ["Row", "What happens", "Verdict", "Doors", "Figures"], lines))
+    partly = ([name, reason] for name, reason in PARTLY.items())
+    absent = ([name, ROWS[name], reason] for name, reason in ABSENT.items())
+    if PARTLY:
+        parts.append(_table("What rows leave out", ["Row", "What is missing, and why"], partly))
+    parts.append(_table("Rows without a test", ["Row", "What happens", "Why there is none"], absent))
+    return "\n".join(parts)
+
+
+def _summary(outcomes: Mapping[str, Outcome]) -> str:
+    present = [name for name in ROWS if name not in ABSENT]
+    held = [name for name in present if name in outcomes and not outcomes[name].failed]
+    probed = {name: max(outcome.probe_ms) for name, outcome in outcomes.items() if outcome.probe_ms}
+    text = f"{len(held)} of {len(present)} rows held; {len(ABSENT)} more wait for parts that do not exist yet."
+    if probed:
+        worst = max(probed, key=lambda name: probed[name])
+        text += f" The probe's slowest row was {worst}: 99 of 100 answers within {rounded(probed[worst])} ms."
+    return text
+
+
+def _line(name: str, outcome: Outcome) -> list[str]:
+    figures = [_figure(*key, values) for key, values in outcome.figures.items()]
+    if outcome.probe_ms:
+        figures.append(f"probe {rounded(max(outcome.probe_ms))} ms")
+    return [name, ROWS[name], verdict(name, outcome), " and ".join(sorted(outcome.doors)), "; ".join(figures)]
+
+
+def verdict(name: str, outcome: Outcome) -> str:
+    """In a word."""
+    if outcome.failed:
+        return "**failed**"
+    if not outcome.has_run:
+        return "not run"
+    return "held in part" if name in PARTLY else "held"
+
+
+def _figure(name: str, unit: str, values: Iterable[float]) -> str:
+    low, high = (rounded(value) for value in (min(values), max(values)))
+    return f"{name} {low if low == high else f'{low} to {high}'} {unit}".rstrip().replace("|", "/")
+
+
+def rounded(value: float) -> str:
+    """Two digits that count, so that runs differ little; whole numbers of up to four digits stay as they are."""
+    if value == int(value) and abs(value) < 10_000:
+        return str(int(value))
+    text = f"{float(f'{value:.2g}'):,f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def _table(title: str, head: list[str], lines: Iterable[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join([f"## {title}", "", *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+_INTRODUCTION = """\
+# Reliability
+
+<!-- Written by the tests (tests/reliability/report.py): edits are lost. -->
+
+What happens to the gateway when clients, upstreams, the machine or an attacker misbehave, and what became of it. Every
+row is a test with the row's id in its name, against real parts: gunicorn with the shipped configuration and two
+workers, nginx with the shipped site in front of it, and an upstream made of bare sockets that fails as it is told and
+writes down what reached it. Rows go through nginx and straight to the gateway unless only one of the two makes sense.
+
+{summary}
+
+Whatever a row does, at its end:
+
+1. another team's small request, sent five times a second at both doors all the time, has got its whole answer each
+   time, 99 of 100 within 250 ms;
+2. nothing is in flight any more, within 2 seconds;
+3. the workers have no more descriptors and greenlets than before;
+4. there is no traceback in the logs, and no status of 500 or more that the row does not expect;
+5. every request that was let in has one line in the access log, with how it ended;
+6. every error has had the shape of the API that was asked, also those that nginx makes.
+
+The probe's figure is the slowest in a hundred of its answers (with fewer: the slowest) while the row was on, without
+those for which the machine itself kept the processes waiting.
+
+`make test` runs all rows and writes this page; `.venv/bin/python -m pytest tests/reliability -k c1_` runs one.
+"""

@@ -1,0 +1,84 @@
+"""Many small cases inside one row: asked a few at a time, and every one that went wrong is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from ollama_proxy import create_app
+from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
+from ollama_proxy.settings import Settings
+from tests.rig.fault_upstream import FaultUpstream, Json
+
+T = TypeVar("T")
+
+DIGEST = "sha256:" + "0" * 64
+MODEL = "m"
+MESSAGES = [{"role": "user", "content": "hi"}]
+CHAT = {"model": MODEL, "messages": MESSAGES, "stream": False}
+
+#: A good request for every route that takes a body.
+BODIES: dict[str, dict[str, object]] = {
+    "/api/chat": CHAT,
+    "/api/generate": {"model": MODEL, "prompt": "hi", "stream": False},
+    "/api/embed": {"model": MODEL, "input": "hi"},
+    "/api/embeddings": {"model": MODEL, "prompt": "hi"},
+    "/api/show": {"model": MODEL},
+    "/api/pull": {"model": MODEL, "stream": False},
+    "/api/push": {"model": MODEL, "stream": False},
+    "/api/create": {"model": "made", "from": MODEL, "stream": False},
+    "/api/copy": {"source": MODEL, "destination": "copied"},
+    "/api/delete": {"model": MODEL},
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"model": MODEL, "prompt": "hi", "stream": False},
+    "/v1/embeddings": {"model": MODEL, "input": "hi"},
+    "/v1/responses": {"model": MODEL, "input": "hi", "stream": False},
+    "/v1/messages": {**CHAT, "max_tokens": 9},
+    "/v1/messages/count_tokens": {"model": MODEL, "messages": MESSAGES},
+    "/anthropic/v1/messages": {**CHAT, "max_tokens": 9},
+    "/anthropic/v1/messages/count_tokens": {"model": MODEL, "messages": MESSAGES},
+}
+#: The routes that put a prompt to a model: all that can be asked without changing anything.
+PROMPTS = tuple(path for path in BODIES if path.startswith("/v1/") or path in ("/api/chat", "/api/generate"))
+
+
+class Route(NamedTuple):
+    """One method of one address of the gateway."""
+
+    method: str
+    path: str
+    endpoint: str
+
+
+#: What only one of several servers can be asked is asked of F.
+TO_F = {"X-Ollama-Box": "box1"}
+
+
+def answer_everything(upstream: FaultUpstream) -> None:
+    """Makes F answer also the routes that change models, which it has no answers for by itself."""
+    for name in ("pull", "push", "create", "copy", "delete"):
+        upstream.script(f"/api/{name}", [Json({"status": "success"})])
+    upstream.script("/api/embeddings", [Json({"embedding": [0.5]})])
+
+
+def protected_routes() -> list[Route]:
+    """Every address that needs a token, with every method that it takes; names in it are filled in."""
+    rules = create_app(Settings()).url_map.iter_rules()
+    return sorted(
+        Route(method, _concrete(str(rule)), rule.endpoint)
+        for rule in rules
+        if ROUTE_SCOPES[rule.endpoint] != PUBLIC
+        for method in (rule.methods or set()) - {"OPTIONS"}
+    )
+
+
+def _concrete(rule: str) -> str:
+    named = rule.replace("<path:digest>", DIGEST).replace("<path:name>", MODEL)
+    return named.replace("<path:", "").replace("<", "").replace(">", "")
+
+
+def sweep(check: Callable[[T], str | None], cases: Iterable[T], *, at_once: int = 4) -> list[str]:
+    """What `check` says of the cases with which something is wrong."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return [problem for problem in pool.map(check, cases) if problem]

@@ -1,0 +1,133 @@
+"""Row B12: paths that mean one thing here and another one there, for every address that needs a token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.sweep import BODIES, CHAT, DIGEST, MODEL, TO_F, Route, answer_everything, protected_routes, sweep
+from tests.rig.http_client import Answer, bearer, request
+
+#: Something that every route could make use of.
+ANY_BODY = json.dumps({**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"})
+
+#: Every address that the gateway may ever ask an upstream for.
+CONSTANTS = {
+    *(f"/api/{name}" for name in "version status tags ps show generate chat embed embeddings".split()),
+    *(f"/api/{name}" for name in "pull push create copy delete".split()),
+    f"/api/blobs/{DIGEST}",
+}
+
+ROUTES = protected_routes()
+FEW = [route for route in ROUTES if route.endpoint in ("native.tags", "openai.chat", "native.delete")]
+
+#: Forms of a path that somebody on the way could take for the path itself, or for another one.
+GAMES = {
+    "dot dot": "/x/..{path}",
+    "dot dot inside": "/{first}/../{first}/{rest}",
+    "dot": "/{first}/./{rest}",
+    "dot dot at the end": "{path}/..",
+    "escaped dots": "/x/%2e%2e{path}",
+    "half escaped dots": "/x/.%2E{path}",
+    "escaped slash behind dots": "/x/..%2f{first}/{rest}",
+    "escaped slash": "/{first}%2f{rest}",
+    "escaped backslash": "/{first}%5c{rest}",
+    "backslash": "/{first}\\{rest}",
+    "double slash in front": "/{path}",
+    "double slash inside": "/{first}//{rest}",
+    "slash at the end": "{path}/",
+    "parameter": "{path};x=1",
+    "parameter inside": "/{first};x/{rest}",
+    "escaped parameter": "{path}%3bx",
+    "escaped question mark": "{path}%3fadmin=1",
+    "escaped hash": "{path}%23x",
+    "hash": "{path}#x",
+    "NUL": "{path}%00",
+    "NUL and more": "{path}%00/x",
+    "line end": "{path}%0d%0aX-Injected:%20yes",
+    "escaped blank": "{path}%20",
+    "escaped letter": "/%{code}{tail}",
+    "escaped percent": "{path}%252f",
+    "broken escape": "{path}%zz",
+    "cut escape": "{path}%",
+    "overlong slash": "{path}%c0%af",
+    "full width letter": "/%ef%bd%81{tail}",
+    "capitals": "/{capitals}/{rest}",
+    "prefix": "/proxy{path}",
+    "suffix": "{path}x",
+    "path token in the middle": "/x/k/{token}{path}",
+    "second path token": "/k/{token}/k/{token}{path}",
+    "path token in capitals": "/K/{token}{path}",
+    "path token behind two slashes": "//k/{token}{path}",
+    "empty path token": "/k//{token}{path}",
+    "dots behind a path token": "/k/{token}/..{path}",
+    "escaped k": "/%6b/{token}{path}",
+}
+
+
+def played(game: str, path: str) -> str:
+    """A path in the form of a game."""
+    first, _, rest = path.removeprefix("/").partition("/")
+    code, tail = f"{ord(path[1]):02x}", path[2:]
+    fields = {"path": path, "first": first, "rest": rest, "code": code, "tail": tail, "capitals": first.upper()}
+    return GAMES[game].format(**fields, token=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with Rig() as running:
+        yield running
+
+
+def foreign_paths(row: Row) -> set[str]:
+    """What F was asked for and should never be."""
+    return {seen.raw_path for seen in row.upstream.requests} - CONSTANTS
+
+
+def changes(row: Row) -> list[str]:
+    """What F was asked that is no look at it."""
+    return [f"{seen.method} {seen.raw_path}" for seen in row.upstream.requests if seen.method not in ("GET", "HEAD")]
+
+
+def ask(row: Row, route: Route, path: str, token: str | None = TOKEN) -> Answer:
+    """A request with a body that would do, where the method has one."""
+    body = ANY_BODY if route.method in ("POST", "DELETE") else None
+    return request(row.url, route.method, path, body, bearer(token) if token else {})
+
+
+def opened(row: Row, route: Route, game: str) -> str | None:
+    """How a path in another form was taken for an address, if it was."""
+    path = played(game, route.path)
+    answer = ask(row, route, path)
+    # Addresses that are refused whatever stands behind them; an empty token in the path is none.
+    right = [400, 404] + [403] * (route.endpoint == "native.refused") + [401] * (game == "empty path token")
+    is_plain = "x-injected" not in {name.lower() for name, _ in answer.headers}
+    if answer.status in right and is_plain and (route.method == "HEAD" or answer.json()["error"]):
+        return None
+    return f"{route.method} {path}: {answer.status}"
+
+
+def opened_to_nobody(row: Row, route: Route, game: str) -> str | None:
+    """How a path in another form was answered to somebody without a token, if that was not a refusal."""
+    path = played(game, route.path)
+    # A token in the path may be read as one; then the form is what is refused.
+    right = [400, 401] + [404] * (TOKEN in path)
+    status = ask(row, route, path, token=None).status
+    return None if status in right else f"{route.method} {path}: {status} without a token"
+
+
+def test_b12_paths_in_other_forms(row: Row) -> None:
+    assert sweep(lambda case: opened(row, *case), product(ROUTES, GAMES)) == []
+    assert sweep(lambda case: opened_to_nobody(row, *case), product(FEW, GAMES)) == []
+    assert (foreign_paths(row), changes(row)) == (set(), [])
+    row.measured("routes x forms", len(ROUTES) * len(GAMES), "")
+    answer_everything(row.upstream)
+    for path, body in BODIES.items():  # the forms are what was refused above, and not the addresses
+        method = "DELETE" if path == "/api/delete" else "POST"
+        for sent in (f"{path}?a=%2e%2e/..;//", f"/k/{TOKEN}{path}"):
+            assert row.ask(method, sent, body, TO_F, dialect="any").status not in (401, 404, 405), sent
+    assert foreign_paths(row) == set()

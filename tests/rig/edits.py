@@ -1,0 +1,48 @@
+"""Edits of the configuration of a running gateway, and who has followed them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.rig.calls import TOKEN
+from tests.rig.deadline import wait_until
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, request
+from tests.rig.leaks import worker_details
+
+#: the promise: seconds until every worker follows an edit
+FOLLOWED_S = 5.0
+
+
+def put(path: Path, content: bytes) -> None:
+    """What an editor does: a new file in place of the old one."""
+    if path.is_dir():
+        path.rmdir()
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.rename(path)
+
+
+def workers_that_know(gateway: Gateway, token: str) -> set[int]:
+    """Workers that take a token; asks a few times, because each connection gets any worker."""
+    found = set()
+    for _ in range(8):
+        details = request(gateway.url, path="/readyz", headers=bearer(token)).json().get("details")
+        found |= {details["pid"]} if details else set()
+    return found
+
+
+def wait_until_known(gateway: Gateway, token: str) -> None:
+    """Until every worker takes a token, within the promise."""
+    known: set[int] = set()
+
+    def by_all() -> bool:
+        known.update(workers_that_know(gateway, token))
+        return known >= gateway.worker_pids()
+
+    wait_until(by_all, FOLLOWED_S, lambda: f"only {known} of {gateway.worker_pids()} follow")
+
+
+def problems(gateway: Gateway) -> list[str | None]:
+    """What each worker says is wrong with the file."""
+    return [each["configuration_problem"] for each in worker_details(gateway, TOKEN).values()]

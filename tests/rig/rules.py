@@ -1,0 +1,259 @@
+"""Six rules that hold after every row of the fault table, whatever the row did.
+
+1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in flight.
+3. Descriptors and greenlets are as many as before. 4. No traceback, no 5xx that the row does not expect. 5. One line in
+the access log, with a final state, for each request that was let in. 6. Errors have the shape of their API.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.rig import errors, http_client
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import ScriptedServer
+from tests.rig.gateway import Gateway, group_is_alive
+from tests.rig.http_client import Answer
+from tests.rig.leaks import LeakCheck, Snapshot, open_descriptors, worker_details
+from tests.rig.probe import P99_MS, Sample, p99
+from tests.rig.workers import until_all_answer
+
+IDLE_AGAIN_S = 2.0
+FINAL_STATES = {"ok", "client_gone", "upstream_error", "timeout", "refused", "aborted"}
+#: No row keeps more idle connections to its upstreams.
+_MANY = 1000
+#: Idle clients of a gateway are gone by then: nginx keeps its connections for 150 ms in the rig.
+_GONE_S = 0.8
+#: States of a TCP connection that its server still holds, see tcp(5): ESTABLISHED and CLOSE_WAIT.
+_HELD = {"01", "08"}
+
+
+@dataclass
+class Allowances:
+    """What one row may do in spite of the rules, each with its reason where that is not plain."""
+
+    statuses: set[int] = field(default_factory=set)
+    probe_errors: str = ""
+    no_probe_p99: str = ""
+    other_workers: str = ""
+    tracebacks: str = ""
+
+
+@dataclass
+class Noted:
+    """The requests of a row by their id."""
+
+    #: How many lines each one must leave.
+    admitted: Counter[str] = field(default_factory=Counter)
+    #: How many lines each one may leave: nobody knows whether it arrived.
+    doubtful: Counter[str] = field(default_factory=Counter)
+    #: Statuses of 500 and more that the row's own clients got, with the id.
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+
+class RowLeaks(LeakCheck):
+    """Where workers may be others than at the start, a new one may have as much as an old one had."""
+
+    other_workers = False
+
+    def snapshot(self) -> Snapshot:
+        """See LeakCheck; clients that are about to be let go, such as nginx after a while, are waited for."""
+        self._let_clients_go()
+        details = worker_details(self.gateway, self.token or "")
+        self._let_clients_go()
+        return Snapshot({pid: open_descriptors(pid) for pid in self.gateway.worker_pids()}, 0, details)
+
+    def _let_clients_go(self) -> None:
+        with suppress(AssertionError):
+            wait_until(lambda: not clients_connected(self.gateway.port), _GONE_S)
+
+    def problems(self, now: Snapshot) -> list[str]:
+        """See LeakCheck."""
+        if len(now.descriptors) < self.gateway.workers:
+            return [f"only {len(now.descriptors)} of {self.gateway.workers} workers are there"]
+        if self.other_workers:
+            self.before = self._for_workers(now)
+        return super().problems(now)
+
+    def _for_workers(self, now: Snapshot) -> Snapshot:
+        most = max(self.before.descriptors.values(), key=len)
+        richest = max(self.before.details.values(), key=lambda details: int(details["greenlets"]))
+        descriptors = {pid: self.before.descriptors.get(pid, most) for pid in now.descriptors}
+        details = {pid: self.before.details.get(pid, richest) for pid in now.details}
+        return Snapshot(descriptors, now.upstream_connections, details)
+
+
+class RowRules:
+    """Made when a row begins; `problems` says when it is over which rules it broke."""
+
+    def __init__(self, gateway: Gateway, boxes: Sequence[ScriptedServer], token: str) -> None:
+        self.allowed = Allowances()
+        self.noted = Noted()
+        self._gateway = gateway
+        self._boxes = boxes
+        self._token = token
+        self._leaks = RowLeaks(gateway, token=token, idle=_MANY)
+        self._output_from = len(gateway.output())
+        self._began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def problems(self, samples: Sequence[Sample]) -> list[str]:
+        """Every rule that is broken, in words."""
+        found = self.probe_problems(samples)
+        if self.has_ended():
+            found += ["workers outlive their master"] if group_is_alive(self._gateway.pid) else []
+        else:
+            found += self._live_problems()
+        lines = access_lines(self._gateway)
+        return found + self.output_problems() + self.status_problems(lines) + self.line_problems(lines)
+
+    def has_ended(self) -> bool:
+        """Whether the row has ended the gateway."""
+        return self._gateway.process is None or self._gateway.process.poll() is not None
+
+    def _live_problems(self) -> list[str]:
+        self._leaks.other_workers = bool(self.allowed.other_workers)
+        checks: tuple[Callable[[], None], ...] = (self._settle, self._leaks.verify, self._wait_for_logs)
+        found = []
+        for check in checks:
+            try:
+                check()
+            except AssertionError as error:
+                found.append(str(error))
+        return found
+
+    def probe_problems(self, samples: Sequence[Sample]) -> list[str]:
+        """Rule 1."""
+        found = []
+        bad = [sample for sample in samples if sample.problem]
+        if bad and not self.allowed.probe_errors:
+            found.append(f"{len(bad)} of {len(samples)} probes failed, first at {bad[0].door}: {bad[0].problem}")
+        if p99(samples) >= P99_MS and not self.allowed.no_probe_p99:
+            worst = max((sample for sample in samples if sample.counts), key=lambda sample: sample.ms)
+            found.append(f"the probe's p99 is {p99(samples):.0f} ms; worst: {worst}")
+        return found
+
+    def _settle(self) -> None:
+        """Rule 2."""
+        busy: list[str] = []
+
+        def is_idle() -> bool:
+            busy[:] = self._busy(worker_details(self._gateway, self._token))
+            return not busy
+
+        wait_until(is_idle, IDLE_AGAIN_S, lambda: "not idle: " + "; ".join(busy))
+
+    def _busy(self, details: Mapping[int, Mapping[str, Any]]) -> list[str]:
+        found = [
+            f"worker {pid} has {count} {what}"
+            for pid, each in details.items()
+            for what, count in _counts(each).items()
+            if count
+        ]
+        pooled = sum(each["upstream_connections"]["idle"] for each in details.values())
+        connections = sum(box.connections_open for box in self._boxes)
+        if connections > pooled:
+            found.append(f"upstreams have {connections} open connections, the workers keep {pooled}")
+        return found
+
+    def _wait_for_logs(self) -> None:
+        """Lines of a worker are written in their order: when a later one is there, all of the row's are."""
+        markers: dict[int, str] = {}
+
+        def leave_one() -> list[int]:
+            name = "marker-" + secrets.token_hex(8)
+            headers = {**http_client.bearer(self._token), "X-Request-Id": name}
+            pid = http_client.request(self._gateway.url, path="/readyz", headers=headers).json()["details"]["pid"]
+            markers.setdefault(pid, name)
+            return [pid]
+
+        until_all_answer(self._gateway, leave_one, 5)
+        wait_until(lambda: _all_in(access_text(self._gateway), markers.values()), 5, "the access log stays behind")
+
+    def output_problems(self) -> list[str]:
+        """Rule 4, first half."""
+        text = self._gateway.output()[self._output_from :]
+        at = min((place for sign in _TRACES if (place := text.find(sign)) >= 0), default=-1)
+        return [] if at < 0 or self.allowed.tracebacks else [f"traceback: ...{text[max(0, at - 300) : at + 3000]}"]
+
+    def status_problems(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Rule 4, second half: what the clients got and what the log says."""
+        found = [f"{status} for {name}" for status, name in self.noted.failures if status not in self.allowed.statuses]
+        for line in lines:
+            failed = line["status"] >= 500 and line["status"] not in self.allowed.statuses
+            excused = line["path"] == "/readyz" or (line["token"] == "probe" and self.allowed.probe_errors)
+            if failed and not excused and line["time"] >= self._began:
+                found.append(f"unexpected {line['status']}: {json.dumps(line)}")
+        return found[:5]
+
+    def line_problems(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Rule 5."""
+        seen = Counter(line["id"] for line in lines)
+        known = self.noted.admitted.keys() | self.noted.doubtful.keys()
+        found = []
+        for name in known:
+            least = self.noted.admitted[name]
+            most = least + self.noted.doubtful[name]
+            if not least <= seen[name] <= most:
+                found.append(f"{seen[name]} access lines for {name}, not {least if least == most else (least, most)}")
+        states = {line["id"]: line["state"] for line in lines if line["id"] in known}
+        found += [f"{name} ended as {state!r}" for name, state in states.items() if state not in FINAL_STATES]
+        return found[:5]
+
+
+def check_shape(answer: Answer, path: str, dialect: str | None = None) -> None:
+    """Rule 6: an error is JSON in the shape of the API that `path` belongs to (or of `dialect`)."""
+    errors.assert_error(answer, dialect or errors.dialect_of(api_path(path)), answer.status)
+
+
+def api_path(path: str) -> str:
+    """A path without what may stand before it: /k/<token>, /openai."""
+    bare = path.partition("?")[0]
+    if bare.startswith("/k/"):
+        bare = "/" + bare.removeprefix("/k/").partition("/")[2]
+    return bare.removeprefix("/openai") if bare.startswith("/openai/") else bare
+
+
+def clients_connected(port: int) -> int:
+    """How many connections the server that listens on a port of 127.0.0.1 holds, as the kernel counts them."""
+    with open("/proc/net/tcp") as file:
+        lines = [line.split(None, 4) for line in file]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] in _HELD for line in lines)
+
+
+def access_text(gateway: Gateway) -> str:
+    """The access log, with what was rotated away."""
+    text = ""
+    for file in sorted(gateway.logs_directory.glob("access.log*")):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            text += file.read_text(encoding="utf-8")
+    return text
+
+
+def access_lines(gateway: Gateway, containing: str = "") -> list[dict[str, Any]]:
+    """The lines of the access log, with what was rotated away; only those that contain a text."""
+    # Not splitlines(): a name in a line may hold letters that it takes for the end of one. The last line may be half.
+    *lines, _ = access_text(gateway).split("\n")
+    return [json.loads(line) for line in lines if containing in line]
+
+
+_TRACES = ("Traceback (most recent call last)", '"traceback":')
+
+
+def _all_in(text: str, names: Any) -> bool:
+    return all(name in text for name in names)
+
+
+def _counts(details: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "requests in flight": details["in_flight"],
+        "watched clients": details["watched"],
+        "active upstream connections": details["upstream_connections"]["active"],
+        "places at upstreams": sum(each.get("in_flight", 0) for each in details["upstreams"].values()),
+    }

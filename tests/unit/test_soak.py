@@ -1,0 +1,216 @@
+"""What the soak calls a broken promise: each of them once, and the same run without it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from benchmarks.soak import client, upstream
+from benchmarks.soak.asking import DIALECTS, Dialect
+from benchmarks.soak.client import Asked, Plan, judge, make_plan
+from benchmarks.soak.course import Record, Restart
+from benchmarks.soak.evidence import Evidence, Line, _compare
+from benchmarks.soak.report import broken, growth_mb, render
+from benchmarks.soak.words import asked as asked_for
+from benchmarks.soak.words import prompt_of, words_of
+from ollama_proxy.dialects.anthropic.render import MessageRenderer
+from ollama_proxy.dialects.base import Renderer
+from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
+from ollama_proxy.dialects.native.render import GenerateRenderer
+from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer
+from ollama_proxy.dialects.responses.render import ResponseRenderer
+from ollama_proxy.errors import UpstreamCut
+from ollama_proxy.hub import Content, Done, Event, collect
+from tests.rig.probe import Sample
+
+NOW = time.time()
+WORDS = words_of(7, 6)
+EVENTS: list[Event] = [*(Content(word) for word in WORDS), Done("stop")]
+RENDERERS: dict[str, Callable[[], Renderer]] = {
+    "/api/chat": lambda: NativeChat("m", 0.0),
+    "/api/generate": lambda: GenerateRenderer("m", 0.0),
+    "/v1/chat/completions": lambda: ChatRenderer("m", include_usage=False),
+    "/v1/completions": lambda: CompletionRenderer("m", include_usage=False),
+    "/v1/responses": lambda: ResponseRenderer("m", {"tools": []}, sealed=False),
+    "/v1/messages": lambda: MessageRenderer("m"),
+}
+EVERY_DIALECT = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+
+def plan(dialect: Dialect = DIALECTS[0], *, stream: bool = True) -> Plan:
+    return Plan(7, dialect, "soak:250ms", 6, stream, "t", None, False)
+
+
+def result(body: bytes, of: Plan, *, is_whole: bool = True, left: bool = False) -> tuple[str, int]:
+    """What a client makes of an answer, and how many words it has read."""
+    asked = Asked("soak-7", "d", "m", of.stream, 6, 0.25, NOW, status=200)
+    judge(asked, of, body, is_whole=is_whole, left=left, hung=False)
+    return asked.result, asked.words
+
+
+@EVERY_DIALECT
+def test_a_client_knows_a_whole_answer(dialect: Dialect) -> None:
+    stream = RENDERERS[dialect.path]().render_stream(EVENTS)
+    single = RENDERERS[dialect.path]().render_single(collect(EVENTS))
+    assert result(stream, plan(dialect)) == ("complete", 6)
+    assert result(single, plan(dialect, stream=False)) == ("complete", 6)
+
+
+@EVERY_DIALECT
+def test_a_client_misses_a_word(dialect: Dialect) -> None:
+    assert result(RENDERERS[dialect.path]().render_stream(EVENTS[1:]), plan(dialect))[0] == "wrong"
+    assert result(RENDERERS[dialect.path]().render_stream([*EVENTS[:2], *EVENTS[3:]]), plan(dialect))[0] == "wrong"
+    assert (
+        result(RENDERERS[dialect.path]().render_single(collect(EVENTS[1:])), plan(dialect, stream=False))[0] == "wrong"
+    )
+
+
+@EVERY_DIALECT
+def test_a_client_knows_a_cut(dialect: Dialect) -> None:
+    begun = RENDERERS[dialect.path]().render_stream(EVENTS[:3])
+    assert result(begun, plan(dialect), is_whole=False) == ("cut", 3)
+    # An end of the connection is no end of the answer, whatever it looks like.
+    assert result(begun, plan(dialect)) == ("cut", 3)
+    assert result(begun, plan(dialect), is_whole=False, left=True) == ("left", 3)
+
+
+@EVERY_DIALECT
+def test_a_client_knows_a_failure(dialect: Dialect) -> None:
+    renderer = RENDERERS[dialect.path]()
+    assert result(renderer.render_stream(EVENTS[:3]) + renderer.render_failure(UpstreamCut()), plan(dialect)) == (
+        "cut",
+        3,
+    )
+
+
+def test_the_server_says_what_was_asked_for() -> None:
+    assert asked_for(prompt_of(7, 6).encode()) == (7, 6)
+    request = {"messages": [{"role": "user", "content": prompt_of(7, 6)}], "model": "soak:250ms"}
+    answer = upstream.provide({**request, "stream": False}, upstream.fake_ollama.Script())
+    [piece] = answer.pieces
+    assert orjson.loads(piece.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"] == "".join(WORDS)
+
+
+def test_the_last_answers_are_short() -> None:
+    chance = client.random.Random(1)
+    plans = [make_plan(chance, number, 2.5, has_guest=False) for number in range(200)]
+    assert max(one.count * one.pace_s for one in plans) <= 2.5
+    assert {one.dialect for one in plans} == set(DIALECTS)
+
+
+# What both sides say.
+
+ASKED = Asked("soak-1", "native chat", "soak:250ms", True, 8, 0.25, NOW - 2, NOW, "complete", 200, 8)
+LINE: Line = {
+    "id": "soak-1",
+    "state": "ok",
+    "status": 200,
+    "error": None,
+    "upstream": "box1",
+    "total_ms": 2000.0,
+    "time": datetime.fromtimestamp(NOW, UTC).isoformat(),
+}
+FAILED: dict[str, Any] = {"state": "upstream_error", "error": "upstream_cut"}
+KILLED = Restart("box1", NOW - 1, NOW + 1)
+
+
+def problems(asked: Asked, *lines: Line, restarts: tuple[Restart, ...] = (), was_passed_on: bool = True) -> list[str]:
+    evidence = Evidence([asked])
+    _compare(evidence, asked, lines, restarts, was_passed_on=was_passed_on)
+    return evidence.problems
+
+
+def test_the_same_story_on_both_sides() -> None:
+    assert problems(ASKED, LINE) == []
+    assert problems(replace(ASKED, result="left"), LINE | {"state": "client_gone", "total_ms": 500.0}) == []
+    assert problems(replace(ASKED, result="cut"), LINE | FAILED, restarts=(KILLED,)) == []
+    assert problems(replace(ASKED, result="refused", status=502), LINE | FAILED, restarts=(KILLED,)) == []
+
+
+def test_a_request_has_one_line() -> None:
+    assert problems(ASKED) and problems(ASKED, LINE, LINE)
+    assert problems(replace(ASKED, result="left"))
+    assert not problems(replace(ASKED, result="left"), was_passed_on=False)
+    assert problems(ASKED, was_passed_on=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({}, {"state": "client_gone"}),
+        ({"result": "cut"}, {}),
+        ({"result": "left"}, {"state": "timeout"}),
+        ({"result": "left"}, {"state": "ok", "total_ms": 900.0}),
+        ({"result": "hung"}, {"state": "client_gone"}),
+        ({"result": "wrong", "problem": "other words"}, {}),
+        ({"result": "cut"}, FAILED),
+        ({"result": "refused", "status": 503}, {"state": "refused"}),
+    ],
+    ids=str,
+)
+def test_another_story_is_a_broken_promise(asked: dict[str, Any], line: dict[str, Any]) -> None:
+    assert problems(replace(ASKED, **asked), LINE | line)
+
+
+@pytest.mark.parametrize(
+    "restart",
+    [Restart("box2", NOW - 1, NOW + 1), Restart("box1", NOW - 9, NOW - 8), Restart("box1", NOW + 2, NOW + 3)],
+    ids=["another server", "long before", "afterwards"],
+)
+def test_only_the_restart_of_its_own_server_explains_a_cut(restart: Restart) -> None:
+    assert problems(replace(ASKED, result="cut"), LINE | FAILED, restarts=(restart,))
+
+
+# The promises of a whole run.
+
+
+def record(**changes: Any) -> Record:
+    """A run of a minute in which all went well."""
+    samples = [Sample(float(second), 5.0, None, door, 0.0) for second in range(60) for door in ("gateway", "nginx")]
+    memory = {1: [(float(second), 50.0) for second in range(60)]}
+    return replace(Record(60.0, 10, 1, probe=samples, memory=memory), **changes)
+
+
+def evidence() -> Evidence:
+    found = Evidence([ASKED])
+    found.results["native chat"]["complete"] += 1
+    found.states["native chat"]["ok"] += 1
+    return found
+
+
+def test_a_good_run_has_no_broken_promise() -> None:
+    assert broken(record(), evidence()) == []
+    assert "Every promise was kept." in render(record(), evidence())
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "left open": {"leak": "worker 1 has 9 descriptors"},
+    "clients": {"clients_failed": "exit code 1"},
+    "failed": {"probe": [Sample(1.0, 5.0, "answered 502", "nginx", 0.0)]},
+    "p99": {"probe": [Sample(float(second), 300.0, None, "nginx", 0.0) for second in range(60)]},
+    "no sample": {"probe": [Sample(1.0, 90.0, None, "nginx", 90.0)]},
+    "MB": {"memory": {1: [(1.0, 50.0), (2.0, 900.0)]}},
+    "grew": {"memory": {1: [(float(second), 50.0 + second / 2) for second in range(60)]}},
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_run_names_the_broken_promise(bad: str) -> None:
+    found = broken(record(**BAD[bad]), evidence())
+    assert found
+    assert f"Broken promises: {len(found)}." in render(record(**BAD[bad]), evidence())
+
+
+def test_growth_at_the_start_is_none() -> None:
+    curve = [(float(second), 50.0 + min(second, 15)) for second in range(60)]
+    assert growth_mb(record(), curve) == 0.0
+
+
+def test_a_run_without_answers_has_shown_nothing() -> None:
+    assert broken(record(), Evidence([])) == ["no answer was complete"]
