@@ -7,6 +7,7 @@ The tag of a model is the pause before each of its words.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -45,7 +46,7 @@ def list_provided(request: dict[str, Any], script: Script) -> Answer:
     return fake_ollama.make_single({"object": "list", "data": [{"id": name, **facts} for name in LAB_MODELS]})
 
 
-fake_ollama.ROUTES |= {
+ROUTES: Mapping[bytes, Callable[[dict[str, Any], Script], Answer]] = {
     b"/api/chat": lambda request, script: complete(request, script, chat_shape),
     b"/api/generate": lambda request, script: complete(request, script, generate_shape),
     b"/api/tags": lambda request, script: fake_ollama.make_model_list(MODELS),
@@ -55,4 +56,5 @@ fake_ollama.ROUTES |= {
 }
 
 if __name__ == "__main__":
+    fake_ollama.ROUTES |= ROUTES
     fake_ollama.main()

@@ -64,40 +64,45 @@ def test_u2_black_hole(row: Row) -> None:
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
 
+@pytest.fixture(scope="module")
+def alone(rig: Rig) -> Iterator[Gateway]:
+    """A gateway that has these boxes and no others, as the probe's upstream would keep it ready."""
+    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}) as gateway:
+        yield gateway
+
+
 GONE = {"refusing": refusing, "silent": silent}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", GONE)
-def test_u14_all_are_down(row: Row, how: str) -> None:
+def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
     """503 at the latest after the limit for connecting; once it is known at once, and when to come back. Alive, but not
     ready; it mends by itself."""
     row.allow(503)
-    alone = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": row.rig.configured()["upstreams"][:2]}
-    with Gateway(alone) as without_probe:
-        with GONE[how](*row.rig.boxes):
-            first = ask_all(row, WAYS)
-            assert max(call.seconds for call in first) < 2 * CONNECT_S + 1
-            wait_until_usable(row)
-            calls = [ask(row) for _ in range(20)]
-            for call in [*first, *calls]:
-                assert call.status == 503
-                assert row.record(call.id)["error"] == "upstream_unreachable"
-                assert int(call.answer.headers.get("Retry-After") or 0) >= 1
-                assert call.error().startswith("Failed to connect to Ollama service")
-            # Now and then one is the trial, and waits for the limit for connecting.
-            at_once = sorted(call.seconds for call in calls)[:17]
-            assert max(at_once) < 0.1
-            assert row.ask("GET", "/livez").status == 200
-            wait_until(lambda: statuses(without_probe, "/readyz") == {503}, 10)
-            assert statuses(without_probe, "/livez") == {200}
-        began = time.monotonic()
-        # Under load, as its clients would.
-        wait_until(lambda: {call.status for call in ask_all(row, [CHAT] * 8)} == {200}, 15)
-        wait_until_usable(row, *row.rig.boxes, seconds=15 - (time.monotonic() - began))
-        wait_until(lambda: statuses(without_probe, "/readyz") == {200}, 15 - (time.monotonic() - began))
-        recovered_s = time.monotonic() - began
-        assert {call.status for call in ask_all(row, [CHAT] * 40)} == {200}
+    with GONE[how](*row.rig.boxes):
+        first = ask_all(row, WAYS)
+        assert max(call.seconds for call in first) < 2 * CONNECT_S + 1
+        wait_until_usable(row)
+        calls = [ask(row) for _ in range(20)]
+        for call in [*first, *calls]:
+            assert call.status == 503
+            assert row.record(call.id)["error"] == "upstream_unreachable"
+            assert int(call.answer.headers.get("Retry-After") or 0) >= 1
+            assert call.error().startswith("Failed to connect to Ollama service")
+        # Now and then one is the trial of a worker at a box, and waits for the limit for connecting.
+        at_once = sorted(call.seconds for call in calls)[:15]
+        assert max(at_once) < 0.1
+        wait_until(lambda: statuses(alone, "/readyz") == {503}, 10)
+        assert statuses(alone, "/livez") == {200}
+        assert row.ask("GET", "/livez").status == 200
+    began = time.monotonic()
+    # Under load, as its clients would.
+    wait_until(lambda: {call.status for call in ask_all(row, [CHAT] * 8)} == {200}, 15)
+    wait_until_usable(row, *row.rig.boxes, seconds=15 - (time.monotonic() - began))
+    wait_until(lambda: statuses(alone, "/readyz") == {200}, 15 - (time.monotonic() - began))
+    recovered_s = time.monotonic() - began
+    assert {call.status for call in ask_all(row, [CHAT] * 40)} == {200}
     row.measured(f"{how}: 503 after", max(at_once) * 1000, "ms")
     row.measured(f"{how}: again after", recovered_s, "s")
 
