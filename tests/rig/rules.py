@@ -122,7 +122,8 @@ class RowRules:
 
     def _live_problems(self) -> list[str]:
         self._leaks.other_workers = bool(self.allowed.other_workers)
-        checks: tuple[Callable[[], None], ...] = (self._settle, partial(self._leaks.verify, LEFT_WITHIN_S), self._wait_for_logs)
+        leaks = partial(self._leaks.verify, LEFT_WITHIN_S)
+        checks: tuple[Callable[[], None], ...] = (self._settle, leaks, self._wait_for_logs)
         found = []
         for check in checks:
             try:
