@@ -84,7 +84,7 @@ def head(*lines: str) -> Send:
 
 BAD_HEADS = {
     "1 MiB header": head("Content-Type: application/json", f"X-Long: {CANARY}{'x' * (1 << 20)}"),
-    "5,000 headers": head(*(f"X-{n}: {CANARY}" for n in range(5000)), "Content-Length: 2"),
+    "5,000 headers": head(*(f"X{n}: 1" for n in range(5000)), "Content-Length: 2"),
     "two lengths": head("Content-Length: 2", "Content-Length: 40", f"X-Seen: {CANARY}"),
     "length and chunks": head("Content-Length: 2", "Transfer-Encoding: chunked", f"X-Seen: {CANARY}"),
     "length that is no number": head("Content-Length: two", f"X-Seen: {CANARY}"),

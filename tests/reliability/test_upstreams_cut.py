@@ -171,17 +171,18 @@ def test_u12_failure_after_the_first_byte(row: Row, after: str) -> None:
     assert arrivals(row) == len(calls)
 
 
-IDLE_S = 0.05
+IDLE_S, COUNT = 0.05, 100
 
 
 def test_u17_kept_connection_was_closed(row: Row) -> None:
-    """100 requests, each just when the upstreams close what is idle: none fails, and none is executed twice."""
+    """100 requests, about when the upstreams close what is idle: none fails, and none is executed twice."""
     for box in row.rig.boxes:
         box.close_idle_after_s = IDLE_S
     calls = []
-    for way in [STREAMS[0], SINGLES[0], STREAMS[2], SINGLES[4]] * 25:
+    for number, way in enumerate([STREAMS[0], SINGLES[0], STREAMS[2], SINGLES[4]] * (COUNT // 4)):
         calls.append(ask(row, way))
-        time.sleep(IDLE_S)  # so that the next request and the end of its connection cross
+        # From a little sooner to a little later, so that the next request and the end of its connection cross.
+        time.sleep(IDLE_S - 0.010 + 0.0001 * number)
     assert {call.status for call in calls} == {200}
-    assert arrivals(row) == len(calls)
-    assert sum(event.kind == "closed" for box in row.rig.boxes for event in box.events) >= len(calls) / 2
+    assert arrivals(row) == COUNT
+    assert sum(event.kind == "closed" for box in row.rig.boxes for event in box.events) >= COUNT / 10

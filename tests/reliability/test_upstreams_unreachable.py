@@ -12,14 +12,15 @@ import pytest
 
 from tests.reliability.asked import CHAT, WAYS, ask, ask_all, wait_until_usable
 from tests.reliability.rig import TOKEN, Rig, Row
-from tests.rig.boxes import black_hole
-from tests.rig.calls import is_well_ended
+from tests.rig.boxes import Box, black_hole
+from tests.rig.calls import CHAT_LINE, is_well_ended
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import FaultUpstream, WaitForPeerClose
+from tests.rig.fault_upstream import CloseAfter, FaultUpstream, Json, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
 
 CONNECT_S = 0.5
+DONE = {**CHAT_LINE, "done": True}
 
 
 @pytest.fixture(scope="module")
@@ -113,21 +114,28 @@ def statuses(gateway: Gateway, path: str) -> set[int]:
 
 
 def test_u26_name_that_resolves_late_or_not_at_all(door: str, tmp_path: Path) -> None:
-    """Four names need ten seconds each, one is nobody's: 40 requests to them fail in time, and hold up no other."""
+    """Four names need ten seconds each, one is nobody's: 40 requests to them fail in time, and hold up no other, nor
+    those to an upstream that is itself looked up each time."""
     late = [{"name": f"late{n}", "base_url": f"http://late.invalid:1143{n}"} for n in range(4)]
     lost = {"name": "lost", "base_url": "http://nobody.invalid:11434"}
     limits = {"timeouts": {"connect_s": CONNECT_S}}
     more = [each | limits for each in (*late, lost)]
     slow, env = slow_resolver(tmp_path)
-    with Rig(more_upstreams=more, upstream=limits, env=env) as rig, rig.row(door) as row, slow:
+    with ExitStack() as stack:
+        named = stack.enter_context(Box("named", ["m"]))
+        named.script("/api/chat", [CloseAfter(), Json(DONE)])
+        more.append({"name": "named", "base_url": f"http://localhost:{named.port}"})
+        rig = stack.enter_context(Rig(more_upstreams=more, upstream=limits, env=env))
+        row = stack.enter_context(rig.row(door))
+        stack.enter_context(slow)
         row.allow(503)
-        models = [f"{each['name']}/m" for each in more] * 8
+        models = [f"{each['name']}/m" for each in (*late, lost)] * 8
         with ThreadPoolExecutor(len(models)) as pool:
             failing = [pool.submit(ask, row, model=model) for model in models]
             while not all(each.done() for each in failing):
                 # More look-ups than gevent has threads for them are under way meanwhile.
-                well = ask(row, model="m")
-                assert (well.status, well.seconds < 1) == (200, True), well
+                well = [ask(row, model="m"), ask(row, model="named/m")]
+                assert all((call.status, call.seconds < 1) == (200, True) for call in well), well
             calls = [each.result() for each in failing]
         assert {call.status for call in calls} == {503}
         assert CONNECT_S - 0.1 < max(call.seconds for call in calls) < 6

@@ -49,6 +49,8 @@ DOCUMENTS = (
     "SECURITY.md",
     "deploy/README.md",
     "benchmarks/README.md",
+    "docs/soak.md",
+    "docs/reliability.md",
     "docs/compatibility.md",
     "docs/operations.md",
 )
