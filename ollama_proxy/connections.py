@@ -18,6 +18,9 @@ from ollama_proxy.streaming import shut
 #: So many of those that wait are looked at, to find one that has not begun to ask.
 LOOKED_AT = 16
 
+#: A client that has come within so many seconds may be about to ask.
+JUST_COME_S = 1.0
+
 _poll = monkey.get_original("select", "poll")
 
 
@@ -74,8 +77,10 @@ class Connections(Generic[S]):
             self._close_silent(socket)
 
     def _make_room(self) -> bool:
-        """Closes one that waits: first those that have never asked for anything."""
-        waiting = list(islice(chain(self._new, self._kept), LOOKED_AT))
+        """Closes one that waits: first those that have never asked for anything, unless they have only just come."""
+        before = time.monotonic() - JUST_COME_S
+        slow = [socket for socket, since in islice(self._new.items(), LOOKED_AT) if since <= before]
+        waiting = list(islice(chain(slow, self._kept, self._new), LOOKED_AT))
         return any(self._close_silent(socket) for socket in waiting)
 
     def _close_silent(self, socket: S) -> bool:

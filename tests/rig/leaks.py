@@ -157,7 +157,7 @@ def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
         streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
         for stream in streams:
             with suppress(ConnectionError):  # the worker that took it has just ended
-                stream.sock.sendall(http_client.encode_request("gateway", "GET", "/readyz", None, bearer(token)))
+                stream.sock.sendall(http_client.encode_request("127.0.0.1", "GET", "/readyz", None, bearer(token)))
                 status, body = stream.status, stream.read_all()
                 details = json.loads(body).get("details")
                 assert details, f"/readyz has no details for this token: {status} {body[:500]!r}"

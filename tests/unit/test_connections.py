@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from ollama_proxy import connections
 from ollama_proxy.connections import Connections
 
 
@@ -27,6 +28,12 @@ class Pair:
             return self.theirs.recv(1) == b""
         except BlockingIOError:
             return False
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has only just come, unless a test says so."""
+    monkeypatch.setattr(connections, "JUST_COME_S", 0.0)
 
 
 @pytest.fixture
@@ -55,6 +62,36 @@ def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_reques
     held.begin(third.ours)
     assert held.enter(new.ours)
     assert kept.is_closed
+
+
+def test_one_that_has_only_just_come_may_be_about_to_ask(
+    pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "JUST_COME_S", 60.0)
+    held = Connections[socket.socket](2)
+    kept, new, third, fourth = pair(), pair(), pair(), pair()
+    held.enter(kept.ours)
+    held.begin(kept.ours)
+    held.end(kept.ours)
+    held.enter(new.ours)
+    assert held.enter(third.ours)
+    assert [each.is_closed for each in (kept, new)] == [True, False]
+    assert held.enter(fourth.ours)
+    assert [each.is_closed for each in (new, third)] == [True, False], "somebody has to go"
+
+
+def test_one_whose_request_has_arrived_is_not_closed(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](2)
+    asking, silent, third, fourth = pair(), pair(), pair(), pair()
+    for each in (asking, silent):
+        held.enter(each.ours)
+    asking.theirs.send(b"GET / HTTP/1.1")
+    assert held.enter(third.ours)
+    assert [each.is_closed for each in (asking, silent)] == [False, True]
+    third.theirs.send(b"GET / HTTP/1.1")
+    assert not held.enter(fourth.ours)
+    held.close_waiting(0)
+    assert not asking.is_closed
 
 
 def test_nobody_who_is_being_answered_makes_room(pair: Callable[[], Pair]) -> None:
