@@ -184,8 +184,7 @@ def test_u28_list_of_models_while_a_box_hangs(row: Row) -> None:
     hung = row.rig.boxes[1]
     for path in ("/api/tags", "/api/ps", "/api/version"):
         hung.script(path, [WaitForPeerClose(60)])
-    hung.wait_for_request(1, "/api/version", 10)
-    over, slowest, partial = time.monotonic() + 3.5, 0.0, set()
+    over, slowest, partial = time.monotonic() + 4.5, 0.0, set()
     while time.monotonic() < over:
         for path in LISTS:
             began = time.monotonic()
