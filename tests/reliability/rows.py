@@ -172,7 +172,7 @@ ABSENT: dict[str, str] = {
 
 #: Rows whose test leaves something out: what, and why.
 PARTLY: dict[str, str] = {
-    "C6": "streams of OpenAI's Responses hold their text until their last event repeats it, so theirs is allowed on top",
+    "C6": "streams of OpenAI's Responses hold their text until their last event, so theirs is allowed on top",
     "C11": "health, readiness and models are asked; there are no admin pages yet",
     "U6": "the limit of time cuts it; there are no limits in bytes or tokens for whole streams yet",
     "U29": "a few seconds of flood here, not two minutes",
