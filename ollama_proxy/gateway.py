@@ -45,7 +45,7 @@ from ollama_proxy.planning import Plan, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
-from ollama_proxy.policy.guesses import Guesses
+from ollama_proxy.policy.guesses import SEEN, Guesses
 from ollama_proxy.preparation import (
     Prepare,
     is_without_thinking,
@@ -103,12 +103,16 @@ class Gateway:
         #: Those of them that are no look at how it is.
         self._admitted = 0
         self.catalogue = build_catalogue(settings, self.fleet)
-        self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed)
+        self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
         self._authenticator = Authenticator(settings.auth, self._guesses)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
         self._connections = capacity.connections(settings.server.max_connections)
         self._most_admitted = capacity.requests(settings.server.max_in_flight, self._connections)
+
+    def capacity(self) -> dict[str, int]:
+        """How much this worker takes at a time."""
+        return {"connections": self._connections, "requests": self._most_admitted}
 
     @property
     def in_flight(self) -> int:

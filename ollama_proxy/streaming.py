@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
-from socket import SHUT_RD, SHUT_RDWR
+from socket import IPPROTO_TCP, SHUT_RD, SHUT_RDWR, TCP_INFO
 from typing import Protocol
 
 import gevent
@@ -31,6 +33,10 @@ WATCH_INTERVAL_S = 0.25
 LAST_WORDS_S = 5.0
 
 
+#: Where `struct tcp_info` has tcpi_last_data_recv, in milliseconds.
+_LAST_DATA_RECEIVED = 52
+
+
 class ClientSocket(Protocol):
     def fileno(self) -> int: ...
 
@@ -40,6 +46,17 @@ def shut(socket: ClientSocket, how: int) -> None:
     EBADF, which gunicorn takes for a fault of its own and logs with a traceback."""
     with contextlib.suppress(OSError), _socket(fileno=os.dup(socket.fileno())) as twin:
         twin.shutdown(how)
+
+
+def silent_s(client: ClientSocket) -> float:
+    """Seconds since something last came from a client; infinite where the kernel doesn't tell. See tcp(7), TCP_INFO."""
+    try:
+        with _socket(fileno=os.dup(client.fileno())) as twin:
+            told = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
+    except OSError:
+        return inf
+    milliseconds: int = struct.unpack_from("=I", told, _LAST_DATA_RECEIVED)[0]
+    return milliseconds / 1000
 
 
 class Call:
@@ -126,11 +143,14 @@ class Call:
         limit_s = LAST_WORDS_S if self.ended else self.timeouts.send_idle_s
         return self.sending_since is not None and now - self.sending_since > limit_s
 
-    def is_kept_waiting(self, now: float) -> bool:
-        """The client has not sent the next piece of its body, or all of it, within its limit, or the call is over."""
+    def is_kept_waiting(self, now: float, silent_s: Callable[[], float]) -> bool:
+        """Nothing of the client's body has come within its limit (`silent_s`: for how long, in seconds), or not all of
+        it, or the call is over."""
         if self.reading_since is None:
             return False
-        return self.ended is not None or now - self.reading_since > self.timeouts.send_idle_s or now > self.body_ends_at
+        limit_s = self.timeouts.send_idle_s
+        paused = now - self.reading_since > limit_s and silent_s() > limit_s
+        return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:
         """Raises CallEnded when nobody waits any more, UpstreamTimeout when the total limit is over."""
@@ -193,7 +213,7 @@ class ClientWatch:
             if call.is_stalled(now):
                 # The write that waits for it fails at once; the end of the exchange does the rest.
                 shut(socket, SHUT_RDWR)
-            elif call.is_kept_waiting(now):
+            elif call.is_kept_waiting(now, partial(silent_s, socket)):
                 # Only this side: the client can still be told.
                 self._forget(socket.fileno())
                 call.read_too_slow = True

@@ -57,27 +57,39 @@ class LineFile:
         self._mode = mode
         self._fd = -1
         self._identity: tuple[int, int] | None = None
-        #: The last line is only half there.
-        self._torn = False
+        #: The last write failed: the last line may be only half there, also one of another process.
+        self._failed = False
 
     def write(self, lines: list[bytes]) -> None:
-        """Appends whole lines in one write. A full disk loses log lines, never requests."""
-        with contextlib.suppress(OSError):
+        """Appends whole lines in one write. A full disk loses lines of this file, never requests; that is said once."""
+        before = self._failed
+        try:
             self.append(b"".join(lines))
+        except OSError as error:
+            if not before:
+                document = {"time": stamp(), "level": "ERROR", "event": "log_file_failed", "file": self._path.name}
+                put(STDOUT, orjson.dumps({**document, "problem": error.strerror}) + b"\n")
 
     def append(self, data: bytes) -> None:
         """Appends whole lines in one write; raises OSError. What a full disk has cut stays on a line of its own."""
+        before, self._failed = self._failed, True
         self._follow()
-        view = memoryview(b"\n" + data if self._torn else data)
+        view = memoryview(b"\n" + data if before and not self._ends_a_line() else data)
         while view:
             view = view[os.write(self._fd, view) :]
-            self._torn = bool(view)
+        self._failed = False
 
     def close(self) -> None:
         """Lets go of the file; what is written later opens it again."""
         fd, self._fd, self._identity = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
+
+    def _ends_a_line(self) -> bool:
+        with open(self._path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read(1) in (b"\n", b"")
 
     def _follow(self) -> None:
         try:
@@ -87,7 +99,6 @@ class LineFile:
         except FileNotFoundError:
             pass
         self.close()
-        self._torn = False
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         status = os.fstat(self._fd)
         self._identity = (status.st_dev, status.st_ino)

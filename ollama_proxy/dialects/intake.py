@@ -20,9 +20,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import Server
 from ollama_proxy.streaming import Call
 
-#: A piece of a body, in bytes: each has to come within `timeouts.send_idle_s`. Files come in larger ones.
-PIECE_BYTES = 8192
-FILE_PIECE_BYTES = 65536
+READ_BYTES = 65536
 
 
 def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
@@ -38,7 +36,7 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     parts: list[bytes] = []
     size = 0
     call.body_ends_at = time.monotonic() + limits.body_s
-    for part in read_parts(environ, call, PIECE_BYTES):
+    for part in read_parts(environ, call):
         size += len(part)
         if size > limits.max_body:
             raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
@@ -46,14 +44,14 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def read_parts(environ: Mapping[str, Any], call: Call, piece: int = FILE_PIECE_BYTES) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of so many bytes; raises BodyCut when the client stops before its end, SlowBody
-    when a piece takes longer than `timeouts.send_idle_s`."""
+def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
+    """The body as it arrives, in pieces of 64 KiB; raises BodyCut when the client stops before its end, SlowBody
+    when nothing comes for longer than `timeouts.send_idle_s`."""
     declared = declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
     left = inf if declared is None else declared
-    while left > 0 and (part := _read(environ["wsgi.input"], int(min(piece, left)), call)):
+    while left > 0 and (part := _read(environ["wsgi.input"], int(min(READ_BYTES, left)), call)):
         left -= len(part)
         yield part
     if call.ended:

@@ -6,27 +6,32 @@ Whoever has shown a good token from an address before is not in the way of a gue
 from __future__ import annotations
 
 import math
+import mmap
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import TypeVar
 
 from ollama_proxy.errors import TooManyGuesses
 
 #: How long wrong tokens are held against an address, from the first of them, in seconds.
 WINDOW_S = 60.0
 
-#: Addresses with wrong tokens, and pairs of an address and a good token, that are remembered; the oldest go first.
+#: Addresses with wrong tokens that are remembered; the oldest go first.
 MOST_KEPT = 10_000
+
+#: Marks for pairs of an address and a token that was good, in bits. Two pairs may share one: then a guess is looked at
+#: that would not have been.
+SEEN_BITS = 1 << 20
+
+#: The marks of all workers of a machine: their master makes them before it forks.
+SEEN = mmap.mmap(-1, SEEN_BITS // 8)
 
 #: Wrong tokens of an address that count once however often they come: a client with an old token is no guesser.
 MOST_REPEATED = 8
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -41,7 +46,8 @@ class _Window:
 class Guesses:
     """The wrong tokens of the last minute in this process; `limit` may be changed while it runs, 0 switches it off.
 
-    `tell` hears the address and the number of its wrong tokens when the limit is reached, so once a minute for each.
+    `seen` has the marks of good tokens (see SEEN; none: marks of its own). `tell` hears the address and the number of
+    its wrong tokens when the limit is reached, so once a minute for each.
     """
 
     def __init__(
@@ -49,24 +55,27 @@ class Guesses:
         limit: int,
         *,
         tell: Callable[[str, int], None] = lambda address, failures: None,
+        seen: MutableSequence[int] | mmap.mmap | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
         self._tell = tell
         self._clock = clock
         self._windows: dict[str, _Window] = {}
-        self._good: dict[tuple[str, bytes], None] = {}
+        self._seen = bytearray(SEEN_BITS // 8) if seen is None else seen
 
     def check(self, address: str, digest: bytes) -> None:
         """Raises TooManyGuesses where this token must not be looked at."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window and self._is_over(window) and (origin, digest) not in self._good:
+        if window and self._is_over(window) and not self._was_good(origin, digest):
             raise self._refusal(window)
 
     def note_right(self, address: str, digest: bytes) -> None:
         """The token was good: from this address it stays welcome."""
-        _put(self._good, (origin_of(address), digest), None)
+        byte, bit = _mark(origin_of(address), digest)
+        if not self._seen[byte] & bit:
+            self._seen[byte] |= bit
 
     def note_wrong(self, address: str, digest: bytes) -> None:
         """The token was not good, or is not any more. Raises TooManyGuesses where unknown ones are not looked at."""
@@ -80,11 +89,18 @@ class Guesses:
             if self._is_over(window):
                 self._tell(origin, window.failures)
 
+    def _was_good(self, origin: str, digest: bytes) -> bool:
+        byte, bit = _mark(origin, digest)
+        return bool(self._seen[byte] & bit)
+
     def _window(self, origin: str) -> _Window:
         window = self._windows.get(origin)
         if window is None or self._clock() >= window.ends:
             window = _Window(self._clock() + WINDOW_S)
-            _put(self._windows, origin, window)
+            self._windows.pop(origin, None)
+            self._windows[origin] = window
+            if len(self._windows) > MOST_KEPT:
+                del self._windows[next(iter(self._windows))]
         return window
 
     def _is_over(self, window: _Window) -> bool:
@@ -94,12 +110,10 @@ class Guesses:
         return TooManyGuesses(retry_after_s=max(1, math.ceil(window.ends - self._clock())))
 
 
-def _put(kept: dict[K, V], key: K, value: V) -> None:
-    """Puts it in as the newest; what is too much goes, the oldest first."""
-    kept.pop(key, None)
-    kept[key] = value
-    if len(kept) > MOST_KEPT:
-        del kept[next(iter(kept))]
+def _mark(origin: str, digest: bytes) -> tuple[int, int]:
+    """The byte and the bit of a pair."""
+    place = zlib.crc32(digest, zlib.crc32(origin.encode())) % SEEN_BITS
+    return place >> 3, 1 << (place & 7)
 
 
 @lru_cache(maxsize=1024)

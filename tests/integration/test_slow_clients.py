@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.rig.calls import TOKEN, config, warm_up
 from tests.rig.checked import checked_gateway
-from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import raw
 
@@ -51,3 +53,21 @@ def test_what_did_not_arrive_is_asked_of_nobody(gateway: Gateway, upstream: Faul
     upstream.clear()
     raw(gateway.port, head("/api/chat", 100) + b'{"model": "m"', timeout=8)
     assert [seen for seen in upstream.requests if seen.path == "/api/chat"] == []
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", f"/api/blobs/{DIGEST}"])
+def test_body_that_comes_slowly_and_without_a_pause_is_taken(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
+    body = b'{"model":"m","stream":false,"messages":[{"role":"user","content":"slow"}]}'
+    upstream.script(f"/api/blobs/{DIGEST}", [Json({})])
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(head(path, len(body)))
+        began = time.monotonic()
+        for start in range(0, len(body), 10):
+            # A clock of its own: the pauses are what this is about.
+            time.sleep(SEND_IDLE_S / 3)
+            client.sendall(body[start : start + 10])
+        assert time.monotonic() - began > 2 * SEND_IDLE_S
+        answer = client.recv(4096)
+        assert answer[9:10] == b"2", answer

@@ -118,6 +118,39 @@ def test_a_file_that_could_not_be_opened_is_written_as_soon_as_it_can(tmp_path: 
     assert (directory / "a.log").read_bytes() == b"2\n"
 
 
+def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(telemetry, "_OUTPUT", LineWriter())
+    sink, full = LineFile(tmp_path / "a.log"), tmp_path / "a.log"
+    full.symlink_to("/dev/full")
+    for _ in range(3):
+        sink.write([b"1\n"])
+    full.unlink()
+    sink.write([b"2\n"])
+    full.unlink()
+    full.symlink_to("/dev/full")
+    sink.write([b"3\n"])
+    telemetry.flush_all()
+    said = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
+    assert [(line["event"], line["file"], line["problem"]) for line in said] == [
+        ("log_file_failed", "a.log", "No space left on device")
+    ] * 2
+
+
+def test_half_a_line_of_another_process_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    sink = LineFile(path)
+    path.symlink_to("/dev/full")
+    sink.write([b"lost\n"])
+    path.unlink()
+    path.write_bytes(b"1\nhalf of ano")
+    sink.write([b"2\n"])
+    sink.write([b"3\n"])
+    assert path.read_bytes() == b"1\nhalf of ano\n2\n3\n"
+
+
 def test_a_pipe_gets_pieces_of_whole_lines_that_the_kernel_keeps_together(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 
