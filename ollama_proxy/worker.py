@@ -27,6 +27,7 @@ from ollama_proxy.connections import Connections
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
 from ollama_proxy.lifecycle import WORKER
+from ollama_proxy.streaming import give_turn
 from ollama_proxy.telemetry import log
 
 #: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.
@@ -40,6 +41,9 @@ LAST_WORDS_S = 3
 
 #: Seconds after which a refused client may try again.
 RETRY_S = 1
+
+#: Requests after which those get a turn that wait for a socket.
+FAIR_AFTER = 8
 
 #: Most specific first; what is not here is no fault of the client: 500.
 STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
@@ -68,6 +72,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._connections = Connections[Any](self.worker_connections)
         self.worker_connections += capacity.slack(self.worker_connections)
         self._head_s = self.cfg.keepalive
+        self._served = 0
 
     # Connections.
 
@@ -88,7 +93,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             super().handle_request(listener_name, req, sock, addr)
         finally:
             self._connections.end(sock)
-            gevent.sleep(0)  # whoever sends many requests in advance waits between them like everybody else
+            # Whoever sends many requests in advance waits between them like everybody else.
+            self._served += 1
+            if self._served % FAIR_AFTER:
+                gevent.sleep(0)
+            else:
+                give_turn()
 
     def _refuse(self, client: Any) -> None:
         with contextlib.suppress(OSError), contextlib.closing(client):

@@ -24,7 +24,7 @@ from gevent import ssl as gssl
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.streaming import Call
+from ollama_proxy.streaming import Call, give_turn
 from ollama_proxy.upstreams.alarm import Alarm
 
 #: The loop's number for "can be read".
@@ -33,7 +33,7 @@ READ = 1
 RECEIVE_BYTES = 65536
 SEND_BYTES = 262144
 #: Receives in a row that found something at once, before others get a turn.
-FAIR_AFTER = 32
+FAIR_AFTER = 4
 
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 200
@@ -126,6 +126,7 @@ class Connection:
             if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
                 self._keep_never()
                 return False
+            give_turn()  # where both sides are fast, neither reading nor sending ever waits
         return True
 
     def _send_bytes(self, data: bytes, call: Call) -> bool:
@@ -200,7 +201,7 @@ class Connection:
         if not self._drained and self._receive_now():
             self._streak += 1
             if self._streak % FAIR_AFTER == 0:
-                gevent.sleep(0)  # an upstream that never pauses leaves no turn for anybody else
+                give_turn()  # an upstream that never pauses leaves no turn for anybody else
             return True
         self._streak, self._drained = 0, False
         if self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tests.reliability.rig import PROBE_TOKEN, Row
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Row
 from tests.rig.boxes import PROMPTS
 from tests.rig.calls import DIALECT_FACES, EMBEDDINGS, FACES, Face, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Script
-from tests.rig.http_client import Answer
+from tests.rig.http_client import Answer, bearer, request
 from tests.rig.leaks import worker_details
 
 
@@ -151,5 +151,11 @@ def wait_until_forgiven(row: Row, seconds: float = 15) -> None:
 
 def failing_models(row: Row) -> set[str]:
     """The models that any worker holds against any box."""
-    told = [row.ask("GET", "/health").json()["upstreams"] for _ in range(12)]
-    return {name for each in told for state in each.values() for name in state["failing_models"]}
+
+    def told(_: int) -> Any:
+        return request(row.gateway.url, path="/health", headers=bearer(TOKEN)).json()["upstreams"]
+
+    # Several at a time, and past nginx with its kept connections, so that every worker is asked.
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(told, range(24)))
+    return {name for each in answers for state in each.values() for name in state["failing_models"]}

@@ -137,7 +137,7 @@ CRASH = {"error": "an error was encountered while running the model: CUDA error"
 
 def test_u9_error_object_in_a_stream(row: Row) -> None:
     """It is told as an error, and held against the box with this model until that answers well again."""
-    for _, call in ask_under(row, {"crash": lambda face: [Lines([face.line, CRASH])]}, STREAMS * 4):
+    for _, call in ask_under(row, {"crash": lambda face: [Lines([face.line, CRASH])]}, STREAMS * 6):
         assert call.status == 200
         assert "CUDA error" in call.error()
         assert row.record(call.id)["state"] == "upstream_error"

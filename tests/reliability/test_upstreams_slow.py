@@ -110,7 +110,7 @@ def test_u5_one_byte_at_a_time(row: Row, part: str) -> None:
 
 ENDLESS: dict[str, Fault] = {
     "slowly": lambda face: [Lines([face.line] * 100, delay_s=0.1)],
-    "as fast as it is taken": lambda face: [Flood(encoded(face.line), limit_s=30)],
+    "as fast as it is taken": lambda face: [Flood(encoded(face.line) * 200, limit_s=30)],
 }
 
 

@@ -215,6 +215,7 @@ NOT_SAID = {
     "QUICK_S",
     "FIRST_SHARE",
     "DOWN_INTERVAL_S",
+    "FAIR_AFTER",
     "RETRY_S",
     "BEAT_S",
     "FRAMES",
