@@ -151,7 +151,7 @@ def prepared_native(
     `ruled`: what this kind of request takes, of OPTIONS, THINKING and SYSTEM. Fields of another type than Ollama's stay
     as they are: Ollama says what is wrong with them. Raises BadRequest for messages that Ollama could read otherwise.
     """
-    edited = data | {"model": model.target} if data.get("model") != model.target else data
+    edited = data | {"model": model.target} if model.is_alias else data
     if not _is_about_bodies(model.rules) or not isinstance(data.get("options") or {}, dict):
         return edited
     if OPTIONS in ruled:

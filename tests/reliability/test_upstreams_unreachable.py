@@ -53,15 +53,19 @@ def refusing(*boxes: FaultUpstream) -> Iterator[None]:
 def test_u2_black_hole(row: Row) -> None:
     """The limit for connecting is all that it costs, once; then it counts as down, and others are asked at once."""
     one, two = row.rig.boxes
-    with silent(one):
-        calls = ask_all(row, WAYS * 2)
-        assert {call.status for call in calls} == {200}
-        assert all(is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream)
-        again = [call.seconds for call in calls if call.attempts.startswith("box1: upstream_unreachable, box2: ok")]
-        assert again and max(again) < CONNECT_S + 1
-        wait_until_usable(row, two)
-        assert max(call.seconds for call in ask_all(row, WAYS)) < CONNECT_S
-    wait_until_usable(row, one, two)
+    again: list[float] = []
+    for _ in range(3):
+        with silent(one):
+            calls = ask_all(row, WAYS * 2)
+            assert {call.status for call in calls} == {200}
+            assert all(is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream)
+            again = [call.seconds for call in calls if call.attempts.startswith("box1: upstream_unreachable, box2: ok")]
+            wait_until_usable(row, two)
+            assert max(call.seconds for call in ask_all(row, WAYS)) < CONNECT_S
+        wait_until_usable(row, one, two)
+        if again:
+            break  # else a look of the gateway's own had found out first
+    assert again and max(again) < CONNECT_S + 1
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
 

@@ -266,6 +266,10 @@ def _play_spaced(turn: Turn, parts: Sequence[bytes], edges: int | None, delay_s:
             turn.piece(part, edges)
 
 
+#: What a gateway asks from time to time.
+_LOOK = "/api/version"
+
+
 class ScriptedServer:
     """An HTTP/1.1 server on 127.0.0.1: plays the scripts of a path, and what `answer` says for other paths."""
 
@@ -331,10 +335,11 @@ class ScriptedServer:
                 memory.clear()
 
     def wait_for_request(self, n: int = 1, path: str | None = None, seconds: float = 5) -> SeenRequest:
-        """The ``n``-th request (from 1), of all or of one path. Raises AssertionError if it does not come in time."""
+        """The ``n``-th request (from 1), of one path or of all but the gateway's own looks whether it is there. Raises
+        AssertionError if it does not come in time."""
 
         def matching() -> list[SeenRequest]:
-            return [request for request in self.requests if path in (None, request.path)]
+            return [seen for seen in self.requests if (seen.path == path if path else seen.path != _LOOK)]
 
         def what() -> str:
             return f"request {n} for {path or 'any path'} did not come; seen: {[r.raw_path for r in self.requests]}"

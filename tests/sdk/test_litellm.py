@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -32,13 +33,16 @@ def quiet(shared_gateway: Gateway, demo_gateway: Gateway) -> Iterator[None]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
+    clients = litellm.in_memory_llm_clients_cache
+    for client in (*clients.cache_dict.values(), litellm.module_level_client, litellm.module_level_aclient):
+        closing = client.close()
+        if asyncio.iscoroutine(closing):
+            loop.run_until_complete(closing)
+    clients.flush_cache()
     asyncio.set_event_loop(None)
     loop.close()
-    clients = litellm.in_memory_llm_clients_cache
-    for client in (*clients.cache_dict.values(), litellm.module_level_client):
-        if not asyncio.iscoroutinefunction(getattr(client, "close", None)):
-            client.close()
-    clients.flush_cache()
+    # It has made clients for single calls that nobody closes.
+    gc.collect()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator
 
@@ -22,43 +21,49 @@ def silent() -> Iterator[object]:
         yield gevent.get_hub().loop.io(ours.fileno(), 1)
 
 
-def running() -> int:
-    """Greenlets of alarms that are alive."""
-    found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
-    return len([each for each in found if getattr(getattr(each, "_run", None), "__func__", None) is Alarm._run])
-
-
 def wait_shortly(alarm: Alarm, silent: object) -> bool:
     return alarm.wait(silent, time.monotonic() + 0.01)
 
 
+def is_over(greenlet: gevent.Greenlet[..., None] | None) -> bool:
+    """Whether it comes to its end."""
+    assert greenlet is not None
+    greenlet.join(timeout=5)
+    return bool(greenlet.dead)
+
+
 def test_a_closed_alarm_lets_its_greenlet_go(silent: object) -> None:
-    before, alarm = running(), Alarm()
+    alarm = Alarm()
     assert not wait_shortly(alarm, silent)
-    assert running() == before + 1
+    greenlet = alarm._greenlet
+    assert greenlet is not None and not greenlet.dead
     alarm.close()
-    gevent.sleep(2 * TICK_S)
-    assert running() == before
+    assert is_over(greenlet)
 
 
 def test_a_wait_that_outlives_the_end_of_its_alarm_still_ends(silent: object) -> None:
-    before, alarm = running(), Alarm()
+    alarm = Alarm()
     waiting = gevent.spawn(alarm.wait, silent, time.monotonic() + 2 * TICK_S)
     gevent.sleep(0)
+    first = alarm._greenlet
     alarm.close()
     assert waiting.get(timeout=5) is False
-    assert not wait_shortly(alarm, silent)
-    gevent.sleep(2 * TICK_S)
-    assert running() == before
+    assert is_over(first)
+    later = gevent.spawn(wait_shortly, alarm, silent)
+    gevent.sleep(0)
+    second = alarm._greenlet
+    assert later.get(timeout=5) is False
+    assert is_over(second)
 
 
 def test_a_pool_closes_its_own_alarm_and_no_other(silent: object) -> None:
-    before, shared, own = running(), Alarm(), Pool("http://127.0.0.1:1", None)
+    shared, own = Alarm(), Pool("http://127.0.0.1:1", None)
     assert not wait_shortly(shared, silent)
     assert not wait_shortly(own._alarm, silent)
+    greenlet, others = own._alarm._greenlet, shared._greenlet
     own.close()
     Pool("http://127.0.0.1:1", None, alarm=shared).close()
-    gevent.sleep(3 * TICK_S)
-    assert running() == before + 1
+    assert is_over(greenlet)
+    assert others is not None and not others.dead
     shared.close()
-    gevent.sleep(2 * TICK_S)
+    assert is_over(others)
