@@ -8,8 +8,10 @@ from gevent import monkey
 monkey.patch_all()  # before anything imports socket, ssl or threading and keeps what it saw
 
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 # With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +56,10 @@ def from_settings() -> tuple[int, str]:
     return int(connections), address
 
 
+#: Signals that end a worker.
+ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+
+
 def whole_number(name: str, default: int, least: int) -> int:
     """The number in the environment variable `name`; anything else ends the process with one line."""
     text = os.environ.get(name, "").strip() or str(default)
@@ -67,6 +73,18 @@ def heartbeat_directory() -> str | None:
     """A directory in memory: on a slow disk the heartbeat itself could block a worker."""
     candidates = (os.environ.get("RUNTIME_DIRECTORY"), "/dev/shm")
     return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
+
+
+def post_fork(server: Any, worker: object) -> None:
+    """A worker that is told to end before it listens to that does so at once. gunicorn would lose the word: until a
+    worker has its own handlers it has its master's, which only put signals into a queue."""
+    told = set()
+    for number in ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    while not server.SIG_QUEUE.empty():
+        told.add(server.SIG_QUEUE.get_nowait())
+    if told & ENDS:
+        sys.exit(0)
 
 
 def pre_request(worker: object, request: object) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
-from tests.rig.gateway import FailedStart, Gateway, free_port
+from tests.rig.gateway import PROJECT, FailedStart, Gateway, free_port
 
 CONF = Path(__file__).resolve().parents[2] / "config" / "gunicorn.conf.py"
 TOKENS = "auth:\n  generate_tokens: [team-token-for-tests]\n"
@@ -195,3 +196,26 @@ def test_senseless_number_in_the_environment_is_named(tiny: dict[str, Any], name
     failed = failed_start(TOKENS, tiny, **{name: value})
     assert failed.exit_code == os.EX_CONFIG
     assert failed.output.strip() == f"ollama-proxy: {name} must be a whole number, {least} or more, not {value!r}"
+
+
+FORKED = """
+import os, queue, runpy, signal, sys, types
+conf = runpy.run_path("config/gunicorn.conf.py")
+told = queue.SimpleQueue()
+signal.signal(signal.SIGTERM, lambda number, frame: told.put_nowait(number))
+for number in map(int, sys.argv[1:]):
+    told.put_nowait(number)
+conf["post_fork"](types.SimpleNamespace(SIG_QUEUE=told), None)
+print("loads", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("lost")
+"""
+
+
+@pytest.mark.parametrize(("told", "said", "code"), [("", "loads", -15), ("1 28", "loads", -15), ("1 15", "", 0)])
+def test_a_worker_that_is_told_to_end_while_it_starts_ends(tmp_path: Path, told: str, said: str, code: int) -> None:
+    (tmp_path / "config.yaml").write_text(TOKENS)
+    environ = {**os.environ, "OLLAMA_PROXY_CONFIG": str(tmp_path / "config.yaml"), "STATE_DIRECTORY": str(tmp_path)}
+    command = [sys.executable, "-c", FORKED, *told.split()]
+    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout.strip(), done.returncode) == (said, code), done.stderr
