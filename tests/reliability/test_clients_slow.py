@@ -23,7 +23,7 @@ from tests.rig.leaks import open_descriptors, worker_details
 
 SEND_IDLE_S, BODY_S, HEAD_S, NGINX_HEAD_S = 4.5, 3.5, 3, 2
 #: How much later than its limit a connection may end on a machine that has a lot to do.
-GRACE_S = 2.0
+GRACE_S = 5.0
 NGINX = {"client_header_timeout 10s;": f"client_header_timeout {NGINX_HEAD_S}s;"}
 ENV = {"GUNICORN_CMD_ARGS": f"--keep-alive {HEAD_S}"}
 CROWD = 300

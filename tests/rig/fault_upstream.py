@@ -281,6 +281,8 @@ class ScriptedServer:
         self._wires: dict[int, Wire] = {}
         self._threads: list[threading.Thread] = []
         self._accepted = 0
+        #: Connections that have brought a request.
+        self._kept: set[int] = set()
         self._listener: socket.socket | None = None
         # bound but never listening: while the server refuses, the port stays ours and answers with RST
         self._claim = self._bind(0)
@@ -446,10 +448,13 @@ class ScriptedServer:
         return turn.finish()
 
     def _read_head(self, wire: Wire) -> bytes | None:
-        idle_s = STALLED_S if self.close_idle_after_s is None else self.close_idle_after_s
+        # A connection that has brought nothing yet is none that is kept.
+        limit_s = self.close_idle_after_s if wire.number in self._kept else None
+        idle_s = STALLED_S if limit_s is None else limit_s
         while (end := wire.buffer.find(b"\r\n\r\n")) < 0:
             if len(wire.buffer) > _MAX_HEAD or not wire.receive(STALLED_S if wire.buffer else idle_s):
                 return None
+        self._kept.add(wire.number)
         return wire.take(end + 4)
 
     def _script_for(self, turn: Turn) -> Script:
