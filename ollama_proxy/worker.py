@@ -95,9 +95,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._connections.end(sock)
             # Whoever sends many requests in advance waits between them like everybody else.
             self._served += 1
-            if self._served % FAIR_AFTER:
-                gevent.sleep(0)
-            else:
+            if self._served % FAIR_AFTER == 0:
                 give_turn()
 
     def _refuse(self, client: Any) -> None:
