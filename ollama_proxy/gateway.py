@@ -98,25 +98,23 @@ class Gateway:
         self.fleet: Fleet = build_fleet(settings)
         self.watch = ClientWatch()
         self.faces = faces
-        #: Exchanges that have begun and not ended.
+        #: Exchanges that were let in and have not ended; a look at how it is needs no place among them.
         self._open: set[Exchange] = set()
-        #: Those of them that are no look at how it is.
-        self._admitted = 0
         self.catalogue = build_catalogue(settings, self.fleet)
         self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
         self._authenticator = Authenticator(settings.auth, self._guesses)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
         self._connections = capacity.connections(settings.server.max_connections)
-        self._most_admitted = capacity.requests(settings.server.max_in_flight, self._connections)
+        self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
 
-    def capacity(self) -> dict[str, int]:
+    def room(self) -> dict[str, int]:
         """How much this worker takes at a time."""
-        return {"connections": self._connections, "requests": self._most_admitted}
+        return {"connections": self._connections, "requests": self._most_open}
 
     @property
     def in_flight(self) -> int:
-        """How many exchanges have begun and not ended."""
+        """How many exchanges were let in and have not ended."""
         return len(self._open)
 
     def apply(self, settings: Settings) -> None:
@@ -130,13 +128,13 @@ class Gateway:
         self._guesses.limit = settings.auth.max_failures
         self._authenticator = Authenticator(settings.auth, self._guesses)
         self._access_log.enabled = settings.logging.access
-        self._most_admitted = capacity.requests(settings.server.max_in_flight, self._connections)
+        self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
         self.settings = settings
         self.end_all(TokenRevoked, lambda principal: not self._authenticator.knows(principal))
 
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
         """Ends what is being answered, to certain callers; gives how much that was."""
-        ended = [each for each in self._open if each.principal is not None and of(each.principal)]
+        ended = [each for each in self._open if each.principal and of(each.principal)]
         for exchange in ended:
             exchange.call.end(reason)
         return len(ended)
@@ -149,7 +147,6 @@ class Gateway:
         environ = request.environ
         exchange = new_exchange(environ, self.settings)
         environ[EXCHANGE_KEY] = exchange
-        self._open.add(exchange)
         exchange.on_finish(lambda: self._end(exchange))
         if request.endpoint is None or request.view_args:
             exchange.path = redacted(exchange.path, self._authenticator.is_token)
@@ -165,13 +162,9 @@ class Gateway:
             exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
 
     def _admit(self, exchange: Exchange) -> None:
-        if self._admitted >= self._most_admitted:
+        if len(self._open) >= self._most_open:
             raise Overloaded(retry_after_s=OVERLOADED_S)
-        self._admitted += 1
-        exchange.on_finish(self._dismiss)
-
-    def _dismiss(self) -> None:
-        self._admitted -= 1
+        self._open.add(exchange)
 
     def known_caller(self, environ: Mapping[str, Any]) -> Principal | None:
         """Who asks, where a request to a public route carries a token all the same."""

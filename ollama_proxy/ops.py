@@ -18,7 +18,7 @@ from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
 from ollama_proxy.status import status_document, upstream_states
-from ollama_proxy.upstreams import SHOWN_FOR_S, Health
+from ollama_proxy.upstreams import Health
 from ollama_proxy.upstreams.node import State
 
 
@@ -40,7 +40,6 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
         exchange = _known_caller(gateway)
         document = status_document(gateway, health, exchange, well="healthy")
         if exchange.principal and READ in exchange.principal.scopes:
-            gateway.fleet.refresh(SHOWN_FOR_S)
             document["upstreams"] = upstream_states(gateway, exchange)
         return _json(document)
 
@@ -93,8 +92,7 @@ def _details(gateway: Gateway, states: Mapping[str, State], problem: Callable[[]
     """One worker's inner numbers, for operators and tests."""
     return {
         "pid": os.getpid(),
-        # This very request is one of them.
-        "in_flight": gateway.in_flight - 1,
+        "in_flight": gateway.in_flight,
         "watched": gateway.watch.active,
         "greenlets": sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects()),
         "upstream_connections": gateway.fleet.counts(),

@@ -77,7 +77,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     gevent.spawn(health.run)
     gateway.watch.start()
     Watchdog().start()
-    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
+    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.room()}})
     say_hidden(settings)
     for warning in settings_warnings(settings, environ):
         log.warning("configuration_warning", extra={"fields": {"warning": warning}})

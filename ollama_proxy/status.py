@@ -78,11 +78,12 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 
 
 def _asked(node: Node) -> list[Model]:
-    """The models of the only server, whose list nobody keeps."""
+    """The models of the only server, whose list nobody else asks for."""
     try:
-        return node.upstream.models(Call(LIMITS))
+        node.learn(Call(LIMITS))
     except GatewayError:
         return []
+    return [model for _, model in node.listing.models.values()] if node.listing else []
 
 
 def _count(gateway: Gateway, exchange: Exchange, node: Node) -> int:

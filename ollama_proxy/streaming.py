@@ -12,7 +12,6 @@ import select
 import struct
 import time
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from socket import IPPROTO_TCP, SHUT_RD, SHUT_RDWR, TCP_INFO
 from typing import Protocol
@@ -142,23 +141,17 @@ class Call:
         """The client is gone."""
         self.end(ClientGone)
 
-    @property
-    def gone(self) -> bool:
-        """Nobody waits any more; nothing that is still done can matter."""
-        return self.ended is not None
-
     def is_stalled(self, now: float) -> bool:
         """The client has not taken what was sent for longer than its limit."""
         limit_s = LAST_WORDS_S if self.ended else self.timeouts.send_idle_s
         return self.sending_since is not None and now - self.sending_since > limit_s
 
-    def is_kept_waiting(self, now: float, silent_s: Callable[[], float]) -> bool:
-        """Nothing of the client's body has come within its limit (`silent_s`: for how long, in seconds), or not all of
-        it, or the call is over."""
+    def is_kept_waiting(self, now: float, client: ClientSocket) -> bool:
+        """Nothing of the client's body has come within its limit, or not all of it, or the call is over."""
         if self.reading_since is None:
             return False
         limit_s = self.timeouts.send_idle_s
-        paused = now - self.reading_since > limit_s and silent_s() > limit_s
+        paused = now - self.reading_since > limit_s and silent_s(client) > limit_s
         return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:
@@ -222,7 +215,7 @@ class ClientWatch:
             if call.is_stalled(now):
                 # The write that waits for it fails at once; the end of the exchange does the rest.
                 shut(socket, SHUT_RDWR)
-            elif call.is_kept_waiting(now, partial(silent_s, socket)):
+            elif call.is_kept_waiting(now, socket):
                 # Only this side: the client can still be told.
                 self._forget(socket.fileno())
                 call.read_too_slow = True

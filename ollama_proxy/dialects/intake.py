@@ -15,7 +15,7 @@ from typing import Any, cast
 import orjson
 from gunicorn.http.errors import ParseException
 
-from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, SlowBody, UnsupportedMediaType
+from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Server
 from ollama_proxy.streaming import Call, give_turn
@@ -56,9 +56,7 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
         yield part
         if len(part) == READ_BYTES:
             give_turn()  # a client that never pauses leaves no turn for anybody else
-    if call.ended:
-        call.check()
-    if call.read_too_slow or 0 < left < inf:
+    if call.ended or call.read_too_slow or 0 < left < inf:
         raise _cut(call, "The request body is shorter than its Content-Length.")
 
 
@@ -67,14 +65,14 @@ def _read(source: Any, size: int, call: Call) -> bytes:
     try:
         return cast(bytes, source.read(size))
     except (OSError, ValueError, ParseException) as error:
-        if call.ended:
-            call.check()
         raise _cut(call) from error
     finally:
         call.reading_since = None
 
 
-def _cut(call: Call, text: str | None = None) -> BodyCut:
+def _cut(call: Call, text: str | None = None) -> GatewayError:
+    if call.ended:
+        return call.ended()
     return SlowBody() if call.read_too_slow else BodyCut(text)
 
 

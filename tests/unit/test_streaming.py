@@ -62,7 +62,7 @@ def test_leaving_aborts_once() -> None:
     one.attach(aborts)
     one.leave()
     one.leave()
-    assert (one.gone, aborts) == (True, [1])
+    assert (bool(one.ended), aborts) == (True, [1])
 
 
 def test_leaving_outweighs_the_total_limit() -> None:
@@ -95,7 +95,7 @@ def test_branch_leaves_with_its_parent_and_aborts_what_it_does() -> None:
     near.attach(aborts)
     far.attach(aborts)
     parent.leave()
-    assert (near.gone, far.gone, aborts) == (True, True, [1, 1])
+    assert (bool(near.ended), bool(far.ended), aborts) == (True, True, [1, 1])
     parent.leave()
     assert aborts == [1, 1]
 
@@ -115,7 +115,7 @@ def test_parent_stays_when_a_branch_is_cancelled() -> None:
     first.leave()
     parent.check()
     second.check()
-    assert (first.gone, aborts) == (True, [])
+    assert (bool(first.ended), aborts) == (True, [])
 
 
 def test_branch_ends_no_later_than_its_parent() -> None:
@@ -168,7 +168,7 @@ def test_client_that_left_ends_its_call(pair: tuple[socket.socket, socket.socket
     watch.add(pair[0], one)
     leave(pair[1])
     watch.look()
-    assert (one.gone, aborts, watch.active) == (True, [1], 0)
+    assert (bool(one.ended), aborts, watch.active) == (True, [1], 0)
 
 
 def test_client_that_stays_or_sends_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -176,7 +176,7 @@ def test_client_that_stays_or_sends_is_left_alone(pair: tuple[socket.socket, soc
     watch.add(pair[0], one)
     pair[1].sendall(b"more")
     watch.look()
-    assert (one.gone, watch.active) == (False, 1)
+    assert (bool(one.ended), watch.active) == (False, 1)
 
 
 def test_removing_twice_does_no_harm(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -203,7 +203,7 @@ def test_next_call_on_a_connection_is_not_removed_by_the_one_before(pair: tuple[
     remove_first()
     pair[1].close()
     watch.look()
-    assert (second.gone, watch.active) == (True, 0)
+    assert (bool(second.ended), watch.active) == (True, 0)
 
 
 def test_descriptor_that_was_closed_unseen_ends_its_call() -> None:
@@ -213,7 +213,7 @@ def test_descriptor_that_was_closed_unseen_ends_its_call() -> None:
     ours.close()
     client.close()
     watch.look()
-    assert (one.gone, watch.active) == (True, 0)
+    assert (bool(one.ended), watch.active) == (True, 0)
 
 
 def test_stalled_client_is_cut_without_losing_its_descriptor(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -242,9 +242,9 @@ def test_watch_looks_by_itself_while_there_are_clients(pair: tuple[socket.socket
     watch.add(pair[0], one)
     pair[1].close()
     began = time.monotonic()
-    while not one.gone and time.monotonic() - began < 2:
+    while not one.ended and time.monotonic() - began < 2:
         gevent.sleep(0.02)
-    assert one.gone
+    assert one.ended
     assert time.monotonic() - began < 4 * WATCH_INTERVAL_S
 
 
@@ -256,6 +256,6 @@ def test_watch_wakes_up_again_after_an_idle_time(pair: tuple[socket.socket, sock
     watch.add(pair[0], second)
     pair[1].close()
     began = time.monotonic()
-    while not second.gone and time.monotonic() - began < 2:
+    while not second.ended and time.monotonic() - began < 2:
         gevent.sleep(0.02)
-    assert second.gone
+    assert second.ended

@@ -81,7 +81,7 @@ def test_asking_ends_no_later_than_the_call_and_leaves_with_it() -> None:
     Facts[int](60).get("a", call, source)
     assert source.calls[0].ends_at == call.ends_at
     call.leave()
-    assert source.calls[0].gone
+    assert source.calls[0].ended
 
 
 def test_only_so_many_are_kept_and_the_oldest_goes(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
