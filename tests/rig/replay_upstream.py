@@ -1,4 +1,4 @@
-"""An upstream that says what a real Ollama said: the files of `tests/recordings`, cut the way a test asks for."""
+"""An upstream that sends what a real Ollama sent: the files of `tests/recordings`, cut the way a test asks for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.rig import SeenRequest, Turn, pieces
 from tests.rig.fault_upstream import Json, Script, ScriptedServer
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
+Version = Literal["0.24", "0.32"]
 Cut = Literal["recorded", "whole"] | int
 Edges = Literal["chunks", "sends"]
 
@@ -40,36 +41,36 @@ class Recording:
 
 
 @cache
-def recordings() -> tuple[Recording, ...]:
-    """All recordings, in the order of the index."""
-    return tuple(map(_load, json.loads((RECORDINGS / "index.json").read_bytes())))
+def recordings(version: Version = "0.24") -> tuple[Recording, ...]:
+    """All recordings of one version of Ollama, in the order of the index."""
+    directory = RECORDINGS / version
+    return tuple(_load(directory, row) for row in json.loads((directory / "index.json").read_bytes()))
 
 
-def recording(name: str) -> Recording:
+def recording(name: str, version: Version = "0.24") -> Recording:
     """One recording by its name. Raises KeyError if there is none."""
-    found = next((one for one in recordings() if one.name == name), None)
+    found = next((one for one in recordings(version) if one.name == name), None)
     if found is None:
         raise KeyError(f"no recording is named {name!r}")
     return found
 
 
-def _load(row: dict[str, Any]) -> Recording:
+def _load(directory: Path, row: dict[str, Any]) -> Recording:
+    def read(file: str | None) -> bytes:
+        return (directory / file).read_bytes() if file else b""
+
     return Recording(
         name=row["name"],
         method=row["method"],
         path=row["path"],
         status=row["status"],
         headers=tuple((name, value) for name, value in row["headers"]),
-        request=_body(row.get("request")),
-        response=_body(row.get("response")),
+        request=read(row.get("request")),
+        response=read(row.get("response")),
         chunks=tuple(row["chunks"]) if "chunks" in row else None,
         note=row.get("note", ""),
         request_content_type=row.get("request_content_type", "application/json"),
     )
-
-
-def _body(file: str | None) -> bytes:
-    return (RECORDINGS / file).read_bytes() if file else b""
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class ReplayUpstream(ScriptedServer):
         self.edges = edges
         self._forced: dict[tuple[str, str], tuple[Recording, int | None]] = {}
 
-    def answer_with(self, name: str, *, times: int | None = None) -> Recording:
+    def answer_with(self, name: str, *, times: int | None = None, version: Version = "0.24") -> Recording:
         """Answer all (or the next ``times``) requests for its method and path with a recording, whatever their body."""
-        chosen = recording(name)
+        chosen = recording(name, version)
         self._forced[chosen.method, chosen.path] = (chosen, times)
         return chosen
 

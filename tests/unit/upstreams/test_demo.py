@@ -23,7 +23,7 @@ from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.demo import PROGRESS_PAUSE_S, DemoReply, DemoTransport
 from ollama_proxy.upstreams.demo_answers import PAUSE_S
 
-RECORDINGS = Path(__file__).parents[2] / "recordings"
+RECORDINGS = Path(__file__).parents[2] / "recordings" / "0.24"
 INDEX = {row["name"]: row for row in json.loads((RECORDINGS / "index.json").read_text())}
 
 WEATHER = {
