@@ -169,7 +169,7 @@ def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
     """Whether a batch begins with the word that the upstream had to cut the prompt; notes that it did."""
     cut = bool(batch) and isinstance(batch[0], Truncated | Choice) and any(isinstance(e, Truncated) for e in batch[:2])
     if cut:
-        exchange.truncated = ("prompt",)
+        exchange.note_truncated("prompt")
     return cut
 
 
@@ -180,10 +180,17 @@ def note_end(exchange: Exchange, tail: StreamTail) -> None:
     is_uncounted = end.eval_count is None and end.prompt_eval_count is None
     if is_uncounted and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
         _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
-    if end.limited:
-        exchange.truncated = ("answer",)
+    if end.limited or _is_outgrown(exchange):
+        exchange.note_truncated("answer")
     if end.failed:
         exchange.state, exchange.error = UpstreamError.state, "upstream_reported"
+
+
+def _is_outgrown(exchange: Exchange) -> bool:
+    """Whether a passed-through answer outgrew its context; the inputs of an embedding request are counted together."""
+    if exchange.is_outgrown is None or exchange.estimated or not exchange.eval_count:
+        return False
+    return exchange.is_outgrown((exchange.prompt_eval_count or 0) + exchange.eval_count)
 
 
 def note_done(exchange: Exchange, done: Done, said: int = 0) -> None:
@@ -191,6 +198,8 @@ def note_done(exchange: Exchange, done: Done, said: int = 0) -> None:
     tokens it had, for an upstream that counts none."""
     exchange.prompt_eval_count = (exchange.prompt_eval_count or 0) + done.prompt_eval_count
     exchange.eval_count = (exchange.eval_count or 0) + done.eval_count
+    if done.outgrown:
+        exchange.note_truncated("answer")
     if said and not (done.eval_count or done.prompt_eval_count):
         _estimate(exchange, exchange.eval_count + said)
 

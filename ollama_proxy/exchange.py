@@ -68,6 +68,8 @@ class Exchange:
     clamped: tuple[str, ...] = ()
     #: What was cut: "prompt", "answer".
     truncated: tuple[str, ...] = ()
+    #: Whether a passed-through answer of so many tokens, with its prompt, outgrew the context; None: never asked.
+    is_outgrown: Callable[[int], bool] | None = None
     #: Where it was tried, and what came of it; none where the first attempt was the only one.
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is old, or missing.
@@ -87,6 +89,10 @@ class Exchange:
         """The exchange is over: everything that it held is released. A second call does nothing."""
         self._is_over = True
         self._finish.pop_all().close()
+
+    def note_truncated(self, part: str) -> None:
+        """Notes that "prompt" or "answer" was cut."""
+        self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
 
     def sent(self, size: int) -> None:
         """`size` bytes of the body go out now."""

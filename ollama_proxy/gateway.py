@@ -53,6 +53,7 @@ from ollama_proxy.preparation import (
     prepared_completion,
     prepared_embedding,
     prepared_native,
+    requested_context,
     set_limits,
 )
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
@@ -215,6 +216,7 @@ class Gateway:
             """The reply of one node."""
             model = self._on_node(exchange, exchange.call, plan, node, own, timeout_ms)
             edited = prepared_native(exchange.data, model, node.upstream, exchange, ruled)
+            exchange.is_outgrown = partial(node.upstream.is_outgrown, own, requested=requested_context(edited))
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forwarded(node, replace(outgoing, body=body), exchange.call)
 
@@ -296,7 +298,7 @@ class Gateway:
         answer = self.open(exchange, plan.route, start)
         note_done(exchange, Done("stop", answer.prompt_eval_count))
         if answer.truncated:
-            exchange.truncated = ("prompt",)
+            exchange.note_truncated("prompt")
         return answer
 
     def models(self, exchange: Exchange) -> list[Model]:

@@ -169,6 +169,8 @@ class Done:
     done_reason: str
     prompt_eval_count: int = 0
     eval_count: int = 0
+    #: The answer outgrew the context, and went on without its oldest tokens.
+    outgrown: bool = False
 
 
 @dataclass(slots=True, frozen=True)

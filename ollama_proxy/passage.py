@@ -251,7 +251,7 @@ class Passage:
         if said and end.prompt_eval_count is None and end.eval_count is None:
             note_done(exchange, Done(""), said)
         if end.limited:
-            exchange.truncated = ("answer",)
+            exchange.note_truncated("answer")
 
 
 def answers_to(data: Mapping[str, Json]) -> int:

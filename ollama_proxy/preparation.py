@@ -219,6 +219,12 @@ def _own_system(data: Native, rules: SystemPrompt) -> Native:
     return {"system": text} if text or said else {}
 
 
+def requested_context(data: Native) -> Json:
+    """The `num_ctx` of a native body, whatever it is; None: it has none."""
+    options = data.get("options")
+    return options.get("num_ctx") if isinstance(options, dict) else None
+
+
 def is_without_thinking(data: Native, model: TeamModel, ruled: frozenset[str]) -> bool:
     """Whether the answer to a native request leaves the thinking out; `ruled`: see prepared_native."""
     word = data.get("exclude_reasoning")

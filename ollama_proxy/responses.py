@@ -174,5 +174,5 @@ def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> 
     for answer in answers:
         note_done(exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN)
     if any(answer.done.done_reason == "length" for answer in answers):
-        exchange.truncated += ("answer",)
+        exchange.note_truncated("answer")
     return whole(renderer.render_single(answers))

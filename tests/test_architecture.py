@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("upstreams.*_errors", "upstreams.*_tools", "upstreams.*_models", "upstreams.*_messages"),
     ("upstreams.*_parameters",),
     ("upstreams.*_codec", "upstreams.*_answers", "upstreams.*_events"),
-    ("upstreams.connection",),
+    ("upstreams.connection", "upstreams.loaded_contexts"),
     ("upstreams.transport",),
     ("upstreams.ollama", "upstreams.demo", "upstreams.openai_compatible", "upstreams.anthropic"),
     ("upstreams.litellm_models",),

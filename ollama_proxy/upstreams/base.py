@@ -110,6 +110,10 @@ class Upstream(Protocol):
     def loaded_context(self, model: str, call: Call) -> int | None:
         """The context that a model is loaded with, in tokens; None where it is not loaded, or nobody tells."""
 
+    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+        """Whether an answer of so many tokens, with its prompt, was more than the context that the model is loaded
+        with; `requested`: the request's own `num_ctx`. False if that is not known."""
+
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
         """Rows of Ollama's `/api/ps`; none for what is not Ollama."""
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ollama_proxy.errors import PromptTooLong, UpstreamError
+from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
+    Done,
     EmbedAnswer,
     EmbedRequest,
     Event,
@@ -25,6 +26,7 @@ from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.answer import AnswerEvents, Read, read_all, retry_after_s
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.facts import Facts
+from ollama_proxy.upstreams.loaded_contexts import LoadedContexts
 from ollama_proxy.upstreams.ollama_codec import (
     ChatDecoder,
     Decoder,
@@ -38,6 +40,7 @@ from ollama_proxy.upstreams.ollama_codec import (
     refused,
     refused_line,
     seconds_of,
+    takes_shift_per_request,
 )
 from ollama_proxy.wire import LineSplitter, encode_request
 
@@ -58,6 +61,9 @@ class OllamaUpstream:
         self._transport = transport
         self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
         self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
+        self._contexts = LoadedContexts(self._ask_loaded)
+        #: Whether requests say `shift: false`, by the version that the last health check found.
+        self._unshifted = False
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """See Upstream.forward."""
@@ -91,17 +97,22 @@ class OllamaUpstream:
         heartbeat_s: float | None,
     ) -> AnswerEvents:
         headers = _STREAM if request.stream else _SINGLE
+        encode = partial(encode, unshifted=self._unshifted)
 
         def open_reply(*, cut: bool) -> Reply:
             """Asks; `cut`: what is too long may be cut."""
             outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
             return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
 
+        def is_outgrown(tokens: int) -> bool:
+            """Whether the answer outgrew its context."""
+            return self.is_outgrown(request.model, tokens, request.options.get("num_ctx"))
+
         # Refused first and then allowed is the only way to know that something was cut.
         again = partial(open_reply, cut=True) if request.truncate else None
         return AnswerEvents(
             open_reply(cut=False),
-            OllamaReader(decode),
+            OllamaReader(decode, is_outgrown),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
             refused=_refused,
@@ -151,15 +162,25 @@ class OllamaUpstream:
         rows = self._ask("GET", "/api/ps", call).get("models") or []
         if not isinstance(rows, list) or not all(_is_model(row) for row in rows):
             raise UpstreamError(detail="the list of loaded models is of another shape")
+        self._contexts.note(_contexts(rows))
         return rows
 
+    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+        """See Upstream.is_outgrown."""
+        return self._contexts.is_exceeded(model, tokens, count(requested) or None)
+
     def _ask_loaded(self, call: Call) -> dict[str, int]:
-        contexts = {canonical(row["name"]): count(row.get("context_length")) for row in self.loaded(call)}
-        return {name: length for name, length in contexts.items() if length}
+        return _contexts(self.loaded(call))
 
     def version(self, call: Call) -> str:
-        """See Upstream.version."""
-        return str(self._ask("GET", "/api/version", call).get("version") or "")
+        """Its version, which also decides whether requests say `shift`; raises UpstreamError."""
+        try:
+            version = str(self._ask("GET", "/api/version", call).get("version") or "")
+        except UpstreamConnect:
+            self._unshifted = False  # it may come back as another version
+            raise
+        self._unshifted = takes_shift_per_request(version)
+        return version
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
@@ -184,8 +205,10 @@ class OllamaReader:
     #: The last line has the counts.
     grace_s = None
 
-    def __init__(self, decode: Decoder) -> None:
+    def __init__(self, decode: Decoder, is_outgrown: Callable[[int], bool] | None = None) -> None:
+        """`is_outgrown`: whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown."""
         self._decode = decode
+        self._is_outgrown = is_outgrown
         self._lines = LineSplitter()
 
     def feed(self, data: bytes) -> Read:
@@ -201,7 +224,7 @@ class OllamaReader:
         document = decode_object(body)
         if document.get("error"):
             raise refused_line(document)
-        return decode_events(self._decode, document)
+        return self._mark_outgrown(decode_events(self._decode, document))
 
     def _decode_lines(self, lines: Sequence[bytes]) -> Read:
         events: list[Event] = []
@@ -213,14 +236,28 @@ class OllamaReader:
                         return events, refused_line(document)
                     events += decode_events(self._decode, document)
                     if document.get("done") is True:
-                        break  # nothing can follow
+                        return self._mark_outgrown(events), None  # nothing can follow
         except UpstreamError as failure:
             return events, failure
         return events, None
 
+    def _mark_outgrown(self, events: list[Event]) -> list[Event]:
+        """The events up to the end of an answer, which says whether the answer outgrew the context."""
+        end = events[-1] if events else None
+        if self._is_outgrown and isinstance(end, Done) and end.eval_count:
+            tokens = end.prompt_eval_count + end.eval_count
+            events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
+        return events
+
 
 def _refused(status: int, data: bytes, headers: Headers) -> UpstreamError:
     return refused(status, data, retry_after_s(headers))
+
+
+def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+    """The contexts of loaded models, by their canonical names."""
+    contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
+    return {name: length for name, length in contexts.items() if length}
 
 
 def _model(row: Mapping[str, Json]) -> Model:

@@ -5,6 +5,7 @@ Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls, 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +41,7 @@ REMEDY = "shorten it, ask for a larger num_ctx, or send truncate: true to have i
 #: Words of Ollama, and of the servers that it runs, about a prompt that does not fit.
 _TOO_LONG = (
     "exceeds the context length",
+    "longer than the context length",
     "exceeds the available context size",
     "exceed context",
     "context window",
@@ -48,13 +50,18 @@ _TOO_LONG = (
 )
 
 
-#: Ollama would leave out the oldest messages of a prompt that is too long, and the oldest tokens while it answers, and
-#: say nothing.
-UNCUT: dict[str, Json] = {"truncate": False, "shift": False}
+#: Releases of Ollama from 0.1 to 0.29. Development builds (0.0.0) and release candidates are not among them.
+_SHIFT_PER_REQUEST = re.compile(r"0\.(?:[1-9]|[12]\d)\.\d+")
 
 
-def encode_chat(request: ChatRequest, *, cut: bool = False) -> dict[str, Json]:
-    """The body of `/api/chat`; `cut`: what is too long may be cut."""
+def takes_shift_per_request(version: str) -> bool:
+    """Whether `shift` applies to a single request in this version of Ollama. Since 0.30 it is a launch attribute of the
+    engine, and a request with another value than the loaded engine's restarts it. Unknown versions count as new."""
+    return bool(_SHIFT_PER_REQUEST.fullmatch(version))
+
+
+def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
+    """The body of `/api/chat`; `cut`, `unshifted`: see _overflow."""
     tools, order = _offered(request)
     body: dict[str, Json] = {
         "model": request.model,
@@ -70,7 +77,15 @@ def encode_chat(request: ChatRequest, *, cut: bool = False) -> dict[str, Json]:
         "logprobs": request.logprobs,
         "top_logprobs": request.top_logprobs,
     }
-    return body | _present(optional) | ({} if cut else UNCUT)
+    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
+
+
+def _overflow(*, cut: bool, unshifted: bool) -> dict[str, Json]:
+    """What to do when the context is full. By default Ollama silently drops the oldest messages of a prompt, and the
+    oldest tokens of a long answer. `cut`: the prompt may be cut; otherwise it is refused. `unshifted`: the answer ends
+    there; otherwise it goes on without its oldest tokens."""
+    prompt: dict[str, Json] = {} if cut else {"truncate": False}
+    return prompt | {"shift": False} if unshifted else prompt
 
 
 def _offered(request: ChatRequest) -> tuple[Sequence[Tool], str]:
@@ -103,8 +118,8 @@ def _instructed(messages: Sequence[Message], order: str) -> Sequence[Message]:
     return [*messages[:place], told, *messages[place + 1 :]]
 
 
-def encode_generate(request: GenerateRequest, *, cut: bool = False) -> dict[str, Json]:
-    """The body of `/api/generate`; `cut`: what is too long may be cut."""
+def encode_generate(request: GenerateRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
+    """The body of `/api/generate`; `cut`, `unshifted`: see _overflow."""
     optional = {
         "system": request.system,
         "suffix": request.suffix,
@@ -115,7 +130,7 @@ def encode_generate(request: GenerateRequest, *, cut: bool = False) -> dict[str,
         "top_logprobs": request.top_logprobs,
     }
     body = {"model": request.model, "prompt": request.prompt, "stream": request.stream}
-    return body | _present(optional) | ({} if cut else UNCUT)
+    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
 
 
 def encode_embed(request: EmbedRequest, *, cut: bool = False) -> dict[str, Json]:

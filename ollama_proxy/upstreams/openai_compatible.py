@@ -267,6 +267,10 @@ class OpenAICompatibleUpstream:
         """See Upstream.loaded_context."""
         return None
 
+    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+        """Providers keep to their contexts."""
+        return False
+
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
         """See Upstream.loaded."""
         return []

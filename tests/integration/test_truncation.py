@@ -25,8 +25,9 @@ NATIVE = {name: face for name, face in FACES.items() if name.startswith("native"
 
 TOO_LONG: Script = [Replay(recording("chat-context-overflow"))]
 SENTENCE = "the input length exceeds the context length"
-#: What Ollama is asked so that it refuses instead of cutting.
+#: What Ollama before 0.30 is asked, so that it refuses instead of cutting; and what stays if a prompt may be cut.
 UNCUT = {"truncate": False, "shift": False}
+CUT = {"shift": False}
 
 each_translated = pytest.mark.parametrize("name", TRANSLATED)
 each_native = pytest.mark.parametrize("name", NATIVE)
@@ -118,7 +119,7 @@ def test_prompt_that_may_be_cut_is_cut_and_the_answer_says_so(
     answer = ask(gateway, name, model, stream=stream, **fields)
     assert (answer.status, answer.complete, truncated(answer)) == (200, True, "prompt")
     assert "Yes." in answer.text
-    assert cuts(upstream) == [UNCUT, {}]
+    assert cuts(upstream) == [UNCUT, CUT]
     first, second = (seen.json() for seen in asked(upstream))
     assert first == second | UNCUT
 
@@ -140,7 +141,7 @@ def test_truncation_of_responses_is_openais_word_for_it(
 ) -> None:
     script(upstream, "openai responses", TOO_LONG, spoken("openai responses", stream=stream))
     answer = ask(gateway, "openai responses", stream=stream, truncation="auto")
-    assert (answer.status, truncated(answer), cuts(upstream)) == (200, "prompt", [UNCUT, {}])
+    assert (answer.status, truncated(answer), cuts(upstream)) == (200, "prompt", [UNCUT, CUT])
 
 
 @each_way
@@ -150,7 +151,7 @@ def test_prompt_that_is_too_long_even_when_cut_is_refused(
 ) -> None:
     script(upstream, name, TOO_LONG)
     assert_too_long(ask(gateway, name, "lenient", stream=stream), FACES[name].path)
-    assert cuts(upstream) == [UNCUT, {}]
+    assert cuts(upstream) == [UNCUT, CUT]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
@@ -216,7 +217,7 @@ def test_late_refusal_is_asked_again_behind_the_heartbeats(
     assert (answer.status, answer.complete) == (200, True)
     assert "Yes." in answer.text
     assert b": the prompt was too long and has been cut\n\n" in answer.body
-    assert cuts(upstream) == [UNCUT, {}]
+    assert cuts(upstream) == [UNCUT, CUT]
 
 
 @each_way

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tests.rig import SeenRequest
-from tests.rig.fault_upstream import FaultUpstream, Json, Script
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script
 from tests.rig.gateway import free_port
 
 #: Where a prompt arrives.
@@ -54,6 +56,99 @@ class Box(FaultUpstream):
             if canonical(name) not in map(canonical, self.models):
                 return [Json({"error": f"model '{name}' not found"}, 404)]
         return super().answer(request)
+
+
+#: Options that an engine is started with; a request with others restarts it.
+LAUNCH_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
+
+
+class EngineBox(Box):
+    """An Ollama server with one engine for each model, restarted like the scheduler of 0.30 and later does it: by every
+    request whose launch attributes differ from those of the loaded engine, of which `shift` is one. Before 0.30 `shift`
+    is no launch attribute. `starts` has the launch attributes of every start, in order.
+
+    A word is a token. `num_predict` is the length of an answer, as its counts have it.
+    """
+
+    def __init__(self, name: str, models: Sequence[str], *, version: str = "0.32.15", context: int = 512) -> None:
+        super().__init__(name, models, version=version)
+        self.context = context
+        self.starts: list[dict[str, Any]] = []
+        self._engines: dict[str, dict[str, Any]] = {}
+        self._starting = threading.Lock()
+
+    def answer(self, request: SeenRequest) -> Script:
+        """As Ollama would, with the engine that this request starts or finds."""
+        if request.path == "/api/ps":
+            engines = [row(name) | {"context_length": launch["num_ctx"]} for name, launch in self._engines.items()]
+            return [Json({"models": [each | {"size_vram": 0, "expires_at": _STAMP} for each in engines]})]
+        if request.path not in PROMPTS or canonical(str(request.json()["model"])) not in map(canonical, self.models):
+            return super().answer(request)
+        return self._answer_prompt(request)
+
+    def unload(self) -> None:
+        """Ends every engine and forgets all starts."""
+        with self._starting:
+            self._engines.clear()
+            self.starts.clear()
+
+    def _answer_prompt(self, request: SeenRequest) -> Script:
+        body = request.json()
+        context = self._launch(body)["num_ctx"]
+        prompt = max(map(_words, _texts(body)))
+        keeps = body.get("shift") is False
+        if prompt > context:
+            if body.get("truncate") is False or (keeps and self._restarts_by_shift):
+                return [Json({"error": _overflow(prompt, context)}, 400)]
+            prompt = context // 2
+        if request.path.startswith("/api/embed"):
+            return super().answer(request)
+        wanted = (body.get("options") or {}).get("num_predict") or 3
+        spoken = min(wanted, context - prompt) if keeps else wanted
+        end = {"done_reason": "length" if spoken < wanted else "stop", "prompt_eval_count": prompt}
+        return _answered(request.path, body, end | {"eval_count": spoken})
+
+    @property
+    def _restarts_by_shift(self) -> bool:
+        numbers = self.version.split(".")
+        return not (numbers[0] == "0" and numbers[1].isdigit() and 0 < int(numbers[1]) < 30)
+
+    def _launch(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The launch attributes of the engine for a request, which is started if need be."""
+        options = {name: (body.get("options") or {}).get(name) for name in LAUNCH_OPTIONS}
+        launch = options | {"model": canonical(body["model"]), "num_ctx": options["num_ctx"] or self.context}
+        if self._restarts_by_shift:
+            launch["shift"] = body.get("shift") is not False
+        with self._starting:
+            if self._engines.get(launch["model"]) != launch:
+                self._engines[launch["model"]] = launch
+                self.starts.append(launch)
+        return launch
+
+
+def _texts(body: dict[str, Any]) -> list[str]:
+    """The texts that have to fit into the context, each alone."""
+    given = body.get("input", body.get("prompt", ""))
+    if messages := body.get("messages"):
+        given = " ".join(str(message.get("content") or "") for message in messages)
+    return [str(text) for text in given] if isinstance(given, list) else [str(given)]
+
+
+def _words(text: str) -> int:
+    return max(1, len(text.split()))
+
+
+def _overflow(prompt: int, context: int) -> str:
+    """What `llama-server` says, in the envelope that Ollama leaves around it."""
+    text = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
+    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"}})
+
+
+def _answered(path: str, body: dict[str, Any], end: dict[str, Any]) -> Script:
+    frame = {"model": body["model"], "created_at": _STAMP}
+    text = {"message": {"role": "assistant", "content": "Yes."}} if path == "/api/chat" else {"response": "Yes."}
+    last = {**frame, **text, "done": True, "total_duration": 5_000_000, **end}
+    return [Json(last)] if body.get("stream") is False else [Lines([{**frame, **text, "done": False}, last])]
 
 
 def row(name: str) -> dict[str, Any]:
