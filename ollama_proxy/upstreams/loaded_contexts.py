@@ -20,8 +20,8 @@ from ollama_proxy.timeouts import Timeouts
 #: No engine has a smaller context, and each context is a multiple of it; in tokens.
 CONTEXT_UNIT = 256
 
-#: How long a context is good for ruling out that an answer outgrew it, and for proving that it did; in seconds.
-RULES_OUT_FOR_S, PROVES_FOR_S = 60.0, 1.0
+#: How long a list is good for ruling out that an answer outgrew its context, in seconds. Only a newer one proves it.
+RULES_OUT_FOR_S = 5.0
 
 #: How long an answer waits for a newer list at most, and how long the server is not asked after a failure; in seconds.
 WAIT_S, FAILURE_KEPT_S = 0.5, 10.0
@@ -50,20 +50,17 @@ class LoadedContexts:
         if tokens <= CONTEXT_UNIT:
             return False
         name = canonical(model)
-        known = self._known(name, RULES_OUT_FOR_S) or CONTEXT_UNIT
-        if tokens <= min(known, requested or inf):
-            return False
-        self._refresh()
-        context = self._known(name, PROVES_FOR_S) or _padded(requested)
-        return tokens > context
-
-    def _known(self, name: str, max_age_s: float) -> int | None:
-        return self._contexts.get(name) if time.monotonic() - self._read_at < max_age_s else None
-
-    def _refresh(self) -> None:
-        """Waits for a newer list, unless the last one is new enough or the server has just failed to give one."""
         now = time.monotonic()
-        if now - self._read_at < PROVES_FOR_S or now - self._failed_at < FAILURE_KEPT_S:
+        known = self._contexts.get(name) if now - self._read_at < RULES_OUT_FOR_S else None
+        if tokens <= min(known or CONTEXT_UNIT, requested or inf):
+            return False
+        self._refresh(now)
+        context = self._contexts.get(name) if self._read_at >= now else None
+        return tokens > (context or _padded(requested))
+
+    def _refresh(self, now: float) -> None:
+        """Waits for a newer list, unless the server has just failed to give one."""
+        if now - self._failed_at < FAILURE_KEPT_S:
             return
         if self._reading is None or self._reading.dead:
             self._reading = gevent.spawn(self._read)
