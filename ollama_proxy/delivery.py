@@ -35,7 +35,7 @@ def fail(exchange: Exchange, error: GatewayError) -> None:
     if exchange.target and isinstance(error, UpstreamRefused):
         error.args = (renamed(str(error), exchange.target, exchange.model),)
     if isinstance(error, UpstreamError) and error.status >= 500:
-        fields = {"id": exchange.id, "upstream": exchange.upstream, "error": error.slug, "status": error.status}
+        fields = {"id": exchange.id, "upstream": exchange.failed_upstream, "error": error.slug, "status": error.status}
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,24 @@ REMARKS = {
     name: f"X-Ollama-Proxy-{name.capitalize()}"
     for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial")
 }
+
+
+#: States of attempts that failed by the fault of their upstream.
+FAILED = frozenset({"upstream_error", "timeout"})
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One request to one upstream, and its outcome. An exchange has several if an attempt was repeated, or if several
+    answers were asked for."""
+
+    upstream: str
+    #: As that of an exchange; "" while it runs. `aborted`: it was stopped from here, so it is nobody's failure.
+    state: str = ""
+    #: The stable slug of what went wrong.
+    error: str = ""
+    #: Another attempt was made in its place.
+    is_repeated: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +63,8 @@ class Exchange:
     stream: bool = False
     #: Whom the client says that it asks for.
     user: str | None = None
-    #: The name of the upstream that was chosen.
-    upstream: str = ""
+    #: In the order in which they began.
+    tried: list[Attempt] = field(default_factory=list)
     status: int = 0
     #: ok, client_gone, upstream_error, timeout, refused or aborted.
     state: str = "ok"
@@ -90,6 +108,22 @@ class Exchange:
         self._is_over = True
         self._finish.pop_all().close()
 
+    def begin_attempt(self, upstream: str) -> Attempt:
+        """The record of a further attempt."""
+        self.tried.append(Attempt(upstream))
+        return self.tried[-1]
+
+    @property
+    def upstream(self) -> str:
+        """The upstreams that were chosen in the end, each once, separated by commas."""
+        return _names(each for each in self.tried if not each.is_repeated)
+
+    @property
+    def failed_upstream(self) -> str:
+        """Those of them that failed; all of them if none is known to have."""
+        failed = (each for each in self.tried if each.state in FAILED and not each.is_repeated)
+        return _names(failed) or self.upstream
+
     def note_truncated(self, part: str) -> None:
         """Notes that "prompt" or "answer" was cut."""
         self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
@@ -99,3 +133,7 @@ class Exchange:
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
         self.bytes_out += size
+
+
+def _names(attempts: Iterable[Attempt]) -> str:
+    return ",".join(dict.fromkeys(each.upstream for each in attempts))

@@ -281,7 +281,7 @@ class Gateway:
                 prepared = prepare(one, model, node.upstream, exchange)
                 return opened(way(node.upstream), prepared, heartbeat_s, call)
 
-            return self.open(exchange, plan.route, start, call)
+            return Attempts(self.fleet, plan.route, exchange).open_events(call, start)
 
         return answer
 
@@ -341,10 +341,10 @@ class Gateway:
         """Where a model is, for this caller; raises what a call to it would raise before any upstream is asked."""
         return plan(exchange.principal, name, self.catalogue, self.fleet)
 
-    def open(self, exchange: Exchange, route: Route, ask: Callable[[Node, str], T], call: Call | None = None) -> T:
-        """The one place where a prompt goes to an upstream: on the best node, and on others where that is safe. Its
-        place there is given back when the exchange is over."""
-        return Attempts(self.fleet, route, exchange).open(call or exchange.call, ask)
+    def open(self, exchange: Exchange, route: Route, ask: Callable[[Node, str], T]) -> T:
+        """What one node answers to a prompt: the best one, or another one if that is safe. The exchange has no other
+        answer, and the node is free again when the exchange is over."""
+        return Attempts(self.fleet, route, exchange).open(exchange.call, ask)
 
     # The steps of a call.
 

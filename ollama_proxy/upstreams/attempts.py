@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import TypeVar
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.exchange import FAILED, Exchange
+from ollama_proxy.hub import Event
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.answer import retry_after_s
-from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
 from ollama_proxy.upstreams.fleet import Fleet, Route
-from ollama_proxy.upstreams.node import BUSY, QUICK_S, Node, Place
+from ollama_proxy.upstreams.node import BUSY, QUICK_S, Node
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ MOST_RETRIES = 3
 #: waiting by all pauses at most, also where a provider asks for more: no longer than streams are silent; in seconds.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
-#: Answers of a server that failed, or of a proxy in front of it.
-FAILED = frozenset({500, 502, 504})
+#: Statuses of a server that failed, or of a proxy in front of it.
+FAILURES = frozenset({500, 502, 504})
 
 
 class RefusedReply(UpstreamRefused):
@@ -41,6 +41,70 @@ class RefusedReply(UpstreamRefused):
     def __init__(self, reply: Reply, retry_after_s: int | None) -> None:
         super().__init__(reply.status, "", retry_after_s=retry_after_s)
         self.reply = reply
+
+
+class RunningAttempt:
+    """One attempt from its begin to its end: the slot on its node, and its outcome, which is noted once, on the node
+    and on the record of the exchange."""
+
+    def __init__(self, node: Node, model: str, exchange: Exchange) -> None:
+        """`model`: its canonical name, "" for what is not about one."""
+        self._slot = node.begin(model)
+        self._exchange = exchange
+        self.record = exchange.begin_attempt(node.name)
+
+    def succeed(self) -> None:
+        """The answer is complete."""
+        if self._end("ok"):
+            self._slot.node.succeeded(self._slot.model)
+
+    def fail(self, error: BaseException) -> None:
+        """It ended with an error, which may be somebody else's fault."""
+        state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
+        if self._end(state, slug) and isinstance(error, UpstreamError):
+            self._slot.node.failed(self._slot.model, error)
+
+    def abort(self) -> None:
+        """Its answer is not needed any more."""
+        self._end("aborted")
+
+    def end(self) -> None:
+        """The exchange is over, and was about this attempt alone if the attempt has no outcome yet."""
+        exchange, node = self._exchange, self._slot.node
+        if not self._end(exchange.state, exchange.error):
+            return
+        if exchange.state == "ok":
+            node.succeeded(self._slot.model)
+        elif exchange.state in FAILED and exchange.status not in BUSY:
+            node.fault(self._slot.model)
+
+    def _end(self, state: str, error: str = "") -> bool:
+        """Gives the slot back; false if the attempt has ended before."""
+        if not self._slot.release():
+            return False
+        self.record.state, self.record.error = state, error
+        return True
+
+
+class TrackedEvents:
+    """The events of one answer, whose end is that of its attempt."""
+
+    def __init__(self, events: EventStream, attempt: RunningAttempt) -> None:
+        self._events = events
+        self._attempt = attempt
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        try:
+            yield from self._events
+        except GatewayError as error:
+            self._attempt.fail(error)
+            raise
+        self._attempt.succeed()
+
+    def close(self) -> None:
+        """Stops what is still running; a second call does nothing."""
+        self._events.close()
+        self._attempt.abort()
 
 
 class Attempts:
@@ -57,29 +121,38 @@ class Attempts:
         self._went_elsewhere = False
 
     def open(self, call: Call, ask: Callable[[Node, str], T]) -> T:
-        """What `ask` returns for a node and its own name of the model; its place there is given back when the exchange
-        is over. Raises what the last attempt raised."""
+        """What `ask` returns for a node and its own name of the model. That attempt ends with the exchange, which has
+        no other one. Raises what the last attempt raised."""
+        return self._open(call, ask)[0]
+
+    def open_events(self, call: Call, ask: Callable[[Node, str], EventStream]) -> EventStream:
+        """The events of one answer, of which the exchange may have several: the attempt ends with them."""
+        return TrackedEvents(*self._open(call, ask))
+
+    def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
         self._fleet.count_request()
+        failed: RunningAttempt | None = None
         while True:
             node, own = self._fleet.pick(self._route, self._token, self._tried)
-            place = node.begin(self._route.bare)
-            self._exchange.upstream = node.name
+            if failed is not None:
+                failed.record.is_repeated = True
+            attempt = RunningAttempt(node, self._route.bare, self._exchange)
             try:
                 opened = ask(node, own)
             except BaseException as error:  # whatever it was, also when the worker is being stopped
-                place.release()
+                attempt.fail(error)
                 if not isinstance(error, UpstreamError):
                     raise
                 self._again(error, node, call)
+                failed = attempt
             else:
-                self._exchange.on_finish(partial(end, place, self._exchange))
+                self._exchange.on_finish(attempt.end)
                 if self._retries:
                     self._exchange.attempts += (f"{node.name}: ok",)
-                return opened
+                return opened, attempt
 
     def _again(self, error: UpstreamError, node: Node, call: Call) -> None:
         """Waits until it can be tried again; raises `error` when it can't."""
-        node.failed(self._route.bare, error)
         self._tried.append(node)
         pause_s = self._pause_s(error, node)
         is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
@@ -131,7 +204,7 @@ class Attempts:
 def _is_unanswered(error: UpstreamError) -> bool:
     """Whether nothing was executed, by what is known, so that another attempt does nothing twice."""
     if isinstance(error, UpstreamRefused):
-        return not error.final and (error.status in BUSY or error.status in FAILED)
+        return not error.final and (error.status in BUSY or error.status in FAILURES)
     # An answer that can't be used, such as a page of a proxy in front of it.
     return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
 
@@ -140,34 +213,21 @@ def _reason(error: GatewayError) -> str:
     return str(error.status) if isinstance(error, UpstreamRefused) else error.slug
 
 
-def end(place: Place, exchange: Exchange) -> None:
-    """The request is over: its place is given back, and how it went is noted on its node."""
-    if not place.release():
-        return
-    if exchange.state == "ok":
-        place.node.succeeded(place.model)
-    elif exchange.state in (UpstreamError.state, "timeout") and exchange.status not in BUSY:
-        place.node.fault(place.model)
-
-
 def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
     """The reply of a node to bytes of its own dialect; raises RefusedReply where another attempt may do better."""
     reply = node.upstream.forward(outgoing, call)
-    if reply.status in BUSY or reply.status in FAILED:
+    if reply.status in BUSY or reply.status in FAILURES:
         raise RefusedReply(reply, retry_after_s(reply.headers))
     return reply
 
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
     """What `ask` returns, from this node and with one attempt."""
-    place = node.begin("")
-    exchange.upstream = node.name
+    attempt = RunningAttempt(node, "", exchange)
     try:
         opened = ask()
     except BaseException as error:  # whatever it was, also when the worker is being stopped
-        place.release()
-        if isinstance(error, UpstreamError):
-            node.failed("", error)
+        attempt.fail(error)
         raise
-    exchange.on_finish(partial(end, place, exchange))
+    exchange.on_finish(attempt.end)
     return opened

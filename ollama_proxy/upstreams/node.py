@@ -210,15 +210,15 @@ class Node:
         is_useless = self.state is not None and not self.state.usable
         return is_useless or self.connection.is_suspect or (breaker is not None and not breaker.allows())
 
-    def begin(self, name: str) -> Place:
-        """A place for one request to a canonical model."""
+    def begin(self, name: str) -> Slot:
+        """A slot for one request to a canonical model."""
         self.in_flight += 1
         self.asked_at = time.monotonic()
         self.connection.begin()
         if name in self._failing:
             self._failing[name].begin()
         _keep(self._warm, name, self.asked_at + WARM_S)
-        return Place(self, name)
+        return Slot(self, name)
 
     def succeeded(self, name: str) -> None:
         """It has answered a request to a model."""
@@ -265,8 +265,8 @@ class Node:
         return [name for name, breaker in self._failing.items() if not breaker.is_closed]
 
 
-class Place:
-    """A request's place on a node, given back exactly once."""
+class Slot:
+    """A request's slot on a node, released exactly once."""
 
     __slots__ = ("_is_held", "model", "node")
 
@@ -275,7 +275,7 @@ class Place:
         self._is_held = True
 
     def release(self) -> bool:
-        """Gives it back; false where that was done before."""
+        """Releases it; false if that was done before."""
         was_held, self._is_held = self._is_held, False
         if was_held:
             self.node.in_flight -= 1

@@ -214,7 +214,8 @@ def test_an_access_record_has_every_field() -> None:
 
 
 def test_an_access_record_says_who_what_and_how_it_ended() -> None:
-    one = exchange(principal=Principal("web-team", SCOPES), model="m", upstream="box1", status=200, stream=True)
+    one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True)
+    one.begin_attempt("box1")
     one.prompt_eval_count, one.eval_count = 7, 3
     one.sent(100)
     one.sent(20)

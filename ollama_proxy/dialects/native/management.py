@@ -18,8 +18,8 @@ from ollama_proxy.broadcast import Broadcast, Line, Result, as_document, failure
 from ollama_proxy.delivery import deliver, fail
 from ollama_proxy.dialects.native.catalog import pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
+from ollama_proxy.exchange import Attempt, Exchange
 from ollama_proxy.gateway import PATIENCE, Gateway
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_own_names
@@ -185,9 +185,11 @@ def _everywhere(
         # Also where the client wants no stream: the lines tell that a server is alive.
         outgoing = replace(outgoing, body=encode_request(exchange.data | {"stream": True}))
     boxes = [box for box in gateway.fleet.boxes() if not box.declared.drain] or gateway.fleet.boxes()
-    exchange.upstream = ",".join(box.name for box in boxes)
+    attempts = {box.name: exchange.begin_attempt(box.name) for box in boxes}
     calls = {box.name: exchange.call.branch(_patience(box.timeouts(gateway.settings.timeouts))) for box in boxes}
-    work = Broadcast({box.name: partial(_opened, box, outgoing) for box in boxes}, calls, streams=streams)
+    work = Broadcast(
+        {box.name: partial(_opened, box, attempts[box.name], outgoing) for box in boxes}, calls, streams=streams
+    )
     exchange.on_finish(work.close)
     if streams and exchange.stream:
         return _streamed(exchange, work)
@@ -200,14 +202,19 @@ def _patience(general: Timeouts) -> Timeouts:
 
 
 @contextmanager
-def _opened(box: Node, outgoing: UpstreamRequest, call: Call) -> Iterator[Reply]:
+def _opened(box: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) -> Iterator[Reply]:
     """The reply of this server, which counts as busy until its own work is done: that of others may take hours more."""
-    place = box.begin("")
+    slot = box.begin("")
+    attempt.state = "aborted"
     try:
         with closing(_forwarded(box, outgoing, call)) as reply:
             yield reply
+        attempt.state = "ok"
+    except GatewayError as error:
+        attempt.state, attempt.error = error.state, error.slug
+        raise
     finally:
-        place.release()
+        slot.release()
 
 
 def _forwarded(box: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
