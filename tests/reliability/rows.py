@@ -170,7 +170,6 @@ ABSENT: dict[str, str] = {
     "C12": _LIMITS,
     "C13": _LIMITS,
     "C14": _LIMITS,
-    "U32": _REVIEW,
     "U33": _REVIEW,
     "P12": _USAGE,
     "P13": _USAGE,
