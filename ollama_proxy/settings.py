@@ -120,7 +120,7 @@ class ModelSettings:
     system: SystemPrompt = part(SystemPrompt)
     truncate: bool = setting(False, "Too long prompts lose their oldest messages, and the answer says so.", BOOLEAN)
     pin_options: bool = setting(
-        False, "Requests keep to the context that the model is loaded with, so that none loads it again.", BOOLEAN
+        False, "Requests keep to the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN
     )
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
 
