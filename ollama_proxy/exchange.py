@@ -20,7 +20,7 @@ REMARKS = {
 
 
 #: States of attempts that failed by the fault of their upstream.
-FAILED = frozenset({"upstream_error", "timeout"})
+FAILED_STATES = frozenset({"upstream_error", "timeout"})
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +121,7 @@ class Exchange:
     @property
     def failed_upstream(self) -> str:
         """Those of them that failed; all of them if none is known to have."""
-        failed = (each for each in self.tried if each.state in FAILED and not each.is_repeated)
+        failed = (each for each in self.tried if each.state in FAILED_STATES and not each.is_repeated)
         return _names(failed) or self.upstream
 
     def note_truncated(self, part: str) -> None:

@@ -14,7 +14,7 @@ from math import ceil
 from typing import TypeVar
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
-from ollama_proxy.exchange import FAILED, Exchange
+from ollama_proxy.exchange import FAILED_STATES, Exchange
 from ollama_proxy.hub import Event
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.answer import retry_after_s
@@ -32,7 +32,7 @@ MOST_RETRIES = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
 #: Statuses of a server that failed, or of a proxy in front of it.
-FAILURES = frozenset({500, 502, 504})
+FAILED = frozenset({500, 502, 504})
 
 
 class RefusedReply(UpstreamRefused):
@@ -75,7 +75,7 @@ class RunningAttempt:
             return
         if exchange.state == "ok":
             node.succeeded(self._slot.model)
-        elif exchange.state in FAILED and exchange.status not in BUSY:
+        elif exchange.state in FAILED_STATES and exchange.status not in BUSY:
             node.fault(self._slot.model)
 
     def _end(self, state: str, error: str = "") -> bool:
@@ -204,7 +204,7 @@ class Attempts:
 def _is_unanswered(error: UpstreamError) -> bool:
     """Whether nothing was executed, by what is known, so that another attempt does nothing twice."""
     if isinstance(error, UpstreamRefused):
-        return not error.final and (error.status in BUSY or error.status in FAILURES)
+        return not error.final and (error.status in BUSY or error.status in FAILED)
     # An answer that can't be used, such as a page of a proxy in front of it.
     return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
 
@@ -216,7 +216,7 @@ def _reason(error: GatewayError) -> str:
 def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
     """The reply of a node to bytes of its own dialect; raises RefusedReply where another attempt may do better."""
     reply = node.upstream.forward(outgoing, call)
-    if reply.status in BUSY or reply.status in FAILURES:
+    if reply.status in BUSY or reply.status in FAILED:
         raise RefusedReply(reply, retry_after_s(reply.headers))
     return reply
 
