@@ -121,7 +121,7 @@ forwarder_headers = ""
 # Headers with an underscore never reach the application, as in nginx. "refuse" would answer them with an HTML page.
 header_map = "drop"
 
-# As much as one header buffer of the nginx sample, so that nginx refuses first, in JSON.
+# As much as one header buffer of the nginx sample. The whole head is limited by ollama_proxy/incoming.py.
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190

@@ -7,6 +7,7 @@ gunicorn's own pages are HTML, and its log lines quote addresses, which may hold
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -18,14 +19,15 @@ import gevent
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as http
 from gunicorn.http.message import Request
-from gunicorn.util import write_nonblock
+from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
 from ollama_proxy import capacity
-from ollama_proxy.arrival import dialect_of
+from ollama_proxy.arrival import dialect_of, request_id
 from ollama_proxy.connections import Connections
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
+from ollama_proxy.incoming import ClientRequest, ClientRequests
 from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.streaming import give_turn
 from ollama_proxy.telemetry import log
@@ -44,6 +46,9 @@ RETRY_S = 1
 
 #: Requests after which those get a turn that wait for a socket.
 FAIR_AFTER = 8
+
+#: How a write fails if the client has gone.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 #: Most specific first; what is not here is no fault of the client: 500.
 STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
@@ -82,9 +87,40 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._refuse(client)
             return
         try:
-            super().handle(listener, client, addr)
+            client.setblocking(1)
+            if self._serve(listener.getsockname(), client, addr):
+                self._connections.linger(client)
         finally:
             self._connections.leave(client)
+            close(client)
+
+    def _serve(self, listener_name: Any, client: Any, addr: Any) -> bool:
+        """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
+        sending what is not going to be read."""
+        requests, request = ClientRequests(self.cfg, client, addr), None
+        try:
+            while request := self._next(requests):
+                self.handle_request(listener_name, request, client, addr)
+                request = None
+            return False
+        except (StopIteration, http.NoMoreData):
+            return request is not None and request.has_unread_body
+        except (gevent.GreenletExit, SystemExit):
+            return False  # the worker ends, and nobody has asked for anything here
+        except OSError as error:
+            if error.errno not in _GONE:
+                self.log.exception("Socket error processing request.")
+            return False
+        except BaseException as error:  # whatever the parser raises, or the application
+            self.handle_error(request, client, addr, error)
+            return True
+
+    def _next(self, requests: ClientRequests) -> ClientRequest | None:
+        """The next request; None if none has come in time."""
+        request: ClientRequest | None = None
+        with self.timeout_ctx():
+            request = next(requests)
+        return request
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """One request on it."""
@@ -150,8 +186,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that never reached the application, or whose application failed without an answer."""
-        if isinstance(exc, gevent.GreenletExit | SystemExit):
-            return  # the worker ends, and nobody has asked for anything here
         error = public_error(exc)
         fields = {"client": addr[0] if addr else "", "status": error.status, "error": type(exc).__name__}
         if error.status == 500:
@@ -184,7 +218,7 @@ def public_error(exc: BaseException) -> GatewayError:
 
 def answer(error: GatewayError, path: str) -> bytes:
     """The whole HTTP answer, in the error shape that the path promises."""
-    body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, "")
+    body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, request_id(None))
     wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
     head = (
         f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"

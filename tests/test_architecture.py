@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("state", "settings_watch", "streaming", "policy.auth", "policy.names", "policy.addresses"),
     ("exchange", "policy.catalogue", "policy.overrides"),
     ("arrival", "policy.access", "telemetry", "settings_check", "probe", "exposure"),
-    ("upstreams.base", "upstreams.feed", "chatlog", "connections", "watchdog"),
+    ("upstreams.base", "upstreams.feed", "chatlog", "connections", "incoming", "watchdog"),
     (
         "upstreams.alarm",
         "upstreams.lookup",

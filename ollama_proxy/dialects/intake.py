@@ -18,7 +18,7 @@ from gunicorn.http.errors import ParseException
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Server
-from ollama_proxy.streaming import Call, give_turn
+from ollama_proxy.streaming import Call
 
 READ_BYTES = 65536
 
@@ -54,8 +54,6 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
     while left > 0 and (part := _read(environ["wsgi.input"], int(min(READ_BYTES, left)), call)):
         left -= len(part)
         yield part
-        if len(part) == READ_BYTES:
-            give_turn()  # a client that never pauses leaves no turn for anybody else
     if call.ended or call.read_too_slow or 0 < left < inf:
         raise _cut(call, "The request body is shorter than its Content-Length.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import pytest
 
 from ollama_proxy import connections
 from ollama_proxy.connections import Connections
+from tests.rig.deadline import wait_until
 
 
 class Pair:
@@ -131,3 +133,63 @@ def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], 
         pass
     held.close_waiting(0)
     assert [each.is_closed for each in (new, kept, busy)] == [True, True, False]
+
+
+# The last response of a connection.
+
+
+def in_background(held: Connections[socket.socket], pair: Pair) -> threading.Thread:
+    thread = threading.Thread(target=held.linger, args=(pair.ours,), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_client_that_goes_on_sending_is_read_within_a_limit(pair: Callable[[], Pair]) -> None:
+    held, chatty = Connections[socket.socket](2), pair()
+    held.enter(chatty.ours)
+    sent, began = 0, time.monotonic()
+    thread = in_background(held, chatty)
+    while thread.is_alive():
+        try:
+            sent += chatty.theirs.send(b"x" * 4096)
+        except BlockingIOError:
+            thread.join(0.01)
+    assert connections.LINGER_S - 0.1 < time.monotonic() - began < connections.LINGER_S + 2
+    assert chatty.is_closed, "it is told that nothing more comes"
+    buffered = chatty.ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert connections.LINGER_BYTES < sent <= connections.LINGER_BYTES + 2 * buffered
+
+
+@pytest.mark.parametrize("size", [0, 100, 100_000])
+def test_client_that_closes_has_not_to_be_waited_for(pair: Callable[[], Pair], size: int) -> None:
+    held, polite = Connections[socket.socket](2), pair()
+    held.enter(polite.ours)
+    polite.theirs.send(b"x" * size)
+    began = time.monotonic()
+    thread = in_background(held, polite)
+    polite.theirs.close()
+    thread.join(5)
+    assert time.monotonic() - began < connections.LINGER_S / 2
+
+
+def test_silent_client_is_given_a_second(pair: Callable[[], Pair]) -> None:
+    held, silent = Connections[socket.socket](2), pair()
+    held.enter(silent.ours)
+    began = time.monotonic()
+    in_background(held, silent).join(5)
+    assert connections.LINGER_S - 0.1 < time.monotonic() - began < connections.LINGER_S + 2
+
+
+def test_who_has_had_the_last_response_makes_room_first(pair: Callable[[], Pair]) -> None:
+    held = Connections[socket.socket](2)
+    waiting, lingering, third = pair(), pair(), pair()
+    held.enter(waiting.ours)
+    held.enter(lingering.ours)
+    lingering.theirs.send(b"x" * 100_000)
+    thread = in_background(held, lingering)
+    wait_until(lambda: lingering.is_closed, 5)
+    assert len(held) == 2
+    assert held.enter(third.ours)
+    thread.join(connections.LINGER_S / 2)
+    assert not thread.is_alive() and not waiting.is_closed
+    assert len(held) == 2
