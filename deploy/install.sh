@@ -3,7 +3,8 @@
 #
 #   sudo deploy/install.sh [--nginx] [--listen ADDRESS:PORT] [--dry-run]
 #
-#   --nginx                 also put the nginx site in place (nginx itself: apt-get install nginx)
+#   --nginx                 also put the nginx site in place, and have the gateway believe nginx on this machine who
+#                           its clients are (nginx itself: apt-get install nginx)
 #   --listen ADDRESS:PORT   address of the socket unit (127.0.0.1:8080); 0.0.0.0:8080 without nginx in front
 #   --dry-run               only print the commands
 #
@@ -132,6 +133,17 @@ CONFIG
 ENVIRONMENT
 }
 
+# Without it every client behind nginx has the address of nginx, in the logs and for wrong tokens.
+trust_nginx() {
+    if grep -Eqs '^[^#]*trusted_proxies' $settings/config.yaml; then
+        echo "trusted_proxies in $settings/config.yaml stays as it is"
+        return
+    fi
+    run install -d -m 0755 $units/$name.service.d
+    printf '[Service]\nEnvironment=OLLAMA_PROXY__SERVER__TRUSTED_PROXIES=[127.0.0.1]\n' |
+        write_new $units/$name.service.d/nginx.conf 0644 root:root
+}
+
 install_units() {
     run install -m 0644 "$source/deploy/systemd/$name.service" "$source/deploy/systemd/$name.socket" $units/
     run install -m 0644 "$source/deploy/logrotate/$name" /etc/logrotate.d/$name
@@ -166,6 +178,7 @@ check_machine
 create_user
 copy_program
 write_settings
+[ "$with_nginx" = no ] || trust_nginx
 install_units
 [ "$with_nginx" = no ] || install_site
 echo "$name is in place. Its token and its messages: journalctl -u $name"

@@ -6,17 +6,24 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, cast
 
 from flask import request
 
 from ollama_proxy.errors import BadRequest, NotFound
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.settings import Settings
 from ollama_proxy.streaming import Call
 
 EXCHANGE_KEY = "ollama_proxy.exchange"
+
+#: In `server.trusted_proxies`: whoever connects to a unix socket, where the gateway listens on one.
+UNIX_SOCKET = "unix:"
+
+#: Of the longest address in text form: IPv6 with an IPv4 address at its end.
+MAX_ADDRESS_CHARS = 45
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
@@ -81,40 +88,56 @@ def request_id(sent: str | None) -> str:
 
 
 def client_address(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> str:
-    """The nearest address that is not one of the trusted proxies."""
-    address: str = environ.get("REMOTE_ADDR") or ""
+    """The nearest address that is not one of the trusted proxies, as plain_address writes it; "" for a unix socket."""
+    address = plain_address(environ.get("REMOTE_ADDR") or "")
     forwarded = environ.get("HTTP_X_FORWARDED_FOR")
     if not forwarded or not is_trusted(address, trusted):
         return address
-    for hop in reversed([part.strip() for part in forwarded.split(",")]):
-        if not _as_address(hop):
+    for hop in reversed(forwarded.split(",")):
+        client = plain_address(hop.strip())
+        if not client:
             break
-        address = hop
-        if not is_trusted(hop, trusted):
+        address = client
+        if not is_trusted(address, trusted):
             break
     return address
 
 
+def plain_address(text: str) -> str:
+    """The canonical text of an IP address, of IPv4 if it is mapped into IPv6; "" for anything else, also for an address
+    with a zone, which is free text."""
+    return _plain_address(text) if len(text) <= MAX_ADDRESS_CHARS else ""
+
+
+@lru_cache(maxsize=1024)
+def _plain_address(text: str) -> str:
+    address = None if "%" in text else as_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return "" if address is None else str(address)
+
+
 @lru_cache(maxsize=1024)
 def is_trusted(address: str, trusted: tuple[str, ...]) -> bool:
-    """Whether an address is one of the proxies; a unix socket's empty address is."""
-    parsed = _as_address(address)
+    """Whether a plain address is one of the proxies, "" being a unix socket."""
+    parsed = as_address(address)
     if parsed is None:
-        return not address
+        return UNIX_SOCKET in trusted and not address
     return any(parsed in network for network in _networks(trusted))
 
 
 @lru_cache(maxsize=16)
 def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-    return [ip_network(entry, strict=False) for entry in trusted]
+    return [_plain_network(entry) for entry in trusted if entry != UNIX_SOCKET]
 
 
-@lru_cache(maxsize=1024)
-def _as_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
+def _plain_network(text: str) -> IPv4Network | IPv6Network:
+    """A network, of IPv4 if it is mapped into IPv6: plain addresses are."""
+    network = ip_network(text, strict=False)
+    first = network.network_address
+    if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
+        return IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
+    return network
 
 
 def check_host(environ: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

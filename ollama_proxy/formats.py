@@ -31,6 +31,14 @@ def _network(entry: Entry) -> str:
     return entry.text
 
 
+def _proxy(entry: Entry) -> str:
+    if entry.kind == "str" and entry.text == "unix:":
+        return entry.text
+    if "%" in entry.text:
+        raise entry.error("must have no zone: every address without one is meant")
+    return _network(entry)
+
+
 def _is_base_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -172,6 +180,7 @@ SECONDS = seconds()
 SIZE = Kind("a size in bytes, such as 64MiB", _size)
 HOST = text_kind("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
 NETWORK = Kind("an IP address or a network such as 10.0.0.0/8", _network)
+PROXY = Kind("an IP address, a network such as 10.0.0.0/8, or unix:", _proxy)
 BASE_URL = Kind("http://host[:port][/path] or https, without user, query and fragment", _base_url, raw=True)
 KEEP_ALIVE = Kind("a duration such as 30m, or a number of seconds (below 0: for ever)", _keep_alive)
 KEEP_ALIVE_LIMIT = Kind("a duration such as 1h", _keep_alive_limit)

@@ -25,6 +25,7 @@ from ollama_proxy.formats import (
     LEVEL,
     NETWORK,
     OPTIONS,
+    PROXY,
     REMOVED,
     REPLACED,
     SECONDS,
@@ -48,7 +49,7 @@ class Server:
     host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1 for this machine only.", HOST, env=("HOST",))
     port: int = setting(8080, "Port to listen on.", whole(0, 65535), env=("PORT",))
     trusted_proxies: tuple[str, ...] = setting(
-        ("127.0.0.1", "::1"), "Proxies whose X-Forwarded-* headers are believed.", list_of(NETWORK)
+        (), "Proxies whose X-Forwarded-For is believed; empty: none. `unix:` is a unix socket.", list_of(PROXY)
     )
     allowed_hosts: tuple[str, ...] = setting(
         (), "Host names that requests may name, without port; empty: any.", list_of(TEXT)

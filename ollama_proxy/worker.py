@@ -23,7 +23,7 @@ from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
 from ollama_proxy import capacity
-from ollama_proxy.arrival import dialect_of, request_id
+from ollama_proxy.arrival import dialect_of, plain_address, request_id
 from ollama_proxy.connections import Connections
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
@@ -187,7 +187,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that never reached the application, or whose application failed without an answer."""
         error = public_error(exc)
-        fields = {"client": addr[0] if addr else "", "status": error.status, "error": type(exc).__name__}
+        fields = {"client": plain_address(addr[0] if addr else ""), "status": error.status, "error": type(exc).__name__}
         if error.status == 500:
             log.error("internal_error", exc_info=exc, extra={"fields": fields})
         else:

@@ -25,6 +25,8 @@ def config(upstream: FaultUpstream, limit: int = LIMIT) -> dict[str, Any]:
     return {
         "auth": {"generate_tokens": [TOKEN, OTHER], "max_failures": limit},
         "service": {"base_url": upstream.url},
+        # The tests are the proxy in front.
+        "server": {"trusted_proxies": ["127.0.0.1"]},
     }
 
 

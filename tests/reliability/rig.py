@@ -42,9 +42,9 @@ class Rig:
     """`with Rig(config={...}, nginx={shipped text: other text}) as rig` runs everything until the block ends.
 
     `config` is merged, one level deep, over tokens (`TOKEN` of team, the probe's) and upstreams (box1, box2, ...,
-    each with `MODELS`). Its own `upstreams` replace the boxes; `upstream` has keys for the entries of the boxes alone,
-    such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is between the gateway and box1.
-    `boxes` may be servers of the test's own, running already. Further options are `Gateway`'s.
+    each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace the boxes; `upstream` has keys for the
+    entries of the boxes alone, such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is between
+    the gateway and box1. `boxes` may be servers of the test's own, running already. Further options are `Gateway`'s.
     """
 
     def __init__(
@@ -98,7 +98,12 @@ class Rig:
     def configured(self, **sections: Any) -> dict[str, Any]:
         """The configuration, with further sections over those of the rig: for `gateway.write_config` in a row."""
         steady = {"name": STEADY, "kind": "ollama", "base_url": self.probe.url, "models": [STEADY]}
-        base = {"auth": {"generate_tokens": [{"name": "team", "token": TOKEN}]}, "upstreams": self._declared()}
+        base = {
+            "auth": {"generate_tokens": [{"name": "team", "token": TOKEN}]},
+            "upstreams": self._declared(),
+            # As the documents tell who runs nginx in front.
+            "server": {"trusted_proxies": ["127.0.0.1"]},
+        }
         config = copy.deepcopy(_merged(_merged(base, self._given), sections))
         config["upstreams"] += [*copy.deepcopy(self._more_upstreams), steady]
         listed = "manage_tokens" if config["auth"].get("manage_tokens") is not None else "generate_tokens"

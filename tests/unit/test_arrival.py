@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ollama_proxy.arrival import (
     request_id,
 )
 from ollama_proxy.errors import BadRequest, NotFound
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -87,7 +88,27 @@ def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
         ("10.1.1.1", "9.9.9.9", LOOPBACK, "10.1.1.1"),
         ("127.0.0.1", "9.9.9.9", LOOPBACK, "9.9.9.9"),
         ("::1", "2001:db8::1", LOOPBACK, "2001:db8::1"),
-        ("", "9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("", "9.9.9.9", LOOPBACK, ""),
+        ("", "9.9.9.9", ("unix:",), "9.9.9.9"),
+        ("127.0.0.1", "9.9.9.9", ("unix:",), "127.0.0.1"),
+        ("fe80::1%eth0", "9.9.9.9", ("fe80::/10",), ""),
+        ("::ffff:127.0.0.1", "9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("::ffff:7f00:1", "9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("::ffff:10.1.1.1", "9.9.9.9", ("::ffff:10.0.0.0/104",), "9.9.9.9"),
+        ("10.1.1.1", "9.9.9.9", ("::ffff:10.0.0.0/104",), "9.9.9.9"),
+        ("10.1.1.1", "9.9.9.9", ("::/0",), "10.1.1.1"),
+        ("::ffff:10.1.1.1", None, (), "10.1.1.1"),
+        ("2001:DB8:0:0::1", None, (), "2001:db8::1"),
+        ("127.0.0.1", "::ffff:9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("127.0.0.1", "2001:DB8::0:1", LOOPBACK, "2001:db8::1"),
+        ("127.0.0.1", "fe80::1%eth0", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "fe80::1%" + "x" * 5000, LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "fe80::1%25<script>, 9.9.9.9", LOOPBACK, "9.9.9.9"),
+        ("127.0.0.1", "9.9.9.9:1234", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "[2001:db8::1]", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "010.1.1.1", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "1.2.3", LOOPBACK, "127.0.0.1"),
+        ("127.0.0.1", "9.9.9.9,", LOOPBACK, "127.0.0.1"),
         ("127.0.0.1", "6.6.6.6, 9.9.9.9", LOOPBACK, "9.9.9.9"),
         ("127.0.0.1", "9.9.9.9, 127.0.0.1", LOOPBACK, "9.9.9.9"),
         ("10.0.0.1", "9.9.9.9, 10.0.0.2", ("10.0.0.0/8",), "9.9.9.9"),
@@ -206,6 +227,20 @@ def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
         "HTTP_X_REQUEST_ID": "mine",
     }
-    exchange = new_exchange(environ, Settings())
+    exchange = new_exchange(environ, Settings(server=Server(trusted_proxies=LOOPBACK)))
     assert (exchange.id, exchange.method, exchange.path) == ("mine", "GET", "/v1/models")
     assert (exchange.client, exchange.dialect, exchange.socket) == ("9.9.9.9", "openai", None)
+
+
+def test_nobody_is_a_trusted_proxy_by_default() -> None:
+    environ = {"PATH_INFO": "/", "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "9.9.9.9"}
+    assert new_exchange(environ, Settings()).client == "127.0.0.1"
+
+
+def test_long_lists_of_hops_cost_little() -> None:
+    """They may be as long as a head, and end at the first hop that nobody trusts."""
+    environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "," * 30_000 + "9.9.9.9, 127.0.0.1"}
+    began = time.process_time()
+    for _ in range(100):
+        assert client_address(environ, LOOPBACK) == "9.9.9.9"
+    assert time.process_time() - began < 1

@@ -329,6 +329,8 @@ def test_all_complaints_come_at_once(load) -> None:
         "server: {port: -1}",
         "server: {host: 'a b'}",
         "server: {trusted_proxies: [nginx]}",
+        "server: {trusted_proxies: ['fe80::1%eth0']}",
+        "server: {trusted_proxies: ['unix:/run/nginx.sock']}",
         "server: {trusted_proxies: 127.0.0.1}",
         "server: {max_body: 0}",
         "timeouts: {idle_s: 0}",
