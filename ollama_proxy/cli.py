@@ -34,8 +34,9 @@ from ollama_proxy.tokens import Token, TokenFields
 from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2
-#: Of `check-exposure`, for whatever runs it by the clock: something is open; EX_CONFIG of sysexits.h.
-EXIT_OPEN, EXIT_UNCHECKED = 1, 78
+#: Exit statuses of `check-exposure`, besides 2 for wrong arguments: a server is open; none is, but one could not be
+#: checked; the configuration can't be used (EX_CONFIG of sysexits.h).
+EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
 MASK = "********"
 
 #: The directory that holds wsgi.py, config/ and state/ in a checkout.
@@ -72,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     add(commands, "run", run, "start the gateway in the foreground")
     add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
     exposure = add(commands, "check-exposure", check_exposure, "say whether Ollama can be used without the gateway")
+    exposure.epilog = (
+        f"Exit status: 0 if nothing is open, {EXIT_OPEN} if a server is, {EXIT_UNKNOWN} if none is but one did not "
+        f"answer as an Ollama server, {EXIT_UNCHECKED} if the configuration can't be used."
+    )
     exposure.add_argument(
         "urls", nargs="*", type=_server, metavar="URL", help="to be asked from here; absent: those of the configuration"
     )
@@ -110,11 +115,11 @@ def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print who else can use the servers, and give the exit status. Raises ConfigError."""
     found = check_servers(options.urls) if options.urls else check_upstreams(load_settings(environ=environ))
-    status = 0
+    is_open = is_unknown = False
     for finding in found:
         print(finding.text, flush=True)
-        status = EXIT_OPEN if finding.is_open else status
-    return status
+        is_open, is_unknown = is_open or finding.is_open, is_unknown or finding.is_unknown
+    return EXIT_OPEN if is_open else EXIT_UNKNOWN if is_unknown else 0
 
 
 def _server(text: str) -> str:

@@ -34,10 +34,12 @@ _FAR_AWAY = ("192.0.2.1", "2001:db8::1")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one server, in words; `is_open`: others can use it without a token."""
+    """The result for one server, in words. `is_open`: others can use it without a token; `is_unknown`: it could not be
+    checked, because nothing answered, or something else did."""
 
     text: str
     is_open: bool = False
+    is_unknown: bool = False
 
 
 def check_upstreams(settings: Settings) -> Iterator[Finding]:
@@ -89,7 +91,7 @@ def _on_this_machine(url: str, shown: str) -> Finding:
         )
     here = _asked(url)
     if here.refusal and here.refusal != WANTS_TOKEN:
-        return Finding(f"{shown}: {here.refusal}, so nothing can be told of it.")
+        return Finding(f"{shown}: {here.refusal}, so nothing can be told of it.", is_unknown=True)
     why = here.refusal or f"it answers on this machine alone ({len(places)} other addresses tried)"
     return Finding(f"{shown}: closed, {why}.")
 
@@ -97,7 +99,7 @@ def _on_this_machine(url: str, shown: str) -> Finding:
 def _elsewhere(url: str, shown: str) -> Finding:
     found = _asked(url)
     if found.refusal:
-        return Finding(f"{shown}: {found.refusal}.")
+        return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
     return Finding(
         f"{shown}: on another machine, and it answers here, as it should. Whether it answers others as well can't be "
         f"seen from here: its firewall should let in {_source_of(url) or 'the gateway'} alone. From a third machine: "
@@ -107,6 +109,10 @@ def _elsewhere(url: str, shown: str) -> Finding:
 
 def _from_outside(url: str) -> Finding:
     found = _asked(url)
+    if found.is_silent:
+        return Finding(
+            f"{url}: {found.refusal}. Either a firewall keeps this machine out, or nothing runs there.", is_unknown=True
+        )
     if found.refusal:
         return Finding(f"{url}: closed, {found.refusal}.")
     model = f" Its first model is {found.model}." if found.model else ""

@@ -22,10 +22,12 @@ WANTS_TOKEN = "it asks for a token"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What answered at the address of Ollama: the reason why it can't be used (empty: it can), and a model."""
+    """What answered at the address of Ollama: the reason why it can't be used (empty: it can), and a model.
+    `is_silent`: nothing did."""
 
     refusal: str
     model: str = ""
+    is_silent: bool = False
 
 
 def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
@@ -41,7 +43,7 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
             return Probe("what answers there is not Ollama")
         return Probe("", _first_model(_fetched(base_url, "/api/tags", context)[1]))
     except (OSError, HTTPException, ValueError) as error:
-        return Probe(f"no answer there ({getattr(error, 'strerror', None) or type(error).__name__})")
+        return Probe(f"no answer there ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
 
 
 def _fetched(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, Any]:

@@ -11,9 +11,9 @@ import pytest
 
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.plain_ollama import network_address, plain_ollama
+from tests.rig.plain_ollama import network_address, nobody, plain_ollama
 
-CLOSED, OPEN, WRONG_USE, UNCHECKED = 0, 1, 2, 78
+CLOSED, OPEN, WRONG_USE, UNKNOWN, UNCHECKED = 0, 1, 2, 3, 78
 
 
 def check(directory: Path, *arguments: str, config: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -74,6 +74,31 @@ def test_gateway_without_tokens_is_one(tmp_path: Path, own: str, upstream: Fault
     config = {"auth": {"enabled": False, "allow_open_network": True}, "service": {"base_url": upstream.url}}
     with Gateway(config, workers=1, env={"HOST": "0.0.0.0"}) as running:
         assert check(tmp_path, f"127.0.0.1:{running.port}").returncode == OPEN
+
+
+def test_silence_is_no_clean_bill(tmp_path: Path) -> None:
+    with nobody() as port:
+        of_configuration = check(tmp_path, config=f"service: {{base_url: 'http://127.0.0.1:{port}'}}\n")
+        of_address = check(tmp_path, f"http://127.0.0.1:{port}", "http://no-such-host.invalid:11434")
+    assert (of_configuration.returncode, of_address.returncode) == (UNKNOWN, UNKNOWN)
+    assert (of_configuration.stdout.count("no answer there"), of_address.stdout.count("no answer there")) == (1, 2)
+
+
+def test_one_silent_server_among_closed_ones_is_told_and_an_open_one_goes_before(tmp_path: Path, own: str) -> None:
+    with nobody() as silent, plain_ollama() as closed, plain_ollama("0.0.0.0") as opened:
+        assert check(tmp_path, f"127.0.0.1:{closed}", f"127.0.0.1:{silent}").returncode == UNKNOWN
+        for order in ((opened, silent), (silent, opened)):
+            assert check(tmp_path, *(f"127.0.0.1:{port}" for port in order)).returncode == OPEN
+
+
+def test_something_else_in_the_place_of_ollama_is_no_clean_bill(tmp_path: Path) -> None:
+    with plain_ollama(version=b"<html>") as port:
+        assert check(tmp_path, config=f"service: {{base_url: 'http://127.0.0.1:{port}'}}\n").returncode == UNKNOWN
+
+
+def test_help_explains_the_exit_statuses(tmp_path: Path) -> None:
+    told = " ".join(check(tmp_path, "--help").stdout.split())
+    assert "Exit status: 0 if nothing is open, 1 if a server is, 3 if none is but one did not answer" in told
 
 
 @pytest.mark.parametrize("config", [None, "upstreams: [", "servce: {}"], ids=["missing", "no YAML", "unknown"])

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.integration.test_unread_bodies import LIVEZ_S, slowest_livez_s
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
+from tests.rig.endless_body import slowest_livez_s
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
@@ -24,6 +24,7 @@ KIB = 1024
 LIMIT = 32 * KIB
 #: One `X-n:` line after the other.
 LINE_BYTES = 4 * KIB
+LIVEZ_S = 0.25
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_trickled_head_takes_little_cpu_time(gateway: Gateway, kind: str) -> Non
     first, slowly = TRICKLED[kind]()
     (worker,) = gateway.worker_pids()
     with Trickle(gateway.port, first, slowly) as trickle:
-        slowest_s = slowest_livez_s(gateway, 1)
+        slowest_s = slowest_livez_s(gateway.url, 1)
         used_s = cpu_s(worker)
         wait_until(trickle.is_over, 14, "the bytes are not all sent")
         used_s = cpu_s(worker) - used_s

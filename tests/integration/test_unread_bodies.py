@@ -16,7 +16,7 @@ import requests
 from tests.rig import fault_upstream as do
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
-from tests.rig.endless_body import FRAMINGS, EndlessBody
+from tests.rig.endless_body import FRAMINGS, EndlessBody, slowest_livez_s
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, request
@@ -58,21 +58,11 @@ REFUSED: dict[str, tuple[str, str, dict[str, str], int]] = {
 }
 
 
-def slowest_livez_s(gateway: Gateway, seconds: float) -> float:
-    """The longest time in which `/livez` answered, asked one after the other for this long."""
-    slowest, ends_at = 0.0, time.monotonic() + seconds
-    while time.monotonic() < ends_at:
-        began = time.monotonic()
-        assert request(gateway.url, path="/livez").status == 200
-        slowest = max(slowest, time.monotonic() - began)
-    return slowest
-
-
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("reads", [True, False], ids=["reads", "reads last"])
 def test_flood_without_a_token_keeps_nobody_waiting(gateway: Gateway, framing: str, reads: bool) -> None:
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, reads=reads) as flood:
-        slowest_s = slowest_livez_s(gateway, 2.5)
+        slowest_s = slowest_livez_s(gateway.url, 2.5)
         wait_until(lambda: flood.refused_after_s is not None, 5, lambda: f"still sending after {flood.sent} bytes")
     assert slowest_s < LIVEZ_S
     assert flood.sent < IN_BUFFERS
@@ -97,7 +87,7 @@ def test_every_response_to_an_unread_body_ends_its_connection(
 def test_body_that_is_read_leaves_turns_for_others(gateway: Gateway, framing: str) -> None:
     """It comes from a client that may send it, up to the limit."""
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, bearer(TOKEN)):
-        assert slowest_livez_s(gateway, 2) < LIVEZ_S
+        assert slowest_livez_s(gateway.url, 2) < LIVEZ_S
 
 
 def test_body_that_trickles_in_is_given_a_second(gateway: Gateway) -> None:

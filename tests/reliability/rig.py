@@ -42,9 +42,10 @@ class Rig:
     """`with Rig(config={...}, nginx={shipped text: other text}) as rig` runs everything until the block ends.
 
     `config` is merged, one level deep, over tokens (`TOKEN` of team, the probe's) and upstreams (box1, box2, ...,
-    each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace the boxes; `upstream` has keys for the
-    entries of the boxes alone, such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is between
-    the gateway and box1. `boxes` may be servers of the test's own, running already. Further options are `Gateway`'s.
+    each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace the boxes; `upstream` has keys for
+    the entries of the boxes alone, such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is
+    between the gateway and box1. `boxes` may be servers of the test's own, running already. Further options are
+    `Gateway`'s.
     """
 
     def __init__(

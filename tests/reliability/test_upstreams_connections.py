@@ -153,6 +153,7 @@ def test_u30_upstream_without_the_gateway(row: Row) -> None:
         opened = check_exposure(row)
         assert (opened.returncode, "OLLAMA_HOST=127.0.0.1" in opened.stdout) == (1, True), opened
         row.gateway.write_config(row.rig.config)
+    assert check_exposure(row, f"http://127.0.0.1:{hidden}").returncode == 3
 
 
 def check_exposure(row: Row, *urls: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import time
 from threading import Thread
 from typing import Self
 
-from tests.rig.http_client import HeaderItems, encode_request
+from tests.rig.http_client import HeaderItems, encode_request, request
 
 #: Framings of a body without an end: its header, and what is sent again and again.
 FRAMINGS: dict[str, tuple[dict[str, str], bytes]] = {
@@ -78,3 +78,13 @@ class EndlessBody:
                 self.received += data
         except OSError:
             pass  # it was reset: nothing more comes
+
+
+def slowest_livez_s(url: str, seconds: float) -> float:
+    """The longest time in which `/livez` of a gateway answered, asked one after the other for this long."""
+    slowest, ends_at = 0.0, time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        began = time.monotonic()
+        assert request(url, path="/livez").status == 200
+        slowest = max(slowest, time.monotonic() - began)
+    return slowest

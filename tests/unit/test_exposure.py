@@ -90,7 +90,7 @@ def silent_port() -> Iterator[int]:
 
 def test_of_one_that_is_not_running_nothing_can_be_told(silent_port: int) -> None:
     (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{silent_port}'")
-    assert (found.is_open, "nothing can be told" in found.text) == (False, True)
+    assert (found.is_open, found.is_unknown, "nothing can be told" in found.text) == (False, True, True)
 
 
 def test_each_ollama_has_its_finding_and_providers_have_none(address: str) -> None:
@@ -135,7 +135,20 @@ def test_one_on_another_machine_answers_as_it_should(elsewhere: None) -> None:
 
 def test_one_on_another_machine_may_be_down(elsewhere: None, silent_port: int) -> None:
     (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{silent_port}'")
-    assert found == Finding(f"box1 (http://127.0.0.1:{silent_port}): no answer there (Connection refused).")
+    text = f"box1 (http://127.0.0.1:{silent_port}): no answer there (Connection refused)."
+    assert found == Finding(text, is_unknown=True)
+
+
+def test_one_on_another_machine_that_asks_for_a_token_is_closed(elsewhere: None) -> None:
+    with plain_ollama(version=401) as port:
+        (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{port}'")
+    assert (found.is_open, found.is_unknown) == (False, False)
+
+
+def test_seen_from_a_third_machine_silence_proves_nothing(elsewhere: None, silent_port: int) -> None:
+    (found,) = check_servers([f"http://127.0.0.1:{silent_port}"])
+    assert (found.is_open, found.is_unknown, "closed" in found.text) == (False, True, False)
+    assert "no answer there" in found.text
 
 
 def test_seen_from_a_third_machine_it_is_open(elsewhere: None) -> None:
