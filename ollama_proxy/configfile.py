@@ -1,14 +1,15 @@
 """A configuration file becomes a tree of entries that know their line; nothing is made of them here.
 
 Strict on purpose: whatever YAML would read as something else than the person meant is refused, with file and line.
-No complaint ever holds a value, because any value may be a token. Imports nothing of the package but its errors.
+No complaint ever holds a value, because any value may be a token. Names are quoted unless they may be a token that has
+lost its place: below `auth` only the declared ones are. Imports nothing of the package but its errors.
 """
 
 from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,14 @@ from ollama_proxy.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+
+#: Longest name that a complaint quotes.
+MAX_QUOTED_CHARS = 200
+
+#: Tokens as the gateway makes them are never quoted, wherever they stand.
+_TOKEN = re.compile(r"op_[0-9A-Za-z]{20}")
+#: At the top of the file nothing has a name of another form.
+_SETTING = re.compile(r"[a-z_]+")
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -80,13 +89,16 @@ def read_bytes(path: Path, shown: str) -> bytes:
     return data
 
 
-def parse_document(data: bytes, shown: str) -> Entry:
-    """The file as a mapping; only comments make an empty mapping. Raises ConfigError with file and line."""
+def parse_document(data: bytes, shown: str, auth_names: Collection[str] = ()) -> Entry:
+    """The file as a mapping; only comments make an empty mapping. Raises ConfigError with file and line.
+
+    `auth_names`: the names below `auth` that complaints may quote.
+    """
     text = _decoded(data, shown)
     node = _composed(text, lambda line: f"{shown}:{line}", shown)
     if node is None:
         return Entry(f"{shown}:1", "", "map")
-    root = _entry(node, "", lambda line: f"{shown}:{line}")
+    root = _entry(node, "", lambda line: f"{shown}:{line}", auth_names)
     if root.kind != "map":
         raise ConfigError(f"{root.where}: the file must be made of settings, such as 'service:'")
     return root
@@ -97,7 +109,7 @@ def parse_value(text: str, where: str, name: str) -> Entry:
     node = _composed(text, lambda _: where, where)
     if node is None:
         return Entry(where, name, "null")
-    return _entry(node, name, lambda _: where)
+    return _entry(node, name, lambda _: where, ())
 
 
 def _decoded(data: bytes, shown: str) -> str:
@@ -121,7 +133,7 @@ class _Refused(Exception):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Composes nodes without aliases, anchors, tags, repeated keys and deep nesting."""
+    """Composes nodes without aliases, anchors, tags and deep nesting."""
 
     depth = 0
 
@@ -139,24 +151,6 @@ class _StrictLoader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping, each of its names checked."""
-        node = super().compose_mapping_node(anchor)
-        assert node is not None
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            self._check_key(key, seen)
-        return node
-
-    @staticmethod
-    def _check_key(key: yaml.Node, seen: dict[str, int]) -> None:
-        """Raise for a key that is repeated or that YAML takes for something else than text. Keys may be secret too."""
-        if _kind(key) != "str":
-            raise _Refused("a name is not text: put quotes around it", key.start_mark)
-        if key.value in seen:
-            raise _Refused(f"the same name is already on line {seen[key.value]}", key.start_mark)
-        seen[key.value] = key.start_mark.line + 1
 
 
 def _composed(text: str, locate: Callable[[int], str], shown: str) -> yaml.Node | None:
@@ -183,13 +177,37 @@ def _kind(node: yaml.Node) -> str:
     return str(node.tag).rpartition(":")[2]
 
 
-def _entry(node: yaml.Node, name: str, locate: Callable[[int], str]) -> Entry:
+def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names: Collection[str]) -> Entry:
     where = locate(node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return Entry(where, name, _kind(node), node.value)
     if isinstance(node, yaml.SequenceNode):
-        items = (_entry(item, f"{name}[{index}]", locate) for index, item in enumerate(node.value, 1))
+        items = (_entry(item, f"{name}[{index}]", locate, auth_names) for index, item in enumerate(node.value, 1))
         return Entry(where, name, "seq", items=tuple(items))
     prefix = f"{name}." if name else ""
-    entries = {key.value: _entry(value, prefix + key.value, locate) for key, value in node.value}
+    entries: dict[str, Entry] = {}
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        quoted = _quoted_name(key, prefix, auth_names)
+        if _kind(key) != "str":
+            raise ConfigError(f"{locate(line)}: a name is not text: put quotes around {quoted or 'it'}")
+        if key.value in entries:
+            remark = f": {quoted}" if quoted else ""
+            raise ConfigError(f"{locate(line)}: the same name is already on line {lines[key.value]}{remark}")
+        lines[key.value] = line
+        entries[key.value] = _entry(value, prefix + key.value, locate, auth_names)
     return Entry(where, name, "map", entries=entries)
+
+
+def _quoted_name(key: yaml.Node, prefix: str, auth_names: Collection[str]) -> str:
+    """The name as a complaint may quote it; "" for one that may be a token in the wrong place."""
+    if not isinstance(key, yaml.ScalarNode) or len(key.value) > MAX_QUOTED_CHARS or not key.value.isprintable():
+        return ""
+    if prefix.startswith("auth."):
+        is_harmless = key.value in auth_names
+    elif prefix:
+        is_harmless = not _TOKEN.search(key.value)
+    else:
+        is_harmless = _SETTING.fullmatch(key.value) is not None
+    return f'"{key.value}"' if is_harmless else ""

@@ -186,7 +186,7 @@ def _upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     for upstream, item in zip(upstreams, entry.items, strict=True):
         with complaints.collected():
             if (first := names.setdefault(upstream.name, item)) is not item:
-                raise item.error(f"has the same name as {first.name} ({first.where})")
+                raise item.error(f'has the same name as {first.name} ({first.where}): "{upstream.name}"')
     complaints.check()
     return upstreams
 

@@ -37,7 +37,7 @@ from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, opt
 from ollama_proxy.providers import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
 from ollama_proxy.sections import PREFIX, apply_environment, part, read_section, section_kind, setting
 from ollama_proxy.timeouts import OVERRIDES, Timeouts
-from ollama_proxy.tokens import AUTH, Auth
+from ollama_proxy.tokens import AUTH, AUTH_NAMES, Auth
 
 DEFAULT_PATH = Path("config/config.yaml")
 
@@ -239,7 +239,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
 def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) -> Settings:
     """Settings from the content of the file (None: there is none). Raises ConfigError."""
     shown = shown_path(path)
-    root = Entry(shown, "", "map") if data is None else parse_document(data, shown)
+    root = Entry(shown, "", "map") if data is None else parse_document(data, shown, AUTH_NAMES)
     complaints, values = Complaints(), dict[str, Any]()
     with complaints.collected():
         apply_environment(root, environ, setting_names())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 
 from ollama_proxy.configfile import Complaints, Entry
@@ -153,8 +153,11 @@ def _check_unique(entry: Entry, auth: Auth) -> None:
             if (first := digests.setdefault(token.digest, item)) is not item:
                 raise item.error(f"is the same token as {first.name} ({first.where})")
             if (first := names.setdefault(token.name, item)) is not item:
-                raise item.error(f"has the same name as {first.name} ({first.where})")
+                raise item.error(f'has the same name as {first.name} ({first.where}): "{token.name}"')
     complaints.check()
 
 
 AUTH = Kind("a mapping of settings", _auth)
+
+#: Every name that can stand below `auth`: the ones that complaints may quote.
+AUTH_NAMES = frozenset(each.name for section in (Auth, TokenFields) for each in fields(section))

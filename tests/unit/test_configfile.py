@@ -12,12 +12,13 @@ from ollama_proxy.configfile import MAX_BYTES, Complaints, Entry, parse_document
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
 from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.tokens import AUTH_NAMES
 
 
 def complaint(text: str | bytes) -> str:
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(ConfigError) as caught:
-        parse_document(data, "c.yaml")
+        parse_document(data, "c.yaml", AUTH_NAMES)
     return str(caught.value)
 
 
@@ -63,6 +64,42 @@ def test_what_yaml_could_misread_is_refused_with_its_line(text: str | bytes, sta
 )
 def test_a_broken_file_is_reported_without_repeating_what_is_in_it(text: str) -> None:
     assert "CANARY" not in complaint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("auth: {}\nauth: {}\n", 'line 1: "auth"'),
+        ("models:\n  qwen3:8b: {}\n  qwen3:8b: {}\n", 'line 2: "qwen3:8b"'),
+        ("upstreams:\n  - {name: a, kind: x, kind: y}\n", 'line 2: "kind"'),
+        ("auth:\n  generate_tokens: []\n  generate_tokens: []\n", 'line 2: "generate_tokens"'),
+        ("auth:\n  generate_tokens: [{name: a, name: b}]\n", 'line 2: "name"'),
+        ("models: {8: {}}\n", 'put quotes around "8"'),
+        ("upstreams:\n  - {name: a, 2026-01-01: y}\n", 'put quotes around "2026-01-01"'),
+    ],
+)
+def test_a_complaint_about_a_name_quotes_it(text: str, quoted: str) -> None:
+    assert complaint(text).endswith(quoted)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{token}: 1\n{token}: 2\n",
+        "auth: {{{token}: 1, {token}: 2}}\n",
+        "auth:\n  generate_tokens: [{{{token}: 1, {token}: 2}}]\n",
+        "auth:\n  generate_tokens: [{{sha256: {{{token}: 1, {token}: 2}}}}]\n",
+    ],
+)
+@pytest.mark.parametrize("token", ["CANARY-1", "op_" + "4Zz" * 12 + "xy", "1234567", "2026-11-22"])
+def test_a_complaint_never_quotes_a_name_that_may_be_a_token(text: str, token: str) -> None:
+    found = complaint(text.format(token=token))
+    assert token not in found and found.startswith("c.yaml:")
+
+
+def test_a_token_of_the_gateway_is_not_quoted_anywhere() -> None:
+    token = "op_" + "0123456789abcdefghij" * 2
+    assert token not in complaint(f"models:\n  x-{token}: {{}}\n  x-{token}: {{}}\n")
 
 
 def test_windows_line_ends_are_accepted_and_counted() -> None:

@@ -271,7 +271,7 @@ BAD_TOKENS = {
     "same token twice": ("[CANARY, CANARY]", "is the same token as auth.generate_tokens[1]"),
     "same token as text and mapping": ("[CANARY, {token: CANARY}]", "is the same token as"),
     "duplicate name": ("[{name: a, token: CANARY1}, {name: a, token: CANARY2}]", "has the same name as"),
-    "name of a numbered one": ("[{name: token-2, token: CANARY1}, CANARY2]", "has the same name as"),
+    "name of a numbered one": ("[{name: token-2, token: CANARY1}, CANARY2]", '): "token-2"'),
     "bad name": ("[{name: a b, token: CANARY}]", "must be a name"),
     "empty name": ('[{name: "", token: CANARY}]', "must be a name"),
     "number as name": ("[{name: 5, token: CANARY}]", "must be text: put quotes around it"),
