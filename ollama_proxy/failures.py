@@ -16,6 +16,10 @@ from ollama_proxy.responses import whole
 from ollama_proxy.telemetry import log
 
 
+#: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
+_OLLAMA_CLI = "ollama/"
+
+
 def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
     """Handlers by class on the application: unknown addresses belong to no blueprint."""
 
@@ -26,11 +30,12 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
         if error.status in (401, 403):
             fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
-        response = whole(faces[exchange.dialect].render_error(error, exchange.id), status=error.status)
+        status = _status_for_client(error, exchange.dialect, request.environ.get("HTTP_USER_AGENT", ""))
+        response = whole(faces[exchange.dialect].render_error(error, exchange.id), status=status)
         wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
         if wait_s is not None:
             response.headers["Retry-After"] = str(wait_s)
-        if error.status == 401:
+        if status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
@@ -48,6 +53,13 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
     app.register_error_handler(GatewayError, answer)
     app.register_error_handler(HTTPException, answer_http)
     app.register_error_handler(Exception, answer_any)
+
+
+def _status_for_client(error: GatewayError, dialect: str, user_agent: str) -> int:
+    """The status of an error; 403 in place of 401 for Ollama's command line: it never prints the text of a 401, but
+    asks the user to sign in to Ollama or to read the server's log."""
+    is_cli = dialect == "native" and user_agent.startswith(_OLLAMA_CLI)
+    return 403 if error.status == 401 and is_cli else error.status
 
 
 def own_error(error: HTTPException) -> GatewayError:
