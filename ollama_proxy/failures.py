@@ -15,7 +15,6 @@ from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNo
 from ollama_proxy.responses import whole
 from ollama_proxy.telemetry import log
 
-
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
 _OLLAMA_CLI = "ollama/"
 

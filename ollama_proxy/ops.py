@@ -17,6 +17,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.lifecycle import WORKER
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
+from ollama_proxy.settings_check import NO_TOKENS
 from ollama_proxy.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health
 from ollama_proxy.upstreams.node import State
@@ -51,13 +52,15 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Response:
         """GET /readyz: 200 when an upstream can be used, else 503, also while the worker ends; details for who may
-        manage."""
+        manage. A list of tokens without any is no reason to send clients elsewhere: they are to be refused."""
         states = health.states()
         reason = _unready(states.values())
         ready = reason is None
         document: dict[str, Json] = {"status": "ready" if ready else "not ready"}
         if reason:
             document["reason"] = reason
+        if gateway.settings.auth.refuses_all:
+            document["warning"] = NO_TOKENS
         if gateway.has_scope(request.environ, MANAGE):
             document["details"] = _details(gateway, states, problem)
         return _json(document, status=200 if ready else 503)

@@ -62,6 +62,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
         say_hidden(new)
         log.setLevel(new.logging.level)
         log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
+        log_warnings(new, environ)
 
     def complain(error: ConfigError) -> None:
         """Says that an edit is broken."""
@@ -79,9 +80,14 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     Watchdog().start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.room()}})
     say_hidden(settings)
+    log_warnings(settings, environ)
+    return app
+
+
+def log_warnings(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Logs what an operator should know of settings that work."""
     for warning in settings_warnings(settings, environ):
         log.warning("configuration_warning", extra={"fields": {"warning": warning}})
-    return app
 
 
 def check_patched() -> None:

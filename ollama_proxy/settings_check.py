@@ -14,6 +14,9 @@ from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_
 from ollama_proxy.state import state_path, state_warnings
 from ollama_proxy.tokens import Auth
 
+#: Said in the log, by `/readyz` and by the commands.
+NO_TOKENS = "the list of tokens is empty, so every call is refused: add a token to auth.generate_tokens"
+
 
 def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[str]:
     """What an operator should know although it works: one sentence each, without secrets."""
@@ -67,6 +70,8 @@ def _mended(status: os.stat_result, shown: str) -> str:
 
 
 def _token_warnings(auth: Auth) -> Iterator[str]:
+    if auth.refuses_all:
+        yield NO_TOKENS
     for token in auth.tokens():
         if token.expires and token.expires < date.today():
             yield f"the token {token.name} has expired on {token.expires}"

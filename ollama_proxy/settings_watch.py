@@ -111,10 +111,12 @@ class SettingsWatch:
 
 
 def check_tokens_left(settings: Settings, before: Settings, path: Path) -> None:
-    """Raises ConfigError for a file without any token when there were some: rather half a file than meant."""
-    had_tokens = any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
-    if had_tokens and settings.auth.enabled and not settings.auth.tokens():
+    """Raises ConfigError for a file without any list of tokens when there was one: it may be half a file, which must
+    neither lock the team out nor bring the first token back. An empty list is meant."""
+    auth = settings.auth
+    had_list = before.auth.refuses_all or any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
+    if had_list and auth.enabled and not auth.tokens() and not auth.refuses_all:
         raise ConfigError(
-            f"{shown_path(path)}: no token is left in the file, so the last ones stay; "
-            "restart the gateway if that is meant"
+            f"{shown_path(path)}: no list of tokens is left in the file, so the last one stays; "
+            "`generate_tokens: []` withdraws every token, a restart makes one"
         )

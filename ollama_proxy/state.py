@@ -144,12 +144,12 @@ def _made_or_read(path: Path) -> tuple[str, bool]:
 
 
 def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Settings, FirstToken | None]:
-    """The settings with the installation's own token when tokens are asked for and none is configured.
+    """The settings with the installation's own token when tokens are asked for and no list of them is configured.
 
-    Raises ConfigError when the token is needed and can't be kept.
+    An empty list is a list: it admits nobody. Raises ConfigError when the token is needed and can't be kept.
     """
     auth = settings.auth
-    if not auth.enabled or auth.tokens():
+    if not auth.enabled or auth.tokens() or auth.refuses_all:
         return settings, None
     directory = state_directory(settings, environ)
     text, created = first_token(directory)

@@ -108,11 +108,13 @@ def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. No token at all: one is made at the first start."""
+    """Who may call. Neither list there: a token is made at the first start. Empty lists: nobody may."""
 
     enabled: bool = setting(True, "false: no token is asked for; only on a loopback server.host.", BOOLEAN)
     allow_open_network: bool = setting(False, "true: enabled: false is meant also for other addresses.", BOOLEAN)
-    generate_tokens: tuple[Token, ...] = setting((), "Tokens of the team: text, or a mapping.", _token_list("token"))
+    generate_tokens: tuple[Token, ...] | None = setting(
+        None, "Tokens of the team: text, or a mapping. An empty list: every call is refused.", _token_list("token")
+    )
     manage_tokens: tuple[Token, ...] | None = setting(
         None, "Tokens that may also manage models. Absent: generate_tokens may.", _token_list("manage-token")
     )
@@ -124,7 +126,13 @@ class Auth:
 
     def tokens(self) -> tuple[Token, ...]:
         """Every token, of both lists."""
-        return self.generate_tokens + (self.manage_tokens or ())
+        return (self.generate_tokens or ()) + (self.manage_tokens or ())
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether tokens are asked for and the lists that are there are empty: the operator has withdrawn them all."""
+        is_listed = self.generate_tokens is not None or self.manage_tokens is not None
+        return self.enabled and is_listed and not self.tokens()
 
 
 def _auth(entry: Entry) -> Auth:

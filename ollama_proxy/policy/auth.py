@@ -50,7 +50,7 @@ class Authenticator:
     def __init__(self, auth: Auth, guesses: Guesses | None = None) -> None:
         self._enabled = auth.enabled
         self._guesses = guesses or Guesses(0)
-        self._tokens = {token.digest: token for token in (*auth.generate_tokens, *(auth.manage_tokens or ()))}
+        self._tokens = {token.digest: token for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """The principal of a request; raises MissingToken, or AuthError for anything that is not one valid token, or

@@ -117,7 +117,7 @@ def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) 
     lines = [line[1:] for line in cli.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
     (tmp_path / "c.yaml").write_text("\n".join(lines))
     settings = load_settings(tmp_path / "c.yaml", {})
-    assert set(setting_names()) - set(settings.origins) == {"auth.manage_tokens"}
+    assert set(setting_names()) - set(settings.origins) == {"auth.generate_tokens", "auth.manage_tokens"}
     assert settings.server == Settings().server
     assert cli._shown(settings) == cli._shown(Settings())
     assert "Not set: manage_tokens" in cli.documentation()
@@ -214,6 +214,8 @@ def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
     [
         ({"HOST": "127.0.0.1", "OLLAMA_PROXY__AUTH__ENABLED": "false"}, "No token is asked for"),
         ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[CANARY]"}, "Bearer $TOKEN"),
+        ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
+        ({"OLLAMA_PROXY__AUTH__MANAGE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
         ({"OLLAMA_BASE_URL": "demo:"}, "as configured"),
         ({"OLLAMA_PROXY__UPSTREAMS": "[{name: box1}]"}, "Upstreams: box1 (http://localhost:11434)"),
         ({"HOST": "::1", "PORT": "81"}, "http://[::1]:81"),

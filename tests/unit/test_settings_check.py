@@ -60,6 +60,19 @@ def test_expired_tokens_and_idle_settings_are_said(warned: Warned) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "lists", ["generate_tokens: []", "manage_tokens: []", "generate_tokens: [], manage_tokens: []"]
+)
+def test_empty_list_of_tokens_is_said(warned: Warned, lists: str) -> None:
+    assert "every call is refused" in " ".join(warned(f"auth: {{{lists}}}\n"))
+
+
+@pytest.mark.parametrize("lists", ["", "enabled: false, generate_tokens: []", "manage_tokens: [admin-1]"])
+def test_no_list_and_one_that_nobody_asks_are_not_taken_for_an_empty_one(warned: Warned, lists: str) -> None:
+    text = f"server: {{host: 127.0.0.1}}\nauth: {{{lists}}}\n"
+    assert "every call is refused" not in " ".join(warned(text))
+
+
 def test_address_of_the_only_upstream_has_an_effect(warned: Warned) -> None:
     assert warned(DIGEST, OLLAMA_BASE_URL="http://x") == []
 

@@ -49,7 +49,7 @@ class Rig:
         fresh.replace(self.path)
 
     def digests(self) -> list[bytes]:
-        return [token.digest for token in self.watch.current.auth.generate_tokens]
+        return [token.digest for token in self.watch.current.auth.tokens()]
 
 
 @pytest.fixture
@@ -221,6 +221,47 @@ def test_a_gateway_with_its_first_token_may_be_edited_without_tokens(rig: Rig) -
     rig.write("server: {port: 2}\n")
     watch.check()
     assert (len(rig.changes), watch.problem) == (1, None)
+
+
+NO_TOKENS = [
+    "auth: {generate_tokens: []}\n",
+    "auth:\n  generate_tokens:\n    []\n",
+    "auth: {generate_tokens: [], manage_tokens: []}\n",
+    "auth: {manage_tokens: []}\n",
+]
+
+
+@pytest.mark.parametrize("content", NO_TOKENS)
+def test_an_empty_list_withdraws_every_token(rig: Rig, content: str) -> None:
+    rig.write(content)
+    rig.watch.check()
+    assert (rig.errors, rig.watch.problem) == ([], None)
+    assert [settings.auth.tokens() for settings in rig.changes] == [()]
+    assert rig.watch.current.auth.refuses_all
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"# later\n", b"auth:\n", b"auth: {}\n", b"auth: {generate_tokens: null}\n", b"server: {port: 1}\n"],
+)
+@pytest.mark.parametrize("empty", NO_TOKENS)
+def test_half_a_file_never_brings_a_token_back_once_all_were_withdrawn(rig: Rig, content: bytes, empty: str) -> None:
+    """Without a list the first token of the installation would count again."""
+    rig.write(empty)
+    rig.watch.check()
+    rig.write(content)
+    rig.watch.check()
+    assert len(rig.errors) == 1
+    assert (len(rig.changes), rig.watch.current.auth.refuses_all) == (1, True)
+    rig.write(GOOD)
+    rig.watch.check()
+    assert (len(rig.changes), rig.watch.problem) == (2, None)
+
+
+def test_the_complaint_says_how_to_withdraw_every_token(rig: Rig) -> None:
+    rig.write("server: {port: 1}\n")
+    rig.watch.check()
+    assert "`generate_tokens: []`" in rig.errors[0]
 
 
 def test_whoever_uses_the_settings_may_refuse_an_edit(rig: Rig) -> None:

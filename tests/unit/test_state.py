@@ -158,7 +158,7 @@ def environment(directory: Path) -> dict[str, str]:
 def test_settings_without_tokens_get_the_first_one(tmp_path: Path) -> None:
     settings, first = with_first_token(Settings(), environment(tmp_path / "state"))
     assert first is not None
-    (token,) = settings.auth.generate_tokens
+    (token,) = settings.auth.tokens()
     assert (token.name, token.digest) == ("first-start", token_digest(first.text))
     assert token.scopes == {"read", "generate", "manage"}
     assert (first.path, first.created) == (tmp_path / "state" / FIRST_TOKEN_FILE, True)
@@ -179,6 +179,9 @@ def test_the_first_token_is_not_in_what_is_printed_of_it(tmp_path: Path) -> None
         Auth(enabled=False),
         Auth(generate_tokens=(Token("a", bytes(32)),)),
         Auth(manage_tokens=(Token("a", bytes(32)),)),
+        Auth(generate_tokens=()),
+        Auth(manage_tokens=()),
+        Auth(generate_tokens=(), manage_tokens=()),
     ],
 )
 def test_nothing_is_made_where_tokens_exist_or_none_is_asked_for(tmp_path: Path, auth: Auth) -> None:

@@ -1,0 +1,103 @@
+"""The last token is taken off the list while the gateway runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_proxy.errors import TokenRevoked
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.rig.calls import FACES, last_error
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import Chunk, Head, WaitForPeerClose
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, request
+
+FACE = FACES["native chat"]
+#: What is left in the file, or of it: nobody can know whether it was meant.
+HALVES: dict[str, Callable[[Path], object]] = {
+    "no list": lambda path: path.write_bytes(b"service: {base_url: 'http://127.0.0.1:9'}\n"),
+    "deleted": lambda path: path.unlink(),
+}
+EMPTY_LISTS: dict[str, Mapping[str, Any]] = {
+    "generate": {"generate_tokens": []},
+    "manage": {"manage_tokens": []},
+}
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with Rig() as rig:
+        yield rig
+
+
+def statuses(url: str, token: str) -> set[int]:
+    """What enough requests get for every worker to be among those that answer."""
+    return {request(url, path="/api/version", headers=bearer(token)).status for _ in range(10)}
+
+
+def warnings(gateway: Gateway) -> list[str]:
+    """What the log has of settings that work and should be checked."""
+    return [line["warning"] for line in gateway.log_lines("events") if line["event"] == "configuration_warning"]
+
+
+def problems(gateway: Gateway) -> int:
+    """How many workers have complained about the file so far."""
+    return sum(line["event"] == "configuration_broken" for line in gateway.log_lines("events"))
+
+
+def has_complaints(gateway: Gateway, number: int) -> bool:
+    """Whether so many have been logged."""
+    return problems(gateway) >= number
+
+
+def edit(row: Row, auth: Mapping[str, Any]) -> None:
+    """Writes the configuration with these lists and no other."""
+    config = copy.deepcopy(row.rig.config)
+    config["auth"] = dict(auth)
+    row.gateway.write_config(config)
+
+
+def restore(row: Row) -> None:
+    """The team is back, at every worker."""
+    row.gateway.write_config(row.rig.config)
+    wait_until(lambda: statuses(row.url, PROBE_TOKEN) == statuses(row.url, TOKEN) == {200}, 10)
+
+
+# S39
+
+
+@pytest.mark.parametrize("lists", EMPTY_LISTS.values(), ids=EMPTY_LISTS)
+def test_s39_an_empty_list_withdraws_the_last_token(row: Row, lists: Mapping[str, Any]) -> None:
+    """Every call is refused, open streams end, and it is reported; half a file then brings no token back."""
+    row.allow_probe_errors("no token is left, not even its own")
+    gateway, said = row.gateway, len(warnings(row.gateway))
+    line = b'{"model":"m","message":{"role":"assistant","content":"x"},"done":false}\n'
+    head = Head(200, {"Content-Type": "application/x-ndjson"})
+    row.upstream.script(FACE.upstream_path, [head, Chunk(line), WaitForPeerClose(30)])
+    with row.open(FACE.path, {**FACE.body, "stream": True}) as stream:
+        assert stream.read_some()
+        edit(row, lists)
+        assert TokenRevoked.text in last_error(stream.read_all(), FACE)
+    try:
+        wait_until(lambda: statuses(row.url, TOKEN) == {401}, 10, "a worker still takes the token")
+        assert statuses(row.url, PROBE_TOKEN) == {401}
+        wait_until(lambda: len(warnings(gateway)) >= said + gateway.workers, 5)
+        assert "every call is refused" in warnings(gateway)[-1]
+        ready = request(row.url, path="/readyz")
+        assert (ready.status, "every call is refused" in ready.json()["warning"]) == (200, True)
+        first_token = gateway.state_directory / "first-token"
+        assert not first_token.exists()
+        for damage in HALVES.values():
+            complaints = problems(gateway) + gateway.workers
+            damage(gateway.config_path)
+            wait_until(partial(has_complaints, gateway, complaints), 10)
+            assert statuses(row.url, TOKEN) == {401}
+        assert not first_token.exists()
+    finally:
+        restore(row)
