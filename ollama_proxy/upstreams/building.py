@@ -13,6 +13,7 @@ from ollama_proxy.upstreams import anthropic, litellm_models, openai_compatible
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import DemoTransport
 from ollama_proxy.upstreams.fleet import Fleet
+from ollama_proxy.upstreams.masked import MaskedTransport
 from ollama_proxy.upstreams.node import BOXES, Node
 from ollama_proxy.upstreams.ollama import OllamaUpstream
 from ollama_proxy.upstreams.transport import HttpTransport
@@ -25,8 +26,10 @@ def _build_demo(declared: UpstreamSettings, key: str | None) -> Upstream:
 
 
 def _build_ollama(declared: UpstreamSettings, key: str | None) -> Upstream:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return OllamaUpstream(declared.name, HttpTransport(declared.base_url, headers=headers))
+    if not key:
+        return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
+    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
+    return OllamaUpstream(declared.name, MaskedTransport(transport, key))
 
 
 #: By what an upstream speaks.

@@ -200,7 +200,6 @@ ABSENT: dict[str, str] = {
     "S37": _REVIEW,
     "S38": _REVIEW,
     "S41": _REVIEW,
-    "S42": _REVIEW,
     "S43": _REVIEW,
 }
 
