@@ -14,6 +14,7 @@ from flask import request
 from ollama_proxy.errors import BadRequest, NotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
+from ollama_proxy.redaction import TOKENS
 from ollama_proxy.settings import Settings
 from ollama_proxy.streaming import Call
 
@@ -81,8 +82,8 @@ def dialect_of(environ: Mapping[str, Any]) -> str:
 
 
 def request_id(sent: str | None) -> str:
-    """The client's own id where it is one, else a new one."""
-    if sent and _REQUEST_ID.fullmatch(sent):
+    """The client's own id if it is one and holds no token, else a new one."""
+    if sent and _REQUEST_ID.fullmatch(sent) and not TOKENS.is_in(sent):
         return sent
     return secrets.token_hex(12)
 
@@ -147,7 +148,7 @@ def check_host(environ: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
     if match is None:
         raise BadRequest("The Host header is missing or malformed.")
     if allowed and match[1].lower() not in allowed and host.lower() not in allowed:
-        raise BadRequest("This host name is not served here.", detail=f"host {host[:80]!r}")
+        raise BadRequest("This host name is not served here.", detail=f"host {host}")
 
 
 def check_path(environ: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from flask import Response, request
 
 from ollama_proxy import capacity
-from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted
+from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted, request_id
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import (
@@ -56,6 +56,7 @@ from ollama_proxy.preparation import (
     requested_context,
     set_limits,
 )
+from ollama_proxy.redaction import TOKENS
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import Call, ClientWatch
@@ -103,7 +104,7 @@ class Gateway:
         self._open: set[Exchange] = set()
         self.catalogue = build_catalogue(settings, self.fleet)
         self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
-        self._authenticator = Authenticator(settings.auth, self._guesses)
+        self._authenticator = build_authenticator(settings, self._guesses)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
         self._connections = capacity.connections(settings.server.max_connections)
@@ -127,7 +128,7 @@ class Gateway:
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
         self._guesses.limit = settings.auth.max_failures
-        self._authenticator = Authenticator(settings.auth, self._guesses)
+        self._authenticator = build_authenticator(settings, self._guesses)
         self._access_log.enabled = settings.logging.access
         self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
         self.settings = settings
@@ -156,6 +157,8 @@ class Gateway:
         if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:
             return
         exchange.principal = self._authenticator.authenticate(environ, exchange.client)
+        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
+            exchange.id = request_id(exchange.id)  # now that this token is known
         check_path(environ)
         check_scope(exchange.principal, endpoint)
         self._admit(exchange)
@@ -406,6 +409,12 @@ def _filled(message: Message, fetched: Mapping[ImageUrl, str]) -> Message:
         return message
     images = [fetched[image] if isinstance(image, ImageUrl) else image for image in message.images]
     return replace(message, images=images)
+
+
+def build_authenticator(settings: Settings, guesses: Guesses) -> Authenticator:
+    """Decides by these tokens, which from now on reach no log either."""
+    TOKENS.replace({token.digest: token.shape for token in settings.auth.tokens()})
+    return Authenticator(settings.auth, guesses)
 
 
 def build_catalogue(settings: Settings, fleet: Fleet) -> Catalogue:

@@ -1,7 +1,8 @@
 """The state directory, and the token that an installation without any token makes for itself.
 
 A token is `op_`, 32 random letters and digits (190 bits) and 6 that are a checksum of those, so that secret scanners
-find it and a file that was cut short is noticed. Imports nothing of the package but settings, tokens and errors.
+find it and a file that was cut short is noticed. Imports nothing of the package but settings, tokens, errors and
+redaction.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.redaction import shape_of
 from ollama_proxy.settings import Settings, config_path
 from ollama_proxy.tokens import Token
 
@@ -153,7 +155,7 @@ def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ
         return settings, None
     directory = state_directory(settings, environ)
     text, created = first_token(directory)
-    token = Token(name=FIRST_TOKEN_NAME, digest=token_digest(text))
+    token = Token(name=FIRST_TOKEN_NAME, digest=token_digest(text), shape=shape_of(text))
     added = replace(settings, auth=replace(auth, generate_tokens=(token,)))
     return added, FirstToken(text, directory / FIRST_TOKEN_FILE, created)
 

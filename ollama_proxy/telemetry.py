@@ -25,6 +25,7 @@ import orjson
 from gevent import monkey
 
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.redaction import TOKENS
 
 #: Seconds between two writes.
 FLUSH_INTERVAL_S = 0.2
@@ -37,6 +38,12 @@ PIPE_BYTES = 4096
 
 #: Longest wait for somebody else's write, where something ends.
 PATIENCE_S = 1.0
+
+#: Any other word may be a token.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+#: Fields of events whose values no client and no upstream has chosen.
+_OUR_FIELDS = frozenset({"time", "level", "event", "upstream"})
 
 _own_thread = monkey.get_original("_thread", "get_ident")
 _real_lock = monkey.get_original("_thread", "allocate_lock")
@@ -226,13 +233,13 @@ def access_record(exchange: Exchange) -> dict[str, object]:
     return {
         "time": stamp(),
         "id": exchange.id,
-        "client": exchange.client,
+        "client": TOKENS.shown(exchange.client, 100),
         "token": exchange.principal.name if exchange.principal else None,
-        "user": exchange.user[:100] if exchange.user else None,
-        "method": exchange.method,
-        "path": exchange.path[:500],
+        "user": TOKENS.shown(exchange.user, 100) if exchange.user else None,
+        "method": exchange.method if exchange.method in _METHODS else "(unknown)",
+        "path": TOKENS.shown(exchange.path, 500),
         "dialect": exchange.dialect,
-        "model": exchange.model[:200] or None,
+        "model": TOKENS.shown(exchange.model, 200) or None,
         "upstream": exchange.upstream or None,
         "status": exchange.status,
         "stream": exchange.stream,
@@ -274,7 +281,8 @@ class JsonLines(logging.Handler):
     def put(self, fields: Mapping[str, object]) -> None:
         """One line with these fields and the time."""
         document = {"time": stamp(), **fields}
-        line = orjson.dumps({name: _short(value) for name, value in document.items()}, default=str) + b"\n"
+        shown = {name: value if name in _OUR_FIELDS else _short(value) for name, value in document.items()}
+        line = orjson.dumps(shown, default=str) + b"\n"
         for sink in self._sinks:
             put(sink, line)
 
@@ -287,8 +295,10 @@ def note(level: str, event: str, **fields: object) -> None:
 
 
 def _short(value: object) -> object:
-    """Texts that a client or an upstream chose are cut, so that lines stay whole."""
-    return value[:500] if isinstance(value, str) else value
+    """Texts that a client or an upstream chose are cut, so that lines stay whole, and hold no token."""
+    if isinstance(value, list | tuple):
+        return [_short(item) for item in value]
+    return TOKENS.shown(value, 500) if isinstance(value, str) else value
 
 
 def frames(error: BaseException) -> list[str]:

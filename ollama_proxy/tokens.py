@@ -9,6 +9,7 @@ from datetime import date
 from ollama_proxy.configfile import Complaints, Entry
 from ollama_proxy.formats import DAY, NAME
 from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
+from ollama_proxy.redaction import TokenShape, shape_of
 from ollama_proxy.sections import VARIABLE_WORDS, read_section, setting
 
 SCOPES = frozenset({"read", "generate", "manage"})
@@ -61,6 +62,8 @@ class Token:
     expires: date | None = None
     #: The configuration file holds the token itself.
     plain_in_file: bool = field(default=False, compare=False)
+    #: None: only the digest is known.
+    shape: TokenShape | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class TokenFields:
 def _token(entry: Entry, fallback_name: str) -> Token:
     in_file = not entry.where.startswith(VARIABLE_WORDS)
     if entry.kind != "map":
-        return Token(fallback_name, _token_digest(entry), plain_in_file=in_file)
+        return Token(fallback_name, _token_digest(entry), plain_in_file=in_file, shape=shape_of(entry.text))
     given = TokenFields(**read_section(TokenFields, entry))
     if (given.token is None) == (given.sha256 is None):
         raise entry.error("needs either token or sha256")
@@ -89,6 +92,7 @@ def _token(entry: Entry, fallback_name: str) -> Token:
         models=given.models,
         expires=given.expires,
         plain_in_file=in_file and given.token is not None,
+        shape=shape_of(entry.entries["token"].text) if given.token else None,
     )
 
 

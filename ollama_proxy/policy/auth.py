@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.guesses import Guesses
+from ollama_proxy.redaction import TOKENS
 from ollama_proxy.tokens import Auth, Token
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"
@@ -68,7 +69,10 @@ class Authenticator:
             raise AuthError(
                 "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
             )
-        return self._guarded(digests.pop(), client)
+        digest = digests.pop()
+        principal = self._guarded(digest, client)
+        TOKENS.learn(digest, sent[0].decode("latin-1"))
+        return principal
 
     def knows(self, principal: Principal) -> bool:
         """Whether the token of somebody who was let in is still on the list."""

@@ -378,6 +378,22 @@ TOKEN_IN_URL = [
     (f"//k//{TOKEN}/api/tags", "//k//***/api/tags"),
     (f"/x/../k/{TOKEN}/api/tags", "/k/***/api/tags"),
     (f"/api/tags?api_key={TOKEN}", "/api/tags"),
+    (f"/foo={TOKEN}", "(unknown)"),
+    (f"/{TOKEN}", "(unknown)"),
+    (f"/api/tags/{TOKEN}", "(unknown)"),
+    (f"/api/tags{TOKEN}", "(unknown)"),
+    (f"/api/{TOKEN}/tags", "(unknown)"),
+    (f"/v1/{TOKEN}/chat/completions", "(unknown)"),
+    (f"/v1/models/{TOKEN}", "/v1/models/***"),
+    (f"/v1/models/x%2f{TOKEN}", "/v1/models/***"),
+    (f"/k/{TOKEN}/v1/models/{TOKEN}", "/k/***/v1/models/***"),
+    (f"/k/{TOKEN}/foo={TOKEN}", "(unknown)"),
+    (f"/api/blobs/{TOKEN}", "/api/blobs/***"),
+    (f"/api/blobs/sha256:{TOKEN}", "/api/blobs/***"),
+    ("/", "/"),
+    ("/v1/chat/completions", "/v1/chat/completions"),
+    ("/anthropic/v1/messages", "/anthropic/v1/messages"),
+    ("/readyz", "/readyz"),
 ]
 
 
@@ -396,6 +412,22 @@ def test_token_in_the_url_is_in_no_log_even_when_the_gateway_is_down(
     wait_until(lambda: logged_paths(lonely_nginx)[before:] == [logged], 5, lambda: str(logged_paths(lonely_nginx)))
     logs = "".join(file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log"))
     assert TOKEN not in logs
+
+
+@pytest.mark.parametrize("header", ["User-Agent", "X-Request-Id", "Referer", "X-Forwarded-For"])
+def test_token_in_a_header_is_in_no_log_of_nginx(lonely_nginx: Nginx, header: str) -> None:
+    before = len(logged_paths(lonely_nginx))
+    http_client.request(lonely_nginx.url, path="/api/ps", headers={header: f"x-{TOKEN}"})
+    wait_until(lambda: len(logged_paths(lonely_nginx)) > before)
+    logs = "".join(file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log"))
+    assert TOKEN not in logs
+
+
+def test_token_as_a_method_is_in_no_log_of_nginx(lonely_nginx: Nginx) -> None:
+    before = len(logged_paths(lonely_nginx))
+    raw_status(lonely_nginx, b"OP_SECRET-METHOD /api/ps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: len(logged_paths(lonely_nginx)) > before)
+    assert "OP_SECRET" not in lonely_nginx.access_log.read_text(encoding="utf-8")
 
 
 def test_access_log_has_what_an_operator_asks_for(nginx: Nginx, gateway: ScriptedServer) -> None:

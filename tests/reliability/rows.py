@@ -199,7 +199,6 @@ ABSENT: dict[str, str] = {
     "S36": _REVIEW,
     "S37": _REVIEW,
     "S38": _REVIEW,
-    "S41": _REVIEW,
     "S43": _REVIEW,
 }
 
