@@ -242,7 +242,8 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now, from below the range from which the kernel gives ports to connections."""
-    for port in random.sample(range(20000, 32000), 50):
+    # Not by the seed of the tests: then a test that runs twice at once would draw the same ports.
+    for port in random.SystemRandom().sample(range(20000, 32000), 50):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) and _can_bind(port):
                 return port
