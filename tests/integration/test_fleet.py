@@ -7,13 +7,13 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, KeptConnection, shared_gateway
 from tests.rig import NDJSON, provider
 from tests.rig.boxes import Box, fleet_config, row, running
 from tests.rig.calls import EMBEDDINGS, FACES, MESSAGES, Face, access_line, error_text
@@ -21,6 +21,8 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+from tests.rig.leaks import worker_details
+from tests.rig.workers import until_all_answer
 
 ALL_FACES = FACES | EMBEDDINGS
 each_way = pytest.mark.parametrize("face", ALL_FACES.values(), ids=ALL_FACES)
@@ -77,15 +79,30 @@ def started() -> Iterator[Fleet]:
         upstreams = [*(box.declared for box in boxes), declared]
         sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
         gateway = stack.enter_context(shared_gateway(idle=12, **sections))
+        wait_until_shown(gateway, SHOWN)
         yield Fleet(gateway, boxes, cloud)
 
 
 @pytest.fixture
-def fleet(started: Fleet) -> Fleet:
-    """The gateway; all that is behind it is healthy."""
+def fleet(started: Fleet) -> Iterator[Fleet]:
+    """The gateway; all that is behind it is healthy. What a test changes of the boxes is undone behind it."""
     for server in (*started.boxes, started.provider):
         server.clear()
-    return started
+    yield started
+    if any([box.restore() for box in started.boxes]):
+        wait_until_shown(started.gateway, SHOWN)
+
+
+def wait_until_shown(gateway: Gateway, models: Set[str], seconds: float = 10) -> None:
+    """Until every worker lists these models, and none as loaded: what it shows may be two seconds old."""
+
+    def who_shows_it() -> list[int]:
+        with closing(KeptConnection(gateway)) as worker:
+            rows, loaded = (worker.ask("GET", path).json()["models"] for path in ("/api/tags", "/api/ps"))
+            is_shown = without_tag(each["name"] for each in rows) == without_tag(models) and not loaded
+            return [worker.ask("GET", "/readyz").json()["details"]["pid"]] if is_shown else []
+
+    until_all_answer(gateway, who_shows_it, seconds)
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -150,9 +167,7 @@ def test_bytes_of_a_client_pass_as_they_are_also_to_one_of_several(fleet: Fleet)
 def test_a_model_that_was_just_pulled_is_found(fleet: Fleet) -> None:
     assert fleet.ask("pulled").status == 404
     fleet.boxes[1].models.append("pulled:latest")
-    wait_until(lambda: fleet.ask("pulled").status == 200, 3)
-    fleet.boxes[1].models.remove("pulled:latest")
-    wait_until(lambda: not any("pulled" in shown(fleet.gateway) for _ in range(10)), 5)
+    wait_until(lambda: fleet.ask("pulled").status == 200, 5)
 
 
 # --- Lists -----------------------------------------------------------------------------------------------------------
@@ -200,12 +215,8 @@ def test_what_is_loaded_anywhere_is_shown_once_for_each_box(fleet: Fleet) -> Non
         return sorted((each["name"], each.get("box", "")) for each in fleet.get("/api/ps")["models"])
 
     expected = [("m:latest", "box1"), ("m:latest", "box2"), ("own/second:1b", "box2")]
-    try:
-        # The alias of box2's model is a name of it as well.
-        wait_until(lambda: [each for each in told() if each[0] != "coder:latest"] == expected, 5, lambda: str(told()))
-    finally:
-        fleet.boxes[0].loaded.clear()
-        fleet.boxes[1].loaded.clear()
+    # The alias of box2's model is a name of it as well.
+    wait_until(lambda: [each for each in told() if each[0] != "coder:latest"] == expected, 5, lambda: str(told()))
 
 
 def test_the_version_is_that_of_the_oldest_box(fleet: Fleet) -> None:
@@ -265,9 +276,8 @@ def test_B10_a_right_is_one_to_a_model_however_it_is_spelled(fleet: Fleet, token
     ],
 )
 def test_lists_show_what_the_token_may_use(fleet: Fleet, token: str, expected: set[str]) -> None:
-    # A worker may show for two seconds more what another test has taken away again.
-    wait_until(lambda: shown(fleet.gateway, token) == expected, 5)
-    wait_until(lambda: without_tag(each["id"] for each in fleet.get("/v1/models", token)["data"]) == expected, 5)
+    assert shown(fleet.gateway, token) == expected
+    assert without_tag(each["id"] for each in fleet.get("/v1/models", token)["data"]) == expected
 
 
 @pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
@@ -297,7 +307,7 @@ def failing_model(face: Face) -> str:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Gateway, Box, Box]]:
+def started_pair() -> Iterator[tuple[Gateway, Box, Box]]:
     models = ["m", "n", "o", *map(failing_model, FACES.values())]
     one, two = Box("box1", models), Box("box2", models)
     with running(one, two):
@@ -306,6 +316,18 @@ def pair() -> Iterator[tuple[Gateway, Box, Box]]:
         with Gateway(config, workers=1) as gateway:
             wait_until(lambda: request(gateway.url, path="/readyz").status == 200)
             yield gateway, one, two
+
+
+@pytest.fixture
+def pair(started_pair: tuple[Gateway, Box, Box]) -> Iterator[tuple[Gateway, Box, Box]]:
+    """The gateway and its boxes, which have nothing to do; behind a test no model is loaded and no call is left."""
+    gateway, *boxes = started_pair
+    for box in boxes:
+        box.clear()
+    yield started_pair
+    if any([box.restore() for box in boxes]):
+        wait_until(lambda: loaded(gateway) == set())
+    wait_until(lambda: not any(each["in_flight"] for each in worker_details(gateway, TOKEN).values()))
 
 
 def ask_for(gateway: Gateway, model: str, token: str = TOKEN, **options: Any) -> Stream:
@@ -326,8 +348,6 @@ def loaded(gateway: Gateway) -> set[str]:
 
 def test_a_conversation_stays_on_the_box_that_has_loaded_its_model(pair: tuple[Gateway, Box, Box]) -> None:
     gateway, one, two = pair
-    one.clear()
-    two.clear()
     for _ in range(6):
         finished(ask_for(gateway, "m"))
     assert sorted([len(one.prompts), len(two.prompts)]) == [0, 6]
@@ -336,7 +356,6 @@ def test_a_conversation_stays_on_the_box_that_has_loaded_its_model(pair: tuple[G
 def test_simultaneous_requests_are_shared_out(pair: tuple[Gateway, Box, Box]) -> None:
     gateway, one, two = pair
     for box in (one, two):
-        box.clear()
         box.script("/api/chat", [WaitForPeerClose()])
     with ExitStack() as streams:
         for number in range(12):
@@ -347,8 +366,6 @@ def test_simultaneous_requests_are_shared_out(pair: tuple[Gateway, Box, Box]) ->
 
 def test_a_loaded_model_attracts_the_next_request(pair: tuple[Gateway, Box, Box]) -> None:
     gateway, one, two = pair
-    for box in (one, two):
-        box.clear()
     two.loaded[:] = ["o"]
     wait_until(lambda: loaded(gateway) == {"o:latest"})
     for token in (TOKEN, "other-team-token", TOKEN):
@@ -380,8 +397,6 @@ def test_S4_18_attempts_stand_in_a_header_and_in_the_log(
     pair: tuple[Gateway, Box, Box], request_id: str, face: Face
 ) -> None:
     gateway, one, two = pair
-    for box in (one, two):
-        box.clear()
     model = failing_model(face)
     one.loaded[:], two.loaded[:] = [model], []
     wait_until(lambda: loaded(gateway) == {f"{model}:latest"})
@@ -421,8 +436,6 @@ def test_S4_20_a_client_that_leaves_meanwhile_is_waited_for_no_longer(fleet: Fle
 
 def test_one_attempt_is_nothing_to_talk_about(pair: tuple[Gateway, Box, Box], request_id: str) -> None:
     gateway, one, two = pair
-    one.clear()
-    two.clear()
     body = {"model": "m", "messages": MESSAGES, "stream": False}
     answer = request(gateway.url, "POST", "/api/chat", body, {**bearer(TOKEN), "X-Request-Id": request_id})
     assert answer.headers.get("X-Ollama-Proxy-Attempts") is None

@@ -31,11 +31,18 @@ class Box(FaultUpstream):
         self.models = list(models)
         self.loaded = list(loaded)
         self.version = version
+        self._first = (list(models), list(loaded))
 
     @property
     def prompts(self) -> list[SeenRequest]:
         """The prompts that it got."""
         return [seen for seen in self.requests if seen.path in PROMPTS]
+
+    def restore(self) -> bool:
+        """Has the models that it began with, and has loaded those; False: nothing had changed."""
+        is_changed = (self.models, self.loaded) != self._first
+        self.models[:], self.loaded[:] = self._first
+        return is_changed
 
     @property
     def declared(self) -> dict[str, Any]:
