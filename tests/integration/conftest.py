@@ -20,6 +20,20 @@ def shared_upstream() -> Iterator[FaultUpstream]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def healed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test does to the module's upstream ends with the test: the next one, or a gateway that starts for it, may
+    not ask for `upstream`."""
+    if "shared_upstream" not in request.fixturenames:
+        yield
+        return
+    shared: FaultUpstream = request.getfixturevalue("shared_upstream")
+    yield
+    shared.clear()
+    if not shared.is_listening:
+        shared.restart()
+
+
 @pytest.fixture
 def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
     """The gateway's upstream, healthy again."""

@@ -25,6 +25,7 @@ from tests.integration.team import (
 )
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Action, Chunk, FaultUpstream, Head, Json, Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
@@ -212,11 +213,15 @@ def test_pinned_options_keep_the_model_that_is_loaded(
     name: str, asked: int | None, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/ps", [Replay(recording("ps-loaded"))])
-    answer = ask(gateway, name, "pinned", options={"num_ctx": asked, "num_gpu": 1, "seed": 7})
+
+    def told() -> tuple[Any, ...]:
+        answer = ask(gateway, name, "pinned", options={"num_ctx": asked, "num_gpu": 1, "seed": 7})
+        options = sent(upstream, name)["options"]
+        return clamped(answer), options.get("num_ctx"), options["seed"], "num_gpu" in options
+
     said = ["num_ctx=512"] * (asked not in (None, 512)) + ["num_gpu=default"]
-    assert clamped(answer) == ", ".join(said)
-    options = sent(upstream, name)["options"]
-    assert (options["num_ctx"], options["seed"], "num_gpu" in options) == (512, 7, False)
+    # What is loaded is remembered for a second by each worker.
+    wait_until(lambda: told() == (", ".join(said), 512, 7, False), 5, lambda: str(told()))
 
 
 @pytest.mark.parametrize("row", [{"models": []}, {"models": None}, {"error": "no"}])
@@ -228,11 +233,9 @@ def test_pinned_options_of_a_model_that_is_not_loaded_are_the_callers(
     def asked() -> Answer:
         return ask(gateway, "native chat", "pinned", options={"num_ctx": 2048})
 
-    # What is loaded is remembered for a second by each worker.
-    deadline = time.monotonic() + 5
-    while clamped(answer := asked()) is not None and time.monotonic() < deadline:
-        pass
-    assert (answer.status, clamped(answer)) == (200, None)
+    # As above.
+    answer = wait_until(lambda: answer if clamped(answer := asked()) is None else None, 5, "still pinned")
+    assert answer.status == 200
     assert sent(upstream, "native chat")["options"] == {"num_ctx": 2048}
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.conftest import demo_gateway, gateway, shared_gateway, upstream
+from tests.integration.conftest import demo_gateway, gateway, healed, shared_gateway, upstream
 from tests.sdk.scripted_models import ScriptedModels
 
-__all__ = ["demo_gateway", "gateway", "shared_gateway", "upstream"]
+__all__ = ["demo_gateway", "gateway", "healed", "shared_gateway", "upstream"]
 
 # Read while it is imported: without it litellm asks the internet what models cost.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
