@@ -1,7 +1,7 @@
 """What became of each row, as docs/reliability.md: collected from the tests, over all workers of pytest-xdist.
 
-A pytest plugin. The file is written at the end of a session in which every row of the table ran, and left alone after
-any other.
+A pytest plugin. The file is written at the end of a session in which every row of the table ran, and no option left out
+some of its tests; it is left alone after any other.
 """
 
 from __future__ import annotations
@@ -110,8 +110,17 @@ class Reliability:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Writes the page when the whole table ran."""
-        if not hasattr(session.config, "workerinput") and is_complete(self.outcomes):
+        if (
+            not hasattr(session.config, "workerinput")
+            and not is_selection(session.config)
+            and is_complete(self.outcomes)
+        ):
             self._page.write_text(render(self.outcomes), encoding="utf-8")
+
+
+def is_selection(config: pytest.Config) -> bool:
+    """Whether an option left tests out: then a row may have run through one door alone."""
+    return any(config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
 
 
 def is_complete(outcomes: Mapping[str, Outcome]) -> bool:
@@ -120,7 +129,7 @@ def is_complete(outcomes: Mapping[str, Outcome]) -> bool:
 
 
 def render(outcomes: Mapping[str, Outcome]) -> str:
-    """The page. Neither dates nor machines: two runs differ in their figures alone."""
+    """The page. Neither dates nor machines, and in an order of its own: two runs differ in their figures alone."""
     parts = [_INTRODUCTION.format(summary=_summary(outcomes))]
     for letter, title in GROUPS.items():
         names = [name for name in ROWS if name[0] == letter and name not in ABSENT]
@@ -140,13 +149,13 @@ def _summary(outcomes: Mapping[str, Outcome]) -> str:
     probed = {name: max(outcome.probe_ms) for name, outcome in outcomes.items() if outcome.probe_ms}
     text = f"{len(held)} of {len(present)} rows held; {len(ABSENT)} more wait for parts that do not exist yet."
     if probed:
-        worst = max(probed, key=lambda name: probed[name])
+        worst = max(probed, key=lambda name: (probed[name], name))
         text += f" The probe's slowest row was {worst}: 99 of 100 answers within {rounded(probed[worst])} ms."
     return text
 
 
 def _line(name: str, outcome: Outcome) -> list[str]:
-    figures = [_figure(*key, values) for key, values in outcome.figures.items()]
+    figures = [_figure(*key, values) for key, values in sorted(outcome.figures.items())]
     if outcome.probe_ms:
         figures.append(f"probe {rounded(max(outcome.probe_ms))} ms")
     return [name, ROWS[name], verdict(name, outcome), " and ".join(sorted(outcome.doors)), "; ".join(figures)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
@@ -33,9 +35,10 @@ def whole_table() -> dict[str, Outcome]:
     return {name: Outcome(passed=2, doors={"nginx", "gateway"}, probe_ms=[4.0]) for name in PRESENT}
 
 
-def end(plugin: Reliability, **config: Any) -> None:
+def end(plugin: Reliability, options: Mapping[str, Any] = MappingProxyType({}), **config: Any) -> None:
     """The session is over; with `workerinput` it was one of xdist's workers."""
-    plugin.pytest_sessionfinish(cast(pytest.Session, SimpleNamespace(config=SimpleNamespace(**config))))
+    told = SimpleNamespace(getoption=lambda name, default: options.get(name, default), **config)
+    plugin.pytest_sessionfinish(cast(pytest.Session, SimpleNamespace(config=told)))
 
 
 def line_of(page: str, row: str) -> str:
@@ -97,6 +100,29 @@ def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str
     del plugin.outcomes[missing]
     end(plugin)
     assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("keyword", "gateway"), ("markexpr", "not slow"), ("deselect", ["tests/x.py::y"]), ("lf", True)],
+)
+def test_page_stays_as_it_is_when_tests_were_left_out(tmp_path: Path, option: str, value: Any) -> None:
+    plugin = Reliability(tmp_path / "page.md")
+    plugin.outcomes = whole_table()
+    end(plugin, {option: value})
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_page_is_the_same_in_whatever_order_the_tests_ran() -> None:
+    figures = [((f"figure {number}", "ms"), [number]) for number in range(20)]
+
+    def measured(seed: int) -> dict[str, Outcome]:
+        table, chance = list(whole_table().items()), random.Random(seed)
+        chance.shuffle(table)
+        chance.shuffle(figures)
+        return dict(table) | {"C2": Outcome(False, 1, {"gateway"}, dict(figures), [4.0])}
+
+    assert len({render(measured(seed)) for seed in range(5)}) == 1
 
 
 def test_page_is_written_by_the_session_not_by_its_workers(tmp_path: Path) -> None:
