@@ -31,10 +31,11 @@ if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second
         rm -rf "$second"
     fi
 fi
-# Three at a time: most tests wait for something, not for the processor.
-[ $# = 0 ] || exec "$BIN/python" -m pytest -n 3 --dist loadfile "$@"
+# Three at a time: most tests wait for something, not for the processor. The order is random, by a seed that the run
+# prints; SEED repeats that order.
+[ $# = 0 ] || exec "$BIN/python" -m pytest -n 3 --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
 # The soak measures, so it has the machine for itself, and comes first: the last word is that of all the others.
 status=0
 "$BIN/python" -m pytest -q tests/soak || status=$?
-"$BIN/python" -m pytest -n 3 --dist loadfile --ignore tests/soak || status=$?
+"$BIN/python" -m pytest -n 3 --dist loadfile ${SEED:+"--randomly-seed=$SEED"} --ignore tests/soak || status=$?
 exit $status
