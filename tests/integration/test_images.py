@@ -8,7 +8,7 @@ import socket
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import gevent.event
@@ -21,7 +21,7 @@ from ollama_proxy.settings import Images
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.alarm import Alarm
-from tests.rig import chunk
+from tests.rig import Turn, chunk
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
@@ -129,7 +129,7 @@ def test_no_more_is_read_than_it_takes_to_see_that_it_is_no_image(pictures: Scri
     pictures.script("/a", [Head(200), Chunk(b"<html>" * 10), WaitForPeerClose()])
     began = time.monotonic()
     assert "must be a PNG" in complaint(f"{pictures.url}/a")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 def test_order_is_kept_and_one_that_is_wanted_twice_is_fetched_once(pictures: ScriptedServer) -> None:
@@ -190,7 +190,7 @@ def test_an_image_that_is_said_to_be_too_large_is_not_waited_for(pictures: Scrip
     pictures.script("/a", [Head(200, {"Content-Length": "100000000"}), WaitForPeerClose()])
     began = time.monotonic()
     assert "is larger than" in complaint(f"{pictures.url}/a")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 def test_an_image_without_end_is_not_read_to_its_end(pictures: ScriptedServer) -> None:
@@ -198,6 +198,16 @@ def test_an_image_without_end_is_not_read_to_its_end(pictures: ScriptedServer) -
     assert "is larger than" in complaint(f"{pictures.url}/a", images=settings(max_bytes=1 << 20))
     pictures.wait_peer_closed(1)
     assert pictures.bytes_sent() < 64 << 20
+
+
+class WaitUntilSent(NamedTuple):
+    """Say nothing until the server has sent so many bytes in all."""
+
+    server: ScriptedServer
+    count: int
+
+    def play(self, turn: Turn) -> None:
+        wait_until(lambda: self.server.bytes_sent() >= self.count, 20)
 
 
 MUCH = f"is too much: the images of one request may have {MAX_TOTAL_BYTES} bytes in all"
@@ -210,7 +220,11 @@ def test_images_of_one_request_have_a_size_in_all(pictures: ScriptedServer, fram
     urls = [f"{pictures.url}/{name}" for name in ("a", "b", "c")]
     for name in ("a", "b"):
         pictures.script(f"/{name}", [Head(200, head), Chunk(half)])
-    pictures.script("/c", [Wait(1), Head(200, {"Content-Length": str(len(PNG))}), Chunk(PNG)])
+    # Behind the others of the second time.
+    pictures.script(
+        "/c",
+        [WaitUntilSent(pictures, 4 * len(half)), Wait(1), Head(200, {"Content-Length": str(len(PNG))}), Chunk(PNG)],
+    )
     images = settings(max_bytes=len(half), timeout_s=20.0)
     assert [len(each) for each in fetch(*urls[:2], images=images)] == 2 * [len(half)]
     with pytest.raises(BadRequest) as caught:
@@ -230,7 +244,7 @@ def test_images_that_are_said_to_be_too_much_are_not_waited_for(pictures: Script
     pictures.script("/a", [Head(200, {"Content-Length": str(MAX_TOTAL_BYTES // 1000)}), WaitForPeerClose()])
     began = time.monotonic()
     assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 def test_one_image_may_be_as_large_as_the_operator_lets_it(pictures: ScriptedServer) -> None:
@@ -265,7 +279,7 @@ def test_time_is_limited_for_all_of_it(pictures: ScriptedServer, script: list[An
     pictures.script("/a", script)
     began = time.monotonic()
     assert "did not arrive in 0.6 s" in complaint(f"{pictures.url}/a", images=settings(timeout_s=0.6))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.5
     wait_until(lambda: not pictures.connections_open)
 
 
@@ -276,7 +290,7 @@ def test_time_of_a_lookup_counts() -> None:
 
     began = time.monotonic()
     assert "did not arrive in 0.3 s" in complaint("http://slow.example/", images=settings(timeout_s=0.3), resolve=slow)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 def test_time_of_a_connection_and_of_a_handshake_counts(pictures: ScriptedServer, deaf_port: int) -> None:
@@ -284,7 +298,7 @@ def test_time_of_a_connection_and_of_a_handshake_counts(pictures: ScriptedServer
     began = time.monotonic()
     assert "did not arrive in 0.3 s" in complaint(f"http://{HERE}:{deaf_port}/", images=limits)
     assert "did not arrive in 0.3 s" in complaint(f"https://{HERE}:{pictures.port}/", images=limits)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.5
 
 
 def test_a_few_are_looked_up_at_once_and_many_after_another(pictures: ScriptedServer) -> None:
@@ -482,7 +496,7 @@ def test_a_client_that_leaves_ends_the_fetch(pictures: ScriptedServer, script: l
     urls = [f"{pictures.url}/{number}" for number in range(MAX_AT_ONCE + 2)]
     for number in range(len(urls)):
         pictures.script(f"/{number}", script)
-    assert leave_during(*urls) < 0.5
+    assert leave_during(*urls) < 2
     wait_until(lambda: not pictures.connections_open, 1)
     assert len(pictures.requests) == MAX_AT_ONCE
 
@@ -492,15 +506,15 @@ def test_a_client_that_leaves_ends_a_lookup() -> None:
         gevent.sleep(5)
         return [HERE]
 
-    assert leave_during("http://slow.example/", resolve=slow) < 0.5
+    assert leave_during("http://slow.example/", resolve=slow) < 2
 
 
 def test_a_client_that_leaves_ends_a_connection_that_nobody_takes(deaf_port: int) -> None:
-    assert leave_during(f"http://{HERE}:{deaf_port}/") < 0.5
+    assert leave_during(f"http://{HERE}:{deaf_port}/") < 2
 
 
 def test_a_client_that_leaves_ends_a_handshake(pictures: ScriptedServer) -> None:
-    assert leave_during(f"https://{HERE}:{pictures.port}/") < 0.5
+    assert leave_during(f"https://{HERE}:{pictures.port}/") < 2
     wait_until(lambda: not pictures.connections_open, 1)
 
 

@@ -234,7 +234,7 @@ def test_heartbeats_do_not_stretch_the_first_byte_limit(
     upstream.script(face.upstream_path, [WaitForPeerClose()])
     began = time.monotonic()
     answer = whole(gateway, face, request_id)
-    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 1
+    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 5
     assert answer.status == 200
     assert "did not begin to answer" in last_error(answer.body, face)
     assert access_line(gateway, request_id)["state"] == "timeout"
@@ -245,7 +245,7 @@ def test_heartbeats_do_not_stretch_the_idle_limit(gateway: Gateway, upstream: Fa
     upstream.script(face.upstream_path, [Head(), Chunk(json.dumps(face.line).encode() + b"\n"), WaitForPeerClose()])
     began = time.monotonic()
     answer = whole(gateway, face)
-    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 1
+    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 5
     assert "was silent for" in last_error(answer.body, face)
 
 

@@ -94,7 +94,7 @@ def test_interim_answers_are_passed_over(
 def test_status_without_a_body_ends_with_its_head(
     fault_upstream: FaultUpstream, transport: HttpTransport, status: int
 ) -> None:
-    fault_upstream.script(PATH, [Head(status, chunked=False), Wait(1)])
+    fault_upstream.script(PATH, [Head(status, chunked=False), Wait(5)])
     reply = None
     began = time.monotonic()
     if status == 304:
@@ -103,18 +103,18 @@ def test_status_without_a_body_ends_with_its_head(
     else:
         reply = fetch(transport)
         assert (reply.status, reply.body) == (204, b"")
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 1.8
 
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}, {}])
 def test_head_answer_has_no_body_whatever_it_announces(
     fault_upstream: FaultUpstream, transport: HttpTransport, headers: dict[str, str]
 ) -> None:
-    fault_upstream.script(PATH, [Head(200, headers, chunked=False), Wait(1)])
+    fault_upstream.script(PATH, [Head(200, headers, chunked=False), Wait(5)])
     began = time.monotonic()
     answer = fetch(transport, UpstreamRequest("HEAD", PATH))
     assert (answer.status, answer.body) == (200, b"")
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 1.8
     assert transport.counts()["active"] == 0
 
 
@@ -306,7 +306,7 @@ def test_leaving_wakes_whoever_waits(fault_upstream: FaultUpstream, transport: H
     began = time.monotonic()
     with pytest.raises(ClientGone):
         read(transport.open(POST, call))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1.9
     fault_upstream.wait_event("peer_closed")
     assert transport.counts() == {"active": 0, "idle": 0}
 
@@ -486,4 +486,4 @@ def test_upstream_that_never_finishes_its_handshake_is_given_up(fault_upstream: 
     began = time.monotonic()
     with contextlib.closing(transport), pytest.raises(UpstreamConnect):
         fetch(transport, limits=Timeouts(connect_s=0.3))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5

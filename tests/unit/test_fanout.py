@@ -105,9 +105,9 @@ def test_every_batch_says_whose_it_is_and_each_answer_keeps_its_order() -> None:
 
 def test_answers_are_asked_for_at_the_same_time() -> None:
     began = time.monotonic()
-    with closing(asked_of(*(Told((END,), opens_after_s=0.1) for _ in range(16)))) as events:
+    with closing(asked_of(*(Told((END,), opens_after_s=0.3) for _ in range(16)))) as events:
         assert len(list(events)) == 16
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 3
 
 
 def test_an_answer_does_not_wait_for_a_slower_one() -> None:
@@ -115,7 +115,7 @@ def test_an_answer_does_not_wait_for_a_slower_one() -> None:
     with closing(asked_of(slow, quick)) as events:
         began = time.monotonic()
         assert next(iter(events)) == (Choice(1), Content("quick"))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
 
 
 def test_single_answers_are_collected_by_their_index() -> None:
@@ -181,7 +181,7 @@ def test_client_that_leaves_ends_all(after_s: float) -> None:
     began = time.monotonic()
     with pytest.raises(ClientGone):
         list(events)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert [answer.closed for answer in answers] == [answer.opened for answer in answers]
 
 

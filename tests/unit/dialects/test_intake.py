@@ -166,10 +166,10 @@ def test_bytes_behind_the_object_are_ignored_only_where_ollama_does(tail: bytes)
 @pytest.mark.parametrize("lenient", [True, False])
 @pytest.mark.parametrize("depth", [1100, 100_000])
 def test_json_of_any_depth_is_refused_at_once(opening: bytes, lenient: bool, depth: int) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadRequest):
         parse_object(b'{"model":"m","x":' + opening * depth, lenient_tail=lenient)
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_the_text_of_a_refusal_holds_nothing_of_the_body() -> None:
@@ -247,6 +247,6 @@ def test_a_deep_body_with_escapes_is_checked_or_refused_and_never_breaks(depth: 
 
 def test_many_equal_keys_cost_no_more_than_many_different_ones() -> None:
     body = b'{"\\u0061":1' + b',"a":1' * 100_000 + b"}"
-    began = time.monotonic()
+    began = time.process_time()
     check_keys(parse_object(body), body, DECISIVE)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

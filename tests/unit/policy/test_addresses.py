@@ -167,10 +167,10 @@ def test_odd_spellings_are_no_hosts(text: str) -> None:
 
 
 def test_a_host_without_end_is_refused_at_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match="not a host"):
         plain_host("图" * 100_000)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 # --- The operator's word ---------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def test_every_limit_ends_the_wait_for_a_head(rig: Rig, limits: Timeouts, first_
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout):
         rig.connection.receive_head(rig.call, began + first_byte_s, None)
-    assert 0.1 < time.monotonic() - began < 1
+    assert 0.1 < time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_every_limit_ends_the_wait_for_a_body(rig: Rig, limits: Timeouts, idle_s
     began = time.monotonic()
     with pytest.raises(UpstreamTimeout):
         rig.connection.receive_body(rig.call, began + idle_s, wait_s)
-    assert 0.1 < time.monotonic() - began < 1
+    assert 0.1 < time.monotonic() - began < 4
 
 
 def test_abort_wakes_whoever_waits(rig: Rig) -> None:
@@ -227,7 +227,7 @@ def test_abort_wakes_whoever_waits(rig: Rig) -> None:
     began = time.monotonic()
     with pytest.raises(ClientGone):
         rig.head()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
 
 
 def test_input_on_an_idle_connection_is_seen(rig: Rig) -> None:

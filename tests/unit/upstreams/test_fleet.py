@@ -304,7 +304,7 @@ def test_U28_one_that_hangs_keeps_nobody_waiting() -> None:
     stock(boxes[1]).hangs_s = 30
     fleet, began = Fleet(boxes), time.monotonic()
     late = fleet.refresh(0.0, wait_s=0.2)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
     assert [one.name for one in late] == ["box2"]
     assert {model.name for _, model in fleet.models()} == {"a", "c"}
 
@@ -325,8 +325,8 @@ def test_what_is_known_to_be_down_is_not_waited_for() -> None:
     box.listed_at = float("-inf")
     box.lost(quickly=False)
     fleet, began = Fleet([box, node("box2", "m")]), time.monotonic()
-    assert [one.name for one in fleet.refresh(1.0)] == ["box1"]
-    assert time.monotonic() - began < 0.2
+    assert [one.name for one in fleet.refresh(1.0, wait_s=5)] == ["box1"]
+    assert time.monotonic() - began < 4
 
 
 def test_what_is_drained_is_not_asked(clock: Clock) -> None:
