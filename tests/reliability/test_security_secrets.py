@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,13 +14,14 @@ import yaml
 
 from tests.reliability import canaries
 from tests.reliability.canaries import BAD_BODIES, BROKEN_HTTP, PLACES, canary, digest, leaks, target
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, encode_request, raw
+from tests.rig.leaks import worker_details
 
 KEY = canary("key of a provider")
 GOOD, WRONG = canary("good token"), canary("wrong token")
@@ -144,12 +146,14 @@ def broken_configuration(row: Row) -> None:
     good = gateway.config_path.read_text(encoding="utf-8")
     document = yaml.safe_load(good)
     document["auth"]["generate_tokens"] += [canary("twice"), canary("twice")]
+    told_before = len(events(gateway, "configuration_broken"))
     gateway.write_config(document)
     try:
-        wait_until(lambda: events(gateway, "configuration_broken"), 10)
+        wait_until(lambda: len(events(gateway, "configuration_broken")) == told_before + gateway.workers, 10)
     finally:
         gateway.write_config(good)
-    row.gateway.config_path.touch()
+    workers = partial(worker_details, gateway, PROBE_TOKEN)
+    wait_until(lambda: not any(each["configuration_problem"] for each in workers().values()), 10)
 
 
 def events(gateway: Gateway, name: str) -> list[dict[str, Any]]:

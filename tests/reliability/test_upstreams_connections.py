@@ -147,12 +147,14 @@ def test_u30_upstream_without_the_gateway(row: Row) -> None:
         opened = check_exposure(row, f"http://127.0.0.1:{port}", f"http://{network_address()}:{port}")
         assert (opened.returncode, opened.stdout.count("OPEN")) == (1, 2), opened
         assert check_exposure(row, f"http://127.0.0.1:{hidden}").returncode == 0
-        row.gateway.write_config(
-            row.rig.configured(upstreams=[{"name": "box1", "base_url": f"http://127.0.0.1:{port}"}])
-        )
-        opened = check_exposure(row)
+        try:
+            row.gateway.write_config(
+                row.rig.configured(upstreams=[{"name": "box1", "base_url": f"http://127.0.0.1:{port}"}])
+            )
+            opened = check_exposure(row)
+        finally:
+            row.rig.restore_configuration()
         assert (opened.returncode, "OLLAMA_HOST=127.0.0.1" in opened.stdout) == (1, True), opened
-        row.gateway.write_config(row.rig.config)
     assert check_exposure(row, f"http://127.0.0.1:{hidden}").returncode == 3
 
 
