@@ -11,7 +11,7 @@ T = TypeVar("T")
 _INTERVAL_S = 0.015
 
 
-def wait_until(predicate: Callable[[], T], seconds: float = 5, message: str | Callable[[], str] = "") -> T:
+def wait_until(predicate: Callable[[], T], seconds: float = 10, message: str | Callable[[], str] = "") -> T:
     """Return the first truthy value of ``predicate``, asked every 15 ms.
 
     A callable ``message`` is asked only when the wait has failed, so it can say what was seen last.
