@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Headers, bearer, request
 from tests.rig.leaks import LeakCheck, open_descriptors
+from tests.rig.workers import until_all_answer
 
 TOKEN = "face-token"
 LOGS = ("access.log", "events.log")
@@ -74,6 +75,23 @@ def warm(gateway: Gateway, token: str = TOKEN) -> None:
         return len(opened) == gateway.workers and all(name in files for files in opened for name in LOGS)
 
     wait_until(is_warm, 20, "not every worker has opened its logs")
+
+
+def without_tag(names: Iterable[str]) -> set[str]:
+    """Names of models as people write them."""
+    return {name.removesuffix(":latest") for name in names}
+
+
+def wait_until_listed(gateway: Gateway, names: Set[str], path: str = "/api/tags", seconds: float = 10) -> None:
+    """Until every worker lists these models and no others: what it shows may be two seconds old."""
+
+    def who_does() -> list[int]:
+        with closing(KeptConnection(gateway)) as worker:
+            rows = worker.ask("GET", path).json()["models"]
+            is_listed = without_tag(each["name"] for each in rows) == names
+            return [worker.ask("GET", "/readyz").json()["details"]["pid"]] if is_listed else []
+
+    until_all_answer(gateway, who_does, seconds)
 
 
 def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:

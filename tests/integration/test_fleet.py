@@ -7,13 +7,13 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.golden.face import TOKEN, KeptConnection, shared_gateway
+from tests.golden.face import TOKEN, shared_gateway, wait_until_listed, without_tag
 from tests.rig import NDJSON, provider
 from tests.rig.boxes import Box, fleet_config, row, running
 from tests.rig.calls import EMBEDDINGS, FACES, MESSAGES, Face, access_line, error_text
@@ -22,7 +22,6 @@ from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPe
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.leaks import worker_details
-from tests.rig.workers import until_all_answer
 
 ALL_FACES = FACES | EMBEDDINGS
 each_way = pytest.mark.parametrize("face", ALL_FACES.values(), ids=ALL_FACES)
@@ -79,7 +78,7 @@ def started() -> Iterator[Fleet]:
         upstreams = [*(box.declared for box in boxes), declared]
         sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
         gateway = stack.enter_context(shared_gateway(idle=12, **sections))
-        wait_until_shown(gateway, SHOWN)
+        wait_until_listed(gateway, without_tag(SHOWN))
         yield Fleet(gateway, boxes, cloud)
 
 
@@ -90,19 +89,8 @@ def fleet(started: Fleet) -> Iterator[Fleet]:
         server.clear()
     yield started
     if any([box.restore() for box in started.boxes]):
-        wait_until_shown(started.gateway, SHOWN)
-
-
-def wait_until_shown(gateway: Gateway, models: Set[str], seconds: float = 10) -> None:
-    """Until every worker lists these models, and none as loaded: what it shows may be two seconds old."""
-
-    def who_shows_it() -> list[int]:
-        with closing(KeptConnection(gateway)) as worker:
-            rows, loaded = (worker.ask("GET", path).json()["models"] for path in ("/api/tags", "/api/ps"))
-            is_shown = without_tag(each["name"] for each in rows) == without_tag(models) and not loaded
-            return [worker.ask("GET", "/readyz").json()["details"]["pid"]] if is_shown else []
-
-    until_all_answer(gateway, who_shows_it, seconds)
+        wait_until_listed(started.gateway, without_tag(SHOWN))
+        wait_until_listed(started.gateway, set(), "/api/ps")
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -173,10 +161,6 @@ def test_a_model_that_was_just_pulled_is_found(fleet: Fleet) -> None:
 # --- Lists -----------------------------------------------------------------------------------------------------------
 
 SHOWN = {"m:latest", "coder", "qwen3:8b", "own/second:1b", "third", "gpt-x", "cloud/m"}
-
-
-def without_tag(names: Iterable[str]) -> set[str]:
-    return {name.removesuffix(":latest") for name in names}
 
 
 def shown(gateway: Gateway, token: str = TOKEN) -> set[str]:

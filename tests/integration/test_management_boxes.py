@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ollama
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, Wait, WaitFor, WaitForPeerClose, Whole
 from tests.rig.gateway import Gateway
@@ -252,7 +252,7 @@ def test_a_push_goes_to_the_first_server_that_has_the_model(team: Boxes) -> None
     rows = [{"name": "m:latest", "model": "m:latest", "modified_at": "2026-01-01T00:00:00Z"}]
     empty, having = [Json({"models": []})], [Json({"models": rows})]
     team.script("/api/tags", empty, having, having)
-    wait_until(lambda: team.ask("/api/tags", method="GET").json()["models"] != [], 5, "the list is not known")
+    wait_until_listed(team.gateway, {"m"})
     team.script("/api/push", *[[Lines(PULL)]] * 3)
     assert lines(team.ask("/api/push", {"model": "m"})) == PULL
     assert team.asked("/api/push") == [0, 1, 0]
