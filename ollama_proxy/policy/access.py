@@ -11,12 +11,15 @@ from ollama_proxy.formats import MAX_DURATION_CHARS, go_duration_s
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.policy.names import is_allowed, is_cloud
+from ollama_proxy.policy.names import is_allowed, is_cloud, is_ollama_name, is_well_formed
 
 PUBLIC = "public"
 
 #: No names but those of the upstreams.
 UNNAMED = Catalogue({}, ())
+
+#: As Ollama says it.
+INVALID_NAME = "invalid model name"
 
 #: Endpoint to scope. What is not listed needs a valid token and is then unknown: refused by default.
 ROUTE_SCOPES: dict[str, str] = {
@@ -65,6 +68,21 @@ def check_scope(principal: Principal, endpoint: str) -> None:
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
 
+def check_name(name: str, catalogue: Catalogue = UNNAMED) -> None:
+    """Raises BadRequest for what cannot name a model of any upstream, before any rule is applied to it: its readers may
+    disagree about it. Only a name that the operator wrote down, with a target, may have spaces."""
+    if not is_well_formed(name) or (" " in name and not catalogue.is_alias(name)):
+        raise BadRequest(INVALID_NAME, param="model")
+
+
+def check_ollama_names(names: Iterable[str]) -> None:
+    """Raises BadRequest for names that Ollama's parser would refuse, or take for those of other models than the
+    gateway; none at all is Ollama's to refuse."""
+    for name in names:
+        if name and not is_ollama_name(name):
+            raise BadRequest(INVALID_NAME, param="model")
+
+
 def check_cloud(name: str, catalogue: Catalogue) -> None:
     """Raises Forbidden for a model in Ollama's cloud that the operator doesn't name."""
     if is_cloud(name) and not catalogue.names(name):
@@ -72,8 +90,10 @@ def check_cloud(name: str, catalogue: Catalogue) -> None:
 
 
 def check_own_names(principal: Principal, names: Iterable[str]) -> None:
-    """Raises what check_cloud and a token's list of models demand, for names that mean what an upstream means by
-    them."""
+    """Raises what check_ollama_names, check_cloud and a token's list of models demand, for names that mean what an
+    Ollama server means by them."""
+    names = list(names)
+    check_ollama_names(names)
     for name in names:
         check_cloud(name, UNNAMED)
         if name and principal.models and not is_allowed(name, principal.models):

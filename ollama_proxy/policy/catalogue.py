@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_proxy.policy.names import DEFAULT_TAG, canonical, compiled
+from ollama_proxy.policy.names import DEFAULT_TAG, compiled, with_source
 from ollama_proxy.settings import ModelSettings
 
 NO_RULES = ModelSettings()
@@ -82,13 +82,13 @@ class Catalogue:
     def _key(self, name: str) -> str:
         """The one spelling of a name, or of a pattern, with its upstream."""
         upstream, rest = self._parted(name)
-        rest = rest if is_pattern(rest) else canonical(rest)
+        rest = rest if is_pattern(rest) else with_source(rest)
         return f"{upstream}/{rest}" if upstream else rest
 
     def _known(self, name: str) -> str:
         """The key of the rules for a name: its own, that of the model whatever upstream it is asked from, or the first
         pattern that covers one of these. What a name stands for counts for that very name alone."""
-        full, bare = self._key(name), canonical(self._parted(name)[1])
+        full, bare = self._key(name), with_source(self._parted(name)[1])
         for key in (full, _without_local(full)):
             if key in self._rules:
                 return key
@@ -102,7 +102,7 @@ class Catalogue:
 
     def _meant(self, bare: str) -> str:
         """The one name that a canonical one means."""
-        return canonical(self._one_name(bare.removesuffix(f":{DEFAULT_TAG}"))) if self._one_name else bare
+        return with_source(self._one_name(bare.removesuffix(f":{DEFAULT_TAG}"))) if self._one_name else bare
 
     def _pattern(self, full: str, bare: str) -> str | None:
         if not self._patterns:
@@ -118,10 +118,14 @@ class Catalogue:
         known = self._known(name)
         return known in self._targets or (known in self._rules and not is_pattern(known))
 
+    def is_alias(self, name: str) -> bool:
+        """Whether the operator wrote down what this very name stands for."""
+        return self._key(name) in self._targets and name == name.strip()
+
     def chained(self) -> list[str]:
         """Names whose target is another of these names; nobody follows it from there."""
-        ends = {name: canonical(self._parted(target)[1]) for name, target in self._aliases.items()}
-        return [name for name, end in ends.items() if end in self._targets and end != canonical(name)]
+        ends = {name: with_source(self._parted(target)[1]) for name, target in self._aliases.items()}
+        return [name for name, end in ends.items() if end in self._targets and end != with_source(name)]
 
     def listed(
         self,
@@ -152,7 +156,7 @@ def is_pattern(name: str) -> bool:
 
 def _without_local(known: str) -> str:
     """Ollama takes `:local` behind the name of any model that is not in its cloud."""
-    return canonical(known.removesuffix(":local")) if known.endswith(":local") else known
+    return with_source(known.removesuffix(":local")) if known.endswith(":local") else known
 
 
 def _first(patterns: Sequence[str], covering: re.Pattern[str], name: str) -> str | None:

@@ -1,6 +1,8 @@
-"""One name for a model, whatever its spelling: rights are decided on it, the client's own spelling is what is sent on.
+"""One name for a model, whatever its spelling: rights, rules and limits go by it. The client's own spelling is sent on
+only if the upstream cannot take it for another model.
 
-Grammar and defaults as in Ollama's `types/model`: `[host/][namespace/]model[:tag]`.
+Grammar and defaults as in Ollama's `types/model`: `[host/][namespace/]model[:tag]`; and as in its `internal/modelref`,
+which takes `:cloud` or `:local` behind that.
 """
 
 from __future__ import annotations
@@ -9,13 +11,58 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase, translate
 
+#: Longest name of a model, in bytes: Ollama's own grammar allows a little more, for hosts of 350.
+MAX_NAME_BYTES = 512
+
 _SCHEME = re.compile(r"^https?://")
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
+_LOCAL = ":local"
+
+_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
+_NAMESPACE = "[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"
+#: A host, and a scheme before it, only in front of a namespace. Only one source, which may not repeat one in the tag.
+_OLLAMA_NAME = re.compile(
+    rf"(?:(?:(?:https?://)?[A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?{_NAMESPACE}/)?{_PART}"
+    rf"(?::(?!(?i:local|cloud|{_PART}-cloud):){_PART})?(?::(?i:local|cloud))?"
+)
+
+
+def is_well_formed(name: str) -> bool:
+    """Whether any model may have this name, spaces aside: at most MAX_NAME_BYTES, only characters that can be seen, and
+    no scheme but a leading `http` or `https`."""
+    # What cannot be printed: control and format characters (such as zero-width ones), and white space but the space.
+    if len(name) > MAX_NAME_BYTES or not name.isprintable():
+        return False
+    is_short = name.isascii() or len(name.encode()) <= MAX_NAME_BYTES
+    return is_short and ("://" not in name or "://" not in _SCHEME.sub("", name))
+
+
+def is_ollama_name(name: str) -> bool:
+    """Whether Ollama's parser takes a name. It then means the model of that canonical name there."""
+    return _OLLAMA_NAME.fullmatch(name) is not None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is spelled as its canonical one, but for case and the default tag: without what only Ollama leaves
+    out, which to a provider would be part of another model's name."""
+    return canonical(name) in (lowered := name.lower(), f"{lowered}:{DEFAULT_TAG}")
+
 
 def canonical(name: str) -> str:
-    """Lower case, without default host and namespace, with its tag: ` Library/M` is `m:latest`."""
+    """Lower case, without default host, default namespace and the source `:local`, with its tag: ` Library/M` is
+    `m:latest`."""
+    return with_source(name[: -len(_LOCAL)] if is_local(name) else name)
+
+
+def is_local(name: str) -> bool:
+    """Whether a name ends with `:local`, which demands that the model is not in Ollama's cloud."""
+    return name[-len(_LOCAL) :].lower() == _LOCAL
+
+
+def with_source(name: str) -> str:
+    """The canonical name with `:local` where that was said."""
     path, _, last = _SCHEME.sub("", name.strip().lower()).rpartition("/")
     model, _, tag = last.partition(":")
     parents = [part for part in path.split("/") if part]
@@ -50,8 +97,9 @@ def is_cloud(name: str) -> bool:
     """Whether Ollama would send this request to its cloud: `m:cloud`, `m:120b-cloud`."""
     if "cloud" not in name.lower():
         return False
-    tag = canonical(name).rpartition(":")[2]
-    return tag == "cloud" or tag.endswith("-cloud")
+    _, mark, suffix = name.lower().rpartition(":")
+    suffix = suffix.strip()
+    return bool(mark) and (suffix == "cloud" or (suffix.endswith("-cloud") and "/" not in suffix))
 
 
 def renamed(text: str, target: str, name: str) -> str:

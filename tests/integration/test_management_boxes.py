@@ -172,9 +172,9 @@ def test_a_server_that_fails_in_the_middle_is_named_in_the_one_error(team: Boxes
 
 
 def test_what_all_refuse_before_they_begin_has_its_real_status(team: Boxes) -> None:
-    team.script("/api/pull", *[[Json({"error": "invalid model name"}, 400)]] * 3)
-    answer = team.ask("/api/pull", {"model": "bad name"})
-    assert (answer.status, answer.json()) == (400, {"error": "box1, box2, box3: invalid model name"})
+    team.script("/api/pull", *[[Json({"error": "insecure protocol http"}, 400)]] * 3)
+    answer = team.ask("/api/pull", {"model": "http://10.0.0.9/team/m"})
+    assert (answer.status, answer.json()) == (400, {"error": "box1, box2, box3: insecure protocol http"})
 
 
 def test_without_a_stream_one_object_has_the_result_of_every_server(team: Boxes) -> None:

@@ -126,6 +126,9 @@ DECIDED = {
         asks_upstream=True,
         headers=(("Origin", "https://evil.example"),),
     ),
+    "chat-model-invalid": Decided(
+        "names are checked before any rule for models is applied", is_native_error(400, "invalid model name")
+    ),
     # Ollama is asked; but so it is by the workers themselves, and nothing of that counts here.
     "version": Decided("the gateway's own version stands beside Ollama's", is_version),
     "copy": Decided("an empty body breaks clients that parse every answer", is_success, asks_upstream=True),

@@ -42,7 +42,7 @@ def _server(upstream: FaultUpstream) -> None:
 
 # --- Names -----------------------------------------------------------------------------------------------------------
 
-SPELLINGS = ["coder", "Coder", " coder ", "coder:latest", "library/coder", "registry.ollama.ai/library/coder:LATEST"]
+SPELLINGS = ["coder", "Coder", "coder:latest", "library/coder", "registry.ollama.ai/library/coder:LATEST"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
@@ -236,7 +236,7 @@ def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(name: str, s
 
 
 @pytest.mark.parametrize(
-    "spelling", ["qwen3:8b", "QWEN3:8B", " qwen3:8b", "library/qwen3:8b", "other", "tiny-test", "coder:8b", "ns/coder"]
+    "spelling", ["qwen3:8b", "QWEN3:8B", "library/qwen3:8b", "other", "tiny-test", "coder:8b", "ns/coder"]
 )
 @each_one
 def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(

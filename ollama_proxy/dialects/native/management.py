@@ -22,8 +22,8 @@ from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFou
 from ollama_proxy.exchange import Attempt, Exchange
 from ollama_proxy.gateway import PATIENCE, Gateway
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.access import check_own_names
-from ollama_proxy.policy.names import canonical
+from ollama_proxy.policy.access import check_name, check_own_names
+from ollama_proxy.policy.names import canonical, is_local
 from ollama_proxy.responses import streamed, whole
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
@@ -38,6 +38,9 @@ FIRST_WORD_S = 60.0
 
 #: Fields that name models.
 _NAMING = ("model", "name", "source", "destination", "from")
+
+#: Where Ollama takes `:local` for the tag of another model.
+_WITHOUT_SOURCE = ("/api/push", "/api/create", "/api/copy")
 
 #: What only a server that has the model can do; Ollama itself says nothing where it went well.
 ON_THOSE_WITH_IT = ("/api/copy", "/api/delete")
@@ -76,6 +79,10 @@ def managed(
     gateway: Gateway, exchange: Exchange, outgoing: UpstreamRequest, names: Sequence[str], *, streams: bool
 ) -> Response:
     """The answer to work on models. `names`: those that the request speaks of; `streams`: it is answered by lines."""
+    for name in names:
+        check_name(name)
+        if is_local(name) and outgoing.path in _WITHOUT_SOURCE:
+            raise BadRequest("invalid model name: leave out ':local' here", param="model")
     box = box_asked_for(gateway)
     if not gateway.fleet.is_single:
         outgoing, names, box = _without_box(gateway, exchange, outgoing, names, box)
