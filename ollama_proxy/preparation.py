@@ -37,6 +37,9 @@ OPTIONS, THINKING, SYSTEM = "options", "thinking", "system"
 
 _NO_CLAMP = Clamp()
 
+#: Fields of a completion that keep a system prompt from the model: its template is not used, or takes none.
+_WITHOUT_SYSTEM = ("raw", "template", "suffix")
+
 #: What of a message the rules on system prompts are about.
 _DECISIVE = frozenset({"role", "content"})
 
@@ -67,10 +70,11 @@ def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Ex
 def prepared_completion(
     asked: GenerateRequest, model: TeamModel, upstream: Upstream, exchange: Exchange
 ) -> GenerateRequest:
-    """The completion as its upstream gets it."""
+    """The completion as its upstream gets it; raises BadRequest for a suffix if there are rules for system prompts."""
     asked = _with_thinking(_with_parameters(asked, model, upstream, exchange), model.rules)
     if not model.rules.system.is_given:
         return asked
+    _check_system_is_read({"suffix": asked.suffix})
     edited = edited_system([asked.system] if asked.system else [], model.rules.system)
     return replace(asked, system=edited[0] if edited else None)
 
@@ -178,6 +182,16 @@ def _native_parameters(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _check_system_is_read(data: Native) -> None:
+    """Raises BadRequest for a field that would take the operator's system prompt from the model."""
+    for field in _WITHOUT_SYSTEM:
+        if data.get(field):
+            raise BadRequest(
+                f"{field}: this model has a system prompt of its operator, which '{field}' would leave out.",
+                param=field,
+            )
+
+
 def _native_thinking(data: Native, rules: ModelSettings) -> Native:
     return {"think": rules.think} if data.get("think") is None and rules.think is not None else {}
 
@@ -210,9 +224,10 @@ def _as_read(message: Json) -> Json:
 
 
 def _own_system(data: Native, rules: SystemPrompt) -> Native:
-    """For a completion, which has a field for it; a raw one goes to the model as it is."""
+    """For a completion, which has a field for it."""
+    _check_system_is_read(data)
     said = data.get("system") or ""
-    if not data.get("prompt") or data.get("raw") or not isinstance(said, str):
+    if not data.get("prompt") or not isinstance(said, str):
         return {}
     edited = edited_system([said] if said else [], rules)
     text = (edited[0] if edited else None) or ""

@@ -26,6 +26,7 @@ from tests.integration.team import (
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
 from tests.rig.deadline import wait_until
+from tests.rig.errors import NATIVE, assert_error
 from tests.rig.fault_upstream import Action, Chunk, FaultUpstream, Head, Json, Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
@@ -510,12 +511,71 @@ def test_field_of_another_request_does_not_get_around_the_rules(
     assert sent(upstream, "native generate")["system"] == ""
 
 
+#: Fields of a completion with which the model would not get to read a system prompt.
+UNREAD: dict[str, list[Document]] = {
+    "native generate": [
+        {"raw": True},
+        {"raw": True, "prompt": ""},
+        {"template": "{{ .Prompt }}"},
+        {"template": " "},
+        {"suffix": "end"},
+        {"raw": True, "template": "{{ .Prompt }}", "system": "mine"},
+        {"context": [1, 2], "suffix": " "},
+        {"messages": MESSAGES, "raw": True},
+    ],
+    "openai completions": [{"suffix": "end"}, {"suffix": " ", "stream": True}],
+}
+
+
+@pytest.mark.parametrize("model", ["spoken", "mute", "SPOKEN:latest", "spoken:local"])
+@pytest.mark.parametrize(("name", "fields"), [(name, each) for name, many in UNREAD.items() for each in many])
+def test_field_that_would_drop_the_system_rule_is_refused(
+    name: str, fields: Document, model: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    answer = ask(gateway, name, model, **fields)
+    assert_error(answer, EVERY[name].dialect, 400)
+    assert forwarded(upstream) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *('"Template": "x"', '"TEMPLATE": "x"', '"\\u0054emplate": "x"', '"template": "x", "template": ""'),
+        *('"Suffix": "x"', '"suffi\\u0058": "x"', '"\u017fuffix": "x"', '"suffix": "x", "suffix": null'),
+        *('"RAW": true', '"\\u0072AW": true', '"raw": true, "raw": false', '"raw": true, "\\u0072aw": false'),
+    ],
+)
+def test_field_that_would_drop_the_system_rule_has_one_spelling(
+    said: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    body = f'{{"model": "spoken", "prompt": "hi", {said}}}'
+    answer = request(gateway.url, "POST", "/api/generate", body.encode(), bearer(TOKEN))
+    assert_error(answer, NATIVE, 400)
+    assert forwarded(upstream) == []
+
+
+@pytest.mark.parametrize("fields", [{"raw": True}, {"template": "{{ .Prompt }}"}, {"suffix": "end"}])
+@pytest.mark.parametrize("model", ["limited", "plainly", "free"])
+def test_model_without_a_system_rule_takes_them(
+    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    assert ask(gateway, "native generate", model, **fields).status == 200
+    assert sent(upstream, "native generate").items() >= fields.items()
+
+
+@pytest.mark.parametrize("fields", [{"raw": False}, {"template": ""}, {"suffix": None}, {"context": [1, 2]}])
+def test_field_that_asks_for_nothing_of_the_kind_is_no_reason_to_refuse(
+    fields: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    assert ask(gateway, "native generate", "spoken", **fields).status == 200
+    assert sent(upstream, "native generate")["system"] == "Rules."
+
+
 @pytest.mark.parametrize(
     ("name", "body"),
     [
         ("native chat", {"messages": []}),
         ("native generate", {"prompt": ""}),
-        ("native generate", {"raw": True}),
         ("native chat", {"messages": [{"role": "user", "content": ["not text"]}]}),
         ("native chat", {"messages": ["not a message"]}),
     ],

@@ -35,6 +35,7 @@ View = Callable[[], Response]
 DECISIVE = (
     *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
     *("remote_host", "_debug_render_only", "think", "system", "raw", "exclude_reasoning"),
+    *("template", "suffix"),
 )
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
