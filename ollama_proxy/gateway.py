@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -41,7 +41,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.images import ImageFetcher
 from ollama_proxy.passage import PASSED, Passage, passes
-from ollama_proxy.planning import Plan, plan
+from ollama_proxy.planning import Plan, check_choices, has_only_known_fields, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
@@ -232,17 +232,20 @@ class Gateway:
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
         return self._passed(exchange, reply)
 
-    def pass_on(self, exchange: Exchange, data: Mapping[str, Json], path: str) -> Response | None:
+    def pass_on(self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]) -> Response | None:
         """The answer of an upstream that takes OpenAI's bytes, to a body that may go on as it is; None: the request is
-        to be translated. `data`: the body with the default model; `path`: see passage."""
+        to be translated. `data`: the body with the default model; `path`: see passage; `known`: fields of the API,
+        which are all that a token with a list of models may pass."""
         model = data.get("model")
         if not (self.fleet.speaks(PASSED) and model and isinstance(model, str)):
             return None
         exchange.model = model
-        plan = self.plan(exchange, model)
+        plan = self.plan_prompt(exchange, model)
         if not passes(exchange.data, path, plan):
             return None
-        passage = Passage(exchange, path, self.settings.stream)
+        if allowed(exchange) and not has_only_known_fields(exchange.data, known, plan.route):
+            return None
+        passage = Passage(exchange, path, self.settings.stream, is_checked=bool(allowed(exchange)))
 
         def send(node: Node, own: str) -> Reply:
             """The reply of one node."""
@@ -253,7 +256,7 @@ class Gateway:
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
-        plan = self.plan(exchange, asked.model)
+        plan = self.plan_prompt(exchange, asked.model)
         answers = self._answers(exchange, plan, prepared_chat, attrgetter("chat"))
         if not (asked.stream and asked.n == 1 and image_urls(asked)):
             return self._drawn(exchange, self._with_images(asked, exchange.call), answers, renderer)
@@ -266,7 +269,7 @@ class Gateway:
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
-        plan = self.plan(exchange, asked.model)
+        plan = self.plan_prompt(exchange, asked.model)
         answers = self._answers(exchange, plan, prepared_completion, attrgetter("generate"))
         return self._drawn(exchange, asked, answers, renderer)
 
@@ -290,7 +293,7 @@ class Gateway:
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:
         """The vectors of some texts."""
-        plan = self.plan(exchange, asked.model)
+        plan = self.plan_prompt(exchange, asked.model)
 
         def start(node: Node, own: str) -> EmbedAnswer:
             """The vectors of one node."""
@@ -343,6 +346,12 @@ class Gateway:
     def plan(self, exchange: Exchange, name: str) -> Plan:
         """Where a model is, for this caller; raises what a call to it would raise before any upstream is asked."""
         return plan(exchange.principal, name, self.catalogue, self.fleet)
+
+    def plan_prompt(self, exchange: Exchange, name: str) -> Plan:
+        """The same for a prompt, whose other fields may choose models as well."""
+        plan = self.plan(exchange, name)
+        check_choices(exchange.principal, exchange.data, plan.route, self.fleet)
+        return plan
 
     def open(self, exchange: Exchange, route: Route, ask: Callable[[Node, str], T]) -> T:
         """What one node answers to a prompt: the best one, or another one if that is safe. The exchange has no other

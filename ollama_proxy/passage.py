@@ -98,8 +98,9 @@ def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
 class Passage:
     """One request on its way to a provider, and its answer on the way back."""
 
-    def __init__(self, exchange: Exchange, path: str, settings: Stream) -> None:
-        """`path`: what is asked for."""
+    def __init__(self, exchange: Exchange, path: str, settings: Stream, *, is_checked: bool = False) -> None:
+        """`path`: what is asked for; `is_checked`: what is sent must read as it was read here, whoever parses it."""
+        self._is_checked = is_checked
         self._exchange = exchange
         self._path = path
         self._data = data = exchange.data
@@ -135,7 +136,7 @@ class Passage:
         changes: dict[str, Json] = {} if self._own == self._data.get("model") else {"model": self._own}
         if counts:
             changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
-        return encode_request(self._data | changes) if changes else self._exchange.body
+        return encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
 
     def _accept(self, reply: Reply) -> None:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from ollama_proxy.errors import BadRequest, ModelNotFound
-from ollama_proxy.policy.access import INVALID_NAME, check_cloud, check_name, check_ollama_names
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
+from ollama_proxy.hub import Json
+from ollama_proxy.policy.access import INVALID_NAME, UNNAMED, check_cloud, check_name, check_ollama_names
 from ollama_proxy.policy.auth import Principal
-from ollama_proxy.policy.catalogue import Catalogue, TeamModel
-from ollama_proxy.policy.names import canonical, is_allowed, is_plain
+from ollama_proxy.policy.catalogue import NO_RULES, Catalogue, TeamModel
+from ollama_proxy.policy.names import is_allowed, is_plain
 from ollama_proxy.upstreams.fleet import Fleet, Route
+from ollama_proxy.upstreams.node import Node
+
+#: Signs in a name that stands for more than one model: further names behind a comma, settings stored at the provider.
+_COMPOSITE = (",", "@preset/")
+
+#: What of a further model a request may say, if it says more than its name.
+_FALLBACK_FIELDS = frozenset({"model", "messages"})
+
+#: Further models that one field may name.
+_MOST_NAMED = 64
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,7 +58,7 @@ def check_sent_names(route: Route) -> None:
     for node, own in route.nodes:
         if node.is_box:
             check_ollama_names((own,))
-        elif not is_plain(own) and node.own_name(canonical(own)) != own:
+        elif not is_plain(own) and node.own_name(route.bare) != own:
             raise BadRequest(INVALID_NAME, param="model")
 
 
@@ -60,3 +71,82 @@ def permitted(patterns: Sequence[str], model: TeamModel, route: Route) -> Route 
         return route
     named = [node for node, _ in route.nodes if any(is_allowed(each, patterns) for each in route.spellings(node))]
     return route.only(named) if named else None
+
+
+def check_choices(principal: Principal | None, data: Mapping[str, Json], route: Route, fleet: Fleet) -> None:
+    """Applies a token's list of models to what else a request to a provider chooses: raises ModelNotFound for a model
+    outside the list, and Forbidden for a choice that no list of models covers. `data`: the client's body."""
+    if principal is None or not principal.models:
+        return
+    for node, own in route.nodes:
+        if node.is_box:
+            continue
+        if _is_composite(own) and node.own_name(route.bare) != own:
+            raise _uncheckable("model")
+        _check_fields(principal.models, data, node, fleet)
+
+
+def _check_fields(patterns: Sequence[str], data: Mapping[str, Json], node: Node, fleet: Fleet) -> None:
+    for field in _given(data, node.profile.routing_fields):
+        if data[field] not in (None, False, []):
+            raise _uncheckable(field)
+    for field in _given(data, node.profile.model_fields):
+        for name in _named_models(data[field], field):
+            _check_further_model(patterns, name, field, node, fleet)
+
+
+def _given(data: Mapping[str, Json], fields: Sequence[str]) -> list[str]:
+    # Most requests have none of them.
+    return [] if data.keys().isdisjoint(fields) else [field for field in fields if field in data]
+
+
+def _check_further_model(patterns: Sequence[str], name: str, field: str, node: Node, fleet: Fleet) -> None:
+    """Raises what a token's list of models demands for a name that is sent as it is, and means what this upstream means
+    by it."""
+    check_name(name)
+    check_cloud(name, UNNAMED)
+    if not is_plain(name):
+        raise BadRequest(INVALID_NAME, param=field)
+    if _is_composite(name):
+        raise _uncheckable(field)
+    there = fleet.find(f"{node.name}/{name}")
+    if there is None or not permitted(patterns, TeamModel(name, name, NO_RULES), there):
+        raise ModelNotFound(f"model '{name[:200]}' not found", param=field, detail="not in the token's models")
+
+
+def _is_composite(name: str) -> bool:
+    return any(sign in name for sign in _COMPOSITE)
+
+
+def _named_models(value: Json, field: str) -> Iterator[str]:
+    """The models that a field names: one or a list of them, by their names or as fallbacks of LiteLLM. Raises Forbidden
+    for anything else, and for more than anyone would name."""
+    listed = value if isinstance(value, list) else [value]
+    if len(listed) > _MOST_NAMED:
+        raise _uncheckable(field)
+    for each in listed:
+        name = each.get("model") if isinstance(each, dict) and each.keys() <= _FALLBACK_FIELDS else each
+        if isinstance(name, str):
+            yield name
+        elif each is not None:
+            raise _uncheckable(field)
+
+
+def _uncheckable(field: str) -> Forbidden:
+    return Forbidden(
+        f"Token may only use certain models, so '{field[:40]}' must not choose others, their provider or plugins.",
+        param=field,
+    )
+
+
+def has_only_known_fields(data: Mapping[str, Json], known: Set[str], route: Route) -> bool:
+    """Whether a body has nothing but what the gateway knows the meaning of: the fields of an API, `known`, those of the
+    profile, and tools that clients run themselves."""
+    tools = data.get("tools") or []
+    if not isinstance(tools, list) or not all(
+        isinstance(tool, dict) and tool.get("type") in ("function", "custom") for tool in tools
+    ):
+        return False
+    unknown = data.keys() - known
+    profiles = [node.profile for node, _ in route.nodes]
+    return all(unknown <= {*profile.fields, *profile.model_fields} for profile in profiles)

@@ -34,6 +34,23 @@ EXTRA_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty")
 
 LEVELS = ("low", "medium", "high", "max")
 
+#: Fields with which a request names further models: of OpenRouter, LiteLLM's proxy, Together and LM Studio. The address
+#: of any kind may lead to a gateway of another one, so each profile has all of them.
+MODEL_FIELDS = ("models", "fallbacks", "safety_model", "draft_model")
+
+#: Fields that choose a provider, an address, a plugin, an adapter or a stored configuration, none of which a list of
+#: models covers.
+ROUTING_FIELDS = (
+    *("provider", "route", "plugins", "transforms", "preset", "web_search_options"),  # OpenRouter, Perplexity, OpenAI
+    *("context_window_fallbacks", "content_policy_fallbacks", "specific_deployment", "deployment_id"),  # LiteLLM
+    *("model_list", "user_config", "api_base", "base_url", "api_key", "api_version", "custom_llm_provider"),
+    *("extra_body", "extra_headers", "prompt_id", "guardrails", "litellm_metadata", "mock_response", "tags"),
+    *("compound_custom", "search_settings"),  # Groq
+    *("enable_search", "search_options", "enable_code_interpreter"),  # DashScope
+    *("data_sources", "moderation", "search_parameters", "providerOptions", "agent_id"),  # Azure, OpenAI, xAI, others
+    *("lora", "kv_transfer_params", "integrations"),  # llama.cpp, vLLM, LM Studio
+)
+
 
 def _by_name(names: tuple[str, ...], kind: Kind[Any], label: str) -> Kind[dict[str, Any]]:
     free = map_of(kind)
@@ -92,6 +109,14 @@ class Profile:
     completions_path: str = setting("", "Where it completes a plain prompt; empty: as a chat.", PATH)
     insert_path: str = setting("", "Where it fills in a gap before a suffix; empty: nowhere.", PATH)
     fields: tuple[str, ...] = setting((), "Fields of its own that clients may give.", list_of(TEXT))
+    model_fields: tuple[str, ...] = setting(
+        MODEL_FIELDS, "Fields that name further models; a token's list of models applies to them.", list_of(TEXT)
+    )
+    routing_fields: tuple[str, ...] = setting(
+        ROUTING_FIELDS,
+        "Fields that choose providers, plugins or stored settings; refused for tokens with a list of models.",
+        list_of(TEXT),
+    )
 
 
 _VLLM_OPTIONS = {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}

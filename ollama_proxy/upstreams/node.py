@@ -136,6 +136,8 @@ class Node:
             self.listing = Listing(_configured(known, (), declared.name)) if known else None
             self.changes += 1
         self.declared = declared
+        #: What it takes, if it speaks OpenAI's API.
+        self.profile = declared.spoken
 
     def timeouts(self, general: Timeouts) -> Timeouts:
         """The limits that count for it: its own before the general ones."""

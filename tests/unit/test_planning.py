@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.planning import Plan, plan
+from ollama_proxy.planning import Plan, check_choices, plan
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.settings import ModelSettings
@@ -227,3 +227,74 @@ def test_B11_what_an_alias_stands_for_is_named() -> None:
 def test_B11_a_cloud_model_that_an_upstream_is_configured_with_is_named() -> None:
     known = Fleet([node("box1", "big:cloud", mapped={"fast": "big:cloud"})])
     assert [own for _, own in planned("fast", known=known).route.nodes] == ["big:cloud"]
+
+
+# --- Names that upstreams could read otherwise ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["m:local", "library/m", "https://registry.ollama.ai/library/M:latest", "box1/m:local"]
+)
+def test_box_gets_the_spelling_of_the_client(name: str) -> None:
+    assert planned(name, "m").route.bare == "m:latest"
+
+
+@pytest.mark.parametrize("name", ["m ", " m", "m\u200b", "ftp://registry.ollama.ai/library/m", "x" * 513, "/m", "m:"])
+def test_name_that_a_box_could_read_otherwise_is_refused(name: str) -> None:
+    with pytest.raises(BadRequest, match="invalid model name"):
+        planned(name, known=single())
+
+
+@pytest.mark.parametrize("name", ["deepseek/library/x", "deepseek/https://x", "deepseek/x:local", "deepseek//x"])
+def test_name_that_a_provider_could_read_otherwise_is_refused(name: str) -> None:
+    with pytest.raises(BadRequest, match="invalid model name"):
+        planned(name)
+
+
+def test_name_that_a_provider_lists_may_be_any() -> None:
+    found = planned("odd", known=Fleet([node("lab", "odd", kind="openai", mapped={"odd": "library/Odd Name"})]))
+    assert found.route.nodes[0][1] == "library/Odd Name"
+
+
+# --- Further choices --------------------------------------------------------------------------------------------------
+
+
+def choose(name: str, patterns: tuple[str, ...], **fields: Any) -> None:
+    known = Fleet([node("box1", "m"), node("any", kind="litellm"), node("claude", "opus", "haiku", kind="anthropic")])
+    found = planned(name, *patterns, known=known)
+    check_choices(Principal("narrow", SCOPES, patterns), {"model": name, **fields}, found.route, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("any/openai/cheap", {"fallbacks": ["openai/cheap"], "models": ["Openai/Cheap"]}),
+        ("haiku", {"fallbacks": [{"model": "haiku"}]}),
+        ("haiku", {"provider": None, "plugins": [], "mock_response": False}),
+        ("m", {"models": ["opus"], "provider": {"order": ["x"]}}),
+    ],
+)
+def test_choice_within_the_list_or_without_effect_is_free(name: str, fields: dict[str, Any]) -> None:
+    choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "error"),
+    [
+        ("any/openai/cheap", {"fallbacks": ["openai/pricey"]}, ModelNotFound),
+        ("any/openai/cheap", {"api_base": "http://evil.example"}, Forbidden),
+        ("any/openai/cheap", {"mock_response": "made up"}, Forbidden),
+        ("haiku", {"fallbacks": [{"model": "opus"}]}, ModelNotFound),
+        ("haiku", {"fallbacks": [{"model": "haiku", "api_base": "http://evil.example"}]}, Forbidden),
+        ("haiku", {"models": ["m"]}, ModelNotFound),
+        ("haiku", {"models": ["haiku"] * 65}, Forbidden),
+        ("haiku", {"models": ["haiku:cloud"]}, Forbidden),
+    ],
+)
+def test_choice_outside_the_list_is_refused(name: str, fields: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
+
+
+def test_token_without_a_list_chooses_freely() -> None:
+    choose("haiku", (), provider={"order": ["x"]}, models=["opus"])

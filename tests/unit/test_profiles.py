@@ -60,6 +60,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "completions_path": ("/completions", "/completions"),
     "insert_path": ("/beta/completions", "/beta/completions"),
     "fields": ("[provider]", ("provider",)),
+    "model_fields": ("[more]", ("more",)),
+    "routing_fields": ("[]", ()),
 }
 
 

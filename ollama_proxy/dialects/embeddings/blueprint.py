@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.embeddings.render import render_embeddings
-from ollama_proxy.dialects.embeddings.schemas import load_embeddings, load_encoding
+from ollama_proxy.dialects.embeddings.schemas import SCHEMA, load_embeddings, load_encoding
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.passage import EMBEDDINGS
 from ollama_proxy.responses import whole
@@ -22,7 +22,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/embeddings."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, EMBEDDINGS)) is not None:
+        if (passed := gateway.pass_on(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())) is not None:
             return passed
         asked, encoding = load_embeddings(data), load_encoding(data)
         note_request(exchange, asked, asked.carried)

@@ -8,10 +8,14 @@ from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
+from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.passage import CHAT, COMPLETIONS
+
+#: What the gateway knows the meaning of.
+CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -23,7 +27,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/chat/completions."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, CHAT)) is not None:
+        if (passed := gateway.pass_on(exchange, data, CHAT, CHAT_FIELDS)) is not None:
             return passed
         asked = load_chat(data)
         note_request(exchange, asked, (name for name in asked.carried if name != "response_format"))
@@ -37,7 +41,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/completions."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, COMPLETIONS)) is not None:
+        if (passed := gateway.pass_on(exchange, data, COMPLETIONS, COMPLETION_FIELDS)) is not None:
             return passed
         asked, shape = load_completion(data)
         note_request(exchange, asked, asked.carried)
