@@ -21,7 +21,7 @@ from ollama_proxy.hub import Done, Json
 from ollama_proxy.planning import Plan
 from ollama_proxy.policy.catalogue import NO_RULES
 from ollama_proxy.profiles import Profile
-from ollama_proxy.responses import JSON, SSE, check_head, streamed, whole
+from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.settings import ModelSettings, Stream
 from ollama_proxy.sse import DONE, EventCutter, EventTail, read
 from ollama_proxy.sse_edits import AnswerEdits
@@ -43,9 +43,6 @@ OURS = frozenset(Extensions().fields) - {"top_k", "min_p"}
 
 #: What any good single answer has one of.
 _ANSWERED = frozenset({"choices", "data"})
-
-#: Headers that name an answer to its provider. What others say of limits is about the gateway's own account.
-_COPIED = ("openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id")
 
 
 class Provider(Upstream, Protocol):
@@ -167,9 +164,7 @@ class Passage:
             response = streamed(deliver(self._exchange, spoken, face.render_error_frame), SSE)
         else:
             response = whole(self._whole(reply))
-        for name, value in reply.headers:
-            if name in _COPIED:
-                response.headers[name] = value
+        forward_headers(reply, response)
         return response
 
     def _whole(self, reply: Reply) -> bytes:

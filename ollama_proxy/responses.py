@@ -37,8 +37,10 @@ SSE = "text/event-stream"
 #: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
 WHOLE_BYTES = 1024 * 1024
 
-#: Headers of an upstream's answer that are ours to decide.
-_OURS = ("content-length", "content-type", "cache-control", "vary", "x-request-id", "x-accel-buffering")
+#: The headers of an upstream's response that clients get, beside its content type and the length of a HEAD: those that
+#: the protocols define for clients. All others are dropped: proxies and browsers obey them (X-Accel-Redirect,
+#: Set-Cookie, Clear-Site-Data), or they describe the upstream's connection, its software or the operator's account.
+FORWARDED_HEADERS = frozenset({"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"})
 
 
 def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
@@ -81,19 +83,20 @@ def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Respons
         response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
     else:
         response = _single(exchange, reply, content_type)
-    _copy_head(reply, response)
+    response.status_code = reply.status
+    forward_headers(reply, response)
+    if reply.status == 503:
+        response.headers.setdefault("Retry-After", str(BUSY_RETRY_S))
     if exchange.method == "HEAD":
         _set_length(response, _header(reply.headers, "content-length"))
     return response
 
 
-def _copy_head(reply: Reply, response: Response) -> None:
-    response.status_code = reply.status
+def forward_headers(reply: Reply, response: Response) -> None:
+    """Gives the client those headers of an upstream's response that it may have."""
     for name, value in reply.headers:
-        if name not in _OURS and not name.startswith("access-control-"):
-            response.headers.add(name, value)
-    if reply.status == 503:
-        response.headers.setdefault("Retry-After", str(BUSY_RETRY_S))
+        if name in FORWARDED_HEADERS:
+            response.headers[name] = value
 
 
 def _set_length(response: Response, length: str | None) -> None:
@@ -113,9 +116,15 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
         raise UpstreamDeniesUs(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
-    if content_type and not content_type.startswith(expected):
+    if content_type and not _is_media_type(content_type, expected):
         raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
     return content_type
+
+
+def _is_media_type(content_type: str, expected: tuple[str, ...]) -> bool:
+    media_type, _, parameters = content_type.partition(";")
+    # Browsers split the value at commas and take the last type.
+    return media_type.rstrip() in expected and "," not in parameters
 
 
 def _header(headers: Headers, wanted: str) -> str | None:

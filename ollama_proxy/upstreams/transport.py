@@ -37,20 +37,6 @@ MAX_IDLE_S = 60.0
 #: process that gets no turn for a while notices it late.
 STALE_WITHIN_S = 1.0
 
-#: RFC 9110 section 7.6.1, and what belongs to one connection or one client only.
-HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    "upgrade server date set-cookie set-cookie2 cookie host".split()
-)
-
-
-def end_to_end(headers: Headers) -> list[tuple[str, str]]:
-    """The headers that may pass to the other side; also drops those named inside `Connection`."""
-    named = {
-        part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")
-    }
-    return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP and name.lower() not in named]
-
 
 class Redirected(UpstreamError):
     """It points elsewhere: `location` as it says it, empty where it doesn't say."""
@@ -89,7 +75,7 @@ class HttpReply:
             # Following it would take the request, and its credentials, to another place.
             raise Redirected(connection.status, _location(connection))
         self.status = connection.status
-        self.headers = end_to_end([(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers])
+        self.headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers]
         return True
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:

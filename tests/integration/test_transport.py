@@ -15,7 +15,7 @@ from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, Upstre
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
-from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, end_to_end
+from ollama_proxy.upstreams.transport import HttpReply, HttpTransport
 from tests.rig import chunk
 from tests.rig.authority import REFUSED, Authority
 from tests.rig.deadline import wait_until
@@ -124,17 +124,10 @@ def test_next_request_after_a_head_gets_its_own_answer(fault_upstream: FaultUpst
     assert fetch(transport).body == b"second"
 
 
-def test_headers_come_in_lower_case_and_only_those_that_may_pass(
-    fault_upstream: FaultUpstream, transport: HttpTransport
-) -> None:
-    headers = {"X-Kept": "1", "Server": "x", "Set-Cookie": "a=b", "Connection": "keep-alive, X-Hop", "X-Hop": "1"}
-    fault_upstream.script(PATH, [Json({}, headers=headers)])
-    assert fetch(transport).headers.keys() == {"x-kept", "content-type", "content-length"}
-
-
-def test_headers_named_in_connection_are_hop_by_hop() -> None:
-    headers = [("Connection", "close, X-One"), ("x-one", "1"), ("X-Two", "2"), ("TE", "trailers"), ("Upgrade", "h2c")]
-    assert end_to_end(headers) == [("X-Two", "2")]
+def test_headers_come_in_lower_case(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+    fault_upstream.script(PATH, [Json({}, headers={"X-Kept": "1", "RETRY-AFTER": "2"})])
+    headers = fetch(transport).headers
+    assert (headers["x-kept"], headers["retry-after"]) == ("1", "2")
 
 
 @pytest.mark.parametrize("count", [150, 400])

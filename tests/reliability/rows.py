@@ -198,7 +198,6 @@ ABSENT: dict[str, str] = {
     "S35": _REVIEW,
     "S36": _REVIEW,
     "S37": _REVIEW,
-    "S38": _REVIEW,
     "S43": _REVIEW,
 }
 
