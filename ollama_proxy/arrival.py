@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from flask import request
 
-from ollama_proxy.errors import BadRequest, NotFound
+from ollama_proxy.errors import NotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.redaction import TOKENS
@@ -27,7 +27,6 @@ UNIX_SOCKET = "unix:"
 MAX_ADDRESS_CHARS = 45
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
 #: What stands behind a `/k/`, however it is written.
 _BEHIND_K = re.compile(r"((?:^|/)k/+)[^/]+", re.IGNORECASE)
@@ -139,16 +138,6 @@ def _plain_network(text: str) -> IPv4Network | IPv6Network:
     if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
         return IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
     return network
-
-
-def check_host(environ: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    """Raises BadRequest for a missing or malformed Host, or one that is not listed when a list is set."""
-    host = environ.get("HTTP_HOST") or ""
-    match = _HOST.fullmatch(host)
-    if match is None:
-        raise BadRequest("The Host header is missing or malformed.")
-    if allowed and match[1].lower() not in allowed and host.lower() not in allowed:
-        raise BadRequest("This host name is not served here.", detail=f"host {host}")
 
 
 def check_path(environ: Mapping[str, Any]) -> None:

@@ -392,7 +392,7 @@ def _upstream_line(settings: Settings, probe: Probe | None) -> str:
 
 def _token_lines(settings: Settings, first: FirstToken | None) -> list[str]:
     if not settings.auth.enabled:
-        return ["No token is asked for (auth.enabled: false)"]
+        return ["No token is asked for (auth.enabled: false), so other web pages and host names are refused"]
     if settings.auth.refuses_all:
         return ["Tokens: none. Every call is refused, because the list of tokens is empty"]
     if first is None:

@@ -7,6 +7,8 @@
      |       +- SlowBody        408     it took too long over it
      +- AuthError               401     no token, a wrong one, or two different ones
      +- Forbidden               403     the token may not do this
+     |   +- ForeignHost         403     no authentication, and the host name is not of this machine
+     |   +- ForeignOrigin       403     the web page that sends it may not
      +- NotFound                404
      |   +- ModelNotFound       404
      +- MethodNotAllowed        405
@@ -118,6 +120,19 @@ class Forbidden(GatewayError):
     status = 403
     slug = "not_allowed"
     text = "This token may not do that."
+
+
+class ForeignHost(Forbidden):
+    slug = "host_not_allowed"
+    text = (
+        "This gateway requires no token, so it does not answer to this host name; its operator can add the name to "
+        "server.allowed_hosts."
+    )
+
+
+class ForeignOrigin(Forbidden):
+    slug = "origin_not_allowed"
+    text = "This gateway requires no token, so pages of other web sites may not call it."
 
 
 class NotFound(GatewayError):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from flask import Response, request
 
 from ollama_proxy import capacity
-from ollama_proxy.arrival import EXCHANGE_KEY, check_host, check_path, new_exchange, redacted, request_id
+from ollama_proxy.arrival import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import (
@@ -46,6 +46,7 @@ from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, ch
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
 from ollama_proxy.policy.guesses import SEEN, Guesses
+from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.preparation import (
     Prepare,
     is_without_thinking,
@@ -105,6 +106,7 @@ class Gateway:
         self.catalogue = build_catalogue(settings, self.fleet)
         self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
         self._authenticator = build_authenticator(settings, self._guesses)
+        self.origins = OriginPolicy(settings)
         self._images = ImageFetcher(settings.images)
         self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
         self._connections = capacity.connections(settings.server.max_connections)
@@ -125,6 +127,7 @@ class Gateway:
             old, self.fleet = self.fleet, build_fleet(settings, running=self.fleet)
             old.close(but=self.fleet)
         self.catalogue = build_catalogue(settings, self.fleet)
+        self.origins = OriginPolicy(settings)
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
         self._guesses.limit = settings.auth.max_failures
@@ -152,7 +155,7 @@ class Gateway:
         exchange.on_finish(lambda: self._end(exchange))
         if request.endpoint is None or request.view_args:
             exchange.path = redacted(exchange.path, self._authenticator.is_token)
-        check_host(environ, self.settings.server.allowed_hosts)
+        self.origins.check(environ)
         endpoint = request.endpoint or ""
         if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:
             return

@@ -52,7 +52,9 @@ class Server:
         (), "Proxies whose X-Forwarded-For is believed; empty: none. `unix:` is a unix socket.", list_of(PROXY)
     )
     allowed_hosts: tuple[str, ...] = setting(
-        (), "Host names that requests may name, without port; empty: any.", list_of(TEXT)
+        (),
+        "Host names that requests may name, without port; empty: any, without auth those of loopback.",
+        list_of(TEXT),
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
     body_s: float = setting(300.0, "Seconds within which a whole request body has to arrive; else 408.", SECONDS)
@@ -159,7 +161,9 @@ class Images:
 class Cors:
     """Web pages that may call from a browser."""
 
-    origins: tuple[str, ...] = setting(("*",), "Origins, such as https://chat.example.org; * is any.", list_of(TEXT))
+    origins: tuple[str, ...] = setting(
+        ("*",), "Origins, such as https://chat.example.org; * is any. Requests of others get 403.", list_of(TEXT)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,13 @@ def _token_warnings(auth: Auth) -> Iterator[str]:
 def _contradictions(settings: Settings) -> Iterator[str]:
     if is_open(settings):
         yield f"anyone who reaches {settings.server.host}:{settings.server.port} can use the models: auth is off"
+    elif not settings.auth.enabled:
+        yield (
+            "auth.enabled is false: every program on this machine can use the models; requests of web pages, and for "
+            "host names that are neither loopback nor in server.allowed_hosts, are refused"
+        )
+    if not settings.auth.enabled and (origin := settings.origins.get("cors.origins")):
+        yield f"cors.origins ({origin}) has no effect, because auth is off: web pages can't call without a token"
     if settings.upstreams and (origin := settings.origins.get("service.base_url")):
         yield f"service.base_url ({origin}) has no effect, because upstreams are configured"
 

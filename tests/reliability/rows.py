@@ -196,7 +196,6 @@ ABSENT: dict[str, str] = {
     "S33": _REVIEW,
     "S34": _REVIEW,
     "S35": _REVIEW,
-    "S36": _REVIEW,
     "S37": _REVIEW,
     "S43": _REVIEW,
 }

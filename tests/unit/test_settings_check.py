@@ -41,8 +41,15 @@ def test_gateway_without_tokens_in_the_network_is_said(warned: Warned, host: str
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_on_this_machine_alone_auth_may_be_off(warned: Warned, host: str) -> None:
-    assert warned("auth: {enabled: false}", HOST=host) == []
+def test_gateway_without_tokens_on_this_machine_is_said(warned: Warned, host: str) -> None:
+    (said,) = warned("auth: {enabled: false}", HOST=host)
+    assert said.startswith("auth.enabled is false: every program on this machine can use the models")
+    assert "web pages" in said and "server.allowed_hosts" in said
+
+
+def test_origins_have_no_effect_without_auth(warned: Warned) -> None:
+    said = warned("auth: {enabled: false}\ncors: {origins: ['*']}", HOST="127.0.0.1")
+    assert [each for each in said if each.startswith("cors.origins (") and "has no effect" in each]
 
 
 def test_option_that_ollama_does_not_have_is_said(warned: Warned) -> None:

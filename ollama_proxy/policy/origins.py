@@ -1,0 +1,86 @@
+"""Which host names a request may name, and which web pages may send one: decided before anything else happens.
+
+Without authentication nothing but this keeps a web page away from the models. A page at a name of its own that resolves
+to this machine (DNS rebinding) sends a foreign Host; any other page sends `Origin` or `Sec-Fetch-Site` with every
+request that could change something, whatever its content type. Other programs send neither.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin
+from ollama_proxy.formats import is_loopback
+from ollama_proxy.policy.addresses import as_address
+from ollama_proxy.settings import Settings, is_open
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+
+#: What browsers say of requests that no other page has caused. On one machine, `same-site` is a page on another port.
+_OWN_SITES = ("same-origin", "none")
+
+
+class OriginPolicy:
+    """The rules of one configuration."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._has_auth = settings.auth.enabled
+        self._is_open = is_open(settings)
+        self._hosts = frozenset(host.lower() for host in settings.server.allowed_hosts)
+        #: Origins that may read responses; none without authentication.
+        self.allowed = [origin_pattern(origin) for origin in settings.cors.origins] if self._has_auth else []
+
+    def check(self, environ: Mapping[str, Any]) -> None:
+        """Raises BadRequest, ForeignHost or ForeignOrigin for a request that must not be answered."""
+        host = (environ.get("HTTP_HOST") or "").lower()
+        match = _HOST.fullmatch(host)
+        if match is None:
+            raise BadRequest("The Host header is missing or malformed.")
+        if not self._is_served(host, match[1]):
+            self._refuse_host(host)
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and not (_is_same_origin(origin, host) or self._is_allowed(origin)):
+            self._refuse_origin(f"origin {origin[:80]!r}")
+        if not self._has_auth and (site := environ.get("HTTP_SEC_FETCH_SITE", "none")) not in _OWN_SITES:
+            self._refuse_origin(f"Sec-Fetch-Site {site[:80]!r}")
+
+    def _is_served(self, host: str, name: str) -> bool:
+        if name in self._hosts or host in self._hosts:
+            return True
+        if self._has_auth:
+            return not self._hosts
+        bare = name.strip("[]")
+        # Neither loopback names nor addresses can be made to point elsewhere by somebody else's DNS.
+        return is_loopback(bare) or bare.endswith(".localhost") or (self._is_open and as_address(bare) is not None)
+
+    def _is_allowed(self, origin: str) -> bool:
+        return any(pattern.match(origin) for pattern in self.allowed)
+
+    def _refuse_host(self, host: str) -> None:
+        detail = f"host {host[:80]!r}"
+        if self._has_auth:
+            raise BadRequest("This host name is not served here.", detail=detail)
+        raise ForeignHost(detail=detail)
+
+    def _refuse_origin(self, detail: str) -> None:
+        if self._has_auth:
+            raise ForeignOrigin(
+                "Web pages of this origin may not call this gateway; its operator can add the origin to cors.origins.",
+                detail=detail,
+            )
+        raise ForeignOrigin(detail=detail)
+
+
+def origin_pattern(origin: str) -> re.Pattern[str]:
+    """The origins that a configured one stands for: a lone `*` for all; elsewhere `*` is one or more labels of a host,
+    or a port."""
+    if origin == "*":
+        return re.compile("")
+    return re.compile(re.escape(origin).replace(r"\*", "[A-Za-z0-9.-]+") + r"\Z", re.IGNORECASE)
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    scheme, _, place = origin.lower().partition("://")
+    return scheme in ("http", "https") and place == host
