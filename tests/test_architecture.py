@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "upstreams.alarm",
         "upstreams.lookup",
+        "upstreams.pending_calls",
         "upstreams.facts",
         "upstreams.ollama_codec",
         "upstreams.demo_*",

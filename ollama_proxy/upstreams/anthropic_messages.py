@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams.anthropic_thoughts import Thoughts
+from ollama_proxy.upstreams.pending_calls import PendingCalls
 
 Block = dict[str, Json]
 
@@ -97,11 +98,11 @@ class Calls:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._waiting: list[tuple[ToolCall, str]] = []
+        self._pending = PendingCalls()
 
     def begin(self) -> None:
         """A new turn of the model: what it called before can't be answered any more."""
-        self._waiting = []
+        self._pending = PendingCalls()
 
     def add(self, call: ToolCall) -> str:
         """The id of a call."""
@@ -109,22 +110,14 @@ class Calls:
         while not call_id or call_id in self._taken:
             call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
         self._taken.add(call_id)
-        self._waiting.append((call, call_id))
+        self._pending.add(call, call_id)
         return call_id
 
     def take(self, result: Message) -> str | None:
         """The id of the call that this is the result of; None where there is none."""
-        found = self._find(result)
-        if found is None:
-            return None
-        self._waiting.remove(found)
-        return found[1]
-
-    def _find(self, result: Message) -> tuple[ToolCall, str] | None:
-        by_id = (pair for pair in self._waiting if result.tool_call_id and pair[0].id == result.tool_call_id)
-        by_name = (pair for pair in self._waiting if pair[0].name == result.tool_name)
-        in_order = () if result.tool_call_id or result.tool_name else iter(self._waiting)
-        return next(iter([*by_id, *by_name, *in_order]), None)
+        found = self._pending.take_by_id(result.tool_call_id) or self._pending.take_by_name(result.tool_name)
+        is_unnamed = not (result.tool_call_id or result.tool_name)
+        return self._pending.take_next() if found is None and is_unnamed else found
 
 
 def _spoken(message: Message, calls: Calls, thoughts: Thoughts) -> list[Block]:

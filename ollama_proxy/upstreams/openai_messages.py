@@ -11,6 +11,7 @@ import orjson
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.profiles import ALWAYS, NEVER, Profile
+from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.upstreams.reasoning import Thought
 
 #: Finds what was thought before the calls of a message: the message before it, and the calls.
@@ -60,7 +61,7 @@ class _Turns:
 
     count: int = 0
     #: Those of the last turn that have no result yet.
-    open: list[ToolCall] = field(default_factory=list)
+    pending: PendingCalls = field(default_factory=PendingCalls)
     ids: set[str] = field(default_factory=set)
 
     def called(self, message: Message) -> Message:
@@ -72,22 +73,24 @@ class _Turns:
             for number, call in enumerate(message.tool_calls)
         ]
         self.count += 1
-        self.open = list(calls)
+        self.pending = PendingCalls()
+        for call in calls:
+            self.pending.add(call, call.id)
         self.ids.update(call.id for call in calls)
         return replace(message, tool_calls=calls)
 
     def answered(self, message: Message, number: int) -> str:
         """The id of the call that a result belongs to: its own, that of the tool's name, or the next one in order."""
-        if message.tool_call_id and (message.tool_call_id in self.ids or not self.open):
-            self.open = [call for call in self.open if call.id != message.tool_call_id]
-            return message.tool_call_id
-        named = [call for call in self.open if call.name == message.tool_name]
-        if not self.open:
+        call_id = message.tool_call_id
+        if call_id and (call_id in self.ids or self.pending.is_empty()):
+            while self.pending.take_by_id(call_id):
+                pass  # one result answers every call with its id
+            return call_id
+        found = self.pending.take_by_name(message.tool_name) or self.pending.take_next()
+        if found is None:
             where = f"messages[{number}]"
             raise BadRequest(f"{where}: the result of a tool without a call before it", param=where)
-        call = (named or self.open)[0]
-        self.open.remove(call)
-        return call.id
+        return found
 
 
 def _assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> dict[str, Json]:
