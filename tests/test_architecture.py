@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tokens", "providers"),
     ("settings",),
     ("state", "settings_watch", "streaming", "policy.auth", "policy.names", "policy.addresses"),
-    ("exchange", "policy.catalogue", "policy.overrides", "policy.origins"),
+    ("exchange", "pacing", "dialects.structure", "policy.catalogue", "policy.overrides", "policy.origins"),
     ("arrival", "policy.access", "telemetry", "settings_check", "probe", "exposure"),
     ("upstreams.base", "upstreams.feed", "chatlog", "connections", "incoming", "watchdog"),
     (

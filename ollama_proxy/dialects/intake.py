@@ -15,6 +15,7 @@ from typing import Any, cast
 import orjson
 from gunicorn.http.errors import ParseException
 
+from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Server
@@ -95,8 +96,10 @@ def check_media_type(environ: Mapping[str, Any]) -> None:
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
     """The JSON object in `body`; `lenient_tail` ignores what follows it, as Go's decoder does.
 
-    Raises BadRequest; the texts for an empty and a cut body are Ollama's.
+    Raises BadRequest; the texts for an empty and a cut body are Ollama's. Raises BodyTooLarge for a body with more
+    structure than any request needs, before it is parsed.
     """
+    marks = check_structure(body)
     if not body.strip():
         raise BadRequest("missing request body")
     try:
@@ -107,6 +110,9 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
             raise _bad_json(error, lenient_tail) from None
     if not isinstance(document, dict):
         raise BadRequest(f"The request body must be a JSON object, not {_kind(document)}.")
+    if marks > MAX_MESSAGES:
+        check_counts(document)
+        give_turn()  # what was just built has taken its time
     return document
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from ollama_proxy.dialects.fields import as_text, bad
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
+from ollama_proxy.pacing import paced
 from ollama_proxy.policy.addresses import MAX_URL_CHARS
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
@@ -62,7 +63,7 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
         bad(where, "must be a text or a list of parts")
     texts: list[str] = []
     images: list[Image] = []
-    for index, part in enumerate(content):
+    for index, part in enumerate(paced(content)):
         load_part(part, f"{where}[{index}]", texts, images)
     return "\n".join(texts), images
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.pacing import paced
 from ollama_proxy.upstreams.anthropic_thoughts import Thoughts
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 
@@ -35,7 +36,7 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
     system = "\n\n".join(message.content for message in messages if _is_system(message) and message.content.strip())
     turns = Turns()
     calls = Calls()
-    for message in messages:
+    for message in paced(messages):
         if message.role == "assistant":
             if turns.role != "assistant":
                 calls.begin()

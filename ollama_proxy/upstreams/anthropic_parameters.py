@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
+from ollama_proxy.pacing import paced
 from ollama_proxy.upstreams.anthropic_models import Traits
 from ollama_proxy.upstreams.anthropic_schema import closed
 from ollama_proxy.wire import encode_request
@@ -86,7 +87,7 @@ def passed_on(request: ModelRequest) -> dict[str, Json]:
 
 def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
     if request.tools:
-        asked.add(tools=[_tool(tool, traits) for tool in request.tools], tool_choice=_tool_choice(request))
+        asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=_tool_choice(request))
     elif called := sorted({call.name for message in request.messages for call in message.tool_calls}):
         # A history with calls needs their tools, though they are not on offer any more.
         asked.add(tools=[_tool(Tool(name, None, None), traits) for name in called], tool_choice={"type": "none"})

@@ -28,6 +28,7 @@ from ollama_proxy.hub import (
     Tool,
     ToolCall,
 )
+from ollama_proxy.pacing import paced
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
@@ -65,11 +66,11 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
     tools, order = _offered(request)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in _instructed(request.messages, order)],
+        "messages": [_encode_message(message) for message in paced(_instructed(request.messages, order))],
         "stream": request.stream,
     }
     optional = {
-        "tools": [_encode_tool(tool) for tool in tools] or None,
+        "tools": [_encode_tool(tool) for tool in paced(tools)] or None,
         "format": request.format,
         "think": request.think,
         "options": request.options or None,

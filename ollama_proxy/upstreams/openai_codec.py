@@ -26,6 +26,7 @@ from ollama_proxy.hub import (
     Tool,
     ToolChoice,
 )
+from ollama_proxy.pacing import paced
 from ollama_proxy.profiles import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama_codec import count
 from ollama_proxy.upstreams.openai_messages import FindThought, encode_messages, nothing_kept
@@ -58,7 +59,7 @@ def encode_chat(
         "messages": encode_messages(messages, profile, thinks=request.think is not False, find=find),
     }
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(tool) for tool in paced(request.tools)]
         optional = {"tool_choice": _choice(request.tool_choice), "parallel_tool_calls": request.parallel_tool_calls}
         body |= _present(optional)
     if request.format:

@@ -10,6 +10,7 @@ import orjson
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
+from ollama_proxy.pacing import paced
 from ollama_proxy.profiles import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.upstreams.reasoning import Thought
@@ -38,7 +39,7 @@ def encode_messages(
     encoded: list[dict[str, Json]] = []
     pictures: list[Image] = []
     before: Message | None = None
-    for number, message in enumerate(messages):
+    for number, message in enumerate(paced(messages)):
         if pictures and message.role != "tool":
             encoded.append(_shown(pictures))
             pictures = []

@@ -145,3 +145,8 @@ def test_image_runs_the_python_that_the_lock_was_made_for() -> None:
     assert "with Python 3.11" in lock
     assert arguments("FROM")[0].startswith("python:3.11.")
     assert sys.version_info >= (3, 11)
+
+
+def test_compose_limits_memory_and_processes() -> None:
+    gateway = compose()["services"]["gateway"]
+    assert (gateway["mem_limit"], gateway["pids_limit"]) == ("2g", 256)

@@ -145,3 +145,8 @@ def test_installer_cleans_up_chat_logs() -> None:
         "systemd/ollama-proxy.tmpfiles /etc/tmpfiles.d/ollama-proxy.conf"
         in run("sh", str(INSTALLER), "--dry-run").stdout
     )
+
+
+def test_memory_of_the_service_is_limited_and_a_killed_worker_is_replaced() -> None:
+    assert values(SERVICE, "MemoryMax") == ["2G"]
+    assert values(SERVICE, "OOMPolicy") == ["continue"]

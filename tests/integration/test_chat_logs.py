@@ -373,7 +373,7 @@ def test_a_full_disk_stops_no_request_and_is_said_once(upstream: FaultUpstream) 
 
 def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream) -> None:
     """A pipe that nobody reads: opening it waits for ever. Small values take much more memory than bytes."""
-    body = asked("/api/chat", PROMPT, stream=False) | {"padding": [{}] * 200_000}
+    body = asked("/api/chat", PROMPT, stream=False) | {"padding": [{}] * 90_000}
     with ThreadPoolExecutor(1) as pool, Gateway(config(upstream, chat_logs=True), workers=1) as running:
         directory(running).mkdir(mode=0o700)
         pipe = directory(running) / f"{datetime.now(UTC).date()}.jsonl"

@@ -193,9 +193,7 @@ ABSENT: dict[str, str] = {
     "S29": _REVIEW,
     "S30": _REVIEW,
     "S31": _REVIEW,
-    "S33": _REVIEW,
     "S34": _REVIEW,
-    "S35": _REVIEW,
     "S37": _REVIEW,
     "S43": _REVIEW,
 }

@@ -63,10 +63,10 @@ def with_value(path: str, place: str, value: bytes) -> bytes:
 # B4
 
 DEEP = {
-    "open arrays": b"[" * 100_000,
-    "arrays": b"[" * 100_000 + b"]" * 100_000,
-    "open objects": b'{"a":' * 100_000,
-    "objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "open arrays": b"[" * 50_000,
+    "arrays": b"[" * 50_000 + b"]" * 50_000,
+    "open objects": b'{"a":' * 50_000,
+    "objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
 }
 
 

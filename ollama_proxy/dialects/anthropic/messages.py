@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_image
 from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.pacing import paced
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ def load_messages(messages: list[Json]) -> list[Message]:
     """The conversation; raises BadRequest that names the part at fault."""
     names: dict[str, str] = {}
     loaded: list[Message] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(paced(messages)):
         loaded += _load_message(message, f"messages[{index}]", names)
     return loaded
 
@@ -70,7 +71,7 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
     if isinstance(content, str):
         blocks.texts.append(content)
     elif isinstance(content, list):
-        for index, block in enumerate(content):
+        for index, block in enumerate(paced(content)):
             _load_block(block, blocks, f"{where}[{index}]", kinds)
     elif content is not None:
         bad(where, "must be a text or a list of blocks")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.dialects.parts import load_function
 from ollama_proxy.hub import Json, Tool, ToolChoice
+from ollama_proxy.pacing import paced
 
 _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
@@ -73,7 +74,7 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
 
 def load_tools(tools: list[Json]) -> list[Tool]:
     """The tools on offer; schemas that the client gives are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
 
 
 def _load_tool(tool: Json, where: str) -> Tool:

@@ -20,6 +20,7 @@ from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.parts import LEVELS, load_function, load_timeout_ms
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
+from ollama_proxy.pacing import paced
 from ollama_proxy.policy.access import keep_alive_s
 
 #: Why a request without anything to answer was sent, in Ollama's words.
@@ -62,8 +63,8 @@ def load_chat(data: Mapping[str, Json]) -> ChatRequest:
     """The body of POST /api/chat; raises BadRequest."""
     messages, tools = _listed(data, "messages", "ChatRequest"), _listed(data, "tools", "ChatRequest")
     return ChatRequest(
-        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(messages)],
-        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)],
+        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(paced(messages))],
+        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))],
         format=load_format(data.get("format")),
         **_load_text(data, "ChatRequest"),
     )
@@ -195,7 +196,7 @@ def _load_message(message: Json, where: str) -> Message:
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
         images=_load_images(_listed(message, "images", struct)),
-        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)],
+        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(calls))],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,
     )

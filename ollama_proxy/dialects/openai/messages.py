@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.pacing import paced
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,7 +31,7 @@ def load_messages(messages: Json) -> list[Message]:
     if not messages:
         bad("messages", "must hold at least one message")
     called = _Called()
-    return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(messages)]
+    return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(paced(messages))]
 
 
 def _load_message(message: Json, where: str, called: _Called) -> Message:
@@ -75,7 +76,7 @@ def _load_calls(message: Mapping[str, Json], where: str, known: int) -> list[Too
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         bad(f"{where}.tool_calls", "must be a list")
-    loaded = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)]
+    loaded = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(calls))]
     if message.get("function_call") is not None:
         loaded.append(_load_function_call(message["function_call"], f"{where}.function_call", known))
     return loaded

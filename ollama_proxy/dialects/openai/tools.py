@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ollama_proxy.dialects import parts
 from ollama_proxy.dialects.fields import as_object, as_text, bad
 from ollama_proxy.hub import Json, Tool, ToolChoice
+from ollama_proxy.pacing import paced
 
 
 def is_legacy(data: Mapping[str, Json]) -> bool:
@@ -33,7 +34,7 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
 
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
     """The tools on offer; their schemas are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
 
 
 def _load_tool(tool: Json, where: str) -> Tool:

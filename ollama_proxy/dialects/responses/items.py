@@ -15,6 +15,7 @@ from ollama_proxy.dialects.fields import as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.responses.sealed import unseal
 from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.pacing import paced
 
 #: Results of tools that another server ran: their effect is in the text that followed.
 _SKIPPED = ("web_search_call",)
@@ -33,7 +34,7 @@ def load_input(value: Json) -> list[Message]:
     if not isinstance(value, list):
         bad("input", "must be a text or a list of items")
     history = History()
-    for index, item in enumerate(value):
+    for index, item in enumerate(paced(value)):
         history.add(item, f"input[{index}]")
     return history.end() or bad("input", "must hold at least one message")
 

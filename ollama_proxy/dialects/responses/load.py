@@ -9,6 +9,7 @@ from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check
 from ollama_proxy.dialects.responses.items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
+from ollama_proxy.pacing import paced
 
 RESPONSE = ResponseSchema()
 
@@ -91,7 +92,7 @@ def load_format(chosen: Json) -> str | Mapping[str, Json] | None:
 
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
     """The functions on offer, in the flat form of this API; their schemas are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
 
 
 def _load_tool(tool: Json, where: str) -> Tool:

@@ -164,7 +164,7 @@ def test_bytes_behind_the_object_are_ignored_only_where_ollama_does(tail: bytes)
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
 @pytest.mark.parametrize("lenient", [True, False])
-@pytest.mark.parametrize("depth", [1100, 100_000])
+@pytest.mark.parametrize("depth", [1100, 30_000])
 def test_json_of_any_depth_is_refused_at_once(opening: bytes, lenient: bool, depth: int) -> None:
     began = time.process_time()
     with pytest.raises(BadRequest):
@@ -246,7 +246,7 @@ def test_a_deep_body_with_escapes_is_checked_or_refused_and_never_breaks(depth: 
 
 
 def test_many_equal_keys_cost_no_more_than_many_different_ones() -> None:
-    body = b'{"\\u0061":1' + b',"a":1' * 100_000 + b"}"
+    body = b'{"\\u0061":1' + b',"a":1' * 90_000 + b"}"
     began = time.process_time()
     check_keys(parse_object(body), body, DECISIVE)
     assert time.process_time() - began < 1

@@ -1,0 +1,96 @@
+"""How much structure a JSON body has, counted in its bytes before anything is built from them: 16 MiB of empty
+messages would become half a gigabyte of objects, and nothing else would run meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ollama_proxy.errors import BodyTooLarge
+from ollama_proxy.hub import Json
+from ollama_proxy.streaming import give_turn
+
+#: Objects, lists and fields of one body. A conversation of 5,000 messages with a call in every other one has 40,000.
+MAX_NODES = 100_000
+
+#: Further values in the lists and objects of one body. OpenAI takes 300,000 tokens in one request for embeddings.
+MAX_VALUES = 500_000
+
+#: Messages of one request (items of `messages`, objects in `input`), and parts, calls and images in all of them.
+MAX_MESSAGES, MAX_PARTS = 10_000, 50_000
+
+#: A body of this size can't have too many of anything: a message takes 3 bytes, a part 2.
+SMALL_BYTES = 3 * MAX_MESSAGES
+
+#: Bytes that are counted at a time, before others get their turn: 1 to 3 ms.
+SLICE_BYTES = 1 << 20
+
+#: What begins a list, an object or the value of a field, and what separates values, unless it stands in a string.
+_NODE_MARKS, _VALUE_MARKS = b"[{:", b","
+_NOT_MARKS = bytes(set(range(256)) - set(_NODE_MARKS + _VALUE_MARKS))
+_NOT_MARKS_OR_QUOTES = bytes(set(_NOT_MARKS) - set(b'"'))
+
+
+def check_structure(body: bytes) -> int:
+    """An upper bound for the nodes and values of a body; raises BodyTooLarge above the limits.
+
+    A small body is not counted, a larger one at 1 us per KB. Marks inside strings are counted as well, and left out
+    only if there are too many: code and tables are full of them.
+    """
+    if len(body) <= SMALL_BYTES:
+        return 0
+    nodes, values = _count(piece.translate(None, _NOT_MARKS) for piece in _slices(body))
+    if nodes > MAX_NODES or values > MAX_VALUES:
+        nodes, values = _count(_marks_outside_strings(body))
+    if nodes > MAX_NODES:
+        raise BodyTooLarge(f"The request body has more than {MAX_NODES} objects, lists and fields.")
+    if values > MAX_VALUES:
+        raise BodyTooLarge(f"The request body has more than {MAX_VALUES} values.")
+    return nodes + values
+
+
+def check_counts(data: Mapping[str, Json]) -> None:
+    """Raises BodyTooLarge for more messages, or more parts of messages, than any conversation has. Only bodies with
+    more than MAX_MESSAGES nodes and values can have them."""
+    for field in ("messages", "input"):
+        items = data.get(field)
+        messages = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+        if len(messages) > MAX_MESSAGES:
+            raise BodyTooLarge(f"{field}: more than {MAX_MESSAGES} messages in one request.")
+        parts = sum(len(value) for item in messages for value in item.values() if isinstance(value, list))
+        if parts > MAX_PARTS:
+            raise BodyTooLarge(f"{field}: more than {MAX_PARTS} parts in the messages of one request.")
+
+
+def _count(pieces: Iterator[bytes]) -> tuple[int, int]:
+    """Nodes and values of pieces that hold marks alone; ends early if there are too many."""
+    nodes = values = 0
+    for piece in pieces:
+        commas = piece.count(_VALUE_MARKS)
+        nodes, values = nodes + len(piece) - commas, values + commas
+        if nodes > MAX_NODES or values > MAX_VALUES:
+            break
+    return nodes, values
+
+
+def _slices(body: bytes) -> Iterator[bytes]:
+    """The body in pieces that don't end inside an escape sequence; others get their turn between two of them."""
+    if len(body) <= SLICE_BYTES:
+        yield body
+        return
+    start = 0
+    while start < len(body):
+        end = min(start + SLICE_BYTES, len(body))
+        while end < len(body) and body[end - 1] == ord("\\"):
+            end += 1
+        yield body[start:end]
+        give_turn()
+        start = end
+
+
+def _marks_outside_strings(body: bytes) -> Iterator[bytes]:
+    is_in_string = False
+    for piece in _slices(body):
+        plain = piece.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in piece else piece
+        parts = plain.translate(None, _NOT_MARKS_OR_QUOTES).split(b'"')
+        yield b"".join(parts[is_in_string::2])
+        is_in_string ^= len(parts) % 2 == 0
