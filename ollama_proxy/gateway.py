@@ -262,11 +262,11 @@ class Gateway:
         plan = self.plan_prompt(exchange, asked.model)
         answers = self._answers(exchange, plan, prepared_chat, attrgetter("chat"))
         if not (asked.stream and asked.n == 1 and image_urls(asked)):
-            return self._drawn(exchange, self._with_images(asked, exchange.call), answers, renderer)
+            return self._drawn(exchange, self._with_images(exchange, asked, exchange.call), answers, renderer)
 
         def with_images_first(one: ChatRequest, heartbeat_s: float | None, call: Call) -> EventStream:
             """See Ask."""
-            return answers(self._with_images(one, call), heartbeat_s, call)
+            return answers(self._with_images(exchange, one, call), heartbeat_s, call)
 
         return self._drawn(exchange, asked, with_images_first, renderer, slow=True)
 
@@ -372,12 +372,12 @@ class Gateway:
         set_limits(exchange, call, plan.model.rules, timeout_ms)
         return plan.on(own)
 
-    def _with_images(self, asked: ChatRequest, call: Call) -> ChatRequest:
+    def _with_images(self, exchange: Exchange, asked: ChatRequest, call: Call) -> ChatRequest:
         """The chat with every image in it: those given by address are fetched now."""
         wanted = image_urls(asked)
         if not wanted:
             return asked
-        fetched = dict(zip(wanted, self._images.fetch_all(wanted, call), strict=True))
+        fetched = dict(zip(wanted, self._images.fetch_all(wanted, call, caller_of(exchange)), strict=True))
         return replace(asked, messages=[_filled(message, fetched) for message in asked.messages])
 
     def _passed(self, exchange: Exchange, reply: Reply) -> Response:
@@ -448,6 +448,11 @@ def _say_guessed(client: str, failures: int) -> None:
 
 def _renamed(model: Model, name: str) -> Model:
     return replace(model, name=name)
+
+
+def caller_of(exchange: Exchange) -> str:
+    """Whose share of something a request takes: its token's, or its address's if there are no tokens."""
+    return f"token {exchange.principal.name}" if exchange.principal and exchange.principal.digest else exchange.client
 
 
 def allowed(exchange: Exchange) -> Sequence[str]:

@@ -35,7 +35,6 @@ from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, Redirecte
 #: Of one request.
 MAX_URLS = 16
 MAX_AT_ONCE = 4
-MAX_LOOKUPS_AT_ONCE = 2
 #: Bytes of all its images, as often as it wants them; one image of the largest size always has its place.
 MAX_TOTAL_BYTES = 40 << 20
 #: Of one image.
@@ -44,9 +43,9 @@ MAX_REDIRECTS = 5
 #: For each of the addresses of a host, in seconds: the next one may be the one that answers.
 CONNECT_S = 3.0
 
-#: Lookups at the same time. They have threads of their own: names that are slow to look up are easy to make, and those
-#: of the upstreams must not wait behind them.
-LOOKUPS = 8
+#: Lookups at the same time, in all and for one caller. They have threads of their own: names that are slow to look up
+#: are easy to make, and neither those of the upstreams nor those of other callers must wait behind them.
+LOOKUPS, MAX_LOOKUPS_AT_ONCE = 16, 2
 
 _PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -130,22 +129,55 @@ def is_image(data: bytes | bytearray) -> bool:
     return data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
 
 
+@dataclass(slots=True)
+class _CallerSlots:
+    """The lookups of one caller: those that run, and those that wait for one of these to end."""
+
+    free: BoundedSemaphore
+    users: int = 0
+
+
+class Lookups:
+    """Looks up hosts, at most two at a time for each caller: one whose names are slow to look up waits for itself, in
+    all of its requests together, and leaves the other threads to others."""
+
+    def __init__(self, resolve: Resolver) -> None:
+        self._resolve = resolve
+        #: By caller; only those who have a lookup that runs or waits.
+        self._slots: dict[str, _CallerSlots] = {}
+
+    def look_up(self, caller: str, host: str, port: int) -> list[str]:
+        """The addresses of a host; the caller's time limit ends the wait, and not the lookup, which goes on in its
+        thread and keeps its slot until it ends."""
+        slots = self._slots.setdefault(caller, _CallerSlots(BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)))
+        slots.users += 1
+        try:
+            slots.free.acquire()
+        except BaseException:  # whoever gives up while waiting has no lookup that could end
+            self._leave(caller, slots)
+            raise
+        lookup = gevent.spawn(self._resolve, host, port)
+        lookup.rawlink(lambda _: self._release(caller, slots))
+        return lookup.get()
+
+    def _release(self, caller: str, slots: _CallerSlots) -> None:
+        slots.free.release()
+        self._leave(caller, slots)
+
+    def _leave(self, caller: str, slots: _CallerSlots) -> None:
+        slots.users -= 1
+        if not slots.users:
+            del self._slots[caller]
+
+
 class _Round:
     """What the images of one request share."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, caller: str, max_bytes: int) -> None:
+        self.caller = caller
         self.slots = BoundedSemaphore(MAX_AT_ONCE)
-        self._lookups = BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)
         self._max_bytes = max_bytes
         self._bytes = 0
-
-    def look_up(self, resolve: Resolver, place: Place) -> list[str]:
-        """The addresses of a host, in its turn."""
-        self._lookups.acquire()
-        # A lookup goes on in its thread when nobody waits for it any more; its turn ends when it does.
-        lookup = gevent.spawn(resolve, place.host, place.port)
-        lookup.rawlink(lambda _: self._lookups.release())
-        return lookup.get()
 
     def check(self, size: int) -> None:
         """Raises BadRequest if the request may not have so many bytes more."""
@@ -174,15 +206,16 @@ class ImageFetcher:
         """`tls`: an SSLContext in place of the one that trusts the system's authorities."""
         self._settings = settings
         self._policy = FetchPolicy(settings.fetch, settings.allow)
-        self._resolve = resolve
+        self._lookups = Lookups(resolve)
         self._tls = tls
         limit_s = settings.timeout_s
         self._timeouts = Timeouts(
             connect_s=min(CONNECT_S, limit_s), first_byte_s=limit_s, idle_s=limit_s, total_s=limit_s
         )
 
-    def fetch_all(self, wanted: Sequence[ImageUrl], call: Call) -> list[str]:
-        """The base64 of each image, in their order; one that is wanted twice is fetched once.
+    def fetch_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> list[str]:
+        """The base64 of each image, in their order; one that is wanted twice is fetched once. `caller`: whose request
+        it is; see Lookups.
 
         Raises BadRequest for the first that can't be had, CallEnded as soon as the client has left.
         """
@@ -191,7 +224,7 @@ class ImageFetcher:
             first.setdefault(each.url, each)
         self._check_asked(list(first.values()))
         times = Counter(each.url for each in wanted)
-        shared = _Round(max(self._settings.max_bytes, MAX_TOTAL_BYTES))
+        shared = _Round(caller, max(self._settings.max_bytes, MAX_TOTAL_BYTES))
         jobs = [gevent.spawn(self._fetch_one, url, call, shared, times[url]) for url in first]
         try:
             call.attach(partial(gevent.killall, jobs, block=False))
@@ -260,7 +293,10 @@ class ImageFetcher:
     def _addresses(self, place: Place, job: _Job) -> list[str]:
         """All addresses of the host, if it may be asked. A name that is unknown is refused like one that may not be
         asked: which private names there are is nobody's business."""
-        texts = [place.host] if as_address(place.host) else job.round.look_up(self._resolve, place)
+        if as_address(place.host):
+            texts = [place.host]
+        else:
+            texts = self._lookups.look_up(job.round.caller, place.host, place.port)
         addresses = [address for address in map(as_address, texts) if address]
         if not self._policy.permits(place.host, addresses):
             raise BadRequest(

@@ -6,17 +6,26 @@ import contextlib
 import gc
 import socket
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gevent
 import gevent.event
 import pytest
+from gevent.lock import BoundedSemaphore
 
 from ollama_proxy.errors import BadRequest, ClientGone
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.images import MAX_AT_ONCE, MAX_LOOKUPS_AT_ONCE, MAX_TOTAL_BYTES, MAX_URLS, ImageFetcher
+from ollama_proxy.images import (
+    LOOKUPS,
+    MAX_AT_ONCE,
+    MAX_LOOKUPS_AT_ONCE,
+    MAX_TOTAL_BYTES,
+    MAX_URLS,
+    ImageFetcher,
+    Lookups,
+)
 from ollama_proxy.settings import Images
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
@@ -67,7 +76,7 @@ def names(**known: str) -> Callable[[str, int], list[str]]:
 def fetch(*urls: str, call: Call | None = None, images: Images | None = None, **options: Any) -> list[bytes]:
     """The images at these URLs, in this process."""
     wanted = [ImageUrl(url, f"messages[{number}].image") for number, url in enumerate(urls)]
-    found = ImageFetcher(images or settings(), **options).fetch_all(wanted, call or Call(LIMITS))
+    found = ImageFetcher(images or settings(), **options).fetch_all(wanted, call or Call(LIMITS), "a caller")
     return [b64decode(each, validate=True) for each in found]
 
 
@@ -316,6 +325,71 @@ def test_a_few_are_looked_up_at_once_and_many_after_another(pictures: ScriptedSe
         pictures.script(f"/{number}", [Whole(PNG + bytes([number]))])
     assert fetch(*urls, *urls, resolve=counting) == 2 * [PNG + bytes([number]) for number in range(MAX_URLS)]
     assert most == MAX_LOOKUPS_AT_ONCE
+
+
+def slow_names(host: str, port: int) -> list[str]:
+    """Those of one domain are never found; they run until the greenlet is gone."""
+    if host.endswith(".slow.example"):
+        gevent.sleep(30)
+    return [HERE]
+
+
+def fetch_for(fetcher: ImageFetcher, caller: str, *urls: str) -> gevent.Greenlet[..., Any]:
+    """The images at these URLs for one caller, in the background; the error instead of them if they can't be had."""
+
+    def outcome() -> list[str] | BadRequest:
+        try:
+            return fetcher.fetch_all([ImageUrl(url, "image") for url in urls], Call(LIMITS), caller)
+        except BadRequest as error:
+            return error
+
+    return gevent.spawn(outcome)
+
+
+def slow_urls(number: int) -> list[str]:
+    return [f"http://host-{number}-{each}.slow.example/" for each in range(MAX_URLS)]
+
+
+def test_slow_names_of_one_caller_keep_no_other_waiting(pictures: ScriptedServer) -> None:
+    pictures.script("/a", *[[Whole(PNG)]] * 5)
+    threads = BoundedSemaphore(LOOKUPS)
+
+    def in_a_thread(host: str, port: int) -> list[str]:
+        with threads:
+            return slow_names(host, port)
+
+    fetcher = ImageFetcher(settings(timeout_s=2.0), resolve=in_a_thread)
+    slow = [fetch_for(fetcher, "slow", *slow_urls(number)) for number in range(20)]
+    gevent.sleep(0.05)
+    began = time.monotonic()
+    others = [
+        fetch_for(fetcher, f"other-{number}", f"http://pictures.example:{pictures.port}/a") for number in range(5)
+    ]
+    assert all(each.get() == [b64encode(PNG).decode()] for each in others)
+    assert time.monotonic() - began < 1.5
+    assert all("did not arrive in 2 s" in str(each.get()) for each in slow)
+
+
+def test_all_requests_of_a_caller_share_its_lookups() -> None:
+    asked: list[str] = []
+
+    def counting(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return slow_names(host, port)
+
+    fetcher = ImageFetcher(settings(timeout_s=0.3), resolve=counting)
+    gevent.joinall([fetch_for(fetcher, "slow", *slow_urls(number)) for number in range(20)])
+    assert len(asked) == MAX_LOOKUPS_AT_ONCE
+
+
+def test_nothing_is_kept_of_callers_whose_lookups_have_ended(pictures: ScriptedServer) -> None:
+    lookups = Lookups(lambda host, port: gevent.sleep(0.05) or [HERE])
+    waiting = [gevent.spawn(lookups.look_up, f"caller-{number % 7}", "a.example", 80) for number in range(50)]
+    gevent.sleep(0.01)
+    given_up, others = waiting[30:], waiting[:30]
+    gevent.killall(given_up)
+    gevent.joinall(others)
+    wait_until(lambda: not lookups._slots)
 
 
 def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
