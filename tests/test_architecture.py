@@ -18,7 +18,7 @@ PACKAGE = PROJECT / "ollama_proxy"
 
 #: Bottom to top; a module imports only from layers below its own. One line each, patterns of module names.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "capacity", "lifecycle"),
+    ("version", "errors", "capacity", "lifecycle", "bounded_cache"),
     ("hub", "wire", "configfile", "upstreams.breaker", "policy.guesses"),
     ("kinds", "spoken", "redaction", "sse"),
     ("formats", "sections", "sse_edits"),

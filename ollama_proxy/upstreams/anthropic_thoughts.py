@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.hub import Json
 
-#: What is kept at most, in characters; beyond that the oldest goes.
-MOST_CHARS = 8 * 1024 * 1024
+#: Calls whose thinking is kept at most, and bytes of it.
+MOST_KEPT, MOST_BYTES = 10_000, 8 << 20
 
 #: Ids below this could be the same in two conversations, and one would read the thoughts of the other.
 SHORTEST_ID = 16
@@ -22,28 +23,15 @@ Block = Mapping[str, Json]
 class Thoughts:
     """Blocks of thinking by the id of the call behind them."""
 
-    def __init__(self, most_chars: int = MOST_CHARS) -> None:
-        self._most_chars = most_chars
-        self._kept: dict[str, Sequence[Block]] = {}
-        self._chars = 0
+    def __init__(self, max_bytes: int = MOST_BYTES) -> None:
+        self._kept = BoundedCache[str, Sequence[Block]](MOST_KEPT, max_bytes)
 
     def keep(self, call_id: str, blocks: Sequence[Block]) -> None:
         """Remembers the blocks in front of a call; nothing where a client could have made up the id."""
         if not blocks or len(call_id) < SHORTEST_ID:
             return
-        self._drop(call_id)
-        self._kept[call_id] = blocks
-        self._chars += _size(blocks)
-        while self._chars > self._most_chars:
-            self._drop(next(iter(self._kept)))
+        self._kept.put(call_id, blocks)
 
     def of(self, call_id: str) -> Sequence[Block]:
         """The blocks in front of a call; none where they are not known."""
-        return self._kept.get(call_id, ())
-
-    def _drop(self, call_id: str) -> None:
-        self._chars -= _size(self._kept.pop(call_id, ()))
-
-
-def _size(blocks: Sequence[Block]) -> int:
-    return sum(len(value) for block in blocks for value in block.values() if isinstance(value, str))
+        return self._kept.get(call_id) or ()

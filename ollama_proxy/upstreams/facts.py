@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import CallEnded, GatewayError
 from ollama_proxy.streaming import Call
 
@@ -18,17 +19,17 @@ WAIT_S = 5.0
 #: How long it is remembered that an upstream did not tell, in seconds: who waits for nothing waits once.
 UNKNOWN_KEPT_S = 10.0
 
-#: Facts that are kept at most; beyond that the oldest goes.
-MOST = 1000
+#: Facts that are kept at most, and bytes of them.
+MOST, MOST_BYTES = 1000, 4 << 20
 
 
 class Facts(Generic[T]):
     """Facts by their key, each good for `keep_s` seconds."""
 
-    def __init__(self, keep_s: float) -> None:
+    def __init__(self, keep_s: float, most: int = MOST) -> None:
         self._keep_s = keep_s
         #: By key: until when it is good, and the fact.
-        self._known: dict[Hashable, tuple[float, T | None]] = {}
+        self._known = BoundedCache[Hashable, tuple[float, T | None]](most, MOST_BYTES)
 
     def get(self, key: Hashable, call: Call, ask: Callable[[Call], T]) -> T | None:
         """The fact, asked for where it is not known; None where the upstream does not tell. Raises CallEnded."""
@@ -45,8 +46,5 @@ class Facts(Generic[T]):
             return self._kept(key, None, UNKNOWN_KEPT_S) if time.monotonic() < call.ends_at else None
 
     def _kept(self, key: Hashable, fact: T | None, keep_s: float) -> T | None:
-        self._known.pop(key, None)
-        self._known[key] = (time.monotonic() + keep_s, fact)
-        if len(self._known) > MOST:
-            del self._known[next(iter(self._known))]
+        self._known.put(key, (time.monotonic() + keep_s, fact))
         return fact

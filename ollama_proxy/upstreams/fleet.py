@@ -10,6 +10,7 @@ from math import ceil
 
 import gevent
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
 from ollama_proxy.hub import Model
 from ollama_proxy.policy.names import DEFAULT_TAG, canonical
@@ -24,8 +25,8 @@ LIMITS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
 #: for. In seconds.
 SHOWN_FOR_S, BELIEVED_FOR_S, WAIT_S = 2.0, 1.0, 0.8
 
-#: Resolved names, and tokens' last places, that are kept at most; and the longest name that is worth it.
-MOST_KEPT, LONGEST_KEPT = 10_000, 200
+#: Resolved names, and tokens' last places, that are kept at most; bytes of each; and the longest name that is worth it.
+MOST_KEPT, MOST_BYTES, LONGEST_KEPT = 10_000, 8 << 20, 200
 
 #: Further attempts that failed requests may cause, for each request: a failing fleet gets no storm on top. Those that
 #: an idle gateway has in store.
@@ -79,10 +80,10 @@ class Fleet:
         self.nodes = tuple(nodes)
         self.hidden = tuple(hidden)
         self._names = (*(node.name for node in self.nodes), *self.hidden)
-        self._routes: dict[str, Route] = {}
+        self._routes = BoundedCache[str, Route](MOST_KEPT, MOST_BYTES)
         #: The state of all lists that the routes are by.
         self._routes_by = 0
-        self._places: dict[tuple[str, str], Node] = {}
+        self._places = BoundedCache[tuple[str, str], Node](MOST_KEPT, MOST_BYTES)
         self._learning: dict[Node, gevent.Greenlet[[Node], None]] = {}
         self._retries = RETRY_STORE
 
@@ -126,12 +127,12 @@ class Fleet:
 
     def _known(self, name: str) -> Route | None:
         lists = sum(node.changes for node in self.nodes)
-        if lists != self._routes_by or len(self._routes) >= MOST_KEPT:
+        if lists != self._routes_by:
             self._routes.clear()
             self._routes_by = lists
         route = self._routes.get(name) or self._resolve(name)
         if route is not None and not route.is_guess and len(name) <= LONGEST_KEPT:
-            self._routes[name] = route
+            self._routes.put(name, route)
         return route
 
     def _resolve(self, name: str) -> Route | None:
@@ -270,13 +271,9 @@ class Fleet:
             return node.is_failing(route.bare), not node.is_warm(route.bare), node.load() - stays, node.asked_at
 
         best = min(usable, key=rank)
-        self._remember(token, route.name, best[0])
+        if best[0] is not last:
+            self._places.put((token, route.name), best[0])
         return best
-
-    def _remember(self, token: str, name: str, node: Node) -> None:
-        if len(self._places) >= MOST_KEPT:
-            self._places.clear()
-        self._places[token, name] = node
 
     def _unusable(self, route: Route) -> UpstreamConnect:
         if all(node.declared.drain for node, _ in route.nodes):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TypeVar
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import (
     GatewayError,
     UpstreamConnect,
@@ -39,8 +40,8 @@ WARM_S = 120.0
 #: Requests in flight, for each unit of weight, above which another box may as well load the model too.
 SATURATED_AT = 4
 
-#: Breakers and times of models that are kept at most.
-MOST_MODELS = 1000
+#: Breakers and times of models that are kept at most, and bytes of each.
+MOST_MODELS, MOST_BYTES = 1000, 1 << 20
 
 #: A connection that is refused sooner costs a caller nothing, in seconds.
 QUICK_S = 0.1
@@ -87,8 +88,8 @@ class Node:
         self.connection = Breaker(UNREACHED_AT_MOST)
         #: It was not reached the last time, but said so soon.
         self._is_quick = False
-        self._failing: dict[str, Breaker] = {}
-        self._warm: dict[str, float] = {}
+        self._failing = BoundedCache[str, Breaker](MOST_MODELS, MOST_BYTES)
+        self._warm = BoundedCache[str, float](MOST_MODELS, MOST_BYTES)
         #: What the last check found; None: none yet.
         self.state: State | None = None
         self.listing: Listing | None = None
@@ -188,7 +189,7 @@ class Node:
             return False
         if self.declared.protocol != "ollama" or name in self._loaded:
             return True
-        return self._warm.get(name, 0.0) > time.monotonic()
+        return (self._warm.get(name) or 0.0) > time.monotonic()
 
     # Requests.
 
@@ -217,15 +218,15 @@ class Node:
         self.in_flight += 1
         self.asked_at = time.monotonic()
         self.connection.begin()
-        if name in self._failing:
-            self._failing[name].begin()
-        _keep(self._warm, name, self.asked_at + WARM_S)
+        if (breaker := self._failing.get(name)) is not None:
+            breaker.begin()
+        self._warm.put(name, self.asked_at + WARM_S)
         return Slot(self, name)
 
     def succeeded(self, name: str) -> None:
         """It has answered a request to a model."""
         self.connection.succeeded()
-        self._failing.pop(name, None)
+        self._failing.drop(name)
 
     def failed(self, name: str, error: GatewayError) -> None:
         """It has failed with a request to a model; what only says that it is busy, or that the request is at fault,
@@ -248,7 +249,8 @@ class Node:
         """An answer that should have been another one."""
         breaker = self._failing.get(name)
         if breaker is None:
-            breaker = _keep(self._failing, name, Breaker(FAILED_AT_MOST))
+            breaker = Breaker(FAILED_AT_MOST)
+            self._failing.put(name, breaker)
         breaker.failed()
 
     @property
@@ -289,14 +291,6 @@ def is_fault(error: GatewayError) -> bool:
     if isinstance(error, UpstreamDeniesUs) or error.status in BUSY:
         return False
     return isinstance(error, UpstreamError) and (not isinstance(error, UpstreamRefused) or error.status >= 500)
-
-
-def _keep(kept: dict[str, V], name: str, value: V) -> V:
-    kept.pop(name, None)
-    kept[name] = value
-    if len(kept) > MOST_MODELS:
-        del kept[next(iter(kept))]
-    return value
 
 
 def _names(listing: Listing) -> dict[str, str]:

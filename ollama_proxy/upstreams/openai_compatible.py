@@ -12,6 +12,7 @@ from math import inf
 
 import orjson
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import (
     BadRequest,
     PromptTooLong,
@@ -71,8 +72,8 @@ PAUSES_S, LONGEST_PAUSE_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 60
 #: How a provider says that a model only streams.
 _STREAM_ONLY = ("only support stream", "only supports stream", "stream mode only", "for non-streaming calls")
 
-#: Of the models that have said so.
-_MOST_STREAM_ONLY = 1000
+#: Of the models that have said so, and bytes of them.
+_MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES = 1000, 1 << 20
 
 _HEADERS = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
@@ -100,7 +101,7 @@ class OpenAICompatibleUpstream:
         self._secrets = secrets
         self._thoughts = ReasoningCache()
         self._listed = Facts[dict[str, Model]](MODELS_KEPT_S)
-        self._stream_only: set[str] = set()
+        self._stream_only = BoundedCache[str, bool](_MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES)
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """See Upstream.forward."""
@@ -175,12 +176,11 @@ class OpenAICompatibleUpstream:
         except UpstreamRefused as refusal:
             if stream or not any(sign in str(refusal).lower() for sign in _STREAM_ONLY):
                 raise
-        if len(self._stream_only) < _MOST_STREAM_ONLY:
-            self._stream_only.add(request.model)
+        self._stream_only.put(request.model, True)
         return asked(stream=True)
 
     def _only_streams(self, model: str) -> bool:
-        return model in self._stream_only or is_stream_only(model, self.profile)
+        return bool(self._stream_only.get(model)) or is_stream_only(model, self.profile)
 
     def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
         decoder = ChunkDecoder(

@@ -12,10 +12,11 @@ from hashlib import blake2b
 
 import orjson
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.hub import Json, Message, ToolCall
 
-#: Of all thoughts that are kept, and of one of them: in characters, roughly.
-MOST_CHARS, MOST_CHARS_EACH = 16 << 20, 1 << 20
+#: Thoughts that are kept at most, bytes of all of them, and characters of one, roughly.
+MOST_KEPT, MOST_BYTES, MOST_CHARS_EACH = 10_000, 16 << 20, 1 << 20
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,9 +30,8 @@ class Thought:
 class ReasoningCache:
     """Thoughts by the calls that they led to; the oldest go first."""
 
-    def __init__(self) -> None:
-        self._kept: dict[bytes, tuple[Thought, int]] = {}
-        self._chars = 0
+    def __init__(self, max_bytes: int = MOST_BYTES) -> None:
+        self._kept = BoundedCache[bytes, Thought](MOST_KEPT, max_bytes)
 
     def keep(self, before: Message | None, calls: Sequence[ToolCall], thought: Thought) -> None:
         """Remembers a thought. `before`: the message that was answered by the calls."""
@@ -39,19 +39,11 @@ class ReasoningCache:
         if not 0 < size <= MOST_CHARS_EACH:
             return
         for key in _keys(before, calls):
-            self._drop(key)
-            self._kept[key] = (thought, size)
-            self._chars += size
-        while self._chars > MOST_CHARS:
-            self._drop(next(iter(self._kept)))
+            self._kept.put(key, thought)
 
     def find(self, before: Message | None, calls: Sequence[ToolCall]) -> Thought | None:
         """The thought that led to some calls, whether they come with their ids or without."""
-        return next((self._kept[key][0] for key in _keys(before, calls) if key in self._kept), None)
-
-    def _drop(self, key: bytes) -> None:
-        known = self._kept.pop(key, None)
-        self._chars -= known[1] if known else 0
+        return next((thought for key in _keys(before, calls) if (thought := self._kept.get(key))), None)
 
 
 def _keys(before: Message | None, calls: Sequence[ToolCall]) -> Iterator[bytes]:

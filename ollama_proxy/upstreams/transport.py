@@ -21,6 +21,7 @@ from gevent import ssl as gssl
 from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm
@@ -32,6 +33,9 @@ MAX_IDLE_CONNECTIONS = 256
 
 #: A connection that was idle this long is not used again, in seconds.
 MAX_IDLE_S = 60.0
+
+#: Requests that are kept prepared: paths are constants, but for the pages of a provider's list. Bytes of their paths.
+MAX_PREPARED, MAX_PREPARED_BYTES = 64, 1 << 18
 
 #: Only an end this soon after the request is taken for that of an idle connection that crossed it, in seconds: a
 #: process that gets no turn for a while notices it late.
@@ -289,7 +293,7 @@ class HttpTransport:
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, alarm=alarm
         )
-        self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
+        self._prepared = BoundedCache[tuple[str, str], requests.PreparedRequest](MAX_PREPARED, MAX_PREPARED_BYTES)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -323,7 +327,7 @@ class HttpTransport:
             url = self._origin + self._prefix + request.path
             known = self._session.prepare_request(requests.Request(request.method, url))
             if "/blobs/" not in request.path:
-                self._prepared[key] = known
+                self._prepared.put(key, known)
         prepared = known.copy()
         prepared.headers.update(request.headers)
         if isinstance(request.body, bytes):

@@ -211,6 +211,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
 NOT_SAID = {
     "MOST_MODELS",
     "MOST_KEPT",
+    "MOST_BYTES",
     "LONGEST_KEPT",
     "QUICK_S",
     "FIRST_SHARE",

@@ -478,9 +478,9 @@ def test_calls_whose_thinking_is_lost_end_it_only_where_the_model_insists(traits
 
 
 def test_thoughts_are_forgotten_from_the_oldest_on() -> None:
-    thoughts = Thoughts(most_chars=100)
+    thoughts = Thoughts(max_bytes=50_000)
     for number in range(10):
-        thoughts.keep(f"toolu_0123456789_{number}", [THOUGHT | {"thinking": "x" * 20}])
+        thoughts.keep(f"toolu_0123456789_{number}", [THOUGHT | {"thinking": "x" * 20_000}])
     assert [number for number in range(10) if thoughts.of(f"toolu_0123456789_{number}")] == [8, 9]
 
 

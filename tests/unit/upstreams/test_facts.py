@@ -84,7 +84,6 @@ def test_asking_ends_no_later_than_the_call_and_leaves_with_it() -> None:
     assert source.calls[0].ended
 
 
-def test_only_so_many_are_kept_and_the_oldest_goes(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "MOST", 2)
-    known, source = Facts[int](60), Source()
+def test_only_so_many_are_kept_and_the_oldest_goes(call: Call) -> None:
+    known, source = Facts[int](60, most=2), Source()
     assert [known.get(key, call, source) for key in "abcbca"] == [1, 2, 3, 2, 3, 4]

@@ -15,22 +15,20 @@ def call(number: int) -> list[ToolCall]:
     return [ToolCall(f"c{number}", "f", {"n": number})]
 
 
-def test_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reasoning, "MOST_CHARS", 40)
-    cache = ReasoningCache()
+def test_memory_has_a_limit() -> None:
+    cache = ReasoningCache(max_bytes=45_000)
     for number in range(5):
-        cache.keep(ASKED, call(number), Thought("x" * 10))
+        cache.keep(ASKED, call(number), Thought("x" * 10_000))
     # Each is kept under two names.
     assert [cache.find(ASKED, call(number)) is not None for number in range(5)] == [False, False, False, True, True]
 
 
-def test_a_thought_that_is_kept_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reasoning, "MOST_CHARS", 40)
-    cache = ReasoningCache()
-    cache.keep(ASKED, call(0), Thought("x" * 10))
+def test_a_thought_that_is_kept_again_counts_once() -> None:
+    cache = ReasoningCache(max_bytes=45_000)
+    cache.keep(ASKED, call(0), Thought("x" * 10_000))
     for _ in range(5):
-        cache.keep(ASKED, call(1), Thought("y" * 10))
-    assert cache.find(ASKED, call(0)) == Thought("x" * 10)
+        cache.keep(ASKED, call(1), Thought("y" * 10_000))
+    assert cache.find(ASKED, call(0)) == Thought("x" * 10_000)
 
 
 def test_one_thought_may_not_take_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
