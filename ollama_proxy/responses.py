@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import cast
@@ -26,7 +26,8 @@ from ollama_proxy.delivery import (
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.hub import collect
+from ollama_proxy.hub import Content, Event, Thinking, collect
+from ollama_proxy.upstreams.answer import MAX_ANSWER_BYTES, too_large
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire import StreamTail
 
@@ -36,6 +37,9 @@ SSE = "text/event-stream"
 
 #: Answers up to this size are read whole first, so that a cut in their middle still becomes a real status.
 WHOLE_BYTES = 1024 * 1024
+
+#: What a piece of text takes besides its characters while an answer is collected, and the log probabilities of a token.
+EVENT_BYTES, LOGPROBS_BYTES = 200, 500
 
 #: The headers of an upstream's response that clients get, beside its content type and the length of a HEAD: those that
 #: the protocols define for clients. All others are dropped: proxies and browsers obey them (X-Accel-Redirect,
@@ -173,10 +177,29 @@ def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer) ->
     return streamed(frames(exchange, first, batches, renderer), renderer.content_type)
 
 
+def _limited(events: EventStream) -> Iterator[Sequence[Event]]:
+    """The batches of a single answer, or of several to one request; raises UpstreamError if they take too much memory
+    together."""
+    left = MAX_ANSWER_BYTES
+    for batch in events:
+        left -= sum(map(_memory_of, batch))
+        if left < 0:
+            raise too_large()
+        if batch:
+            yield batch
+
+
+def _memory_of(event: Event) -> int:
+    """About how many bytes an event takes. What calls hold has been limited where it was put together."""
+    if isinstance(event, Content | Thinking):
+        return len(event.text) + EVENT_BYTES + LOGPROBS_BYTES * len(event.logprobs)
+    return EVENT_BYTES
+
+
 def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
     """Events collected and drawn as one answer."""
     with closing(events):
-        batches = list(events)
+        batches = list(_limited(events))
     for batch in batches:
         note_truncated(exchange, batch)
     answers = collect(chain.from_iterable(batches))

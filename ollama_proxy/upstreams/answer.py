@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from math import inf
 from typing import Protocol
 
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Done, Event, Truncated
 from ollama_proxy.upstreams.base import Headers, Reply
 
-#: Largest single answer that is held in memory to be translated.
+#: Largest single answer that is held in memory to be translated, also if it came as a stream.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 #: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
@@ -60,10 +61,12 @@ class AnswerEvents:
         heartbeat_s: float | None,
         refused: Refused,
         again: Callable[[], Reply] | None = None,
+        max_bytes: float = inf,
     ) -> None:
         """Raises what `refused` makes of a head that is there and says no; it may come later than `heartbeat_s`.
 
-        `again`: asks once more with a prompt that is too long, and has it cut.
+        `again`: asks once more with a prompt that is too long, and has it cut. `max_bytes`: of a stream whose events
+        are collected into a single answer.
         """
         self._reply = reply
         self._reader = reader
@@ -71,6 +74,7 @@ class AnswerEvents:
         self._heartbeat_s = heartbeat_s
         self._refused = refused
         self._again = again
+        self._bytes_left = max_bytes
         self._truncated = False
         #: Monotonic time of the last batch.
         self._told_at = time.monotonic()
@@ -115,6 +119,9 @@ class AnswerEvents:
             if data is None:
                 yield ()
                 continue
+            self._bytes_left -= len(data)
+            if self._bytes_left < 0:
+                raise too_large()
             events, failure = self._reader.feed(data)
             if events or self._is_silent():
                 self._told_at = time.monotonic()
@@ -173,6 +180,11 @@ def _is_done(events: Sequence[Event]) -> bool:
     return bool(events) and isinstance(events[-1], Done)
 
 
+def too_large() -> UpstreamError:
+    """The failure of an answer that is not held in memory any more."""
+    return UpstreamError("The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes")
+
+
 def read_all(reply: Reply) -> bytes:
     """The whole body; raises UpstreamError above 64 MiB."""
     parts: list[bytes] = []
@@ -181,9 +193,7 @@ def read_all(reply: Reply) -> bytes:
         parts.append(data)
         size += len(data)
         if size > MAX_ANSWER_BYTES:
-            raise UpstreamError(
-                "The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes"
-            )
+            raise too_large()
     return b"".join(parts)
 
 

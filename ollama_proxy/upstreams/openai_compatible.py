@@ -38,7 +38,7 @@ from ollama_proxy.profiles import NEVER, Profile
 from ollama_proxy.providers import UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
-from ollama_proxy.upstreams.answer import AnswerEvents, read_all, read_refusal
+from ollama_proxy.upstreams.answer import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.facts import Facts
 from ollama_proxy.upstreams.openai_answers import ChunkDecoder, Heard, OpenAIReader, without_comments
@@ -168,6 +168,7 @@ class OpenAICompatibleUpstream:
                 stream=stream,
                 heartbeat_s=heartbeat_s,
                 refused=partial(self.refused, model=request.model),
+                max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
         stream = request.stream or self._only_streams(request.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -20,23 +20,40 @@ class _Parts:
 
     id: str = ""
     name: str = ""
-    #: Its arguments; a text is their JSON so far.
-    arguments: str | Mapping[str, Json] = ""
+    #: Its arguments where they came as an object.
+    given: Mapping[str, Json] | None = None
+    #: The pieces of their JSON so far, and its length: a call may come in thousands of pieces.
+    pieces: list[str] = field(default_factory=list)
+    chars: int = 0
 
     def add(self, call_id: str, name: str, arguments: Json) -> None:
         """Takes the next piece: what comes first is kept, and arguments add up."""
         self.id = self.id or call_id
         self.name = self.name or name
         if isinstance(arguments, dict):
-            self.arguments = arguments
-        elif isinstance(arguments, str) and isinstance(self.arguments, str):
-            is_repeated = self.arguments and arguments.startswith(self.arguments) and _is_json(self.arguments)
-            self.arguments = arguments if is_repeated else self.arguments + arguments
+            self.given = arguments
+        elif isinstance(arguments, str) and self.given is None:
+            if self._is_repeated_by(arguments):
+                self.pieces, self.chars = [], 0
+            self.pieces.append(arguments)
+            self.chars += len(arguments)
+
+    def _is_repeated_by(self, arguments: str) -> bool:
+        """Whether a piece begins with all that came before it, which was whole."""
+        if not 0 < self.chars <= len(arguments):
+            return False
+        known = "".join(self.pieces)
+        return arguments.startswith(known) and _is_json(known)
+
+    @property
+    def arguments(self) -> str | Mapping[str, Json]:
+        """All of them so far; a text is their JSON."""
+        return "".join(self.pieces) if self.given is None else self.given
 
     @property
     def is_whole(self) -> bool:
         """Nothing can be missing."""
-        return bool(self.name) and (isinstance(self.arguments, dict) or _is_json(str(self.arguments)))
+        return bool(self.name) and (self.given is not None or _is_json(str(self.arguments)))
 
 
 class ToolCallParts:
@@ -90,7 +107,9 @@ class ToolCallParts:
         return [self._made(call) for call in calls if not limited or call.is_whole]
 
     def _made(self, call: _Parts) -> ToolCall:
-        arguments = _loaded(call.arguments) if isinstance(call.arguments, str) else call.arguments
+        arguments = call.arguments
+        if isinstance(arguments, str):
+            arguments = _loaded(arguments)
         if not call.name or not can_be_written(arguments):
             raise UpstreamError(UNREADABLE, detail="a tool call without a name, or too deep")
         call_id = call.id if call.id and call.id not in self._given else new_call_id()

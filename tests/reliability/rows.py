@@ -170,7 +170,6 @@ ABSENT: dict[str, str] = {
     "C12": _LIMITS,
     "C13": _LIMITS,
     "C14": _LIMITS,
-    "U33": _REVIEW,
     "P12": _USAGE,
     "P13": _USAGE,
     "P15": _USAGE,
@@ -193,7 +192,6 @@ ABSENT: dict[str, str] = {
     "S29": _REVIEW,
     "S30": _REVIEW,
     "S31": _REVIEW,
-    "S34": _REVIEW,
     "S37": _REVIEW,
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.rig import Rig, Row
+from tests.rig.calls import MESSAGES, resident_kib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.messages_provider import MessagesProvider
 from tests.rig.provider import Provider
@@ -28,6 +29,7 @@ def rig() -> Iterator[Rig]:
             {"name": "lab", "kind": "openai", "base_url": f"{openai.url}/v1", "models": {"gpt-lab": "org/tiny-1"}},
             {"name": "claude", "kind": "anthropic", "base_url": f"{anthropic.url}/v1", "models": {"claude-lab": "lab"}},
         ]
+        more.append({"name": "open", "kind": "openai", "base_url": f"{openai.url}/v1"})
         keyed = [entry | {"api_key_env": KEY} for entry in more]
         yield stack.enter_context(Rig(workers=1, more_upstreams=keyed, env={KEY: "sk-lab"}))
 
@@ -97,6 +99,27 @@ def test_s33_thousands_of_tool_calls_and_results_are_paired(row: Row) -> None:
     long = cost_of(row, CALLS * TIMES)
     assert long < 2.5 * TIMES * short
     row.measured("processor for one of 12,000 messages", long / (len(PAIRED) * len(MODELS)), "s")
+
+
+# S34
+
+#: Names that a caller makes up: how many, and how long. The long ones are 38 MiB together.
+MADE_UP = ((1_000, 500), (400, 96 << 10))
+MOST_KEPT_MIB = 24.0
+
+
+def test_s34_thousands_of_names_are_asked_for(row: Row) -> None:
+    """Names that a provider might know are not kept without a limit, whether they are many or long."""
+    (pid,) = row.gateway.worker_pids()
+    before = resident_kib(pid)
+    for names, chars in MADE_UP:
+        for number in range(names):
+            name = f"open/{row.door}{number}".ljust(chars, "x")
+            answer = row.ask(body={"model": name, "messages": MESSAGES, "stream": False}, dialect="any")
+            assert answer.status < 500
+    grown = (resident_kib(pid) - before) / 1024
+    assert grown < MOST_KEPT_MIB
+    row.measured("memory of a worker on top", max(0.0, grown), "MiB")
 
 
 # S35
