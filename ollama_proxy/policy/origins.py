@@ -42,9 +42,9 @@ class OriginPolicy:
             self._refuse_host(host)
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and not (_is_same_origin(origin, host) or self._is_allowed(origin)):
-            self._refuse_origin(f"origin {origin[:80]!r}")
+            self._refuse_origin(f"origin {origin}")
         if not self._has_auth and (site := environ.get("HTTP_SEC_FETCH_SITE", "none")) not in _OWN_SITES:
-            self._refuse_origin(f"Sec-Fetch-Site {site[:80]!r}")
+            self._refuse_origin(f"Sec-Fetch-Site {site}")
 
     def _is_served(self, host: str, name: str) -> bool:
         if name in self._hosts or host in self._hosts:
@@ -59,7 +59,7 @@ class OriginPolicy:
         return any(pattern.match(origin) for pattern in self.allowed)
 
     def _refuse_host(self, host: str) -> None:
-        detail = f"host {host[:80]!r}"
+        detail = f"host {host}"
         if self._has_auth:
             raise BadRequest("This host name is not served here.", detail=detail)
         raise ForeignHost(detail=detail)
