@@ -40,7 +40,7 @@ PIPE_BYTES = 4096
 PATIENCE_S = 1.0
 
 #: Any other word may be a token.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_METHODS = {name: name for name in "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT".split()}
 
 #: Fields of events whose values no client and no upstream has chosen.
 _OUR_FIELDS = frozenset({"time", "level", "event", "upstream"})
@@ -236,16 +236,14 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "client": TOKENS.shown(exchange.client, 100),
         "token": exchange.principal.name if exchange.principal else None,
         "user": TOKENS.shown(exchange.user or "", 100) or None,
-        "method": exchange.method if exchange.method in _METHODS else "(unknown)",
+        "method": _METHODS.get(exchange.method, "(unknown)"),
         "path": TOKENS.shown(exchange.path, 500),
         "dialect": exchange.dialect,
         "model": TOKENS.shown(exchange.model, 200) or None,
         "upstream": exchange.upstream or None,
         "status": exchange.status,
         "stream": exchange.stream,
-        "clamped": list(exchange.clamped) or None,
-        "truncated": list(exchange.truncated) or None,
-        "attempts": list(exchange.attempts) or None,
+        **{name: list(getattr(exchange, name)) or None for name in ("clamped", "truncated", "attempts")},
         "bytes": exchange.bytes_out,
         "prompt_eval_count": exchange.prompt_eval_count,
         "eval_count": exchange.eval_count,
