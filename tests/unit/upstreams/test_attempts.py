@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import gevent
@@ -22,10 +23,11 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.attempts import LONGEST_PAUSE_S, Attempts, RefusedReply, forwarded, open_there
-from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
 from ollama_proxy.upstreams.fleet import Fleet
 from ollama_proxy.upstreams.node import Node
 from tests.unit.upstreams.stock import Clock, node
@@ -454,3 +456,119 @@ def test_one_attempt_on_a_given_node_holds_a_place_until_the_end(opens: bool) ->
     assert (seen, box.in_flight, exchange.upstream) == ([1], int(opens), "box1")
     exchange.finish()
     assert box.in_flight == 0
+
+
+# --- Several answers to one request ----------------------------------------------------------------------------------
+
+
+class Told:
+    """The events of one answer, and the error behind them."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.is_closed = error, False
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        yield [Content("a")]
+        if self.error is not None:
+            raise self.error
+        yield [Done("stop")]
+
+    def close(self) -> None:
+        """See EventStream."""
+        self.is_closed = True
+
+
+def open_events(scene: Scene, *answers: Told) -> list[EventStream]:
+    """Several answers of one exchange, of nodes that have the model loaded."""
+    for one in scene.fleet.nodes:
+        one.begin(M).release()
+    opened: list[EventStream] = []
+    for answer in answers:
+        scene.call.clock.passes(0.001)
+        attempts = Attempts(scene.fleet, scene.route, scene.exchange)
+        opened.append(attempts.open_events(scene.call, lambda one, own, answer=answer: answer))
+    return opened
+
+
+#: How an answer ends, the state of its attempt, whether that is the node's failure, and whether it is a success.
+ENDINGS: dict[str, tuple[BaseException | None, str, bool, bool]] = {
+    "complete": (None, "ok", False, True),
+    "cut": (UpstreamCut(), "upstream_error", True, False),
+    "too slow": (UpstreamTimeout(), "timeout", True, False),
+    "error in its middle": (UpstreamRefused(500, "boom"), "upstream_error", True, False),
+    "late refusal": (UpstreamRefused(404, "no"), "refused", False, False),
+    "late and too long": (PromptTooLong("too long"), "refused", False, False),
+    "late and busy": (UpstreamRefused(503, "busy"), "upstream_error", False, False),
+    "client left": (ClientGone(), "client_gone", False, False),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_each_answer_has_its_own_outcome(clock: Clock, case: str) -> None:
+    """Whatever the exchange comes to: the other answers are stopped, and count for nothing."""
+    error, state, is_failure, is_success = ENDINGS[case]
+    scene = Scene(clock, *boxes(3))
+    for box in scene.fleet.nodes:
+        for _ in range(4):
+            box.fault(M)
+    answers = [Told(error), Told(), Told()]
+    one, *others = open_events(scene, *answers)
+    waiting = iter(others[0])
+    next(waiting)
+    with pytest.raises(type(error)) if error else nullcontext():
+        list(one)
+    for each in (one, *others):
+        each.close()
+    scene.exchange.state, scene.exchange.status = "upstream_error", 200
+    scene.exchange.finish()
+    assert [each.state for each in scene.exchange.tried] == [state, "aborted", "aborted"]
+    assert [each.is_closed for each in answers] == [True] * 3
+    assert scene.in_flight == [0, 0, 0]
+    first, *rest = (scene.fleet.node(each.upstream) for each in scene.exchange.tried)
+    assert first is not None and first.is_failing(M) is is_failure
+    assert not any(each.is_failing(M) for each in rest if each)
+    for _ in range(4 if is_success else 0):
+        first.fault(M)  # forgiven, so four more are not too many
+    assert first.is_failing(M) is is_failure
+
+
+def test_a_slot_is_free_as_soon_as_its_answer_is_complete(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(2))
+    one, two = open_events(scene, Told(), Told())
+    list(one)
+    assert sum(scene.in_flight) == 1
+    two.close()
+    assert sum(scene.in_flight) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_an_exchange_names_every_node_once(clock: Clock, count: int) -> None:
+    scene = Scene(clock, *boxes(2))
+    for each in open_events(scene, *(Told() for _ in range(count))):
+        list(each)
+    assert sorted(scene.exchange.upstream.split(",")) == ["box1", "box2"][:count]
+    assert scene.exchange.failed_upstream == scene.exchange.upstream
+
+
+def test_the_node_that_failed_is_named_alone(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(3))
+    good, bad, _ = open_events(scene, Told(), Told(UpstreamCut()), Told())
+    list(good)
+    with pytest.raises(UpstreamCut):
+        list(bad)
+    assert scene.exchange.failed_upstream == scene.exchange.tried[1].upstream
+    assert len(scene.exchange.upstream.split(",")) == 3
+
+
+def test_a_repeated_attempt_is_not_among_the_chosen(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(2))
+    scene.open(UpstreamRefused(500, "no"), "answer")
+    assert [each.is_repeated for each in scene.exchange.tried] == [True, False]
+    assert scene.exchange.upstream == scene.asked[1] == scene.exchange.failed_upstream
+    assert (scene.exchange.tried[0].state, scene.exchange.tried[0].error) == ("upstream_error", "upstream_refused")
+
+
+def test_the_last_attempt_is_chosen_even_if_it_fails(clock: Clock) -> None:
+    scene = Scene(clock, *boxes(2))
+    scene.failed(UpstreamRefused(500, "no"), UpstreamRefused(500, "no"))
+    assert scene.exchange.upstream == scene.asked[1]
