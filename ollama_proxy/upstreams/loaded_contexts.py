@@ -17,7 +17,7 @@ from ollama_proxy.policy.names import canonical
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 
-#: No engine has a smaller context, and each context is a multiple of it; in tokens.
+#: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
 CONTEXT_UNIT = 256
 
 #: How long a list is good for ruling out that an answer outgrew its context, in seconds. Only a newer one proves it.

@@ -106,6 +106,21 @@ def test_older_releases_always_get_the_same_shift(version: str, gateway: Gateway
     assert said(box) == {False}
 
 
+def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+    box = boxes["0.12.3"]
+    for version, shift in (("0.33.0", None), ("0.12.3", False)):
+        box.refuse()
+        box.version = version
+        box.restart()
+        wait_for_versions(gateway, boxes)
+        box.clear()
+        wait_until(lambda: ask(gateway, box, FACES["openai chat"]).status == 200, 10, "it is not used again")
+        box.clear()
+        for face in TRANSLATED.values():
+            assert ask(gateway, box, face).status == 200
+        assert said(box) == {shift}
+
+
 @each_way
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
 def test_prompt_that_may_be_cut_starts_nothing(name: str, stream: bool, gateway: Gateway, box: EngineBox) -> None:
