@@ -124,6 +124,15 @@ def test_compose_takes_the_address_of_ollama_from_outside_only() -> None:
     assert "host.docker.internal:host-gateway" in compose()["services"]["gateway"]["extra_hosts"]
 
 
+def test_compose_takes_the_trusted_proxy_from_outside_only() -> None:
+    name = "OLLAMA_PROXY__SERVER__TRUSTED_PROXIES"
+    assert compose()["services"]["gateway"]["environment"][name] is None
+    (example,) = re.findall(rf"^#{name}=(.*)", (PROJECT / ".env.example").read_text("utf-8"), re.MULTILINE)
+    config = PROJECT / "deploy" / "docker-config.yaml"
+    assert load_settings(config, {name: example}).server.trusted_proxies == ("172.18.0.1",)
+    assert load_settings(config, {name: ""}).server.trusted_proxies == ()
+
+
 def test_compose_waits_for_answers_in_progress() -> None:
     (conf,) = re.findall(r'"GRACEFUL_TIMEOUT", (\d+)', (PROJECT / "config/gunicorn.conf.py").read_text("utf-8"))
     assert compose()["services"]["gateway"]["stop_grace_period"] == f"{int(conf) + 30}s"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.settings import load_settings
 from tests.rig.programs import require_program
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -150,3 +151,21 @@ def test_installer_cleans_up_chat_logs() -> None:
 def test_memory_of_the_service_is_limited_and_a_killed_worker_is_replaced() -> None:
     assert values(SERVICE, "MemoryMax") == ["2G"]
     assert values(SERVICE, "OOMPolicy") == ["continue"]
+
+
+def test_installer_names_nginx_as_a_trusted_proxy_before_the_service_starts() -> None:
+    drop_in = "/etc/systemd/system/ollama-proxy.service.d/nginx.conf"
+    plan = run("sh", str(INSTALLER), "--dry-run", "--nginx").stdout
+    assert plan.index(f"write {drop_in}") < plan.index("systemctl daemon-reload")
+    assert drop_in not in run("sh", str(INSTALLER), "--dry-run").stdout
+
+
+def test_proxy_that_the_installer_names_is_the_address_of_nginx() -> None:
+    """nginx comes from the address that it connects to."""
+    (variable,) = re.findall(
+        r"Environment=(OLLAMA_PROXY__SERVER__TRUSTED_PROXIES=\S+?)\\n", INSTALLER.read_text("utf-8")
+    )
+    name, _, value = variable.partition("=")
+    (host,) = {address.rpartition(":")[0] for address in values(SOCKET, "ListenStream")}
+    settings = load_settings(PROJECT / "deploy" / "docker-config.yaml", {name: value})
+    assert settings.server.trusted_proxies == (host,)

@@ -17,7 +17,8 @@ from tests.rig.trickle import Trickle, cpu_s
 MIB = 1 << 20
 #: Wrong tokens of one address that are looked at.
 MAX_FAILURES = 5
-LIVEZ_S = 0.25
+#: Longest wait for health; nginx takes a whole core for what it reads itself, see FULL_SPEED.
+LIVEZ_S = {"gateway": 0.25, "nginx": 1.0}
 FULL_SPEED = "one client sends at full speed, which takes as much of the machine as it can get"
 
 
@@ -48,7 +49,7 @@ def test_s28_bodies_that_are_refused_while_they_are_sent(row: Row, framing: str)
             row.measured(f"taken, {framing}", flood.sent / MIB, "MiB")
             assert flood.sent < IN_BUFFERS
     row.measured(f"livez, {framing}", slowest_s * 1000, "ms")
-    assert slowest_s < LIVEZ_S
+    assert slowest_s < LIVEZ_S[row.door]
     assert flood.status == STATUS[row.door]
     assert b"connection: close" in flood.received.lower()
     assert row.ask("GET", "/api/version").status == 200
@@ -72,7 +73,7 @@ def test_s32_large_heads_byte_for_byte(row: Row) -> None:
     assert large.received.startswith(b"HTTP/1.1 431 ") and large.sent < 3000
     used_s = cpu_s(worker)
     with Trickle(row.port, head + lines(20_000), b"X: " + b"y" * 3000 + b"\r\n\r\n") as whole:
-        assert slowest_livez_s(row.gateway.url, 0.5) < LIVEZ_S
+        assert slowest_livez_s(row.gateway.url, 0.5) < LIVEZ_S[row.door]
         wait_until(whole.is_over, 10, "it is still being read")
     used_s = cpu_s(worker) - used_s
     row.measured("CPU time per byte", used_s / whole.sent * 1e6, "us")
