@@ -38,7 +38,7 @@ def test_who_asks_for_a_token_is_not_open(status: int) -> None:
 
 def test_nobody_there_is_said() -> None:
     with nobody() as port:
-        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("no answer there (Connection refused)")
+        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("no answer there (Connection refused)", is_silent=True)
 
 
 def test_the_probe_ignores_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
