@@ -189,9 +189,6 @@ ABSENT: dict[str, str] = {
     "S19": "there are no quotas yet",
     "S20": "there are no quotas yet",
     "S21": _LIMITS,
-    "S29": _REVIEW,
-    "S30": _REVIEW,
-    "S31": _REVIEW,
     "S37": _REVIEW,
 }
 
