@@ -46,10 +46,10 @@ def plan(principal: Principal | None, name: str, catalogue: Catalogue, fleet: Fl
     model = catalogue.find(name)
     route = fleet.find(model.target)
     if route is not None:
-        check_sent_names(route)
         route = permitted(principal.models if principal else (), model, route)
     if route is None:
         raise ModelNotFound(f"model '{name[:200]}' not found", param="model", detail="nowhere, or not for this token")
+    check_sent_names(route)
     return Plan(model, route)
 
 

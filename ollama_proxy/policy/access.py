@@ -90,14 +90,13 @@ def check_cloud(name: str, catalogue: Catalogue) -> None:
 
 
 def check_own_names(principal: Principal, names: Iterable[str]) -> None:
-    """Raises what check_ollama_names, check_cloud and a token's list of models demand, for names that mean what an
-    Ollama server means by them."""
-    names = list(names)
-    check_ollama_names(names)
+    """Raises what check_cloud, a token's list of models and check_ollama_names demand of names that mean what an Ollama
+    server means by them."""
     for name in names:
         check_cloud(name, UNNAMED)
         if name and principal.models and not is_allowed(name, principal.models):
             raise ModelNotFound(f"model '{name}' not found", param="model", detail="not in the token's models")
+        check_ollama_names((name,))
 
 
 def check_lease(exchange: Exchange, keep_alive: Json) -> None:

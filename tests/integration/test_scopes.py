@@ -240,7 +240,7 @@ def test_without_manage_tokens_everybody_may_unload(one_list: Gateway, upstream:
 
 # Models.
 
-SPELLINGS = ["tiny-test", "TINY-Test", " tiny-test ", "tiny-test:latest", "library/tiny-test"]
+SPELLINGS = ["tiny-test", "TINY-Test", "tiny-test:latest", "library/tiny-test"]
 SPELLINGS += ["registry.ollama.ai/library/tiny-test:latest", "Registry.Ollama.AI/Library/Tiny-Test"]
 OTHERS = ["other", "tiny-test:q4", "team/tiny-test", "hf.co/library/tiny-test", "tiny-test2", "https://x/tiny-test"]
 OTHERS += ["tiny-test@sha256:" + "0" * 64, "xtiny-test", "tiny-test/evil", "tiny-test:latest/evil"]

@@ -224,7 +224,7 @@ def test_b10_names_of_one_model(row: Row) -> None:
 
 CLOUD: tuple[str, ...] = (
     "m:cloud",
-    " M:Cloud ",
+    "M:Cloud",
     "gpt-oss:120b-cloud",
     "GPT-OSS:120B-CLOUD",
     "registry.ollama.ai/library/gpt-oss:20b-cloud",
