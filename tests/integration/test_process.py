@@ -25,7 +25,7 @@ def test_end_comes_at_once_when_nothing_is_in_progress(
     assert request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status == 200
     began = time.monotonic()
     assert gateway.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_last_lines_reach_the_log_when_it_ends(

@@ -125,7 +125,16 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
 }
 
 
+@pytest.fixture
+def mended(row: Row) -> Iterator[None]:
+    """Behind the test the file is a good one again, and every worker knows it."""
+    yield
+    put(row.gateway.config_path, yaml.safe_dump(row.rig.config).encode())
+    wait_until(lambda: {*problems(row.gateway)} == {None}, FOLLOWED_S, "the complaint stays")
+
+
 @pytest.mark.door("gateway")
+@pytest.mark.usefixtures("mended")
 @pytest.mark.parametrize("kind", BROKEN)
 def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> None:
     """One file is behind both doors, so the edits are made once, and both doors are asked meanwhile."""
@@ -241,7 +250,7 @@ def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path, kind
         content(path)
     failed = Gateway.start_expecting_failure("", env={"OLLAMA_PROXY_CONFIG": str(path)}, launcher=AS_A_USER)
     expect_refusal(failed, complaint)
-    assert failed.seconds < 5
+    assert failed.seconds < 20
 
 
 @pytest.mark.parametrize("kind", WRONG_VALUES)

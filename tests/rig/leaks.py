@@ -165,7 +165,7 @@ def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
 
 
 def _connected(gateway: Gateway) -> http_client.Stream:
-    return http_client.Stream(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+    return http_client.Stream(socket.create_connection(("127.0.0.1", gateway.port), timeout=30))
 
 
 def _idle(details: Details) -> int:
