@@ -40,6 +40,7 @@ from ollama_proxy.hub import (
     Model,
 )
 from ollama_proxy.images import ImageFetcher
+from ollama_proxy.media import media_addresses
 from ollama_proxy.passage import PASSED, Passage, passes
 from ollama_proxy.planning import Plan, check_choices, has_only_known_fields, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
@@ -248,6 +249,10 @@ class Gateway:
             return None
         if allowed(exchange) and not has_only_known_fields(exchange.data, known, plan.route):
             return None
+        if addresses := media_addresses(exchange.data):
+            if not plan.route.loads_media:
+                return None  # translated, so that the gateway itself fetches what it may
+            self._images.check_all(addresses, exchange.call)
         passage = Passage(exchange, path, self.settings.stream, is_checked=bool(allowed(exchange)))
 
         def send(node: Node, own: str) -> Reply:

@@ -234,6 +234,27 @@ class ImageFetcher:
             gevent.killall(jobs)
         return [found[each.url] for each in wanted]
 
+    def check_all(self, wanted: Sequence[ImageUrl], call: Call) -> None:
+        """Raises BadRequest for the first address that this gateway may not fetch: nobody else is sent there either.
+        Looks each host up once, and fetches nothing."""
+        self._check_asked(wanted[:1])
+        job, hosts = _Job(call, _Round(0), 1), set[str]()
+        with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):
+            for each in wanted:
+                try:
+                    self._check_one(place_of(each.url), job, hosts)
+                except BadRequest as error:
+                    raise _about(each, error) from None
+        call.check()
+
+    def _check_one(self, place: Place, job: _Job, hosts: set[str]) -> None:
+        if place.host in hosts:
+            return
+        if len(hosts) >= MAX_URLS:
+            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
+        self._addresses(place, job)
+        hosts.add(place.host)
+
     def _check_asked(self, asked: Sequence[ImageUrl]) -> None:
         if asked and self._settings.fetch == "off":
             raise _about(asked[0], BadRequest(NOT_ANYWHERE))

@@ -150,6 +150,12 @@ class UpstreamSettings:
         return PRESETS[self.kind].is_shared
 
     @property
+    def loads_media(self) -> bool:
+        """Whether it is a public service, which loads addresses from its own network. What teams run themselves would
+        load them from theirs, and follow redirects that nobody has checked."""
+        return self.protocol == "openai" and not (self.is_shared or self._is_elsewhere)
+
+    @property
     def key_variables(self) -> tuple[str, ...]:
         """Names of the environment variables that may hold its key, the first that is set counts. A service's own key
         goes to that service only."""

@@ -20,7 +20,7 @@ PACKAGE = PROJECT / "ollama_proxy"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "capacity", "lifecycle", "bounded_cache"),
     ("hub", "wire", "configfile", "upstreams.breaker", "policy.guesses"),
-    ("kinds", "spoken", "redaction", "sse"),
+    ("kinds", "spoken", "redaction", "sse", "media"),
     ("formats", "sections", "sse_edits"),
     ("timeouts", "profiles"),
     ("tokens", "providers"),
@@ -74,7 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 #: Pure values and text: these know neither the web framework, nor a client library, nor greenlets.
 PURE = (
-    *"hub wire errors sse sse_edits spoken redaction profiles upstreams.breaker".split(),
+    *"hub wire errors sse sse_edits media spoken redaction profiles upstreams.breaker".split(),
     *(f"upstreams.*_{part}" for part in "codec messages parameters tools schema".split()),
     *(f"dialects.*.{part}" for part in "render load messages schemas items events spoken catalog".split()),
 )

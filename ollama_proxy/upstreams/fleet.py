@@ -56,6 +56,11 @@ class Route:
         return dialect in self.nodes[0][0].upstream.dialects
 
     @property
+    def loads_media(self) -> bool:
+        """Whether all of its nodes are public services, which load addresses from their own network."""
+        return all(node.declared.loads_media for node, _ in self.nodes)
+
+    @property
     def lost(self) -> str:
         """What to say when none of its nodes can be reached."""
         names = ", ".join(node.name for node, _ in self.nodes)

@@ -109,8 +109,15 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             url = image.get("url") if isinstance(image, dict) else image
             images.append(load_image(url, f"{where}.image_url.url"))
         case "input_audio":
-            data = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             # Ollama takes sound by the same field and tells it apart by its bytes.
-            images.append(data if isinstance(data, str) and data else bad(f"{where}.input_audio.data", "is missing"))
+            images.append(_load_sound(part.get("input_audio"), f"{where}.input_audio"))
         case _:
             bad(f"{where}.type", "must be text, image_url, input_audio or refusal")
+
+
+def _load_sound(sound: Json, where: str) -> str:
+    data = as_object(sound, where).get("data")
+    if not isinstance(data, str) or not data:
+        bad(f"{where}.data", "is missing")
+    # Some servers load an address that is given here.
+    return bad(f"{where}.data", "must be base64") if ":" in data else data

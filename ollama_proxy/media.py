@@ -1,0 +1,64 @@
+"""Addresses in an OpenAI request that a server would load: of images, sound, video and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ollama_proxy.hub import ImageUrl, Json
+
+Path = tuple[str | int, ...]
+_CONTAINERS = (dict, list)
+
+#: Fields whose strings are text or names, wherever they are; objects inside them are still searched.
+_TEXT_FIELDS = frozenset(
+    "arguments content id input name prompt reasoning reasoning_content refusal role suffix text thinking tool_call_id "
+    "type".split()
+)
+
+#: Fields that servers never load anything from: JSON Schemas, citations, and what is only stored.
+_NOT_LOADED = frozenset(
+    "annotations functions grammar guided_json json_schema metadata model parameters response_format stop "
+    "structured_outputs tools user".split()
+)
+
+#: Any scheme but `data:`; URL parsers drop white space before it, and line ends and tabs inside.
+_ADDRESS = re.compile(
+    r"[\s\x00-\x20\ufeff]*(?:(?:https?|ftps?|file|gs|s3|oss):|[a-z][a-z0-9+.-]*:[/\\])", re.IGNORECASE
+)
+#: The usual start of large media, which are not worth a search for line ends.
+_INLINE = re.compile(r"data:[a-z]+/[a-z0-9.+-]+[;,]", re.IGNORECASE)
+MAX_INLINE_CHARS = 10_000
+_DROPPED = str.maketrans("", "", "\t\r\n")
+
+
+def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
+    """Every address in a request, with its place there. All fields are searched but those for text and schemas, so that
+    a provider's own kinds of media are found as well."""
+    found: list[ImageUrl] = []
+    # Not by recursion: a body may be nested deeper than Python's limit.
+    containers: list[tuple[Path, Json, bool]] = [((), data, False)]
+    for path, container, is_text in containers:
+        if isinstance(container, list):
+            members: Iterable[tuple[str | int, Json]] = enumerate(container)
+        else:
+            members = container.items()
+        for key, value in members:
+            holds_text = is_text if isinstance(key, int) else key in _TEXT_FIELDS
+            if isinstance(value, str):
+                if not holds_text and key not in _NOT_LOADED and _is_address(value):
+                    found.append(ImageUrl(value, _written((*path, key))))
+            elif isinstance(value, _CONTAINERS) and key not in _NOT_LOADED:
+                containers.append(((*path, key), value, holds_text))
+    return found
+
+
+def _written(path: Path) -> str:
+    """A place as error messages name it, such as `messages[0].content[1].image_url.url`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key[:40]}" for key in path)[1:]
+
+
+def _is_address(text: str) -> bool:
+    if len(text) > MAX_INLINE_CHARS and _INLINE.match(text):
+        return False
+    return bool(_ADDRESS.match(text.translate(_DROPPED) if "\n" in text or "\t" in text or "\r" in text else text))

@@ -1,0 +1,128 @@
+"""Addresses that a server would load, wherever a request has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.media import media_addresses
+
+WEB = "http://10.0.0.5/x"
+
+
+def chat(part: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}]}
+
+
+def found(data: dict[str, Any]) -> dict[str, str]:
+    return {each.where: each.url for each in media_addresses(data)}
+
+
+PART = "messages[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ({"type": "image_url", "image_url": {"url": WEB}}, ".image_url.url"),
+        ({"type": "image_url", "image_url": WEB}, ".image_url"),
+        ({"image_url": {"url": WEB, "detail": "low"}}, ".image_url.url"),
+        ({"type": "input_image", "image_url": WEB}, ".image_url"),
+        ({"type": "image", "source": {"type": "url", "url": WEB}}, ".source.url"),
+        ({"type": "image", "image": WEB}, ".image"),
+        ({"type": "video_url", "video_url": {"url": WEB}}, ".video_url.url"),
+        ({"type": "video", "video": [WEB]}, ".video[0]"),
+        ({"type": "audio_url", "audio_url": {"url": WEB}}, ".audio_url.url"),
+        ({"type": "input_audio", "input_audio": {"data": WEB, "format": "wav"}}, ".input_audio.data"),
+        ({"type": "file", "file": {"filename": "a.pdf", "file_data": WEB}}, ".file.file_data"),
+        ({"type": "input_file", "file_url": WEB}, ".file_url"),
+        ({"type": "text", "text": {"image_url": WEB}}, ".text.image_url"),
+        ({"type": "text", "text": "hi", "image_url": WEB}, ".image_url"),
+        ({"type": "new", "some": {"thing": [[{"name": {"else": WEB}}]]}}, ".some.thing[0][0].name.else"),
+    ],
+)
+def test_addresses_are_found_in_every_kind_of_part(part: Any, where: str) -> None:
+    assert found(chat(part)) == {PART + where: WEB}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "https://a/b",
+            "HTTP://a",
+            "hTTps:a",
+            " http://a",
+            "\n\t http://a",
+            "ht\ntp://a",
+            "h\tttps:\\\\a",
+            "\x00http://a",
+        ),
+        *("\xa0http://a", "\ufeffhttp://a", "http:\r\n//a", "ht" + "\n" * 9999 + "tp://a", " " * 20000 + "http://a"),
+        *("file:///etc/passwd", "FILE:/etc", "file:x", "ftp://a", "gs://a", "s3://a", "gopher://a", "unix:/run/x"),
+        *("http:/a", "http://" + "a" * 20000, "javascript:\\a"),
+    ],
+)
+def test_an_address_is_found_however_it_is_written(url: str) -> None:
+    assert list(found(chat({"image_url": {"url": url}})).values()) == [url]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "data:image/png;base64,AAAA",
+        "data:image/png;base64," + "A" * 20000,
+        "DATA:image/png;base64,AA",
+        "//uQxAAAAAAA",
+        "iVBORw0KGgo=",
+        "",
+        "qwen3:8b",
+        "see http://a",
+        "a:b",
+        "file-abc123",
+    ],
+)
+def test_what_is_inline_is_no_address(data: str) -> None:
+    assert found(chat({"image_url": {"url": data}, "input_audio": {"data": data}})) == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"messages": [{"role": "user", "content": WEB}]},
+        {"messages": [{"role": "user", "content": [WEB, {"type": "text", "text": WEB}]}]},
+        {"messages": [{"role": "assistant", "content": "", "reasoning_content": WEB, "refusal": WEB}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": WEB}}]}]},
+        {"messages": [{"role": "assistant", "annotations": [{"url_citation": {"url": WEB}}]}]},
+        {"prompt": WEB, "suffix": WEB, "stop": [WEB]},
+        {"prompt": [WEB]},
+        {"input": WEB},
+        {"input": [WEB, WEB]},
+        {"tools": [{"type": "function", "function": {"parameters": {"$schema": WEB}}}]},
+        {"response_format": {"json_schema": {"schema": {"$id": WEB}}}, "metadata": {"site": WEB}, "user": WEB},
+    ],
+)
+def test_text_and_schemas_are_not_searched(data: dict[str, Any]) -> None:
+    assert found(data) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"input": [{"image": WEB}]}, "input[0].image"),
+        ({"prompt": {"image": WEB}}, "prompt.image"),
+        ({"messages": [{"role": "user", "content": "x", "images": [WEB]}]}, "messages[0].images[0]"),
+        ({"reference_images": [WEB]}, "reference_images[0]"),
+        ({"image": WEB}, "image"),
+    ],
+)
+def test_addresses_are_found_in_other_fields(data: dict[str, Any], where: str) -> None:
+    assert found(data) == {where: WEB}
+
+
+def test_any_depth_can_be_searched() -> None:
+    deep: Any = {"image": WEB}
+    for _ in range(5000):
+        deep = [deep]
+    assert list(found({"messages": deep}).values()) == [WEB]
