@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ollama_proxy.hub import ImageUrl, Json
 
@@ -39,17 +39,14 @@ def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
     # Not by recursion: a body may be nested deeper than Python's limit.
     containers: list[tuple[Path, Json, bool]] = [((), data, False)]
     for path, container, is_text in containers:
-        if isinstance(container, list):
-            members: Iterable[tuple[str | int, Json]] = enumerate(container)
-        else:
-            members = container.items()
-        for key, value in members:
+        for key, value in enumerate(container) if isinstance(container, list) else container.items():
+            if key in _NOT_LOADED:
+                continue
             holds_text = is_text if isinstance(key, int) else key in _TEXT_FIELDS
-            if isinstance(value, str):
-                if not holds_text and key not in _NOT_LOADED and _is_address(value):
-                    found.append(ImageUrl(value, _written((*path, key))))
-            elif isinstance(value, _CONTAINERS) and key not in _NOT_LOADED:
+            if isinstance(value, _CONTAINERS):
                 containers.append(((*path, key), value, holds_text))
+            elif not holds_text and isinstance(value, str) and _is_address(value):
+                found.append(ImageUrl(value, _written((*path, key))))
     return found
 
 
