@@ -189,7 +189,6 @@ ABSENT: dict[str, str] = {
     "S19": "there are no quotas yet",
     "S20": "there are no quotas yet",
     "S21": _LIMITS,
-    "S37": _REVIEW,
 }
 
 #: Rows whose test leaves something out: what, and why.
