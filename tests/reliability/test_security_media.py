@@ -34,13 +34,14 @@ def pictures() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(scope="module")
-def rig(provider: Provider) -> Iterator[Rig]:
+def rig(provider: Provider, pictures: ScriptedServer) -> Iterator[Rig]:
     keyed = {"base_url": provider.base_url, "api_key_env": "LAB_SECRET", "models": ["org/m"]}
     more = [{"name": kind, "kind": kind, **keyed} for kind in KINDS]
     images = {"fetch": "allowlist", "allow": ["127.0.0.1"]}
     with Rig(config={"images": images}, more_upstreams=more, env={"LAB_SECRET": KEY}, workers=1) as rig:
-        for kind in KINDS:  # so that the connections that are kept are there before the row begins
-            body = {"model": f"{kind}/org/m", "messages": [{"role": "user", "content": "hi"}]}
+        for kind in KINDS:  # so that what a worker keeps for its first image is there before the row begins
+            content = parts_of(f"{pictures.url}/a.png")[:1]
+            body = {"model": f"{kind}/org/m", "messages": [{"role": "user", "content": content}]}
             assert request(rig.gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status == 200
         yield rig
 
