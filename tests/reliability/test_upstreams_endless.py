@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import SSE
 from tests.rig.calls import MESSAGES, resident_kib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Flood, Head, ScriptedServer
-from tests.rig.provider import CHAT, Provider, chunk, refused
+from tests.rig.http_client import bearer, request
+from tests.rig.provider import CHAT, Provider, chunk, refused, said
 
 #: One answer may have 64 MiB; its pieces take more in memory than on the line.
 MOST_MIB = 400.0
@@ -40,9 +41,12 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def rig(provider: ScriptedServer) -> Iterator[Rig]:
-    """One worker, and a provider that says of its models that they only stream."""
+    """One worker, and a provider that has said of its model that it only streams."""
     lab = {"name": "lab", "kind": "openai", "base_url": f"{provider.url}/v1", "models": {"gpt-lab": "org/tiny-1"}}
     with Rig(workers=1, more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}) as rig:
+        provider.script(CHAT, refused(400, "This model only supports stream mode."), said(stream=True))
+        body = {"model": "gpt-lab", "messages": MESSAGES, "stream": False}
+        assert request(rig.gateway.url, "POST", "/api/chat", body, bearer(TOKEN)).status == 200
         yield rig
 
 
@@ -52,12 +56,11 @@ def test_u33_stream_without_end_for_a_single_answer(row: Row, provider: Provider
     (pid,) = row.gateway.worker_pids()
     before, most = resident_kib(pid), 0.0
     provider.clear()
-    only_streams = refused(400, "This model only supports stream mode.")
     asked = [(path, name) for name in ENDLESS for path in (ROUTES if name == "text" else ("/api/chat",))]
-    for number, (path, name) in enumerate(asked):
+    for path, name in asked:
         frame = b"data: " + json.dumps(ENDLESS[name]).encode() + b"\n\n"
         flood = [Head(200, SSE), Flood(frame * (1 + 65536 // len(frame)), limit_s=60)]
-        provider.script(CHAT, *([only_streams] if number == 0 and row.door == "gateway" else []), flood)
+        provider.script(CHAT, flood)
         body = {"model": "gpt-lab", "messages": MESSAGES, **ROUTES[path]}
         answer = row.ask("POST", path, body, timeout=60)
         assert "answer is too large" in assert_error(answer, dialect_of(path), 502), (path, name)
