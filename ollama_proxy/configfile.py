@@ -184,6 +184,11 @@ def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names:
     if isinstance(node, yaml.SequenceNode):
         items = (_entry(item, f"{name}[{index}]", locate, auth_names) for index, item in enumerate(node.value, 1))
         return Entry(where, name, "seq", items=tuple(items))
+    return Entry(where, name, "map", entries=_entries(node, name, locate, auth_names))
+
+
+def _entries(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names: Collection[str]) -> dict[str, Entry]:
+    """The values of a mapping by their names. Raises ConfigError for a name that is repeated or that is not text."""
     prefix = f"{name}." if name else ""
     entries: dict[str, Entry] = {}
     lines: dict[str, int] = {}
@@ -197,7 +202,7 @@ def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names:
             raise ConfigError(f"{locate(line)}: the same name is already on line {lines[key.value]}{remark}")
         lines[key.value] = line
         entries[key.value] = _entry(value, prefix + key.value, locate, auth_names)
-    return Entry(where, name, "map", entries=entries)
+    return entries
 
 
 def _quoted_name(key: yaml.Node, prefix: str, auth_names: Collection[str]) -> str:

@@ -258,12 +258,14 @@ class ConfiguredTokens:
     def _found(self, text: str) -> set[str]:
         words = candidates(text) | set(_between_marks(text)) if self._has_unknown else set()
         words |= set(_SHORT_WORD.findall(text)) if self._shortest < MIN_TOKEN_CHARS else set()
-        found = {word for word in {text, *words} if self._is_token(word)}
+        return {word for word in {text, *words, *self._shaped(text)} if self._is_token(word)}
+
+    def _shaped(self, text: str) -> Iterator[str]:
+        """Every part of a text that has the shape of a token."""
         for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
             for match in pattern.finditer(text):
-                parts = (text[match.start() : match.start() + length] for length in lengths)
-                found |= {part for part in parts if len(part) >= MIN_TOKEN_CHARS and self._is_token(part)}
-        return found
+                start = match.start()
+                yield from (text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
 
     def _is_token(self, text: str) -> bool:
         # Outside of JSON, texts come as the Latin-1 reading of their bytes.
