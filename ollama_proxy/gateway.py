@@ -252,7 +252,7 @@ class Gateway:
         if addresses := media_addresses(exchange.data):
             if not plan.route.loads_media:
                 return None  # translated, so that the gateway itself fetches what it may
-            self._images.check_all(addresses, exchange.call)
+            self._images.check_all(addresses, exchange.call, caller_of(exchange))
         passage = Passage(exchange, path, self.settings.stream, is_checked=bool(allowed(exchange)))
 
         def send(node: Node, own: str) -> Reply:

@@ -234,11 +234,11 @@ class ImageFetcher:
             gevent.killall(jobs)
         return [found[each.url] for each in wanted]
 
-    def check_all(self, wanted: Sequence[ImageUrl], call: Call) -> None:
+    def check_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> None:
         """Raises BadRequest for the first address that this gateway may not fetch: nobody else is sent there either.
-        Looks each host up once, and fetches nothing."""
+        Looks each host up once, and fetches nothing. `caller`: see Lookups."""
         self._check_asked(wanted[:1])
-        job, hosts = _Job(call, _Round(0), 1), set[str]()
+        job, hosts = _Job(call, _Round(caller, max_bytes=0), 1), set[str]()
         with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):
             for each in wanted:
                 try:
