@@ -117,8 +117,9 @@ def test_s40_addresses_that_a_process_invents(row: Row) -> None:
     assert "canary" not in (row.gateway.logs_directory / "access.log").read_text(encoding="utf-8")
     guesses = [
         status_from(row, source, f"sk-guess-{row.door}-{n}", {"X-Forwarded-For": f"198.51.100.{n}"})
-        for n in range(MAX_FAILURES + 3)
+        for n in range(2 * MAX_FAILURES + 3)
     ]
-    assert guesses == [401] * MAX_FAILURES + [429] * 3
+    # A minute may end between two of them.
+    assert guesses[-1] == 429 and guesses.count(401) <= 2 * MAX_FAILURES, guesses
     assert status_from(row, "127.0.0.13", TOKEN, {}) == 200
     row.gateway.write_config(row.rig.config)
