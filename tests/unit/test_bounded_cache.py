@@ -36,9 +36,9 @@ BOUNDED = {
 
 #: Functions whose results are kept: entries, and why an entry is small.
 FUNCTIONS = {
-    "arrival.is_trusted": (1024, "an address of at most 64 characters, or the socket's own"),
+    "arrival.is_trusted": (1024, "an address of at most 45 characters"),
     "arrival._networks": (16, "the proxies of the configuration"),
-    "arrival._parse_address": (1024, "at most 64 characters"),
+    "arrival._plain_address": (1024, "at most 45 characters"),
     "dialects.fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
     "policy.guesses.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "images._lookups": (None, "one thread pool"),
@@ -55,14 +55,18 @@ BOUNDED_OTHERWISE = {
     "connections.Connections._new": "connections, at most server.max_connections",
     "connections.Connections._kept": "connections, at most server.max_connections",
     "connections.Connections._busy": "connections, at most server.max_connections",
+    "connections.Connections._lingering": "connections, at most server.max_connections",
     "images.Lookups._slots": "callers with a look-up that runs or waits",
     "telemetry.LineWriter._waiting": "50,000 lines, while a log can't be written",
     "chatlog.DayFiles._waiting": "64 MiB of records",
+    "redaction.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
+    "redaction.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
     "upstreams.fleet.Fleet._learning": "upstreams of the configuration",
     "upstreams.health.Health._checks": "upstreams of the configuration",
     "upstreams.health.Health._checked_at": "upstreams of the configuration",
     "upstreams.health.Health._said": "upstreams of the configuration",
+    "upstreams.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
     "upstreams.transport.Pool._idle": "256 idle connections",
 }
 
@@ -172,10 +176,10 @@ def test_limits_are_those_of_the_list(place: str) -> None:
 
 def test_addresses_of_any_length_are_not_kept() -> None:
     arrival = importlib.import_module("ollama_proxy.arrival")
-    arrival._parse_address.cache_clear()
+    arrival._plain_address.cache_clear()
     for number in range(2000):
-        assert arrival._as_address(f"fe80::1%{'x' * 4000}{number}") is None
-    assert arrival._parse_address.cache_info().currsize == 0
+        assert arrival.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
+    assert arrival._plain_address.cache_info().currsize == 0
 
 
 # The cache itself.
