@@ -14,7 +14,7 @@ from flask import request
 from ollama_proxy.errors import NotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
-from ollama_proxy.redaction import TOKENS
+from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.settings import Settings
 from ollama_proxy.streaming import Call
 

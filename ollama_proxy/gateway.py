@@ -46,6 +46,7 @@ from ollama_proxy.planning import Plan, check_choices, has_only_known_fields, pl
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.catalogue import Catalogue, TeamModel
+from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.policy.guesses import SEEN, Guesses
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.preparation import (
@@ -58,7 +59,6 @@ from ollama_proxy.preparation import (
     requested_context,
     set_limits,
 )
-from ollama_proxy.redaction import TOKENS
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.streaming import Call, ClientWatch

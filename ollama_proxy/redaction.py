@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 from ollama_proxy.hub import Json
-
-REDACTED = "<redacted>"
+from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 
 #: What one value may come to, in characters; each of its parts counts for some more, however short it is.
 MAX_CHARS, PART_CHARS = 1 << 20, 8
@@ -19,9 +17,6 @@ MAX_KEY_CHARS = 500
 
 #: Deeper inside, nothing is looked at.
 MAX_DEPTH = 50
-
-#: Longest token that the configuration takes; what was cut may end in the middle of one.
-TOKEN_CHARS = 512
 
 #: Fields that hold a secret, by their names in lower case.
 _SECRET_NAME = re.compile(
@@ -46,24 +41,6 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _NAMED_SIGNS = ["bearer", "authorization", "apikey", "api-key", "api_key", "api key", "token", "password", "/k/"]
-
-#: What may be a token of ours: a run of visible characters, and its parts by several ways of taking it apart.
-_WORD = re.compile(r"[!-~]{1,512}")
-_EDGES = "\"'`<>()[]{}.,;:!?\\"
-_PARTS = [
-    re.compile(pattern) for pattern in (r"[^\"'`<>(){}\[\],;=\\]+", r"[A-Za-z0-9._~+/-]+={0,2}", r"[A-Za-z0-9_-]+")
-]
-#: Shorter tokens can't be told from words.
-MIN_TOKEN_CHARS = 6
-
-#: What is a token of fewer characters only if it stands alone.
-_SHORT_WORD = re.compile(rf"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{{1,{MIN_TOKEN_CHARS - 1}}}(?![A-Za-z0-9_-])")
-
-_MARK = re.compile(r"[^A-Za-z0-9_-]")
-_MOST_MARKS = 24
-
-#: Texts without a token that are remembered, such as names of models, and how long each of them may be.
-_MOST_REMEMBERED, _REMEMBERED_CHARS = 1024, 256
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,([\w+/=%-]*)", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -155,128 +132,6 @@ class Redaction:
             if hashlib.sha256(word.encode()).digest() in self._tokens:
                 text = text.replace(word, REDACTED)
         return TOKENS.redact(text)
-
-
-def candidates(text: str) -> set[str]:
-    """What in a text may be a token: its words, without marks around them, and their parts."""
-    words = set(_WORD.findall(text))
-    words |= {word.strip(_EDGES) for word in words}
-    made_of_parts = [word for word in words if not word.isalnum()]
-    for pattern in _PARTS:
-        words |= {part for word in made_of_parts for part in pattern.findall(word)}
-    return {word for word in words if len(word) >= MIN_TOKEN_CHARS}
-
-
-def _between_marks(text: str) -> Iterator[str]:
-    """Every part of a text that begins and ends at a mark, if there are only a few marks."""
-    marks = [match.start() for match in _MARK.finditer(text)]
-    if len(marks) <= _MOST_MARKS:
-        ends = [*marks, len(text)]
-        yield from (text[start:end] for start in (0, *(mark + 1 for mark in marks)) for end in ends if start < end)
-
-
-class TokenShape(NamedTuple):
-    """What is kept of a token besides its digest, so that it is found inside longer texts."""
-
-    #: Its first characters: only where they stand is a digest computed.
-    head: str
-    length: int
-
-
-def shape_of(token: str) -> TokenShape:
-    """The shape of a token in plain text."""
-    return TokenShape(token[:3], len(token))
-
-
-#: That of the tokens which the gateway makes.
-GATEWAY_SHAPE = TokenShape("op_", 41)
-
-
-class ConfiguredTokens:
-    """The tokens that must not reach a log, wherever a client has put them. One for each process, see TOKENS.
-
-    Tokens are known by their digests. One whose shape is known too, because it was read in plain text or has been used,
-    is found anywhere in a text; any other only if it stands between marks or blanks.
-    """
-
-    def __init__(self) -> None:
-        self._shapes: dict[bytes, TokenShape | None] = {}
-        self._clean: set[str] = set()
-        self._index()
-
-    def replace(self, shapes: Mapping[bytes, TokenShape | None]) -> None:
-        """Takes another list of tokens: digests with their shapes. What was learned of a digest stays known."""
-        self._shapes = {digest: shape or self._shapes.get(digest) for digest, shape in shapes.items()}
-        self._index()
-
-    def learn(self, digest: bytes, token: str) -> bool:
-        """Takes the shape of a token that has just been accepted; says whether that is news."""
-        if digest not in self._shapes or self._shapes[digest]:
-            return False
-        self._shapes[digest] = shape_of(token)
-        self._index()
-        return True
-
-    def _index(self) -> None:
-        shapes = {shape for shape in self._shapes.values() if shape}
-        self._has_unknown = None in self._shapes.values()
-        if self._has_unknown:
-            shapes.add(GATEWAY_SHAPE)  # most likely
-        self._lengths: dict[str, list[int]] = {}
-        for shape in shapes:
-            self._lengths.setdefault(shape.head, []).append(shape.length)
-        # Heads may overlap in a text, and one may be the beginning of another.
-        self._heads = [re.compile(f"(?={re.escape(head)})") for head in self._lengths]
-        self._shortest = 1 if self._has_unknown else min((shape.length for shape in shapes), default=1 << 30)
-        self._clean = set()
-
-    def is_in(self, text: str) -> bool:
-        """Whether the text is a token or contains one."""
-        return self.redact(text) is not text
-
-    def shown(self, text: str, most_chars: int) -> str:
-        """At most so many characters of a text, without tokens, nor a part of one that the cut goes through."""
-        if len(text) <= most_chars and (len(text) < self._shortest or text in self._clean):
-            return text
-        head = text[: most_chars + TOKEN_CHARS]
-        redacted = self.redact(head)
-        return redacted[: max(0, len(redacted) - max(0, len(head) - most_chars))]
-
-    def redact(self, text: str) -> str:
-        """A text of a few hundred characters with each token replaced; the same object if there is none."""
-        if len(text) < self._shortest or text in self._clean:
-            return text
-        found = self._found(text)
-        if not found and len(text) <= _REMEMBERED_CHARS:
-            if len(self._clean) >= _MOST_REMEMBERED:
-                self._clean.clear()
-            self._clean.add(text)
-        for token in sorted(found, key=len, reverse=True):
-            text = text.replace(token, REDACTED)
-        return text
-
-    def _found(self, text: str) -> set[str]:
-        words = candidates(text) | set(_between_marks(text)) if self._has_unknown else set()
-        words |= set(_SHORT_WORD.findall(text)) if self._shortest < MIN_TOKEN_CHARS else set()
-        return {word for word in {text, *words, *self._shaped(text)} if self._is_token(word)}
-
-    def _shaped(self, text: str) -> Iterator[str]:
-        """Every part of a text that has the shape of a token."""
-        for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
-            for match in pattern.finditer(text):
-                start = match.start()
-                yield from (text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
-
-    def _is_token(self, text: str) -> bool:
-        # Outside of JSON, texts come as the Latin-1 reading of their bytes.
-        encoded = text.encode("utf-8", "surrogatepass")
-        if hashlib.sha256(encoded).digest() in self._shapes:
-            return True
-        return not text.isascii() and hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._shapes
-
-
-#: Set by the gateway; read by whatever writes a log.
-TOKENS = ConfiguredTokens()
 
 
 def _without_last_word(text: str) -> str:

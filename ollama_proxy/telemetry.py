@@ -25,7 +25,7 @@ import orjson
 from gevent import monkey
 
 from ollama_proxy.exchange import Exchange
-from ollama_proxy.redaction import TOKENS
+from ollama_proxy.policy.configured_tokens import TOKENS
 
 #: Seconds between two writes.
 FLUSH_INTERVAL_S = 0.2

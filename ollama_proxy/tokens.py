@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from typing import NamedTuple
 
 from ollama_proxy.configfile import Complaints, Entry
 from ollama_proxy.formats import DAY, NAME
 from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
-from ollama_proxy.redaction import TokenShape, shape_of
 from ollama_proxy.sections import VARIABLE_WORDS, read_section, setting
 
 SCOPES = frozenset({"read", "generate", "manage"})
@@ -46,6 +46,19 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
 _TOKEN_TEXT = text_kind("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
 _HEX = text_kind("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
 _SCOPE_LIST = list_of(choice("read", "generate", "manage"))
+
+
+class TokenShape(NamedTuple):
+    """What is kept of a token besides its digest, so that it is found inside longer texts."""
+
+    #: Its first characters: only where they stand is a digest computed.
+    head: str
+    length: int
+
+
+def shape_of(token: str) -> TokenShape:
+    """The shape of a token in plain text."""
+    return TokenShape(token[:3], len(token))
 
 
 @dataclass(frozen=True, slots=True)
