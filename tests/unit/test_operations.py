@@ -30,7 +30,10 @@ PAGE = "docs/operations.md"
 
 @cache
 def trees() -> Mapping[str, ast.Module]:
-    return {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 def texts(node_: ast.AST) -> list[str]:
@@ -118,7 +121,7 @@ def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
 
 def conditions() -> list[str]:
     """The states that a node can be in."""
-    (found,) = [each for each in functions(trees()["node.py"]) if each.name == "condition"]
+    (found,) = [each for each in functions(trees()["upstreams/node.py"]) if each.name == "condition"]
     named = {word for statement in found.body[1:] for word in texts(statement)}
     return sorted(named - {"open"})  # what its breaker calls being down
 
@@ -228,7 +231,7 @@ def constants(*modules: ModuleType) -> dict[str, float]:
     found: dict[str, float] = {}
     for module in modules:
         assert module.__file__
-        for each in trees()[Path(module.__file__).name].body:
+        for each in trees()[str(Path(module.__file__).relative_to(PACKAGE))].body:
             names = {word.id for word in ast.walk(each) if isinstance(each, ast.Assign) and isinstance(word, ast.Name)}
             found |= {name: getattr(module, name) for name in names if name.isupper()}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
