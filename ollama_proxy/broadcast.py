@@ -19,7 +19,7 @@ from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.answer import read_all, retry_after_s
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.upstreams.ollama_codec import decode_object, refused, refused_line
-from ollama_proxy.wire import LineSplitter
+from ollama_proxy.wire.lines import LineSplitter
 
 #: Lines per server that wait for the client; a client that takes nothing slows the work down.
 LINES_AHEAD = 16

@@ -16,7 +16,7 @@ from ollama_proxy.hub import Choice, Done, Event, Truncated
 from ollama_proxy.policy.names import renamed
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
+from ollama_proxy.wire.lines import PROMPT_CUT, StreamTail, on_one_line
 
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024

@@ -82,7 +82,7 @@ from ollama_proxy.upstreams import (
     open_there,
     opened,
 )
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire.lines import encode_request
 
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)

@@ -23,13 +23,13 @@ from ollama_proxy.policy.catalogue import NO_RULES
 from ollama_proxy.profiles import Profile
 from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.settings import ModelSettings, Stream
-from ollama_proxy.sse import DONE, EventCutter, EventTail, read
 from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.upstreams.answer import DRAIN_S, GRACE_S, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.openai_answers import without_comments
 from ollama_proxy.upstreams.openai_codec import is_stream_only
-from ollama_proxy.wire import SSE_COMMENT, encode_request
+from ollama_proxy.wire.lines import SSE_COMMENT, encode_request
+from ollama_proxy.wire.sse_passthrough import DONE, EventCutter, EventTail, read
 
 #: The dialect whose bytes pass.
 PASSED = "openai"

@@ -29,7 +29,7 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Content, Event, Thinking, collect
 from ollama_proxy.upstreams.answer import MAX_ANSWER_BYTES, too_large
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
-from ollama_proxy.wire import StreamTail
+from ollama_proxy.wire.lines import StreamTail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -27,7 +27,7 @@ from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamReque
 from ollama_proxy.upstreams.facts import Facts
 from ollama_proxy.upstreams.ollama_codec import decode_object
 from ollama_proxy.upstreams.transport import HttpTransport
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire.lines import encode_request
 
 #: The API that is spoken here.
 VERSION = "2023-06-01"

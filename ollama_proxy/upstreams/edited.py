@@ -10,7 +10,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy.names import renamed
 from ollama_proxy.upstreams.answer import read_all
 from ollama_proxy.upstreams.base import Headers, Reply
-from ollama_proxy.wire import LineSplitter, ndjson_frame
+from ollama_proxy.wire.lines import LineSplitter, ndjson_frame
 
 
 class EditedReply:

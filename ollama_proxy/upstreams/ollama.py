@@ -42,7 +42,7 @@ from ollama_proxy.upstreams.ollama_codec import (
     seconds_of,
     takes_shift_per_request,
 )
-from ollama_proxy.wire import LineSplitter, encode_request
+from ollama_proxy.wire.lines import LineSplitter, encode_request
 
 #: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
 CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0

@@ -57,7 +57,7 @@ from ollama_proxy.upstreams.openai_errors import error_in, refused
 from ollama_proxy.upstreams.openai_models import decode_models
 from ollama_proxy.upstreams.reasoning import ReasoningCache, Thought
 from ollama_proxy.upstreams.transport import HttpTransport
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire.lines import encode_request
 
 #: Paths below the base URL; the profile names those of completions.
 CHAT, EMBEDDINGS, MODELS = "/chat/completions", "/embeddings", "/models"

@@ -22,7 +22,6 @@ from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings import Timeouts
-from ollama_proxy.sse import EventCutter, EventTail
 from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm
@@ -38,7 +37,8 @@ from ollama_proxy.upstreams.openai_answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai_codec import decode_embed
 from ollama_proxy.upstreams.openai_errors import refused as refused_by_openai
 from ollama_proxy.upstreams.openai_models import decode_models
-from ollama_proxy.wire import LineSplitter, SseSplitter, StreamTail
+from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
+from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail
 from tests.fuzz.strategies import documents
 
 READERS: dict[str, Callable[[], Reader]] = {

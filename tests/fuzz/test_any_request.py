@@ -25,7 +25,7 @@ from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest
 from ollama_proxy.upstreams.ollama_codec import encode_chat, encode_embed, encode_generate
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire.lines import encode_request
 from tests.fuzz.strategies import TEXTS, documents
 
 Load = Callable[[dict[str, Any]], Any]

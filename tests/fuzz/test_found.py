@@ -17,7 +17,7 @@ from ollama_proxy.upstreams.inline_thinking import MOST_BLANKS, InlineThinking
 from ollama_proxy.upstreams.ollama import OllamaReader
 from ollama_proxy.upstreams.ollama_codec import ChatDecoder
 from ollama_proxy.upstreams.openai_answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.wire import StreamTail
+from ollama_proxy.wire.lines import StreamTail
 
 
 @pytest.mark.parametrize(

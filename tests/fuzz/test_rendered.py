@@ -27,7 +27,7 @@ from ollama_proxy.dialects.native.render import GenerateRenderer
 from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer, CompletionShape
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
-from ollama_proxy.wire import on_one_line
+from ollama_proxy.wire.lines import on_one_line
 from tests.fuzz.strategies import answers, batches, mixed, several_answers
 
 MODEL, HI = "m", [{"role": "user", "content": "hi"}]

@@ -28,7 +28,7 @@ from ollama_proxy.responses import streamed, whole
 from ollama_proxy.streaming import Call
 from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import Node, Reply, UpstreamRequest
-from ollama_proxy.wire import encode_request, ndjson_frame
+from ollama_proxy.wire.lines import encode_request, ndjson_frame
 
 #: How a client names the server that is meant.
 BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.wire import (
+from ollama_proxy.wire.lines import (
     MAX_LINE_BYTES,
     SSE_COMMENT,
     TAIL_BYTES,

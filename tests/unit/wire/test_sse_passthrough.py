@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.sse import EventCutter, EventTail, data_of, split_events
 from ollama_proxy.sse_edits import AnswerEdits
-from ollama_proxy.wire import MAX_LINE_BYTES, StreamEnd
+from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
+from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, split_events
 from tests.rig import pieces
 
 SIZES = (1, 2, 3, 7, 50, 10_000)

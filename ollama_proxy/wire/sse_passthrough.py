@@ -13,7 +13,7 @@ import orjson
 
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json
-from ollama_proxy.wire import MAX_LINE_BYTES, StreamEnd
+from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 
 DONE = b"[DONE]"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter
+from ollama_proxy.wire.lines import MAX_LINE_BYTES, SseSplitter
 from tests.rig import pieces
 
 SIZES = (1, 2, 3, 7, 50, 10_000)

@@ -1,0 +1,1 @@
+"""Bytes to lines, NDJSON and SSE frames, and back, without I/O."""
