@@ -15,7 +15,7 @@ from ollama_proxy.errors import NotFound
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
 from ollama_proxy.streaming import Call
 
 EXCHANGE_KEY = "ollama_proxy.exchange"

@@ -23,7 +23,7 @@ from ollama_proxy.arrival import current_exchange
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.redaction import Redaction
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
 from ollama_proxy.spoken import Listener, Reader, Spoken
 from ollama_proxy.telemetry import LineFile, access_record, note, put
 

@@ -12,14 +12,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.exposure import check_servers, check_upstreams, server_url
-from ollama_proxy.formats import NAME
 from ollama_proxy.probe import Probe, probe_ollama
-from ollama_proxy.providers import DEMO_URL, UpstreamSettings
-from ollama_proxy.sections import default_of
-from ollama_proxy.settings import (
+from ollama_proxy.settings.declare import default_of
+from ollama_proxy.settings.formats import NAME
+from ollama_proxy.settings.schema import (
     ModelSettings,
     Settings,
     config_path,
@@ -28,9 +26,11 @@ from ollama_proxy.settings import (
     shown_path,
     variable_name,
 )
+from ollama_proxy.settings.state_dir import FirstToken, new_token, token_digest, with_first_token
+from ollama_proxy.settings.tokens import Token, TokenFields
+from ollama_proxy.settings.upstreams import DEMO_URL, UpstreamSettings
+from ollama_proxy.settings.yaml_file import Entry
 from ollama_proxy.settings_check import settings_warnings
-from ollama_proxy.state import FirstToken, new_token, token_digest, with_first_token
-from ollama_proxy.tokens import Token, TokenFields
 from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2

@@ -60,7 +60,7 @@ from ollama_proxy.preparation import (
     set_limits,
 )
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
-from ollama_proxy.settings import Settings, effective_upstreams
+from ollama_proxy.settings.schema import Settings, effective_upstreams
 from ollama_proxy.streaming import Call, ClientWatch
 from ollama_proxy.telemetry import AccessLog, log
 from ollama_proxy.upstreams import (

@@ -20,9 +20,9 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Done, Json
 from ollama_proxy.planning import Plan
 from ollama_proxy.policy.catalogue import NO_RULES
-from ollama_proxy.profiles import Profile
 from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, streamed, whole
-from ollama_proxy.settings import ModelSettings, Stream
+from ollama_proxy.settings.provider_profiles import Profile
+from ollama_proxy.settings.schema import ModelSettings, Stream
 from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.upstreams.answer import DRAIN_S, GRACE_S, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest

@@ -15,10 +15,10 @@ from gevent import monkey
 from ollama_proxy import create_app
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.lifecycle import WORKER
-from ollama_proxy.settings import Settings, config_path, load_settings, settings_from
+from ollama_proxy.settings.schema import Settings, config_path, load_settings, settings_from
+from ollama_proxy.settings.state_dir import state_directory, with_first_token
+from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings_check import settings_warnings
-from ollama_proxy.settings_watch import SettingsWatch, check_tokens_left
-from ollama_proxy.state import state_directory, with_first_token
 from ollama_proxy.telemetry import configure, log
 from ollama_proxy.upstreams import build_fleet, say_hidden
 from ollama_proxy.version import VERSION

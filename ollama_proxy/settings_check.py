@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
-from ollama_proxy.formats import MODEL_OPTIONS
-from ollama_proxy.kinds import suggestion
 from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.settings import Settings, effective_upstreams, is_open, shown_path
-from ollama_proxy.state import state_path, state_warnings
-from ollama_proxy.tokens import Auth
+from ollama_proxy.settings.formats import MODEL_OPTIONS
+from ollama_proxy.settings.schema import Settings, effective_upstreams, is_open, shown_path
+from ollama_proxy.settings.state_dir import state_path, state_warnings
+from ollama_proxy.settings.tokens import Auth
+from ollama_proxy.settings.types import suggestion
 
 #: Said in the log, by `/readyz` and by the commands.
 NO_TOKENS = "the list of tokens is empty, so every call is refused: add a token to auth.generate_tokens"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ollama_proxy.errors import BadRequest, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, GenerateRequest, Json, Model, ModelRequest
-from ollama_proxy.providers import UpstreamSettings
+from ollama_proxy.settings.upstreams import UpstreamSettings
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.answer import AnswerEvents, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.anthropic_codec import as_chat, encode_chat, parameters

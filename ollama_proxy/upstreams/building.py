@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.providers import UpstreamSettings
-from ollama_proxy.settings import Settings, effective_upstreams, shown_path
+from ollama_proxy.settings.schema import Settings, effective_upstreams, shown_path
+from ollama_proxy.settings.upstreams import UpstreamSettings
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams import anthropic, litellm_models, openai_compatible
 from ollama_proxy.upstreams.base import Upstream

@@ -14,8 +14,8 @@ from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
 from ollama_proxy.hub import Model
 from ollama_proxy.policy.names import DEFAULT_TAG, canonical
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.node import Node
 
 #: One look at an upstream may take this long, in seconds.

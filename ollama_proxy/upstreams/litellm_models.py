@@ -29,8 +29,8 @@ from ollama_proxy.hub import (
     ModelRequest,
     TextRequest,
 )
-from ollama_proxy.profiles import EFFORT, Profile
-from ollama_proxy.providers import PRESETS, UpstreamSettings
+from ollama_proxy.settings.provider_profiles import EFFORT, Profile
+from ollama_proxy.settings.upstreams import PRESETS, UpstreamSettings
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Reply, UpstreamRequest
 from ollama_proxy.upstreams.feed import Feed

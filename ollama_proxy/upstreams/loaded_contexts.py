@@ -14,8 +14,8 @@ import gevent
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.policy.names import canonical
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 
 #: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
 CONTEXT_UNIT = 256

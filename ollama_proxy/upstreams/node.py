@@ -20,9 +20,9 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy.names import canonical
-from ollama_proxy.providers import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.breaker import Breaker
 

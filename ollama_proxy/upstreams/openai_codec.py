@@ -27,7 +27,7 @@ from ollama_proxy.hub import (
     ToolChoice,
 )
 from ollama_proxy.pacing import paced
-from ollama_proxy.profiles import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
+from ollama_proxy.settings.provider_profiles import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama_codec import count
 from ollama_proxy.upstreams.openai_messages import FindThought, encode_messages, nothing_kept
 

@@ -34,8 +34,8 @@ from ollama_proxy.hub import (
     TextRequest,
     ToolCall,
 )
-from ollama_proxy.profiles import NEVER, Profile
-from ollama_proxy.providers import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.provider_profiles import NEVER, Profile
+from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.answer import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal

@@ -11,7 +11,7 @@ import orjson
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.pacing import paced
-from ollama_proxy.profiles import ALWAYS, NEVER, Profile
+from ollama_proxy.settings.provider_profiles import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.upstreams.reasoning import Thought
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.settings.schema import Settings, load_settings
 from tests.golden.face import TOKEN, post
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import Answer

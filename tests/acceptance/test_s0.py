@@ -15,7 +15,7 @@ import pytest
 
 from ollama_proxy.errors import CONNECT_FAILED
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
 from tests.golden.face import forwarded, frames, shared_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, Whole

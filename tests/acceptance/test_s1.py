@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.settings.schema import Settings, load_settings
 from tests.golden.face import TOKEN, forwarded, frames, get, post, shared_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, WaitForPeerClose, Whole

@@ -19,7 +19,7 @@ import openai
 import pytest
 import yaml
 
-from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.settings.schema import Settings, load_settings
 from tests.acceptance.s2 import (
     CHAT,
     CODER,

@@ -242,7 +242,7 @@ def test_s3_22_any_name_of_litellm_without_a_mapping(model: str, litellm_gateway
 
 
 def test_s3_23_structure_of_the_project() -> None:
-    for name in ("dialects", "upstreams", "policy", "gateway.py", "settings.py", "hub.py"):
+    for name in ("dialects", "upstreams", "policy", "gateway.py", "settings", "hub.py"):
         assert (PROJECT / "ollama_proxy" / name).exists()
     for name in ("tests", "config", "deploy", "docs", "wsgi.py"):
         assert (PROJECT / name).exists()
@@ -251,7 +251,7 @@ def test_s3_23_structure_of_the_project() -> None:
 def test_s3_24_guide_for_developers() -> None:
     guide = " ".join(text_of("CONTRIBUTING.md").split())
     assert "A new API is a directory in `dialects/`" in guide
-    assert "A new kind of upstream is a line in the `PRESETS` of `providers.py`" in guide
+    assert "A new kind of upstream is a line in the `PRESETS` of `settings/upstreams.py`" in guide
     assert "`errors.py`" in guide
 
 

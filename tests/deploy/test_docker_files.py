@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ollama_proxy.settings import load_settings
+from ollama_proxy.settings.schema import load_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 

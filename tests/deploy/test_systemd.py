@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.settings import load_settings
+from ollama_proxy.settings.schema import load_settings
 from tests.rig.programs import require_program
 
 PROJECT = Path(__file__).resolve().parents[2]

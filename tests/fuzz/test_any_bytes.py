@@ -21,7 +21,7 @@ from ollama_proxy.dialects.openai.render import ChatRenderer
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
-from ollama_proxy.settings import Timeouts
+from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ollama_proxy.settings import Images
+from ollama_proxy.settings.schema import Images
 from tests.integration.test_images import HERE, NO_URL, PNG, complaint, fetch, names, settings
 from tests.integration.test_transport import Authority
 from tests.rig.fault_upstream import Json, ScriptedServer, Whole

@@ -26,9 +26,9 @@ from ollama_proxy.images import (
     ImageFetcher,
     Lookups,
 )
-from ollama_proxy.settings import Images
+from ollama_proxy.settings.schema import Images
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.alarm import Alarm
 from tests.rig import Turn, chunk
 from tests.rig.deadline import wait_until

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.profiles import MODEL_FIELDS, PROFILES, ROUTING_FIELDS
+from ollama_proxy.settings.provider_profiles import MODEL_FIELDS, PROFILES, ROUTING_FIELDS
 from tests.golden.face import TOKEN, shared_gateway
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.errors import assert_error

@@ -12,8 +12,8 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.transport import HttpReply, HttpTransport
 from tests.rig import chunk

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from ollama_proxy import create_app
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
 from tests.rig.fault_upstream import FaultUpstream, Json
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ollama_proxy import create_app
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import chunk
 from tests.rig.calls import EMBEDDINGS, FACES, Face

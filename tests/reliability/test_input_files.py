@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import load_settings
+from ollama_proxy.settings.schema import load_settings
 from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import FailedStart, Gateway

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from ollama_proxy.policy.auth import Authenticator
-from ollama_proxy.settings import settings_from
+from ollama_proxy.settings.schema import settings_from
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face, last_error

@@ -16,7 +16,7 @@ from ollama_proxy.arrival import (
     request_id,
 )
 from ollama_proxy.errors import NotFound
-from ollama_proxy.settings import Server, Settings
+from ollama_proxy.settings.schema import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")
 

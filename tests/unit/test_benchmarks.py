@@ -38,7 +38,7 @@ from benchmarks.servers import (
     share_cores,
 )
 from benchmarks.works import CLIENT_HEADERS, NATIVE_SINGLE, TOKEN, WORKS, GatewayName, Work, native_chat, works_named
-from ollama_proxy.settings import effective_upstreams, load_settings
+from ollama_proxy.settings.schema import effective_upstreams, load_settings
 
 HERE = frozenset(os.sched_getaffinity(0))
 EVERYWHERE = Cores(HERE, HERE)

@@ -12,8 +12,8 @@ import pytest
 
 from ollama_proxy.broadcast import Broadcast, Result, as_document, failure, without_strangers
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Headers
 
 SUCCESS = b'{"status":"success"}\n'

@@ -17,8 +17,8 @@ import yaml
 
 from ollama_proxy import cli
 from ollama_proxy.probe import Probe
-from ollama_proxy.settings import Settings, load_settings, setting_names
-from ollama_proxy.state import FirstToken, is_own_token, new_token
+from ollama_proxy.settings.schema import Settings, load_settings, setting_names
+from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
 
 ROOT = Path(cli.__file__).resolve().parent.parent
@@ -232,14 +232,14 @@ def test_the_banner_says_what_is_in_effect(tmp_path: Path, monkeypatch, environ:
 WSGI = """
 import json, os
 from pathlib import Path
-from ollama_proxy.settings import effective_upstreams, load_settings
+from ollama_proxy.settings.schema import effective_upstreams, load_settings
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     (upstream,) = effective_upstreams(load_settings())
     return [json.dumps([upstream.kind, str(Path.cwd()), os.getpid()]).encode()]
 """
 GUNICORN = """
-from ollama_proxy.settings import load_settings
+from ollama_proxy.settings.schema import load_settings
 bind, workers, accesslog, control_socket_disable = "127.0.0.1:0", 1, None, True
 def when_ready(server):
     print("listening", *(listener.getsockname()[1] for listener in server.LISTENERS), flush=True)

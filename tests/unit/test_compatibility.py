@@ -22,8 +22,8 @@ from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.exchange import REMARKS
-from ollama_proxy.providers import PRESETS
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings.schema import Settings
+from ollama_proxy.settings.upstreams import PRESETS
 from ollama_proxy.upstreams.anthropic_parameters import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 

@@ -9,8 +9,8 @@ import pytest
 from ollama_proxy.delivery import deliver, fail, no_frame
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.exchange import Exchange
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 
 
 def exchange(**fields: str) -> Exchange:

@@ -27,11 +27,11 @@ from ollama_proxy.cli import Probe, banner, main
 from ollama_proxy.dialects.fields import CARRIED, REFUSED
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.formats import SIZE
 from ollama_proxy.policy.access import ROUTE_SCOPES
-from ollama_proxy.providers import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.settings import Settings, load_settings, setting_names
-from ollama_proxy.state import FirstToken, new_token
+from ollama_proxy.settings.formats import SIZE
+from ollama_proxy.settings.schema import Settings, load_settings, setting_names
+from ollama_proxy.settings.state_dir import FirstToken, new_token
+from ollama_proxy.settings.upstreams import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams import build_fleet
 from ollama_proxy.version import VERSION
 from tests.rig import http_client

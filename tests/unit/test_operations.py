@@ -15,8 +15,8 @@ import pytest
 
 from ollama_proxy import chatlog, errors, redaction, watchdog, worker
 from ollama_proxy.exchange import REMARKS
-from ollama_proxy.profiles import Profile
-from ollama_proxy.settings import load_settings
+from ollama_proxy.settings.provider_profiles import Profile
+from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.upstreams import attempts, breaker, fleet, health, node
 from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.settings import Settings, load_settings
+from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings_check import settings_warnings
 
 TOKENS = "auth: {generate_tokens: [CANARY-1, CANARY-2]}\n"

@@ -13,8 +13,8 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import WATCH_INTERVAL_S, Call, ClientWatch
-from ollama_proxy.timeouts import Timeouts
 
 
 @pytest.fixture

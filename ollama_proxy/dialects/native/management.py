@@ -25,8 +25,8 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_name, check_own_names
 from ollama_proxy.policy.names import canonical, is_local
 from ollama_proxy.responses import streamed, whole
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import Node, Reply, UpstreamRequest
 from ollama_proxy.wire.lines import encode_request, ndjson_frame
 

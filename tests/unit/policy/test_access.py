@@ -22,9 +22,9 @@ from ollama_proxy.policy.access import (
 )
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.settings import ModelSettings, Settings
+from ollama_proxy.settings.schema import ModelSettings, Settings
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 
 READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))

@@ -10,7 +10,7 @@ import pytest
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy.addresses import Address, FetchPolicy, is_own, is_public, plain_host
-from ollama_proxy.settings import settings_from
+from ollama_proxy.settings.schema import settings_from
 
 PUBLIC = [
     "8.8.8.8",

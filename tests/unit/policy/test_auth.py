@@ -20,7 +20,7 @@ from ollama_proxy.policy.auth import (
     is_expired,
     sent_tokens,
 )
-from ollama_proxy.tokens import Auth, Token
+from ollama_proxy.settings.tokens import Auth, Token
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
 

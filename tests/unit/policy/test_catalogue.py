@@ -10,7 +10,7 @@ import pytest
 
 from ollama_proxy.policy.catalogue import Catalogue
 from ollama_proxy.policy.names import canonical
-from ollama_proxy.settings import ModelSettings, Settings, settings_from
+from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
 
 TOKEN = "team-token-1"

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from ollama_proxy.policy.configured_tokens import GATEWAY_SHAPE, REDACTED, ConfiguredTokens
-from ollama_proxy.state import new_token
-from ollama_proxy.tokens import shape_of
+from ollama_proxy.settings.state_dir import new_token
+from ollama_proxy.settings.tokens import shape_of
 
 PLAIN = ["team-token-1", "s3cret.with+marks/in=it", "op_" + "4Zz" * 12 + "xy", "abcdef", "p" * 512, "a:b&c%d"]
 

@@ -11,7 +11,7 @@ from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy import guesses as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.guesses import MOST_REPEATED, WINDOW_S, Guesses, origin_of
-from ollama_proxy.tokens import Auth, Token
+from ollama_proxy.settings.tokens import Auth, Token
 
 LIMIT = 3
 HOME, OFFICE = "198.51.100.7", "203.0.113.9"

@@ -8,8 +8,8 @@ import pytest
 
 from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin, GatewayError
 from ollama_proxy.policy.origins import OriginPolicy, origin_pattern
-from ollama_proxy.settings import Cors, Server, Settings
-from ollama_proxy.tokens import Auth
+from ollama_proxy.settings.schema import Cors, Server, Settings
+from ollama_proxy.settings.tokens import Auth
 
 HOST = "gw.example:8080"
 

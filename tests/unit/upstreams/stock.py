@@ -10,9 +10,9 @@ import gevent
 
 from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
-from ollama_proxy.providers import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.node import Node
 

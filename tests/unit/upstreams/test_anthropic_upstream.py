@@ -21,9 +21,9 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import ChatRequest, EmbedRequest, Event, GenerateRequest, Message, Tool, ToolCall
-from ollama_proxy.providers import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import facts
 from ollama_proxy.upstreams.anthropic import VERSION, AnthropicUpstream, build
 from ollama_proxy.upstreams.anthropic_parameters import DEFAULT_TOKENS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.settings import Settings, settings_from
+from ollama_proxy.settings.schema import Settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.upstreams import Fleet, build_fleet, hidden_upstreams
 from ollama_proxy.upstreams.building import _key

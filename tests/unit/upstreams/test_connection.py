@@ -12,7 +12,7 @@ import pytest
 from gevent import socket as gsocket
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.settings import Timeouts
+from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.alarm import Alarm
 from ollama_proxy.upstreams.connection import MAX_HEAD_BYTES, MAX_HEADERS, Connection

@@ -16,8 +16,8 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.answer import read_all
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.demo import PROGRESS_PAUSE_S, DemoReply, DemoTransport

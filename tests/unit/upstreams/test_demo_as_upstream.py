@@ -21,8 +21,8 @@ from ollama_proxy.hub import (
     Tool,
     collect,
 )
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.demo import CAPABILITIES, VERSION, DemoTransport
 from ollama_proxy.upstreams.ollama import OllamaUpstream
 

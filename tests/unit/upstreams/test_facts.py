@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy.errors import ClientGone, GatewayError, UpstreamConnect, UpstreamRefused, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import facts
 from ollama_proxy.upstreams.facts import WAIT_S, Facts
 

@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.feed import AHEAD, Feed
 
 LIMITS = Timeouts(first_byte_s=0.2, idle_s=0.2, total_s=0.5)

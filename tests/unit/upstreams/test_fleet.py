@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import UpstreamConnect
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.fleet import RETRY_STORE, Fleet, Route
 from ollama_proxy.upstreams.node import SATURATED_AT, Node, State
 from tests.unit.upstreams.stock import Clock, node, stock

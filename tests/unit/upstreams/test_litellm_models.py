@@ -14,9 +14,9 @@ import pytest
 
 from ollama_proxy.errors import ConfigError, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, Message
-from ollama_proxy.providers import PRESETS, Preset, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import litellm_models
 from ollama_proxy.upstreams.litellm_answers import forget
 from ollama_proxy.upstreams.litellm_errors import error_of, plain

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Headers, UpstreamRequest
 from ollama_proxy.upstreams.masked import MaskedReply, MaskedTransport
 

@@ -16,9 +16,9 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.providers import UpstreamModel
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import UpstreamModel
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.health import check_upstream
 from ollama_proxy.upstreams.node import FAILED_AT_MOST, SATURATED_AT, UNREACHED_AT_MOST, WARM_S, Node, State, is_fault
 from tests.unit.upstreams.stock import Clock, node, stock

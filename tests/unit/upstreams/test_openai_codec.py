@@ -10,7 +10,7 @@ import pytest
 
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool
-from ollama_proxy.profiles import PROFILES, Profile
+from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai_codec import (
     IN_JSON,
     MATCH_SCHEMA,

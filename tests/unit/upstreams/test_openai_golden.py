@@ -15,7 +15,7 @@ import pytest
 
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
-from ollama_proxy.profiles import PROFILES, Profile
+from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai_answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai_errors import error_in
 from tests.rig import pieces

@@ -11,7 +11,7 @@ import pytest
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ImageUrl, Message, ToolCall
-from ollama_proxy.profiles import Profile
+from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.upstreams.openai_messages import FROM_TOOL, encode_messages, media_type
 from ollama_proxy.upstreams.reasoning import ReasoningCache, Thought
 

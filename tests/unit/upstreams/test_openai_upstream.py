@@ -35,10 +35,10 @@ from ollama_proxy.hub import (
     Tool,
     ToolCall,
 )
-from ollama_proxy.providers import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.openai_compatible import OpenAICompatibleUpstream, build
 from tests.rig import SSE

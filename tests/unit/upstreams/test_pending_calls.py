@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from ollama_proxy.hub import ChatRequest, Message, ToolCall
-from ollama_proxy.profiles import Profile
+from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.upstreams import anthropic_messages, ollama_codec, openai_messages
 from ollama_proxy.upstreams.anthropic_thoughts import Thoughts
 from ollama_proxy.upstreams.pending_calls import PendingCalls

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
+from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
-from ollama_proxy.timeouts import Timeouts
 from ollama_proxy.upstreams import opened
 
 END = Done("stop", 3, 1)

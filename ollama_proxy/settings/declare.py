@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
-from ollama_proxy.configfile import Complaints, Entry, parse_value
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.kinds import BOOLEAN, Kind, check_kind, suggestion
+from ollama_proxy.settings.types import BOOLEAN, Kind, check_kind, suggestion
+from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_value
 
 #: Start of the environment variables that can give any setting.
 PREFIX = "OLLAMA_PROXY__"

@@ -8,8 +8,19 @@ from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from ollama_proxy.configfile import Complaints, Entry
-from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, check_kind, choice, list_of, map_of, seconds, text_kind
+from ollama_proxy.settings.types import (
+    ANYTHING,
+    BOOLEAN,
+    TEXT,
+    Kind,
+    check_kind,
+    choice,
+    list_of,
+    map_of,
+    seconds,
+    text_kind,
+)
+from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 
 def _size(entry: Entry) -> int:

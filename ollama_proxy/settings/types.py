@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
-from ollama_proxy.configfile import Complaints, Entry
+from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 T = TypeVar("T")
 

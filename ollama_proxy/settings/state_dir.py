@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, config_path
-from ollama_proxy.tokens import Token, shape_of
+from ollama_proxy.settings.schema import Settings, config_path
+from ollama_proxy.settings.tokens import Token, shape_of
 
 FIRST_TOKEN_FILE = "first-token"
 #: Name of the token that was made at the first start, in logs and usage.

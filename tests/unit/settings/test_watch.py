@@ -11,10 +11,10 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, load_settings
-from ollama_proxy.settings_watch import SettingsWatch
-from ollama_proxy.state import with_first_token
-from tests.unit.test_settings import BAD_TOKENS
+from ollama_proxy.settings.schema import Settings, load_settings
+from ollama_proxy.settings.state_dir import with_first_token
+from ollama_proxy.settings.watch import SettingsWatch
+from tests.unit.settings.test_schema import BAD_TOKENS
 
 GOOD = "auth: {generate_tokens: [team-token-1]}\n"
 BETTER = "auth: {generate_tokens: [team-token-2]}\n"
@@ -103,7 +103,7 @@ def test_a_settled_file_is_not_read_again(rig: Rig, monkeypatch: pytest.MonkeyPa
     late = time.time_ns() + 10_000_000_000
     monkeypatch.setattr(time, "time_ns", lambda: late)
     rig.watch.check()
-    monkeypatch.setattr("ollama_proxy.settings_watch.read_bytes", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("ollama_proxy.settings.watch.read_bytes", lambda *_: pytest.fail("read again"))
     rig.watch.check()
     assert rig.errors == []
 

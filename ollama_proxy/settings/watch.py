@@ -14,10 +14,10 @@ from typing import NoReturn
 
 import gevent
 
-from ollama_proxy.configfile import read_bytes
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, settings_from, shown_path
-from ollama_proxy.state import FIRST_TOKEN_NAME
+from ollama_proxy.settings.schema import Settings, settings_from, shown_path
+from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
+from ollama_proxy.settings.yaml_file import read_bytes
 
 #: A file that changed this recently may change again within the same time stamp, so its content is compared.
 YOUNG_NS = 3_000_000_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ollama_proxy.formats import SECONDS
-from ollama_proxy.kinds import Kind
-from ollama_proxy.sections import read_section, setting
+from ollama_proxy.settings.declare import read_section, setting
+from ollama_proxy.settings.formats import SECONDS
+from ollama_proxy.settings.types import Kind
 
 
 @dataclass(frozen=True, slots=True)

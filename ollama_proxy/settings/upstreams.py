@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ollama_proxy.configfile import Complaints, Entry
-from ollama_proxy.formats import BASE_URL, NAME, VARIABLE
-from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
-from ollama_proxy.profiles import PROFILE, Profile, profile_of
-from ollama_proxy.sections import read_section, setting
-from ollama_proxy.timeouts import OVERRIDES
+from ollama_proxy.settings.declare import read_section, setting
+from ollama_proxy.settings.formats import BASE_URL, NAME, VARIABLE
+from ollama_proxy.settings.provider_profiles import PROFILE, Profile, profile_of
+from ollama_proxy.settings.timeouts import OVERRIDES
+from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 DEMO_URL = "demo:"
 

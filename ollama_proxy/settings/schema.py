@@ -16,9 +16,9 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.configfile import Complaints, Entry, parse_document, read_bytes
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.formats import (
+from ollama_proxy.settings.declare import PREFIX, apply_environment, part, read_section, section_kind, setting
+from ollama_proxy.settings.formats import (
     HOST,
     KEEP_ALIVE,
     KEEP_ALIVE_LIMIT,
@@ -33,11 +33,11 @@ from ollama_proxy.formats import (
     THINK,
     is_loopback,
 )
-from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
-from ollama_proxy.providers import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
-from ollama_proxy.sections import PREFIX, apply_environment, part, read_section, section_kind, setting
-from ollama_proxy.timeouts import OVERRIDES, Timeouts
-from ollama_proxy.tokens import AUTH, AUTH_NAMES, Auth
+from ollama_proxy.settings.timeouts import OVERRIDES, Timeouts
+from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
+from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.settings.upstreams import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
+from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
 
 DEFAULT_PATH = Path("config/config.yaml")
 

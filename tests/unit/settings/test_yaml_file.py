@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.configfile import MAX_BYTES, Complaints, Entry, parse_document, parse_value, read_bytes
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
-from ollama_proxy.kinds import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
-from ollama_proxy.tokens import AUTH_NAMES
+from ollama_proxy.settings.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
+from ollama_proxy.settings.tokens import AUTH_NAMES
+from ollama_proxy.settings.types import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.settings.yaml_file import MAX_BYTES, Complaints, Entry, parse_document, parse_value, read_bytes
 
 
 def complaint(text: str | bytes) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ollama_proxy.configfile import Entry
-from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
-from ollama_proxy.sections import read_section, setting
+from ollama_proxy.settings.declare import read_section, setting
+from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.settings.yaml_file import Entry
 
 #: What tells a model whether to think, and how much.
 NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE = (

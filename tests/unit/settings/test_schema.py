@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.configfile import Entry
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.kinds import Kind
-from ollama_proxy.providers import PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.settings import (
+from ollama_proxy.settings.schema import (
     Settings,
     config_path,
     effective_upstreams,
@@ -21,7 +18,10 @@ from ollama_proxy.settings import (
     setting_names,
     variable_name,
 )
-from ollama_proxy.timeouts import Timeouts
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.types import Kind
+from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.yaml_file import Entry
 
 SMALLEST = """\
 auth:

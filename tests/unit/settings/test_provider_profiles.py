@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.configfile import parse_value
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.profiles import PROFILES, Profile
-from ollama_proxy.providers import PRESETS, PROFILED, UPSTREAMS, UpstreamSettings
+from ollama_proxy.settings.provider_profiles import PROFILES, Profile
+from ollama_proxy.settings.upstreams import PRESETS, PROFILED, UPSTREAMS, UpstreamSettings
+from ollama_proxy.settings.yaml_file import parse_value
 
 
 def declared(text: str) -> UpstreamSettings:

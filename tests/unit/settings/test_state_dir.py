@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings
-from ollama_proxy.state import (
+from ollama_proxy.settings.schema import Settings
+from ollama_proxy.settings.state_dir import (
     FIRST_TOKEN_FILE,
     first_token,
     is_own_token,
@@ -25,7 +25,7 @@ from ollama_proxy.state import (
     token_digest,
     with_first_token,
 )
-from ollama_proxy.tokens import Auth, Token
+from ollama_proxy.settings.tokens import Auth, Token
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_link_is_not_followed_to_another_place(tmp_path: Path) -> None:
 RACE = """
 import sys, time
 from pathlib import Path
-from ollama_proxy.state import first_token
+from ollama_proxy.settings.state_dir import first_token
 print("ready", flush=True)
 start, directories = float(sys.stdin.readline()), sorted(Path(sys.argv[1]).iterdir())
 for number, directory in enumerate(directories):

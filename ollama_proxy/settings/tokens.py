@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import NamedTuple
 
-from ollama_proxy.configfile import Complaints, Entry
-from ollama_proxy.formats import DAY, NAME
-from ollama_proxy.kinds import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
-from ollama_proxy.sections import VARIABLE_WORDS, read_section, setting
+from ollama_proxy.settings.declare import VARIABLE_WORDS, read_section, setting
+from ollama_proxy.settings.formats import DAY, NAME
+from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
+from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 SCOPES = frozenset({"read", "generate", "manage"})
 

@@ -1,0 +1,1 @@
+"""Every setting, declared once: the YAML file and the environment to frozen values."""
