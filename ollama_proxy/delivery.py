@@ -13,7 +13,7 @@ from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Choice, Done, Event, Truncated
-from ollama_proxy.policy.names import renamed
+from ollama_proxy.policy.model_names import renamed
 from ollama_proxy.telemetry import log
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.wire.lines import PROMPT_CUT, StreamTail, on_one_line

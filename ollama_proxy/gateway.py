@@ -45,9 +45,9 @@ from ollama_proxy.passage import PASSED, Passage, passes
 from ollama_proxy.planning import Plan, check_choices, has_only_known_fields, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
-from ollama_proxy.policy.catalogue import Catalogue, TeamModel
+from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.policy.guesses import SEEN, Guesses
+from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.preparation import (
     Prepare,

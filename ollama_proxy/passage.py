@@ -19,7 +19,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Done, Json
 from ollama_proxy.planning import Plan
-from ollama_proxy.policy.catalogue import NO_RULES
+from ollama_proxy.policy.model_aliases import NO_RULES
 from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import ModelSettings, Stream

@@ -9,8 +9,8 @@ from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import INVALID_NAME, UNNAMED, check_cloud, check_name, check_ollama_names
 from ollama_proxy.policy.auth import Principal
-from ollama_proxy.policy.catalogue import NO_RULES, Catalogue, TeamModel
-from ollama_proxy.policy.names import is_allowed, is_plain
+from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
+from ollama_proxy.policy.model_names import is_allowed, is_plain
 from ollama_proxy.upstreams.fleet import Fleet, Route
 from ollama_proxy.upstreams.node import Node
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
-from ollama_proxy.policy.catalogue import TeamModel
+from ollama_proxy.policy.model_aliases import TeamModel
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.streaming import Call

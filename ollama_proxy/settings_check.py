@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
-from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.formats import MODEL_OPTIONS
 from ollama_proxy.settings.schema import Settings, effective_upstreams, is_open, shown_path
 from ollama_proxy.settings.state_dir import state_path, state_warnings

@@ -19,7 +19,7 @@ PACKAGE = PROJECT / "ollama_proxy"
 #: Bottom to top; a module imports only from layers below its own. One line each, patterns of module names.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("version", "errors", "capacity", "lifecycle", "bounded_cache"),
-    ("hub", "wire.lines", "settings.yaml_file", "upstreams.breaker", "policy.guesses"),
+    ("hub", "wire.lines", "settings.yaml_file", "upstreams.breaker", "policy.brute_force"),
     ("settings.types", "spoken", "wire.sse_passthrough", "media"),
     ("settings.formats", "settings.declare", "sse_edits"),
     ("settings.timeouts", "settings.provider_profiles"),
@@ -31,10 +31,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "settings.watch",
         "streaming",
         "policy.auth",
-        "policy.names",
+        "policy.model_names",
         "policy.addresses",
     ),
-    ("exchange", "pacing", "dialects.structure", "policy.catalogue", "policy.overrides", "policy.origins"),
+    ("exchange", "pacing", "dialects.structure", "policy.model_aliases", "policy.overrides", "policy.origins"),
     ("arrival", "policy.access", "telemetry", "settings_check", "probe", "exposure"),
     ("upstreams.base", "upstreams.feed", "chatlog", "connections", "incoming", "watchdog"),
     (

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
+from ollama_proxy.policy.brute_force import Guesses
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.policy.guesses import Guesses
 from ollama_proxy.settings.tokens import Auth, Token
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"

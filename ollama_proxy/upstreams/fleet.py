@@ -13,7 +13,7 @@ import gevent
 from ollama_proxy.bounded_cache import BoundedCache
 from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
 from ollama_proxy.hub import Model
-from ollama_proxy.policy.names import DEFAULT_TAG, canonical
+from ollama_proxy.policy.model_names import DEFAULT_TAG, canonical
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.node import Node

@@ -13,7 +13,7 @@ from math import inf
 import gevent
 
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.policy.names import canonical
+from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call
 

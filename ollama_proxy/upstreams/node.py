@@ -19,7 +19,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.policy.names import canonical
+from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.streaming import Call

@@ -21,7 +21,7 @@ from ollama_proxy.hub import (
     ModelRequest,
     TextRequest,
 )
-from ollama_proxy.policy.names import canonical
+from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.answer import AnswerEvents, Read, read_all, retry_after_s
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.planning import Plan, check_choices, plan
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings
 from ollama_proxy.upstreams.fleet import Fleet
 from tests.unit.upstreams.stock import node, stock

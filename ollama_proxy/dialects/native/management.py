@@ -23,7 +23,7 @@ from ollama_proxy.exchange import Attempt, Exchange
 from ollama_proxy.gateway import PATIENCE, Gateway
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_name, check_own_names
-from ollama_proxy.policy.names import canonical, is_local
+from ollama_proxy.policy.model_names import canonical, is_local
 from ollama_proxy.responses import streamed, whole
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call

@@ -21,7 +21,7 @@ from ollama_proxy.policy.access import (
     keep_alive_s,
 )
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.policy.catalogue import Catalogue
+from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.streaming import Call

@@ -13,7 +13,7 @@ import pytest
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.policy.access import check_name, check_ollama_names
-from ollama_proxy.policy.names import canonical, is_cloud
+from ollama_proxy.policy.model_names import canonical, is_cloud
 
 SPELLINGS: list[tuple[str, str, str]] = [
     (name, model, source)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_proxy.policy.names import DEFAULT_TAG, compiled, with_source
+from ollama_proxy.policy.model_names import DEFAULT_TAG, compiled, with_source
 from ollama_proxy.settings.schema import ModelSettings
 
 NO_RULES = ModelSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.policy.names import canonical, is_allowed, is_cloud
+from ollama_proxy.policy.model_names import canonical, is_allowed, is_cloud
 
 SPELLINGS = ["m", "M", " m ", "m:latest", "M:LATEST", "library/m", "registry.ollama.ai/library/m:latest", "m:", "/m"]
 

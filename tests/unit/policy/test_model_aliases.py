@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.policy.catalogue import Catalogue
-from ollama_proxy.policy.names import canonical
+from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
 from ollama_proxy.settings_check import settings_warnings
 

@@ -8,9 +8,9 @@ from datetime import date
 import pytest
 
 from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
-from ollama_proxy.policy import guesses as guesses_module
+from ollama_proxy.policy import brute_force as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
-from ollama_proxy.policy.guesses import MOST_REPEATED, WINDOW_S, Guesses, origin_of
+from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, Guesses, origin_of
 from ollama_proxy.settings.tokens import Auth, Token
 
 LIMIT = 3
