@@ -23,7 +23,7 @@ from ollama_proxy.ops import build_blueprint as build_ops
 from ollama_proxy.policy.auth import PathToken
 from ollama_proxy.responses import count_whole
 from ollama_proxy.settings.schema import Settings
-from ollama_proxy.upstreams import Health
+from ollama_proxy.upstreams.fleet.health import Health
 
 
 class SyncFlask(Flask):

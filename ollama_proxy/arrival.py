@@ -16,7 +16,7 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.settings.schema import Settings
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 EXCHANGE_KEY = "ollama_proxy.exchange"
 

@@ -14,11 +14,11 @@ import gevent.queue
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import log
-from ollama_proxy.upstreams.answer import read_all, retry_after_s
+from ollama_proxy.upstreams.answer_events import read_all, retry_after_s
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.upstreams.ollama_codec import decode_object, refused, refused_line
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
 from ollama_proxy.wire.lines import LineSplitter
 
 #: Lines per server that wait for the client; a client that takes nothing slows the work down.

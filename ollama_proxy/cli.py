@@ -106,7 +106,7 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Non
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
-    from ollama_proxy.upstreams import build_fleet, hidden_upstreams
+    from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams
 
     build_fleet(settings, environ).close()
     return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]

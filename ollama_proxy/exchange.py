@@ -10,7 +10,7 @@ from typing import Any
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import Principal
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 #: What the client is told of its request: the field of the exchange, and the header that says it.
 REMARKS = {

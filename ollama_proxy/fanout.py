@@ -12,8 +12,8 @@ import gevent.event
 import gevent.queue
 
 from ollama_proxy.hub import ChatRequest, Choice, Event, GenerateRequest
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import EventStream
+from ollama_proxy.upstreams.call import Call
 
 #: Batches per answer that wait for the client; a slow client slows the upstreams down.
 BATCHES_AHEAD = 4

@@ -13,6 +13,7 @@ from flask import Response, request
 
 from ollama_proxy import capacity
 from ollama_proxy.arrival import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
+from ollama_proxy.client_watch import ClientWatch
 from ollama_proxy.delivery import note_done
 from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import (
@@ -61,27 +62,15 @@ from ollama_proxy.preparation import (
 )
 from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings.schema import Settings, effective_upstreams
-from ollama_proxy.streaming import Call, ClientWatch
 from ollama_proxy.telemetry import AccessLog, log
-from ollama_proxy.upstreams import (
-    SHOWN_FOR_S,
-    Ask,
-    Asked,
-    Attempts,
-    EditedReply,
-    EventStream,
-    Fleet,
-    Node,
-    RefusedReply,
-    Reply,
-    Route,
-    Upstream,
-    UpstreamRequest,
-    build_fleet,
-    forwarded,
-    open_there,
-    opened,
-)
+from ollama_proxy.upstreams.attempts import Attempts, RefusedReply, forwarded, open_there
+from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.edited import EditedReply
+from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S, Fleet, Route
+from ollama_proxy.upstreams.fleet.node import Node
+from ollama_proxy.upstreams.registry import build_fleet
+from ollama_proxy.upstreams.shaped import Ask, Asked, opened
 from ollama_proxy.wire.lines import encode_request
 
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.

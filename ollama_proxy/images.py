@@ -27,10 +27,10 @@ from ollama_proxy.hub import ImageUrl
 from ollama_proxy.policy.addresses import MAX_URL_CHARS, FetchPolicy, as_address, plain_host
 from ollama_proxy.settings.schema import Images
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams.alarm import Alarm
 from ollama_proxy.upstreams.base import UpstreamRequest
-from ollama_proxy.upstreams.transport import HttpReply, HttpTransport, Redirected, tls_context
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
+from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
 #: Of one request.
 MAX_URLS = 16

@@ -19,8 +19,8 @@ from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.responses import whole
 from ollama_proxy.settings_check import NO_TOKENS
 from ollama_proxy.status import status_document, upstream_states
-from ollama_proxy.upstreams import Health
-from ollama_proxy.upstreams.node import State
+from ollama_proxy.upstreams.fleet.health import Health
+from ollama_proxy.upstreams.fleet.node import State
 
 
 def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:

@@ -24,10 +24,10 @@ from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, strea
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import ModelSettings, Stream
 from ollama_proxy.sse_edits import AnswerEdits
-from ollama_proxy.upstreams.answer import DRAIN_S, GRACE_S, read_all, read_refusal
+from ollama_proxy.upstreams.answer_events import DRAIN_S, GRACE_S, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.openai_answers import without_comments
-from ollama_proxy.upstreams.openai_codec import is_stream_only
+from ollama_proxy.upstreams.openai.answers import without_comments
+from ollama_proxy.upstreams.openai.requests import is_stream_only
 from ollama_proxy.wire.lines import SSE_COMMENT, encode_request
 from ollama_proxy.wire.sse_passthrough import DONE, EventCutter, EventTail, read
 

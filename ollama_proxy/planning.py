@@ -11,8 +11,8 @@ from ollama_proxy.policy.access import INVALID_NAME, UNNAMED, check_cloud, check
 from ollama_proxy.policy.auth import Principal
 from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
 from ollama_proxy.policy.model_names import is_allowed, is_plain
-from ollama_proxy.upstreams.fleet import Fleet, Route
-from ollama_proxy.upstreams.node import Node
+from ollama_proxy.upstreams.fleet.model_index import Fleet, Route
+from ollama_proxy.upstreams.fleet.node import Node
 
 #: Signs in a name that stands for more than one model: further names behind a comma, settings stored at the provider.
 _COMPOSITE = (",", "@preset/")

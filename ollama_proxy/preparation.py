@@ -15,8 +15,8 @@ from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, M
 from ollama_proxy.policy.model_aliases import TeamModel
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Upstream
+from ollama_proxy.upstreams.call import Call
 
 Asked = TypeVar("Asked", bound=ModelRequest)
 AskedText = TypeVar("AskedText", bound=TextRequest)

@@ -27,7 +27,7 @@ from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Content, Event, Thinking, collect
-from ollama_proxy.upstreams.answer import MAX_ANSWER_BYTES, too_large
+from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, too_large
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply
 from ollama_proxy.wire.lines import StreamTail
 

@@ -12,8 +12,11 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy.auth import MANAGE, READ
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams import LIMITS, Health, Node, hidden_upstreams
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.health import Health
+from ollama_proxy.upstreams.fleet.model_index import LIMITS
+from ollama_proxy.upstreams.fleet.node import Node
+from ollama_proxy.upstreams.registry import hidden_upstreams
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()

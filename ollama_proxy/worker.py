@@ -29,8 +29,8 @@ from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
 from ollama_proxy.incoming import ClientRequest, ClientRequests
 from ollama_proxy.lifecycle import WORKER
-from ollama_proxy.streaming import give_turn
 from ollama_proxy.telemetry import log
+from ollama_proxy.upstreams.call import give_turn
 
 #: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.
 NOTICE_S = 1.0

@@ -19,7 +19,7 @@ from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_st
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.hub import Json
 from ollama_proxy.settings.schema import Server
-from ollama_proxy.streaming import Call, give_turn
+from ollama_proxy.upstreams.call import Call, give_turn
 
 READ_BYTES = 65536
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model, ModelRequest
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 Headers = Sequence[tuple[str, str]]
 

@@ -8,7 +8,7 @@ import orjson
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.model_names import renamed
-from ollama_proxy.upstreams.answer import read_all
+from ollama_proxy.upstreams.answer_events import read_all
 from ollama_proxy.upstreams.base import Headers, Reply
 from ollama_proxy.wire.lines import LineSplitter, ndjson_frame
 

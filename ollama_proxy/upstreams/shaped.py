@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, Thinking, ToolCall
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import EventStream
+from ollama_proxy.upstreams.call import Call
 
 Asked = TypeVar("Asked", ChatRequest, GenerateRequest)
 Asking = TypeVar("Asking", ChatRequest, GenerateRequest, contravariant=True)

@@ -23,20 +23,20 @@ from ollama_proxy.errors import GatewayError, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.sse_edits import AnswerEdits
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams.alarm import Alarm
-from ollama_proxy.upstreams.answer import Reader
-from ollama_proxy.upstreams.anthropic_errors import refused as refused_by_anthropic
-from ollama_proxy.upstreams.anthropic_events import MessageReader
-from ollama_proxy.upstreams.anthropic_thoughts import Thoughts
-from ollama_proxy.upstreams.connection import Connection
-from ollama_proxy.upstreams.ollama import OllamaReader
-from ollama_proxy.upstreams.ollama_codec import ChatDecoder, decode_generate
-from ollama_proxy.upstreams.ollama_codec import refused as refused_by_ollama
-from ollama_proxy.upstreams.openai_answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai_codec import decode_embed
-from ollama_proxy.upstreams.openai_errors import refused as refused_by_openai
-from ollama_proxy.upstreams.openai_models import decode_models
+from ollama_proxy.upstreams.answer_events import Reader
+from ollama_proxy.upstreams.anthropic.errors import refused as refused_by_anthropic
+from ollama_proxy.upstreams.anthropic.events import MessageReader
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
+from ollama_proxy.upstreams.ollama.codec import refused as refused_by_ollama
+from ollama_proxy.upstreams.ollama.upstream import OllamaReader
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
+from ollama_proxy.upstreams.openai.errors import refused as refused_by_openai
+from ollama_proxy.upstreams.openai.models import decode_models
+from ollama_proxy.upstreams.openai.requests import decode_embed
+from ollama_proxy.upstreams.transport.connection import Connection
+from ollama_proxy.upstreams.transport.wait_timer import Alarm
 from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail
 from tests.fuzz.strategies import documents

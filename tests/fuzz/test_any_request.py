@@ -24,7 +24,7 @@ from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest
-from ollama_proxy.upstreams.ollama_codec import encode_chat, encode_embed, encode_generate
+from ollama_proxy.upstreams.ollama.codec import encode_chat, encode_embed, encode_generate
 from ollama_proxy.wire.lines import encode_request
 from tests.fuzz.strategies import TEXTS, documents
 

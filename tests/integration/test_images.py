@@ -28,8 +28,8 @@ from ollama_proxy.images import (
 )
 from ollama_proxy.settings.schema import Images
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams.alarm import Alarm
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.transport.wait_timer import Alarm
 from tests.rig import Turn, chunk
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (

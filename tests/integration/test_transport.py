@@ -13,9 +13,9 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import UpstreamRequest
-from ollama_proxy.upstreams.transport import HttpReply, HttpTransport
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport
 from tests.rig import chunk
 from tests.rig.authority import REFUSED, Authority
 from tests.rig.deadline import wait_until

@@ -13,8 +13,8 @@ import pytest
 from ollama_proxy.broadcast import Broadcast, Result, as_document, failure, without_strangers
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Headers
+from ollama_proxy.upstreams.call import Call
 
 SUCCESS = b'{"status":"success"}\n'
 PULL = (b'{"status":"pulling manifest"}\n', b'{"status":"pulling ab","digest":"sha256:ab","total":9}\n', SUCCESS)

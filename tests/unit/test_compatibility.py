@@ -24,7 +24,7 @@ from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefu
 from ollama_proxy.exchange import REMARKS
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
-from ollama_proxy.upstreams.anthropic_parameters import DEFAULT_TOKENS
+from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from ollama_proxy.delivery import deliver, fail, no_frame
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 
 def exchange(**fields: str) -> Exchange:

@@ -32,7 +32,7 @@ from ollama_proxy.settings.formats import SIZE
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, new_token
 from ollama_proxy.settings.upstreams import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams import build_fleet
+from ollama_proxy.upstreams.registry import build_fleet
 from ollama_proxy.version import VERSION
 from tests.rig import http_client
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines

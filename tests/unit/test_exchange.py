@@ -12,7 +12,7 @@ from ollama_proxy.exchange import Exchange
 from ollama_proxy.fanout import FanOut
 from ollama_proxy.hub import Event
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamRefused
 from ollama_proxy.fanout import BATCHES_AHEAD, OPENING_S, FanOut, spread
 from ollama_proxy.hub import ChatRequest, Choice, Content, Done, Event, GenerateRequest, Message, collect
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 END = Done("stop", 3, 1)
 

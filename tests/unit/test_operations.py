@@ -17,7 +17,8 @@ from ollama_proxy import chatlog, errors, redaction, watchdog, worker
 from ollama_proxy.exchange import REMARKS
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
-from ollama_proxy.upstreams import attempts, breaker, fleet, health, node
+from ollama_proxy.upstreams import attempts
+from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
 from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,7 @@ def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
 
 def conditions() -> list[str]:
     """The states that a node can be in."""
-    (found,) = [each for each in functions(trees()["upstreams/node.py"]) if each.name == "condition"]
+    (found,) = [each for each in functions(trees()["upstreams/fleet/node.py"]) if each.name == "condition"]
     named = {word for statement in found.body[1:] for word in texts(statement)}
     return sorted(named - {"open"})  # what its breaker calls being down
 
@@ -185,10 +186,10 @@ def test_every_header_is_explained(header: str) -> None:
 
 #: What the page says of the constants in these modules, with the numbers left out.
 SAID: dict[str, tuple[ModuleType, ...]] = {
-    "in lists that are at most {BELIEVED_FOR_S} s old": (fleet,),
-    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (fleet, node),
-    "takes longer than {WAIT_S} s keeps nobody waiting": (fleet,),
-    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (fleet,),
+    "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
+    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
+    "takes longer than {WAIT_S} s keeps nobody waiting": (model_index,),
+    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (model_index,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
     "It is looked at every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
@@ -248,7 +249,7 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [attempts, breaker, fleet, health, node, watchdog, worker], ids=lambda module: module.__name__
+    "module", [attempts, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
 )
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
@@ -257,7 +258,7 @@ def test_every_number_is_said(module: ModuleType) -> None:
 
 def test_words_for_numbers_are_true() -> None:
     assert (health.DOWN_INTERVAL_S, breaker.FIRST_SHARE) == (1.0, 0.1)
-    assert fleet.LIMITS.total_s == 3.0
+    assert model_index.LIMITS.total_s == 3.0
     assert "told within 3 s" in flowing(prose(PAGE))
 
 

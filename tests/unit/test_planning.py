@@ -11,7 +11,7 @@ from ollama_proxy.planning import Plan, check_choices, plan
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings
-from ollama_proxy.upstreams.fleet import Fleet
+from ollama_proxy.upstreams.fleet.model_index import Fleet
 from tests.unit.upstreams.stock import node, stock
 
 TEAM = Principal("team", SCOPES)

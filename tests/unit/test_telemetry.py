@@ -17,7 +17,6 @@ from ollama_proxy import telemetry
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
 from ollama_proxy.telemetry import (
     PIPE_BYTES,
     AccessLog,
@@ -29,6 +28,7 @@ from ollama_proxy.telemetry import (
     log,
     stamp,
 )
+from ollama_proxy.upstreams.call import Call
 
 FIELDS = (
     "time id client token user method path dialect model upstream status stream clamped truncated attempts bytes "

@@ -25,7 +25,7 @@ from ollama_proxy.gateway import Gateway, allowed
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
 from ollama_proxy.preparation import OPTIONS, SYSTEM, THINKING
-from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire.lines import encode_request
 

@@ -26,8 +26,9 @@ from ollama_proxy.policy.access import check_name, check_own_names
 from ollama_proxy.policy.model_names import canonical, is_local
 from ollama_proxy.responses import streamed, whole
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams import Node, Reply, UpstreamRequest
+from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.wire.lines import encode_request, ndjson_frame
 
 #: How a client names the server that is meant.

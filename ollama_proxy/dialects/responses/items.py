@@ -15,7 +15,7 @@ from ollama_proxy.dialects.fields import as_text, bad
 from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.responses.sealed import unseal
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.pacing import paced
+from ollama_proxy.upstreams.pacing import paced
 
 #: Results of tools that another server ran: their effect is in the text that followed.
 _SKIPPED = ("web_search_call",)

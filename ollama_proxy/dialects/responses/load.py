@@ -9,7 +9,7 @@ from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check
 from ollama_proxy.dialects.responses.items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
-from ollama_proxy.pacing import paced
+from ollama_proxy.upstreams.pacing import paced
 
 RESPONSE = ResponseSchema()
 

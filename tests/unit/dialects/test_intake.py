@@ -13,7 +13,7 @@ from ollama_proxy.dialects.intake import check_keys, check_media_type, parse_obj
 from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from ollama_proxy.settings.schema import Server
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 DECISIVE = ("model", "name", "stream", "keep_alive", "messages")
 KELVIN, LONG_S = "\u212a", "\u017f"

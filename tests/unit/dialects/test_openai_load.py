@@ -14,7 +14,7 @@ from ollama_proxy.dialects.embeddings.schemas import load_embeddings
 from ollama_proxy.dialects.openai.load import load_chat
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Tool
-from ollama_proxy.upstreams.ollama_codec import encode_chat
+from ollama_proxy.upstreams.ollama.codec import encode_chat
 from tests.golden.fates import CHAT, COMPLETION, EMBEDDING, FIELDS
 
 MESSAGES = [{"role": "user", "content": "Hi"}]

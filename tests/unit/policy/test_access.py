@@ -24,7 +24,7 @@ from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 
 READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))

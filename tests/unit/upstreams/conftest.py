@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ollama_proxy.streaming import Call
+from ollama_proxy.upstreams.call import Call
 from tests.unit.upstreams.stock import LIMITS, Clock
 
 

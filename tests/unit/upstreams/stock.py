@@ -12,9 +12,9 @@ from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.base import Upstream
-from ollama_proxy.upstreams.node import Node
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.node import Node
 
 LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
 

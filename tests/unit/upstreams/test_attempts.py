@@ -25,11 +25,11 @@ from ollama_proxy.errors import (
 from ollama_proxy.exchange import Exchange
 from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
 from ollama_proxy.upstreams.attempts import LONGEST_PAUSE_S, Attempts, RefusedReply, forwarded, open_there
 from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
-from ollama_proxy.upstreams.fleet import Fleet
-from ollama_proxy.upstreams.node import Node
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.model_index import Fleet
+from ollama_proxy.upstreams.fleet.node import Node
 from tests.unit.upstreams.stock import Clock, node
 
 M = "m:latest"

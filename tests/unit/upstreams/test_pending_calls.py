@@ -10,8 +10,10 @@ import pytest
 
 from ollama_proxy.hub import ChatRequest, Message, ToolCall
 from ollama_proxy.settings.provider_profiles import Profile
-from ollama_proxy.upstreams import anthropic_messages, ollama_codec, openai_messages
-from ollama_proxy.upstreams.anthropic_thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic import messages as anthropic_messages
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.ollama import codec
+from ollama_proxy.upstreams.openai import messages as openai_messages
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 
 A, SECOND_A, B = ToolCall("1", "a", {}), ToolCall("2", "a", {}), ToolCall("", "b", {})
@@ -117,9 +119,7 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 ENCODERS: dict[str, Callable[[list[Message]], object]] = {
     "openai": lambda messages: openai_messages.encode_messages(messages, Profile()),
     "anthropic": lambda messages: anthropic_messages.encode_messages(messages, Thoughts()),
-    "ollama": lambda messages: ollama_codec.encode_chat(
-        ChatRequest(model="m", messages=messages, tool_choice="required")
-    ),
+    "ollama": lambda messages: codec.encode_chat(ChatRequest(model="m", messages=messages, tool_choice="required")),
 }
 
 #: Messages of the short conversation, and how many times as many the long one has. What is linear takes about so many

@@ -9,8 +9,8 @@ import pytest
 
 from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.streaming import Call
-from ollama_proxy.upstreams import opened
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.shaped import opened
 
 END = Done("stop", 3, 1)
 CALLS = [ToolCall("1", "a", {}), ToolCall("2", "b", {})]

@@ -1,0 +1,92 @@
+"""What a provider of the Messages API says when it says no, as our own errors. Pure: bytes in, errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.hub import Json
+from ollama_proxy.redaction import without_keys
+from ollama_proxy.upstreams.ollama.codec import error_text
+
+#: Statuses of errors inside a running stream, which has no other.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+#: About our own key or its account.
+_DENIED = (*UpstreamDeniesUs.statuses, 403)
+_DENIED_TYPES = ("authentication_error", "billing_error", "permission_error")
+
+#: The account has no money left, which is said with a 400.
+_NO_CREDIT = "credit balance is too low"
+
+#: Characters of an error that are shown.
+MOST_CHARS = 2000
+
+_TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context", "context window")
+
+
+def refused(
+    status: int, data: bytes, retry_after_s: int | None, model: str, secrets: Sequence[str] = ()
+) -> UpstreamError:
+    """What an answer that is not 200 amounts to, in the provider's words where it has some. `model`: its own name;
+    `secrets`: texts that nobody is to see."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        document = None
+    if status in _DENIED:
+        return UpstreamDeniesUs(detail=f"upstream status {status}")
+    if not isinstance(document, dict):
+        return UpstreamError(detail=f"upstream status {status} without JSON")
+    return _refused(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
+
+
+def refused_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error that ends a running stream, or that stands in an answer of status 200."""
+    fields = _fields(document)
+    status = _STATUSES.get(str(fields.get("type")), 500)
+    return _refused(status, fields, without_keys(error_text(document), secrets), None, model)
+
+
+def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
+    error = document.get("error")
+    return error if isinstance(error, dict) else {}
+
+
+def _refused(
+    status: int, fields: Mapping[str, Json], text: str, retry_after_s: int | None, model: str
+) -> UpstreamError:
+    text = text[:MOST_CHARS]
+    kind, lowered = str(fields.get("type"))[:100], text.lower()
+    if kind in _DENIED_TYPES or _NO_CREDIT in lowered:
+        return UpstreamDeniesUs(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
+    if status == 400 and _is_too_long(lowered):
+        return PromptTooLong(text)
+    if status == 404 and lowered.startswith("model:"):
+        text = f"model '{model}' not found"
+    return UpstreamRefused(status, text, retry_after_s=retry_after_s, final=status == 429 and _is_used_up(fields))
+
+
+def _is_too_long(text: str) -> bool:
+    return any(sign in text for sign in _TOO_LONG)
+
+
+def _is_used_up(fields: Mapping[str, Json]) -> bool:
+    """Whether a limit on what is spent was met, which takes days to pass, and not one on how fast."""
+    details = fields.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    return "spend_limit" in str(code)

@@ -1,0 +1,191 @@
+"""Answers of the Messages API to hub events: the events of a stream, or one message. Pure; see answer.Reader.
+
+Kinds of events, of blocks and of deltas that are not known mean nothing here: Anthropic adds some now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from ollama_proxy.errors import UpstreamCut, UpstreamError
+from ollama_proxy.hub import Content, Done, Event, Json, Thinking, ToolCall
+from ollama_proxy.upstreams.anthropic.errors import refused_event
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.ollama.codec import count, decode_object, new_call_id
+from ollama_proxy.wire.lines import SseSplitter
+
+#: Reasons that are a limit, of the answer or of the context; all others are an end.
+_LIMITS = ("max_tokens", "model_context_window_exceeded")
+
+#: What counts as read: the cache is part of the prompt.
+_READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+#: Some servers end a stream as OpenAI does.
+_OPENAI_END = b"[DONE]"
+
+
+@dataclass(slots=True)
+class Block:
+    """The block that is open, as its start shows it, and the pieces that came since."""
+
+    start: Mapping[str, Json]
+    pieces: list[str] = field(default_factory=list)
+    signature: str = ""
+
+
+class MessageReader:
+    """One answer of `model`. What it thinks before a call is kept in `thoughts`; no error shows any of `secrets`."""
+
+    #: The counts come before the end of a message.
+    grace_s = None
+
+    def __init__(self, model: str, thoughts: Thoughts, secrets: Sequence[str] = ()) -> None:
+        self._model = model
+        self._secrets = secrets
+        self._thoughts = thoughts
+        self._frames = SseSplitter()
+        self._block = Block({})
+        #: Signed thinking since the last call.
+        self._signed: list[Mapping[str, Json]] = []
+        self._ids: set[str] = set()
+        self._usage: dict[str, int] = {}
+        self._reason = ""
+
+    def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
+        """See Reader."""
+        events: list[Event] = []
+        try:
+            for frame in self._frames.feed(data):
+                self._read(frame, events)
+                if events and isinstance(events[-1], Done):
+                    break  # nothing can follow
+        except UpstreamError as failure:
+            return events, failure
+        return events, None
+
+    def end(self) -> tuple[list[Event], UpstreamError | None]:
+        """See Reader."""
+        events: list[Event] = []
+        try:
+            for frame in self._frames.rest():
+                self._read(frame, events)
+        except UpstreamError as failure:
+            return events, failure
+        is_whole = bool(events) and isinstance(events[-1], Done)
+        return events, None if is_whole else UpstreamCut(detail="stream ended without message_stop")
+
+    def whole(self, body: bytes) -> list[Event]:
+        """See Reader."""
+        document = decode_object(body)
+        if document.get("type") == "error":
+            raise refused_event(document, self._model, self._secrets)
+        events: list[Event] = []
+        try:
+            for block in document["content"]:
+                self._block = Block(block)
+                events += [*self._begun(block), *self._ended()]
+            self._note(document.get("stop_reason"), document.get("usage"))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UpstreamError(detail=f"an answer of another shape: {error!r:.100}") from error
+        if not self._reason:
+            raise UpstreamCut(detail="single answer without a stop_reason")
+        return [*events, self._done()]
+
+    def _read(self, frame: bytes, events: list[Event]) -> None:
+        """Adds the events of one frame; raises UpstreamError for one that can't be read, and for an error in it."""
+        if frame == _OPENAI_END:
+            return
+        document = decode_object(frame)
+        try:
+            match document.get("type"):
+                case "content_block_delta":
+                    self._piece(document["delta"], events)
+                case "content_block_start":
+                    self._block = Block(document["content_block"])
+                    events += self._begun(document["content_block"])
+                case "content_block_stop":
+                    events += self._ended()
+                case "message_start":
+                    self._note(None, document["message"].get("usage"))
+                case "message_delta":
+                    self._note(document["delta"].get("stop_reason"), document.get("usage"))
+                case "message_stop":
+                    events.append(self._done())
+                case "error":
+                    raise refused_event(document, self._model, self._secrets)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UpstreamError(detail=f"an event of another shape: {error!r:.100}") from error
+
+    def _piece(self, delta: Mapping[str, Json], events: list[Event]) -> None:
+        match delta["type"]:
+            case "text_delta":
+                if delta["text"]:
+                    events.append(Content(_text(delta["text"])))
+            case "thinking_delta":
+                self._block.pieces.append(_text(delta["thinking"]))
+                if delta["thinking"]:
+                    events.append(Thinking(delta["thinking"]))
+            case "input_json_delta":
+                self._block.pieces.append(_text(delta["partial_json"]))
+            case "signature_delta":
+                self._block.signature += _text(delta["signature"])
+
+    def _begun(self, block: Mapping[str, Json]) -> list[Event]:
+        """What stands in a block from its start: nothing in a stream of Anthropic's, everything in a single answer."""
+        match block["type"]:
+            case "text" if block.get("text"):
+                return [Content(_text(block["text"]))]
+            case "thinking" if block.get("thinking"):
+                return [Thinking(_text(block["thinking"]))]
+        return []
+
+    def _ended(self) -> list[Event]:
+        block, self._block = self._block, Block({})
+        match block.start.get("type"):
+            case "tool_use":
+                return [self._call(block)]
+            case "thinking":
+                thinking = _text(block.start.get("thinking") or "") + "".join(block.pieces)
+                signature = _text(block.start.get("signature") or "") + block.signature
+                if signature:
+                    self._signed.append({"type": "thinking", "thinking": thinking, "signature": signature})
+            case "redacted_thinking":
+                self._signed.append({"type": "redacted_thinking", "data": block.start["data"]})
+        return []
+
+    def _call(self, block: Block) -> ToolCall:
+        written = "".join(block.pieces)
+        try:
+            arguments = orjson.loads(written) if written else block.start.get("input") or {}
+            # Answers have them three levels deep, and orjson reads four times as many levels as it writes.
+            orjson.dumps([[[arguments]]])
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise UpstreamError("The model server sent a tool call that can't be read.")
+        call_id = _text(block.start.get("id") or "")
+        if not call_id or call_id in self._ids:
+            call_id = new_call_id()
+        self._ids.add(call_id)
+        self._thoughts.keep(call_id, self._signed)
+        self._signed = []
+        return ToolCall(call_id, _text(block.start["name"]), arguments)
+
+    def _note(self, reason: Json, usage: Json) -> None:
+        """Counts are for all of the message so far; what is left out, or none any more, stays as it was."""
+        self._reason = _text(reason or "") or self._reason
+        for name, value in (usage or {}).items():
+            self._usage[name] = max(count(value), self._usage.get(name, 0))
+
+    def _done(self) -> Done:
+        read = sum(self._usage.get(name, 0) for name in _READ)
+        return Done("length" if self._reason in _LIMITS else "stop", read, self._usage.get("output_tokens", 0))
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is something else")
+    return value

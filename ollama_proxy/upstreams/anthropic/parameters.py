@@ -1,0 +1,237 @@
+"""What a hub request asks of the model besides its messages, as fields of the Messages API.
+
+What a model has no switch for is told to it in words, or left out; either way it is listed as `unsaid`. Which switches
+it has, its Traits say; where a server tells nothing, it gets what every server of this API takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
+from ollama_proxy.upstreams.anthropic.models import Traits
+from ollama_proxy.upstreams.anthropic.schema import closed
+from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.wire.lines import encode_request
+
+#: Tokens of an answer where neither the client, nor the operator, nor the provider gives a limit. The one default that
+#: is sent: the API refuses a request without `max_tokens`, and every model of today takes so many.
+DEFAULT_TOKENS = 8192
+
+#: Budgets for thinking, in tokens, by level; the API takes none below the least.
+BUDGETS = {"low": 2048, "medium": 8192, "high": 16384, "max": 32768}
+LEAST_BUDGET = 1024
+
+#: What the model is told where it has no switch for the form of its answer.
+AS_JSON = "Answer with nothing but one JSON value: no other text, and no code fence."
+AS_SCHEMA = AS_JSON + " It must match this JSON Schema: "
+
+#: Fields of the API itself, which a client of it sent, and what they may hold.
+_CARRIED: Mapping[str, tuple[type, tuple[str, ...]]] = {
+    "cache_control": (dict, ()),
+    "inference_geo": (str, ()),
+    "service_tier": (str, ("auto", "standard_only")),
+}
+
+#: What the API refuses as a user's id: an address, a telephone number.
+_PERSONAL = re.compile(r".*@.*|\+?[\d\s().-]{7,}", re.DOTALL)
+_MOST_USER_CHARS = 256
+
+#: What thinking, and models that decide it themselves, have no place for.
+_SAMPLING = ("temperature", "top_k", "top_p")
+
+
+@dataclass(slots=True)
+class Parameters:
+    """Fields of a request, and what stands outside them."""
+
+    fields: dict[str, Json] = field(default_factory=dict)
+    #: Belongs behind the system prompt.
+    instruction: str = ""
+    #: Hub fields that the model has no switch for.
+    unsaid: list[str] = field(default_factory=list)
+
+    def add(self, **fields: Json) -> None:
+        """Those that are there."""
+        self.fields |= {name: value for name, value in fields.items() if value is not None}
+
+
+def encode_parameters(request: ChatRequest, traits: Traits, *, can_think: bool = True) -> Parameters:
+    """All of a request but its model, messages and `stream`. `can_think` False: the history lacks the signed thinking
+    that more thinking must follow. Raises BadRequest where the model can't do what is asked."""
+    asked = Parameters()
+    _add_tools(asked, request, traits)
+    _add_thinking(asked, request, traits, can_think)
+    _add_sampling(asked, request, traits)
+    _add_format(asked, request, traits)
+    _add_user(asked, request.user)
+    asked.add(**passed_on(request))
+    return asked
+
+
+def passed_on(request: ModelRequest) -> dict[str, Json]:
+    """The carried fields that are this API's own."""
+    fields: dict[str, Json] = {}
+    for name, (kind, words) in _CARRIED.items():
+        value = request.carried.get(name)
+        if isinstance(value, kind) and (not words or value in words):
+            fields[name] = value
+    return fields
+
+
+# Tools.
+
+
+def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
+    if request.tools:
+        asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=_tool_choice(request))
+    elif called := sorted({call.name for message in request.messages for call in message.tool_calls}):
+        # A history with calls needs their tools, though they are not on offer any more.
+        asked.add(tools=[_tool(Tool(name, None, None), traits) for name in called], tool_choice={"type": "none"})
+
+
+def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
+    schema = dict(tool.parameters or {})
+    described = {} if tool.description is None else {"description": tool.description}
+    strict = {"strict": True} if tool.strict and traits.has_schemas else {}
+    return {"name": tool.name, **described, "input_schema": {"type": "object"} | schema, **strict}
+
+
+def _tool_choice(request: ChatRequest) -> dict[str, Json] | None:
+    choice: dict[str, Json] | None
+    match request.tool_choice:
+        case "none":
+            return {"type": "none"}
+        case "required":
+            choice = {"type": "any"}
+        case {"name": name}:
+            choice = {"type": "tool", "name": name}
+        case "auto":
+            choice = {"type": "auto"}
+        case _:
+            choice = None
+    if request.parallel_tool_calls is False:
+        return (choice or {"type": "auto"}) | {"disable_parallel_tool_use": True}
+    return choice
+
+
+# Thinking, and the length of the answer that it is part of.
+
+
+def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_think: bool) -> None:
+    limit = _limit(request.options, traits)
+    if request.think and traits.capabilities is not None and "thinking" not in traits.capabilities:
+        raise BadRequest(f'"{request.model}" does not support thinking', param="think")
+    if request.think and not _may_think(request, traits, limit, can_think):
+        asked.unsaid.append("think")
+        request = replace(request, think=False)
+    if request.think and not traits.is_adaptive:
+        _add_budget(asked, request, traits, limit)
+        return
+    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS, thinking=_switch(request, traits))
+    asked.add(output_config=_effort(request, traits))
+
+
+def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_think: bool) -> bool:
+    if request.tools and request.tool_choice not in (None, "auto", "none"):
+        return False  # a model that must call a tool can't think first
+    has_room = limit is None or limit > LEAST_BUDGET
+    return traits.is_adaptive or (can_think and has_room)
+
+
+def _switch(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
+    """Thinking of a model that decides by itself how long, or none."""
+    if request.think:
+        return {"type": "adaptive"} | _display(request)
+    return {"type": "disabled"} if request.think is False and traits.can_stop_thinking else None
+
+
+def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
+    """At most half of an answer with a limit is for thinking; without one, it comes on top."""
+    budget = BUDGETS.get(str(request.think), BUDGETS["medium"])
+    limit = limit or traits.most_tokens
+    if limit is None:
+        limit = DEFAULT_TOKENS + budget
+    else:
+        budget = max(LEAST_BUDGET, min(budget, limit // 2))
+    # Servers that tell nothing of their models may not know what is to be shown either.
+    display = {} if traits.thinking is None else _display(request)
+    asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
+
+
+def _limit(options: Mapping[str, Json], traits: Traits) -> int | None:
+    """Tokens that the answer may have, as the client or the operator says; None: no word of it."""
+    said = options.get("num_predict")
+    if not isinstance(said, int) or said <= 0:
+        return None
+    return min(said, traits.most_tokens or said)
+
+
+def _display(request: ChatRequest) -> dict[str, Json]:
+    return {"display": "omitted" if request.exclude_reasoning else "summarized"}
+
+
+def _effort(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
+    if not isinstance(request.think, str) or not traits.efforts:
+        return None
+    known = request.think in traits.efforts
+    return {"effort": request.think if known else "high"}
+
+
+# Sampling.
+
+
+def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
+    given = {name: request.options[name] for name in _SAMPLING if request.options.get(name) is not None}
+    thinks = asked.fields.get("thinking", {}).get("type") in ("adaptive", "enabled")
+    if thinks or traits.decides_sampling:
+        asked.unsaid += given
+    else:
+        if "temperature" in given and given.pop("top_p", None) is not None:
+            asked.unsaid.append("top_p")  # newer models refuse both together
+        asked.add(**{name: _capped(name, value) for name, value in given.items()})
+    _add_stop(asked, request.options.get("stop"))
+
+
+def _capped(name: str, value: Json) -> Json:
+    """Ollama's temperatures go further than 1."""
+    return min(value, 1.0) if name == "temperature" and isinstance(value, int | float) else value
+
+
+def _add_stop(asked: Parameters, stop: Json) -> None:
+    """The API refuses sequences without anything to see."""
+    words = [stop] if isinstance(stop, str) else list(stop or ())
+    seen = [word for word in words if not isinstance(word, str) or word.strip()]
+    if len(seen) < len(words):
+        asked.unsaid.append("stop")
+    asked.add(stop_sequences=seen or None)
+
+
+# The form of the answer, and who asks.
+
+
+def _add_format(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
+    if not request.format:
+        return
+    if isinstance(request.format, str):
+        asked.instruction = AS_JSON
+    else:
+        written = encode_request(request.format)  # also sets a limit to how deep it is
+        if traits.has_schemas:
+            form = {"type": "json_schema", "schema": closed(request.format)}
+            asked.fields["output_config"] = asked.fields.get("output_config", {}) | {"format": form}
+            return
+        asked.instruction = AS_SCHEMA + written.decode()
+    asked.unsaid.append("format")
+
+
+def _add_user(asked: Parameters, user: str | None) -> None:
+    if not user:
+        return
+    if len(user) > _MOST_USER_CHARS or _PERSONAL.fullmatch(user):
+        asked.unsaid.append("user")
+    else:
+        asked.fields["metadata"] = {"user_id": user}

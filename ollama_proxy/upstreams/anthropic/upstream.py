@@ -1,0 +1,179 @@
+"""A provider of Anthropic's Messages API: hub requests to its `/v1/messages`, its answers to events.
+
+It takes no other dialect's bytes, and not those of our own face for its API either: that one reads far more than a
+provider takes, such as Ollama's options, and operators have their rules for every model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from urllib.parse import quote
+
+from ollama_proxy.errors import BadRequest, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, GenerateRequest, Json, Model, ModelRequest
+from ollama_proxy.settings.upstreams import UpstreamSettings
+from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
+from ollama_proxy.upstreams.anthropic.codec import as_chat, encode_chat, parameters
+from ollama_proxy.upstreams.anthropic.errors import refused
+from ollama_proxy.upstreams.anthropic.events import MessageReader
+from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, traits_of
+from ollama_proxy.upstreams.anthropic.parameters import passed_on
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.ollama.codec import decode_object
+from ollama_proxy.upstreams.transport.session import HttpTransport
+from ollama_proxy.upstreams.ttl_cache import Facts
+from ollama_proxy.wire.lines import encode_request
+
+#: The API that is spoken here.
+VERSION = "2023-06-01"
+
+#: How long what a provider tells of its models is believed, in seconds, and how many pages of it are read at most.
+MODELS_KEPT_S, MOST_PAGES = 300.0, 20
+
+_MESSAGES, _MODELS, _ONE_MODEL = "/v1/messages", "/v1/models?limit=1000", "/v1/models?limit=1"
+_SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
+_STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
+
+
+def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
+    """The upstream of these settings. Its base URL may end with `/v1`, as it does for other APIs, or not."""
+    base_url = declared.base_url.rstrip("/").removesuffix("/v1")
+    headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
+    return AnthropicUpstream(declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ())
+
+
+class AnthropicUpstream:
+    """One provider behind a transport."""
+
+    dialects = frozenset[str]()
+
+    def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
+        """`secrets`: texts that no error may show."""
+        self.name = declared.name
+        self._secrets = secrets
+        self._transport = transport
+        self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
+        #: Whether its models were asked for.
+        self._asked = Facts[bool](MODELS_KEPT_S)
+        #: What was told of them last.
+        self._told: Mapping[str, Traits] = {}
+        self._thoughts = Thoughts()
+
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """See Upstream.forward; it speaks none of our dialects."""
+        raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
+
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+        """See Upstream.chat."""
+        traits = self._traits(request.model, call)
+        body = encode_request(encode_chat(request, traits, self._thoughts))
+        headers = _STREAM if request.stream else _SINGLE
+        return AnswerEvents(
+            self._transport.open(
+                UpstreamRequest("POST", _MESSAGES, body, headers=headers), call, head_wait_s=heartbeat_s
+            ),
+            MessageReader(request.model, self._thoughts, self._secrets),
+            stream=request.stream,
+            heartbeat_s=heartbeat_s,
+            refused=partial(self._refused, request.model),
+        )
+
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+        """See Upstream.generate."""
+        return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
+
+    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.approximated; also those that are left out."""
+        return tuple(parameters(request, self._known(request.model), self._thoughts).unsaid)
+
+    def passed_on(self, request: ModelRequest) -> frozenset[str]:
+        """Names of the carried fields of a request that this server gets."""
+        return frozenset(passed_on(request))
+
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
+        """See Upstream.embed; there are no embeddings in this API."""
+        raise BadRequest(f"{request.model} does not support embeddings", param="model")
+
+    def models(self, call: Call) -> list[Model]:
+        """See Upstream.models."""
+        return [decode_model(row, self.name) for row in self._list(call)]
+
+    def _list(self, call: Call) -> Sequence[Mapping[str, Json]]:
+        """The rows of all pages; also learns what they tell."""
+        path, rows = _MODELS, list[Mapping[str, Json]]()
+        for _ in range(MOST_PAGES):
+            page, last = decode_page(self._ask(path, call))
+            rows += page
+            if last is None:
+                break
+            path = f"{_MODELS}&after_id={quote(last, safe='')}"
+        self._told = {row["id"]: decode_traits(row) for row in rows}
+        return rows
+
+    def _traits(self, model: str, call: Call) -> Traits:
+        """What a model takes, asked for where the fleet has not learnt it yet."""
+        if not self._told:
+            self._asked.get("models", call, self._ask_traits)
+        return self._known(model)
+
+    def _known(self, model: str) -> Traits:
+        traits, configured = traits_of(model, self._told), self._configured.get(model)
+        return replace(traits, capabilities=configured) if configured else traits
+
+    def _ask_traits(self, call: Call) -> bool:
+        try:
+            self._list(call)
+        except UpstreamError as error:
+            # Many servers that speak this API have no list: what they say then is an answer too.
+            if type(error) not in (UpstreamError, UpstreamRefused):
+                raise
+        return True
+
+    def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        """See Upstream.capabilities."""
+        return self._traits(model, call).capabilities
+
+    def loaded_context(self, model: str, call: Call) -> int | None:
+        """See Upstream.loaded_context."""
+        return None
+
+    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+        """Providers keep to their contexts."""
+        return False
+
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """See Upstream.loaded."""
+        return []
+
+    def version(self, call: Call) -> str:
+        """See Upstream.version: it has none to tell. Whatever it says but that our key is wrong, it is there."""
+        with self._get(_ONE_MODEL, call) as reply:
+            # What it lists is read when it is asked for: that may take its time.
+            if reply.status in (*UpstreamDeniesUs.statuses, 403):
+                raise UpstreamDeniesUs(detail=f"upstream status {reply.status}")
+        return ""
+
+    def _ask(self, path: str, call: Call) -> dict[str, Json]:
+        with self._get(path, call) as reply:
+            if reply.status != 200:
+                raise self._refused("", reply.status, read_refusal(reply), reply.headers)
+            return decode_object(read_all(reply))
+
+    def _refused(self, model: str, status: int, data: bytes, headers: Headers) -> UpstreamError:
+        return refused(status, data, retry_after_s(headers), model, self._secrets)
+
+    def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
+        return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))
+
+    def counts(self) -> dict[str, int]:
+        """See Transport.counts."""
+        return self._transport.counts()
+
+    def close(self) -> None:
+        """See Upstream.close."""
+        self._transport.close()

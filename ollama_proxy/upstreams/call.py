@@ -1,0 +1,152 @@
+"""A call: its deadlines, and how it is ended early."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable
+from math import inf
+from socket import IPPROTO_TCP, TCP_INFO
+from typing import Protocol
+
+import gevent
+import gevent.event
+from gevent import monkey
+
+from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
+
+_socket = monkey.get_original("socket", "socket")
+
+#: Seconds that a client has to take the last words of a call that was ended for it.
+LAST_WORDS_S = 5.0
+
+
+#: As short as a turn can be that is none of the loop's own, in seconds.
+TURN_S = 1e-6
+
+#: Where `struct tcp_info` has tcpi_last_data_recv, in milliseconds.
+_LAST_DATA_RECEIVED = 52
+
+
+class ClientSocket(Protocol):
+    def fileno(self) -> int: ...
+
+
+def give_turn() -> None:
+    """Lets others go on, also those that wait for a socket: after a sleep of 0 the loop goes on with what is ready, up
+    to fifty times before it looks at one."""
+    gevent.sleep(TURN_S)
+
+
+def silent_s(client: ClientSocket) -> float:
+    """Seconds since something last came from a client; infinite where the kernel doesn't tell. See tcp(7), TCP_INFO."""
+    try:
+        with _socket(fileno=os.dup(client.fileno())) as twin:
+            told = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
+    except OSError:
+        return inf
+    milliseconds: int = struct.unpack_from("=I", told, _LAST_DATA_RECEIVED)[0]
+    return milliseconds / 1000
+
+
+class Call:
+    """The time limits of one client call and the way to cancel it."""
+
+    __slots__ = (
+        *("_abort", "_branches", "_ends_by", "body_ends_at", "ended", "ends_at", "read_too_slow", "reading_since"),
+        *("sending_since", "started", "timeouts"),
+    )
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.started = time.monotonic()
+        #: Whatever the limits say, it ends by then.
+        self._ends_by = inf
+        self.limit(timeouts)
+        #: What has ended it before its time; mostly the client, who has left. A kind: an error that was raised once
+        #: holds on to everything that was there then.
+        self.ended: type[CallEnded] | None = None
+        #: Since when bytes are on their way into the client's connection; None: none are.
+        self.sending_since: float | None = None
+        #: Since when a piece of the client's body is waited for; None: none is.
+        self.reading_since: float | None = None
+        #: Monotonic time at which the whole body has to be there.
+        self.body_ends_at = inf
+        #: Such a wait was ended.
+        self.read_too_slow = False
+        self._abort: Callable[[], None] | None = None
+        self._branches: list[Call] = []
+
+    def branch(self, timeouts: Timeouts | None = None) -> Call:
+        """A call of its own, for work that goes on beside other work for the same client: it leaves with this one, and
+        ends no later. `timeouts` None: with the same limits."""
+        branch = Call(timeouts or self.timeouts)
+        branch._ends_by, branch.ended = self.ends_at, self.ended
+        branch.limit(branch.timeouts)
+        self._branches.append(branch)
+        return branch
+
+    def limit(self, timeouts: Timeouts) -> None:
+        """From now on these limits count; the total one from the call's start."""
+        self.timeouts = timeouts
+        #: Monotonic time of the total limit.
+        self.ends_at = min(self.started + timeouts.total_s, self._ends_by)
+
+    def attach(self, abort: Callable[[], None]) -> None:
+        """`abort` is called, at most once, when the call is ended; it must not block."""
+        self._abort = abort
+        self.check()
+
+    def detach(self) -> None:
+        """Nothing is to be cancelled any more."""
+        self._abort = None
+
+    def pause(self, seconds: float) -> None:
+        """Waits; raises CallEnded as soon as nobody waits any more."""
+        over = gevent.event.Event()
+        self.attach(over.set)
+        try:
+            over.wait(seconds)
+            self.check()
+        finally:
+            self.detach()
+
+    def end(self, reason: type[CallEnded]) -> None:
+        """It is over, and this is why: wakes whoever waits for the upstream. The first reason counts."""
+        self.ended = self.ended or reason
+        abort, self._abort = self._abort, None
+        if abort is not None:
+            abort()
+        for branch in self._branches:
+            branch.end(reason)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.end(ClientGone)
+
+    def is_stalled(self, now: float) -> bool:
+        """The client has not taken what was sent for longer than its limit."""
+        limit_s = LAST_WORDS_S if self.ended else self.timeouts.send_idle_s
+        return self.sending_since is not None and now - self.sending_since > limit_s
+
+    def is_kept_waiting(self, now: float, client: ClientSocket) -> bool:
+        """Nothing of the client's body has come within its limit, or not all of it, or the call is over."""
+        if self.reading_since is None:
+            return False
+        limit_s = self.timeouts.send_idle_s
+        paused = now - self.reading_since > limit_s and silent_s(client) > limit_s
+        return self.ended is not None or paused or now > self.body_ends_at
+
+    def check(self) -> None:
+        """Raises CallEnded when nobody waits any more, UpstreamTimeout when the total limit is over."""
+        if self.ended is not None:
+            raise self.ended()
+        self.total_left_s()
+
+    def total_left_s(self) -> float:
+        """Seconds until the total limit; raises UpstreamTimeout when there are none."""
+        left = self.ends_at - time.monotonic()
+        if left <= 0:
+            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in all.")
+        return left

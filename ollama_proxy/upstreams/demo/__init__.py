@@ -1,0 +1,1 @@
+"""The demo upstream: deterministic answers, made in this process."""

@@ -1,0 +1,303 @@
+"""The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
+
+It speaks Ollama's native API as version 0.24 does, and keeps nothing: what is pulled, created, copied or deleted
+changes nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` asks for
+it, and only the demo model itself can be pulled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import gevent
+
+from ollama_proxy.hub import Json
+from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, empty, generate, lines, stamp, whole
+from ollama_proxy.upstreams.demo.requests import (
+    CONTEXT_LENGTH,
+    MODEL,
+    Naming,
+    Refusal,
+    field,
+    is_demo,
+    load_object,
+    named_model,
+)
+from ollama_proxy.upstreams.demo.words import DIMENSIONS
+
+#: Some clients look at it before they use a feature.
+VERSION = "0.24.0"
+
+#: Seconds between two lines about a long job.
+PROGRESS_PAUSE_S = 0.06
+
+SIZE = 1_048_576
+DIGEST = hashlib.sha256(MODEL.encode()).hexdigest()
+MODIFIED_AT = "2026-01-01T00:00:00Z"
+CAPABILITIES = ["completion", "tools", "thinking", "embedding", "vision"]
+DETAILS = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "demo",
+    "families": ["demo"],
+    "parameter_size": "1M",
+    "quantization_level": "F16",
+}
+_ROW = {"name": MODEL, "model": MODEL}
+
+_BARE_JSON = "application/json"
+
+_BLOB = re.compile(r"/api/blobs/(.*)")
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+
+
+class DemoReply:
+    """An answer whose pieces come one after the other; see Reply."""
+
+    def __init__(self, outcome: Outcome, call: Call, release: Callable[[], None], *, headless: bool) -> None:
+        """`release` is called once, at the end or at the close, whichever is first; `headless`: there is no body."""
+        self.status = outcome.status
+        self.headers: Headers = (("content-type", outcome.content_type),) if outcome.content_type else ()
+        self._pieces = deque(() if headless else outcome.pieces)
+        self._pause_s = outcome.pause_s
+        self._due = time.monotonic()
+        self._call = call
+        self._release: Callable[[], None] | None = release
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        """See Reply.wait_head."""
+        self._call.check()
+        return True
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """See Reply.read_some."""
+        if self._release is None:
+            return b""
+        self._call.check()
+        if not self._pieces:
+            self.close()
+            return b""
+        return self._take() if self._wait(wait_s) else None
+
+    def _wait(self, wait_s: float | None) -> bool:
+        """True when the next piece is due, False when that takes longer than `wait_s`."""
+        due_in_s = self._due - time.monotonic()
+        if due_in_s <= 0:
+            return True
+        pause_s = due_in_s if wait_s is None else min(due_in_s, wait_s)
+        gevent.sleep(pause_s)
+        self._call.check()
+        return pause_s == due_in_s
+
+    def _take(self) -> bytes:
+        """The next piece, and those behind it that a slow reader has let fall due."""
+        parts: list[bytes] = []
+        while self._pieces and (not parts or self._due <= time.monotonic()):
+            parts.append(self._pieces.popleft())
+            self._due += self._pause_s
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Drops what is left."""
+        release, self._release = self._release, None
+        self._pieces.clear()
+        if release is not None:
+            release()
+
+
+class DemoTransport:
+    """Answers requests itself; see Transport."""
+
+    def __init__(self) -> None:
+        self._active = 0
+
+    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> DemoReply:
+        """See Transport.open. The head is there at once."""
+        call.check()
+        try:
+            outcome = answer(request, call)
+        except Refusal as refusal:
+            outcome = whole({"error": refusal.text}, status=refusal.status)
+        self._active += 1
+        return DemoReply(outcome, call, self._release, headless=request.method == "HEAD")
+
+    def _release(self) -> None:
+        self._active -= 1
+
+    def counts(self) -> dict[str, int]:
+        """`active` answers; nothing is ever kept `idle`."""
+        return {"active": self._active, "idle": 0}
+
+    def close(self) -> None:
+        """Nothing to close: an answer in progress ends by itself."""
+
+
+def answer(request: UpstreamRequest, call: Call) -> Outcome:
+    """The answer to any request; raises Refusal, and CallEnded while a body is taken in."""
+    if blob := _BLOB.fullmatch(request.path):
+        return _blob(request, blob[1], call)
+    if request.path not in ROUTES:
+        raise Refusal(404, "404 page not found")
+    methods, handler = ROUTES[request.path]
+    if request.method not in methods:
+        raise Refusal(405, "405 method not allowed")
+    if request.method in ("GET", "HEAD"):
+        return handler({})
+    body = request.body if isinstance(request.body, bytes) else b"".join(request.body)
+    return handler(load_object(body))
+
+
+# The list of models, and what changes it elsewhere.
+
+
+def _version(_: Mapping[str, Json]) -> Outcome:
+    return whole({"version": VERSION})
+
+
+def _status(_: Mapping[str, Json]) -> Outcome:
+    return whole({"cloud": {"disabled": True, "source": "config"}})
+
+
+def _tags(_: Mapping[str, Json]) -> Outcome:
+    facts = {"modified_at": MODIFIED_AT, "size": SIZE, "digest": DIGEST, "details": DETAILS}
+    return whole({"models": [_ROW | facts | {"capabilities": CAPABILITIES}]})
+
+
+def _ps(_: Mapping[str, Json]) -> Outcome:
+    facts = {"size": SIZE, "digest": DIGEST, "details": DETAILS, "expires_at": stamp(300.0)}
+    return whole({"models": [_ROW | facts | {"size_vram": 0, "context_length": CONTEXT_LENGTH}]})
+
+
+def _show(data: Mapping[str, Json]) -> Outcome:
+    name = named_model(data)
+    Naming().check(name)
+    info = {
+        "general.architecture": "demo",
+        "general.basename": "demo",
+        "general.file_type": 1,
+        "general.parameter_count": 1_000_000,
+        "demo.block_count": 1,
+        "demo.context_length": CONTEXT_LENGTH,
+        "demo.embedding_length": DIMENSIONS,
+        "tokenizer.ggml.tokens": [] if field(data, "verbose", False) else None,
+    }
+    facts = {
+        "license": "The built-in demo of ollama-proxy; no model behind it.",
+        "modelfile": f"# The built-in demo of ollama-proxy\nFROM {MODEL}\n",
+        "parameters": f"{'num_ctx':<30} {CONTEXT_LENGTH}",
+        "template": "{{ .Prompt }}",
+        "details": DETAILS,
+        "model_info": info,
+        "capabilities": CAPABILITIES,
+        "modified_at": MODIFIED_AT,
+    }
+    return whole(facts)
+
+
+def _progress(data: Mapping[str, Json], steps: Sequence[Mapping[str, Json]], error: str = "") -> Outcome:
+    """The lines of a long job, or its end alone; `error` is how it fails once it has begun."""
+    if field(data, "stream", True):
+        return lines([*steps, {"error": error} if error else {"status": "success"}], pause_s=PROGRESS_PAUSE_S)
+    if error:
+        return whole({"error": error}, status=500, content_type=_BARE_JSON)
+    return whole({"status": "success"}, content_type=_BARE_JSON)
+
+
+def _layer(verb: str) -> list[dict[str, Json]]:
+    """Ten steps of one layer; the first has nothing completed, and Ollama leaves out what is zero."""
+    line: dict[str, Json] = {"status": f"{verb} {DIGEST[:12]}", "digest": f"sha256:{DIGEST}", "total": SIZE}
+    return [line, *(line | {"completed": SIZE * step // 10} for step in range(1, 11))]
+
+
+def _status_lines(*texts: str) -> list[dict[str, Json]]:
+    return [{"status": text} for text in texts]
+
+
+_NO_MANIFEST = "pull model manifest: file does not exist"
+
+
+def _pull(data: Mapping[str, Json]) -> Outcome:
+    name = named_model(data)
+    Naming(missing="invalid model name").check_form(name)
+    start = _status_lines("pulling manifest")
+    if not is_demo(name):
+        return _progress(data, start, _NO_MANIFEST)
+    return _progress(data, start + _layer("pulling") + _status_lines("verifying sha256 digest", "writing manifest"))
+
+
+def _push(data: Mapping[str, Json]) -> Outcome:
+    name = named_model(data)
+    Naming().check_form(name)
+    start = _status_lines("retrieving manifest")
+    if not is_demo(name):
+        return _progress(data, start + _status_lines("couldn't retrieve manifest"), f"model '{name}' not found")
+    return _progress(data, start + _layer("pushing") + _status_lines("pushing manifest"))
+
+
+def _create(data: Mapping[str, Json]) -> Outcome:
+    Naming(missing="invalid model name").check_form(named_model(data))
+    source, files = field(data, "from", ""), field(data, "files", dict[str, Json]())
+    if not source and not files:
+        raise Refusal(400, "neither 'from' or 'files' was specified")
+    if source and not is_demo(source):
+        return _progress(data, _status_lines("pulling manifest"), _NO_MANIFEST)
+    layer = f"using existing layer sha256:{DIGEST}" if source else "parsing GGUF"
+    return _progress(data, _status_lines(layer, "writing manifest"))
+
+
+def _copy(data: Mapping[str, Json]) -> Outcome:
+    source, destination = field(data, "source", ""), field(data, "destination", "")
+    naming = Naming('source "" is invalid', invalid='source "{}" is invalid', unknown='model "{}" not found')
+    naming.check_form(source)
+    Naming('destination "" is invalid', invalid='destination "{}" is invalid').check_form(destination)
+    naming.check(source)
+    return empty(200)
+
+
+def _delete(data: Mapping[str, Json]) -> Outcome:
+    Naming(invalid='name "{}" is invalid').check(named_model(data))
+    return empty(200)
+
+
+def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:
+    """Takes a blob in and forgets it."""
+    wanted = _DIGEST.fullmatch(digest)
+    if not wanted:
+        raise Refusal(400, "invalid digest format")
+    if request.method == "HEAD":
+        raise Refusal(404, f'blob "{digest}" not found')
+    if request.method != "POST":
+        raise Refusal(405, "405 method not allowed")
+    got = hashlib.sha256()
+    for part in (request.body,) if isinstance(request.body, bytes) else request.body:
+        got.update(part)
+        call.check()
+    if digest != f"sha256:{got.hexdigest()}":
+        raise Refusal(400, f'digest mismatch, expected "{digest}", got "sha256:{got.hexdigest()}"')
+    return empty(201)
+
+
+Handler = Callable[[Mapping[str, Json]], Outcome]
+
+ROUTES: Mapping[str, tuple[tuple[str, ...], Handler]] = {
+    "/api/version": (("GET", "HEAD"), _version),
+    "/api/status": (("GET",), _status),
+    "/api/tags": (("GET", "HEAD"), _tags),
+    "/api/ps": (("GET",), _ps),
+    "/api/show": (("POST",), _show),
+    "/api/chat": (("POST",), chat),
+    "/api/generate": (("POST",), generate),
+    "/api/embed": (("POST",), embed),
+    "/api/embeddings": (("POST",), embeddings),
+    "/api/pull": (("POST",), _pull),
+    "/api/push": (("POST",), _push),
+    "/api/create": (("POST",), _create),
+    "/api/copy": (("POST",), _copy),
+    "/api/delete": (("DELETE",), _delete),
+}

@@ -1,0 +1,188 @@
+"""What the demo model says: words, thoughts, tool calls, vectors. All of it follows from the request.
+
+Pure: no I/O, no clock, no chance. The same request gets the same words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from ollama_proxy.hub import Json
+from ollama_proxy.upstreams.demo.requests import Asked
+from ollama_proxy.upstreams.demo.schema import Example
+
+GREETING = (
+    "This answer is from the built-in demo of ollama-proxy; no language model is at work. "
+    "这是 ollama-proxy 内置演示模型的回答，并没有真正的语言模型在运行。"
+)
+
+#: Characters of what was said that come back.
+MAX_ECHO = 400
+
+#: Numbers in a vector.
+DIMENSIONS = 64
+
+#: One or two Chinese characters, a word, or a sign, each with the space before it: about what a tokenizer makes.
+_TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]{1,16}|[^\w\s])|\s+")
+
+
+@dataclass(slots=True, frozen=True)
+class Piece:
+    """One step of an answer: a token of the thinking or of the content, or a whole tool call."""
+
+    thinking: str = ""
+    content: str = ""
+    call: Mapping[str, Json] | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Said:
+    """A whole answer. Counts are tokens."""
+
+    pieces: Sequence[Piece]
+    done_reason: str
+    prompt_eval_count: int
+
+    @property
+    def eval_count(self) -> int:
+        """Tokens of the answer."""
+        # The token that ends an answer counts, as it does in Ollama.
+        return len(self.pieces) + (self.done_reason == "stop")
+
+
+def say(asked: Asked) -> Said:
+    """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
+    thoughts = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
+    calls = [Piece(call=call) for call in _tool_calls(asked)]
+    pieces = thoughts + (calls or _spoken(asked))
+    prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
+    limit = int(asked.options.get("num_predict") or -1)
+    if 0 < limit <= len(pieces):
+        return Said(pieces[:limit], "length", prompt)
+    return Said(pieces, "stop", prompt)
+
+
+def _spoken(asked: Asked) -> list[Piece]:
+    return [Piece(content=token) for token in tokens(_until_stop(_text(asked), asked.options.get("stop") or ()))]
+
+
+def tokens(text: str) -> list[str]:
+    """`text` in pieces that give it back when joined."""
+    return _TOKEN.findall(text)
+
+
+def count_tokens(text: str) -> int:
+    """A plausible number of tokens, without looking at the text."""
+    return len(text) // 4 + 1 if text else 0
+
+
+def _role(message: Mapping[str, Json]) -> str:
+    return str(message.get("role") or "").lower()
+
+
+def _last_user(asked: Asked) -> Mapping[str, Json]:
+    return next((message for message in reversed(asked.messages) if _role(message) == "user"), {})
+
+
+def _echo(text: str) -> str:
+    return text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + "…"
+
+
+def _thoughts(asked: Asked) -> str:
+    said = _echo(_last_user(asked).get("content") or "")
+    return f"The demo does not really think. It was asked: {said} 演示模型并不真正思考。"
+
+
+def _text(asked: Asked) -> str:
+    if asked.format == "json":
+        said = _echo(_last_user(asked).get("content") or "")
+        return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
+    if isinstance(asked.format, dict):
+        return orjson.dumps(Example(asked.format).value()).decode()
+    return " ".join([GREETING, *(_tool_results(asked) or _what_was_said(asked))])
+
+
+def _what_was_said(asked: Asked) -> Iterable[str]:
+    user = _last_user(asked)
+    if images := len(user.get("images") or ()):
+        yield f"You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
+    if said := user.get("content"):
+        yield f"You said (您说): {_echo(said)}"
+
+
+def _tool_results(asked: Asked) -> list[str]:
+    """What the tools that were called last gave back, in the order in which they did."""
+    results: list[str] = []
+    for message in reversed(asked.messages):
+        if _role(message) != "tool":
+            break
+        name = message.get("tool_name") or "that was called"
+        results.append(f"The tool {name} returned (工具返回): {_echo(message.get('content') or '')}")
+    return results[::-1]
+
+
+def _until_stop(text: str, stops: Iterable[str]) -> str:
+    ends = [text.find(stop) for stop in stops if stop]
+    return text[: min((end for end in ends if end >= 0), default=len(text))]
+
+
+def _tool_calls(asked: Asked) -> list[dict[str, Json]]:
+    """Calls of the tools that the user names, else of the first one offered; none once a tool has answered."""
+    last = asked.messages[-1]
+    if _role(last) != "user":
+        return []
+    said = last.get("content") or ""
+    functions = [tool.get("function") or {} for tool in asked.tools]
+    offered = {function["name"]: function for function in functions if function.get("name")}
+    named = {name: match.start() for name in offered if (match := _mention(name, said))}
+    chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
+    return [_call(asked, index, offered[name]) for index, name in enumerate(chosen)]
+
+
+def _mention(name: str, text: str) -> re.Match[str] | None:
+    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text, re.IGNORECASE)
+
+
+def _call(asked: Asked, index: int, function: Mapping[str, Json]) -> dict[str, Json]:
+    # The turn is part of it, so that two calls of one conversation never share an id.
+    seed = f"{len(asked.messages)} {index} {function['name']} {asked.messages[-1].get('content')}"
+    arguments = Example(function.get("parameters") or {}, only_required=True).object()
+    return {
+        "id": f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}",
+        "function": {"index": index, "name": function["name"], "arguments": arguments},
+    }
+
+
+def logprobs(pieces: Iterable[Piece], top: int) -> list[dict[str, Json]]:
+    """One row per token, with `top` alternatives of which the token itself is the first."""
+    rows: list[dict[str, Json]] = []
+    for piece in pieces:
+        if token := piece.thinking or piece.content:
+            others = [_logprob(chr(0x61 + i), -5.0 - i) for i in range(top - 1)]
+            own = _logprob(token, -0.01)
+            rows.append(own | ({"top_logprobs": [own, *others]} if top else {}))
+    return rows
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Json]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
+def vector(text: str) -> list[float]:
+    """64 numbers that stand for `text`, not normalised."""
+    digest = hashlib.shake_256(text.encode()).digest(2 * DIMENSIONS)
+    return [number / 8192 for number in struct.unpack(f"<{DIMENSIONS}h", digest)]
+
+
+def unit_vector(text: str, dimensions: int = 0) -> list[float]:
+    """The vector of `text`, cut to `dimensions` numbers where it has more, with length 1."""
+    numbers = vector(text)[: dimensions if dimensions > 0 else None]
+    length = math.hypot(*numbers) or 1.0
+    return [round(number / length, 8) for number in numbers]

@@ -1,0 +1,126 @@
+"""Which upstreams can be used right now, and what they have: asked from time to time, each on its own, so that one that
+hangs keeps nobody waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import gevent
+
+from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
+from ollama_proxy.telemetry import log
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.model_index import LIMITS, Fleet
+from ollama_proxy.upstreams.fleet.node import QUICK_S, Node, State
+
+#: Seconds between two checks of an Ollama box, of a provider, and of what is down.
+INTERVAL_S, PROVIDER_INTERVAL_S, DOWN_INTERVAL_S = 5.0, 60.0, 1.0
+
+#: How old an answer may be that is given out, and how long a newer one is waited for: less where another upstream is
+#: known to be of use; in seconds.
+FRESH_S, WAIT_S, SHORT_WAIT_S = 2.0, 3.2, 0.5
+
+#: One lost answer is no outage: the second check comes this much later, in seconds.
+SECOND_LOOK_S = 0.1
+
+#: Comings and goings of one upstream are said at most so often in so many seconds: one that flaps fills no log.
+MOST_SAID, SAID_IN_S = 6, 60.0
+
+
+class Health:
+    """Checks the nodes of a fleet; `fleet` is asked anew each time, because a reload may change it."""
+
+    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+        self._fleet = fleet
+        self._checks: dict[Node, gevent.Greenlet[[Node], None]] = {}
+        #: Monotonic times of the last check, and of the last words in the log with the newest of them.
+        self._checked_at: dict[Node, float] = {}
+        self._said: dict[Node, tuple[deque[float], bool]] = {}
+
+    def states(self) -> dict[str, State]:
+        """State by name, at most two seconds old unless an upstream takes longer to answer."""
+        self.check(FRESH_S)
+        unknown = State(False, reason="not checked yet")
+        return {node.name: node.state or unknown for node in self._fleet().nodes}
+
+    def check(self, max_age_s: float = 0.0) -> None:
+        """Checks what was not checked for that long, and waits for it; whoever else asks meanwhile waits for the
+        same check."""
+        oldest = time.monotonic() - max_age_s
+        nodes = self._fleet().nodes
+        checks = [self._checker(node) for node in nodes if self._checked_at.get(node, float("-inf")) < oldest]
+        is_known = any(node.state and node.state.usable for node in nodes if len(nodes) > 1)
+        gevent.joinall(checks, timeout=SHORT_WAIT_S if is_known else WAIT_S)
+
+    def run(self) -> None:
+        """Checks for ever; for a greenlet of its own."""
+        while True:
+            nodes = self._fleet().nodes
+            for known in (self._checks, self._checked_at, self._said):
+                for node in known.keys() - set(nodes):
+                    del known[node]
+            now = time.monotonic()
+            for node in nodes:
+                if now - self._checked_at.get(node, float("-inf")) >= _interval_s(node):
+                    self._checker(node)
+            gevent.sleep(DOWN_INTERVAL_S)
+
+    def _checker(self, node: Node) -> gevent.Greenlet[[Node], None]:
+        running = self._checks.get(node)
+        if running is None or running.dead:
+            running = self._checks[node] = gevent.spawn(self._check, node)
+        return running
+
+    def _check(self, node: Node) -> None:
+        try:
+            state = check_upstream(node)
+            if not state.usable and (node.state is None or node.state.usable):
+                gevent.sleep(SECOND_LOOK_S)
+                state = check_upstream(node)
+            self._take(node, state)
+            fleet = self._fleet()
+            if state.usable and not fleet.is_single and not node.declared.drain:
+                fleet.learn(node)
+        except Exception as error:  # no answer of an upstream may end the checks for good
+            log.error("health_check_failed", exc_info=error)
+        self._checked_at[node] = time.monotonic()
+
+    def _take(self, node: Node, state: State) -> None:
+        node.state = state
+        if state.reached:
+            node.connection.succeeded()
+        else:
+            node.lost(quickly=state.refused)
+        self._say(node, state)
+
+    def _say(self, node: Node, state: State) -> None:
+        """Says in the log who came and who went."""
+        times, usable = self._said.get(node, (deque[float](maxlen=MOST_SAID), None))
+        is_noise = len(times) == MOST_SAID and time.monotonic() - times[0] < SAID_IN_S
+        if usable == state.usable or is_noise:
+            return
+        times.append(time.monotonic())
+        self._said[node] = (times, state.usable)
+        event = "upstream_up" if state.usable else "upstream_down"
+        log.warning(event, extra={"fields": {"upstream": node.name, "version": state.version, "reason": state.reason}})
+
+
+def _interval_s(node: Node) -> float:
+    is_down = not node.connection.is_closed or (node.is_box and node.state is not None and not node.state.usable)
+    # A provider that refuses our key does so for good.
+    return DOWN_INTERVAL_S if is_down else INTERVAL_S if node.is_box else PROVIDER_INTERVAL_S
+
+
+def check_upstream(node: Node) -> State:
+    """Whether it answers, by its version."""
+    try:
+        return State(True, node.upstream.version(Call(LIMITS)))
+    except GatewayError as error:
+        if not node.is_box and isinstance(error, UpstreamTimeout | UpstreamCut):
+            # What a provider has to say of its models may take its time; its answers tell how it is.
+            return State(True, reason=error.detail or str(error))
+        lost = isinstance(error, UpstreamConnect | UpstreamTimeout | UpstreamCut)
+        refused = isinstance(error, UpstreamConnect) and error.took_s < QUICK_S
+        return State(False, reason=error.detail or str(error), reached=not lost, refused=refused)

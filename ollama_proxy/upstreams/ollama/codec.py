@@ -1,0 +1,346 @@
+"""Hub values to the JSON of Ollama's native API and back. Pure: bytes and dicts in, values out.
+
+Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls, and metrics that are zero are missing.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import orjson
+
+from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.hub import (
+    ChatRequest,
+    Content,
+    Done,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Json,
+    Logprobs,
+    Message,
+    Thinking,
+    Tool,
+    ToolCall,
+)
+from ollama_proxy.upstreams.pacing import paced
+
+Decoder = Callable[[dict[str, Json]], list[Event]]
+
+#: What the model is told where a client insists on a call.
+MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
+MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
+
+#: What a client can do about a prompt that does not fit.
+REMEDY = "shorten it, ask for a larger num_ctx, or send truncate: true to have it cut"
+
+#: Words of Ollama, and of the servers that it runs, about a prompt that does not fit.
+_TOO_LONG = (
+    "exceeds the context length",
+    "longer than the context length",
+    "exceeds the available context size",
+    "exceed context",
+    "context window",
+    "prompt is too long",
+    "exceeds maximum context",
+)
+
+
+#: Releases of Ollama from 0.1 to 0.29. Development builds (0.0.0) and release candidates are not among them.
+_SHIFT_PER_REQUEST = re.compile(r"0\.(?:[1-9]|[12]\d)\.\d+")
+
+
+def takes_shift_per_request(version: str) -> bool:
+    """Whether `shift` applies to a single request in this version of Ollama. Since 0.30 it is a launch attribute of the
+    engine, and a request with another value than the loaded engine's restarts it. Unknown versions count as new."""
+    return bool(_SHIFT_PER_REQUEST.fullmatch(version))
+
+
+def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
+    """The body of `/api/chat`; `cut`, `unshifted`: see _overflow."""
+    tools, order = _offered(request)
+    body: dict[str, Json] = {
+        "model": request.model,
+        "messages": [_encode_message(message) for message in paced(_instructed(request.messages, order))],
+        "stream": request.stream,
+    }
+    optional = {
+        "tools": [_encode_tool(tool) for tool in paced(tools)] or None,
+        "format": request.format,
+        "think": request.think,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+        "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
+    }
+    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
+
+
+def _overflow(*, cut: bool, unshifted: bool) -> dict[str, Json]:
+    """What to do when the context is full. By default Ollama silently drops the oldest messages of a prompt, and the
+    oldest tokens of a long answer. `cut`: the prompt may be cut; otherwise it is refused. `unshifted`: the answer ends
+    there; otherwise it goes on without its oldest tokens."""
+    prompt: dict[str, Json] = {} if cut else {"truncate": False}
+    return prompt | {"shift": False} if unshifted else prompt
+
+
+def _offered(request: ChatRequest) -> tuple[Sequence[Tool], str]:
+    """The tools that the model is shown, and what it is told about them: Ollama has no `tool_choice`."""
+    match request.tool_choice:
+        case "none":
+            return (), ""
+        case "required":
+            return request.tools, MUST_CALL
+        case {"name": name}:
+            return [tool for tool in request.tools if tool.name == name], MUST_CALL_ONE.format(name)
+        case _:
+            return request.tools, ""
+
+
+def _instructed(messages: Sequence[Message], order: str) -> Sequence[Message]:
+    """The messages with an order behind the first system message; where there is none, behind what the user said last:
+    a system message of ours would stand in for the model's own."""
+    if not order:
+        return messages
+    roles = [message.role for message in messages]
+    if "system" in roles:
+        place = roles.index("system")
+    elif "user" in roles:
+        place = len(roles) - 1 - roles[::-1].index("user")
+    else:
+        return [*messages, Message("user", order)]
+    said = messages[place].content
+    told = replace(messages[place], content=f"{said}\n\n{order}" if said else order)
+    return [*messages[:place], told, *messages[place + 1 :]]
+
+
+def encode_generate(request: GenerateRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
+    """The body of `/api/generate`; `cut`, `unshifted`: see _overflow."""
+    optional = {
+        "system": request.system,
+        "suffix": request.suffix,
+        "think": request.think,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+        "logprobs": request.logprobs,
+        "top_logprobs": request.top_logprobs,
+    }
+    body = {"model": request.model, "prompt": request.prompt, "stream": request.stream}
+    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
+
+
+def encode_embed(request: EmbedRequest, *, cut: bool = False) -> dict[str, Json]:
+    """The body of `/api/embed`; `cut`: what is too long may be cut."""
+    optional = {
+        "dimensions": request.dimensions,
+        "options": request.options or None,
+        "keep_alive": request.keep_alive,
+    }
+    return {"model": request.model, "input": list(request.input), "truncate": cut} | _present(optional)
+
+
+def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _encode_message(message: Message) -> dict[str, Json]:
+    body: dict[str, Json] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        body["thinking"] = message.thinking
+    if message.images:
+        body["images"] = list(message.images)
+    if message.tool_calls:
+        body["tool_calls"] = [_encode_call(index, call) for index, call in enumerate(message.tool_calls)]
+    if message.tool_name:
+        body["tool_name"] = message.tool_name
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _encode_call(index: int, call: ToolCall) -> dict[str, Json]:
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+
+
+def _encode_tool(tool: Tool) -> dict[str, Json]:
+    optional = {"description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": {"name": tool.name} | _present(optional)}
+
+
+def decode_events(decode: Decoder, document: dict[str, Json]) -> list[Event]:
+    """The events of one object; raises UpstreamError for one of another shape than Ollama's."""
+    try:
+        return decode(document)
+    except (AttributeError, TypeError) as error:
+        raise UpstreamError(detail=f"an answer of another shape: {error}") from error
+
+
+def decode_object(line: bytes) -> dict[str, Json]:
+    """One JSON object; raises UpstreamError for anything else, without showing it."""
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise UpstreamError(detail=f"upstream sent {len(line)} bytes that are not JSON") from None
+    if not isinstance(document, dict):
+        raise UpstreamError(detail="upstream sent JSON that is not an object")
+    return document
+
+
+class ChatDecoder:
+    """Lines of `/api/chat` to events; gives every tool call of one answer an id of its own."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def __call__(self, line: dict[str, Json]) -> list[Event]:
+        message = line.get("message") or {}
+        events = text_events(message.get("thinking"), message.get("content"), _logprobs(line))
+        events += [self._tool_call(call) for call in message.get("tool_calls") or ()]
+        if line.get("done") is True:
+            events.append(_done(line))
+        return events
+
+    def _tool_call(self, call: dict[str, Json]) -> ToolCall:
+        function = call.get("function") or {}
+        arguments = function.get("arguments") or {}
+        if not isinstance(arguments, dict) or not can_be_written(arguments):
+            raise UpstreamError("The model server sent a tool call that can't be read.")
+        call_id = call.get("id") or ""
+        if not call_id or call_id in self._ids:
+            call_id = new_call_id()
+        self._ids.add(call_id)
+        return ToolCall(call_id, str(function.get("name") or ""), arguments)
+
+
+def can_be_written(arguments: Mapping[str, Json]) -> bool:
+    """Whether an answer can hold them: orjson reads four times as many levels as it writes."""
+    try:
+        # Answers have them three levels deep.
+        orjson.dumps([[[arguments]]])
+    except orjson.JSONEncodeError:
+        return False
+    return True
+
+
+def decode_generate(line: dict[str, Json]) -> list[Event]:
+    """Lines of `/api/generate` to events."""
+    events = text_events(line.get("thinking"), line.get("response"), _logprobs(line))
+    if line.get("done") is True:
+        events.append(_done(line))
+    return events
+
+
+def text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
+    """Thinking and text of one line, which may carry both, and log probabilities with neither while the server's parser
+    still holds text back. Where it has both, as a single answer does, one list has the entries of the thinking and
+    behind them those of the text."""
+    events: list[Event] = []
+    if thinking:
+        thought = _of_thinking(logprobs, _text(content or "")) if logprobs else 0
+        events.append(Thinking(_text(thinking), logprobs[:thought]))
+        logprobs = logprobs[thought:]
+    if content or (logprobs and not thinking):
+        events.append(Content(_text(content or ""), logprobs))
+    return events
+
+
+def _of_thinking(logprobs: Logprobs, content: str) -> int:
+    """How many of the entries come before those that spell the content."""
+    left, first = len(content), len(logprobs)
+    while left > 0 and first > 0:
+        first -= 1
+        left -= len(logprobs[first].get("token") or "")
+    return first
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is something else")
+    return value
+
+
+def _logprobs(line: Mapping[str, Json]) -> Logprobs:
+    return sound_logprobs(line.get("logprobs") or ())
+
+
+def sound_logprobs(entries: Json) -> Logprobs:
+    """The entries as they came; raises TypeError for what is no list of tokens with their chances."""
+    found: Logprobs = entries
+    if entries != () and not (isinstance(entries, list) and all(map(_is_token, entries))):
+        raise TypeError("logprobs are no list of tokens")
+    return found
+
+
+def _is_token(entry: Json) -> bool:
+    top = entry.get("top_logprobs") or [] if _is_chance(entry) else None
+    return isinstance(top, list) and all(map(_is_chance, top))
+
+
+def _is_chance(entry: Json) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    return isinstance(entry.get("token") or "", str) and isinstance(entry.get("logprob") or 0.0, int | float)
+
+
+def _done(line: dict[str, Json]) -> Done:
+    reason = _text(line.get("done_reason") or "stop")
+    return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")))
+
+
+def count(value: Json) -> int:
+    """A number of tokens as it can be added up: what is not a sane whole number counts 0."""
+    sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
+    return value if sane else 0
+
+
+def new_call_id() -> str:
+    """An id in the form that Ollama's own have."""
+    return "call_" + secrets.token_hex(4)
+
+
+def refused_line(line: dict[str, Json]) -> UpstreamRefused:
+    """The error that a line of a running stream carries; its status is the upstream's fault: 500."""
+    return UpstreamRefused(500, error_text(line))
+
+
+def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
+    """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
+    if status in UpstreamDeniesUs.statuses:
+        return UpstreamDeniesUs(detail=f"upstream status {status}")
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return UpstreamError(detail=f"upstream status {status} without JSON")
+    text = error_text(document)
+    if status == 400 and any(sign in text.lower() for sign in _TOO_LONG):
+        return PromptTooLong(text, remedy=REMEDY)
+    return UpstreamRefused(status, text, retry_after_s=retry_after_s)
+
+
+def error_text(document: Json) -> str:
+    """The sentence inside an error, however many envelopes are around it."""
+    for _ in range(4):
+        if isinstance(document, dict):
+            document = document.get("error") or document.get("message") or ""
+        elif isinstance(document, str) and document.startswith("{"):
+            try:
+                document = orjson.loads(document)
+            except orjson.JSONDecodeError:
+                break
+        else:
+            break
+    text = document if isinstance(document, str) else ""
+    return text.strip() or "The model server reported an error without a text."
+
+
+def seconds_of(stamp: Json) -> int:
+    """RFC 3339 to whole seconds since 1970; 0 for what can't be read."""
+    try:
+        return int(datetime.fromisoformat(str(stamp)).timestamp())
+    except ValueError:
+        return 0

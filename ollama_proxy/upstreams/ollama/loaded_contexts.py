@@ -1,0 +1,78 @@
+"""The contexts that an Ollama server has loaded its models with, to recognise answers that outgrew them.
+
+Since 0.30 nothing in an answer tells that the engine dropped its oldest tokens. Its counts do: together they are more
+than the context.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+
+import gevent
+
+from ollama_proxy.errors import GatewayError
+from ollama_proxy.policy.model_names import canonical
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.upstreams.call import Call
+
+#: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
+CONTEXT_UNIT = 256
+
+#: How long a list is good for ruling out that an answer outgrew its context, in seconds. Only a newer one proves it.
+RULES_OUT_FOR_S = 5.0
+
+#: How long an answer waits for a newer list at most, and how long the server is not asked after a failure; in seconds.
+WAIT_S, FAILURE_KEPT_S = 0.5, 10.0
+
+_TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=2.0, idle_s=2.0, total_s=2.0)
+
+
+class LoadedContexts:
+    """The last list that a server gave; `ask` gets a newer one."""
+
+    def __init__(self, ask: Callable[[Call], Mapping[str, int]]) -> None:
+        self._ask = ask
+        self._contexts: Mapping[str, int] = {}
+        #: Monotonic times of the last list, and of the last failure to get one.
+        self._read_at = self._failed_at = -inf
+        self._reading: gevent.Greenlet[[], None] | None = None
+
+    def note(self, contexts: Mapping[str, int]) -> None:
+        """Keeps a list that was read for another reason."""
+        self._contexts, self._read_at = contexts, time.monotonic()
+
+    def is_exceeded(self, model: str, tokens: int, requested: int | None) -> bool:
+        """Whether so many tokens did not fit into the context of a model; `requested`: the request's own `num_ctx`.
+
+        The server is asked only if the tokens may be too many by what is known, so hardly ever."""
+        if tokens <= CONTEXT_UNIT:
+            return False
+        name = canonical(model)
+        now = time.monotonic()
+        known = self._contexts.get(name) if now - self._read_at < RULES_OUT_FOR_S else None
+        if tokens <= min(known or CONTEXT_UNIT, requested or inf):
+            return False
+        self._refresh(now)
+        context = self._contexts.get(name) if self._read_at >= now else None
+        return tokens > (context or _padded(requested))
+
+    def _refresh(self, now: float) -> None:
+        """Waits for a newer list, unless the server has just failed to give one."""
+        if now - self._failed_at < FAILURE_KEPT_S:
+            return
+        if self._reading is None or self._reading.dead:
+            self._reading = gevent.spawn(self._read)
+        self._reading.join(WAIT_S)
+
+    def _read(self) -> None:
+        try:
+            self.note(self._ask(Call(_TIMEOUTS)))
+        except GatewayError:
+            self._failed_at = time.monotonic()
+
+
+def _padded(requested: int | None) -> float:
+    """The context that an engine is started with for a `num_ctx`; without one it could be any."""
+    return -(-requested // CONTEXT_UNIT) * CONTEXT_UNIT if requested else inf

@@ -1,0 +1,277 @@
+"""An Ollama server: hub requests to its native API, its answers to events. The demo speaks the same API in process."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError
+from ollama_proxy.hub import (
+    ChatRequest,
+    Done,
+    EmbedAnswer,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Json,
+    Model,
+    ModelRequest,
+    TextRequest,
+)
+from ollama_proxy.policy.model_names import canonical
+from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, retry_after_s
+from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.ollama.codec import (
+    ChatDecoder,
+    Decoder,
+    count,
+    decode_events,
+    decode_generate,
+    decode_object,
+    encode_chat,
+    encode_embed,
+    encode_generate,
+    refused,
+    refused_line,
+    seconds_of,
+    takes_shift_per_request,
+)
+from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts
+from ollama_proxy.upstreams.ttl_cache import Facts
+from ollama_proxy.wire.lines import LineSplitter, encode_request
+
+#: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
+CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
+
+_SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
+_STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
+
+
+class OllamaUpstream:
+    """One Ollama server behind a transport."""
+
+    dialects = frozenset({"native"})
+
+    def __init__(self, name: str, transport: Transport) -> None:
+        self.name = name
+        self._transport = transport
+        self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
+        self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
+        self._contexts = LoadedContexts(self._ask_loaded)
+        #: Whether requests say `shift: false`, by the version that the last health check found.
+        self._unshifted = False
+
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """See Upstream.forward."""
+        return self._transport.open(request, call, head_wait_s=head_wait_s)
+
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+        """See Upstream.chat."""
+        encode = partial(encode_chat, request)
+        return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
+
+    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.approximated."""
+        return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
+
+    def passed_on(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.passed_on."""
+        return frozenset()
+
+    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+        """See Upstream.generate."""
+        encode = partial(encode_generate, request)
+        return self._events("/api/generate", request, encode, decode_generate, call, heartbeat_s)
+
+    def _events(
+        self,
+        path: str,
+        request: TextRequest,
+        encode: Callable[..., Json],
+        decode: Decoder,
+        call: Call,
+        heartbeat_s: float | None,
+    ) -> AnswerEvents:
+        headers = _STREAM if request.stream else _SINGLE
+        encode = partial(encode, unshifted=self._unshifted)
+
+        def open_reply(*, cut: bool) -> Reply:
+            """Asks; `cut`: what is too long may be cut."""
+            outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
+            return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
+
+        def is_outgrown(tokens: int) -> bool:
+            """Whether the answer outgrew its context."""
+            return self.is_outgrown(request.model, tokens, request.options.get("num_ctx"))
+
+        # Refused first and then allowed is the only way to know that something was cut.
+        again = partial(open_reply, cut=True) if request.truncate else None
+        return AnswerEvents(
+            open_reply(cut=False),
+            OllamaReader(decode, is_outgrown),
+            stream=request.stream,
+            heartbeat_s=heartbeat_s,
+            refused=_refused,
+            again=again,
+        )
+
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
+        """See Upstream.embed."""
+        try:
+            return self._embed(request, call, cut=False)
+        except PromptTooLong:
+            if not request.truncate:
+                raise
+        return replace(self._embed(request, call, cut=True), truncated=True)
+
+    def _embed(self, request: EmbedRequest, call: Call, *, cut: bool) -> EmbedAnswer:
+        answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=cut)))
+        vectors = answer.get("embeddings")
+        if not isinstance(vectors, list) or len(vectors) != len(request.input):
+            raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
+        if not all(_is_vector(vector) for vector in vectors):
+            raise UpstreamError(detail="embeddings are no lists of numbers")
+        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
+
+    def models(self, call: Call) -> list[Model]:
+        """See Upstream.models."""
+        listed = self._ask("GET", "/api/tags", call).get("models") or []
+        if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
+            raise UpstreamError(detail="the list of models is of another shape")
+        return [_model(row) for row in listed]
+
+    def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        """See Upstream.capabilities."""
+        return self._capabilities.get(model, call, partial(self._ask_capabilities, model))
+
+    def _ask_capabilities(self, model: str, call: Call) -> frozenset[str] | None:
+        shown = self._ask("POST", "/api/show", call, encode_request({"model": model}))
+        listed = shown.get("capabilities")
+        return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+    def loaded_context(self, model: str, call: Call) -> int | None:
+        """See Upstream.loaded_context."""
+        return (self._loaded.get("ps", call, self._ask_loaded) or {}).get(canonical(model))
+
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """See Upstream.loaded."""
+        rows = self._ask("GET", "/api/ps", call).get("models") or []
+        if not isinstance(rows, list) or not all(_is_model(row) for row in rows):
+            raise UpstreamError(detail="the list of loaded models is of another shape")
+        self._contexts.note(_contexts(rows))
+        return rows
+
+    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+        """See Upstream.is_outgrown."""
+        return self._contexts.is_exceeded(model, tokens, count(requested) or None)
+
+    def _ask_loaded(self, call: Call) -> dict[str, int]:
+        return _contexts(self.loaded(call))
+
+    def version(self, call: Call) -> str:
+        """Its version, which also decides whether requests say `shift`; raises UpstreamError."""
+        try:
+            version = str(self._ask("GET", "/api/version", call).get("version") or "")
+        except UpstreamConnect:
+            self._unshifted = False  # it may come back as another version
+            raise
+        self._unshifted = takes_shift_per_request(version)
+        return version
+
+    def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
+        reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
+        with contextlib.closing(reply):
+            data = read_all(reply)
+            if reply.status != 200:
+                raise _refused(reply.status, data, reply.headers)
+            return decode_object(data)
+
+    def counts(self) -> dict[str, int]:
+        """See Transport.counts."""
+        return self._transport.counts()
+
+    def close(self) -> None:
+        """See Upstream.close."""
+        self._transport.close()
+
+
+class OllamaReader:
+    """Lines of Ollama's API, or its one object, to events; see Reader."""
+
+    #: The last line has the counts.
+    grace_s = None
+
+    def __init__(self, decode: Decoder, is_outgrown: Callable[[int], bool] | None = None) -> None:
+        """`is_outgrown`: whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown."""
+        self._decode = decode
+        self._is_outgrown = is_outgrown
+        self._lines = LineSplitter()
+
+    def feed(self, data: bytes) -> Read:
+        """See Reader."""
+        return self._decode_lines(self._lines.feed(data))
+
+    def end(self) -> Read:
+        """See Reader; Ollama may leave its last object without a line end."""
+        return self._decode_lines([self._lines.rest()])
+
+    def whole(self, body: bytes) -> list[Event]:
+        """See Reader."""
+        document = decode_object(body)
+        if document.get("error"):
+            raise refused_line(document)
+        return self._mark_outgrown(decode_events(self._decode, document))
+
+    def _decode_lines(self, lines: Sequence[bytes]) -> Read:
+        events: list[Event] = []
+        try:
+            for line in lines:
+                if line:
+                    document = decode_object(line)
+                    if "error" in document:
+                        return events, refused_line(document)
+                    events += decode_events(self._decode, document)
+                    if document.get("done") is True:
+                        return self._mark_outgrown(events), None  # nothing can follow
+        except UpstreamError as failure:
+            return events, failure
+        return events, None
+
+    def _mark_outgrown(self, events: list[Event]) -> list[Event]:
+        """The events up to the end of an answer, which says whether the answer outgrew the context."""
+        end = events[-1] if events else None
+        if self._is_outgrown and isinstance(end, Done) and end.eval_count:
+            tokens = end.prompt_eval_count + end.eval_count
+            events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
+        return events
+
+
+def _refused(status: int, data: bytes, headers: Headers) -> UpstreamError:
+    return refused(status, data, retry_after_s(headers))
+
+
+def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+    """The contexts of loaded models, by their canonical names."""
+    contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
+    return {name: length for name, length in contexts.items() if length}
+
+
+def _model(row: Mapping[str, Json]) -> Model:
+    able = row.get("capabilities")
+    capabilities = frozenset(map(str, able)) if isinstance(able, list) else None
+    return Model(row["name"], seconds_of(row.get("modified_at")), "ollama", capabilities, row=row)
+
+
+def _is_model(row: Json) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str)
+
+
+def _is_vector(vector: Json) -> bool:
+    try:
+        return isinstance(vector, list) and bool(array("f", vector))
+    except (TypeError, OverflowError):
+        return False

@@ -1,0 +1,63 @@
+"""Lists of models in the shapes that providers have for them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import Json, Model
+from ollama_proxy.upstreams.ollama.codec import count
+
+#: What providers call the context of a model, in tokens.
+_CONTEXT = ("context_length", "max_model_len", "context_window", "max_context_length")
+
+
+def decode_models(document: Json, owner: str) -> list[Model]:
+    """The models of a list, whatever is around it; raises UpstreamError for something else. `owner`: the upstream."""
+    rows = document
+    if isinstance(document, dict):
+        rows = document.get("data") if document.get("data") is not None else document.get("models")
+    if not isinstance(rows, list):
+        raise UpstreamError(detail="the list of models is of another shape")
+    return [_model(row, owner) for row in rows if isinstance(row, dict) and _name(row)]
+
+
+def _name(row: Mapping[str, Json]) -> str:
+    name = row.get("id") or row.get("name") or row.get("model")
+    return name if isinstance(name, str) else ""
+
+
+def _model(row: Mapping[str, Json], owner: str) -> Model:
+    return Model(
+        _name(row),
+        modified_at=count(row.get("created")),
+        owned_by=owner,
+        capabilities=_capabilities(row),
+        context_length=_context(row),
+    )
+
+
+def _context(row: Mapping[str, Json]) -> int | None:
+    meta = row.get("meta")
+    found = [count(row.get(name)) for name in _CONTEXT]
+    found.append(count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0)
+    return next((length for length in found if length), None)
+
+
+def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:
+    """What a row says that a model can do; None where it doesn't say enough."""
+    if row.get("type") in ("embedding", "embeddings"):
+        return frozenset({"embedding"})
+    parameters, architecture = row.get("supported_parameters"), row.get("architecture")
+    if not isinstance(parameters, list):
+        return None
+    inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    inputs = inputs if isinstance(inputs, list) else []
+    told = {
+        "completion": True,
+        "tools": "tools" in parameters,
+        "thinking": "reasoning" in parameters or "include_reasoning" in parameters,
+        "vision": "image" in inputs,
+        "audio": "audio" in inputs,
+    }
+    return frozenset(name for name, can in told.items() if can)

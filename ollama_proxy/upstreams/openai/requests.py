@@ -1,0 +1,245 @@
+"""Hub requests to the bodies of OpenAI's API, in a provider's words, and vectors back. Pure.
+
+What the client left out is left out: the provider's own defaults rule.
+"""
+
+from __future__ import annotations
+
+from array import array
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from math import hypot
+from operator import itemgetter
+
+import orjson
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Message,
+    ModelRequest,
+    TextRequest,
+    Tool,
+    ToolChoice,
+)
+from ollama_proxy.settings.provider_profiles import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
+from ollama_proxy.upstreams.ollama.codec import count
+from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages, nothing_kept
+from ollama_proxy.upstreams.pacing import paced
+
+#: Ollama's options that OpenAI has under the same names.
+_SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+
+#: Fields of OpenAI's API that the hub has no name for.
+OPENAI_FIELDS = frozenset(
+    "logit_bias metadata moderation prediction prompt_cache_key prompt_cache_options prompt_cache_retention "
+    "safety_identifier service_tier store verbosity".split()
+)
+
+#: Where Anthropic has other values for the same name.
+_FOREIGN: Mapping[str, tuple[Json, ...]] = {"service_tier": ("standard_only",)}
+
+#: What a model is told where its provider has no switch for a schema, or wants to read the word.
+MATCH_SCHEMA = "Answer with one JSON value that matches this JSON Schema, and nothing else:\n"
+IN_JSON = "Answer in JSON."
+
+
+def encode_chat(
+    request: ChatRequest, profile: Profile, *, stream: bool, find: FindThought = nothing_kept
+) -> dict[str, Json]:
+    """The body of POST /chat/completions; `stream`: the answer is to be one, whatever the client has asked for.
+    Raises BadRequest for a history that can't be sent."""
+    messages = _instructed(request, profile)
+    body: dict[str, Json] = {
+        "model": request.model,
+        "messages": encode_messages(messages, profile, thinks=request.think is not False, find=find),
+    }
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in paced(request.tools)]
+        optional = {"tool_choice": _choice(request.tool_choice), "parallel_tool_calls": request.parallel_tool_calls}
+        body |= _present(optional)
+    if request.format:
+        body["response_format"] = _response_format(request, profile)
+    if request.logprobs:
+        body |= _present({"logprobs": True, "top_logprobs": request.top_logprobs})
+    return body | _parameters(request, profile) | _thinking(request, profile) | _streaming(profile, stream=stream)
+
+
+def encode_generate(request: GenerateRequest, profile: Profile, *, stream: bool) -> dict[str, Json]:
+    """The body of POST /completions, for a plain prompt or one with a suffix."""
+    body: dict[str, Json] = {"model": request.model, "prompt": request.prompt}
+    logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    body |= _present({"suffix": request.suffix or None, "logprobs": logprobs})
+    return body | _parameters(request, profile, limit="max_tokens") | _streaming(profile, stream=stream)
+
+
+def as_chat(request: GenerateRequest) -> ChatRequest:
+    """The chat that a prompt amounts to."""
+    system = [Message("system", request.system)] if request.system else []
+    common = {name: getattr(request, name) for name in TextRequest.__dataclass_fields__}
+    return ChatRequest(**common, messages=[*system, Message("user", request.prompt)])
+
+
+def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
+    """Those fields without an equivalent in the hub that the provider knows all the same."""
+    return {
+        name: value
+        for name, value in request.carried.items()
+        if (name in OPENAI_FIELDS or name in profile.fields) and value not in _FOREIGN.get(name, ())
+    }
+
+
+def _parameters(request: TextRequest, profile: Profile, *, limit: str = "") -> dict[str, Json]:
+    options = request.options
+    body = {name: options[name] for name in _SAMPLING if options.get(name) is not None}
+    body |= {field: options[name] for name, field in profile.options.items() if options.get(name) is not None}
+    most, stop = options.get("num_predict"), options.get("stop")
+    # 0 and less are Ollama's words for no limit.
+    if isinstance(most, int | float) and most > 0:
+        body[limit or profile.limit_field] = int(most)
+    if stop := [stop] if isinstance(stop, str) else [text for text in stop or () if text != ""]:
+        body["stop"] = stop
+    return body | _present({"user": request.user}) | passed_on(request, profile)
+
+
+def _streaming(profile: Profile, *, stream: bool) -> dict[str, Json]:
+    if not stream:
+        return {"stream": False}
+    return {"stream": True} | ({"stream_options": {"include_usage": True}} if profile.stream_options else {})
+
+
+def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _tool(tool: Tool) -> dict[str, Json]:
+    optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+    return {"type": "function", "function": {**tool.carried, "name": tool.name} | _present(optional)}
+
+
+def _choice(choice: ToolChoice) -> Json:
+    return choice if choice is None or isinstance(choice, str) else {"type": "function", "function": dict(choice)}
+
+
+# Answers in JSON.
+
+
+def is_put_in_words(request: ChatRequest, profile: Profile) -> bool:
+    """Whether the provider has no switch for the schema of a request."""
+    return isinstance(request.format, Mapping) and not profile.json_schema
+
+
+def _response_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
+    if not isinstance(request.format, Mapping) or not profile.json_schema:
+        return {"type": "json_object"}
+    asked = (request.carried.get("response_format") or {}).get("json_schema") or {}
+    details = {name: asked[name] for name in ("name", "description", "strict") if asked.get(name) is not None}
+    return {"type": "json_schema", "json_schema": {"name": "schema"} | details | {"schema": request.format}}
+
+
+def _instructed(request: ChatRequest, profile: Profile) -> Sequence[Message]:
+    """The messages, and behind the first system message what the provider has no switch for."""
+    order = ""
+    if is_put_in_words(request, profile):
+        order = MATCH_SCHEMA + orjson.dumps(request.format).decode()
+    elif request.format and profile.json_word and not any("json" in each.content.lower() for each in request.messages):
+        order = IN_JSON
+    if not order:
+        return request.messages
+    first = next((number for number, each in enumerate(request.messages) if each.role == "system"), None)
+    if first is None:
+        return [Message("system", order), *request.messages]
+    said = request.messages[first]
+    told = Message("system", f"{said.content}\n\n{order}" if said.content else order, images=said.images)
+    return [*request.messages[:first], told, *request.messages[first + 1 :]]
+
+
+# Thinking.
+
+
+def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
+    """The provider's switch, where the client has said what it wants; nothing leaves it to the model."""
+    if request.think is None:
+        return {}
+    level, word = _level(request.think, profile)
+    effort, on = ({EFFORT: word} if word else {}), bool(request.think)
+    switches: dict[str, dict[str, Json]] = {
+        NO_SWITCH: {},
+        EFFORT: effort,
+        TYPED: {TYPED: {"type": "enabled" if on else "disabled"}} | effort,
+        ENABLED: {ENABLED: on} | _present({"thinking_budget": profile.budgets.get(level)}),
+        REASONING: {REASONING: {"effort": word} if word else {"enabled": on}},
+        TEMPLATE: {TEMPLATE: {"enable_thinking": on} | (request.carried.get(TEMPLATE) or {})} | effort,
+    }
+    return switches[profile.thinking]
+
+
+def _level(think: bool | str, profile: Profile) -> tuple[str, str]:
+    """How much thinking, in the words of profiles, and in the provider's; "": it has none."""
+    if isinstance(think, str):
+        return think, profile.efforts.get(think, think)
+    level = "default" if think else "none"
+    return level, profile.efforts.get(level, "")
+
+
+def is_stream_only(model: str, profile: Profile) -> bool:
+    """Whether a model gives nothing but streams."""
+    return any(fnmatchcase(model, pattern) for pattern in profile.stream_only)
+
+
+# Vectors.
+
+
+def encode_embed(request: EmbedRequest, texts: Sequence[str], profile: Profile) -> dict[str, Json]:
+    """The body of POST /embeddings for some of the texts of a request."""
+    body: dict[str, Json] = {"model": request.model, "input": list(texts), "encoding_format": "float"}
+    dimensions = request.dimensions if profile.dimensions else None
+    return body | _present({"dimensions": dimensions, "user": request.user}) | passed_on(request, profile)
+
+
+def decode_embed(document: Mapping[str, Json], wanted: int) -> tuple[list[Sequence[float]], int]:
+    """The vectors in the order of their texts, and how many tokens were read; raises UpstreamError for fewer or more
+    than `wanted`."""
+    rows, usage = document.get("data"), document.get("usage")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UpstreamError(detail="embeddings are missing")
+    if len(rows) != wanted:
+        raise UpstreamError(detail=f"{len(rows)} embeddings for {wanted} texts")
+    usage = usage if isinstance(usage, dict) else {}
+    read = count(usage.get("prompt_tokens") or usage.get("total_tokens"))
+    return [_vector(row.get("embedding")) for row in _in_order(rows)], read
+
+
+def _in_order(rows: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """The rows by their numbers, unless these say nothing: some have 0 for each."""
+    numbers = [row.get("index") for row in rows]
+    if set(map(type, numbers)) != {int} or len(set(numbers)) != len(rows):
+        return rows
+    return sorted(rows, key=itemgetter("index"))
+
+
+def _vector(value: Json) -> Sequence[float]:
+    """A list of numbers, also from base64, which some send although they were asked for numbers."""
+    try:
+        if isinstance(value, str):
+            numbers = array("f")
+            numbers.frombytes(b64decode(value, validate=True))
+            value = numbers.tolist()
+        if isinstance(value, list) and array("f", value):
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UpstreamError(detail="embeddings are no lists of numbers")
+
+
+def shortened(vector: Sequence[float], dimensions: int) -> Sequence[float]:
+    """The first numbers of a vector, of length 1 again."""
+    if len(vector) <= dimensions:
+        return vector
+    cut = vector[:dimensions]
+    length = hypot(*cut)
+    return [number / length for number in cut] if length else cut

@@ -1,0 +1,142 @@
+"""Calls of tools in the pieces in which providers stream them, and what is made of the pieces. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import Json, ToolCall
+from ollama_proxy.upstreams.ollama.codec import can_be_written, new_call_id
+
+UNREADABLE = "The model server sent a tool call that can't be read."
+
+
+@dataclass(slots=True, eq=False)
+class _Parts:
+    """A call as far as it has come."""
+
+    id: str = ""
+    name: str = ""
+    #: Its arguments where they came as an object.
+    given: Mapping[str, Json] | None = None
+    #: The pieces of their JSON so far, and its length: a call may come in thousands of pieces.
+    pieces: list[str] = field(default_factory=list)
+    chars: int = 0
+
+    def add(self, call_id: str, name: str, arguments: Json) -> None:
+        """Takes the next piece: what comes first is kept, and arguments add up."""
+        self.id = self.id or call_id
+        self.name = self.name or name
+        if isinstance(arguments, dict):
+            self.given = arguments
+        elif isinstance(arguments, str) and self.given is None:
+            if self._is_repeated_by(arguments):
+                self.pieces, self.chars = [], 0
+            self.pieces.append(arguments)
+            self.chars += len(arguments)
+
+    def _is_repeated_by(self, arguments: str) -> bool:
+        """Whether a piece begins with all that came before it, which was whole."""
+        if not 0 < self.chars <= len(arguments):
+            return False
+        known = "".join(self.pieces)
+        return arguments.startswith(known) and _is_json(known)
+
+    @property
+    def arguments(self) -> str | Mapping[str, Json]:
+        """All of them so far; a text is their JSON."""
+        return "".join(self.pieces) if self.given is None else self.given
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing can be missing."""
+        return bool(self.name) and (self.given is not None or _is_json(str(self.arguments)))
+
+
+class ToolCallParts:
+    """Puts the calls of one answer together. Providers differ in what they say in which piece: an index, an id, a name
+    once or again and again, arguments as text or as an object."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Parts] = []
+        self._by_index: dict[int, _Parts] = {}
+        self._given: set[str] = set()
+
+    def add(self, delta: Mapping[str, Json]) -> None:
+        """Takes one piece: an item of `tool_calls`."""
+        function = delta.get("function") or {}
+        call_id, name, index = _text(delta.get("id")), _text(function.get("name")), delta.get("index")
+        index = index if isinstance(index, int) else None
+        call = self._find(index, call_id, name) or self._begin(index)
+        call.add(call_id, name, function.get("arguments"))
+
+    def _find(self, index: int | None, call_id: str, name: str) -> _Parts | None:
+        """The call that a piece belongs to; None: it begins a new one."""
+        if known := self._with_id(call_id):
+            return known
+        if call := self._by_index.get(-1 if index is None else index):
+            # An id that changes from piece to piece is one call; another one with a name of its own is another call.
+            return None if call_id and call.id and name else call
+        return None if call_id or not self._calls else self._last(name, is_numbered=index is not None)
+
+    def _with_id(self, call_id: str) -> _Parts | None:
+        return next((call for call in self._calls if call.id == call_id), None) if call_id else None
+
+    def _last(self, name: str, *, is_numbered: bool) -> _Parts | None:
+        """The last call, if a piece with nothing else to go by belongs to it."""
+        last = self._calls[-1]
+        if is_numbered:
+            return None if name else last
+        is_another = name and (last.is_whole or (last.name and last.name != name))
+        return None if is_another else last
+
+    def _begin(self, index: int | None) -> _Parts:
+        call = _Parts()
+        self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+    def take(self, *, limited: bool = False) -> list[ToolCall]:
+        """The calls, once all of their pieces are there; raises UpstreamError for one that can't be read. `limited`:
+        the answer has met its limit, and a call that was cut by it is left out."""
+        calls, self._calls, self._by_index = self._calls, [], {}
+        return [self._made(call) for call in calls if not limited or call.is_whole]
+
+    def _made(self, call: _Parts) -> ToolCall:
+        arguments = call.arguments
+        if isinstance(arguments, str):
+            arguments = _loaded(arguments)
+        if not call.name or not can_be_written(arguments):
+            raise UpstreamError(UNREADABLE, detail="a tool call without a name, or too deep")
+        call_id = call.id if call.id and call.id not in self._given else new_call_id()
+        self._given.add(call_id)
+        return ToolCall(call_id, call.name, arguments)
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _loaded(text: str) -> Mapping[str, Json]:
+    """Arguments always are an object: official clients fail on anything else."""
+    if not text.strip():
+        return {}
+    try:
+        arguments = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise UpstreamError(UNREADABLE, detail=f"arguments of {len(text)} characters that are not JSON") from None
+    if isinstance(arguments, dict):
+        return arguments
+    return {} if arguments is None else {"value": arguments}

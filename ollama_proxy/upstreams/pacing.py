@@ -1,0 +1,21 @@
+"""Long loops that let other requests run: without a pause, thousands of messages would hold up everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from ollama_proxy.upstreams.call import give_turn
+
+T = TypeVar("T")
+
+#: Items between two pauses: a few milliseconds of work. A conversation of a usual length has none.
+ITEMS_PER_TURN = 500
+
+
+def paced(items: Iterable[T]) -> Iterator[T]:
+    """The items, with a pause for other greenlets after every 500 of them. It costs 30 ns per item."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            give_turn()

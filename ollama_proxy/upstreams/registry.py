@@ -1,0 +1,89 @@
+"""The fleet that the settings ask for: one builder for each protocol, and what runs already is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings.schema import Settings, effective_upstreams, shown_path
+from ollama_proxy.settings.upstreams import UpstreamSettings
+from ollama_proxy.telemetry import log
+from ollama_proxy.upstreams.anthropic import upstream as anthropic
+from ollama_proxy.upstreams.base import Upstream
+from ollama_proxy.upstreams.demo.transport import DemoTransport
+from ollama_proxy.upstreams.fleet.model_index import Fleet
+from ollama_proxy.upstreams.fleet.node import BOXES, Node
+from ollama_proxy.upstreams.litellm import upstream as litellm
+from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
+from ollama_proxy.upstreams.openai import upstream as openai
+from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
+from ollama_proxy.upstreams.transport.session import HttpTransport
+
+Builder = Callable[[UpstreamSettings, str | None], Upstream]
+
+
+def _build_demo(declared: UpstreamSettings, key: str | None) -> Upstream:
+    return OllamaUpstream(declared.name, DemoTransport())
+
+
+def _build_ollama(declared: UpstreamSettings, key: str | None) -> Upstream:
+    if not key:
+        return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
+    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
+    return OllamaUpstream(declared.name, MaskedTransport(transport, key))
+
+
+#: By what an upstream speaks.
+BUILDERS: Mapping[str, Builder] = {
+    "anthropic": anthropic.build,
+    "demo": _build_demo,
+    "litellm": litellm.build,
+    "ollama": _build_ollama,
+    "openai": openai.build,
+}
+
+
+def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None) -> Fleet:
+    """The fleet of these settings, with the nodes of the `running` one whose server is the same: their connections and
+    what is known of them stay. An upstream whose key is missing is hidden. Raises ConfigError."""
+    declared = effective_upstreams(settings)
+    hidden = hidden_upstreams(settings, environ)
+    reusable = {_server(node.declared, environ): node for node in running.nodes} if running else {}
+    try:
+        nodes = [_node(each, reusable, environ) for each in declared if each.name not in hidden]
+    except ConfigError as error:
+        where = f"{shown_path(settings.source)}: " if settings.source else ""
+        raise ConfigError([where + each for each in error.complaints]) from error
+    return Fleet(nodes, hidden)
+
+
+def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """By the name of an upstream that can't be used for want of a key: what it waits for."""
+    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not _key(each, environ)]
+    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}
+
+
+def say_hidden(settings: Settings) -> None:
+    """Says in the log which upstreams are hidden, and what they wait for."""
+    for name, reason in hidden_upstreams(settings).items():
+        log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})
+
+
+def _key(declared: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+    return next((environ[name] for name in declared.key_variables if environ.get(name)), None)
+
+
+def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[object, ...]:
+    """What makes two settings mean the same server."""
+    same = (declared.name, declared.kind, declared.base_url, _key(declared, environ))
+    # Providers know their models and their ways from the settings.
+    return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))
+
+
+def _node(declared: UpstreamSettings, reusable: Mapping[tuple[object, ...], Node], environ: Mapping[str, str]) -> Node:
+    known = reusable.get(_server(declared, environ))
+    if known is not None:
+        known.configure(declared)
+        return known
+    return Node(declared, BUILDERS[declared.protocol](declared, _key(declared, environ)))

@@ -1,0 +1,1 @@
+"""HTTP to upstreams: connections, pools, deadlines."""

@@ -1,0 +1,288 @@
+"""One HTTP/1.1 connection to an upstream: a gevent socket and httptools' parser of answers.
+
+Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes all that has arrived.
+The parser's ways are noted where they matter (httptools 0.9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import select
+import struct
+import termios
+import time
+from collections.abc import Iterable
+from math import inf
+from ssl import SSLWantReadError
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent import socket as gsocket
+from gevent import ssl as gssl
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.upstreams.call import Call, give_turn
+from ollama_proxy.upstreams.transport.wait_timer import Alarm
+
+#: The loop's number for "can be read".
+READ = 1
+
+RECEIVE_BYTES = 65536
+SEND_BYTES = 262144
+#: Receives in a row that found something at once, before others get a turn.
+FAIR_AFTER = 4
+
+MAX_HEAD_BYTES = 65536
+MAX_HEADERS = 200
+
+#: Seconds between two looks for an early answer while a large body is being sent.
+SEND_LOOK_S = 0.5
+
+_poll = monkey.get_original("select", "poll")
+_READABLE = select.POLLIN | select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Connection:
+    """A connection and the answer that is being read from it."""
+
+    def __init__(self, sock: gsocket.socket, alarm: Alarm) -> None:
+        self._sock = sock
+        self._alarm = alarm
+        self._readable: Any = gevent.get_hub().loop.io(sock.fileno(), READ)
+        self._ready = _poll()
+        self._ready.register(sock.fileno(), _READABLE)
+        self._parser = HttpResponseParser(self)
+        self.used = 0
+        self._streak = 0
+        self._tls = isinstance(sock, gssl.SSLSocket)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_done = False
+        self.complete = False
+        #: The answer says where it ends; without that, the end of the connection is its end.
+        self._framed = False
+        self._keep = False
+        self._interim = False
+        self._head_bytes = 0
+        self._bodies: list[bytes] = []
+        self._headless = False
+        self._leftover = False
+        self._taken = False
+        #: The last receive took all that there was; an answer is not there yet when its question has just gone out.
+        self._drained = not self._tls
+
+    # What the parser calls; an exception here would come back as another one, so these only collect.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done and not self.complete:  # trailers come this way too
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            self._leftover = True  # an answer to nobody's question
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim = True
+            self.headers.clear()
+            return
+        self.status, self.head_done = status, True
+        self._keep = self._parser.should_keep_alive()
+        self._framed = self._keep or any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        self.complete = self._headless
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self._bodies.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        else:
+            self.complete = True
+
+    # Sending.
+
+    def send(self, head: bytes, body: bytes | Iterable[bytes], call: Call, *, chunked: bool, headless: bool) -> None:
+        """Sends one request. Returns early when the upstream answers before it has read everything."""
+        self._reset()
+        self._headless = headless
+        self.used += 1
+        if isinstance(body, bytes):
+            self._send_bytes(head + body, call)
+            return
+        if self._send_bytes(head, call) and self._send_parts(body, call, chunked=chunked) and chunked:
+            self._send_bytes(b"0\r\n\r\n", call)
+
+    def _send_parts(self, parts: Iterable[bytes], call: Call, *, chunked: bool) -> bool:
+        for part in parts:
+            framed = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
+            if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
+                self._keep_never()
+                return False
+            give_turn()  # where both sides are fast, neither reading nor sending ever waits
+        return True
+
+    def _send_bytes(self, data: bytes, call: Call) -> bool:
+        """True when all was sent; False when an answer came first."""
+        if len(data) <= SEND_BYTES:
+            self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
+            self._sock.sendall(data)
+            return True
+        return self._send_large(memoryview(data), call)
+
+    def _send_large(self, data: memoryview, call: Call) -> bool:
+        waited_s = 0.0
+        self._sock.settimeout(SEND_LOOK_S)
+        while data:
+            call.check()
+            try:
+                data = data[self._sock.send(data[:SEND_BYTES]) :]
+                waited_s = 0.0
+            except TimeoutError:
+                waited_s += SEND_LOOK_S
+                if waited_s >= call.timeouts.idle_s:
+                    raise UpstreamTimeout("The model server did not take the request.") from None
+            if data and self._is_answered():
+                self._keep_never()
+                return False
+        return True
+
+    def _is_answered(self) -> bool:
+        """An answer has begun although the request is not over. What can be read is read: over TLS it may be no part
+        of an answer at all."""
+        while self.has_input() and not self.head_done:
+            limit_s = self._sock.gettimeout()
+            self._sock.settimeout(0.0)
+            received = self._receive_now()
+            self._sock.settimeout(limit_s)
+            if not received:
+                break
+        return self.head_done
+
+    # Receiving.
+
+    def receive_head(self, call: Call, first_byte_at: float, wait_s: float | None) -> bool:
+        """Reads until status and headers are there; False after `wait_s` seconds without them."""
+        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        self._sock.settimeout(0.0)
+        while not self.head_done:
+            if not self._receive(call, first_byte_at, give_up_at):
+                if time.monotonic() < first_byte_at:
+                    return False
+                limit_s = call.timeouts.first_byte_s
+                raise UpstreamTimeout(f"The model server did not begin to answer in {limit_s:g} s.")
+        return True
+
+    def receive_body(self, call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
+        """All of the body that has arrived; b"" at its end, None after `wait_s` seconds of silence."""
+        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        while not self._bodies and not self.complete:
+            if not self._receive(call, idle_at, give_up_at):
+                if time.monotonic() < idle_at:
+                    return None
+                raise UpstreamTimeout(f"The model server was silent for {call.timeouts.idle_s:g} s.")
+        bodies, self._bodies = self._bodies, []
+        return bodies[0] if len(bodies) == 1 else b"".join(bodies)
+
+    def _receive(self, call: Call, limit_at: float, give_up_at: float) -> bool:
+        """Takes whatever has arrived, or waits for it; False when one of the two times has come without anything.
+
+        Raises UpstreamTimeout at the end of the call's total limit.
+        """
+        if call.ended or time.monotonic() > call.ends_at:
+            call.check()
+        if not self._drained and self._receive_now():
+            self._streak += 1
+            if self._streak % FAIR_AFTER == 0:
+                give_turn()  # an upstream that never pauses leaves no turn for anybody else
+            return True
+        self._streak, self._drained = 0, False
+        if self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
+            return True
+        call.check()
+        return False
+
+    def _receive_now(self) -> bool:
+        """Takes what has arrived, without waiting; False when nothing has."""
+        cause: OSError | None = None
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, SSLWantReadError):
+            return False
+        except OSError as error:
+            data, cause = b"", error
+        if data:
+            # Less than was asked for: there is nothing more to take, so the next receive begins with a wait. What TLS
+            # has decrypted and not handed out yet would never end that wait.
+            self._drained = len(data) < RECEIVE_BYTES and not self._tls
+            self._parse(data)
+        else:
+            self._end_of_input(cause)
+        return True
+
+    def _parse(self, data: bytes) -> None:
+        if not self.head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            # Bytes behind a finished answer raise as well: look at the end before looking at the error.
+            self._leftover = True
+            if not self.complete:
+                raise UpstreamError(detail=f"bad HTTP from upstream: {type(error).__name__}") from None
+        if not self.head_done and self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            raise UpstreamError(detail="upstream headers over the limit")
+
+    def _end_of_input(self, cause: OSError | None) -> None:
+        self._keep_never()
+        self._taken = cause is None and not _unconfirmed(self._sock)
+        if not self.head_done:
+            raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
+        if self._framed or cause is not None:
+            raise UpstreamCut(detail=f"upstream closed inside its answer: {cause}") from cause
+        self.complete = True
+
+    # Keeping and closing.
+
+    def _keep_never(self) -> None:
+        self._keep = False
+        self._leftover = True
+
+    def has_input(self) -> bool:
+        """Something waits to be read: bytes, an end or an error."""
+        return bool(self._ready.poll(0))
+
+    @property
+    def reusable(self) -> bool:
+        """The answer is over, nothing was left behind it, and both sides keep the connection."""
+        return self.complete and self._keep and not self._leftover and not self._headless
+
+    @property
+    def was_stale(self) -> bool:
+        """It was used before, and its end has crossed this request: nothing of an answer has arrived, and nobody can
+        have read the request. Who has read all that came ends a connection otherwise: its kernel has confirmed it."""
+        return self.used > 1 and not (self._head_bytes or self.head_done or self._taken)
+
+    def abort(self) -> None:
+        """Wakes whoever waits on the socket; the close itself is left to them."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(gsocket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._readable.close()
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+
+def _unconfirmed(sock: gsocket.socket) -> int:
+    """Bytes that the other side's kernel has not said that it has."""
+    count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return count

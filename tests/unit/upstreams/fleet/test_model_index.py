@@ -1,0 +1,583 @@
+"""Where a model is by any of its names, which upstream gets the next request, and lists that wait for nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import gevent
+import pytest
+
+from ollama_proxy.errors import UpstreamConnect
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.model_index import RETRY_STORE, Fleet, Route
+from ollama_proxy.upstreams.fleet.node import SATURATED_AT, Node, State
+from tests.unit.upstreams.stock import Clock, node, stock
+
+M = "m:latest"
+
+
+def found(fleet: Fleet, name: str) -> dict[str, str] | None:
+    """Where a name leads to, and what it is called there."""
+    route = fleet.find(name)
+    return route and {one.name: own for one, own in route.nodes}
+
+
+def route_of(fleet: Fleet, name: str = "m") -> Route:
+    route = fleet.find(name)
+    assert route is not None
+    return route
+
+
+def picked(fleet: Fleet, name: str = "m", token: str = "t", avoided: Sequence[Node] = ()) -> str:
+    return fleet.pick(route_of(fleet, name), token, avoided)[0].name
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+
+def mixed() -> Fleet:
+    """Three boxes and three providers, all with lists."""
+    return Fleet(
+        [
+            node("box1", "m:latest", "qwen3:8b"),
+            node("box2", "M", "deepseek-chat:latest", "team/x"),
+            node("deepseek", "deepseek-chat", "deepseek-coder", kind="deepseek"),
+            node("spare", "deepseek-coder", kind="deepseek"),
+            node("lab", "unused", kind="openai", base_url="http://lab", mapped={"gpt-lab": "org/Model-Name"}),
+            node("box3", "qwen3:8b", "last", drain=True),
+        ]
+    )
+
+
+NAMES: dict[str, dict[str, str] | None] = {
+    "m": {"box1": "m", "box2": "m"},
+    "M:Latest": {"box1": "M:Latest", "box2": "M:Latest"},
+    "library/m": {"box1": "library/m", "box2": "library/m"},
+    "qwen3:8b": {"box1": "qwen3:8b", "box3": "qwen3:8b"},
+    "qwen3": None,
+    "team/x": {"box2": "team/x"},
+    "x": None,
+    "box1/m": {"box1": "m"},
+    "box1:m": {"box1": "m"},
+    "box2:M:latest": {"box2": "M:latest"},
+    "BOX2/m": {"box2": "m"},
+    "box2/library/M": {"box2": "library/M"},
+    "box1/team/x": None,
+    "box2/team/x": {"box2": "team/x"},
+    "box2:team/x": {"box2": "team/x"},
+    "box1:qwen3:8b": {"box1": "qwen3:8b"},
+    "box1/box1/m": None,
+    "box1/": None,
+    "box1:": None,
+    "box1": None,
+    "box1m": None,
+    "box9/m": None,
+    # The first that has it decides, and shares with others of its kind only.
+    "deepseek-chat": {"box2": "deepseek-chat"},
+    "deepseek/deepseek-chat": {"deepseek": "deepseek-chat"},
+    "deepseek:deepseek-chat": {"deepseek": "deepseek-chat"},
+    "DeepSeek:DeepSeek-Chat": {"deepseek": "deepseek-chat"},
+    "deepseek-coder": {"deepseek": "deepseek-coder", "spare": "deepseek-coder"},
+    "DEEPSEEK-CODER:latest": {"deepseek": "deepseek-coder", "spare": "deepseek-coder"},
+    "spare:deepseek-coder": {"spare": "deepseek-coder"},
+    # A provider takes its own name in its own spelling.
+    "gpt-lab": {"lab": "org/Model-Name"},
+    "lab/GPT-Lab": {"lab": "org/Model-Name"},
+    "org/model-name": None,
+    "unused": None,
+    "lab/unused": None,
+    "": None,
+    "invalid:model": None,
+    " ": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_leads_to_those_that_have_it(name: str) -> None:
+    assert found(mixed(), name) == NAMES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [
+        ("M", "m:latest"),
+        ("box1/m", "m:latest"),
+        ("box2:library/M", "m:latest"),
+        ("deepseek-chat", "deepseek-chat:latest"),
+        ("box2/deepseek-chat", "deepseek-chat:latest"),
+        ("deepseek:deepseek-chat", "deepseek/deepseek-chat:latest"),
+        ("deepseek/deepseek-coder", "deepseek-coder:latest"),
+        ("spare/deepseek-coder", "deepseek-coder:latest"),
+        ("Nowhere", "nowhere:latest"),
+    ],
+)
+def test_one_name_counts_for_all_the_spellings_of_a_model(name: str, identity: str) -> None:
+    assert mixed().identity(name) == identity
+
+
+def test_an_upstream_in_front_of_a_name_means_that_upstream() -> None:
+    router = node("router", "deepseek/deepseek-chat", "deepseek/r1", "far/m", kind="openrouter")
+    fleet = Fleet([router, node("deepseek", "deepseek-chat", kind="deepseek")], hidden=["far"])
+    assert found(fleet, "deepseek/deepseek-chat") == {"deepseek": "deepseek-chat"}
+    assert found(fleet, "deepseek:R1") == {"deepseek": "R1"}
+    assert found(fleet, "far/m") is None
+    assert found(fleet, "router/deepseek/r1") == {"router": "deepseek/r1"}
+    assert fleet.identity("router/deepseek/r1") == "router/deepseek/r1:latest"
+    shown = {model.name: one.name for one, model in fleet.models()}
+    assert shown == {
+        "router/deepseek/deepseek-chat": "router",
+        "router/deepseek/r1": "router",
+        "router/far/m": "router",
+        "deepseek-chat": "deepseek",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"), [("ollama", True), ("vllm", True), ("llamacpp", True), ("openai", False), ("deepseek", False)]
+)
+def test_only_programs_of_ones_own_share_what_comes_for_a_model(kind: str, shared: bool) -> None:
+    fleet = Fleet([node(name, "m", kind=kind, base_url=f"http://{name}") for name in ("one", "two")])
+    assert found(fleet, "m") == {"one": "m"} | ({"two": "m"} if shared else {})
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_name_with_many_upstreams_in_front_is_none_of_ours(learnt: bool) -> None:
+    name = "box1/" * 20_000 + "m"
+    assert found(mixed(), name) is None
+    one = Fleet([node("box1", "m", learnt=learnt)])
+    assert found(one, name) == {"box1": name[5:]}
+    assert one.identity(name).startswith("box1/box1/")
+
+
+def test_any_name_may_be_one_of_litellms_behind_those_that_others_have() -> None:
+    fleet = Fleet([node("any", kind="litellm"), node("box1", "m")])
+    assert found(fleet, "m") == {"box1": "m"}
+    assert found(fleet, "openai/GPT-4o") == {"any": "openai/GPT-4o"}
+    assert found(fleet, "any/m") == {"any": "m"}
+    assert fleet.identity("any/m") == "any/m:latest"
+    assert fleet.identity("any:openai/gpt-4o") == "openai/gpt-4o:latest"
+
+
+def test_a_box_is_asked_before_any_name_is_one_of_litellms() -> None:
+    fleet = Fleet([node("any", kind="litellm"), node("box1", learnt=False)])
+    stock(fleet.nodes[1]).has = ["qwen3:8b"]
+    assert found(fleet, "qwen3:8b") == {"box1": "qwen3:8b"}
+
+
+def test_while_a_box_does_not_tell_what_it_has_no_bare_name_is_one_of_litellms() -> None:
+    fleet = Fleet([node("any", kind="litellm"), node("box1", learnt=False)])
+    stock(fleet.nodes[1]).down = True
+    assert found(fleet, "qwen3:8b") == {"box1": "qwen3:8b"}
+    assert found(fleet, "any/gpt-4") == {"any": "gpt-4"}
+
+
+def test_a_box_that_answers_otherwise_than_ollama_gets_no_guesses() -> None:
+    fleet = Fleet([node("box1", "m"), node("box2", learnt=False)])
+    stock(fleet.nodes[1]).down = True
+    assert found(fleet, "other") == {"box2": "other"}
+    fleet.nodes[1].state = State(False, reason="upstream status 401")
+    assert found(fleet, "other") is None
+    fleet.nodes[1].state = State(False, reason="refused", reached=False)
+    assert found(fleet, "other") == {"box2": "other"}
+
+
+def test_what_cant_be_reached_is_said_by_its_name() -> None:
+    box, lab = node("box1", "m"), node("lab", "gpt", kind="openai")
+    silent = node("box2", learnt=False)
+    stock(silent).down = True
+    fleet = Fleet([box, lab, silent])
+    texts = {name: route.lost for name in ("m", "gpt", "other") if (route := fleet.find(name))}
+    assert texts["m"].startswith("Failed to connect to Ollama service")
+    assert texts["gpt"] == "The provider lab can't be reached; try again later."
+    assert texts["other"] == "No upstream that answers has the model 'other:latest', and box2 can't be reached."
+
+
+def test_bare_names_do_not_go_to_litellm_where_it_has_one_address() -> None:
+    fleet = Fleet([node("any", kind="litellm", base_url="http://h:1/v1"), node("box1", "m")])
+    assert found(fleet, "qwen3") is None
+    assert found(fleet, "openai/x") == {"any": "openai/x"}
+    assert found(fleet, "any/qwen3") == {"any": "qwen3"}
+
+
+def test_lists_show_every_model_once_by_a_name_that_leads_to_it() -> None:
+    fleet = mixed()
+    shown = {model.name: one.name for one, model in fleet.models()}
+    assert shown == {
+        "m:latest": "box1",
+        "qwen3:8b": "box1",
+        "deepseek-chat:latest": "box2",
+        "team/x": "box2",
+        "deepseek/deepseek-chat": "deepseek",
+        "deepseek-coder": "deepseek",
+        "gpt-lab": "lab",
+    }
+    assert all(owner in (found(fleet, name) or ()) for name, owner in shown.items())
+
+
+# --- What no list tells of -------------------------------------------------------------------------------------------
+
+
+def test_a_single_box_means_what_it_says_it_means() -> None:
+    fleet = Fleet([node("ollama", learnt=False)])
+    assert fleet.is_single
+    assert found(fleet, "Any/Thing") == {"ollama": "Any/Thing"}
+    assert found(fleet, "ollama/m") == {"ollama": "m"}
+    assert found(fleet, "") == {"ollama": ""}
+    assert fleet.identity("ollama:M") == M
+
+
+def test_a_single_box_is_asked_for_its_list_only_where_a_name_may_mean_two_things() -> None:
+    fleet = Fleet([node("demo", "demo:latest", learnt=False)])
+    box = stock(fleet.nodes[0])
+    assert (found(fleet, "other"), box.asked) == ({"demo": "other"}, 0)
+    assert (found(fleet, "demo:latest"), box.asked) == ({"demo": "demo:latest"}, 1)
+    assert (found(fleet, "demo/demo"), box.asked) == ({"demo": "demo"}, 1)
+
+
+def test_a_single_box_with_configured_models_has_those() -> None:
+    fleet = Fleet([node("ollama", "qwen3:8b", mapped={"fast": "qwen3:8b"})])
+    assert not fleet.is_single
+    assert (found(fleet, "fast"), found(fleet, "qwen3:8b")) == ({"ollama": "qwen3:8b"}, None)
+
+
+def test_lists_are_asked_for_before_a_model_is_nowhere(clock: Clock) -> None:
+    fleet = Fleet([node("box1", "m"), node("box2", learnt=False)])
+    stock(fleet.nodes[1]).has = ["new"]
+    assert found(fleet, "new") == {"box2": "new"}
+    assert found(fleet, "later") is None
+    stock(fleet.nodes[0]).has.append("later")
+    assert found(fleet, "later") is None  # lists are believed for a moment
+    clock.passes(1.5)
+    assert found(fleet, "later") == {"box1": "later"}
+
+
+def test_a_model_that_all_lists_know_costs_no_question() -> None:
+    fleet = Fleet([node("box1", "m"), node("box2")])
+    before = stock(fleet.nodes[1]).asked
+    assert [found(fleet, "m") for _ in range(3)] == [{"box1": "m"}] * 3
+    assert stock(fleet.nodes[1]).asked == before
+
+
+def test_a_box_that_never_told_what_it_has_may_have_it_and_a_provider_may_not() -> None:
+    fleet = Fleet([node("box1", "m"), node("box2", learnt=False), node("p", kind="deepseek", learnt=False)])
+    for one in fleet.nodes[1:]:
+        stock(one).down = True
+    assert found(fleet, "secret") == {"box2": "secret"}
+    assert found(fleet, "p/secret") == {"p": "secret"}
+
+
+@pytest.mark.parametrize(("learnt", "name", "where"), [(True, "x", None), (False, "x", {"p": "x"})])
+def test_a_single_provider_gets_what_no_list_tells_of_while_it_has_none(
+    learnt: bool, name: str, where: dict[str, str] | None
+) -> None:
+    fleet = Fleet([node("p", "m", kind="deepseek", learnt=learnt)])
+    stock(fleet.nodes[0]).down = True
+    assert found(fleet, name) == where
+
+
+def test_what_comes_and_goes_is_followed_by_every_fleet_that_has_the_node(clock: Clock) -> None:
+    box1, box2 = node("box1", "m"), node("box2", "other")
+    fleet, next_one = Fleet([box1, box2]), Fleet([box1, box2])
+    assert found(next_one, "m") == {"box1": "m"}
+    stock(box2).has = ["m"]
+    clock.passes(60)
+    fleet.refresh(1)
+    assert found(fleet, "m") == found(next_one, "m") == {"box1": "m", "box2": "m"}
+    assert found(fleet, "other") is None
+
+
+def test_names_that_clients_make_up_are_not_kept() -> None:
+    fleet = mixed()
+    for number in range(200):
+        assert fleet.find(f"{'x' * 5000}{number}") is None
+        assert fleet.find("m" + " " * (5000 + number)) is not None
+    assert len(fleet._routes) == 0
+
+
+# --- Lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_U28_one_that_hangs_keeps_nobody_waiting() -> None:
+    boxes = [node("box1", "a", learnt=False), node("box2", "b", learnt=False), node("box3", "c")]
+    stock(boxes[1]).hangs_s = 30
+    fleet, began = Fleet(boxes), time.monotonic()
+    late = fleet.refresh(0.0, wait_s=0.2)
+    assert time.monotonic() - began < 5
+    assert [one.name for one in late] == ["box2"]
+    assert {model.name for _, model in fleet.models()} == {"a", "c"}
+
+
+def test_one_upstream_is_asked_once_at_a_time() -> None:
+    box = node("box1", learnt=False)
+    stock(box).hangs_s = 0.1
+    fleet = Fleet([box, node("box2", "m")])
+    waiting = [gevent.spawn(fleet.refresh, 0.5) for _ in range(20)]
+    gevent.joinall(waiting)
+    assert stock(box).asked == 1
+    assert [one.value for one in waiting] == [[]] * 20
+
+
+def test_what_is_known_to_be_down_is_not_waited_for() -> None:
+    box = node("box1", "m")
+    stock(box).hangs_s = 30
+    box.listed_at = float("-inf")
+    box.lost(quickly=False)
+    fleet, began = Fleet([box, node("box2", "m")]), time.monotonic()
+    assert [one.name for one in fleet.refresh(1.0, wait_s=5)] == ["box1"]
+    assert time.monotonic() - began < 4
+
+
+def test_what_is_drained_is_not_asked(clock: Clock) -> None:
+    fleet = Fleet([node("box1", "m", drain=True), node("box2", "m")])
+    clock.passes(60)
+    assert fleet.refresh(2) == []
+    assert (stock(fleet.nodes[0]).asked, stock(fleet.nodes[1]).asked) == (1, 2)
+
+
+def test_lists_of_providers_stay_for_longer(clock: Clock) -> None:
+    fleet = Fleet([node("box1", "m"), node("p", "x", kind="deepseek")])
+    clock.passes(5)
+    fleet.refresh(2)
+    assert (stock(fleet.nodes[0]).asked, stock(fleet.nodes[1]).asked) == (2, 1)
+    clock.passes(120)
+    fleet.refresh(2)
+    assert stock(fleet.nodes[1]).asked == 2
+
+
+def test_a_provider_that_has_no_list_to_show_is_not_asked_for_it_with_every_prompt(clock: Clock) -> None:
+    fleet = Fleet([node("box1", "m"), node("p", kind="volcengine", learnt=False)])
+    provider = stock(fleet.nodes[1])
+    provider.down = True
+    assert [found(fleet, "p:doubao") for _ in range(20)] == [{"p": "doubao"}] * 20
+    assert provider.asked == 1
+    clock.passes(120)
+    provider.down, provider.has = False, ["Doubao"]
+    assert (found(fleet, "p:doubao"), provider.asked) == ({"p": "Doubao"}, 2)
+
+
+def test_all_who_come_while_it_is_asked_wait_for_the_list() -> None:
+    fleet = Fleet([node("box1", "m"), node("p", "x", kind="volcengine", learnt=False)])
+    stock(fleet.nodes[1]).hangs_s = 0.05
+    waiting = [gevent.spawn(found, fleet, "x") for _ in range(10)]
+    assert [each.get() for each in waiting] == [{"p": "x"}] * 10
+
+
+# --- Picking ---------------------------------------------------------------------------------------------------------
+
+
+def three(**loaded: str) -> tuple[Fleet, list[Node]]:
+    """Three boxes with the model, none of them asked before; `loaded`: what each has loaded."""
+    boxes = [node(name, "m", "other") for name in ("box1", "box2", "box3")]
+    for box in boxes:
+        if box.name in loaded:
+            stock(box).has_loaded = [loaded[box.name]]
+            box.learn(Call(Timeouts()))
+    return Fleet(boxes), boxes
+
+
+def test_requests_take_turns_where_all_is_equal(clock: Clock) -> None:
+    fleet, boxes = three(box1="m", box2="m", box3="m")
+    taken = []
+    for number in range(6):
+        clock.passes(1)
+        taken.append(picked(fleet, token=f"t{number}"))
+        next(box for box in boxes if box.name == taken[-1]).begin(M).release()
+    assert taken == ["box1", "box2", "box3", "box1", "box2", "box3"]
+
+
+def test_who_has_it_loaded_goes_before_who_is_idle(clock: Clock) -> None:
+    fleet, boxes = three(box2="m")
+    boxes[1].begin(M)
+    assert picked(fleet) == "box2"
+
+
+def test_a_model_that_is_being_loaded_for_another_counts_as_loaded(clock: Clock) -> None:
+    fleet, boxes = three()
+    boxes[2].begin(M)
+    assert picked(fleet) == "box3"
+
+
+def test_another_box_may_as_well_load_it_when_the_first_is_full(clock: Clock) -> None:
+    fleet, boxes = three(box2="m")
+    for _ in range(SATURATED_AT):
+        boxes[1].begin(M)
+    assert picked(fleet) == "box1"
+
+
+def test_who_has_the_fewest_requests_is_next(clock: Clock) -> None:
+    fleet, boxes = three(box1="m", box2="m", box3="m")
+    for box, count in zip(boxes, (2, 1, 3), strict=True):
+        for _ in range(count):
+            box.begin(M)
+    assert picked(fleet) == "box2"
+
+
+def test_requests_are_shared_out_by_weight(clock: Clock) -> None:
+    boxes = [node("light", "m"), node("heavy", "m", weight=3)]
+    for box in boxes:
+        stock(box).has_loaded = ["m"]
+        box.learn(Call(Timeouts()))
+    fleet, taken = Fleet(boxes), []
+    for number in range(8):
+        clock.passes(1)
+        one, _ = fleet.pick(route_of(fleet), f"t{number}")
+        one.begin(M)
+        taken.append(one.name)
+    assert (taken.count("light"), taken.count("heavy")) == (2, 6)
+
+
+def test_a_token_stays_where_it_was_unless_another_is_less_busy(clock: Clock) -> None:
+    fleet, boxes = three(box1="m", box2="m", box3="m")
+    first = picked(fleet, token="a")
+    box = next(box for box in boxes if box.name == first)
+    for _ in range(3):
+        clock.passes(1)
+        box.begin(M).release()
+        assert picked(fleet, token="a") == first
+    assert picked(fleet, token="b") != first
+    box.begin(M)
+    box.begin(M)
+    assert picked(fleet, token="a") != first
+
+
+def test_a_token_that_moved_stays_where_it_is_now(clock: Clock) -> None:
+    fleet, boxes = three(box1="m", box2="m", box3="m")
+    boxes[0].begin(M)
+    boxes[1].begin(M)
+    assert picked(fleet, token="a") == "box3"
+    assert picked(fleet, token="a") == "box3"
+    assert picked(fleet, "other", token="a") != ""
+
+
+def test_drained_boxes_get_nothing(clock: Clock) -> None:
+    fleet = Fleet([node("box1", "m", drain=True), node("box2", "m")])
+    assert {picked(fleet, token=str(number)) for number in range(5)} == {"box2"}
+
+
+def test_where_all_is_drained_it_is_said() -> None:
+    fleet = Fleet([node("box1", "m", drain=True), node("box2", "other")])
+    with pytest.raises(UpstreamConnect, match="drained") as refused:
+        picked(fleet)
+    assert refused.value.retry_after_s == 5
+
+
+def test_a_box_that_was_just_not_reached_is_the_last_choice(clock: Clock) -> None:
+    fleet, boxes = three(box1="m")
+    boxes[0].failed(M, UpstreamConnect())
+    assert picked(fleet) == "box2"
+    assert picked(fleet, avoided=boxes[1:]) == "box1"
+
+
+def test_a_box_that_its_check_found_useless_is_the_last_choice(clock: Clock) -> None:
+    fleet, boxes = three(box1="m")
+    boxes[0].state = State(False, reason="status 500")
+    assert picked(fleet) == "box2"
+
+
+def test_a_box_that_fails_with_one_model_is_used_for_another(clock: Clock) -> None:
+    fleet, boxes = three(box1="m")
+    for _ in range(5):
+        boxes[0].fault(M)
+    boxes[0].begin("other:latest")
+    assert (picked(fleet), picked(fleet, "other")) == ("box2", "box1")
+
+
+def test_where_all_fail_with_a_model_it_is_still_tried(clock: Clock) -> None:
+    fleet, boxes = three()
+    for box in boxes:
+        for _ in range(5):
+            box.fault(M)
+    assert picked(fleet) in ("box1", "box2", "box3")
+
+
+def test_a_recovered_box_gets_its_share_back_slowly(clock: Clock) -> None:
+    fleet, boxes = three(box1="m", box2="m", box3="m")
+    boxes[0].lost(quickly=True)
+    boxes[0].succeeded(M)
+    for box in boxes[1:]:
+        for _ in range(3):
+            box.begin(M)
+    assert picked(fleet, token="a") != "box1"
+    clock.passes(5)
+    assert picked(fleet, token="b") == "box1"
+
+
+def down(boxes: Sequence[Node], *, quickly: bool) -> None:
+    for box in boxes:
+        box.lost(quickly=quickly)
+
+
+def test_U14_where_all_are_down_it_is_said_at_once_with_the_time_of_the_next_trial(clock: Clock) -> None:
+    fleet, boxes = three()
+    down(boxes, quickly=False)
+    with pytest.raises(UpstreamConnect) as refused:
+        picked(fleet)
+    assert refused.value.retry_after_s == 1
+
+
+def test_U14_a_half_open_box_gets_one_trial(clock: Clock) -> None:
+    fleet, boxes = three()
+    down(boxes, quickly=False)
+    clock.passes(1.5)
+    for _ in boxes:
+        one, _ = fleet.pick(route_of(fleet), "t")
+        one.begin(M)
+    with pytest.raises(UpstreamConnect):
+        picked(fleet)
+
+
+def test_boxes_that_refuse_at_once_may_be_asked_all_the_same(clock: Clock) -> None:
+    fleet, boxes = three()
+    down(boxes[:2], quickly=False)
+    down(boxes[2:], quickly=True)
+    assert picked(fleet) == "box3"
+
+
+def test_has_other_counts_neither_the_tried_nor_the_failing(clock: Clock) -> None:
+    fleet, boxes = three()
+    route = route_of(fleet)
+    assert fleet.has_other(route, boxes[:2])
+    assert not fleet.has_other(route, boxes)
+    boxes[2].failed(M, UpstreamConnect())
+    assert not fleet.has_other(route, boxes[:2])
+
+
+# --- The store of retries --------------------------------------------------------------------------------------------
+
+
+def test_an_idle_gateway_has_some_retries_in_store_and_requests_earn_more() -> None:
+    fleet = Fleet([node("box1", "m")])
+    assert [fleet.spend_retry() for _ in range(int(RETRY_STORE) + 2)] == [True] * int(RETRY_STORE) + [False] * 2
+    for _ in range(25):
+        fleet.count_request()
+    assert [fleet.spend_retry() for _ in range(3)] == [True, True, False]
+
+
+def test_the_store_is_full_at_some_time() -> None:
+    fleet = Fleet([node("box1", "m")])
+    for _ in range(1000):
+        fleet.count_request()
+    assert sum(fleet.spend_retry() for _ in range(100)) == RETRY_STORE
+
+
+# --- All of them -----------------------------------------------------------------------------------------------------
+
+
+def test_closing_spares_the_nodes_of_the_next_fleet() -> None:
+    kept, gone = node("box1"), node("box2")
+    Fleet([kept, gone]).close(but=Fleet([kept]))
+    assert (stock(kept).is_closed, stock(gone).is_closed) == (False, True)
+
+
+def test_connections_of_all_are_counted() -> None:
+    assert mixed().counts() == {"active": 6, "idle": 12}
+
+
+def test_who_is_who() -> None:
+    fleet = mixed()
+    assert [one.name for one in fleet.boxes()] == ["box1", "box2", "box3"]
+    assert (fleet.node("lab"), fleet.node("nobody")) == (fleet.nodes[4], None)
+    assert (route_of(fleet).takes("native"), route_of(fleet, "gpt-lab").takes("native")) == (True, False)
+    assert (route_of(fleet).protocol, route_of(fleet, "gpt-lab").protocol) == ("ollama", "openai")

@@ -1,0 +1,317 @@
+"""One upstream in the fleet: what it has, how busy it is, and what its failures mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ollama_proxy.errors import (
+    BadRequest,
+    GatewayError,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamDeniesUs,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import UpstreamModel
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.health import check_upstream
+from ollama_proxy.upstreams.fleet.node import (
+    FAILED_AT_MOST,
+    SATURATED_AT,
+    UNREACHED_AT_MOST,
+    WARM_S,
+    Node,
+    State,
+    is_fault,
+)
+from tests.unit.upstreams.stock import Clock, node, stock
+
+M = "m:latest"
+
+
+def call() -> Call:
+    return Call(Timeouts())
+
+
+def unreached(took_s: float = 0.0) -> UpstreamConnect:
+    error = UpstreamConnect()
+    error.took_s = took_s
+    return error
+
+
+# --- What it has -----------------------------------------------------------------------------------------------------
+
+
+def test_models_are_known_by_the_one_name_of_all_their_spellings() -> None:
+    box = node("box1", "Library/M", "qwen3:8b")
+    assert [box.own_name(name) for name in (M, "qwen3:8b", "qwen3:latest")] == ["Library/M", "qwen3:8b", None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [("ollama", {"fast:latest"}), ("deepseek", {"fast:latest", "gone:latest"})],
+    ids=["what a box does not have is not there", "a provider need not list what it has"],
+)
+def test_configured_models_are_those_that_there_are(kind: str, known: set[str]) -> None:
+    box = node("one", "qwen3:8b", "other", kind=kind, mapped={"fast": "qwen3:8b", "gone": "nowhere"})
+    assert box.listing is not None
+    assert box.listing.models.keys() == known
+    assert box.own_name("fast:latest") == "qwen3:8b"
+
+
+def test_configured_models_of_a_provider_are_known_before_it_was_asked() -> None:
+    assert node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).own_name("fast:latest") == "v3"
+    assert node("one", kind="ollama", mapped={"fast": "v3"}, learnt=False).listing is None
+
+
+def test_what_it_had_stays_when_it_can_not_be_asked() -> None:
+    box = node("box1", "m")
+    stock(box).down = True
+    with pytest.raises(UpstreamConnect):
+        box.learn(call())
+    assert box.own_name(M) == "m"
+
+
+def test_only_other_models_are_a_change() -> None:
+    box = node("box1", "m")
+    before = box.changes
+    stock(box).has_loaded = ["m"]
+    box.learn(call())
+    assert box.changes == before
+    stock(box).has.append("other")
+    box.learn(call())
+    assert box.changes == before + 1
+    stock(box).has[0] = "M"
+    box.learn(call())
+    assert box.changes == before + 2
+
+
+def test_other_settings_keep_what_was_learnt_and_other_models_do_not() -> None:
+    box = node("box1", "m")
+    box.configure(replace(box.declared, weight=3))
+    assert (box.own_name(M), box.declared.weight) == ("m", 3)
+    box.configure(replace(box.declared, models={"fast": UpstreamModel("m")}))
+    assert (box.own_name(M), box.listing) == (None, None)
+
+
+def test_its_own_limits_come_before_the_general_ones() -> None:
+    general = Timeouts(connect_s=1, idle_s=2)
+    assert node("box1").timeouts(general) is general
+    assert node("box1", timeouts={"idle_s": 9.0}).timeouts(general) == Timeouts(connect_s=1, idle_s=9)
+
+
+# --- Warm ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) -> None:
+    box = node("box1", "m", "other")
+    assert not box.is_warm(M)
+    box.begin(M).release()
+    assert (box.is_warm(M), box.is_warm("other:latest")) == (True, False)
+    clock.passes(WARM_S + 1)
+    assert not box.is_warm(M)
+    stock(box).has_loaded = ["M:latest"]
+    box.learn(call())
+    assert box.is_warm(M)
+
+
+def test_a_provider_is_always_warm() -> None:
+    assert node("one", "m", kind="deepseek").is_warm(M)
+
+
+def test_what_is_saturated_is_as_good_as_cold() -> None:
+    box = node("box1", "m", weight=2)
+    places = [box.begin(M) for _ in range(2 * SATURATED_AT)]
+    assert not box.is_warm(M)
+    places.pop().release()
+    assert box.is_warm(M)
+
+
+def test_the_least_recently_asked_models_are_forgotten(clock: Clock) -> None:
+    box = node("box1")
+    for number in range(1500):
+        box.begin(f"m{number}:latest").release()
+    assert (box.is_warm("m0:latest"), box.is_warm("m1499:latest")) == (False, True)
+
+
+# --- Places ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_given_back_once() -> None:
+    box = node("box1", "m")
+    first, second = box.begin(M), box.begin(M)
+    assert box.in_flight == 2
+    assert (first.release(), first.release(), box.in_flight) == (True, False, 1)
+    assert (second.release(), box.in_flight) == (True, 0)
+
+
+def test_load_counts_requests_for_its_weight() -> None:
+    light, heavy = node("box1"), node("box2", weight=4)
+    assert (light.load(), heavy.load()) == (1.0, 0.25)
+    heavy.begin(M)
+    assert heavy.load() == 0.5
+
+
+def test_after_a_recovery_it_counts_as_busier_than_it_is(clock: Clock) -> None:
+    box = node("box1")
+    box.lost(quickly=True)
+    box.succeeded(M)
+    assert box.load() == pytest.approx(10.0)
+    clock.passes(5)
+    assert box.load() == pytest.approx(2.0)
+    clock.passes(5)
+    assert box.load() == 1.0
+
+
+# --- Failures --------------------------------------------------------------------------------------------------------
+
+
+def test_one_failure_to_reach_it_makes_it_suspect_and_some_close_it(clock: Clock) -> None:
+    box = node("box1", "m")
+    box.failed(M, unreached())
+    assert (box.is_failing(M), box.is_failing("other:latest"), box.allows()) == (True, True, True)
+    for _ in range(UNREACHED_AT_MOST - 1):
+        box.failed(M, unreached())
+    assert (box.allows(), box.condition) == (False, "down")
+    box.succeeded(M)
+    assert (box.allows(), box.is_failing(M)) == (True, False)
+
+
+def test_a_check_that_does_not_reach_it_closes_it_at_once(clock: Clock) -> None:
+    box = node("box1", "m")
+    box.lost(quickly=False)
+    assert (box.allows(), box.refuses_at_once) == (False, False)
+    box.lost(quickly=True)
+    assert (box.allows(), box.refuses_at_once) == (False, True)
+
+
+@pytest.mark.parametrize(("took_s", "quick"), [(0.01, True), (3.0, False)])
+def test_it_is_remembered_how_soon_it_refuses(took_s: float, quick: bool) -> None:
+    box = node("box1", "m")
+    box.failed(M, unreached(took_s))
+    assert box.refuses_at_once is quick
+
+
+def test_failed_answers_count_against_one_model_only(clock: Clock) -> None:
+    box = node("box1", "m", "other")
+    for _ in range(FAILED_AT_MOST):
+        assert not box.is_failing(M)
+        box.failed(M, UpstreamRefused(500, "no"))
+    assert (box.is_failing(M), box.is_failing("other:latest"), box.allows()) == (True, False, True)
+    assert box.failing_models() == [M]
+    clock.passes(1.0)
+    assert not box.is_failing(M)
+    place = box.begin(M)
+    assert box.is_failing(M)  # the one trial is under way
+    place.release()
+    box.succeeded(M)
+    assert (box.is_failing(M), box.failing_models()) == (False, [])
+
+
+FAULTS: dict[str, tuple[GatewayError, bool]] = {
+    "500": (UpstreamRefused(500, ""), True),
+    "502": (UpstreamRefused(502, ""), True),
+    "504": (UpstreamRefused(504, ""), True),
+    "no usable answer": (UpstreamError(), True),
+    "cut": (UpstreamCut(), True),
+    "too slow": (UpstreamTimeout(), True),
+    "busy": (UpstreamRefused(503, ""), False),
+    "too many": (UpstreamRefused(429, ""), False),
+    "overloaded": (UpstreamRefused(529, ""), False),
+    "bad request": (UpstreamRefused(400, ""), False),
+    "no such model": (UpstreamRefused(404, ""), False),
+    "our key": (UpstreamDeniesUs(), False),
+    "the client's fault": (BadRequest(), False),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_U11_who_is_at_fault(case: str) -> None:
+    error, is_theirs = FAULTS[case]
+    assert is_fault(error) is is_theirs
+    box = node("box1", "m")
+    for _ in range(FAILED_AT_MOST):
+        box.failed(M, error)
+    assert (box.is_failing(M), box.allows()) == (is_theirs, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "closes"),
+    [
+        (UpstreamRefused(500, ""), True),
+        (UpstreamRefused(429, ""), True),
+        (UpstreamError(), True),
+        (UpstreamCut(), False),
+        (UpstreamTimeout(), False),
+    ],
+    ids=["error", "busy", "nonsense", "cut", "silence"],
+)
+def test_only_an_answer_says_that_it_is_there(error: UpstreamError, closes: bool) -> None:
+    box = node("box1", "m")
+    box.lost(quickly=False)
+    box.failed(M, error)
+    assert box.connection.is_closed is closes
+
+
+def test_what_its_last_check_found_useless_is_failing() -> None:
+    box = node("box1", "m")
+    box.state = State(False, reason="status 401")
+    assert (box.is_failing(M), box.allows()) == (True, True)
+    box.state = State(True)
+    assert not box.is_failing(M)
+
+
+# --- Conditions ------------------------------------------------------------------------------------------------------
+
+
+def test_what_it_is_for_the_operator(clock: Clock) -> None:
+    box = node("box1", "m")
+    assert box.condition == "unknown"
+    box.state = State(True)
+    assert box.condition == "up"
+    box.state = State(False)
+    assert box.condition == "down"
+    box.lost(quickly=True)
+    assert box.condition == "down"
+    clock.passes(2)
+    assert box.condition == "half-open"
+    box.configure(replace(box.declared, drain=True))
+    assert (box.condition, box.allows(), box.refuses_at_once) == ("draining", False, False)
+
+
+def test_a_box_is_a_server_of_ollamas_kind() -> None:
+    kinds = {kind: node("one", kind=kind).is_box for kind in ("ollama", "demo", "openai", "anthropic", "litellm")}
+    assert [kind for kind, is_box in kinds.items() if is_box] == ["ollama", "demo"]
+
+
+def test_only_litellm_takes_any_model() -> None:
+    assert [isinstance(node("one", kind=kind), Node) and node("one", kind=kind).takes_any_model
+            for kind in ("ollama", "openai", "litellm")] == [False, False, True]  # fmt: skip
+
+
+# --- What a look at it says ------------------------------------------------------------------------------------------
+
+
+class SlowToTell:
+    """An upstream that doesn't say its version in time."""
+
+    def __init__(self, error: GatewayError) -> None:
+        self.error = error
+
+    def version(self, call: Call) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout(), UpstreamCut()], ids=["too late", "cut"])
+@pytest.mark.parametrize(("kind", "usable"), [("deepseek", True), ("ollama", False)])
+def test_a_provider_may_be_slow_to_list_its_models_and_a_box_may_not(
+    error: GatewayError, kind: str, *, usable: bool
+) -> None:
+    looked_at = node("one", kind=kind)
+    looked_at.upstream = SlowToTell(error)  # type: ignore[assignment]
+    assert check_upstream(looked_at).usable is usable

@@ -1,0 +1,196 @@
+"""Lines of Ollama's native API as hub events: what belongs to the thinking, and what can't be passed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from ollama_proxy.errors import PromptTooLong, UpstreamError
+from ollama_proxy.hub import ChatRequest, Content, Done, GenerateRequest, Message, Thinking, collect
+from ollama_proxy.upstreams.ollama.codec import (
+    ChatDecoder,
+    Decoder,
+    decode_events,
+    decode_generate,
+    encode_chat,
+    encode_generate,
+    refused,
+    takes_shift_per_request,
+)
+from ollama_proxy.upstreams.ollama.upstream import OllamaReader
+from tests.rig.nesting import nested
+from tests.rig.replay_upstream import Recording, Version, recording, recordings
+
+
+def entry(token: str) -> dict[str, Any]:
+    return {"token": token, "logprob": -0.5}
+
+
+def chat_line(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
+    return {"message": {"thinking": thinking, "content": content}, "logprobs": [entry(token) for token in tokens]}
+
+
+def generate_line(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
+    return {"thinking": thinking, "response": content, "logprobs": [entry(token) for token in tokens]}
+
+
+LINES = pytest.mark.parametrize(
+    ("decode", "line"), [(ChatDecoder(), chat_line), (decode_generate, generate_line)], ids=["chat", "generate"]
+)
+
+
+@LINES
+@pytest.mark.parametrize(
+    ("thinking", "content", "tokens", "of_thinking"),
+    [
+        ("hm", "ab", ["h", "m", "</think>", "a", "b"], 3),
+        ("hm", "ab", ["h", "m", "</think>", "\n\n", "ab"], 4),
+        ("hm", "ab", ["hm", "a", "b"], 1),
+        ("hm", "ab", ["b"], 0),
+        ("hm", "", ["h", "m"], 2),
+        ("", "ab", ["a", "b"], 0),
+        ("", "", ["<"], 0),
+    ],
+)
+def test_entries_are_those_of_the_thinking_and_behind_them_those_of_the_text(
+    decode: Decoder, line: Any, thinking: str, content: str, tokens: list[str], of_thinking: int
+) -> None:
+    events = decode(line(thinking, content, *tokens))
+    entries = [entry(token) for token in tokens]
+    expected = [Thinking(thinking, entries[:of_thinking])] if thinking else []
+    text = [Content(content, entries[of_thinking:])] if content or not thinking else []
+    assert events == [*expected, *text]
+
+
+@LINES
+def test_a_single_answer_has_the_entries_that_the_stream_has(decode: Decoder, line: Any) -> None:
+    steps = [line("h", "", "h"), line("m", "", "m"), line("", "a", "a"), line("", "b", "b")]
+    streamed = collect([event for step in steps for event in decode(step)] + [Done("stop")])
+    whole = collect([*decode(line("hm", "ab", "h", "m", "a", "b")), Done("stop")])
+    assert whole == streamed
+    assert [one["token"] for one in whole[0].logprobs] == ["a", "b"]
+
+
+def called(arguments: Any) -> dict[str, Any]:
+    return {"message": {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}}
+
+
+@pytest.mark.parametrize("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
+def test_a_call_that_no_answer_could_hold_is_the_model_servers_fault(arguments: Any) -> None:
+    with pytest.raises(UpstreamError, match="sent a tool call that can't be read") as refused:
+        decode_events(ChatDecoder(), called(arguments))
+    assert refused.value.status == 502
+
+
+def test_a_call_as_deep_as_an_answer_can_hold_it() -> None:
+    [call] = ChatDecoder()(called(nested(250)))
+    assert orjson.loads(orjson.dumps({"content": [{"input": call.arguments}]}))
+
+
+# --- What does not fit into the context ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.9.6", "0.12.11", "0.24.0", "0.29.9", "0.29.100"])
+def test_older_releases_take_shift_with_each_request(version: str) -> None:
+    assert takes_shift_per_request(version)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "0.30.0",
+        "0.30.0-rc1",
+        "0.32.15",
+        "0.100.0",
+        "1.0.0",
+        "1.24.0",
+        "0.0.0",
+        "0.0.12",
+        "",
+        "0.24",
+        "v0.24.0",
+        "0.24.0-rc2",
+    ]
+    + ["0.24.0-5-gabcdef", "0.24.0+cuda", "0.24.0.1", "0.24.0\n", " 0.24.0", "0.٢4.0", "unknown", "00.24.0", "0.024.0"],
+)
+def test_everything_else_counts_as_new(version: str) -> None:
+    assert not takes_shift_per_request(version)
+
+
+@pytest.mark.parametrize(
+    ("cut", "unshifted", "said"),
+    [
+        (False, False, {"truncate": False}),
+        (True, False, {}),
+        (False, True, {"truncate": False, "shift": False}),
+        (True, True, {"shift": False}),
+    ],
+)
+def test_shift_does_not_depend_on_whether_the_prompt_may_be_cut(
+    cut: bool, unshifted: bool, said: dict[str, Any]
+) -> None:
+    chat = encode_chat(ChatRequest(model="m", messages=[Message("user", "hi")]), cut=cut, unshifted=unshifted)
+    text = encode_generate(GenerateRequest(model="m", prompt="hi"), cut=cut, unshifted=unshifted)
+    for body in (chat, text):
+        assert {name: body[name] for name in ("truncate", "shift") if name in body} == said
+        assert body.keys() <= {"model", "messages", "prompt", "stream", "truncate", "shift"}
+
+
+VERSIONS: tuple[Version, ...] = ("0.24", "0.32")
+RECORDED = [(version, row) for version in VERSIONS for row in recordings(version)]
+
+
+def is_long(row: Recording) -> bool:
+    """Whether it is a refusal of a prompt that does not fit."""
+    return row.status == 400 and any(part in row.name for part in ("-long-", "overflow", "too-long"))
+
+
+LONG = [row for _, row in RECORDED if is_long(row) and row.path.startswith("/api/")]
+
+
+@pytest.mark.parametrize("row", LONG, ids=lambda row: row.name)
+def test_recorded_refusals_of_long_prompts_are_recognised(row: Recording) -> None:
+    """Before and after the engine became `llama-server`, and whichever of the two refuses."""
+    error = refused(row.status, row.response)
+    assert isinstance(error, PromptTooLong)
+    assert error.slug == "context_length_exceeded"
+
+
+def test_recorded_refusals_of_long_prompts_are_of_all_kinds() -> None:
+    texts = {str(refused(row.status, row.response)).split("(")[0] for row in LONG}
+    assert len(texts) == 3
+
+
+ANSWERED = [
+    (version, row)
+    for version, row in RECORDED
+    if row.path in ("/api/chat", "/api/generate") and row.status == 200 and row.response
+]
+
+
+@pytest.mark.parametrize(("version", "row"), ANSWERED, ids=lambda each: getattr(each, "name", each))
+def test_recorded_answers_are_read_to_their_end(version: Version, row: Recording) -> None:
+    reader = OllamaReader(ChatDecoder() if row.path == "/api/chat" else decode_generate)
+    lines = row.response.splitlines()
+    if b'"error"' in lines[-1]:
+        assert isinstance(reader.feed(row.response)[1], UpstreamError)
+        return
+    last = orjson.loads(lines[-1])
+    events = reader.whole(row.response) if len(lines) == 1 else reader.feed(row.response)[0]
+    end = events[-1]
+    assert isinstance(end, Done)
+    assert end.done_reason == last.get("done_reason", "stop")
+    assert end.prompt_eval_count == last.get("prompt_eval_count", 0)
+    assert end.eval_count == last.get("eval_count", 0)
+
+
+@pytest.mark.parametrize("model", ["go", "jinja"])
+@pytest.mark.parametrize(("shift", "outgrown"), [("true", True), ("false", False)])
+def test_recorded_answer_beyond_its_context_is_recognised_by_its_counts(model: str, shift: str, outgrown: bool) -> None:
+    row = recording(f"chat-{model}-answer-beyond-context-shift-{shift}", "0.32")
+    context = orjson.loads(row.request)["options"]["num_ctx"]
+    [*_, end] = OllamaReader(ChatDecoder(), lambda tokens: tokens > context).whole(row.response)
+    assert isinstance(end, Done)
+    assert end.outgrown is outgrown

@@ -1,0 +1,257 @@
+"""Every cache of the process, in one list: what it is keyed by, and how much it can hold."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import importlib
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ollama_proxy
+from ollama_proxy.hub import Message, ToolCall
+from ollama_proxy.upstreams.bounded_cache import ENTRY_BYTES, BoundedCache, memory_of
+from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+
+PACKAGE = Path(ollama_proxy.__file__).parent
+MIB = 1 << 20
+
+#: Attributes that are a BoundedCache: entries, MiB.
+BOUNDED = {
+    "upstreams.facts.Facts._known": (1000, 4),
+    "upstreams.fleet.Fleet._routes": (10_000, 8),
+    "upstreams.fleet.Fleet._places": (10_000, 8),
+    "upstreams.node.Node._failing": (1000, 1),
+    "upstreams.node.Node._warm": (1000, 1),
+    "upstreams.openai_compatible.OpenAICompatibleUpstream._stream_only": (1000, 1),
+    "upstreams.reasoning.ReasoningCache._kept": (10_000, 16),
+    "upstreams.anthropic_thoughts.Thoughts._kept": (10_000, 8),
+    "upstreams.transport.HttpTransport._prepared": (64, 0.25),
+}
+
+#: Functions whose results are kept: entries, and why an entry is small.
+FUNCTIONS = {
+    "arrival.is_trusted": (1024, "an address of at most 45 characters"),
+    "arrival._networks": (16, "the proxies of the configuration"),
+    "arrival._plain_address": (1024, "at most 45 characters"),
+    "dialects.fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
+    "policy.guesses.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
+    "images._lookups": (None, "one thread pool"),
+    "images._alarm": (None, "one alarm"),
+}
+
+#: Other collections that live as long as the process: what bounds them.
+BOUNDED_OTHERWISE = {
+    "bounded_cache.BoundedCache._entries": "its own limits",
+    "policy.guesses.Guesses._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
+    "gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
+    "streaming.ClientWatch._calls": "requests in flight",
+    "upstreams.alarm.Alarm._waiting": "requests in flight",
+    "connections.Connections._new": "connections, at most server.max_connections",
+    "connections.Connections._kept": "connections, at most server.max_connections",
+    "connections.Connections._busy": "connections, at most server.max_connections",
+    "connections.Connections._lingering": "connections, at most server.max_connections",
+    "images.Lookups._slots": "callers with a look-up that runs or waits",
+    "telemetry.LineWriter._waiting": "50,000 lines, while a log can't be written",
+    "chatlog.DayFiles._waiting": "64 MiB of records",
+    "policy.configured_tokens.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
+    "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
+    "upstreams.anthropic.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
+    "upstreams.fleet.Fleet._learning": "upstreams of the configuration",
+    "upstreams.health.Health._checks": "upstreams of the configuration",
+    "upstreams.health.Health._checked_at": "upstreams of the configuration",
+    "upstreams.health.Health._said": "upstreams of the configuration",
+    "upstreams.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
+    "upstreams.transport.Pool._idle": "256 idle connections",
+}
+
+#: Classes whose instances live as long as one request, or as one reading of the configuration.
+SHORT_LIVED = frozenset(
+    {
+        "broadcast.Broadcast",
+        "configfile.Complaints",
+        "dialects.native.render._NativeRenderer",
+        "dialects.openai.render._OpenAIRenderer",
+        "dialects.responses.events.OpenItem",
+        "dialects.responses.items.History",
+        "dialects.responses.render.ResponseRenderer",
+        "spoken.Spoken",
+        "sse.EventTail",
+        "streaming.Call",
+        "upstreams.anthropic_events.MessageReader",
+        "upstreams.anthropic_messages.Calls",
+        "upstreams.anthropic_messages.Turns",
+        "upstreams.attempts.Attempts",
+        "upstreams.demo.DemoReply",
+        "upstreams.ollama_codec.ChatDecoder",
+        "upstreams.openai_answers.ChunkDecoder",
+        "upstreams.openai_tools.ToolCallParts",
+        "upstreams.pending_calls.PendingCalls",
+        "wire.LineSplitter",
+        "wire.SseSplitter",
+    }
+)
+
+
+def is_empty_collection(value: ast.expr | None) -> bool:
+    """Whether an expression makes a collection with nothing in it, which may grow."""
+    if isinstance(value, ast.Dict | ast.List | ast.Set):
+        return not ast.unparse(value).strip("{}[]")
+    if not isinstance(value, ast.Call):
+        return False
+    made = ast.unparse(value.func).partition("[")[0]
+    return made in ("BoundedCache", "OrderedDict", "deque", "dict", "set", "list", "defaultdict", "Counter")
+
+
+def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
+    """Attributes that an `__init__` sets, with their values."""
+    for node in ast.walk(init):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+                    yield target.attr, node.value
+
+
+def collections() -> Iterator[tuple[str, str]]:
+    """`module.Class` and attribute of every collection that an instance of the package begins with empty; "" for the
+    class of those of modules."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
+                yield module, ast.unparse(node)
+            for init in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(init, ast.FunctionDef) and init.name == "__init__":
+                    yield from (
+                        (f"{module}.{node.name}", name)  # type: ignore[attr-defined]  # it is a class
+                        for name, value in assigned(init)
+                        if is_empty_collection(value)
+                    )
+
+
+def test_every_collection_that_may_grow_is_listed_with_what_bounds_it() -> None:
+    found = {f"{owner}.{name}" for owner, name in collections() if owner not in SHORT_LIVED}
+    assert found == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
+    assert {owner for owner, _ in collections()} >= SHORT_LIVED
+
+
+def test_every_function_with_a_cache_is_listed() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        if "litellm" not in name:  # an extra, which need not be installed
+            importlib.import_module(name)
+    wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
+    found = {
+        f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
+        for each in ours
+    }
+    assert found == {name: entries for name, (entries, _) in FUNCTIONS.items()}
+
+
+@pytest.mark.parametrize("place", BOUNDED)
+def test_limits_are_those_of_the_list(place: str) -> None:
+    """By the source: many of these classes can't be made without an upstream."""
+    owner, _, attribute = place.rpartition(".")
+    module, _, name = owner.rpartition(".")
+    code = importlib.import_module(f"ollama_proxy.{module}")
+    tree = ast.parse(Path(code.__file__ or "").read_text(encoding="utf-8"))
+    [kind] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    [init] = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    [made] = [value for found, value in assigned(init) if found == attribute]
+    assert isinstance(made, ast.Call) and ast.unparse(made.func).startswith("BoundedCache")
+    positional = init.args.args
+    defaults = dict(
+        zip([each.arg for each in positional][-len(init.args.defaults) :], init.args.defaults, strict=False)
+    )
+    limits = [eval(ast.unparse(defaults.get(ast.unparse(each), each)), vars(code)) for each in made.args]
+    entries, mib = BOUNDED[place]
+    assert limits == [entries, mib * MIB]
+
+
+def test_addresses_of_any_length_are_not_kept() -> None:
+    arrival = importlib.import_module("ollama_proxy.arrival")
+    arrival._plain_address.cache_clear()
+    for number in range(2000):
+        assert arrival.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
+    assert arrival._plain_address.cache_info().currsize == 0
+
+
+# The cache itself.
+
+
+def test_the_least_recently_used_go_first() -> None:
+    cache = BoundedCache[str, int](2, MIB)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert [cache.get(key) for key in "abc"] == [1, None, 3]
+
+
+def test_bytes_are_limited_whatever_is_large() -> None:
+    keys, values = BoundedCache[str, str](1000, MIB), BoundedCache[int, str](1000, MIB)
+    for number in range(100):
+        keys.put(f"{number}" * 30_000, "")
+        values.put(number, "x" * 30_000)
+    assert keys.bytes <= MIB and values.bytes <= MIB
+    assert 5 < len(keys) < 40 and len(values) == MIB // (30_000 + ENTRY_BYTES + memory_of("") + memory_of(1))
+
+
+def test_what_is_too_large_alone_is_not_kept_and_its_place_is_empty() -> None:
+    cache = BoundedCache[str, str](10, 10_000)
+    cache.put("a", "small")
+    cache.put("a", "x" * 20_000)
+    assert (cache.get("a"), len(cache), cache.bytes) == (None, 0, 0)
+
+
+def test_what_is_replaced_dropped_and_cleared_is_not_counted() -> None:
+    cache = BoundedCache[str, str](10, MIB)
+    for _ in range(3):
+        cache.put("a", "x" * 1000)
+    once = cache.bytes
+    cache.put("b", "x" * 1000)
+    cache.drop("b")
+    cache.drop("b")
+    assert cache.bytes == once
+    cache.clear()
+    assert (cache.bytes, len(cache)) == (0, 0)
+
+
+def test_the_inside_of_a_value_counts() -> None:
+    thought = Thought("x" * 1000, [{"data": "y" * 1000}])
+    assert memory_of(thought) > 2000
+    assert memory_of((b"key" * 100, {"a": ["b" * 500]})) > 800
+
+
+def fill_thoughts(cache: ReasoningCache) -> None:
+    for number in range(30_000):
+        call = ToolCall(f"call_{number}", "f", {})
+        cache.keep(Message("user", str(number)), [call], Thought("x"))
+
+
+def fill_names(cache: BoundedCache[str, float]) -> None:
+    for number in range(30_000):
+        cache.put(f"{number}".ljust(512, "x"), float(number))
+
+
+@pytest.mark.parametrize(
+    ("cache", "fill", "most_mib"),
+    [(ReasoningCache(), fill_thoughts, 16), (BoundedCache[str, float](1000, MIB), fill_names, 1)],
+    ids=["short thoughts", "names of 512 bytes"],
+)
+def test_memory_that_is_really_taken_is_within_the_limit(
+    cache: Any, fill: Callable[[Any], None], most_mib: float
+) -> None:
+    tracemalloc.start()
+    try:
+        fill(cache)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < most_mib * MIB

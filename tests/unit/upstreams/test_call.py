@@ -1,0 +1,132 @@
+"""A call: its limits, and how it is ended early."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from ollama_proxy.errors import ClientGone, UpstreamTimeout
+from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.upstreams.call import Call
+
+
+def call(**limits: float) -> Call:
+    return Call(Timeouts(**limits))
+
+
+class Aborts(list[int]):
+    """Counts how often a call was cancelled."""
+
+    def __call__(self) -> None:
+        self.append(1)
+
+
+# --- Call ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_call_may_go_on() -> None:
+    one = call(total_s=10)
+    one.check()
+    assert 9 < one.total_left_s() <= 10
+
+
+def test_total_limit_is_an_error_that_names_it() -> None:
+    one = call(total_s=10)
+    one.started -= 10
+    one.limit(one.timeouts)
+    with pytest.raises(UpstreamTimeout, match="longer than 10 s"):
+        one.check()
+    with pytest.raises(UpstreamTimeout):
+        one.total_left_s()
+
+
+def test_leaving_aborts_once() -> None:
+    one, aborts = call(), Aborts()
+    one.attach(aborts)
+    one.leave()
+    one.leave()
+    assert (bool(one.ended), aborts) == (True, [1])
+
+
+def test_leaving_outweighs_the_total_limit() -> None:
+    one = call(total_s=10)
+    one.started -= 10
+    one.limit(one.timeouts)
+    one.leave()
+    with pytest.raises(ClientGone):
+        one.check()
+
+
+def test_leaving_with_nothing_to_abort_is_remembered() -> None:
+    one, aborts = call(), Aborts()
+    one.leave()
+    with pytest.raises(ClientGone):
+        one.attach(aborts)
+
+
+def test_detached_work_is_left_alone() -> None:
+    one, aborts = call(), Aborts()
+    one.attach(aborts)
+    one.detach()
+    one.leave()
+    assert aborts == []
+
+
+def test_branch_leaves_with_its_parent_and_aborts_what_it_does() -> None:
+    parent, aborts = call(), Aborts()
+    near, far = parent.branch(), parent.branch().branch()
+    near.attach(aborts)
+    far.attach(aborts)
+    parent.leave()
+    assert (bool(near.ended), bool(far.ended), aborts) == (True, True, [1, 1])
+    parent.leave()
+    assert aborts == [1, 1]
+
+
+def test_branch_of_a_call_whose_client_left_has_left_too() -> None:
+    parent, aborts = call(), Aborts()
+    parent.leave()
+    with pytest.raises(ClientGone):
+        parent.branch().attach(aborts)
+    assert aborts == []
+
+
+def test_parent_stays_when_a_branch_is_cancelled() -> None:
+    parent, aborts = call(), Aborts()
+    parent.attach(aborts)
+    first, second = parent.branch(), parent.branch()
+    first.leave()
+    parent.check()
+    second.check()
+    assert (bool(first.ended), aborts) == (True, [])
+
+
+def test_branch_ends_no_later_than_its_parent() -> None:
+    parent = call(total_s=10)
+    parent.started -= 9
+    parent.limit(parent.timeouts)
+    assert parent.branch().ends_at == parent.ends_at
+    assert parent.branch(Timeouts(total_s=3600)).ends_at == parent.ends_at
+
+
+def test_branch_may_end_earlier_by_limits_of_its_own() -> None:
+    parent = call(total_s=10)
+    branch = parent.branch(Timeouts(total_s=1, idle_s=2))
+    assert (branch.timeouts.idle_s, parent.timeouts.total_s) == (2, 10)
+    assert branch.total_left_s() <= 1 < 9 < parent.total_left_s()
+
+
+@pytest.mark.parametrize(("since", "stalled"), [(None, False), (0.0, False), (4.9, False), (5.1, True)])
+def test_client_is_stalled_after_its_limit(since: float | None, stalled: bool) -> None:
+    one, now = call(send_idle_s=5), time.monotonic()
+    one.sending_since = None if since is None else now - since
+    assert one.is_stalled(now) is stalled
+
+
+# --- ClientWatch -----------------------------------------------------------------------------------------------------
+
+
+def leave_politely(client: socket.socket) -> None:
+    client.close()
