@@ -20,9 +20,10 @@ if (ROOT / "config/config.yaml").exists():
     # Otherwise a --chdir would have the workers read another file than the one that is checked here.
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
-from ollama_proxy import capacity, telemetry  # noqa: E402
+from ollama_proxy import telemetry  # noqa: E402
 from ollama_proxy.errors import ConfigError  # noqa: E402
-from ollama_proxy.lifecycle import WORKER  # noqa: E402
+from ollama_proxy.gateway import capacity  # noqa: E402
+from ollama_proxy.gateway.draining import WORKER  # noqa: E402
 from ollama_proxy.serve import check_start  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.

@@ -16,12 +16,12 @@ from ollama_proxy.arrival import EXCHANGE_KEY, current_exchange
 from ollama_proxy.chatlog import ChatLog
 from ollama_proxy.cors import install_cors
 from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
-from ollama_proxy.exchange import REMARKS
 from ollama_proxy.failures import install_error_handlers
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.responses import count_whole
 from ollama_proxy.ops import build_blueprint as build_ops
 from ollama_proxy.policy.auth import PathToken
-from ollama_proxy.responses import count_whole
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.upstreams.fleet.health import Health
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from flask import request
 
 from ollama_proxy.errors import NotFound
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.settings.schema import Settings

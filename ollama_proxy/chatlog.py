@@ -20,7 +20,7 @@ import orjson
 from flask import Response, request
 
 from ollama_proxy.arrival import current_exchange
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.redaction import Redaction
 from ollama_proxy.settings.schema import Settings

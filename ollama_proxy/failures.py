@@ -9,10 +9,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.arrival import current_exchange
-from ollama_proxy.delivery import fail, fault
-from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNotAllowed, NotFound
-from ollama_proxy.responses import whole
+from ollama_proxy.gateway.delivery import fail, fault
+from ollama_proxy.gateway.rendering import ErrorFace
+from ollama_proxy.gateway.responses import whole
 from ollama_proxy.telemetry import log
 
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.

@@ -14,7 +14,7 @@ from gevent import monkey
 
 from ollama_proxy import create_app
 from ollama_proxy.errors import ConfigError, GatewayStopping
-from ollama_proxy.lifecycle import WORKER
+from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.settings.schema import Settings, config_path, load_settings, settings_from
 from ollama_proxy.settings.state_dir import state_directory, with_first_token
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left

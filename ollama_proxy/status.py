@@ -8,8 +8,8 @@ from dataclasses import replace
 from operator import attrgetter
 
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.upstreams.call import Call

@@ -24,7 +24,7 @@ import gevent
 import orjson
 from gevent import monkey
 
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.configured_tokens import TOKENS
 
 #: Seconds between two writes.

@@ -18,10 +18,10 @@ PACKAGE = PROJECT / "ollama_proxy"
 
 #: Bottom to top; a module imports only from layers below its own. One line each, patterns of module names.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("version", "errors", "capacity", "lifecycle", "upstreams.bounded_cache"),
+    ("version", "errors", "gateway.capacity", "gateway.draining", "upstreams.bounded_cache"),
     ("hub", "wire.lines", "settings.yaml_file", "upstreams.fleet.breaker", "policy.brute_force"),
-    ("settings.types", "spoken", "wire.sse_passthrough", "media"),
-    ("settings.formats", "settings.declare", "sse_edits"),
+    ("settings.types", "spoken", "wire.sse_passthrough", "gateway.media"),
+    ("settings.formats", "settings.declare", "gateway.passthrough.openai_edits"),
     ("settings.timeouts", "settings.provider_profiles"),
     ("settings.tokens", "settings.upstreams"),
     ("settings.schema", "policy.configured_tokens"),
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "client_watch",
     ),
     (
-        "exchange",
+        "gateway.exchange",
         "upstreams.pacing",
         "dialects.structure",
         "policy.model_aliases",
@@ -88,19 +88,25 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("upstreams.litellm.upstream",),
     ("upstreams.fleet.node",),
     ("upstreams.fleet.model_index",),
-    ("upstreams.edited", "upstreams.shaped", "upstreams.attempts", "upstreams.fleet.health", "upstreams.registry"),
-    ("planning", "broadcast", "images", "fanout", "preparation"),
-    ("dialects.base", "dialects.fields", "dialects.intake"),
+    (
+        "gateway.passthrough.native_edits",
+        "gateway.event_filters",
+        "gateway.retries",
+        "upstreams.fleet.health",
+        "upstreams.registry",
+    ),
+    ("gateway.resolve", "gateway.server_broadcast", "gateway.images", "gateway.fanout", "gateway.prepare"),
+    ("gateway.rendering", "dialects.fields", "dialects.intake"),
     ("dialects.parts", "dialects.*.schemas", "dialects.*.errors", "dialects.*.spoken", "dialects.native.catalog"),
     ("dialects.responses.sealed", "dialects.responses.echo", "dialects.anthropic.count", "dialects.*.tools"),
     ("dialects.responses.output", "dialects.responses.events"),
     ("dialects.*.render",),
     ("dialects.*.messages", "dialects.responses.items"),
     ("dialects.*.load",),
-    ("delivery",),
-    ("responses",),
-    ("passage",),
-    ("gateway",),
+    ("gateway.delivery",),
+    ("gateway.responses",),
+    ("gateway.passthrough.openai",),
+    ("gateway.gateway",),
     ("dialects.body", "dialects.native.lists", "dialects.native.management", "status"),
     ("dialects.native.prompts",),
     ("dialects.*.blueprint", "ops", "cors", "failures"),
@@ -136,12 +142,12 @@ PURE = (
     "dialects.responses.schemas",
     "dialects.responses.spoken",
     "errors",
+    "gateway.media",
+    "gateway.passthrough.openai_edits",
     "hub",
-    "media",
     "redaction",
     "settings.provider_profiles",
     "spoken",
-    "sse_edits",
     "upstreams.anthropic.codec",
     "upstreams.anthropic.messages",
     "upstreams.anthropic.parameters",
@@ -167,6 +173,8 @@ EMPTY = (
     "dialects.native",
     "dialects.openai",
     "dialects.responses",
+    "gateway",
+    "gateway.passthrough",
     "policy",
     "settings",
     "upstreams",
@@ -302,7 +310,11 @@ def test_policy_and_upstreams_know_no_dialect(part: str) -> None:
 
 
 def test_the_gateway_knows_no_dialect_by_name() -> None:
-    named = {dialect_of(name) for module in ("gateway", "responses", "arrival") for name in own_imports(module)}
+    named = {
+        dialect_of(name)
+        for module in ("gateway.gateway", "gateway.responses", "arrival")
+        for name in own_imports(module)
+    }
     assert named == {None}
 
 

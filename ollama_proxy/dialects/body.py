@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from flask import request
 
 from ollama_proxy.dialects.intake import check_keys, parse_object, read_body
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.hub import Json, ModelRequest
 from ollama_proxy.policy.access import check_lease
 

@@ -11,7 +11,6 @@ from ollama_proxy.dialects.anthropic import blueprint as anthropic
 from ollama_proxy.dialects.anthropic import render as render_anthropic
 from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
-from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.embeddings import blueprint as embeddings
 from ollama_proxy.dialects.models import blueprint as models
 from ollama_proxy.dialects.models.blueprint import Shape
@@ -24,7 +23,8 @@ from ollama_proxy.dialects.openai import spoken as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.dialects.responses import spoken as spoken_responses
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.spoken import Reader
 
 #: How those draw models who share the address of their list.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.model_aliases import Catalogue

@@ -242,7 +242,7 @@ def test_s3_22_any_name_of_litellm_without_a_mapping(model: str, litellm_gateway
 
 
 def test_s3_23_structure_of_the_project() -> None:
-    for name in ("dialects", "upstreams", "policy", "gateway.py", "settings", "hub.py"):
+    for name in ("dialects", "upstreams", "policy", "gateway", "settings", "hub.py"):
         assert (PROJECT / "ollama_proxy" / name).exists()
     for name in ("tests", "config", "deploy", "docs", "wsgi.py"):
         assert (PROJECT / name).exists()

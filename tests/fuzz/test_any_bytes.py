@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
-from ollama_proxy.dialects.base import Renderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.openai.render import ChatRenderer
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
+from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings.schema import Timeouts
-from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.errors import refused as refused_by_anthropic
 from ollama_proxy.upstreams.anthropic.events import MessageReader

@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
-from ollama_proxy.dialects.base import Renderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.native.render import GenerateRenderer
 from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer, CompletionShape
 from ollama_proxy.dialects.responses.render import ResponseRenderer
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.wire.lines import on_one_line
 from tests.fuzz.strategies import answers, batches, mixed, several_answers

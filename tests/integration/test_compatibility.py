@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.exchange import REMARKS
+from ollama_proxy.gateway.exchange import REMARKS
 from tests.golden.face import TOKEN, forwarded, get, post
 from tests.golden.fates import CHAT, COMPLETION, SMALLEST, Document
 from tests.rig.calls import FACES, MESSAGES

@@ -16,8 +16,7 @@ import pytest
 from gevent.lock import BoundedSemaphore
 
 from ollama_proxy.errors import BadRequest, ClientGone
-from ollama_proxy.hub import ImageUrl
-from ollama_proxy.images import (
+from ollama_proxy.gateway.images import (
     LOOKUPS,
     MAX_AT_ONCE,
     MAX_LOOKUPS_AT_ONCE,
@@ -26,6 +25,7 @@ from ollama_proxy.images import (
     ImageFetcher,
     Lookups,
 )
+from ollama_proxy.hub import ImageUrl
 from ollama_proxy.settings.schema import Images
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy.passage import OURS
+from ollama_proxy.gateway.passthrough.openai import OURS
 from tests.golden import face
 from tests.golden.cases import GOLDEN, added_up
 from tests.golden.face import forwarded, post

@@ -21,7 +21,7 @@ from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
-from ollama_proxy.exchange import REMARKS
+from ollama_proxy.gateway.exchange import REMARKS
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
 from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from ollama_proxy import chatlog, errors, redaction, watchdog, worker
-from ollama_proxy.exchange import REMARKS
+from ollama_proxy.gateway import retries
+from ollama_proxy.gateway.exchange import REMARKS
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
-from ollama_proxy.upstreams import attempts
 from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
 from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
 
@@ -201,9 +201,9 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or {SHORT_WAIT_S} s where": (health,),
     "was asked for within {WARM_S} s": (node,),
     "fewer than {SATURATED_AT} requests in flight for each unit of `weight`": (node,),
-    "at most {MOST_RETRIES} of them": (attempts,),
-    "the same one, after {FIRST_PAUSE_S} s": (attempts,),
-    "as long as that is at most {LONGEST_PAUSE_S} s": (attempts,),
+    "at most {MOST_RETRIES} of them": (retries,),
+    "the same one, after {FIRST_PAUSE_S} s": (retries,),
+    "as long as that is at most {LONGEST_PAUSE_S} s": (retries,),
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
     "New connections are taken for {NOTICE_S} s more": (worker,),
     "silent for {SETTLED_S} s are closed": (worker,),
@@ -249,7 +249,7 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [attempts, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
+    "module", [retries, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
 )
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
@@ -273,7 +273,7 @@ def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> No
     assert said.format(size >> 20) in flowing(prose(PAGE))
 
 
-@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", attempts.FAILED)])
+@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.FAILED)])
 def test_statuses_are_those_that_are_tried_again(said: str, statuses: frozenset[int]) -> None:
     assert said + ", ".join(map(str, sorted(statuses))) in flowing(prose(PAGE))
 

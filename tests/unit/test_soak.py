@@ -20,12 +20,12 @@ from benchmarks.soak.report import broken, growth_mb, render
 from benchmarks.soak.words import asked as asked_for
 from benchmarks.soak.words import prompt_of, words_of
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
-from ollama_proxy.dialects.base import Renderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.native.render import GenerateRenderer
 from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import UpstreamCut
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, collect
 from tests.rig.probe import Sample
 

@@ -14,7 +14,6 @@ from ollama_proxy import spoken as module
 from ollama_proxy.dialects.anthropic import render as anthropic
 from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
-from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.dialects.native import render as native
 from ollama_proxy.dialects.native import spoken as spoken_native
 from ollama_proxy.dialects.openai import render as openai
@@ -23,6 +22,7 @@ from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import render as responses
 from ollama_proxy.dialects.responses import spoken as spoken_responses
 from ollama_proxy.errors import UpstreamCut
+from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.spoken import Listener, Reader, Spoken
 

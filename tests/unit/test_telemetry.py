@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from ollama_proxy import telemetry
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.telemetry import (

@@ -10,8 +10,8 @@ from ollama_proxy.dialects.anthropic.count import estimate_tokens
 from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.body import load_body, note_request
-from ollama_proxy.gateway import Gateway
-from ollama_proxy.responses import whole
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.responses import whole
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

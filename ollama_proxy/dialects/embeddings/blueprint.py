@@ -8,9 +8,9 @@ from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.embeddings.render import render_embeddings
 from ollama_proxy.dialects.embeddings.schemas import SCHEMA, load_embeddings, load_encoding
-from ollama_proxy.gateway import Gateway
-from ollama_proxy.passage import EMBEDDINGS
-from ollama_proxy.responses import whole
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.passthrough.openai import EMBEDDINGS
+from ollama_proxy.gateway.responses import whole
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

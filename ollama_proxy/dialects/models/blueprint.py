@@ -8,9 +8,9 @@ from typing import NamedTuple
 from flask import Blueprint, Response
 
 from ollama_proxy.arrival import current_exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Model
-from ollama_proxy.responses import whole
 
 
 class Shape(NamedTuple):

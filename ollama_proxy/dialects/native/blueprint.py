@@ -20,11 +20,11 @@ from ollama_proxy.dialects.native.management import managed, one_box
 from ollama_proxy.dialects.native.prompts import answered
 from ollama_proxy.dialects.parts import load_timeout_ms
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway, allowed
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.gateway import Gateway, allowed
+from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
-from ollama_proxy.preparation import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire.lines import encode_request

@@ -13,11 +13,11 @@ from flask import Response
 from ollama_proxy.dialects.native.catalog import render_ps, render_show, render_tags, tagged
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.planning import Plan
-from ollama_proxy.responses import whole
 from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S
 from ollama_proxy.version import version_document
 

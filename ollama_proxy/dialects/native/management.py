@@ -14,17 +14,17 @@ from itertools import chain
 import orjson
 from flask import Response, request
 
-from ollama_proxy.broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
-from ollama_proxy.delivery import deliver, fail
 from ollama_proxy.dialects.native.catalog import pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
-from ollama_proxy.exchange import Attempt, Exchange
-from ollama_proxy.gateway import PATIENCE, Gateway
+from ollama_proxy.gateway.delivery import deliver, fail
+from ollama_proxy.gateway.exchange import Attempt, Exchange
+from ollama_proxy.gateway.gateway import PATIENCE, Gateway
+from ollama_proxy.gateway.responses import streamed, whole
+from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_name, check_own_names
 from ollama_proxy.policy.model_names import canonical, is_local
-from ollama_proxy.responses import streamed, whole
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call

@@ -23,10 +23,10 @@ from ollama_proxy.dialects.native.render import (
     render_embeddings,
     render_load,
 )
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.gateway import Gateway
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import GenerateRequest
-from ollama_proxy.responses import whole
 
 
 def answered(gateway: Gateway, exchange: Exchange, route: str) -> Response:

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from ollama_proxy import errors
-from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
+from ollama_proxy.gateway.rendering import ErrorFace
 
 #: Of the request; Anthropic's errors have it in their body.
 ID = "req-1"

@@ -10,7 +10,7 @@ from flask import Flask
 
 from ollama_proxy import create_app
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (
     PUBLIC,
     ROUTE_SCOPES,

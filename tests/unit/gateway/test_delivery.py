@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.delivery import deliver, fail, no_frame
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.delivery import deliver, fail, no_frame
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
 

@@ -10,8 +10,8 @@ import gevent
 import gevent.event
 import pytest
 
-from ollama_proxy.broadcast import Broadcast, Result, as_document, failure, without_strangers
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.gateway.server_broadcast import Broadcast, Result, as_document, failure, without_strangers
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.call import Call

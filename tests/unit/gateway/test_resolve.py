@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.planning import Plan, check_choices, plan
+from ollama_proxy.gateway.resolve import Plan, check_choices, plan
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings

@@ -11,11 +11,8 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
-from ollama_proxy import capacity
 from ollama_proxy.arrival import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
 from ollama_proxy.client_watch import ClientWatch
-from ollama_proxy.delivery import note_done
-from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import (
     AuthError,
     BodyTooLarge,
@@ -27,8 +24,29 @@ from ollama_proxy.errors import (
     TokenRevoked,
     TooManyGuesses,
 )
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.fanout import FanOut, spread
+from ollama_proxy.gateway import capacity
+from ollama_proxy.gateway.delivery import note_done
+from ollama_proxy.gateway.event_filters import Ask, Asked, opened
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.fanout import FanOut, spread
+from ollama_proxy.gateway.images import ImageFetcher
+from ollama_proxy.gateway.media import media_addresses
+from ollama_proxy.gateway.passthrough.native_edits import EditedReply
+from ollama_proxy.gateway.passthrough.openai import PASSED, Passage, passes
+from ollama_proxy.gateway.prepare import (
+    Prepare,
+    is_without_thinking,
+    prepared_chat,
+    prepared_completion,
+    prepared_embedding,
+    prepared_native,
+    requested_context,
+    set_limits,
+)
+from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.resolve import Plan, check_choices, has_only_known_fields, plan
+from ollama_proxy.gateway.responses import drawn_stream, drawn_whole, passed_through
+from ollama_proxy.gateway.retries import Attempts, RefusedReply, forwarded, open_there
 from ollama_proxy.hub import (
     ChatRequest,
     Done,
@@ -40,37 +58,19 @@ from ollama_proxy.hub import (
     Message,
     Model,
 )
-from ollama_proxy.images import ImageFetcher
-from ollama_proxy.media import media_addresses
-from ollama_proxy.passage import PASSED, Passage, passes
-from ollama_proxy.planning import Plan, check_choices, has_only_known_fields, plan
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
 from ollama_proxy.policy.origins import OriginPolicy
-from ollama_proxy.preparation import (
-    Prepare,
-    is_without_thinking,
-    prepared_chat,
-    prepared_completion,
-    prepared_embedding,
-    prepared_native,
-    requested_context,
-    set_limits,
-)
-from ollama_proxy.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.settings.schema import Settings, effective_upstreams
 from ollama_proxy.telemetry import AccessLog, log
-from ollama_proxy.upstreams.attempts import Attempts, RefusedReply, forwarded, open_there
 from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.edited import EditedReply
 from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S, Fleet, Route
 from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.registry import build_fleet
-from ollama_proxy.upstreams.shaped import Ask, Asked, opened
 from ollama_proxy.wire.lines import encode_request
 
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.

@@ -12,18 +12,18 @@ from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.delivery import CHARS_PER_TOKEN, deliver, note_done
-from ollama_proxy.dialects.base import ErrorFace
 from ollama_proxy.dialects.fields import Extensions
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.rendering import ErrorFace
+from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import Done, Json
-from ollama_proxy.planning import Plan
 from ollama_proxy.policy.model_aliases import NO_RULES
-from ollama_proxy.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import ModelSettings, Stream
-from ollama_proxy.sse_edits import AnswerEdits
 from ollama_proxy.upstreams.answer_events import DRAIN_S, GRACE_S, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.openai.answers import without_comments

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from ollama_proxy import capacity
+from ollama_proxy.gateway import capacity
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy.model_aliases import TeamModel
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system

@@ -11,7 +11,8 @@ from wsgiref.types import WSGIEnvironment
 
 from flask import Response
 
-from ollama_proxy.delivery import (
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.gateway.delivery import (
     CHARS_PER_TOKEN,
     SLICE_BYTES,
     fail,
@@ -23,9 +24,8 @@ from ollama_proxy.delivery import (
     note_truncated,
     slices,
 )
-from ollama_proxy.dialects.base import ErrorFace, Renderer
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Content, Event, Thinking, collect
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, too_large
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply

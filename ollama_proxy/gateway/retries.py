@@ -14,7 +14,7 @@ from math import ceil
 from typing import TypeVar
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
-from ollama_proxy.exchange import FAILED_STATES, Exchange
+from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.hub import Event
 from ollama_proxy.upstreams.answer_events import retry_after_s
 from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest

@@ -8,8 +8,8 @@ import gevent
 import gevent.event
 import pytest
 
-from ollama_proxy.exchange import Exchange
-from ollama_proxy.fanout import FanOut
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.fanout import FanOut
 from ollama_proxy.hub import Event
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call

@@ -12,7 +12,7 @@ import gevent.event
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamRefused
-from ollama_proxy.fanout import BATCHES_AHEAD, OPENING_S, FanOut, spread
+from ollama_proxy.gateway.fanout import BATCHES_AHEAD, OPENING_S, FanOut, spread
 from ollama_proxy.hub import ChatRequest, Choice, Content, Done, Event, GenerateRequest, Message, collect
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call

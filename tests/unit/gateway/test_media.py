@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.media import media_addresses
+from ollama_proxy.gateway.media import media_addresses
 
 WEB = "http://10.0.0.5/x"
 

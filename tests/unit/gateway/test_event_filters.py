@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from ollama_proxy.gateway.event_filters import opened
 from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.shaped import opened
 
 END = Done("stop", 3, 1)
 CALLS = [ToolCall("1", "a", {}), ToolCall("2", "b", {})]

@@ -9,9 +9,9 @@ from itertools import chain
 
 import gevent
 
-from ollama_proxy.dialects.base import ErrorFace, Renderer
 from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
-from ollama_proxy.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Done, Event, Truncated
 from ollama_proxy.policy.model_names import renamed
 from ollama_proxy.telemetry import log

@@ -1,0 +1,1 @@
+"""Bytes that go through without translation, and what is edited in them."""
