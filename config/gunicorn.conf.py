@@ -20,11 +20,11 @@ if (ROOT / "config/config.yaml").exists():
     # Otherwise a --chdir would have the workers read another file than the one that is checked here.
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
-from ollama_proxy import telemetry  # noqa: E402
 from ollama_proxy.errors import ConfigError  # noqa: E402
 from ollama_proxy.gateway import capacity  # noqa: E402
 from ollama_proxy.gateway.draining import WORKER  # noqa: E402
 from ollama_proxy.serve import check_start  # noqa: E402
+from ollama_proxy.telemetry import access_log  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
@@ -94,7 +94,7 @@ def pre_request(worker: object, request: object) -> None:
 
 def worker_exit(server: object, worker: object) -> None:
     """What a leaving worker still holds reaches the log files."""
-    telemetry.flush_all()
+    access_log.flush_all()
 
 
 # An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.

@@ -13,7 +13,6 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Flask, Response, request
 
 from ollama_proxy.arrival import EXCHANGE_KEY, current_exchange
-from ollama_proxy.chatlog import ChatLog
 from ollama_proxy.cors import install_cors
 from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
 from ollama_proxy.failures import install_error_handlers
@@ -23,6 +22,7 @@ from ollama_proxy.gateway.responses import count_whole
 from ollama_proxy.ops import build_blueprint as build_ops
 from ollama_proxy.policy.auth import PathToken
 from ollama_proxy.settings.schema import Settings
+from ollama_proxy.telemetry.chat_log import ChatLog
 from ollama_proxy.upstreams.fleet.health import Health
 
 

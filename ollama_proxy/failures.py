@@ -13,7 +13,7 @@ from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNo
 from ollama_proxy.gateway.delivery import fail, fault
 from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.responses import whole
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
 _OLLAMA_CLI = "ollama/"

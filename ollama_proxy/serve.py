@@ -19,7 +19,7 @@ from ollama_proxy.settings.schema import Settings, config_path, load_settings, s
 from ollama_proxy.settings.state_dir import state_directory, with_first_token
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings_check import settings_warnings
-from ollama_proxy.telemetry import configure, log
+from ollama_proxy.telemetry.access_log import configure, log
 from ollama_proxy.upstreams.registry import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
 from ollama_proxy.watchdog import Watchdog

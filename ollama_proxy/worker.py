@@ -29,7 +29,7 @@ from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloa
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.incoming import ClientRequest, ClientRequests
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.call import give_turn
 
 #: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.

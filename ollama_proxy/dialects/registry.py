@@ -25,7 +25,7 @@ from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.dialects.responses import spoken as spoken_responses
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.spoken import Reader
+from ollama_proxy.telemetry.transcript import Reader
 
 #: How those draw models who share the address of their list.
 SHAPES = {

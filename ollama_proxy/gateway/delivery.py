@@ -14,7 +14,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Done, Event, Truncated
 from ollama_proxy.policy.model_names import renamed
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.wire.lines import PROMPT_CUT, StreamTail, on_one_line
 

@@ -65,7 +65,7 @@ from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.settings.schema import Settings, effective_upstreams
-from ollama_proxy.telemetry import AccessLog, log
+from ollama_proxy.telemetry.access_log import AccessLog, log
 from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S, Fleet, Route

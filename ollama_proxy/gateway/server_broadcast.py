@@ -14,7 +14,7 @@ import gevent.queue
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.answer_events import read_all, retry_after_s
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.upstreams.call import Call

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy import chatlog, errors, redaction, watchdog, worker
+from ollama_proxy import errors, watchdog, worker
 from ollama_proxy.gateway import retries
 from ollama_proxy.gateway.exchange import REMARKS
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
+from ollama_proxy.telemetry import chat_log, redaction
 from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
 from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
 
@@ -266,7 +267,7 @@ def test_words_for_numbers_are_true() -> None:
     ("said", "size"),
     [
         ("at most {} MiB of a request and of an answer", redaction.MAX_CHARS),
-        ("more than {} MiB waited", chatlog.MAX_WAITING_BYTES),
+        ("more than {} MiB waited", chat_log.MAX_WAITING_BYTES),
     ],
 )
 def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> None:

@@ -12,7 +12,8 @@ from ollama_proxy.watchdog import BLOCKED_S, Watchdog
 BLOCKING = """
 from gevent import monkey; monkey.patch_all()
 import gevent
-from ollama_proxy import telemetry, watchdog
+from ollama_proxy.telemetry import access_log as telemetry
+from ollama_proxy import watchdog
 telemetry.configure(None, "INFO")
 watchdog.Watchdog().start()
 gevent.sleep(0.1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import gevent
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, Fleet
 from ollama_proxy.upstreams.fleet.node import QUICK_S, Node, State

@@ -21,7 +21,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json
-from ollama_proxy.redaction import without_keys
+from ollama_proxy.telemetry.redaction import without_keys
 from ollama_proxy.upstreams.base import Headers
 
 #: Characters of an error that has no shape we know, and of any.

@@ -35,7 +35,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.settings.provider_profiles import NEVER, Profile
 from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.bounded_cache import BoundedCache

@@ -37,7 +37,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
-from ollama_proxy.telemetry import log
+from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream, build

@@ -13,11 +13,11 @@ from typing import Any
 import gevent
 import pytest
 
-from ollama_proxy import telemetry
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.telemetry import (
+from ollama_proxy.telemetry import access_log
+from ollama_proxy.telemetry.access_log import (
     PIPE_BYTES,
     AccessLog,
     LineFile,
@@ -41,13 +41,13 @@ def package_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     """The package's logger; what a test changes on it is undone."""
     before = log.handlers[:], log.level, log.propagate
     for name in ("_FILES", "_OUTPUT"):
-        monkeypatch.setattr(telemetry, name, LineWriter())
+        monkeypatch.setattr(access_log, name, LineWriter())
     yield log
     log.handlers[:], log.level, log.propagate = before
 
 
 def events(directory: Path) -> list[dict[str, Any]]:
-    telemetry.flush_all()
+    access_log.flush_all()
     return [json.loads(line) for line in (directory / "events.log").read_text(encoding="utf-8").splitlines()]
 
 
@@ -121,8 +121,8 @@ def test_a_file_that_could_not_be_opened_is_written_as_soon_as_it_can(tmp_path: 
 def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "STDOUT", LineFile(tmp_path / "stdout"))
-    monkeypatch.setattr(telemetry, "_OUTPUT", LineWriter())
+    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(access_log, "_OUTPUT", LineWriter())
     sink, full = LineFile(tmp_path / "a.log"), tmp_path / "a.log"
     full.symlink_to("/dev/full")
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     full.unlink()
     full.symlink_to("/dev/full")
     sink.write([b"3\n"])
-    telemetry.flush_all()
+    access_log.flush_all()
     said = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
     assert [(line["event"], line["file"], line["problem"]) for line in said] == [
         ("log_file_failed", "a.log", "No space left on device")
@@ -195,13 +195,13 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
 
 
 def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "STDOUT", LineFile(tmp_path / "stdout"))
-    monkeypatch.setattr(telemetry, "_OUTPUT", LineWriter())
+    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(access_log, "_OUTPUT", LineWriter())
     writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
-    for number in range(telemetry.MAX_WAITING + 3):
+    for number in range(access_log.MAX_WAITING + 3):
         writer.put(sink, b"%d\n" % number)
     writer.flush()
-    telemetry.flush_all()
+    access_log.flush_all()
     said = json.loads((tmp_path / "stdout").read_text())
     assert (said["event"], said["lines"]) == ("log_lines_dropped", 3)
 
@@ -240,13 +240,13 @@ def test_long_paths_and_names_do_not_make_long_lines() -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_access_log_can_be_switched_off(tmp_path: Path, package_log: logging.Logger, enabled: bool) -> None:
     AccessLog(tmp_path, enabled=enabled).record(exchange())
-    telemetry.flush_all()
+    access_log.flush_all()
     assert (tmp_path / "access.log").exists() is enabled
 
 
 def test_without_a_directory_there_is_no_access_log(package_log: logging.Logger, capfd: Any) -> None:
     AccessLog(None, enabled=True).record(exchange())
-    telemetry.flush_all()
+    access_log.flush_all()
     assert capfd.readouterr().out == ""
 
 
@@ -291,7 +291,7 @@ def test_a_traceback_says_where_and_never_with_what(tmp_path: Path, package_log:
         log.error("internal_error", exc_info=error)
     [event] = events(tmp_path)
     assert event["traceback"][-1] == "ValueError"
-    assert any(re.fullmatch(r"test_telemetry\.py:\d+ fail_with", frame) for frame in event["traceback"])
+    assert any(re.fullmatch(r"test_access_log\.py:\d+ fail_with", frame) for frame in event["traceback"])
     assert "canary" not in json.dumps(event)
 
 
@@ -300,7 +300,7 @@ def test_a_long_event_is_still_one_valid_line(tmp_path: Path, package_log: loggi
     configure(tmp_path, "INFO")
     log.warning("auth_failure", extra={"fields": {"path": text, "client": "10.0.0.1"}})
     log.warning("next")
-    telemetry.flush_all()
+    access_log.flush_all()
     assert max(map(len, (tmp_path / "events.log").read_bytes().splitlines(keepends=True))) <= PIPE_BYTES
     assert [event["event"] for event in events(tmp_path)] == ["auth_failure", "next"]
 
@@ -314,5 +314,5 @@ def test_newlines_in_a_field_do_not_make_a_second_line(tmp_path: Path, package_l
 def test_without_a_directory_events_go_to_stdout_alone(package_log: logging.Logger, capfd: Any) -> None:
     configure(None, "INFO")
     log.info("said")
-    telemetry.flush_all()
+    access_log.flush_all()
     assert json.loads(capfd.readouterr().out)["event"] == "said"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.policy.configured_tokens import REDACTED
-from ollama_proxy.redaction import MAX_DEPTH, Redaction
+from ollama_proxy.telemetry.redaction import MAX_DEPTH, Redaction
 
 TOKENS = ("team-token-1", "p@ss!w0rd$", "correcthorsebattery", "QUJD+/ZGVm==")
 DIGESTS = {hashlib.sha256(token.encode()).digest() for token in TOKENS}

@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy import chatlog
-from ollama_proxy.chatlog import DayFiles, Record, memory
 from ollama_proxy.dialects.native import spoken as spoken_native
-from ollama_proxy.spoken import Listener
+from ollama_proxy.telemetry import chat_log
+from ollama_proxy.telemetry.chat_log import DayFiles, Record, memory
+from ollama_proxy.telemetry.transcript import Listener
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
 Events = list[dict[str, Any]]
@@ -28,14 +28,14 @@ Events = list[dict[str, Any]]
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     """What is noted in the event log."""
     noted: Events = []
-    monkeypatch.setattr(chatlog, "note", lambda level, event, **more: noted.append({"event": event, **more}))
+    monkeypatch.setattr(chat_log, "note", lambda level, event, **more: noted.append({"event": event, **more}))
     return noted
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written but by the tests themselves."""
-    monkeypatch.setattr(chatlog, "put", lambda sink, line: None)
+    monkeypatch.setattr(chat_log, "put", lambda sink, line: None)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_next_full_disk_is_said_again_but_not_every_second(
         path.unlink()
         write(files, record())
         path.unlink()
-        clock(chatlog.COMPLAINT_S / 2)
+        clock(chat_log.COMPLAINT_S / 2)
     assert [each["event"] for each in events] == ["chat_log_failed"] * 2
 
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_written_spoils_nothing_else(files: DayFiles, tmp_path: P
 
 def test_what_waits_is_bounded_and_what_is_left_out_is_counted(files: DayFiles, tmp_path: Path, events: Events) -> None:
     for number in range(10):
-        files.put(record(size=chatlog.MAX_WAITING_BYTES // 4, id=number))
+        files.put(record(size=chat_log.MAX_WAITING_BYTES // 4, id=number))
     files.write([])
     path = tmp_path / "logs" / "chat" / f"{DAY}.jsonl"
     assert [line["id"] for line in lines(path)] == [0, 1, 2, 3, 4]

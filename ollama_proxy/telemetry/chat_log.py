@@ -22,10 +22,10 @@ from flask import Response, request
 from ollama_proxy.arrival import current_exchange
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Json
-from ollama_proxy.redaction import Redaction
 from ollama_proxy.settings.schema import Settings
-from ollama_proxy.spoken import Listener, Reader, Spoken
-from ollama_proxy.telemetry import LineFile, access_record, note, put
+from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put
+from ollama_proxy.telemetry.redaction import Redaction
+from ollama_proxy.telemetry.transcript import Listener, Reader, Spoken
 
 #: Requests and answers that may wait to be written, in bytes of memory; what comes on top of that is left out and
 #: counted.

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy import spoken as module
 from ollama_proxy.dialects.anthropic import render as anthropic
 from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
@@ -24,7 +23,8 @@ from ollama_proxy.dialects.responses import spoken as spoken_responses
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect
-from ollama_proxy.spoken import Listener, Reader, Spoken
+from ollama_proxy.telemetry import transcript as module
+from ollama_proxy.telemetry.transcript import Listener, Reader, Spoken
 
 WEATHER = ToolCall(id="call_1", name="get_weather", arguments={"city": "Zürich", "unit": "C"})
 TIME = ToolCall(id="call_2", name="time", arguments={})

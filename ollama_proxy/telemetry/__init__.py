@@ -1,0 +1,1 @@
+"""What is written down: access log, event log, chat log."""
