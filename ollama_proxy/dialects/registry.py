@@ -9,20 +9,20 @@ from flask import Blueprint
 
 from ollama_proxy.dialects.anthropic import blueprint as anthropic
 from ollama_proxy.dialects.anthropic import render as render_anthropic
-from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
+from ollama_proxy.dialects.anthropic import transcript as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.embeddings import blueprint as embeddings
-from ollama_proxy.dialects.models import blueprint as models
-from ollama_proxy.dialects.models.blueprint import Shape
+from ollama_proxy.dialects.model_list import blueprint as models
+from ollama_proxy.dialects.model_list.blueprint import Shape
 from ollama_proxy.dialects.native import blueprint as native
-from ollama_proxy.dialects.native import spoken as spoken_native
+from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.dialects.native.render import NativeErrors
 from ollama_proxy.dialects.openai import blueprint as openai
 from ollama_proxy.dialects.openai import render as render_openai
-from ollama_proxy.dialects.openai import spoken as spoken_openai
+from ollama_proxy.dialects.openai import transcript as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import blueprint as responses
-from ollama_proxy.dialects.responses import spoken as spoken_responses
+from ollama_proxy.dialects.responses import transcript as spoken_responses
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.telemetry.transcript import Reader

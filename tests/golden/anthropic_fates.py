@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
 from tests.golden.fates import Asked, Document, Fate, option, sent
 from tests.rig.fault_upstream import FaultUpstream

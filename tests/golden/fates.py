@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
-from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.rig.http_client import Answer
 
 Document = dict[str, Any]

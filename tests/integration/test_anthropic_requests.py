@@ -12,7 +12,7 @@ from anthropic.types.beta.message_create_params import MessageCreateParamsNonStr
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as Params
 
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
-from ollama_proxy.dialects.fields import CARRIED, REFUSED
+from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
 from tests.golden.anthropic_fates import (
     COUNT,
     FATES,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
 from tests.golden.fates import (
     CHAT,

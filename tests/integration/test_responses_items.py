@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.sealed import seal
+from ollama_proxy.dialects.responses.reasoning_blob import seal
 from tests.golden.face import forwarded
 from tests.golden.responses.asking import Ask, asker, messages
 from tests.golden.responses.reading import Document

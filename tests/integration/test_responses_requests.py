@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
 from tests.golden.fates import Asked, Document, Fate, option, sent
 from tests.golden.responses.asking import PATH, Ask, asker, messages

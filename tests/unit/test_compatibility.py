@@ -16,10 +16,10 @@ from marshmallow import Schema
 from ollama_proxy import create_app, errors
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
-from ollama_proxy.dialects.fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.gateway.exchange import REMARKS
 from ollama_proxy.settings.schema import Settings

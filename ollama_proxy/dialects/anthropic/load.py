@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ollama_proxy.dialects import parts
+from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.anthropic.tools import is_sequential, load_tool_choice, load_tools
-from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json
 
@@ -47,7 +47,7 @@ def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
         options=load_options(data),
         user=_user(data.get("metadata") or {}),
         carried=carried(MESSAGES, data),
-        **parts.load_extensions(data),
+        **content_parts.load_extensions(data),
     )
 
 
@@ -63,7 +63,7 @@ def _check_required(data: Mapping[str, Json], *, is_limited: bool) -> None:
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """Ollama's options: the extensions first, Anthropic's own fields over them."""
-    options = parts.load_options(data)
+    options = content_parts.load_options(data)
     options |= {name: data[name] for name in ("temperature", "top_p") if data.get(name) is not None}
     if data.get("max_tokens") is not None:
         options["num_predict"] = int(data["max_tokens"])
@@ -91,7 +91,7 @@ def load_think(data: Mapping[str, Json]) -> bool | str | None:
     budget of tokens has no equivalent.
     """
     if data.get("think") is not None:
-        return parts.load_think(data["think"])
+        return content_parts.load_think(data["think"])
     thinking = data.get("thinking") or {}
     kind = as_text(thinking.get("type"), "thinking.type") if thinking else None
     if kind in ("enabled", "disabled"):

@@ -8,8 +8,8 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.fields import as_object, as_text, bad
-from ollama_proxy.dialects.parts import load_arguments, load_image
+from ollama_proxy.dialects.content_parts import load_arguments, load_image
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams.pacing import paced
 

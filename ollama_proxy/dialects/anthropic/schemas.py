@@ -5,7 +5,7 @@ Source: the official client's types of November 2026 with their betas, and what 
 
 from __future__ import annotations
 
-from ollama_proxy.dialects.fields import (
+from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     MAPPED,
     Extensions,

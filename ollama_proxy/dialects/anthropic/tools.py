@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ollama_proxy.dialects.fields import as_object, as_text, bad
-from ollama_proxy.dialects.parts import load_function
+from ollama_proxy.dialects.content_parts import load_function
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams.pacing import paced
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ollama_proxy.dialects import parts
-from ollama_proxy.dialects.fields import (
+from ollama_proxy.dialects import content_parts
+from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     Extensions,
     anything,
@@ -41,10 +41,10 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
         model=str(data.get("model") or "") or bad("model", "is required"),
         input=_load_input(data.get("input")),
         dimensions=_load_dimensions(data.get("dimensions")),
-        options=parts.load_options(data),
+        options=content_parts.load_options(data),
         keep_alive=data.get("keep_alive"),
         truncate=data.get("truncate"),
-        timeout_ms=parts.load_timeout_ms(data),
+        timeout_ms=content_parts.load_timeout_ms(data),
         user=data.get("user"),
         carried=carried(SCHEMA, data),
     )

@@ -13,12 +13,12 @@ from marshmallow import Schema
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.arrival import current_exchange
-from ollama_proxy.dialects.intake import check_keys, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.native import schemas
-from ollama_proxy.dialects.native.lists import shown, told
+from ollama_proxy.dialects.native.fleet_views import shown, told
 from ollama_proxy.dialects.native.management import managed, one_box
-from ollama_proxy.dialects.native.prompts import answered
-from ollama_proxy.dialects.parts import load_timeout_ms
+from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.gateway import Gateway, allowed

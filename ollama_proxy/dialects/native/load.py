@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.fields import bad
+from ollama_proxy.dialects.content_parts import LEVELS, load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
-from ollama_proxy.dialects.parts import LEVELS, load_function, load_timeout_ms
+from ollama_proxy.dialects.schema_fields import bad
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
 from ollama_proxy.policy.access import keep_alive_s

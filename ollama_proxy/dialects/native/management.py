@@ -14,7 +14,7 @@ from itertools import chain
 import orjson
 from flask import Response, request
 
-from ollama_proxy.dialects.native.catalog import pulled
+from ollama_proxy.dialects.native.model_documents import pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
 from ollama_proxy.gateway.delivery import deliver, fail

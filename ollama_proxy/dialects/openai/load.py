@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ollama_proxy.dialects import parts
-from ollama_proxy.dialects.fields import as_object, bad, carried, check_fields
+from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
+from ollama_proxy.dialects.schema_fields import as_object, bad, carried, check_fields
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
 CHAT = ChatSchema()
@@ -46,13 +46,13 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         # The older form has room for one call.
         parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
         format=load_format(data.get("response_format")),
-        think=parts.load_reasoning(data),
+        think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=data.get("logprobs") or None,
-        top_logprobs=parts.load_top_logprobs(data.get("top_logprobs")),
+        top_logprobs=content_parts.load_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
         carried=carried(CHAT, data) | _carried_format(data),
-        **parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
+        **content_parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
     )
 
 
@@ -70,14 +70,14 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
         stream=bool(data.get("stream")),
         # The answer has no place for thoughts, and a short limit would be spent on them.
         think_default=False,
-        think=parts.load_think(data.get("think")),
+        think=content_parts.load_think(data.get("think")),
         options=load_options(data),
         # What is best is told by them.
         logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
-        top_logprobs=parts.load_top_logprobs(logprobs, "logprobs"),
+        top_logprobs=content_parts.load_top_logprobs(logprobs, "logprobs"),
         user=data.get("user"),
         carried=carried(COMPLETION, data),
-        **parts.load_extensions(data),
+        **content_parts.load_extensions(data),
     )
     return request, shape
 
@@ -120,7 +120,7 @@ def _load_prompts(prompt: Json) -> list[str]:
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """Ollama's options: the extension `options` first, OpenAI's own fields over it."""
-    options = parts.load_options(data)
+    options = content_parts.load_options(data)
     for name, option in _OPTIONS.items():
         if data.get(name) is not None:
             options[option] = int(data[name]) if option in _WHOLE else data[name]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.fields import as_object, as_text, bad
-from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
+from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams.pacing import paced
 

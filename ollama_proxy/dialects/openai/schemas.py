@@ -5,7 +5,7 @@ Source: OpenAI's API description of August 2026, and the extensions that clients
 
 from __future__ import annotations
 
-from ollama_proxy.dialects.fields import (
+from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     MAPPED,
     Extensions,

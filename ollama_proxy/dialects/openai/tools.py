@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ollama_proxy.dialects import parts
-from ollama_proxy.dialects.fields import as_object, as_text, bad
+from ollama_proxy.dialects import content_parts
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams.pacing import paced
 
@@ -25,7 +25,8 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     if tools:
         bad("functions", "can't stand beside tools")
     tools = [
-        parts.load_function(one, f"functions[{index}]", carries=True) for index, one in enumerate(data["functions"])
+        content_parts.load_function(one, f"functions[{index}]", carries=True)
+        for index, one in enumerate(data["functions"])
     ]
     choice = _load_function_call(data.get("function_call"))
     check_choice(choice, tools, "function_call")
@@ -40,7 +41,7 @@ def load_tools(tools: Sequence[Json]) -> list[Tool]:
 def _load_tool(tool: Json, where: str) -> Tool:
     if not isinstance(tool, dict) or tool.get("type", "function") != "function":
         bad(f"{where}.type", "only tools of the type 'function' are supported")
-    return parts.load_function(tool.get("function"), f"{where}.function", carries=True)
+    return content_parts.load_function(tool.get("function"), f"{where}.function", carries=True)
 
 
 def _narrowed(tools: list[Tool], choice: Json) -> tuple[list[Tool], ToolChoice]:

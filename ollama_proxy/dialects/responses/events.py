@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from ollama_proxy.dialects.responses.output import (
+from ollama_proxy.dialects.responses.output_items import (
     IN_PROGRESS,
     function_call,
     message,

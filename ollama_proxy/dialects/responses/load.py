@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ollama_proxy.dialects import parts
-from ollama_proxy.dialects.fields import as_object, as_text, bad, carried, check_fields
-from ollama_proxy.dialects.responses.items import load_input
+from ollama_proxy.dialects import content_parts
+from ollama_proxy.dialects.responses.input_items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
+from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
 from ollama_proxy.upstreams.pacing import paced
 
@@ -27,7 +27,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
     _check_summary(data.get("reasoning") or {})
     text = data.get("text") or {}
     tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
-    top_logprobs = parts.load_top_logprobs(data.get("top_logprobs"))
+    top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     return ChatRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
         messages=[*_instructions(data.get("instructions")), *load_input(data.get("input"))],
@@ -36,7 +36,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
         tool_choice=tool_choice,
         parallel_tool_calls=data.get("parallel_tool_calls"),
         format=load_format(text.get("format")),
-        think=parts.load_reasoning(data),
+        think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=bool(top_logprobs or LOGPROBS in (data.get("include") or ())) or None,
         top_logprobs=top_logprobs,
@@ -57,7 +57,7 @@ def _check_summary(reasoning: Mapping[str, Json]) -> None:
 
 
 def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:
-    extensions = parts.load_extensions(data)
+    extensions = content_parts.load_extensions(data)
     if data.get("truncation") == "auto":
         extensions["truncate"] = True
     return extensions
@@ -65,7 +65,7 @@ def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """Ollama's options: the extension `options` first, OpenAI's own fields over it."""
-    options = parts.load_options(data)
+    options = content_parts.load_options(data)
     options |= {name: data[name] for name in _OPTIONS if data.get(name) is not None}
     limit = data.get("max_output_tokens")
     if limit is not None:
@@ -101,7 +101,7 @@ def _load_tool(tool: Json, where: str) -> Tool:
         bad(f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are")
     if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
         bad(f"{where}.strict", "must be true or false")
-    return parts.load_function(tool, where)
+    return content_parts.load_function(tool, where)
 
 
 def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolChoice]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, draw_call
-from ollama_proxy.dialects.responses.output import (
+from ollama_proxy.dialects.responses.output_items import (
     COMPLETED,
     IN_PROGRESS,
     INCOMPLETE,

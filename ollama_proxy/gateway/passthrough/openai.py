@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.dialects.fields import Extensions
+from ollama_proxy.dialects.schema_fields import Extensions
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from ollama_proxy.dialects import structure
-from ollama_proxy.dialects.intake import parse_object
+from ollama_proxy.dialects.body import parse_object
 from ollama_proxy.dialects.structure import MAX_MESSAGES, MAX_NODES, MAX_PARTS, MAX_VALUES, SLICE_BYTES
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy.dialects.native import spoken as spoken_native
+from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.telemetry import chat_log
 from ollama_proxy.telemetry.chat_log import DayFiles, Record, memory
 from ollama_proxy.telemetry.transcript import Listener

@@ -11,15 +11,15 @@ import orjson
 import pytest
 
 from ollama_proxy.dialects.anthropic import render as anthropic
-from ollama_proxy.dialects.anthropic import spoken as spoken_anthropic
+from ollama_proxy.dialects.anthropic import transcript as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.native import render as native
-from ollama_proxy.dialects.native import spoken as spoken_native
+from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.dialects.openai import render as openai
-from ollama_proxy.dialects.openai import spoken as spoken_openai
+from ollama_proxy.dialects.openai import transcript as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import render as responses
-from ollama_proxy.dialects.responses import spoken as spoken_responses
+from ollama_proxy.dialects.responses import transcript as spoken_responses
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.dialects.responses.sealed import seal, unseal
+from ollama_proxy.dialects.responses.reasoning_blob import seal, unseal
 
 
 @pytest.mark.parametrize("text", ["", "hm", "深く考える", "a\n\nb", "x" * 10_000, "~~~???>>>"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.count import IMAGE_TOKENS, estimate_tokens
+from ollama_proxy.dialects.anthropic.token_estimate import IMAGE_TOKENS, estimate_tokens
 from ollama_proxy.hub import ChatRequest, ImageUrl, Message, Tool, ToolCall
 
 PLAIN = Message("user", "x" * 40)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.intake import check_keys, check_media_type, parse_object, read_body, read_parts
+from ollama_proxy.dialects.body import check_keys, check_media_type, parse_object, read_body, read_parts
 from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from ollama_proxy.settings.schema import Server
 from ollama_proxy.settings.timeouts import Timeouts

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from ollama_proxy.dialects.responses.sealed import seal
+from ollama_proxy.dialects.responses.reasoning_blob import seal
 from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall
 
 IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.fields import as_text, bad
-from ollama_proxy.dialects.parts import load_arguments, load_content, load_image
-from ollama_proxy.dialects.responses.sealed import unseal
+from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
+from ollama_proxy.dialects.responses.reasoning_blob import unseal
+from ollama_proxy.dialects.schema_fields import as_text, bad
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams.pacing import paced
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.fields import as_text, bad
+from ollama_proxy.dialects.schema_fields import as_text, bad
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
 from ollama_proxy.policy.addresses import MAX_URL_CHARS
 from ollama_proxy.upstreams.pacing import paced

@@ -9,7 +9,7 @@ from typing import Any
 import ollama
 import pytest
 
-from ollama_proxy.dialects.native.catalog import (
+from ollama_proxy.dialects.native.model_documents import (
     CONTEXT_LENGTH,
     pulled,
     render_ps,

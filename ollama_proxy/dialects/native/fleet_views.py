@@ -10,7 +10,7 @@ from dataclasses import replace
 import orjson
 from flask import Response
 
-from ollama_proxy.dialects.native.catalog import render_ps, render_show, render_tags, tagged
+from ollama_proxy.dialects.native.model_documents import render_ps, render_show, render_tags, tagged
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway.exchange import Exchange

@@ -1,0 +1,1 @@
+"""OpenAI's and Anthropic's lists of models."""

@@ -1,1 +1,0 @@
-"""The list of models, in the shape that the client expects."""
