@@ -1,5 +1,5 @@
 """What gunicorn runs: `gunicorn -c config/gunicorn.conf.py wsgi:app`."""
 
-from ollama_proxy.serve import serve
+from ollama_proxy.server.startup import serve
 
 app = serve()

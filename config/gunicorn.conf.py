@@ -23,7 +23,7 @@ if (ROOT / "config/config.yaml").exists():
 from ollama_proxy.errors import ConfigError  # noqa: E402
 from ollama_proxy.gateway import capacity  # noqa: E402
 from ollama_proxy.gateway.draining import WORKER  # noqa: E402
-from ollama_proxy.serve import check_start  # noqa: E402
+from ollama_proxy.server.startup import check_start  # noqa: E402
 from ollama_proxy.telemetry import access_log  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
@@ -102,7 +102,7 @@ worker_connections, bind = from_settings()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
-worker_class = "ollama_proxy.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
+worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
 worker_tmp_dir = heartbeat_directory()
 preload_app = False  # the application and its connections belong to one worker
 max_requests = 0  # recycling would cut long streams
@@ -122,12 +122,12 @@ forwarder_headers = ""
 # Headers with an underscore never reach the application, as in nginx. "refuse" would answer them with an HTML page.
 header_map = "drop"
 
-# As much as one header buffer of the nginx sample. The whole head is limited by ollama_proxy/incoming.py.
+# As much as one header buffer of the nginx sample. The whole head is limited by ollama_proxy/server/incoming.py.
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 
 accesslog = None  # the gateway writes its own, without tokens
 errorlog = "-"
-logger_class = "ollama_proxy.worker.ServerLog"  # tracebacks without the texts of exceptions
+logger_class = "ollama_proxy.server.worker.ServerLog"  # tracebacks without the texts of exceptions
 control_socket_disable = True  # nothing may listen but the service itself

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.exposure import check_servers, check_upstreams, server_url
 from ollama_proxy.probe import Probe, probe_ollama
+from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import NAME
 from ollama_proxy.settings.schema import (
@@ -30,7 +31,6 @@ from ollama_proxy.settings.state_dir import FirstToken, new_token, token_digest,
 from ollama_proxy.settings.tokens import Token, TokenFields
 from ollama_proxy.settings.upstreams import DEMO_URL, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Entry
-from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy.auth",
         "policy.model_names",
         "policy.addresses",
-        "client_watch",
+        "server.client_watch",
     ),
     (
         "gateway.exchange",
@@ -43,8 +43,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy.overrides",
         "policy.origins",
     ),
-    ("arrival", "policy.access", "telemetry.access_log", "settings_check", "probe", "exposure"),
-    ("upstreams.base", "upstreams.worker_stream", "telemetry.chat_log", "connections", "incoming", "watchdog"),
+    ("server.request", "policy.access", "telemetry.access_log", "server.config_warnings", "probe", "exposure"),
+    (
+        "upstreams.base",
+        "upstreams.worker_stream",
+        "telemetry.chat_log",
+        "server.connections",
+        "server.incoming",
+        "server.watchdog",
+    ),
     (
         "upstreams.transport.wait_timer",
         "upstreams.transport.resolver",
@@ -121,12 +128,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.responses",),
     ("gateway.passthrough.openai",),
     ("gateway.gateway",),
-    ("dialects.body", "dialects.native.fleet_views", "dialects.native.management", "status"),
+    ("dialects.body", "dialects.native.fleet_views", "dialects.native.management", "server.status"),
     ("dialects.native.translated",),
-    ("dialects.*.blueprint", "ops", "cors", "failures"),
+    ("dialects.*.blueprint", "server.ops", "server.cors", "server.error_handlers"),
     ("dialects.registry",),
-    ("", "worker"),
-    ("serve",),
+    ("server.app", "server.worker"),
+    ("server.startup",),
     ("cli",),
 )
 
@@ -180,6 +187,7 @@ IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 
 #: Directories that only hold others; they import nothing.
 EMPTY = (
+    "",
     "dialects",
     "dialects.anthropic",
     "dialects.embeddings",
@@ -190,6 +198,7 @@ EMPTY = (
     "gateway",
     "gateway.passthrough",
     "policy",
+    "server",
     "settings",
     "telemetry",
     "upstreams",
@@ -308,7 +317,7 @@ def test_nothing_imports_another_http_client() -> None:
     allowed = {"urllib.parse", "http.cookiejar", "http.HTTPStatus"}
     # probe asks a running gateway and a running Ollama from outside the package's own paths.
     assert {
-        (module, name) for module, name in found if name not in allowed and module not in ("probe", "worker")
+        (module, name) for module, name in found if name not in allowed and module not in ("probe", "server.worker")
     } == set()
 
 
@@ -327,7 +336,7 @@ def test_policy_and_upstreams_know_no_dialect(part: str) -> None:
 def test_the_gateway_knows_no_dialect_by_name() -> None:
     named = {
         dialect_of(name)
-        for module in ("gateway.gateway", "gateway.responses", "arrival")
+        for module in ("gateway.gateway", "gateway.responses", "server.request")
         for name in own_imports(module)
     }
     assert named == {None}

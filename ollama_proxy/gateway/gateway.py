@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
-from ollama_proxy.arrival import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
-from ollama_proxy.client_watch import ClientWatch
 from ollama_proxy.errors import (
     AuthError,
     BodyTooLarge,
@@ -64,6 +62,8 @@ from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
 from ollama_proxy.policy.origins import OriginPolicy
+from ollama_proxy.server.client_watch import ClientWatch
+from ollama_proxy.server.request import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
 from ollama_proxy.settings.schema import Settings, effective_upstreams
 from ollama_proxy.telemetry.access_log import AccessLog, log
 from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest

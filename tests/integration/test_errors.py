@@ -292,7 +292,7 @@ def test_errors_of_http_itself_are_json_too(gateway: Gateway, data: bytes, statu
 # Failures of the gateway itself, provoked in an application with two broken routes.
 
 BROKEN = """
-from ollama_proxy.serve import serve
+from ollama_proxy.server.startup import serve
 
 app = serve()
 

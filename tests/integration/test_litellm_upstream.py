@@ -573,7 +573,7 @@ def test_client_leaves_vectors(gateway: Gateway, server: Provider, request_id: s
 
 _START = """
 import json, sys
-from ollama_proxy import create_app
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import load_settings
 create_app(load_settings())
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

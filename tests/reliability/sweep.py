@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from ollama_proxy import create_app
 from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.rig.fault_upstream import FaultUpstream, Json
 

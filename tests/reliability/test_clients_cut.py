@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy import create_app
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import chunk

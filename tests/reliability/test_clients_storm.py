@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy import create_app
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.calls import CHAT_LINE, DIGEST, EMBEDDINGS, FACES, STREAM_HEAD, TEXT_LINE

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy import create_app
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.reliability.canaries import written
 from tests.reliability.rig import TOKEN, Rig, Row

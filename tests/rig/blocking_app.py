@@ -10,7 +10,7 @@ from typing import Any
 
 from gevent import monkey
 
-from ollama_proxy.serve import serve
+from ollama_proxy.server.startup import serve
 
 ROUTE = "/test/block/"
 

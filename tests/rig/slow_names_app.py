@@ -9,7 +9,7 @@ from typing import Any
 
 from gevent import monkey
 
-from ollama_proxy.serve import serve
+from ollama_proxy.server.startup import serve
 
 SLOW, QUICK = ".slow.test", "quick.test"
 SLOW_S = 8.0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from marshmallow import Schema
 
-from ollama_proxy import create_app, errors
+from ollama_proxy import errors
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
@@ -22,6 +22,7 @@ from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
 from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS

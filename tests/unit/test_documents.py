@@ -22,12 +22,12 @@ import pytest
 import yaml
 from marshmallow import Schema
 
-from ollama_proxy import create_app
 from ollama_proxy.cli import Probe, banner, main
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
 from ollama_proxy.policy.access import ROUTE_SCOPES
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.formats import SIZE
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, new_token

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy import errors, watchdog, worker
+from ollama_proxy import errors
 from ollama_proxy.gateway import retries
 from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction

@@ -12,7 +12,6 @@ from flask import Blueprint, Response, request
 from marshmallow import Schema
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
-from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.native import schemas
@@ -25,6 +24,7 @@ from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
+from ollama_proxy.server.request import current_exchange
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire.lines import encode_request

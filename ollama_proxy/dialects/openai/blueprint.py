@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
@@ -13,6 +12,7 @@ from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS
+from ollama_proxy.server.request import current_exchange
 
 #: What the gateway knows the meaning of.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)

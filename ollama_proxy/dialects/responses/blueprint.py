@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from ollama_proxy.arrival import current_exchange
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
@@ -12,6 +11,7 @@ from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.server.request import current_exchange
 
 #: Where OpenAI keeps what was answered before.
 STORED = ("/responses/<path:name>", "/conversations", "/conversations/<path:name>")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from ollama_proxy import create_app
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (
@@ -22,6 +21,7 @@ from ollama_proxy.policy.access import (
 )
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call

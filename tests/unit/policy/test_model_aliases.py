@@ -10,8 +10,8 @@ import pytest
 
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.policy.model_names import canonical
+from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
-from ollama_proxy.settings_check import settings_warnings
 
 TOKEN = "team-token-1"
 SPELLINGS = [

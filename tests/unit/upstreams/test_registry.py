@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import Settings, settings_from
-from ollama_proxy.settings_check import settings_warnings
 from ollama_proxy.upstreams.fleet.health import Health, _interval_s
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from ollama_proxy import connections
-from ollama_proxy.connections import Connections
+from ollama_proxy.server import connections
+from ollama_proxy.server.connections import Connections
 from tests.rig.deadline import wait_until
 
 

@@ -8,11 +8,11 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
-from ollama_proxy.arrival import current_exchange
 from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNotAllowed, NotFound
 from ollama_proxy.gateway.delivery import fail, fault
 from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.responses import whole
+from ollama_proxy.server.request import current_exchange
 from ollama_proxy.telemetry.access_log import log
 
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
-from ollama_proxy.client_watch import WATCH_INTERVAL_S, ClientWatch
+from ollama_proxy.server.client_watch import WATCH_INTERVAL_S, ClientWatch
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from typing import Any
 
-from ollama_proxy.watchdog import BLOCKED_S, Watchdog
+from ollama_proxy.server.watchdog import BLOCKED_S, Watchdog
 
 BLOCKING = """
 from gevent import monkey; monkey.patch_all()
 import gevent
 from ollama_proxy.telemetry import access_log as telemetry
-from ollama_proxy import watchdog
+from ollama_proxy.server import watchdog
 telemetry.configure(None, "INFO")
 watchdog.Watchdog().start()
 gevent.sleep(0.1)

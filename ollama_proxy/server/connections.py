@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent import monkey
 
-from ollama_proxy.client_watch import shut
+from ollama_proxy.server.client_watch import shut
 
 #: So many of those that wait are looked at, to find one that has not begun to ask.
 LOOKED_AT = 16

@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.arrival import (
-    check_path,
-    client_address,
-    dialect_of,
-    is_trusted,
-    new_exchange,
-    request_id,
-)
 from ollama_proxy.errors import NotFound
+from ollama_proxy.server.request import check_path, client_address, dialect_of, is_trusted, new_exchange, request_id
 from ollama_proxy.settings.schema import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")

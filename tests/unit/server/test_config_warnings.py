@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import Settings, load_settings
-from ollama_proxy.settings_check import settings_warnings
 
 TOKENS = "auth: {generate_tokens: [CANARY-1, CANARY-2]}\n"
 DIGEST = f"auth: {{generate_tokens: [{{sha256: '{hashlib.sha256(b'x').hexdigest()}'}}]}}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.status import duration
+from ollama_proxy.server.status import duration
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The WSGI application and the gunicorn worker that runs it."""

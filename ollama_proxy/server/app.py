@@ -1,0 +1,103 @@
+"""The WSGI application: the only place that wires the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import Flask, Response, request
+
+from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
+from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.responses import count_whole
+from ollama_proxy.policy.auth import PathToken
+from ollama_proxy.server.cors import install_cors
+from ollama_proxy.server.error_handlers import install_error_handlers
+from ollama_proxy.server.ops import build_blueprint as build_ops
+from ollama_proxy.server.request import EXCHANGE_KEY, current_exchange
+from ollama_proxy.settings.schema import Settings
+from ollama_proxy.telemetry.chat_log import ChatLog
+from ollama_proxy.upstreams.fleet.health import Health
+
+
+class SyncFlask(Flask):
+    """Flask for views that are plain functions: asking each of them costs more than finding the route."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """See Flask; no view, and nothing that runs around one, is a coroutine."""
+        return func
+
+
+def create_app(
+    settings: Settings,
+    *,
+    log_directory: Path | None = None,
+    problem: Callable[[], str | None] = lambda: None,
+) -> Flask:
+    """The WSGI application. Starts nothing: `startup.serve` does.
+
+    `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
+    for `/readyz`.
+    """
+    app = SyncFlask("ollama_proxy", static_folder=None)
+    app.url_map.merge_slashes = False
+    gateway = Gateway(settings, log_directory=log_directory, faces=FACES)
+    health = Health(lambda: gateway.fleet)
+    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health}
+    app.before_request(gateway.begin)
+    app.before_request(_answer_options)
+    for build in DIALECTS:
+        app.register_blueprint(build(gateway))
+    app.register_blueprint(build_ops(gateway, health, problem))
+    install_error_handlers(app, FACES)
+    install_cors(app, gateway)
+    app.after_request(_finish)
+    if log_directory:
+        app.after_request(ChatLog(log_directory, READERS, lambda: gateway.settings).attend)
+    app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
+    return app
+
+
+def _finishing(inner: WSGIApplication) -> WSGIApplication:
+    """WSGI: an answer whose head can't be sent has nobody to close it, so its exchange ends here."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return inner(environ, start_response)
+        except BaseException:  # whatever it was, and also when the worker is being stopped
+            if EXCHANGE_KEY in environ:
+                environ[EXCHANGE_KEY].state = "aborted"
+                environ[EXCHANGE_KEY].finish()
+            raise
+
+    return call
+
+
+def _answer_options() -> Response | None:
+    """Says which methods a route takes; browsers ask that without a token."""
+    if request.method != "OPTIONS" or request.routing_exception is not None:
+        return None
+    allowed = request.url_rule.methods or () if request.url_rule else ()
+    response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+    del response.headers["Content-Type"]
+    return response
+
+
+def _finish(response: Response) -> Response:
+    """What every answer carries, and the end of its exchange once the last byte is out."""
+    exchange = current_exchange()
+    response.call_on_close(exchange.finish)
+    exchange.status = response.status_code
+    headers = response.headers
+    headers["X-Request-Id"] = exchange.id
+    headers.setdefault("Cache-Control", "no-store")
+    for name, header in REMARKS.items():
+        if words := getattr(exchange, name):
+            headers[header] = ", ".join(words)[:500]
+    for name, value in FACES[exchange.dialect].head_fields(exchange.id, request.environ):
+        headers[name] = value
+    count_whole(exchange, response)
+    return response
