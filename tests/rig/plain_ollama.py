@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.exposure import own_addresses
+from ollama_proxy.cli.exposure import own_addresses
 
 PAGES: dict[str, Any] = {
     "/api/version": {"version": "0.12.0"},

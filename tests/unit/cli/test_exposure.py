@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy import exposure
-from ollama_proxy.exposure import Finding, check_servers, check_upstreams, own_addresses, server_url
+from ollama_proxy.cli import exposure
+from ollama_proxy.cli.exposure import Finding, check_servers, check_upstreams, own_addresses, server_url
 from ollama_proxy.settings.schema import settings_from
 from tests.rig.authority import Authority
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama

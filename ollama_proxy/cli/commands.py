@@ -12,9 +12,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ollama_proxy.cli.exposure import check_servers, check_upstreams, server_url
+from ollama_proxy.cli.probe import Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.exposure import check_servers, check_upstreams, server_url
-from ollama_proxy.probe import Probe, probe_ollama
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import NAME
@@ -40,7 +40,7 @@ EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
 MASK = "********"
 
 #: The directory that holds wsgi.py, config/ and state/ in a checkout.
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -422,7 +422,3 @@ def _authorization(settings: Settings, first: FirstToken | None) -> str:
         return '-H "Authorization: Bearer $TOKEN" '  # the configuration may hold digests only
     text = first.text if first.created else f"$(cat {shlex.quote(str(first.path))})"
     return f'-H "Authorization: Bearer {text}" '
-
-
-if __name__ == "__main__":
-    sys.exit(main())

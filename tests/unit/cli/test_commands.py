@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ollama_proxy import cli
-from ollama_proxy.probe import Probe
+from ollama_proxy.cli import commands
+from ollama_proxy.cli.probe import Probe
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
 
-ROOT = Path(cli.__file__).resolve().parent.parent
+ROOT = Path(commands.__file__).resolve().parents[2]
 TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
 
 
@@ -109,22 +109,22 @@ def test_the_shipped_file_is_the_documentation(tmp_path: Path) -> None:
 
 
 def test_the_documentation_can_be_used_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(cli.documentation())
+    (tmp_path / "c.yaml").write_text(commands.documentation())
     assert load_settings(tmp_path / "c.yaml", {}).origins == {}
 
 
 def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) -> None:
-    lines = [line[1:] for line in cli.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
+    lines = [line[1:] for line in commands.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
     (tmp_path / "c.yaml").write_text("\n".join(lines))
     settings = load_settings(tmp_path / "c.yaml", {})
     assert set(setting_names()) - set(settings.origins) == {"auth.generate_tokens", "auth.manage_tokens"}
     assert settings.server == Settings().server
-    assert cli._shown(settings) == cli._shown(Settings())
-    assert "Not set: manage_tokens" in cli.documentation()
+    assert commands._shown(settings) == commands._shown(Settings())
+    assert "Not set: manage_tokens" in commands.documentation()
 
 
 def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
-    lines = [line for _, sample in cli._EXAMPLES.values() for line in sample]
+    lines = [line for _, sample in commands._EXAMPLES.values() for line in sample]
     text = "auth:\n" + "\n".join(lines).replace("<64 hex digits>", "a" * 64)
     (tmp_path / "c.yaml").write_text(text)
     settings = load_settings(tmp_path / "c.yaml", {})
@@ -132,7 +132,7 @@ def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
 
 
 def test_the_documentation_fits_a_terminal() -> None:
-    assert max(map(len, cli.documentation().splitlines())) <= 120
+    assert max(map(len, commands.documentation().splitlines())) <= 120
 
 
 def test_a_new_token_comes_with_its_line_for_the_configuration(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def first(created: bool) -> FirstToken:
 
 
 def banner(settings: Settings, token: FirstToken | None, probe: Probe | None) -> str:
-    return "\n".join(cli.banner(settings, token, probe))
+    return "\n".join(commands.banner(settings, token, probe))
 
 
 def test_the_token_is_shown_only_when_it_was_just_made() -> None:
@@ -203,7 +203,7 @@ def test_the_demo_is_announced_with_its_reason() -> None:
 
 
 def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
-    command = cli.banner(Settings(), first(created=True), Probe("", "it's:8b"))[-1]
+    command = commands.banner(Settings(), first(created=True), Probe("", "it's:8b"))[-1]
     words = shlex.split(command)
     assert json.loads(words[-1])["model"] == "it's:8b"
     assert "Authorization: Bearer op_CANARY" in words

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.probe import WANTS_TOKEN, Probe, probe_ollama
+from ollama_proxy.cli.probe import WANTS_TOKEN, Probe, probe_ollama
 from tests.rig.authority import Authority
 from tests.rig.plain_ollama import nobody, plain_ollama
 

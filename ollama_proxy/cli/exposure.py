@@ -14,9 +14,9 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ollama_proxy.cli.probe import WANTS_TOKEN, Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy.addresses import Address, as_address, is_own
-from ollama_proxy.probe import WANTS_TOKEN, Probe, probe_ollama
 from ollama_proxy.settings.formats import BASE_URL
 from ollama_proxy.settings.schema import Settings, effective_upstreams, is_open
 from ollama_proxy.settings.upstreams import UpstreamSettings

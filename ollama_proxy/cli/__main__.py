@@ -1,0 +1,7 @@
+"""`python -m ollama_proxy.cli ...`."""
+
+import sys
+
+from ollama_proxy.cli.commands import main
+
+sys.exit(main())
