@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -14,9 +15,10 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Done, Event, Truncated
 from ollama_proxy.policy.model_names import renamed
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.wire.lines import PROMPT_CUT, StreamTail, on_one_line
+
+log = logging.getLogger(__name__)
 
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024

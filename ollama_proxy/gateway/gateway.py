@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
@@ -65,13 +66,15 @@ from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.request import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
 from ollama_proxy.settings.schema import Settings, effective_upstreams
-from ollama_proxy.telemetry.access_log import AccessLog, log
+from ollama_proxy.telemetry.access_log import AccessLog
 from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S, Fleet, Route
 from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.registry import build_fleet
 from ollama_proxy.wire.lines import encode_request
+
+log = logging.getLogger(__name__)
 
 #: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
 PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)

@@ -5,6 +5,7 @@ A server that fails is a result like any other: the work of the rest goes on, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ import gevent.queue
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.answer_events import read_all, retry_after_s
 from ollama_proxy.upstreams.base import Reply
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
 from ollama_proxy.wire.lines import LineSplitter
+
+log = logging.getLogger(__name__)
 
 #: Lines per server that wait for the client; a client that takes nothing slows the work down.
 LINES_AHEAD = 16

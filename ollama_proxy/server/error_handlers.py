@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from flask import Flask, Response, request
@@ -13,7 +14,8 @@ from ollama_proxy.gateway.delivery import fail, fault
 from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.server.request import current_exchange
-from ollama_proxy.telemetry.access_log import log
+
+log = logging.getLogger(__name__)
 
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
 _OLLAMA_CLI = "ollama/"

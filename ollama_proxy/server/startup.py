@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -20,9 +21,11 @@ from ollama_proxy.server.watchdog import Watchdog
 from ollama_proxy.settings.schema import Settings, config_path, load_settings, settings_from
 from ollama_proxy.settings.state_dir import state_directory, with_first_token
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
-from ollama_proxy.telemetry.access_log import configure, log
+from ollama_proxy.telemetry.access_log import configure
 from ollama_proxy.upstreams.registry import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
+
+log = logging.getLogger(__name__)
 
 LAST_GOOD_FILE = "last-good.yaml"
 

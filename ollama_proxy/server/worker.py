@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import time
@@ -29,8 +30,9 @@ from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
 from ollama_proxy.server.request import dialect_of, plain_address, request_id
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.call import give_turn
+
+log = logging.getLogger(__name__)
 
 #: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.
 NOTICE_S = 1.0

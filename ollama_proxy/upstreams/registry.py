@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import Settings, effective_upstreams, shown_path
 from ollama_proxy.settings.upstreams import UpstreamSettings
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo.transport import DemoTransport
@@ -19,6 +19,8 @@ from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 from ollama_proxy.upstreams.openai import upstream as openai
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
+
+log = logging.getLogger(__name__)
 
 Builder = Callable[[UpstreamSettings, str | None], Upstream]
 

@@ -3,6 +3,7 @@ hangs keeps nobody waiting."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from collections.abc import Callable
 import gevent
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, Fleet
 from ollama_proxy.upstreams.fleet.node import QUICK_S, Node, State
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two checks of an Ollama box, of a provider, and of what is down.
 INTERVAL_S, PROVIDER_INTERVAL_S, DOWN_INTERVAL_S = 5.0, 60.0, 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,6 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.settings.provider_profiles import NEVER, Profile
 from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
-from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
@@ -58,6 +58,8 @@ from ollama_proxy.upstreams.openai.requests import (
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
 from ollama_proxy.wire.lines import encode_request
+
+log = logging.getLogger(__name__)
 
 #: Paths below the base URL; the profile names those of completions.
 CHAT, EMBEDDINGS, MODELS = "/chat/completions", "/embeddings", "/models"
