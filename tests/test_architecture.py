@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("upstreams.transport.key_masking", "upstreams.openai.reasoning_cache", "upstreams.openai.inline_thinking"),
     ("upstreams.anthropic.schema", "upstreams.anthropic.thoughts"),
     (
+        "upstreams.error_text",
         "upstreams.anthropic.errors",
         "upstreams.anthropic.messages",
         "upstreams.anthropic.models",

@@ -179,7 +179,7 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
     exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body)
     check_keys(data, exchange.body, DECISIVE)
-    check_lease(exchange, data.get("keep_alive"))
+    check_lease(exchange.principal, data.get("keep_alive"))
     if not data.get("model") and gateway.settings.default_model:
         data = data | {"model": gateway.settings.default_model}
     return data

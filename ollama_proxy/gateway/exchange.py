@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from flask import request
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import Principal
 from ollama_proxy.upstreams.call import Call
+
+EXCHANGE_KEY = "ollama_proxy.exchange"
 
 #: What the client is told of its request: the field of the exchange, and the header that says it.
 REMARKS = {
@@ -137,3 +141,8 @@ class Exchange:
 
 def _names(attempts: Iterable[Attempt]) -> str:
     return ",".join(dict.fromkeys(each.upstream for each in attempts))
+
+
+def current_exchange() -> Exchange:
+    """The exchange of the request being handled."""
+    return cast(Exchange, request.environ[EXCHANGE_KEY])

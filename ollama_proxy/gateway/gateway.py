@@ -26,7 +26,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.delivery import note_done
 from ollama_proxy.gateway.event_filters import Ask, Asked, opened
-from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.exchange import EXCHANGE_KEY, Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
@@ -64,7 +64,7 @@ from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.server.client_watch import ClientWatch
-from ollama_proxy.server.request import EXCHANGE_KEY, check_path, new_exchange, redacted, request_id
+from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
 from ollama_proxy.settings.schema import Settings, effective_upstreams
 from ollama_proxy.telemetry.access_log import AccessLog
 from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest

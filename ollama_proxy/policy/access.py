@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
@@ -99,13 +98,13 @@ def check_own_names(principal: Principal, names: Iterable[str]) -> None:
         check_ollama_names((name,))
 
 
-def check_lease(exchange: Exchange, keep_alive: Json) -> None:
+def check_lease(principal: Principal | None, keep_alive: Json) -> None:
     """Raises BadRequest for a `keep_alive` that Ollama would refuse, Forbidden for one that unloads or pins a
     model that others use as well, unless the token has the scope `manage`."""
     lease_s = keep_alive_s(keep_alive)
     if lease_s is None or UNLOAD_BELOW_S <= lease_s <= PIN_ABOVE_S:
         return
-    if exchange.principal is None or MANAGE not in exchange.principal.scopes:
+    if principal is None or MANAGE not in principal.scopes:
         verb = "unload" if 0 <= lease_s < UNLOAD_BELOW_S else "pin"
         raise Forbidden(f"This token may not {verb} a model: the scope 'manage' is needed.", param="keep_alive")
 

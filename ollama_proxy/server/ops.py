@@ -11,13 +11,12 @@ import orjson
 from flask import Blueprint, Response, request
 
 from ollama_proxy.gateway.draining import WORKER
-from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import MANAGE, READ
 from ollama_proxy.server.config_warnings import NO_TOKENS
-from ollama_proxy.server.request import current_exchange
 from ollama_proxy.server.status import status_document, upstream_states
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.node import State

@@ -7,9 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import Any, cast
-
-from flask import request
+from typing import Any
 
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway.exchange import Exchange
@@ -17,8 +15,6 @@ from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.upstreams.call import Call
-
-EXCHANGE_KEY = "ollama_proxy.exchange"
 
 #: In `server.trusted_proxies`: whoever connects to a unix socket, where the gateway listens on one.
 UNIX_SOCKET = "unix:"
@@ -43,11 +39,6 @@ _OPENAI = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|respon
 
 #: Addresses that both vendors have: the header tells whose client it is.
 _SHARED = re.compile(r"/v1/(models|files|skills)(/|$)")
-
-
-def current_exchange() -> Exchange:
-    """The exchange of the request being handled."""
-    return cast(Exchange, request.environ[EXCHANGE_KEY])
 
 
 def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
@@ -49,18 +49,6 @@ _HEAD_CHARS, _DATA_CHARS = 4096, 512
 #: Where it is expected, a shorter one will do.
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
 _KINDS = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
-
-
-#: Keys as vendors make them, whole or with stars in the middle.
-_VENDORS_KEYS = re.compile(r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
-_ADDRESSES = re.compile(r"https?://[^\s\"'<>)]+")
-
-
-def without_keys(text: str, secrets: Sequence[str] = ()) -> str:
-    """What a provider says, without these secrets, without keys, and without addresses, of which ours could be one."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "...")
-    return _ADDRESSES.sub("...", _VENDORS_KEYS.sub("...", text))
 
 
 class Redaction:

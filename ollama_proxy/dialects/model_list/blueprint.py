@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response
 
+from ollama_proxy.gateway.exchange import current_exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Model
-from ollama_proxy.server.request import current_exchange
 
 
 class Shape(NamedTuple):

@@ -19,12 +19,11 @@ from ollama_proxy.dialects.native.fleet_views import shown, told
 from ollama_proxy.dialects.native.management import managed, one_box
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
-from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.access import check_lease
-from ollama_proxy.server.request import current_exchange
 from ollama_proxy.upstreams.base import UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire.lines import encode_request
@@ -209,7 +208,7 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
         exchange.body = encode_request(data)
     exchange.model = names[0]
     exchange.stream = bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
-    check_lease(exchange, data.get("keep_alive"))
+    check_lease(exchange.principal, data.get("keep_alive"))
     return names
 
 

@@ -21,8 +21,8 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json
-from ollama_proxy.telemetry.redaction import without_keys
 from ollama_proxy.upstreams.base import Headers
+from ollama_proxy.upstreams.error_text import without_keys
 
 #: Characters of an error that has no shape we know, and of any.
 SHOWN_CHARS, MOST_CHARS = 200, 2000

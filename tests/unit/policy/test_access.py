@@ -161,7 +161,7 @@ def exchange_of(principal: Principal | None) -> Exchange:
 
 @pytest.mark.parametrize("value", [None, 1, 300, "5m", "24h", 86400])
 def test_a_usual_lease_is_everybodys(value: object) -> None:
-    check_lease(exchange_of(TEAM), value)
+    check_lease(exchange_of(TEAM).principal, value)
 
 
 @pytest.mark.parametrize(
@@ -180,28 +180,28 @@ def test_a_usual_lease_is_everybodys(value: object) -> None:
     ],
 )
 def test_unloading_and_pinning_need_the_scope_manage(value: object, verb: str) -> None:
-    check_lease(exchange_of(BOSS), value)
+    check_lease(exchange_of(BOSS).principal, value)
     with pytest.raises(Forbidden, match=f"may not {verb} a model") as refused:
-        check_lease(exchange_of(TEAM), value)
+        check_lease(exchange_of(TEAM).principal, value)
     assert refused.value.param == "keep_alive"
 
 
 def test_nobody_at_all_may_not_pin_either() -> None:
     with pytest.raises(Forbidden):
-        check_lease(exchange_of(None), -1)
+        check_lease(exchange_of(None).principal, -1)
 
 
 @pytest.mark.parametrize("value", ["10", True])
 def test_a_bad_lease_is_a_bad_request_whoever_sends_it(value: object) -> None:
     with pytest.raises(GatewayError) as refused:
-        check_lease(exchange_of(BOSS), value)
+        check_lease(exchange_of(BOSS).principal, value)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("lease", [1e-10, 0.5, "0.1ns", "999ms"])
 def test_a_lease_of_less_than_a_second_unloads(lease: object) -> None:
     with pytest.raises(Forbidden, match="unload"):
-        check_lease(exchange_of(TEAM), lease)
+        check_lease(exchange_of(TEAM).principal, lease)
 
 
 def test_a_route_that_no_table_knows_is_for_managers_only() -> None:
