@@ -16,21 +16,26 @@ from ollama_proxy.cli.exposure import check_servers, check_upstreams, server_url
 from ollama_proxy.cli.probe import Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.server.config_warnings import settings_warnings
-from ollama_proxy.settings.declare import default_of
-from ollama_proxy.settings.formats import NAME
-from ollama_proxy.settings.schema import (
+from ollama_proxy.settings import (
+    DEMO_URL,
+    NAME,
+    Entry,
+    FirstToken,
     ModelSettings,
     Settings,
+    Token,
+    TokenFields,
+    UpstreamSettings,
     config_path,
+    default_of,
     effective_upstreams,
     load_settings,
+    new_token,
     shown_path,
+    token_digest,
     variable_name,
+    with_first_token,
 )
-from ollama_proxy.settings.state_dir import FirstToken, new_token, token_digest, with_first_token
-from ollama_proxy.settings.tokens import Token, TokenFields
-from ollama_proxy.settings.upstreams import DEMO_URL, UpstreamSettings
-from ollama_proxy.settings.yaml_file import Entry
 from ollama_proxy.version import VERSION
 
 EXIT_CONFIG = 2
@@ -106,7 +111,7 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Non
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
-    from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams
+    from ollama_proxy.upstreams import build_fleet, hidden_upstreams
 
     build_fleet(settings, environ).close()
     return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]

@@ -16,11 +16,8 @@ from urllib.parse import urlsplit
 
 from ollama_proxy.cli.probe import WANTS_TOKEN, Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.policy.addresses import Address, as_address, is_own
-from ollama_proxy.settings.formats import BASE_URL
-from ollama_proxy.settings.schema import Settings, effective_upstreams, is_open
-from ollama_proxy.settings.upstreams import UpstreamSettings
-from ollama_proxy.settings.yaml_file import Entry
+from ollama_proxy.policy import Address, as_address, is_own
+from ollama_proxy.settings import BASE_URL, Entry, Settings, UpstreamSettings, effective_upstreams, is_open
 
 OLLAMA_PORT = 11434
 

@@ -19,9 +19,9 @@ from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError,
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.hub import Json, ModelRequest
-from ollama_proxy.policy.access import check_lease
-from ollama_proxy.settings.schema import Server
-from ollama_proxy.upstreams.call import Call, give_turn
+from ollama_proxy.policy import check_lease
+from ollama_proxy.settings import Server
+from ollama_proxy.upstreams import Call, give_turn
 
 READ_BYTES = 65536
 

@@ -10,8 +10,8 @@ import orjson
 
 from ollama_proxy.dialects.schema_fields import as_text, bad
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
-from ollama_proxy.policy.addresses import MAX_URL_CHARS
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.policy import MAX_URL_CHARS
+from ollama_proxy.upstreams import paced
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ollama_proxy.errors import BodyTooLarge
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams.call import give_turn
+from ollama_proxy.upstreams import give_turn
 
 #: Objects, lists and fields of one body. A conversation of 5,000 messages with a call in every other one has 40,000.
 MAX_NODES = 100_000

@@ -14,9 +14,9 @@ from ollama_proxy.errors import ClientGone, GatewayError, InternalError, Upstrea
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Choice, Done, Event, Truncated
-from ollama_proxy.policy.model_names import renamed
-from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.wire.lines import PROMPT_CUT, StreamTail, on_one_line
+from ollama_proxy.policy import renamed
+from ollama_proxy.upstreams import Reply
+from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
 
 log = logging.getLogger(__name__)
 

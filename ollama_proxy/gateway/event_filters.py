@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, Thinking, ToolCall
-from ollama_proxy.upstreams.base import EventStream
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams import Call, EventStream
 
 Asked = TypeVar("Asked", ChatRequest, GenerateRequest)
 Asking = TypeVar("Asking", ChatRequest, GenerateRequest, contravariant=True)

@@ -11,8 +11,8 @@ from typing import Any, cast
 from flask import request
 
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.auth import Principal
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.policy import Principal
+from ollama_proxy.upstreams import Call
 
 EXCHANGE_KEY = "ollama_proxy.exchange"
 

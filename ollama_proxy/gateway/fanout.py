@@ -12,8 +12,7 @@ import gevent.event
 import gevent.queue
 
 from ollama_proxy.hub import ChatRequest, Choice, Event, GenerateRequest
-from ollama_proxy.upstreams.base import EventStream
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams import Call, EventStream
 
 #: Batches per answer that wait for the client; a slow client slows the upstreams down.
 BATCHES_AHEAD = 4

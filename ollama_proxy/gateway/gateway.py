@@ -57,22 +57,37 @@ from ollama_proxy.hub import (
     Message,
     Model,
 )
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES, check_own_names, check_scope
-from ollama_proxy.policy.auth import Authenticator, Principal
-from ollama_proxy.policy.brute_force import SEEN, Guesses
-from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.policy.model_aliases import Catalogue, TeamModel
-from ollama_proxy.policy.origins import OriginPolicy
+from ollama_proxy.policy import (
+    PUBLIC,
+    ROUTE_SCOPES,
+    SEEN,
+    TOKENS,
+    Authenticator,
+    Catalogue,
+    Guesses,
+    OriginPolicy,
+    Principal,
+    TeamModel,
+    check_own_names,
+    check_scope,
+)
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
-from ollama_proxy.settings.schema import Settings, effective_upstreams
+from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.telemetry.access_log import AccessLog
-from ollama_proxy.upstreams.base import EventStream, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S, Fleet, Route
-from ollama_proxy.upstreams.fleet.node import Node
-from ollama_proxy.upstreams.registry import build_fleet
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.upstreams import (
+    SHOWN_FOR_S,
+    Call,
+    EventStream,
+    Fleet,
+    Node,
+    Reply,
+    Route,
+    Upstream,
+    UpstreamRequest,
+    build_fleet,
+)
+from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
 

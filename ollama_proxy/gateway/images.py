@@ -24,13 +24,9 @@ from gevent.threadpool import ThreadPool
 
 from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.policy.addresses import MAX_URL_CHARS, FetchPolicy, as_address, plain_host
-from ollama_proxy.settings.schema import Images
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import UpstreamRequest
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.policy import MAX_URL_CHARS, FetchPolicy, as_address, plain_host
+from ollama_proxy.settings import Images, Timeouts
+from ollama_proxy.upstreams import Alarm, Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, tls_context
 
 #: Of one request.
 MAX_URLS = 16

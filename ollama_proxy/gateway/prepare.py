@@ -12,11 +12,9 @@ from typing import Protocol, TypeVar
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
-from ollama_proxy.policy.model_aliases import TeamModel
-from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
-from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.upstreams.base import Upstream
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.policy import TeamModel, edited_system, limits, merged_keep_alive, merged_options, with_system
+from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
+from ollama_proxy.upstreams import Call, Upstream
 
 Asked = TypeVar("Asked", bound=ModelRequest)
 AskedText = TypeVar("AskedText", bound=TextRequest)

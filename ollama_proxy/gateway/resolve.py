@@ -7,12 +7,20 @@ from dataclasses import dataclass, replace
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.access import INVALID_NAME, UNNAMED, check_cloud, check_name, check_ollama_names
-from ollama_proxy.policy.auth import Principal
-from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
-from ollama_proxy.policy.model_names import is_allowed, is_plain
-from ollama_proxy.upstreams.fleet.model_index import Fleet, Route
-from ollama_proxy.upstreams.fleet.node import Node
+from ollama_proxy.policy import (
+    INVALID_NAME,
+    NO_RULES,
+    UNNAMED,
+    Catalogue,
+    Principal,
+    TeamModel,
+    check_cloud,
+    check_name,
+    check_ollama_names,
+    is_allowed,
+    is_plain,
+)
+from ollama_proxy.upstreams import Fleet, Node, Route
 
 #: Signs in a name that stands for more than one model: further names behind a comma, settings stored at the provider.
 _COMPOSITE = (",", "@preset/")

@@ -27,9 +27,8 @@ from ollama_proxy.gateway.delivery import (
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.hub import Content, Event, Thinking, collect
-from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, too_large
-from ollama_proxy.upstreams.base import EventStream, Headers, Reply
-from ollama_proxy.wire.lines import StreamTail
+from ollama_proxy.upstreams import MAX_ANSWER_BYTES, EventStream, Headers, Reply, too_large
+from ollama_proxy.wire import StreamTail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -16,11 +16,18 @@ from typing import TypeVar
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.hub import Event
-from ollama_proxy.upstreams.answer_events import retry_after_s
-from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.model_index import Fleet, Route
-from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node
+from ollama_proxy.upstreams import (
+    BUSY,
+    QUICK_S,
+    Call,
+    EventStream,
+    Fleet,
+    Node,
+    Reply,
+    Route,
+    UpstreamRequest,
+    retry_after_s,
+)
 
 T = TypeVar("T")
 

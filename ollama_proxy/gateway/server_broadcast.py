@@ -15,11 +15,8 @@ import gevent.queue
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams.answer_events import read_all, retry_after_s
-from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
-from ollama_proxy.wire.lines import LineSplitter
+from ollama_proxy.upstreams import Call, Reply, decode_object, read_all, refused, refused_line, retry_after_s
+from ollama_proxy.wire import LineSplitter
 
 log = logging.getLogger(__name__)
 

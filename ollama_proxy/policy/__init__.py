@@ -1,1 +1,69 @@
 """Who may do what: each rule one small function, none of them knows a dialect or an upstream."""
+
+from ollama_proxy.policy.access import (
+    INVALID_NAME,
+    PUBLIC,
+    ROUTE_SCOPES,
+    UNNAMED,
+    check_cloud,
+    check_lease,
+    check_name,
+    check_ollama_names,
+    check_own_names,
+    check_scope,
+    keep_alive_s,
+)
+from ollama_proxy.policy.addresses import MAX_URL_CHARS, Address, FetchPolicy, as_address, is_own, plain_host
+from ollama_proxy.policy.auth import MANAGE, READ, Authenticator, PathToken, Principal
+from ollama_proxy.policy.brute_force import SEEN, Guesses
+from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
+from ollama_proxy.policy.model_names import DEFAULT_TAG, canonical, is_allowed, is_local, is_plain, renamed
+from ollama_proxy.policy.origins import OriginPolicy
+from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
+
+__all__ = [
+    "Address",
+    "Authenticator",
+    "Catalogue",
+    "DEFAULT_TAG",
+    "FetchPolicy",
+    "Guesses",
+    "INVALID_NAME",
+    "MANAGE",
+    "MAX_URL_CHARS",
+    "NO_RULES",
+    "OriginPolicy",
+    "PUBLIC",
+    "PathToken",
+    "Principal",
+    "READ",
+    "REDACTED",
+    "ROUTE_SCOPES",
+    "SEEN",
+    "TOKENS",
+    "TOKEN_CHARS",
+    "TeamModel",
+    "UNNAMED",
+    "as_address",
+    "candidates",
+    "canonical",
+    "check_cloud",
+    "check_lease",
+    "check_name",
+    "check_ollama_names",
+    "check_own_names",
+    "check_scope",
+    "edited_system",
+    "is_allowed",
+    "is_local",
+    "is_own",
+    "is_plain",
+    "keep_alive_s",
+    "limits",
+    "merged_keep_alive",
+    "merged_options",
+    "plain_host",
+    "renamed",
+    "with_system",
+]

@@ -10,7 +10,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.policy.model_names import is_allowed, is_cloud, is_ollama_name, is_well_formed
-from ollama_proxy.settings.formats import MAX_DURATION_CHARS, go_duration_s
+from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
 
 PUBLIC = "public"
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import Guesses
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.settings.tokens import Auth, Token
+from ollama_proxy.settings import Auth, Token
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"
 SCOPES = frozenset({READ, GENERATE, MANAGE})

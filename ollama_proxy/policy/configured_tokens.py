@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 
-from ollama_proxy.settings.tokens import TokenShape, shape_of
+from ollama_proxy.settings import TokenShape, shape_of
 
 REDACTED = "<redacted>"
 

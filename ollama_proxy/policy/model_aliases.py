@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ollama_proxy.policy.model_names import DEFAULT_TAG, compiled, with_source
-from ollama_proxy.settings.schema import ModelSettings
+from ollama_proxy.settings import ModelSettings
 
 NO_RULES = ModelSettings()
 

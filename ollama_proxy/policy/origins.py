@@ -13,8 +13,7 @@ from typing import Any
 
 from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin
 from ollama_proxy.policy.addresses import as_address
-from ollama_proxy.settings.formats import is_loopback
-from ollama_proxy.settings.schema import Settings, is_open
+from ollama_proxy.settings import Settings, is_loopback, is_open
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 

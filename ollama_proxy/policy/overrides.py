@@ -13,9 +13,7 @@ from typing import TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
-from ollama_proxy.settings.formats import duration_s
-from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt, Timeouts, duration_s
 
 M = TypeVar("M")
 

@@ -13,13 +13,13 @@ from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
 from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, current_exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import count_whole
-from ollama_proxy.policy.auth import PathToken
+from ollama_proxy.policy import PathToken
 from ollama_proxy.server.cors import install_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
 from ollama_proxy.server.ops import build_blueprint as build_ops
-from ollama_proxy.settings.schema import Settings
+from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry.chat_log import ChatLog
-from ollama_proxy.upstreams.fleet.health import Health
+from ollama_proxy.upstreams import Health
 
 
 class SyncFlask(Flask):

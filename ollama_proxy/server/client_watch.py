@@ -17,7 +17,7 @@ import gevent
 import gevent.event
 from gevent import monkey
 
-from ollama_proxy.upstreams.call import Call, ClientSocket
+from ollama_proxy.upstreams import Call, ClientSocket
 
 _socket = monkey.get_original("socket", "socket")
 

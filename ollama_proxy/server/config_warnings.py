@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
-from ollama_proxy.policy.model_aliases import Catalogue
-from ollama_proxy.settings.formats import MODEL_OPTIONS
-from ollama_proxy.settings.schema import Settings, effective_upstreams, is_open, shown_path
-from ollama_proxy.settings.state_dir import state_path, state_warnings
-from ollama_proxy.settings.tokens import Auth
-from ollama_proxy.settings.types import suggestion
+from ollama_proxy.policy import Catalogue
+from ollama_proxy.settings import (
+    MODEL_OPTIONS,
+    Auth,
+    Settings,
+    effective_upstreams,
+    is_open,
+    shown_path,
+    state_path,
+    state_warnings,
+    suggestion,
+)
 
 #: Said in the log, by `/readyz` and by the commands.
 NO_TOKENS = "the list of tokens is empty, so every call is refused: add a token to auth.generate_tokens"

@@ -11,7 +11,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader, SocketUnreader
 
-from ollama_proxy.upstreams.call import give_turn
+from ollama_proxy.upstreams import give_turn
 
 #: Largest head of a request, from its first line to the empty one; also largest trailer of a chunked body.
 MAX_HEAD_BYTES = 32 * 1024

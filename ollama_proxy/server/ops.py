@@ -15,11 +15,10 @@ from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.auth import MANAGE, READ
+from ollama_proxy.policy import MANAGE, READ
 from ollama_proxy.server.config_warnings import NO_TOKENS
 from ollama_proxy.server.status import status_document, upstream_states
-from ollama_proxy.upstreams.fleet.health import Health
-from ollama_proxy.upstreams.fleet.node import State
+from ollama_proxy.upstreams import Health, State
 
 
 def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:

@@ -11,10 +11,9 @@ from typing import Any
 
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.policy.addresses import as_address
-from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.settings.schema import Settings
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.policy import TOKENS, as_address
+from ollama_proxy.settings import Settings
+from ollama_proxy.upstreams import Call
 
 #: In `server.trusted_proxies`: whoever connects to a unix socket, where the gateway listens on one.
 UNIX_SOCKET = "unix:"

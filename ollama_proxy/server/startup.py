@@ -18,11 +18,18 @@ from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.server.watchdog import Watchdog
-from ollama_proxy.settings.schema import Settings, config_path, load_settings, settings_from
-from ollama_proxy.settings.state_dir import state_directory, with_first_token
-from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
+from ollama_proxy.settings import (
+    Settings,
+    SettingsWatch,
+    check_tokens_left,
+    config_path,
+    load_settings,
+    settings_from,
+    state_directory,
+    with_first_token,
+)
 from ollama_proxy.telemetry.access_log import configure
-from ollama_proxy.upstreams.registry import build_fleet, say_hidden
+from ollama_proxy.upstreams import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
 
 log = logging.getLogger(__name__)

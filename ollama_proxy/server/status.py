@@ -11,12 +11,8 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.policy.auth import MANAGE, READ
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.health import Health
-from ollama_proxy.upstreams.fleet.model_index import LIMITS
-from ollama_proxy.upstreams.fleet.node import Node
-from ollama_proxy.upstreams.registry import hidden_upstreams
+from ollama_proxy.policy import MANAGE, READ
+from ollama_proxy.upstreams import LIMITS, Call, Health, Node, hidden_upstreams
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()

@@ -30,7 +30,7 @@ from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
 from ollama_proxy.server.request import dialect_of, plain_address, request_id
-from ollama_proxy.upstreams.call import give_turn
+from ollama_proxy.upstreams import give_turn
 
 log = logging.getLogger(__name__)
 

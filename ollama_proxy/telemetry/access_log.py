@@ -25,7 +25,7 @@ import orjson
 from gevent import monkey
 
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.policy.configured_tokens import TOKENS
+from ollama_proxy.policy import TOKENS
 
 #: Seconds between two writes.
 FLUSH_INTERVAL_S = 0.2

@@ -21,7 +21,7 @@ from flask import Response, request
 
 from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.hub import Json
-from ollama_proxy.settings.schema import Settings
+from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put
 from ollama_proxy.telemetry.redaction import Redaction
 from ollama_proxy.telemetry.transcript import Listener, Reader, Spoken

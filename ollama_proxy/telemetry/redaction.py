@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
 
 #: What one value may come to, in characters; each of its parts counts for some more, however short it is.
 MAX_CHARS, PART_CHARS = 1 << 20, 8

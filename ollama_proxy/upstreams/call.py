@@ -15,7 +15,7 @@ import gevent.event
 from gevent import monkey
 
 from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings import Timeouts
 
 _socket = monkey.get_original("socket", "socket")
 

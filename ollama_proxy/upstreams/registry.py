@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.schema import Settings, effective_upstreams, shown_path
-from ollama_proxy.settings.upstreams import UpstreamSettings
+from ollama_proxy.settings import Settings, UpstreamSettings, effective_upstreams, shown_path
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo.transport import DemoTransport

@@ -1,1 +1,36 @@
 """Bytes to lines, NDJSON and SSE frames, and back, without I/O."""
+
+from ollama_proxy.wire.lines import (
+    MAX_LINE_BYTES,
+    PROMPT_CUT,
+    SSE_COMMENT,
+    LineSplitter,
+    SseSplitter,
+    StreamTail,
+    encode_request,
+    ndjson_frame,
+    on_one_line,
+    sse_frame,
+)
+from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
+
+__all__ = [
+    "DONE",
+    "EventCutter",
+    "EventTail",
+    "LineSplitter",
+    "MAX_LINE_BYTES",
+    "PROMPT_CUT",
+    "SSE_COMMENT",
+    "SseSplitter",
+    "StreamTail",
+    "USAGE",
+    "data_of",
+    "encode_request",
+    "is_set",
+    "ndjson_frame",
+    "on_one_line",
+    "read",
+    "split_events",
+    "sse_frame",
+]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.content_parts import load_arguments, load_image
 from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams import paced
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.wire import encode_request
 
 BYTES_PER_TOKEN = 4
 

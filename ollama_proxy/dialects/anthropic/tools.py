@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams import paced
 
 _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}

@@ -23,10 +23,10 @@ from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.access import check_lease
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.policy import check_lease
+from ollama_proxy.upstreams import UpstreamRequest
 from ollama_proxy.version import version_document
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.wire import encode_request
 
 View = Callable[[], Response]
 

@@ -18,7 +18,7 @@ from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.upstreams.fleet.model_index import SHOWN_FOR_S
+from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document
 
 _NUMBERS = re.compile(r"\d+")

@@ -20,8 +20,8 @@ from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import bad
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
-from ollama_proxy.policy.access import keep_alive_s
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.policy import keep_alive_s
+from ollama_proxy.upstreams import paced
 
 #: Why a request without anything to answer was sent, in Ollama's words.
 LOAD, UNLOAD = "load", "unload"

@@ -23,13 +23,10 @@ from ollama_proxy.gateway.gateway import PATIENCE, Gateway
 from ollama_proxy.gateway.responses import streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.access import check_name, check_own_names
-from ollama_proxy.policy.model_names import canonical, is_local
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import Reply, UpstreamRequest
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.node import Node
-from ollama_proxy.wire.lines import encode_request, ndjson_frame
+from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
+from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams import Call, Node, Reply, UpstreamRequest
+from ollama_proxy.wire import encode_request, ndjson_frame
 
 #: How a client names the server that is meant.
 BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import orjson
 
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.wire.lines import ndjson_frame
+from ollama_proxy.wire import ndjson_frame
 
 Row = Mapping[str, Json]
 

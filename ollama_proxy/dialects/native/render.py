@@ -16,7 +16,7 @@ import orjson
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
-from ollama_proxy.wire.lines import ndjson_frame
+from ollama_proxy.wire import ndjson_frame
 
 #: What Ollama says of every answer that is one object, and of streams.
 SINGLE, NDJSON = "application/json; charset=utf-8", "application/x-ndjson"

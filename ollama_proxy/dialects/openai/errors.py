@@ -9,7 +9,7 @@ import orjson
 
 from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.wire.lines import sse_frame
+from ollama_proxy.wire import sse_frame
 
 _TYPES = {
     401: "authentication_error",

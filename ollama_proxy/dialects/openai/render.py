@@ -19,7 +19,7 @@ import orjson
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
-from ollama_proxy.wire.lines import SSE_COMMENT, sse_frame
+from ollama_proxy.wire import SSE_COMMENT, sse_frame
 
 FINGERPRINT = "fp_ollama"
 DONE = b"data: [DONE]\n\n"

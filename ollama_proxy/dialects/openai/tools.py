@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams import paced
 
 
 def is_legacy(data: Mapping[str, Json]) -> bool:

@@ -15,7 +15,7 @@ from ollama_proxy.dialects.content_parts import load_arguments, load_content, lo
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.dialects.schema_fields import as_text, bad
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams import paced
 
 #: Results of tools that another server ran: their effect is in the text that followed.
 _SKIPPED = ("web_search_call",)

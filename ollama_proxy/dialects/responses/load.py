@@ -9,7 +9,7 @@ from ollama_proxy.dialects.responses.input_items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
 from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams import paced
 
 RESPONSE = ResponseSchema()
 

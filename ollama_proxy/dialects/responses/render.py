@@ -19,7 +19,7 @@ from ollama_proxy.dialects.responses.output_items import (
 )
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
-from ollama_proxy.wire.lines import SSE_COMMENT, encode_request
+from ollama_proxy.wire import SSE_COMMENT, encode_request
 
 #: Statuses with a word of their own in OpenAI's list of codes; all others are the server's fault.
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}

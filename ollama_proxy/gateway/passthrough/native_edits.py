@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import orjson
 
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.model_names import renamed
-from ollama_proxy.upstreams.answer_events import read_all
-from ollama_proxy.upstreams.base import Headers, Reply
-from ollama_proxy.wire.lines import LineSplitter, ndjson_frame
+from ollama_proxy.policy import renamed
+from ollama_proxy.upstreams import Headers, Reply, read_all
+from ollama_proxy.wire import LineSplitter, ndjson_frame
 
 
 class EditedReply:

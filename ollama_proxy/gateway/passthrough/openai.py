@@ -21,15 +21,21 @@ from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import Done, Json
-from ollama_proxy.policy.model_aliases import NO_RULES
-from ollama_proxy.settings.provider_profiles import Profile
-from ollama_proxy.settings.schema import ModelSettings, Stream
-from ollama_proxy.upstreams.answer_events import DRAIN_S, GRACE_S, read_all, read_refusal
-from ollama_proxy.upstreams.base import Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.openai.answers import without_comments
-from ollama_proxy.upstreams.openai.requests import is_stream_only
-from ollama_proxy.wire.lines import SSE_COMMENT, encode_request
-from ollama_proxy.wire.sse_passthrough import DONE, EventCutter, EventTail, read
+from ollama_proxy.policy import NO_RULES
+from ollama_proxy.settings import ModelSettings, Profile, Stream
+from ollama_proxy.upstreams import (
+    DRAIN_S,
+    GRACE_S,
+    Headers,
+    Reply,
+    Upstream,
+    UpstreamRequest,
+    is_stream_only,
+    read_all,
+    read_refusal,
+    without_comments,
+)
+from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read
 
 #: The dialect whose bytes pass.
 PASSED = "openai"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import orjson
 
 from ollama_proxy.hub import Json
-from ollama_proxy.wire.sse_passthrough import USAGE, data_of, is_set, read, split_events
+from ollama_proxy.wire import USAGE, data_of, is_set, read, split_events
 
 _MODEL = b'"model"'
 _MODEL_VALUE = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')

@@ -15,7 +15,7 @@ from ollama_proxy.hub import Content, Done, Event, Json, Thinking, ToolCall
 from ollama_proxy.upstreams.anthropic.errors import refused_event
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.ollama.codec import count, decode_object, new_call_id
-from ollama_proxy.wire.lines import SseSplitter
+from ollama_proxy.wire import SseSplitter
 
 #: Reasons that are a limit, of the answer or of the context; all others are an end.
 _LIMITS = ("max_tokens", "model_context_window_exceeded")

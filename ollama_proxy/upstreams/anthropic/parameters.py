@@ -15,7 +15,7 @@ from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
 from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.anthropic.schema import closed
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.wire import encode_request
 
 #: Tokens of an answer where neither the client, nor the operator, nor the provider gives a limit. The one default that
 #: is sent: the API refuses a request without `max_tokens`, and every model of today takes so many.

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ollama_proxy.errors import BadRequest, UpstreamDeniesUs, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, GenerateRequest, Json, Model, ModelRequest
-from ollama_proxy.settings.upstreams import UpstreamSettings
+from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.anthropic.codec import as_chat, encode_chat, parameters
 from ollama_proxy.upstreams.anthropic.errors import refused
@@ -27,7 +27,7 @@ from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.wire import encode_request
 
 #: The API that is spoken here.
 VERSION = "2023-06-01"

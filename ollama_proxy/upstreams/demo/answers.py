@@ -22,7 +22,7 @@ from ollama_proxy.upstreams.demo.requests import (
     load_generate,
 )
 from ollama_proxy.upstreams.demo.words import Piece, Said, count_tokens, logprobs, say, unit_vector, vector
-from ollama_proxy.wire.lines import ndjson_frame
+from ollama_proxy.wire import ndjson_frame
 
 #: Seconds between two lines of a stream, so that it is seen to be one.
 PAUSE_S = 0.02

@@ -14,7 +14,7 @@ import orjson
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.access import keep_alive_s
+from ollama_proxy.policy import keep_alive_s
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import gevent
 
 from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
 from ollama_proxy.hub import Model
-from ollama_proxy.policy.model_names import DEFAULT_TAG, canonical
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.policy import DEFAULT_TAG, canonical
+from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node

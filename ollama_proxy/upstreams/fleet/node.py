@@ -18,9 +18,8 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json, Model
-from ollama_proxy.policy.model_names import canonical
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.policy import canonical
+from ollama_proxy.settings import PRESETS, Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call

@@ -29,8 +29,7 @@ from ollama_proxy.hub import (
     ModelRequest,
     TextRequest,
 )
-from ollama_proxy.settings.provider_profiles import EFFORT, Profile
-from ollama_proxy.settings.upstreams import PRESETS, UpstreamSettings
+from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
 from ollama_proxy.upstreams.base import Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, forget, is_made_up, let_go

@@ -13,8 +13,8 @@ from math import inf
 import gevent
 
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.policy.model_names import canonical
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.policy import canonical
+from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams.call import Call
 
 #: Since 0.30 engines round their contexts up to a multiple of this; in tokens.

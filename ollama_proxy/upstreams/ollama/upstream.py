@@ -21,7 +21,7 @@ from ollama_proxy.hub import (
     ModelRequest,
     TextRequest,
 )
-from ollama_proxy.policy.model_names import canonical
+from ollama_proxy.policy import canonical
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, retry_after_s
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
@@ -42,7 +42,7 @@ from ollama_proxy.upstreams.ollama.codec import (
 )
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts
 from ollama_proxy.upstreams.ttl_cache import Facts
-from ollama_proxy.wire.lines import LineSplitter, encode_request
+from ollama_proxy.wire import LineSplitter, encode_request
 
 #: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
 CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0

@@ -18,7 +18,7 @@ from ollama_proxy.upstreams.ollama.codec import count, decode_object, sound_logp
 from ollama_proxy.upstreams.openai.errors import error_in
 from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
 from ollama_proxy.upstreams.openai.tools import ToolCallParts
-from ollama_proxy.wire.lines import MAX_LINE_BYTES, SseSplitter
+from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter
 
 #: Words for an answer that has met its limit.
 _LENGTH = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})

@@ -10,7 +10,7 @@ import orjson
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
-from ollama_proxy.settings.provider_profiles import ALWAYS, NEVER, Profile
+from ollama_proxy.settings import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.pending_calls import PendingCalls

@@ -26,7 +26,7 @@ from ollama_proxy.hub import (
     Tool,
     ToolChoice,
 )
-from ollama_proxy.settings.provider_profiles import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
+from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count
 from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages, nothing_kept
 from ollama_proxy.upstreams.pacing import paced

@@ -34,8 +34,7 @@ from ollama_proxy.hub import (
     TextRequest,
     ToolCall,
 )
-from ollama_proxy.settings.provider_profiles import NEVER, Profile
-from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
@@ -57,7 +56,7 @@ from ollama_proxy.upstreams.openai.requests import (
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
-from ollama_proxy.wire.lines import encode_request
+from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
 
