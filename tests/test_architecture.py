@@ -22,9 +22,6 @@ RANK = {name: rank for rank, names in enumerate(ORDER.split(" | ")) for name in 
 
 #: Imports that still point to the right: importer, and what it imports. Nothing may be added.
 POINT_RIGHT = {
-    "gateway.gateway server.client_watch",
-    "gateway.gateway server.request",
-    "gateway.gateway telemetry.access_log",
     "gateway.passthrough.openai dialects.schema_fields",
 }
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from flask import request
 
@@ -137,6 +137,10 @@ class Exchange:
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
         self.bytes_out += size
+
+
+#: Gets an exchange when it is over: it records what became of it, and changes nothing.
+FinishObserver: TypeAlias = Callable[[Exchange], None]
 
 
 def _names(attempts: Iterable[Attempt]) -> str:

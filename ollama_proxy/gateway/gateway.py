@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from flask import Response, request
+from flask import Response
 
 from ollama_proxy.errors import (
-    AuthError,
     BodyTooLarge,
     CallEnded,
     GatewayError,
@@ -21,12 +19,11 @@ from ollama_proxy.errors import (
     NotFound,
     Overloaded,
     TokenRevoked,
-    TooManyGuesses,
 )
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.delivery import note_done
 from ollama_proxy.gateway.event_filters import Ask, Asked, opened
-from ollama_proxy.gateway.exchange import EXCHANGE_KEY, Exchange
+from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
@@ -58,8 +55,6 @@ from ollama_proxy.hub import (
     Model,
 )
 from ollama_proxy.policy import (
-    PUBLIC,
-    ROUTE_SCOPES,
     SEEN,
     TOKENS,
     Authenticator,
@@ -69,12 +64,8 @@ from ollama_proxy.policy import (
     Principal,
     TeamModel,
     check_own_names,
-    check_scope,
 )
-from ollama_proxy.server.client_watch import ClientWatch
-from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
 from ollama_proxy.settings import Settings, effective_upstreams
-from ollama_proxy.telemetry.access_log import AccessLog
 from ollama_proxy.upstreams import (
     SHOWN_FOR_S,
     Call,
@@ -104,19 +95,20 @@ R = TypeVar("R")
 class Gateway:
     """The parts that a worker shares between its requests; `apply` gives it other settings while it runs."""
 
-    def __init__(self, settings: Settings, *, log_directory: Path | None, faces: Mapping[str, ErrorFace]) -> None:
+    def __init__(
+        self, settings: Settings, *, faces: Mapping[str, ErrorFace], finish_observers: Sequence[FinishObserver] = ()
+    ) -> None:
         self.settings = settings
         self.fleet: Fleet = build_fleet(settings)
-        self.watch = ClientWatch()
         self.faces = faces
+        self._finish_observers = finish_observers
         #: Exchanges that were let in and have not ended; a look at how it is needs no place among them.
         self._open: set[Exchange] = set()
         self.catalogue = build_catalogue(settings, self.fleet)
         self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
-        self._authenticator = build_authenticator(settings, self._guesses)
+        self.authenticator = build_authenticator(settings, self._guesses)
         self.origins = OriginPolicy(settings)
         self._images = ImageFetcher(settings.images)
-        self._access_log = AccessLog(log_directory, enabled=settings.logging.access)
         self._connections = capacity.connections(settings.server.max_connections)
         self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
 
@@ -139,11 +131,10 @@ class Gateway:
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
         self._guesses.limit = settings.auth.max_failures
-        self._authenticator = build_authenticator(settings, self._guesses)
-        self._access_log.enabled = settings.logging.access
+        self.authenticator = build_authenticator(settings, self._guesses)
         self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
         self.settings = settings
-        self.end_all(TokenRevoked, lambda principal: not self._authenticator.knows(principal))
+        self.end_all(TokenRevoked, lambda principal: not self.authenticator.knows(principal))
 
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
         """Ends what is being answered, to certain callers; gives how much that was."""
@@ -152,50 +143,23 @@ class Gateway:
             exchange.call.end(reason)
         return len(ended)
 
-    # Arrival: before_request.
+    # The beginning and the end of an exchange.
 
-    def begin(self) -> None:
-        """Opens the exchange, says who is asking, and watches that client; raises AuthError,
-        TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
-        environ = request.environ
-        exchange = new_exchange(environ, self.settings)
-        environ[EXCHANGE_KEY] = exchange
-        exchange.on_finish(lambda: self._end(exchange))
-        if request.endpoint is None or request.view_args:
-            exchange.path = redacted(exchange.path, self._authenticator.is_token)
-        self.origins.check(environ)
-        endpoint = request.endpoint or ""
-        if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:
-            return
-        exchange.principal = self._authenticator.authenticate(environ, exchange.client)
-        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
-            exchange.id = request_id(exchange.id)  # now that this token is known
-        check_path(environ)
-        check_scope(exchange.principal, endpoint)
-        self._admit(exchange)
-        if exchange.socket is not None:
-            exchange.on_finish(self.watch.add(exchange.socket, exchange.call))
+    def track(self, exchange: Exchange) -> None:
+        """Passes the exchange to the finish observers when it is over, also if it is never admitted. To be called
+        before anything else is added to `on_finish`, so that the observers see the final counts and state."""
+        exchange.on_finish(partial(self._end, exchange))
 
-    def _admit(self, exchange: Exchange) -> None:
+    def admit(self, exchange: Exchange) -> None:
+        """Counts the exchange among those in flight until it is over; raises Overloaded if there are too many."""
         if len(self._open) >= self._most_open:
             raise Overloaded(retry_after_s=OVERLOADED_S)
         self._open.add(exchange)
 
-    def known_caller(self, environ: Mapping[str, Any]) -> Principal | None:
-        """Who asks, where a request to a public route carries a token all the same."""
-        try:
-            return self._authenticator.authenticate(environ, environ[EXCHANGE_KEY].client)
-        except (AuthError, TooManyGuesses):
-            return None
-
-    def has_scope(self, environ: Mapping[str, Any], scope: str) -> bool:
-        """Whether a request to a public route carries a token all the same, and one with this scope."""
-        caller = self.known_caller(environ)
-        return caller is not None and scope in caller.scopes
-
     def _end(self, exchange: Exchange) -> None:
         self._open.discard(exchange)
-        self._access_log.record(exchange)
+        for observe in self._finish_observers:
+            observe(exchange)
 
     # The ways through.
 

@@ -14,10 +14,13 @@ from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, current_exchang
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import count_whole
 from ollama_proxy.policy import PathToken
+from ollama_proxy.server.admission import RequestAdmission
+from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.cors import install_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
 from ollama_proxy.server.ops import build_blueprint as build_ops
 from ollama_proxy.settings import Settings
+from ollama_proxy.telemetry.access_log import AccessLog
 from ollama_proxy.telemetry.chat_log import ChatLog
 from ollama_proxy.upstreams import Health
 
@@ -43,14 +46,16 @@ def create_app(
     """
     app = SyncFlask("ollama_proxy", static_folder=None)
     app.url_map.merge_slashes = False
-    gateway = Gateway(settings, log_directory=log_directory, faces=FACES)
+    access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
+    gateway = Gateway(settings, faces=FACES, finish_observers=[access_log.record])
     health = Health(lambda: gateway.fleet)
-    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health}
-    app.before_request(gateway.begin)
+    client_watch = ClientWatch()
+    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health, "client_watch": client_watch}
+    app.before_request(RequestAdmission(gateway, client_watch).admit_request)
     app.before_request(_answer_options)
     for build in DIALECTS:
         app.register_blueprint(build(gateway))
-    app.register_blueprint(build_ops(gateway, health, problem))
+    app.register_blueprint(build_ops(gateway, health, client_watch, problem))
     install_error_handlers(app, FACES)
     install_cors(app, gateway)
     app.after_request(_finish)

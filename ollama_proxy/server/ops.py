@@ -10,18 +10,22 @@ import gevent
 import orjson
 from flask import Blueprint, Response, request
 
+from ollama_proxy.errors import AuthError, TooManyGuesses
 from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.responses import whole
 from ollama_proxy.hub import Json
-from ollama_proxy.policy import MANAGE, READ
+from ollama_proxy.policy import MANAGE, READ, Principal
+from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
 from ollama_proxy.server.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health, State
 
 
-def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str | None]) -> Blueprint:
+def build_blueprint(
+    gateway: Gateway, health: Health, client_watch: ClientWatch, problem: Callable[[], str | None]
+) -> Blueprint:
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
 
@@ -31,12 +35,12 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
         # Ollama's clients look for this text before they do anything else.
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
             return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-        return _json(status_document(gateway, health, _known_caller(gateway), well="ok"))
+        return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
         """GET /health: the status object, always 200; with a token also every upstream."""
-        exchange = _known_caller(gateway)
+        exchange = _exchange_with_caller(gateway)
         document = status_document(gateway, health, exchange, well="healthy")
         if exchange.principal and READ in exchange.principal.scopes:
             document["upstreams"] = upstream_states(gateway, exchange)
@@ -59,8 +63,9 @@ def build_blueprint(gateway: Gateway, health: Health, problem: Callable[[], str 
             document["reason"] = reason
         if gateway.settings.auth.refuses_all:
             document["warning"] = NO_TOKENS
-        if gateway.has_scope(request.environ, MANAGE):
-            document["details"] = _details(gateway, states, problem)
+        caller = _caller(gateway)
+        if caller and MANAGE in caller.scopes:
+            document["details"] = _details(gateway, client_watch, states, problem)
         return _json(document, status=200 if ready else 503)
 
     return blueprint
@@ -77,11 +82,18 @@ def _json(document: dict[str, Json], *, status: int = 200) -> Response:
     return whole(orjson.dumps(document), status=status)
 
 
-def _known_caller(gateway: Gateway) -> Exchange:
-    """The exchange of a public route, with its caller where that has a token all the same."""
+def _exchange_with_caller(gateway: Gateway) -> Exchange:
     exchange = current_exchange()
-    exchange.principal = gateway.known_caller(request.environ)
+    exchange.principal = _caller(gateway)
     return exchange
+
+
+def _caller(gateway: Gateway) -> Principal | None:
+    """Whose token the request has; None without a valid one, which these public routes do not need."""
+    try:
+        return gateway.authenticator.authenticate(request.environ, current_exchange().client)
+    except (AuthError, TooManyGuesses):
+        return None
 
 
 def _places(gateway: Gateway, name: str) -> int:
@@ -89,12 +101,14 @@ def _places(gateway: Gateway, name: str) -> int:
     return node.in_flight if node else 0
 
 
-def _details(gateway: Gateway, states: Mapping[str, State], problem: Callable[[], str | None]) -> dict[str, Json]:
+def _details(
+    gateway: Gateway, client_watch: ClientWatch, states: Mapping[str, State], problem: Callable[[], str | None]
+) -> dict[str, Json]:
     """One worker's inner numbers, for operators and tests."""
     return {
         "pid": os.getpid(),
         "in_flight": gateway.in_flight,
-        "watched": gateway.watch.active,
+        "watched": client_watch.active,
         "greenlets": sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects()),
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),

@@ -82,11 +82,12 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     app = create_app(settings, log_directory=directory, problem=lambda: watch.problem)
-    gateway, health = app.extensions["ollama_proxy"]["gateway"], app.extensions["ollama_proxy"]["health"]
+    parts = app.extensions["ollama_proxy"]
+    gateway, health = parts["gateway"], parts["health"]
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
     gevent.spawn(watch.run)
     gevent.spawn(health.run)
-    gateway.watch.start()
+    parts["client_watch"].start()
     Watchdog().start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.room()}})
     say_hidden(settings)

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -211,16 +211,16 @@ def stamp() -> str:
 
 
 class AccessLog:
-    """One line per request, in `access.log` and on stdout."""
+    """One line per request, in `access.log` and on stdout. `is_enabled` is asked at each request, because settings
+    may change while the gateway runs."""
 
-    def __init__(self, directory: Path | None, *, enabled: bool) -> None:
+    def __init__(self, directory: Path | None, *, is_enabled: Callable[[], bool]) -> None:
         self._sinks: list[Sink] = [STDOUT, LineFile(directory / "access.log")] if directory else []
-        #: May be changed while the gateway runs.
-        self.enabled = enabled
+        self._is_enabled = is_enabled
 
     def record(self, exchange: Exchange) -> None:
-        """Writes what became of an exchange."""
-        if self._sinks and self.enabled:
+        """Writes what became of an exchange; a finish observer."""
+        if self._sinks and self._is_enabled():
             line = orjson.dumps(access_record(exchange)) + b"\n"
             for sink in self._sinks:
                 put(sink, line)

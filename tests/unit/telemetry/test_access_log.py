@@ -239,13 +239,13 @@ def test_long_paths_and_names_do_not_make_long_lines() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_access_log_can_be_switched_off(tmp_path: Path, package_log: logging.Logger, enabled: bool) -> None:
-    AccessLog(tmp_path, enabled=enabled).record(exchange())
+    AccessLog(tmp_path, is_enabled=lambda: enabled).record(exchange())
     access_log.flush_all()
     assert (tmp_path / "access.log").exists() is enabled
 
 
 def test_without_a_directory_there_is_no_access_log(package_log: logging.Logger, capfd: Any) -> None:
-    AccessLog(None, enabled=True).record(exchange())
+    AccessLog(None, is_enabled=lambda: True).record(exchange())
     access_log.flush_all()
     assert capfd.readouterr().out == ""
 
