@@ -12,7 +12,6 @@ from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.dialects.schema_fields import Extensions
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
@@ -44,8 +43,10 @@ PASSED = "openai"
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
 _NEEDED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 
-#: Fields that only the gateway knows; the others of its extensions are also those of many providers.
-OURS = frozenset(Extensions().fields) - {"top_k", "min_p"}
+#: Fields that only the gateway knows: its extensions of OpenAI's API without those that many providers have as well.
+OURS = frozenset(
+    "options num_ctx keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
+)
 
 #: What any good single answer has one of.
 _ANSWERED = frozenset({"choices", "data"})
