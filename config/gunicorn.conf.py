@@ -21,10 +21,9 @@ if (ROOT / "config/config.yaml").exists():
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
 from ollama_proxy.errors import ConfigError  # noqa: E402
-from ollama_proxy.gateway import capacity  # noqa: E402
-from ollama_proxy.gateway.draining import WORKER  # noqa: E402
+from ollama_proxy.gateway import WORKER, capacity  # noqa: E402
 from ollama_proxy.server.startup import check_start  # noqa: E402
-from ollama_proxy.telemetry import access_log  # noqa: E402
+from ollama_proxy.telemetry import flush_all  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
@@ -94,7 +93,7 @@ def pre_request(worker: object, request: object) -> None:
 
 def worker_exit(server: object, worker: object) -> None:
     """What a leaving worker still holds reaches the log files."""
-    access_log.flush_all()
+    flush_all()
 
 
 # An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from ollama_proxy.cli.exposure import check_servers, check_upstreams, server_url
 from ollama_proxy.cli.probe import Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.server.config_warnings import settings_warnings
+from ollama_proxy.server import settings_warnings
 from ollama_proxy.settings import (
     DEMO_URL,
     NAME,

@@ -16,8 +16,7 @@ from gunicorn.http.errors import ParseException
 
 from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
-from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, ModelRequest
 from ollama_proxy.policy import check_lease
 from ollama_proxy.settings import Server

@@ -23,9 +23,8 @@ from ollama_proxy.dialects.openai import transcript as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.dialects.responses import transcript as spoken_responses
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.telemetry.transcript import Reader
+from ollama_proxy.gateway import ErrorFace, Gateway
+from ollama_proxy.telemetry import Reader
 
 #: How those draw models who share the address of their list.
 SHAPES = {

@@ -1,1 +1,46 @@
 """One admitted call: resolve the model, prepare the request, open an upstream, deliver the answer."""
+
+from ollama_proxy.gateway import capacity
+from ollama_proxy.gateway.delivery import deliver, fail, fault
+from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, Attempt, Exchange, current_exchange
+from ollama_proxy.gateway.gateway import PATIENCE, Gateway, allowed
+from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
+from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
+from ollama_proxy.gateway.rendering import ErrorFace
+from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.responses import count_whole, streamed, whole
+from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
+
+__all__ = [
+    "Attempt",
+    "Broadcast",
+    "CHAT",
+    "COMPLETIONS",
+    "EMBEDDINGS",
+    "EXCHANGE_KEY",
+    "ErrorFace",
+    "Exchange",
+    "Gateway",
+    "Line",
+    "OPTIONS",
+    "PATIENCE",
+    "Plan",
+    "REMARKS",
+    "Result",
+    "SYSTEM",
+    "THINKING",
+    "WORKER",
+    "allowed",
+    "as_document",
+    "capacity",
+    "count_whole",
+    "current_exchange",
+    "deliver",
+    "fail",
+    "failure",
+    "fault",
+    "streamed",
+    "whole",
+    "without_strangers",
+]

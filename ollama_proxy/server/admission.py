@@ -7,8 +7,7 @@ from typing import Any
 
 from flask import request
 
-from ollama_proxy.gateway.exchange import EXCHANGE_KEY, Exchange
-from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
 from ollama_proxy.policy import PUBLIC, ROUTE_SCOPES, Principal, check_scope
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id

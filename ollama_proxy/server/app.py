@@ -9,10 +9,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, request
 
-from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
-from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.responses import count_whole
+from ollama_proxy.dialects import DIALECTS, FACES, READERS
+from ollama_proxy.gateway import EXCHANGE_KEY, REMARKS, Gateway, count_whole, current_exchange
 from ollama_proxy.policy import PathToken
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
@@ -20,8 +18,7 @@ from ollama_proxy.server.cors import install_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
 from ollama_proxy.server.ops import build_blueprint as build_ops
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry.access_log import AccessLog
-from ollama_proxy.telemetry.chat_log import ChatLog
+from ollama_proxy.telemetry import AccessLog, ChatLog
 from ollama_proxy.upstreams import Health
 
 

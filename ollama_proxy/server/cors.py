@@ -6,8 +6,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 from flask_cors.core import get_cors_options, set_cors_headers
 
-from ollama_proxy.gateway.exchange import REMARKS
-from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway import REMARKS, Gateway
 
 API_PATHS = ("/api/", "/v1/", "/anthropic/")
 

@@ -10,10 +10,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNotAllowed, NotFound
-from ollama_proxy.gateway.delivery import fail, fault
-from ollama_proxy.gateway.exchange import current_exchange
-from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import ErrorFace, current_exchange, fail, fault, whole
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from ollama_proxy.errors import AuthError, TooManyGuesses
-from ollama_proxy.gateway.draining import WORKER
-from ollama_proxy.gateway.exchange import Exchange, current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, whole
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch

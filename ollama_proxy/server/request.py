@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
 from ollama_proxy.errors import NotFound
-from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway import Exchange
 from ollama_proxy.policy import TOKENS, as_address
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Call

@@ -14,7 +14,7 @@ from flask import Flask
 from gevent import monkey
 
 from ollama_proxy.errors import ConfigError, GatewayStopping
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway import WORKER
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.server.watchdog import Watchdog
@@ -28,7 +28,7 @@ from ollama_proxy.settings import (
     state_directory,
     with_first_token,
 )
-from ollama_proxy.telemetry.access_log import configure
+from ollama_proxy.telemetry import configure
 from ollama_proxy.upstreams import build_fleet, say_hidden
 from ollama_proxy.version import VERSION
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
 from ollama_proxy.upstreams import LIMITS, Call, Health, Node, hidden_upstreams

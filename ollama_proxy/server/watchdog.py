@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from ollama_proxy.telemetry.access_log import flush_all, located, note
+from ollama_proxy.telemetry import flush_all, located, note
 
 #: Seconds between two signs of life.
 BEAT_S = 0.25

@@ -23,10 +23,9 @@ from gunicorn.http.message import Request
 from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from ollama_proxy.dialects.registry import FACES
+from ollama_proxy.dialects import FACES
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
-from ollama_proxy.gateway import capacity
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway import WORKER, capacity
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
 from ollama_proxy.server.request import dialect_of, plain_address, request_id

@@ -24,7 +24,7 @@ import gevent
 import orjson
 from gevent import monkey
 
-from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway import Exchange
 from ollama_proxy.policy import TOKENS
 
 #: Seconds between two writes.

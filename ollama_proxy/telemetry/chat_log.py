@@ -19,7 +19,7 @@ from typing import Any, cast
 import orjson
 from flask import Response, request
 
-from ollama_proxy.gateway.exchange import Exchange, current_exchange
+from ollama_proxy.gateway import Exchange, current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put

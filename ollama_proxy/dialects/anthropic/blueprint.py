@@ -9,9 +9,7 @@ from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_th
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.anthropic.token_estimate import estimate_tokens
 from ollama_proxy.dialects.body import load_body, note_request
-from ollama_proxy.gateway.exchange import current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import Gateway, current_exchange, whole
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

@@ -7,10 +7,7 @@ from flask import Blueprint, Response
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.embeddings.render import render_embeddings
 from ollama_proxy.dialects.embeddings.schemas import SCHEMA, load_embeddings, load_encoding
-from ollama_proxy.gateway.exchange import current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.passthrough.openai import EMBEDDINGS
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import EMBEDDINGS, Gateway, current_exchange, whole
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

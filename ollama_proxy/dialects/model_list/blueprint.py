@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 from flask import Blueprint, Response
 
-from ollama_proxy.gateway.exchange import current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import Gateway, current_exchange, whole
 from ollama_proxy.hub import Model
 
 

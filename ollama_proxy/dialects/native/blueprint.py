@@ -19,9 +19,7 @@ from ollama_proxy.dialects.native.fleet_views import shown, told
 from ollama_proxy.dialects.native.management import managed, one_box
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
-from ollama_proxy.gateway.exchange import Exchange, current_exchange
-from ollama_proxy.gateway.gateway import Gateway, allowed
-from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
+from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import check_lease
 from ollama_proxy.upstreams import UpstreamRequest

@@ -13,10 +13,7 @@ from flask import Response
 from ollama_proxy.dialects.native.model_documents import render_ps, render_show, render_tags, tagged
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.resolve import Plan
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import Exchange, Gateway, Plan, whole
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document

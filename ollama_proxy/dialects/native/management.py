@@ -17,11 +17,22 @@ from flask import Response, request
 from ollama_proxy.dialects.native.model_documents import pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
-from ollama_proxy.gateway.delivery import deliver, fail
-from ollama_proxy.gateway.exchange import Attempt, Exchange
-from ollama_proxy.gateway.gateway import PATIENCE, Gateway
-from ollama_proxy.gateway.responses import streamed, whole
-from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
+from ollama_proxy.gateway import (
+    PATIENCE,
+    Attempt,
+    Broadcast,
+    Exchange,
+    Gateway,
+    Line,
+    Result,
+    as_document,
+    deliver,
+    fail,
+    failure,
+    streamed,
+    whole,
+    without_strangers,
+)
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
 from ollama_proxy.settings import Timeouts

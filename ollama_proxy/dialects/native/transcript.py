@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_proxy.telemetry.transcript import Spoken
+from ollama_proxy.telemetry import Spoken
 
 
 def read(document: dict[str, Any], spoken: Spoken) -> None:

@@ -23,9 +23,7 @@ from ollama_proxy.dialects.native.render import (
     render_embeddings,
     render_load,
 )
-from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.responses import whole
+from ollama_proxy.gateway import Exchange, Gateway, whole
 from ollama_proxy.hub import GenerateRequest
 
 

@@ -9,9 +9,7 @@ from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy
-from ollama_proxy.gateway.exchange import Exchange, current_exchange
-from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS
+from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
 
 #: What the gateway knows the meaning of.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)

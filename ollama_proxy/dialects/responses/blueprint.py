@@ -10,8 +10,7 @@ from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING
 from ollama_proxy.errors import NotFound
-from ollama_proxy.gateway.exchange import current_exchange
-from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway import Gateway, current_exchange
 
 #: Where OpenAI keeps what was answered before.
 STORED = ("/responses/<path:name>", "/conversations", "/conversations/<path:name>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_proxy.telemetry.transcript import Spoken
+from ollama_proxy.telemetry import Spoken
 
 #: Events that end a response; their word for how is that of the response in them.
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
