@@ -10,12 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ollama_proxy.cli.exposure import check_servers, check_upstreams, server_url
-from ollama_proxy.cli.probe import Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.server import settings_warnings
 from ollama_proxy.settings import (
     DEMO_URL,
     NAME,
@@ -37,6 +34,9 @@ from ollama_proxy.settings import (
     with_first_token,
 )
 from ollama_proxy.version import VERSION
+
+if TYPE_CHECKING:
+    from ollama_proxy.cli.probe import Probe
 
 EXIT_CONFIG = 2
 #: Exit statuses of `check-exposure`, besides 2 for wrong arguments: a server is open; none is, but one could not be
@@ -102,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print OK and the warnings. Raises ConfigError with the complaints."""
+    from ollama_proxy.server import settings_warnings
+
     settings = load_settings(environ=environ)
     hidden = check_fleet(settings, environ)
     print(f"OK: {_described_source(settings, environ)}")
@@ -119,6 +121,8 @@ def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
 def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print who else can use the servers, and give the exit status. Raises ConfigError."""
+    from ollama_proxy.cli.exposure import check_servers, check_upstreams
+
     found = check_servers(options.urls) if options.urls else check_upstreams(load_settings(environ=environ))
     is_open = is_unknown = False
     for finding in found:
@@ -128,6 +132,8 @@ def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> i
 
 
 def _server(text: str) -> str:
+    from ollama_proxy.cli.exposure import server_url
+
     try:
         return server_url(text)
     except ValueError as error:
@@ -316,6 +322,8 @@ def _written(value: Any) -> str:
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Start gunicorn in place of this process; the demo model answers when Ollama doesn't."""
+    from ollama_proxy.server import settings_warnings
+
     chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
     environ = dict(environ)
     if chosen:
@@ -341,6 +349,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 def _probe(settings: Settings) -> Probe | None:
     """What answers for `service`; None when there is nothing to ask: other upstreams, or the demo on purpose."""
+    from ollama_proxy.cli.probe import probe_ollama
+
     upstreams = effective_upstreams(settings)
     if settings.upstreams or upstreams[0].kind != "ollama":
         return None

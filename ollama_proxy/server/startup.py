@@ -85,7 +85,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
     parts = app.extensions["ollama_proxy"]
     gateway, health = parts["gateway"], parts["health"]
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
-    gevent.spawn(watch.run)
+    gevent.spawn(watch.run, gevent.sleep)
     gevent.spawn(health.run)
     parts["client_watch"].start()
     Watchdog().start()

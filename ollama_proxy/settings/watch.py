@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import gevent
-
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import Settings, settings_from, shown_path
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
@@ -64,10 +62,10 @@ class SettingsWatch:
         except ConfigError as error:
             self._report(error)
 
-    def run(self, interval_s: float = 2.0) -> NoReturn:
-        """Look every `interval_s` seconds, for ever. Made for a greenlet."""
+    def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
+        """Look every `interval_s` seconds, for ever. `sleep` is gevent's, which the settings do not load."""
         while True:
-            gevent.sleep(interval_s)
+            sleep(interval_s)
             try:
                 self.check()
             except Exception as error:  # a fault in a callback must not end the watch, or no token is ever withdrawn

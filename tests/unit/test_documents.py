@@ -22,7 +22,8 @@ import pytest
 import yaml
 from marshmallow import Schema
 
-from ollama_proxy.cli.commands import Probe, banner, main
+from ollama_proxy.cli.commands import banner, main
+from ollama_proxy.cli.probe import Probe
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED

@@ -150,6 +150,33 @@ def test_a_token_is_hashed_from_standard_input(tmp_path: Path) -> None:
     assert yaml.safe_load(done.stdout) == [{"name": "a", "sha256": hashlib.sha256(b"team-token-1").hexdigest()}]
 
 
+def modules_loaded_by(program: str, *arguments: str) -> set[str]:
+    """The modules that a program in a process of its own has loaded at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}; print(*sys.modules, file=sys.stderr)", *arguments],
+        cwd=ROOT,
+        input="team-token-1\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show"])
+def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
+    # Each of these takes longer to load than the command takes to run.
+    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl"}
+    program = "from ollama_proxy.cli import main; main(sys.argv[1:])"
+    assert not modules_loaded_by(program, *command.split()) & heavy
+
+
+def test_the_package_itself_loads_nothing_of_what_is_in_it() -> None:
+    loaded = modules_loaded_by("import ollama_proxy")
+    assert {name for name in loaded if name.startswith("ollama_proxy")} == {"ollama_proxy"}
+
+
 @pytest.mark.parametrize(("stdin", "name"), [("", "a"), ("CANARY x\n", "a"), ("CANARY\n", "a b")])
 def test_what_would_not_be_a_token_or_a_name_is_refused(tmp_path: Path, stdin: str, name: str) -> None:
     done = ollama_proxy("token", "hash", "--name", name, cwd=tmp_path, stdin=stdin)

@@ -290,7 +290,7 @@ def test_the_loop_survives_a_fault_in_a_callback(rig: Rig) -> None:
         on_change=stumble,
         on_error=lambda error: rig.errors.append(str(error)),
     )
-    loop = gevent.spawn(watch.run, 0.01)
+    loop = gevent.spawn(watch.run, gevent.sleep, 0.01)
     try:
         rig.write(BETTER)
         wait_until(lambda: rig.errors)
