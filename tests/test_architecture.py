@@ -195,7 +195,7 @@ def test_policy_and_upstreams_know_no_dialect(part: str) -> None:
 def test_the_gateway_knows_no_dialect_by_name() -> None:
     named = {
         dialect_of(name)
-        for module in ("gateway.gateway", "gateway.responses", "server.request")
+        for module in ("gateway.gateway", "gateway.responses", "server.admission", "server.request")
         for name in own_imports(module)
     }
     assert named == {None}

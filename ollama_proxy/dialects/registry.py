@@ -42,7 +42,7 @@ DIALECTS: tuple[Callable[[Gateway], Blueprint], ...] = (
     partial(models.build_blueprint, shapes=SHAPES),
 )
 
-#: Error shapes by the name of the dialect; `arrival.dialect_of` picks the name by the request.
+#: Error shapes by the name of the dialect; `dialect_of` in `server/request.py` picks the name by the request.
 FACES: Mapping[str, ErrorFace] = {
     "native": NativeErrors(),
     "openai": OpenAIErrors(),

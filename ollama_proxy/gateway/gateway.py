@@ -1,4 +1,4 @@
-"""One call from its arrival to its answer. Knows that there are dialects and upstreams, and none of them by name."""
+"""One call from its admission to its answer. Knows that there are dialects and upstreams, and none of them by name."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Gateway:
         exchange.on_finish(partial(self._end, exchange))
 
     def admit(self, exchange: Exchange) -> None:
-        """Counts the exchange among those in flight until it is over; raises Overloaded if there are too many."""
+        """Counts a tracked exchange among those in flight until it is over; raises Overloaded if there are too many."""
         if len(self._open) >= self._most_open:
             raise Overloaded(retry_after_s=OVERLOADED_S)
         self._open.add(exchange)
