@@ -287,7 +287,7 @@ def test_its_own_name_may_stand_in_front(gateway: Gateway, server: Provider, nam
 def test_an_address_is_no_name(gateway: Gateway, server: Provider, face: Face) -> None:
     body = face.body | {"model": f"huggingface/{server.url}/x", "stream": False}
     answer = request(gateway.url, "POST", face.path, body, bearer(TOKEN))
-    assert "not found" in assert_error(answer, face.dialect, 404)
+    assert "invalid model name" in assert_error(answer, face.dialect, 400)
     assert server.bodies() == []
 
 

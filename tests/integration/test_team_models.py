@@ -109,7 +109,7 @@ def test_default_model_may_be_an_alias(name: str, gateway: Gateway, upstream: Fa
 @pytest.mark.parametrize("field", ["model", "name"])
 def test_B10_show_tells_of_the_target(field: str, gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/show", [Replay(recording("show"))])
-    answer = post(gateway, "/api/show", {field: " CODER"})
+    answer = post(gateway, "/api/show", {field: "CODER"})
     assert answer.json() == json.loads(recording("show").response)
     assert upstream.wait_for_request(path="/api/show").json()["model"] == "qwen3:8b"
 

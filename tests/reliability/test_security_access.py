@@ -90,7 +90,7 @@ SQL = (
     '" UNION SELECT digest FROM tokens --',
     "1); ATTACH DATABASE '/tmp/x' AS x; --",
     "%' OR name LIKE '%",
-    "team'--",
+    "team' --",
     "\\'; PRAGMA writable_schema=1; --",
 )
 HARMLESS = "nothing of this name"

@@ -63,12 +63,6 @@ def edit(row: Row, auth: Mapping[str, Any]) -> None:
     row.gateway.write_config(config)
 
 
-def restore(row: Row) -> None:
-    """The team is back, at every worker."""
-    row.gateway.write_config(row.rig.config)
-    wait_until(lambda: statuses(row.url, PROBE_TOKEN) == statuses(row.url, TOKEN) == {200}, 10)
-
-
 # S39
 
 
@@ -100,4 +94,4 @@ def test_s39_an_empty_list_withdraws_the_last_token(row: Row, lists: Mapping[str
             assert statuses(row.url, TOKEN) == {401}
         assert not first_token.exists()
     finally:
-        restore(row)
+        row.rig.restore_configuration()

@@ -23,77 +23,77 @@ MIB = 1 << 20
 
 #: Attributes that are a BoundedCache: entries, MiB.
 BOUNDED = {
-    "upstreams.facts.Facts._known": (1000, 4),
-    "upstreams.fleet.Fleet._routes": (10_000, 8),
-    "upstreams.fleet.Fleet._places": (10_000, 8),
-    "upstreams.node.Node._failing": (1000, 1),
-    "upstreams.node.Node._warm": (1000, 1),
-    "upstreams.openai_compatible.OpenAICompatibleUpstream._stream_only": (1000, 1),
-    "upstreams.reasoning.ReasoningCache._kept": (10_000, 16),
-    "upstreams.anthropic_thoughts.Thoughts._kept": (10_000, 8),
-    "upstreams.transport.HttpTransport._prepared": (64, 0.25),
+    "upstreams.ttl_cache.Facts._known": (1000, 4),
+    "upstreams.fleet.model_index.Fleet._routes": (10_000, 8),
+    "upstreams.fleet.model_index.Fleet._places": (10_000, 8),
+    "upstreams.fleet.node.Node._failing": (1000, 1),
+    "upstreams.fleet.node.Node._warm": (1000, 1),
+    "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
+    "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
+    "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
+    "upstreams.transport.session.HttpTransport._prepared": (64, 0.25),
 }
 
 #: Functions whose results are kept: entries, and why an entry is small.
 FUNCTIONS = {
-    "arrival.is_trusted": (1024, "an address of at most 45 characters"),
-    "arrival._networks": (16, "the proxies of the configuration"),
-    "arrival._plain_address": (1024, "at most 45 characters"),
-    "dialects.fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
-    "policy.guesses.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
-    "images._lookups": (None, "one thread pool"),
-    "images._alarm": (None, "one alarm"),
+    "server.request.is_trusted": (1024, "an address of at most 45 characters"),
+    "server.request._networks": (16, "the proxies of the configuration"),
+    "server.request._plain_address": (1024, "at most 45 characters"),
+    "dialects.schema_fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
+    "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
+    "gateway.images._lookups": (None, "one thread pool"),
+    "gateway.images._alarm": (None, "one alarm"),
 }
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
-    "bounded_cache.BoundedCache._entries": "its own limits",
-    "policy.guesses.Guesses._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
-    "gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
-    "streaming.ClientWatch._calls": "requests in flight",
-    "upstreams.alarm.Alarm._waiting": "requests in flight",
-    "connections.Connections._new": "connections, at most server.max_connections",
-    "connections.Connections._kept": "connections, at most server.max_connections",
-    "connections.Connections._busy": "connections, at most server.max_connections",
-    "connections.Connections._lingering": "connections, at most server.max_connections",
-    "images.Lookups._slots": "callers with a look-up that runs or waits",
-    "telemetry.LineWriter._waiting": "50,000 lines, while a log can't be written",
-    "chatlog.DayFiles._waiting": "64 MiB of records",
+    "upstreams.bounded_cache.BoundedCache._entries": "its own limits",
+    "policy.brute_force.Guesses._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
+    "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
+    "server.client_watch.ClientWatch._calls": "requests in flight",
+    "upstreams.transport.wait_timer.Alarm._waiting": "requests in flight",
+    "server.connections.Connections._new": "connections, at most server.max_connections",
+    "server.connections.Connections._kept": "connections, at most server.max_connections",
+    "server.connections.Connections._busy": "connections, at most server.max_connections",
+    "server.connections.Connections._lingering": "connections, at most server.max_connections",
+    "gateway.images.Lookups._slots": "callers with a look-up that runs or waits",
+    "telemetry.access_log.LineWriter._waiting": "50,000 lines, while a log can't be written",
+    "telemetry.chat_log.DayFiles._waiting": "64 MiB of records",
     "policy.configured_tokens.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
-    "upstreams.anthropic.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
-    "upstreams.fleet.Fleet._learning": "upstreams of the configuration",
-    "upstreams.health.Health._checks": "upstreams of the configuration",
-    "upstreams.health.Health._checked_at": "upstreams of the configuration",
-    "upstreams.health.Health._said": "upstreams of the configuration",
-    "upstreams.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
-    "upstreams.transport.Pool._idle": "256 idle connections",
+    "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
+    "upstreams.fleet.model_index.Fleet._learning": "upstreams of the configuration",
+    "upstreams.fleet.health.Health._checks": "upstreams of the configuration",
+    "upstreams.fleet.health.Health._checked_at": "upstreams of the configuration",
+    "upstreams.fleet.health.Health._said": "upstreams of the configuration",
+    "upstreams.ollama.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
+    "upstreams.transport.session.Pool._idle": "256 idle connections",
 }
 
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
-        "broadcast.Broadcast",
-        "configfile.Complaints",
+        "gateway.server_broadcast.Broadcast",
+        "settings.yaml_file.Complaints",
         "dialects.native.render._NativeRenderer",
         "dialects.openai.render._OpenAIRenderer",
         "dialects.responses.events.OpenItem",
-        "dialects.responses.items.History",
+        "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
-        "spoken.Spoken",
-        "sse.EventTail",
-        "streaming.Call",
-        "upstreams.anthropic_events.MessageReader",
-        "upstreams.anthropic_messages.Calls",
-        "upstreams.anthropic_messages.Turns",
-        "upstreams.attempts.Attempts",
-        "upstreams.demo.DemoReply",
-        "upstreams.ollama_codec.ChatDecoder",
-        "upstreams.openai_answers.ChunkDecoder",
-        "upstreams.openai_tools.ToolCallParts",
+        "telemetry.transcript.Spoken",
+        "wire.sse_passthrough.EventTail",
+        "upstreams.call.Call",
+        "upstreams.anthropic.events.MessageReader",
+        "upstreams.anthropic.messages.Calls",
+        "upstreams.anthropic.messages.Turns",
+        "gateway.retries.Attempts",
+        "upstreams.demo.transport.DemoReply",
+        "upstreams.ollama.codec.ChatDecoder",
+        "upstreams.openai.answers.ChunkDecoder",
+        "upstreams.openai.tools.ToolCallParts",
         "upstreams.pending_calls.PendingCalls",
-        "wire.LineSplitter",
-        "wire.SseSplitter",
+        "wire.lines.LineSplitter",
+        "wire.lines.SseSplitter",
     }
 )
 
@@ -143,7 +143,8 @@ def test_every_collection_that_may_grow_is_listed_with_what_bounds_it() -> None:
 def test_every_function_with_a_cache_is_listed() -> None:
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        if "litellm" not in name:  # an extra, which need not be installed
+        # LiteLLM is an extra, which need not be installed, and `__main__` runs the command line.
+        if "litellm" not in name and path.stem != "__main__":
             importlib.import_module(name)
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
@@ -175,11 +176,11 @@ def test_limits_are_those_of_the_list(place: str) -> None:
 
 
 def test_addresses_of_any_length_are_not_kept() -> None:
-    arrival = importlib.import_module("ollama_proxy.arrival")
-    arrival._plain_address.cache_clear()
+    request = importlib.import_module("ollama_proxy.server.request")
+    request._plain_address.cache_clear()
     for number in range(2000):
-        assert arrival.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
-    assert arrival._plain_address.cache_info().currsize == 0
+        assert request.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
+    assert request._plain_address.cache_info().currsize == 0
 
 
 # The cache itself.
