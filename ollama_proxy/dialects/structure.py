@@ -3,7 +3,7 @@ messages would become half a gigabyte of objects, and nothing else would run mea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_proxy.errors import BodyTooLarge
 from ollama_proxy.hub import Json
@@ -38,19 +38,19 @@ def check_structure(body: bytes) -> int:
     """
     if len(body) <= SMALL_BYTES:
         return 0
-    nodes, values = _count(piece.translate(None, _NOT_MARKS) for piece in _slices(body))
+    bound = nodes, values = _count(piece.translate(None, _NOT_MARKS) for piece in _slices(body))
     if nodes > MAX_NODES or values > MAX_VALUES:
         nodes, values = _count(_marks_outside_strings(body))
     if nodes > MAX_NODES:
         raise BodyTooLarge(f"The request body has more than {MAX_NODES} objects, lists and fields.")
     if values > MAX_VALUES:
         raise BodyTooLarge(f"The request body has more than {MAX_VALUES} values.")
-    return nodes + values
+    return sum(bound)
 
 
 def check_counts(data: Mapping[str, Json]) -> None:
-    """Raises BodyTooLarge for more messages, or more parts of messages, than any conversation has. Only bodies with
-    more than MAX_MESSAGES nodes and values can have them."""
+    """Raises BodyTooLarge for more messages, more parts of messages, or more structure in the arguments of calls than
+    any conversation has. Only bodies for which check_structure gives more than MAX_MESSAGES can have them."""
     for field in ("messages", "input"):
         items = data.get(field)
         messages = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
@@ -59,6 +59,31 @@ def check_counts(data: Mapping[str, Json]) -> None:
         parts = sum(len(value) for item in messages for value in item.values() if isinstance(value, list))
         if parts > MAX_PARTS:
             raise BodyTooLarge(f"{field}: more than {MAX_PARTS} parts in the messages of one request.")
+        _check_arguments(field, messages)
+
+
+def _check_arguments(field: str, messages: Iterable[Mapping[str, Json]]) -> None:
+    """Arguments of calls are JSON in a string, and parsed as well: together they have the limits of a body."""
+    nodes = values = 0
+    for text in _arguments(messages):
+        more_nodes, more_values = _count(_marks_outside_strings(text.encode()))
+        nodes, values = nodes + more_nodes, values + more_values
+        if nodes > MAX_NODES:
+            raise BodyTooLarge(f"{field}: more than {MAX_NODES} objects, lists and fields in the arguments of calls.")
+        if values > MAX_VALUES:
+            raise BodyTooLarge(f"{field}: more than {MAX_VALUES} values in the arguments of calls.")
+
+
+def _arguments(messages: Iterable[Mapping[str, Json]]) -> Iterator[str]:
+    """The arguments of all calls, in the forms of `tool_calls`, `function_call` and items of OpenAI's Responses."""
+    for message in messages:
+        calls = message.get("tool_calls")
+        functions = (
+            [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        )
+        for call in (message, message.get("function_call"), *functions):
+            if isinstance(call, dict) and isinstance(arguments := call.get("arguments"), str):
+                yield arguments
 
 
 def _count(pieces: Iterator[bytes]) -> tuple[int, int]:

@@ -147,6 +147,12 @@ SHAPES = {
     "stop": filled("stop", b'""', 8 * MIB),
     "numbers": filled("input", b"1", 8 * MIB),
     "escapes": filled("x", rb'"\u0000"', 8 * MIB),
+    "arguments of calls": filled(
+        "messages",
+        b'{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"f","arguments":"{\\"a\\":[%b]}"}}]}'
+        % b",".join([b"{}"] * 30_000),
+        9 * MIB,
+    ),
 }
 
 

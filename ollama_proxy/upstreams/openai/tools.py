@@ -63,6 +63,7 @@ class ToolCallParts:
     def __init__(self) -> None:
         self._calls: list[_Parts] = []
         self._by_index: dict[int, _Parts] = {}
+        self._by_id: dict[str, _Parts] = {}
         self._given: set[str] = set()
 
     def add(self, delta: Mapping[str, Json]) -> None:
@@ -72,18 +73,17 @@ class ToolCallParts:
         index = index if isinstance(index, int) else None
         call = self._find(index, call_id, name) or self._begin(index)
         call.add(call_id, name, function.get("arguments"))
+        if call.id:
+            self._by_id.setdefault(call.id, call)
 
     def _find(self, index: int | None, call_id: str, name: str) -> _Parts | None:
         """The call that a piece belongs to; None: it begins a new one."""
-        if known := self._with_id(call_id):
+        if known := self._by_id.get(call_id):
             return known
         if call := self._by_index.get(-1 if index is None else index):
             # An id that changes from piece to piece is one call; another one with a name of its own is another call.
             return None if call_id and call.id and name else call
         return None if call_id or not self._calls else self._last(name, is_numbered=index is not None)
-
-    def _with_id(self, call_id: str) -> _Parts | None:
-        return next((call for call in self._calls if call.id == call_id), None) if call_id else None
 
     def _last(self, name: str, *, is_numbered: bool) -> _Parts | None:
         """The last call, if a piece with nothing else to go by belongs to it."""
@@ -103,7 +103,7 @@ class ToolCallParts:
     def take(self, *, limited: bool = False) -> list[ToolCall]:
         """The calls, once all of their pieces are there; raises UpstreamError for one that can't be read. `limited`:
         the answer has met its limit, and a call that was cut by it is left out."""
-        calls, self._calls, self._by_index = self._calls, [], {}
+        calls, self._calls, self._by_index, self._by_id = self._calls, [], {}, {}
         return [self._made(call) for call in calls if not limited or call.is_whole]
 
     def _made(self, call: _Parts) -> ToolCall:

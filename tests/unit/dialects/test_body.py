@@ -162,6 +162,17 @@ def test_bytes_behind_the_object_are_ignored_only_where_ollama_does(tail: bytes)
         parse_object(b'{"a":1}' + tail)
 
 
+@pytest.mark.parametrize("escape", [b"", b'"\\u0061":1,'])
+def test_long_numbers_cost_no_more_than_their_bytes(escape: bytes) -> None:
+    """Python takes quadratic time to read one."""
+    body = b'{%b"x":[%b],"model":"m"}' % (escape, b",".join([b"9" * 300] * 20_000))
+    began = time.process_time()
+    check_keys(parse_object(body), body, DECISIVE)
+    with pytest.raises(BadRequest, match="infinity"):
+        parse_object(b'{"x":[%b]}' % b",".join([b"9" * 4000] * 5_000), lenient_tail=True)
+    assert time.process_time() - began < 0.5
+
+
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
 @pytest.mark.parametrize("lenient", [True, False])
 @pytest.mark.parametrize("depth", [1100, 30_000])

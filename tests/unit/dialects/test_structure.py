@@ -146,3 +146,36 @@ def test_what_is_nested_too_deep_is_refused(levels: int, brackets: tuple[bytes, 
     body = b'{"model":"m","x":%b1%b}' % (before * levels, after * levels)
     with pytest.raises((BadRequest, BodyTooLarge)):
         parse_object(body)
+
+
+# Arguments of calls, which are JSON in a string.
+
+
+def with_arguments(arguments: str, number: int = 1) -> dict[str, dict[str, Any]]:
+    """Calls with these arguments, in each form that an API has for them."""
+    function = {"name": "f", "arguments": arguments}
+    calls = [{"id": "1", "type": "function", "function": function}]
+    return {
+        "tool_calls": {"messages": [{"role": "assistant", "tool_calls": calls}] * number},
+        "many in one message": {"messages": [{"role": "assistant", "tool_calls": calls * number}]},
+        "function_call": {"messages": [{"role": "assistant", "function_call": function}] * number},
+        "items": {"input": [{"type": "function_call", "call_id": "1", **function}] * number},
+    }
+
+
+NODES, VALUES = orjson.dumps([{}] * 3000).decode(), orjson.dumps([1] * 20_000).decode()
+ONE_LARGE = f'{{"a":[{",".join(["{}"] * (MAX_NODES + 1))}]}}'
+
+
+@pytest.mark.parametrize("form", with_arguments(""))
+@pytest.mark.parametrize(("arguments", "number"), [(NODES, 40), (VALUES, 30), (ONE_LARGE, 1)])
+def test_structure_in_the_arguments_of_calls_has_the_same_limits(form: str, arguments: str, number: int) -> None:
+    body = orjson.dumps({"model": "m", **with_arguments(arguments, number)[form]})
+    with pytest.raises(BodyTooLarge, match=f"more than ({MAX_NODES}|{MAX_VALUES}) .* in the arguments of calls"):
+        parse_object(body)
+
+
+@pytest.mark.parametrize("form", with_arguments(""))
+def test_code_in_the_arguments_of_calls_is_a_text(form: str) -> None:
+    code = orjson.dumps({"path": "x.c", "content": 'if (a["b"]) { f(1, 2, {3: [4]}); }\n' * 3000}).decode()
+    assert parse_object(orjson.dumps({"model": "m", **with_arguments(code, 20)[form]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -137,3 +138,15 @@ def test_pieces_are_taken_once() -> None:
     parts.add(piece(0, "c1", "f"))
     assert len(parts.take()) == 1
     assert parts.take() == []
+
+
+def test_time_grows_with_the_number_of_calls_and_not_with_its_square() -> None:
+    def seconds(number: int) -> float:
+        parts = ToolCallParts()
+        began = time.process_time()
+        for index in range(number):
+            parts.add(piece(index, f"c{index}", "f", "{}"))
+        return time.process_time() - began
+
+    few = min(seconds(2_000) for _ in range(3))
+    assert min(seconds(16_000) for _ in range(3)) < 30 * few
