@@ -10,7 +10,7 @@ import orjson
 
 from ollama_proxy.dialects.schema_fields import as_text, bad
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
-from ollama_proxy.policy import MAX_URL_CHARS
+from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.upstreams import paced
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
@@ -37,7 +37,6 @@ _TOOL_FIELDS = frozenset({"name", "description", "parameters", "strict"})
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
-_WEB = re.compile(r"https?://", re.IGNORECASE)
 
 #: Extensions that are options of Ollama: those with whole numbers, and the rest.
 _WHOLE_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
@@ -47,12 +46,12 @@ def load_image(url: Json, where: str) -> str | ImageUrl:
     """An image given inline, as plain base64, or by its address; raises BadRequest for anything else."""
     if not isinstance(url, str):
         bad(where, "is missing")
-    if _WEB.match(url):
+    if is_web_address(url):
         if len(url) > MAX_URL_CHARS:
             bad(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
-    return match[1] if match else bad(where, "must be an http(s) address, or a data URI with base64")
+    return match[1] if match else bad(where, NO_WEB_ADDRESS)
 
 
 def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Image]]:

@@ -24,7 +24,7 @@ from gevent.threadpool import ThreadPool
 
 from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.policy import MAX_URL_CHARS, FetchPolicy, as_address, plain_host
+from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
 from ollama_proxy.settings import Images, Timeouts
 from ollama_proxy.upstreams import Alarm, Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, tls_context
 
@@ -233,6 +233,9 @@ class ImageFetcher:
     def check_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> None:
         """Raises BadRequest for the first address that this gateway may not fetch: nobody else is sent there either.
         Looks each host up once, and fetches nothing. `caller`: see Lookups."""
+        for each in wanted:
+            if not is_web_address(each.url):
+                raise _about(each, BadRequest(NO_WEB_ADDRESS))
         self._check_asked(wanted[:1])
         job, hosts = _Job(call, _Round(caller, max_bytes=0), 1), set[str]()
         with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):

@@ -12,15 +12,19 @@ _CONTAINERS = (dict, list)
 
 #: Fields whose strings are text or names, wherever they are; objects inside them are still searched.
 _TEXT_FIELDS = frozenset(
-    "arguments content id input name prompt reasoning reasoning_content refusal role suffix text thinking tool_call_id "
+    "content id input name prompt reasoning reasoning_content refusal role suffix text thinking tool_call_id "
     "type".split()
 )
 
-#: Fields that servers never load anything from: JSON Schemas, citations, and what is only stored.
+#: Fields that servers never load anything from: JSON Schemas, arguments of calls, citations, and what is only stored.
 _NOT_LOADED = frozenset(
-    "annotations functions grammar guided_json json_schema metadata model parameters response_format stop "
-    "structured_outputs tools user".split()
+    "annotations arguments citations functions grammar guided_json json_schema metadata model parameters "
+    "response_format stop structured_outputs tools user".split()
 )
+
+#: Fields that hold an address by their name, in lower case: for `image_url`, `fileUri` and the like, the end decides.
+_ADDRESS_FIELDS = frozenset({"input_file", "input_image", "input_video"})
+_ADDRESS_ENDS = ("url", "uri", "urls", "uris")
 
 #: Any scheme but `data:`; URL parsers drop white space before it, and line ends and tabs inside.
 _ADDRESS = re.compile(
@@ -34,18 +38,19 @@ _DROPPED = str.maketrans("", "", "\t\r\n")
 
 def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
     """Every address in a request, with its place there. All fields are searched but those for text and schemas, so that
-    a provider's own kinds of media are found as well."""
+    a provider's own kinds of media are found as well: in a field named for addresses, every string that is not inline
+    is one, as servers also load paths and addresses without a scheme; in other fields, a scheme makes it one."""
     found: list[ImageUrl] = []
     # Not by recursion: a body may be nested deeper than Python's limit.
-    containers: list[tuple[Path, Json, bool]] = [((), data, False)]
-    for path, container, is_text in containers:
+    containers: list[tuple[Path, Json, str]] = [((), data, "")]
+    for path, container, list_field in containers:
         for key, value in enumerate(container) if isinstance(container, list) else container.items():
             if key in _NOT_LOADED:
                 continue
-            holds_text = is_text if isinstance(key, int) else key in _TEXT_FIELDS
+            field = list_field if isinstance(key, int) else key
             if isinstance(value, _CONTAINERS):
-                containers.append(((*path, key), value, holds_text))
-            elif not holds_text and isinstance(value, str) and _is_address(value):
+                containers.append(((*path, key), value, field))
+            elif isinstance(value, str) and field not in _TEXT_FIELDS and _is_address(field, value):
                 found.append(ImageUrl(value, _written((*path, key))))
     return found
 
@@ -55,7 +60,10 @@ def _written(path: Path) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key[:40]}" for key in path)[1:]
 
 
-def _is_address(text: str) -> bool:
+def _is_address(field: str, text: str) -> bool:
+    name = field.lower()
+    if name.endswith(_ADDRESS_ENDS) or name in _ADDRESS_FIELDS:
+        return text != "" and text[:5].lower() != "data:"
     if len(text) > MAX_INLINE_CHARS and _INLINE.match(text):
         return False
     return bool(_ADDRESS.match(text.translate(_DROPPED) if "\n" in text or "\t" in text or "\r" in text else text))

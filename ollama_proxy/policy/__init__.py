@@ -13,7 +13,16 @@ from ollama_proxy.policy.access import (
     check_scope,
     keep_alive_s,
 )
-from ollama_proxy.policy.addresses import MAX_URL_CHARS, Address, FetchPolicy, as_address, is_own, plain_host
+from ollama_proxy.policy.addresses import (
+    MAX_URL_CHARS,
+    NO_WEB_ADDRESS,
+    Address,
+    FetchPolicy,
+    as_address,
+    is_own,
+    is_web_address,
+    plain_host,
+)
 from ollama_proxy.policy.auth import MANAGE, READ, Authenticator, PathToken, Principal
 from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
@@ -33,6 +42,7 @@ __all__ = [
     "MANAGE",
     "MAX_URL_CHARS",
     "NO_RULES",
+    "NO_WEB_ADDRESS",
     "OriginPolicy",
     "PUBLIC",
     "PathToken",
@@ -59,6 +69,7 @@ __all__ = [
     "is_local",
     "is_own",
     "is_plain",
+    "is_web_address",
     "keep_alive_s",
     "limits",
     "merged_keep_alive",

@@ -18,6 +18,9 @@ Network = IPv4Network | IPv6Network
 #: Of the URL of an image: a longer one is not even split, which takes long and is kept in memory.
 MAX_URL_CHARS = 8192
 
+NO_WEB_ADDRESS = "must be an http(s) address, or a data URI with base64"
+_WEB_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+
 #: A name has at most 253 characters and the root's dot.
 _MAX_HOST_CHARS = 254
 
@@ -55,6 +58,11 @@ NOT_PUBLIC: tuple[Network, ...] = tuple(
 
 #: A last label that is a number makes it an address in an odd spelling: 127.1, 0x7f.1, 2130706433.
 _NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*(?!([0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]{1,63}")
+
+
+def is_web_address(text: str) -> bool:
+    """Whether it starts with the scheme of an http(s) address, without anything before it."""
+    return bool(_WEB_SCHEME.match(text))
 
 
 def as_address(text: str) -> Address | None:

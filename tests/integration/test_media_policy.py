@@ -28,6 +28,20 @@ PRIVATE = [
     "https://localhost/x",
 ]
 
+#: For the loaders of some servers these are files, or addresses all the same.
+WITHOUT_SCHEME = [
+    *(
+        "/etc/passwd",
+        "photo.png",
+        "//169.254.169.254/x",
+        "169.254.169.254/x.png",
+        "www.evil.com/x.png",
+        "localhost:1/x",
+    ),
+    *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "file:///etc/passwd", "iVBORw0KGgo="),
+]
+NO_ADDRESS = "must be an http(s) address, or a data URI with base64"
+
 Part = Callable[[str], dict[str, Any]]
 PARTS: dict[str, Part] = {
     "image_url": lambda url: {"type": "image_url", "image_url": {"url": url}},
@@ -135,6 +149,41 @@ def test_refusal_is_that_of_translated_requests(kind: str, off: Gateway, strict:
         assert passed.json() == translated.json()
         assert passed.json()["error"]["message"].startswith(f"{where}: ") and words in passed.text
         assert passed.json()["error"]["param"] == where
+
+
+@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@pytest.mark.parametrize("policy", ["off", "strict", "allowing"])
+def test_what_is_no_web_address_is_refused_like_in_translated_requests(
+    kind: str, policy: str, off: Gateway, strict: Gateway, allowing: Gateway, provider: Provider
+) -> None:
+    gateway = {"off": off, "strict": strict, "allowing": allowing}[policy]
+    where = "messages[0].content[1].image_url.url"
+    for url in WITHOUT_SCHEME:
+        body = body_of(kind, PARTS["image_url"](url))
+        passed, translated = ask(gateway, body), ask(gateway, body | {"num_ctx": 4096})
+        assert_refused(passed, provider)
+        assert passed.json() == translated.json()
+        assert passed.json()["error"]["message"] == f"{where}: {NO_ADDRESS}"
+
+
+@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@pytest.mark.parametrize("name", [name for name in PARTS if "url" in str(PARTS[name]("x"))])
+def test_nothing_passes_as_an_address_without_a_scheme(
+    kind: str, name: str, allowing: Gateway, provider: Provider
+) -> None:
+    for url in WITHOUT_SCHEME:
+        assert_refused(ask(allowing, body_of(kind, PARTS[name](url))), provider)
+
+
+@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+def test_links_that_no_server_loads_pass(kind: str, off: Gateway, provider: Provider) -> None:
+    link = {"url": "a.example/b"}
+    reply = {"role": "assistant", "content": "see a.example/b", "annotations": [{"url_citation": link}]}
+    body = body_of(kind, PARTS["image_url"]("DATA:image/png;base64," + b64encode(PNG).decode()), metadata=link)
+    body["messages"] += [reply | {"citations": [link]}, {"role": "user", "content": "www.evil.com/x.png"}]
+    assert ask(off, body).status == 200
+    (sent,) = prompts(provider)
+    assert json.loads(sent)["messages"] == body["messages"]
 
 
 @pytest.mark.parametrize("kind", SELF_HOSTED)

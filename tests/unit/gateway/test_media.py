@@ -68,23 +68,69 @@ def test_an_address_is_found_however_it_is_written(url: str) -> None:
     assert list(found(chat({"image_url": {"url": url}})).values()) == [url]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        "data:image/png;base64,AAAA",
-        "data:image/png;base64," + "A" * 20000,
-        "DATA:image/png;base64,AA",
+INLINE = [
+    "data:image/png;base64,AAAA",
+    "data:image/png;base64," + "A" * 20000,
+    "DATA:image/png;base64,AA",
+    "Data:,a",
+    "",
+]
+#: Addresses for some servers, and text for others.
+WITHOUT_SCHEME = [
+    *("/etc/passwd", "photo.png", "../photo.png", "//169.254.169.254/x", "169.254.169.254/x.png", "www.evil.com/x.png"),
+    *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "\u2060file:///x", "[::1]/x", "localhost:80", "~"),
+    *(
         "//uQxAAAAAAA",
         "iVBORw0KGgo=",
-        "",
         "qwen3:8b",
         "see http://a",
         "a:b",
         "file-abc123",
+        "A" * 20000,
+        " data:image/png,a",
+    ),
+]
+
+
+@pytest.mark.parametrize("data", INLINE)
+def test_what_is_inline_is_no_address(data: str) -> None:
+    assert found(chat({"image_url": {"url": data}, "imageUrl": data, "input_audio": {"data": data}})) == {}
+
+
+@pytest.mark.parametrize("text", WITHOUT_SCHEME)
+def test_only_a_scheme_makes_an_address_in_fields_that_may_hold_media(text: str) -> None:
+    assert found(chat({"image": text, "input_audio": {"data": text}, "video": [text], "file": {"file_id": text}})) == {}
+
+
+@pytest.mark.parametrize("text", WITHOUT_SCHEME)
+def test_a_field_named_for_addresses_needs_no_scheme(text: str) -> None:
+    assert found(chat({"type": "image_url", "image_url": {"url": text}})) == {f"{PART}.image_url.url": text}
+
+
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ({"image_url": "photo.png"}, ".image_url"),
+        ({"image_url": {"url": "photo.png", "detail": "low", "format": "png"}}, ".image_url.url"),
+        ({"type": "input_image", "input_image": "photo.png"}, ".input_image"),
+        ({"type": "image", "source": {"type": "url", "url": "photo.png"}}, ".source.url"),
+        ({"video_url": {"url": ["photo.png"]}}, ".video_url.url[0]"),
+        ({"image_urls": [["data:,a", "photo.png"]]}, ".image_urls[0][1]"),
+        ({"imageUrl": "photo.png"}, ".imageUrl"),
+        ({"imageURL": "photo.png"}, ".imageURL"),
+        ({"URL": "photo.png"}, ".URL"),
+        ({"fileData": {"mimeType": "image/png", "fileUri": "photo.png"}}, ".fileData.fileUri"),
+        ({"file_uri": "photo.png"}, ".file_uri"),
+        ({"fileUris": ["photo.png"]}, ".fileUris[0]"),
+        ({"imageurl": "photo.png"}, ".imageurl"),
+        ({"type": "text", "text": {"uri": "photo.png"}}, ".text.uri"),
     ],
 )
-def test_what_is_inline_is_no_address(data: str) -> None:
-    assert found(chat({"image_url": {"url": data}, "input_audio": {"data": data}})) == {}
+def test_fields_named_for_addresses_are_known_by_their_ends(part: Any, where: str) -> None:
+    assert found(chat(part)) == {PART + where: "photo.png"}
+
+
+LINK = {"url": "a.example/b", "source_uri": WEB}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +141,9 @@ def test_what_is_inline_is_no_address(data: str) -> None:
         {"messages": [{"role": "assistant", "content": "", "reasoning_content": WEB, "refusal": WEB}]},
         {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": WEB}}]}]},
         {"messages": [{"role": "assistant", "annotations": [{"url_citation": {"url": WEB}}]}]},
+        {"messages": [{"role": "assistant", "content": [{"type": "text", "text": WEB, "citations": [LINK]}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": LINK}}]}]},
+        {"tools": [LINK], "metadata": LINK, "response_format": {"json_schema": {"properties": LINK}}},
         {"prompt": WEB, "suffix": WEB, "stop": [WEB]},
         {"prompt": [WEB]},
         {"input": WEB},
