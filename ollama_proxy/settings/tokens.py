@@ -111,7 +111,10 @@ def _token(entry: Entry, fallback_name: str) -> Token:
 
 def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
     def parse(entry: Entry) -> tuple[Token, ...]:
-        """All tokens, those without a name numbered from 1."""
+        """All tokens, those without a name numbered from 1. No value is what is left once the last line of a list is
+        deleted, so it means an empty list."""
+        if entry.kind == "null":
+            return ()
         check_kind(entry, 'a list of tokens: ["first", "second"]', "seq")
         complaints, tokens = Complaints(), []
         for number, item in enumerate(entry.items, 1):

@@ -110,7 +110,7 @@ class SettingsWatch:
 
 def check_tokens_left(settings: Settings, before: Settings, path: Path) -> None:
     """Raises ConfigError for a file without any list of tokens when there was one: it may be half a file, which must
-    neither lock the team out nor bring the first token back. An empty list is meant."""
+    neither lock the team out nor bring the first token back. An empty list is meant, also one without a value."""
     auth = settings.auth
     had_list = before.auth.refuses_all or any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
     if had_list and auth.enabled and not auth.tokens() and not auth.refuses_all:

@@ -19,6 +19,8 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "generate_tokens": {"generate_tokens": []},
     "manage_tokens": {"manage_tokens": []},
     "both": {"generate_tokens": [], "manage_tokens": []},
+    "no value": {"generate_tokens": None},
+    "both without a value": {"generate_tokens": None, "manage_tokens": None},
 }
 ROUTES = [("GET", "/api/tags"), ("POST", "/api/chat"), ("GET", "/v1/models"), ("POST", "/v1/messages")]
 
@@ -61,8 +63,9 @@ def test_with_a_token_readyz_has_no_warning(gateway_for: Callable[..., Gateway])
     assert request(gateway.url, path="/readyz").json() == {"status": "ready"}
 
 
-def test_environment_can_withdraw_every_token() -> None:
-    environment = {"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[]"}
+@pytest.mark.parametrize("value", ["[]", "null"])
+def test_environment_can_withdraw_every_token(value: str) -> None:
+    environment = {"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": value}
     with Gateway(configuration({"generate_tokens": [TOKEN]}), workers=1, env=environment) as gateway:
         assert request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status == 401
 

@@ -109,7 +109,7 @@ def lock(path: Path, text: str) -> None:
 BROKEN: dict[str, Callable[[Path, str], None]] = {
     "bad YAML": lambda path, text: put(path, (text + "more: [\n").encode()),
     "half a file": lambda path, text: put(path, text.encode()[: text.index(NEW_TOKEN) - 3]),
-    "cut behind the tokens' name": lambda path, text: put(path, text[: text.index("[")].encode()),
+    "cut in the name of the tokens": lambda path, text: put(path, text[: text.index("_tokens")].encode()),
     "empty": lambda path, text: put(path, b""),
     "deleted": lambda path, text: path.unlink(),
     "a directory": lambda path, text: replace_by_directory(path),

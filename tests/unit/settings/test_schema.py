@@ -259,7 +259,7 @@ BAD_TOKENS = {
     "date": ("[2027-01-31]", "must be text: put quotes around it"),
     "null item": ("[null]", "is empty"),
     "empty item": ('[""]', "is empty"),
-    "null list": ("", "is empty"),
+    "empty item in block style": ("\n  -", "is empty"),
     "text for list": ("CANARY", "must be a list"),
     "mapping for list": ("{CANARY: 1}", "must be a list"),
     "list in list": ("[[CANARY]]", "must be text"),
@@ -297,6 +297,19 @@ def test_a_bad_token_list_is_refused_with_its_line(load, tokens: str, problem: s
     assert all(line.startswith(("c.yaml:3: ", "c.yaml:4: ")) for line in found)
 
 
+@pytest.mark.parametrize("nothing", ["", " null", " ~", " # nobody", "\n    # - team-token-1"])
+@pytest.mark.parametrize("name", ["generate_tokens", "manage_tokens"])
+def test_a_token_list_without_a_value_is_an_empty_one(load, name: str, nothing: str) -> None:
+    assert load(f"auth:\n  {name}:{nothing}\n").auth == load(f"auth:\n  {name}: []\n").auth
+
+
+def test_a_token_list_without_a_value_leaves_the_other_as_it_is(load) -> None:
+    auth = load("auth:\n  generate_tokens: [CANARY]\n  manage_tokens:\n").auth
+    assert [(token.name, "manage" in token.scopes) for token in auth.tokens()] == [("token-1", False)]
+    auth = load("auth:\n  generate_tokens:\n  manage_tokens: [CANARY]\n").auth
+    assert [token.name for token in auth.tokens()] == ["manage-token-1"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\n\n", b"\xef\xbb\xbf" + SMALLEST.encode(), b"#" * (5 << 20), SMALLEST.encode("utf-16")]
 )
@@ -323,6 +336,12 @@ def test_all_complaints_come_at_once(load) -> None:
     "text",
     [
         "server:",
+        "auth:",
+        "auth: {max_failures: }",
+        "auth: {generate_tokens: [{token: CANARY, scopes: }]}",
+        "server: {trusted_proxies: }",
+        "cors: {origins: }",
+        "images: {allow: }",
         "server: 5",
         "server: [1]",
         "server: {port: 65536}",
@@ -350,7 +369,9 @@ def test_all_complaints_come_at_once(load) -> None:
         "models: {m: {request_timeout: 5, timeout_ms: 6}}",
         "models: {5: {hidden: true}}",
         "logging: {level: LOUD}",
-        "images: {fetch: off}",
+        "images: {fetch: on}",
+        "images: {fetch: no way}",
+        "logging: {level: off}",
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(load, text: str) -> None:

@@ -149,7 +149,9 @@ WHOLE_FILES = {
     "blank": b"\n \n",
     "only comments": b"# nothing left\n",
     "cut before the value": b"auth:\n",
-    "cut before the list": b"auth:\n  generate_tokens:\n",
+    "cut in the name of the list": b"auth:\n  generate_tok",
+    "cut before the colon": b"auth:\n  generate_tokens",
+    "cut in an item": b"auth:\n  generate_tokens:\n  -",
     "cut in the list": b'auth: {generate_tokens: ["team-tok',
     "byte order mark": b"\xef\xbb\xbf" + BETTER.encode(),
     "UTF-16": BETTER.encode("utf-16"),
@@ -228,6 +230,14 @@ NO_TOKENS = [
     "auth:\n  generate_tokens:\n    []\n",
     "auth: {generate_tokens: [], manage_tokens: []}\n",
     "auth: {manage_tokens: []}\n",
+    # What is left behind when the last `- token` is deleted.
+    "auth:\n  generate_tokens:\n",
+    "auth:\n  generate_tokens:",
+    "auth:\n  generate_tokens:\n    # - team-token-1\n",
+    "auth:\n  generate_tokens:\n  manage_tokens:\nserver: {port: 1}\n",
+    "auth:\n  manage_tokens:\n",
+    "auth: {generate_tokens: null}\n",
+    "auth: {generate_tokens: ~, manage_tokens: []}\n",
 ]
 
 
@@ -242,7 +252,7 @@ def test_an_empty_list_withdraws_every_token(rig: Rig, content: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"# later\n", b"auth:\n", b"auth: {}\n", b"auth: {generate_tokens: null}\n", b"server: {port: 1}\n"],
+    [b"", b"\n", b"# later\n", b"auth:\n", b"auth: {}\n", b"auth: null\n", b"server: {port: 1}\n"],
 )
 @pytest.mark.parametrize("empty", NO_TOKENS)
 def test_half_a_file_never_brings_a_token_back_once_all_were_withdrawn(rig: Rig, content: bytes, empty: str) -> None:
