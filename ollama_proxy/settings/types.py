@@ -103,12 +103,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def choice(*names: str) -> Kind[str]:
-    """One of `names`, in any case."""
+    """One of `names`, in any case. YAML reads a plain `off` as false, so false is the choice `off` if there is one."""
     label = "one of " + ", ".join(names)
     folded = {name.lower(): name for name in names}
 
     def parse(entry: Entry) -> str:
         """The name as declared."""
+        if entry.kind == "bool" and "off" in folded and not _boolean(entry):
+            return folded["off"]
         check_kind(entry, label, "str")
         found = folded.get(entry.text.lower())
         if found is None:

@@ -379,6 +379,11 @@ def test_a_value_that_cannot_be_meant_is_refused(load, text: str) -> None:
     assert line.startswith("c.yaml:1: ")
 
 
+def test_off_needs_no_quotes(load) -> None:
+    assert load("images: {fetch: off}").images.fetch == "off"
+    assert load(OLLAMA_PROXY__IMAGES__FETCH="off").images.fetch == "off"
+
+
 def test_default_file_environment_in_this_order(load) -> None:
     assert load("server: {port: 9001}").server.port == 9001
     assert load("server: {port: 9001}", PORT="9002").server.port == 9002

@@ -162,6 +162,12 @@ def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None
         ("http://10.0.0.5:11434/", BASE_URL, "http://10.0.0.5:11434"),
         ("https://[::1]:8443/ollama", BASE_URL, "https://[::1]:8443/ollama"),
         ("Info", choice("INFO", "ERROR"), "INFO"),
+        ("off", choice("public", "off"), "off"),
+        ("OFF", choice("public", "off"), "off"),
+        ("no", choice("public", "off"), "off"),
+        ("false", choice("public", "off"), "off"),
+        ("'off'", choice("public", "off"), "off"),
+        ("[a, off]", list_of(choice("a", "off")), ("a", "off")),
         ("[a, b]", list_of(TEXT), ("a", "b")),
         ("{a: 0.5, b: [1, true, null, x]}", map_of(ANYTHING), {"a": 0.5, "b": [1, True, None, "x"]}),
     ],
@@ -215,6 +221,14 @@ def test_values_are_read_as_meant(text: str, kind: Kind[object], expected: objec
 )
 def test_values_that_cannot_be_meant_are_refused(text: str, kind: Kind[object]) -> None:
     with pytest.raises(ConfigError, match="^X: "):
+        value(text, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("on", choice("public", "off")), ("yes", choice("public", "off")), ("off", choice("a", "b"))]
+)
+def test_a_boolean_is_a_choice_only_as_off(text: str, kind: Kind[str]) -> None:
+    with pytest.raises(ConfigError, match="^X: thing must be "):
         value(text, kind)
 
 
