@@ -142,8 +142,7 @@ def _named_models(value: Json, field: str) -> Iterator[str]:
 
 def _uncheckable(field: str) -> Forbidden:
     return Forbidden(
-        f"Token may only use certain models, so '{field[:40]}' must not choose others, their provider or plugins.",
-        param=field,
+        f"This token is limited to certain models, and the value of '{field[:40]}' could choose others.", param=field
     )
 
 

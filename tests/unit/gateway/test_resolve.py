@@ -296,5 +296,16 @@ def test_choice_outside_the_list_is_refused(name: str, fields: dict[str, Any], e
         choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "field"),
+    [("haiku", {"provider": {"order": ["x"]}}, "provider"), ("any/cheap,pricey", {}, "model")],
+)
+def test_refused_choice_is_explained(name: str, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Forbidden) as caught:
+        choose(name, ("haiku", "any/*"), **fields)
+    expected = f"This token is limited to certain models, and the value of '{field}' could choose others."
+    assert (str(caught.value), caught.value.param) == (expected, field)
+
+
 def test_token_without_a_list_chooses_freely() -> None:
     choose("haiku", (), provider={"order": ["x"]}, models=["opus"])
