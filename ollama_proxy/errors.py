@@ -41,6 +41,10 @@ from collections.abc import Sequence
 MISSING_TOKEN = (
     "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
 )
+#: For Ollama's command line, which can send no header.
+MISSING_TOKEN_IN_ADDRESS = (
+    "未提供认证token: no token was sent. Put it into the address: OLLAMA_HOST=http://<gateway>:8080/k/<token>."
+)
 WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
 MANY_WRONG_TOKENS = (
     "非授权访问次数过多: too many wrong tokens came from your address, so for up to a minute no new one is looked at."

@@ -9,7 +9,15 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
-from ollama_proxy.errors import BUSY_RETRY_S, BadRequest, GatewayError, MethodNotAllowed, NotFound
+from ollama_proxy.errors import (
+    BUSY_RETRY_S,
+    MISSING_TOKEN_IN_ADDRESS,
+    BadRequest,
+    GatewayError,
+    MethodNotAllowed,
+    MissingToken,
+    NotFound,
+)
 from ollama_proxy.gateway import ErrorFace, current_exchange, fail, fault, whole
 
 log = logging.getLogger(__name__)
@@ -28,7 +36,7 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
         if error.status in (401, 403):
             fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
-        status = _status_for_client(error, exchange.dialect, request.environ.get("HTTP_USER_AGENT", ""))
+        error, status = _for_client(error, exchange.dialect, request.environ.get("HTTP_USER_AGENT", ""))
         response = whole(faces[exchange.dialect].render_error(error, exchange.id), status=status)
         wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
         if wait_s is not None:
@@ -53,11 +61,13 @@ def install_error_handlers(app: Flask, faces: Mapping[str, ErrorFace]) -> None:
     app.register_error_handler(Exception, answer_any)
 
 
-def _status_for_client(error: GatewayError, dialect: str, user_agent: str) -> int:
-    """The status of an error; 403 in place of 401 for Ollama's command line: it never prints the text of a 401, but
-    asks the user to sign in to Ollama or to read the server's log."""
-    is_cli = dialect == "native" and user_agent.startswith(_OLLAMA_CLI)
-    return 403 if error.status == 401 and is_cli else error.status
+def _for_client(error: GatewayError, dialect: str, user_agent: str) -> tuple[GatewayError, int]:
+    """The error and its status as this client gets them. Ollama's command line gets 403 in place of 401: it never
+    prints the text of a 401, but asks the user to sign in to Ollama or to read the server's log. It can send no
+    header, so it is told about the address."""
+    if error.status != 401 or dialect != "native" or not user_agent.startswith(_OLLAMA_CLI):
+        return error, error.status
+    return (MissingToken(MISSING_TOKEN_IN_ADDRESS) if isinstance(error, MissingToken) else error), 403
 
 
 def own_error(error: HTTPException) -> GatewayError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.errors import MANY_WRONG_TOKENS, MISSING_TOKEN, WRONG_TOKEN
+from ollama_proxy.errors import MANY_WRONG_TOKENS, MISSING_TOKEN, MISSING_TOKEN_IN_ADDRESS, WRONG_TOKEN
 from tests.rig.boxes import Box
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
@@ -16,6 +16,7 @@ from tests.rig.ollama_cli import COMMANDS, OTHERS, USER_AGENTS, Command, printed
 
 TOKEN, READER, EXPIRED = "sk-team-of-the-cli", "sk-reader-of-the-cli", "sk-expired-of-the-cli"
 SENTENCES = {"sk-wrong": WRONG_TOKEN, EXPIRED: WRONG_TOKEN, "": MISSING_TOKEN}
+PRINTED = SENTENCES | {"": MISSING_TOKEN_IN_ADDRESS}
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def run(gateway: Gateway, command: Command, token: str, user_agent: str = USER_A
     return request(gateway.url, command.method, prefix + command.path, command.body, headers)
 
 
-@pytest.mark.parametrize("token", SENTENCES, ids=["wrong", "expired", "none"])
+@pytest.mark.parametrize("token", PRINTED, ids=["wrong", "expired", "none"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_why_the_token_is_refused(gateway: Gateway, name: str, token: str) -> None:
     command = COMMANDS[name]
     answer = run(gateway, command, token)
-    assert printed(command, answer).endswith(SENTENCES[token])
+    assert printed(command, answer).endswith(PRINTED[token])
     assert answer.headers.get("www-authenticate") is None
 
 

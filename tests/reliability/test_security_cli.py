@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.errors import MISSING_TOKEN, WRONG_TOKEN
+from ollama_proxy.errors import MISSING_TOKEN, MISSING_TOKEN_IN_ADDRESS, WRONG_TOKEN
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.calls import FACES
 from tests.rig.http_client import Answer, request
@@ -39,7 +39,8 @@ def test_s44_the_command_line_prints_why_a_token_is_refused(row: Row) -> None:
         for command in COMMANDS.values():
             for user_agent in USER_AGENTS:
                 answer = run(row, command, token, user_agent)
-                assert printed(command, answer).endswith(sentence), (command, user_agent)
+                told = sentence if token else MISSING_TOKEN_IN_ADDRESS
+                assert printed(command, answer).endswith(told), (command, user_agent)
         for user_agent in OTHERS:
             answer = run(row, COMMANDS["run, a chat"], token, user_agent)
             assert (answer.status, answer.json()) == (401, {"error": sentence}), user_agent
