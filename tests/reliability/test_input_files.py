@@ -49,7 +49,6 @@ LISTED = "".join(f"\n  - {item}" for item in NO_TOKENS)
 #: What is written for the list of tokens, and what is said of it, on its second line.
 LISTS = {
     "items that are none": (LISTED, "put quotes around it"),
-    "no list": ("", "is empty"),
     "a text": ("CANARY", "must be a list"),
     "a mapping": ("{CANARY: 1}", "must be a list"),
     "one name twice": ("[{name: c, token: CANARY1}, {name: c, token: CANARY2}]", "has the same name as"),

@@ -61,6 +61,7 @@ def test_u1_connection_refused(row: Row) -> None:
     """Another box takes the prompt, whoever refuses it is no longer asked, and where all do it is said at once."""
     row.allow(503)
     one, *others = row.rig.boxes
+    wait_until_usable(row, *row.rig.boxes)
     with down(row, one):
         calls = ask_all(row, WAYS * 3)
         assert {call.status for call in calls} == {200}
