@@ -142,16 +142,9 @@ class Rig:
         face.warm(self.gateway, PROBE_TOKEN)
         if "upstreams" not in self._given and isinstance(self._boxes, int):
             warm_up(self.gateway, self.upstream, PROBE_TOKEN)
-            wait_until(self._lists_are_known, 10, "a worker does not know the models of the boxes")
         for box in self.boxes:
             box.clear()
         self._warm = self.gateway.worker_pids()
-
-    def _lists_are_known(self) -> bool:
-        """Whether enough requests find a model of the boxes for every worker to be among those that answer."""
-        headers = bearer(PROBE_TOKEN)
-        answers = [http_client.request(self.gateway.url, path="/v1/models/m", headers=headers) for _ in range(12)]
-        return {answer.status for answer in answers} == {200}
 
     @contextmanager
     def row(self, door: str) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from tests.reliability.asked import SINGLES, STREAMS, Asked, ask_all, encoded, s
 from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON
 from tests.rig.calls import Face
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json
 
 
@@ -53,6 +54,7 @@ def assert_uncontrolled(call: Asked) -> None:
 
 def test_s38_headers_that_control_proxies_and_browsers(row: Row) -> None:
     """None of them reaches a client or nginx, which would serve a file of its own or send a byte a second."""
+    wait_until(lambda: {row.ask("GET", "/v1/models/m").status for _ in range(12)} == {200}, 10)
     began = time.monotonic()
     script_all(row.upstream, lambda face: [Json({**answer_of(face, ANSWER), "embeddings": [[0.5]]}, 200, CONTROLS)])
     calls = ask_all(row, SINGLES)
