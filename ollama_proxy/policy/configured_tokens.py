@@ -33,7 +33,7 @@ _MOST_REMEMBERED, _REMEMBERED_CHARS = 1024, 256
 
 
 def candidates(text: str) -> set[str]:
-    """What in a text may be a token: its words, without marks around them, and their parts."""
+    """Parts of a text that may be tokens: its words without surrounding punctuation, and their parts."""
     words = set(_WORD.findall(text))
     words |= {word.strip(_EDGES) for word in words}
     made_of_parts = [word for word in words if not word.isalnum()]
@@ -43,7 +43,7 @@ def candidates(text: str) -> set[str]:
 
 
 def _between_marks(text: str) -> Iterator[str]:
-    """Every part of a text that begins and ends at a mark, if there are only a few marks."""
+    """Every part of a text between two punctuation marks, if it has at most _MOST_MARKS of them."""
     marks = [match.start() for match in _MARK.finditer(text)]
     if len(marks) <= _MOST_MARKS:
         ends = [*marks, len(text)]
@@ -67,12 +67,12 @@ class ConfiguredTokens:
         self._index()
 
     def replace(self, shapes: Mapping[bytes, TokenShape | None]) -> None:
-        """Takes another list of tokens: digests with their shapes. What was learned of a digest stays known."""
+        """Replaces the tokens: digests with their shapes. Shapes that were learned are kept."""
         self._shapes = {digest: shape or self._shapes.get(digest) for digest, shape in shapes.items()}
         self._index()
 
     def learn(self, digest: bytes, token: str) -> bool:
-        """Takes the shape of a token that has just been accepted; says whether that is news."""
+        """Learns the shape of a token that was just accepted; returns whether it was unknown."""
         if digest not in self._shapes or self._shapes[digest]:
             return False
         self._shapes[digest] = shape_of(token)
@@ -97,7 +97,7 @@ class ConfiguredTokens:
         return self.redact(text) is not text
 
     def shown(self, text: str, most_chars: int) -> str:
-        """At most so many characters of a text, without tokens, nor a part of one that the cut goes through."""
+        """A text with its tokens masked, cut to `most_chars`; a token is never cut in two."""
         if len(text) <= most_chars and (len(text) < self._shortest or text in self._clean):
             return text
         head = text[: most_chars + TOKEN_CHARS]
