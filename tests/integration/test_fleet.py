@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from tests.rig import NDJSON, provider
 from tests.rig.boxes import Box, fleet_config, row, running
 from tests.rig.calls import EMBEDDINGS, FACES, MESSAGES, Face, access_line, error_text
 from tests.rig.deadline import wait_until
+from tests.rig.edits import edit
 from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
@@ -453,20 +453,6 @@ class RunningStreams:
             finished(stream)
 
 
-def rewrite(gateway: Gateway, config: dict[str, Any]) -> None:
-    """Edit the configuration, and wait until every worker follows."""
-    marker = "marker-" + secrets.token_hex(8)
-    gateway.write_config(config | {"auth": {"generate_tokens": [TOKEN, marker]}})
-    following: set[int] = set()
-
-    def all_follow() -> bool:
-        details = request(gateway.url, path="/readyz", headers=bearer(marker)).json().get("details")
-        following.update({details["pid"]} if details else ())
-        return following >= gateway.worker_pids()
-
-    wait_until(all_follow, 6, lambda: f"only {following} of {gateway.worker_pids()} follow")
-
-
 @pytest.mark.slow
 def test_boxes_that_come_go_and_change_cut_no_stream(gateway_for: Callable[..., Gateway]) -> None:
     one, two, new = Box("box1", ["m"]), Box("box2", ["m"]), Box("box3", ["m", "fresh"])
@@ -475,17 +461,17 @@ def test_boxes_that_come_go_and_change_cut_no_stream(gateway_for: Callable[..., 
         gateway = gateway_for(fleet_config(TOKEN, [one, two]))
         streams = RunningStreams(gateway, [one, two], 50)
 
-        rewrite(gateway, fleet_config(TOKEN, [one, two, new]))
+        edit(gateway, fleet_config(TOKEN, [one, two, new]))
         assert all("fresh" in shown(gateway) for _ in range(8))
 
-        rewrite(gateway, fleet_config(TOKEN, [moved, new]))
+        edit(gateway, fleet_config(TOKEN, [moved, new]))
         assert all("moved" in shown(gateway) for _ in range(8))
         for _ in range(12):
             finished(ask_for(gateway, "m"))
         assert (one.prompts, two.prompts) == ([], [])
         assert len(moved.prompts) + len(new.prompts) == 12
 
-        rewrite(gateway, fleet_config(TOKEN, [moved, new], timeouts={"idle_s": 45}))
+        edit(gateway, fleet_config(TOKEN, [moved, new], timeouts={"idle_s": 45}))
         streams.finish()
         wait_until(lambda: one.connections_open + two.connections_open == 0, 5)
         assert "Traceback" not in gateway.output()
@@ -499,7 +485,7 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         streams = RunningStreams(gateway, [one, two], 10)
         alone = {"model": "alone", "messages": MESSAGES, "stream": False}
 
-        rewrite(gateway, fleet_config(TOKEN, [], upstreams=[one.declared | {"drain": True}, two.declared]))
+        edit(gateway, fleet_config(TOKEN, [], upstreams=[one.declared | {"drain": True}, two.declared]))
         one.clear()
         for _ in range(8):
             finished(ask_for(gateway, "m"))
@@ -510,6 +496,6 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         assert shown(gateway) == {"m"}
         streams.finish()
 
-        rewrite(gateway, fleet_config(TOKEN, [one, two]))
+        edit(gateway, fleet_config(TOKEN, [one, two]))
         answers = [request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN)) for _ in range(8)]
         assert {answer.status for answer in answers} == {200}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ import yaml
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES, TOKEN, ask, config
 from tests.rig.deadline import wait_until
-from tests.rig.edits import FOLLOWED_S, problems, put, wait_until_known, workers_that_know
+from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known, workers_that_know
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, WaitFor
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, request
@@ -68,9 +67,7 @@ def gateway(shared_gateway: Gateway, upstream: FaultUpstream) -> Iterator[Gatewa
     """The shared gateway; its file is mended behind the test."""
     upstream.clear()
     yield shared_gateway
-    marker = "marker-" + secrets.token_hex(8)
-    shared_gateway.write_config(config(upstream.url, auth={"generate_tokens": [TOKEN, marker]}))
-    wait_until_known(shared_gateway, marker)
+    edit(shared_gateway, config(upstream.url))
 
 
 def test_moved_upstream_gets_the_next_request_and_loses_none_in_progress(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,15 +9,13 @@ import pytest
 
 from tests.rig.calls import FACES, TOKEN, config
 from tests.rig.deadline import wait_until
+from tests.rig.edits import FOLLOWED_S, edit, problems
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import worker_details
 
 pytestmark = pytest.mark.slow
 
-#: the promise: seconds until every worker follows an edit
-FOLLOWED_S = 5.0
 #: how often a connection may meet the same one of two workers before it is no chance any more
 TRIES = 16
 
@@ -32,24 +29,6 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     with Gateway(config(shared_upstream.url, models=BEFORE)) as running:
         yield running
         assert "Traceback" not in running.output()
-
-
-def edit(gateway: Gateway, upstream: FaultUpstream, models: Models) -> None:
-    """Other models; returns when every worker follows."""
-    marker = "marker-" + secrets.token_hex(8)
-    gateway.write_config(config(upstream.url, models=models, auth={"generate_tokens": [TOKEN, marker]}))
-    known: set[int] = set()
-
-    def by_all() -> bool:
-        known.update(answer["pid"] for answer in (details(gateway, marker) for _ in range(8)) if answer)
-        return known >= gateway.worker_pids()
-
-    wait_until(by_all, FOLLOWED_S, "not every worker follows")
-
-
-def details(gateway: Gateway, token: str) -> dict[str, Any]:
-    found: dict[str, Any] = request(gateway.url, path="/readyz", headers=bearer(token)).json().get("details") or {}
-    return found
 
 
 def chat(gateway: Gateway, model: str, **fields: Any) -> Answer:
@@ -70,15 +49,10 @@ def listed(gateway: Gateway) -> set[tuple[str, ...]]:
     return {tuple(row["id"] for row in rows) for rows in answers}
 
 
-def problems(gateway: Gateway) -> list[str | None]:
-    """What each worker says is wrong with the file."""
-    return [each["configuration_problem"] for each in worker_details(gateway, TOKEN).values()]
-
-
 def test_alias_that_is_added_works_in_every_worker(gateway: Gateway, upstream: FaultUpstream) -> None:
     workers = gateway.worker_pids()
     assert targets(gateway, upstream, "fresh") == {"fresh"}
-    edit(gateway, upstream, {**BEFORE, "fresh": {"target": "tiny-test"}})
+    edit(gateway, config(upstream.url, models={**BEFORE, "fresh": {"target": "tiny-test"}}))
     assert targets(gateway, upstream, "fresh") == {"tiny-test"}
     assert listed(gateway) == {("tiny-test:latest", "coder", "fresh")}
     assert gateway.worker_pids() == workers
@@ -86,21 +60,21 @@ def test_alias_that_is_added_works_in_every_worker(gateway: Gateway, upstream: F
 
 
 def test_alias_that_moves_or_goes_is_followed(gateway: Gateway, upstream: FaultUpstream) -> None:
-    edit(gateway, upstream, {"coder": {"target": "tiny-test:latest", "hidden": True}})
+    edit(gateway, config(upstream.url, models={"coder": {"target": "tiny-test:latest", "hidden": True}}))
     assert targets(gateway, upstream, "coder") == {"tiny-test:latest"}
     assert listed(gateway) == {("tiny-test:latest",)}
-    edit(gateway, upstream, {})
+    edit(gateway, config(upstream.url, models={}))
     assert targets(gateway, upstream, "coder") == {"coder"}
 
 
 def test_limit_that_changes_is_followed(gateway: Gateway, upstream: FaultUpstream) -> None:
-    edit(gateway, upstream, {"limited": {"clamp": {"num_ctx": 128}}})
+    edit(gateway, config(upstream.url, models={"limited": {"clamp": {"num_ctx": 128}}}))
     said = {chat(gateway, "limited", num_ctx=4096).headers.get("X-Ollama-Proxy-Clamped") for _ in range(TRIES)}
     assert said == {"num_ctx=128"}
 
 
 def test_broken_edit_leaves_the_aliases_as_they_are(gateway: Gateway, upstream: FaultUpstream) -> None:
-    edit(gateway, upstream, {"coder": {"target": "tiny-test"}})
+    edit(gateway, config(upstream.url, models={"coder": {"target": "tiny-test"}}))
     gateway.write_config(config(upstream.url, models={"coder": {"target": "other", "thnik": True}}))
     wait_until(lambda: all(problems(gateway)), FOLLOWED_S, "nobody complains")
     assert all("thnik" in str(problem) for problem in problems(gateway))

@@ -20,7 +20,7 @@ from tests.rig import http_client, rules
 from tests.rig.boxes import Box
 from tests.rig.calls import TOKEN, warm_up
 from tests.rig.deadline import wait_until
-from tests.rig.edits import wait_until_known
+from tests.rig.edits import edit
 from tests.rig.fault_upstream import MODEL, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Body, HeaderItems, Stream, bearer
@@ -114,11 +114,7 @@ class Rig:
 
     def restore_configuration(self) -> None:
         """The configuration of the start, and a token more; returns when every worker follows it."""
-        marker = "marker-" + secrets.token_hex(8)
-        config = copy.deepcopy(self.config)
-        config["auth"]["generate_tokens"].append({"name": "marker", "token": marker})
-        self.gateway.write_config(config)
-        wait_until_known(self.gateway, marker)
+        edit(self.gateway, self.config)
 
     def _declared(self) -> list[dict[str, Any]]:
         ports = [self.relay.port if self.relay else self.upstream.port, *(box.port for box in self.boxes[1:])]

@@ -20,7 +20,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import NDJSON
 from tests.rig.calls import FACES, is_well_ended
 from tests.rig.deadline import wait_until
-from tests.rig.edits import FOLLOWED_S, problems, put, wait_until_known, workers_that_know
+from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known
 from tests.rig.fault_upstream import Chunk, Head, WaitFor
 from tests.rig.gateway import FailedStart, Gateway, free_port
 
@@ -82,8 +82,7 @@ def test_p4_correct_edit_of_the_tokens_counts_in_every_worker(row: Row) -> None:
         wait_until_known(gateway, NEW_TOKEN)
         row.measured("every worker has followed after", time.monotonic() - began, "s")
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [200] * 6
-        put(gateway.config_path, text.encode())
-        wait_until(lambda: not workers_that_know(gateway, NEW_TOKEN), FOLLOWED_S, "the withdrawn token is still taken")
+        edit(gateway, yaml.safe_load(text))
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6
     assert gateway.worker_pids() == workers
     assert load.outcomes.keys() == {200}

@@ -25,6 +25,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import sandbox
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, config, is_well_ended, resident_kib
 from tests.rig.deadline import wait_until
+from tests.rig.edits import edit
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
 from tests.rig.gateway import Gateway
@@ -227,8 +228,8 @@ def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Pat
         for face in FACES.values():
             assert row.ask(path=face.path, body={**face.body, "stream": False}).status == 200
         token = "token-" + secrets.token_hex(8)
-        gateway.write_config(rig.configured(auth={"generate_tokens": [TOKEN, token]}))
-        wait_until(lambda: [ask(row.url, token=token) for _ in range(6)] == [200] * 6, 10, "the edit is not seen")
+        edit(gateway, rig.configured(auth={"generate_tokens": [TOKEN, token]}), 10)
+        assert [ask(row.url, token=token) for _ in range(6)] == [200] * 6
         assert token in (gateway.state_directory / "last-good.yaml").read_text()
         outside = (Path(sandbox.__file__), gateway.config_path, gateway.directory / "new", Path("/etc/new"))
         assert [path for path in outside if may_write(gateway, path)] == []

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import secrets
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
@@ -32,7 +37,7 @@ def workers_that_know(gateway: Gateway, token: str) -> set[int]:
     return found
 
 
-def wait_until_known(gateway: Gateway, token: str) -> None:
+def wait_until_known(gateway: Gateway, token: str, seconds: float = FOLLOWED_S) -> None:
     """Until every worker takes a token, within the promise."""
     known: set[int] = set()
 
@@ -40,7 +45,19 @@ def wait_until_known(gateway: Gateway, token: str) -> None:
         known.update(workers_that_know(gateway, token))
         return known >= gateway.worker_pids()
 
-    wait_until(by_all, FOLLOWED_S, lambda: f"only {known} of {gateway.worker_pids()} follow")
+    wait_until(by_all, seconds, lambda: f"only {known} of {gateway.worker_pids()} follow")
+
+
+def edit(gateway: Gateway, config: Mapping[str, Any], seconds: float = FOLLOWED_S) -> float:
+    """Write this configuration, which has `auth.generate_tokens`, with one token more, by which it is seen who follows;
+    returns when every worker does: how many seconds that took."""
+    marker = "marker-" + secrets.token_hex(8)
+    marked = copy.deepcopy(dict(config))
+    marked["auth"]["generate_tokens"].append(marker)
+    began = time.monotonic()
+    gateway.write_config(marked)
+    wait_until_known(gateway, marker, seconds)
+    return time.monotonic() - began
 
 
 def problems(gateway: Gateway) -> list[str | None]:

@@ -352,8 +352,13 @@ class ScriptedServer:
     def wait_event(self, kind: str, connection: int | None = None, seconds: float = 5) -> Event:
         """The first event of a kind, on one connection or on any. Raises AssertionError if it does not come in time."""
 
+        looked_at = 0
+
         def found() -> Event | None:
-            return next((e for e in self.events if e.kind == kind and connection in (None, e.connection)), None)
+            # Called for each new event, of which a flood makes tens of thousands.
+            nonlocal looked_at
+            new, looked_at = self.events[looked_at:], len(self.events)
+            return next((e for e in new if e.kind == kind and connection in (None, e.connection)), None)
 
         def what() -> str:
             return f"no {kind} on connection {connection}: {self.events[-20:]}"
