@@ -202,11 +202,11 @@ def show_documentation(options: argparse.Namespace, environ: Mapping[str, str]) 
 
 
 _INTRODUCTION = """\
-## Settings of ollama-proxy, each with its default. Take the # away to change one (and that of its section).
-## Edits count within 5 seconds, without a restart, but for server.host, server.port and logging.dir; a broken edit
-## changes nothing and is reported. `ollama-proxy config check` says what is wrong and where; `ollama-proxy settings`
-## prints this file.
-## Each setting can be given by the environment too, which wins: server.port is OLLAMA_PROXY__SERVER__PORT.
+## Settings of ollama-proxy, each with its default. To change one, remove the # in front of it and of its section.
+## Changes take effect within 5 seconds, without a restart, except for server.host, server.port, server.max_connections
+## and logging.dir. An invalid change has no effect and is reported; `ollama-proxy config check` shows what is wrong and
+## where. `ollama-proxy settings` prints this file.
+## Environment variables take precedence over this file: server.port is OLLAMA_PROXY__SERVER__PORT.
 ##
 ## The smallest useful file:
 ##   auth:

@@ -71,44 +71,48 @@ class Profile:
     """What a provider wants to be asked in which words. The defaults suit most servers that run anywhere."""
 
     limit_field: str = setting(
-        "max_tokens", "What it calls the limit of an answer.", choice("max_tokens", "max_completion_tokens")
+        "max_tokens", "Its field for the limit of an answer.", choice("max_tokens", "max_completion_tokens")
     )
-    stream_options: bool = setting(True, "Streams may be asked for their usage.", BOOLEAN)
+    stream_options: bool = setting(True, "It can send usage in streams.", BOOLEAN)
     thinking: str = setting(
-        EFFORT, "Its switch for thinking.", choice(NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE)
+        EFFORT, "Its option for thinking.", choice(NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE)
     )
     efforts: Mapping[str, str] = setting(
         dict[str, str](),
-        "Its words for levels of thinking where they are others than ours: none, default, low, medium, high, max.",
+        "Its names for the levels of thinking, if they differ: none, default, low, medium, high, max.",
         _by_name(("none", "default", *LEVELS), TEXT, "a mapping from level to word"),
     )
     budgets: Mapping[str, int] = setting(
         dict[str, int](),
-        "Tokens of thinking for each level, where it has a budget.",
+        "Tokens for each level, if it has a budget for thinking.",
         _by_name(LEVELS, whole(1, 1 << 24), "a mapping from level to tokens"),
     )
     reasoning_back: str = setting(
-        NEVER, "Which turns of the model get their thoughts back.", choice(NEVER, TOOL_TURNS, ALWAYS)
+        NEVER, "Which turns of the model are sent back with their thinking.", choice(NEVER, TOOL_TURNS, ALWAYS)
     )
     reasoning_field: str = setting(
-        "reasoning_content", "What it calls thoughts.", choice("reasoning_content", "reasoning")
+        "reasoning_content", "Its field for thinking.", choice("reasoning_content", "reasoning")
     )
-    reasoning_details: bool = setting(False, "Its sealed thoughts go back with the calls that they led to.", BOOLEAN)
-    inline_thinking: bool = setting(False, "Thoughts come in the text, between <think> and </think>.", BOOLEAN)
+    reasoning_details: bool = setting(
+        False, "Its opaque thinking blocks are sent back with the calls that followed them.", BOOLEAN
+    )
+    inline_thinking: bool = setting(False, "Thinking is part of the text, between <think> and </think>.", BOOLEAN)
     options: Mapping[str, str] = setting(
         dict[str, str](),
-        "Further options of Ollama that it takes, and what it calls them.",
+        "Further options of Ollama that it supports, and its names for them.",
         _by_name(EXTRA_OPTIONS, TEXT, "a mapping from option to field"),
     )
-    json_schema: bool = setting(True, "It takes a schema; else the schema is put to the model in words.", BOOLEAN)
-    json_word: bool = setting(False, 'It wants the word "json" in a prompt that asks for some.', BOOLEAN)
-    null_content: bool = setting(False, "A turn of calls alone has null for its text, not an empty one.", BOOLEAN)
-    stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of their ids.", list_of(TEXT))
-    embedding_batch: int | None = setting(None, "Texts that one request may embed.", optional(whole(1, 1 << 20)))
-    dimensions: bool = setting(True, "It shortens vectors; else that is done here.", BOOLEAN)
-    completions_path: str = setting("", "Where it completes a plain prompt; empty: as a chat.", PATH)
-    insert_path: str = setting("", "Where it fills in a gap before a suffix; empty: nowhere.", PATH)
-    fields: tuple[str, ...] = setting((), "Fields of its own that clients may give.", list_of(TEXT))
+    json_schema: bool = setting(
+        True, "It supports a JSON Schema; otherwise the schema becomes an instruction to the model.", BOOLEAN
+    )
+    json_word: bool = setting(False, 'It requires the word "json" in a prompt that requests JSON.', BOOLEAN)
+    null_content: bool = setting(False, "A turn that has only calls has null instead of an empty text.", BOOLEAN)
+    stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of ids.", list_of(TEXT))
+    embedding_batch: int | None = setting(None, "Most texts in one embedding request.", optional(whole(1, 1 << 20)))
+    dimensions: bool = setting(True, "It shortens vectors; otherwise the gateway does.", BOOLEAN)
+    completions_path: str = setting("", "Path to complete a plain prompt; empty: as a chat.", PATH)
+    insert_path: str = setting("", "Path to complete a prompt with a suffix; empty: not supported.", PATH)
+    fields: tuple[str, ...] = setting((), "Its own fields that clients may send.", list_of(TEXT))
     model_fields: tuple[str, ...] = setting(
         MODEL_FIELDS, "Fields that name further models; a token's list of models applies to them.", list_of(TEXT)
     )

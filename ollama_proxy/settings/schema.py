@@ -44,57 +44,59 @@ DEFAULT_PATH = Path("config/config.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the gateway listens and whom it believes."""
+    """Where the gateway listens, and the limits of connections and requests."""
 
-    host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1 for this machine only.", HOST, env=("HOST",))
+    host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1: only this machine.", HOST, env=("HOST",))
     port: int = setting(8080, "Port to listen on.", whole(0, 65535), env=("PORT",))
     trusted_proxies: tuple[str, ...] = setting(
-        (), "Proxies whose X-Forwarded-For is believed; empty: none. `unix:` is a unix socket.", list_of(PROXY)
+        (), "Proxies whose X-Forwarded-For is trusted; empty: none. `unix:` means a unix socket.", list_of(PROXY)
     )
     allowed_hosts: tuple[str, ...] = setting(
         (),
-        "Host names that requests may name, without port; empty: any, without auth those of loopback.",
+        "Accepted host names, without port; empty: all, or without auth only those of this machine.",
         list_of(TEXT),
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
-    body_s: float = setting(300.0, "Seconds within which a whole request body has to arrive; else 408.", SECONDS)
+    body_s: float = setting(300.0, "Time limit in seconds for a whole request body; then 408.", SECONDS)
     max_connections: int = setting(
         2000,
-        "Connections of one worker; then those that wait for a request make room. Counts from the next start.",
+        "Most connections of one worker; then idle ones are closed for new ones. Takes effect at the next start.",
         whole(2, 100_000),
         env=("WORKER_CONNECTIONS",),
     )
     max_in_flight: int = setting(
-        1500, "Requests of one worker at the same time; more get 503. Health is always answered.", whole(1, 100_000)
+        1500,
+        "Most requests of one worker at a time; more get 503. Health checks are always answered.",
+        whole(1, 100_000),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What streams carry besides the answer."""
+    """Additions to streams."""
 
-    heartbeat_s: float = setting(15.0, "Seconds of silence after which a stream gets a sign of life.", SECONDS)
-    always_include_usage: bool = setting(False, "Usage in every OpenAI stream, asked for or not.", BOOLEAN)
+    heartbeat_s: float = setting(15.0, "Seconds without output after which a stream gets a heartbeat.", SECONDS)
+    always_include_usage: bool = setting(False, "Send usage in every OpenAI stream, requested or not.", BOOLEAN)
 
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """Upper limits for what clients ask of a model."""
+    """Upper limits for parameters of requests."""
 
     num_ctx: int | None = setting(None, "Largest context, in tokens.", whole(1, 1 << 31))
     num_predict: int | None = setting(None, "Longest answer, in tokens.", whole(1, 1 << 31))
-    keep_alive: float | None = setting(None, "Longest time to stay loaded that can be asked for.", KEEP_ALIVE_LIMIT)
+    keep_alive: float | None = setting(None, "Longest time that a client may keep the model loaded.", KEEP_ALIVE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class SystemPrompt:
-    """What becomes of the client's system prompt, in this order."""
+    """Edits of the client's system prompt, in this order."""
 
-    remove: bool | tuple[str, ...] = setting((), "Passages left out, or true for all of it.", REMOVED)
+    remove: bool | tuple[str, ...] = setting((), "Strings to remove, or true for all of it.", REMOVED)
     replace: str | Mapping[str, str] = setting(
-        dict[str, str](), "Text in its place, or a mapping from passage to text.", REPLACED
+        dict[str, str](), "Replacement, or a mapping from string to replacement.", REPLACED
     )
-    prepend: str | None = setting(None, "Text in front of it.", text_kind("text", r"(?s).*\S.*"))
+    prepend: str | None = setting(None, "Text to insert in front.", text_kind("text", r"(?s).*\S.*"))
 
     @property
     def is_given(self) -> bool:
@@ -106,26 +108,30 @@ class SystemPrompt:
 class ModelSettings:
     """One model as clients see it."""
 
-    target: str | None = setting(None, 'Model it stands for, such as "box1:qwen3:8b". Absent: the name itself.', TEXT)
-    hidden: bool = setting(False, "Left out of lists; still usable.", BOOLEAN)
-    options: Mapping[str, object] = setting(
-        dict[str, object](), "Ollama options that count where the client gives none.", OPTIONS
+    target: str | None = setting(
+        None, 'Model that the name stands for, such as "box1:qwen3:8b". Absent: the name itself.', TEXT
     )
-    think: bool | str | None = setting(None, "Thinking where the client says nothing.", optional(THINK))
+    hidden: bool = setting(False, "Omitted from lists, but usable.", BOOLEAN)
+    options: Mapping[str, object] = setting(
+        dict[str, object](), "Default options; a client's own take precedence.", OPTIONS
+    )
+    think: bool | str | None = setting(None, "Default for thinking.", optional(THINK))
     keep_alive: str | int | float | None = setting(
-        None, "How long it stays loaded where the client says nothing.", optional(KEEP_ALIVE)
+        None, "Default for how long the model stays loaded.", optional(KEEP_ALIVE)
     )
     request_timeout: int | None = setting(
         None, "Milliseconds for a whole answer.", whole(1, 1_000_000_000), alias="timeout_ms"
     )
-    exclude_reasoning: bool = setting(False, "Thinking is left out of answers.", BOOLEAN)
+    exclude_reasoning: bool = setting(False, "Omit thinking from answers.", BOOLEAN)
     clamp: Clamp = part(Clamp)
     system: SystemPrompt = part(SystemPrompt)
-    truncate: bool = setting(False, "Too long prompts lose their oldest messages, and the answer says so.", BOOLEAN)
-    pin_options: bool = setting(
-        False, "Requests keep to the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN
+    truncate: bool = setting(
+        False, "Cut the oldest messages of prompts that are too long, and report it in the answer.", BOOLEAN
     )
-    timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
+    pin_options: bool = setting(
+        False, "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN
+    )
+    timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES)
 
 
 def _place(entry: Entry) -> str:
@@ -143,16 +149,14 @@ _PLACE = Kind("a host, a pattern such as *.example.org, an IP address or a netwo
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Images that clients give by URL."""
+    """Images by URL."""
 
     fetch: str = setting(
         "public",
-        "Which URLs are fetched: those of public addresses and of allow, only those of allow, or none.",
+        "Which URLs are fetched: public addresses and allow, only allow, or none.",
         choice("public", "allowlist", "off"),
     )
-    allow: tuple[str, ...] = setting(
-        (), "Hosts and networks that may be fetched from although private.", list_of(_PLACE)
-    )
+    allow: tuple[str, ...] = setting((), "Hosts and networks that are allowed although private.", list_of(_PLACE))
     max_bytes: int = setting(10 << 20, "Largest image.", SIZE)
     timeout_s: float = setting(10.0, "Seconds for one image, with its redirects.", SECONDS)
 
@@ -162,18 +166,18 @@ class Cors:
     """Web pages that may call from a browser."""
 
     origins: tuple[str, ...] = setting(
-        ("*",), "Origins, such as https://chat.example.org; * is any. Requests of others get 403.", list_of(TEXT)
+        ("*",), "Allowed origins, such as https://chat.example.org; * allows all. Others get 403.", list_of(TEXT)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What is written down."""
+    """What is logged."""
 
     dir: str = setting("logs", "Directory of the log files.", TEXT)
-    level: str = setting("INFO", "Least important messages that are logged.", LEVEL, env=("LOG_LEVEL",))
-    access: bool = setting(True, "One line for each request.", BOOLEAN)
-    chat_logs: bool = setting(False, "Prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",))
+    level: str = setting("INFO", "Lowest level that is logged.", LEVEL, env=("LOG_LEVEL",))
+    access: bool = setting(True, "Log one line for each request.", BOOLEAN)
+    chat_logs: bool = setting(False, "Log prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +187,15 @@ class Settings:
     server: Server = part(Server)
     auth: Auth = part(Auth, AUTH)
     service: Service = part(Service)
-    upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models, instead of service.", UPSTREAMS)
+    upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models; replaces service.", UPSTREAMS)
     timeouts: Timeouts = part(Timeouts)
     stream: Stream = part(Stream)
     models: Mapping[str, ModelSettings] = setting(
         dict[str, ModelSettings](),
-        "Names that clients use, and what they mean; * is any text.",
+        "Names for clients, and what they mean; * matches any text.",
         map_of(section_kind(ModelSettings)),
     )
-    default_model: str | None = setting(
-        None, "Model for requests that name none.", optional(TEXT), env=("DEFAULT_MODEL",)
-    )
+    default_model: str | None = setting(None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",))
     images: Images = part(Images)
     cors: Cors = part(Cors)
     logging: Logging = part(Logging)

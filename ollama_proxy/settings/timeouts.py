@@ -12,15 +12,15 @@ from ollama_proxy.settings.types import Kind
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait, in seconds."""
+    """Timeouts, in seconds."""
 
-    connect_s: float = setting(3.0, "For an upstream to accept the connection.", SECONDS)
+    connect_s: float = setting(3.0, "For connecting to an upstream.", SECONDS)
     first_byte_s: float = setting(
-        600.0, "For the answer to begin; a model may have to load.", SECONDS, env=("TIMEOUT",)
+        600.0, "For the first byte of an answer; a model may have to load.", SECONDS, env=("TIMEOUT",)
     )
     idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
     total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
-    send_idle_s: float = setting(60.0, "For a client that has stopped reading, or sending.", SECONDS)
+    send_idle_s: float = setting(60.0, "For a client that stops reading or sending.", SECONDS)
 
     def override(self, *overrides: Mapping[str, float]) -> Timeouts:
         """The same with the given ones replaced; later overrides win."""

@@ -83,12 +83,16 @@ class Token:
 class TokenFields:
     """A token as the file writes it: the mapping form."""
 
-    name: str | None = setting(None, "Who this is, in logs and usage. Absent: numbered by place.", NAME)
-    token: bytes | None = setting(None, "The token itself. Better: sha256.", Kind(_TOKEN_TEXT.label, _token_digest))
-    sha256: bytes | None = setting(None, "SHA-256 of the token; `ollama-proxy token hash`.", Kind(_HEX.label, _digest))
-    scopes: frozenset[str] | None = setting(None, "What it may do. Absent: all.", Kind(_SCOPE_LIST.label, _scopes))
-    models: tuple[str, ...] = setting((), "Models it may use, * is any text. Absent: all.", Kind("a list", _patterns))
-    expires: date | None = setting(None, "Last day on which it works.", DAY)
+    name: str | None = setting(None, "Name in logs and usage. Absent: a number.", NAME)
+    token: bytes | None = setting(None, "The token itself; sha256 is better.", Kind(_TOKEN_TEXT.label, _token_digest))
+    sha256: bytes | None = setting(
+        None, "SHA-256 of the token, from `ollama-proxy token hash`.", Kind(_HEX.label, _digest)
+    )
+    scopes: frozenset[str] | None = setting(None, "Scopes of the token. Absent: all.", Kind(_SCOPE_LIST.label, _scopes))
+    models: tuple[str, ...] = setting(
+        (), "Models that the token may use; * matches any text. Absent: all.", Kind("a list", _patterns)
+    )
+    expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
 
 
 def _token(entry: Entry, fallback_name: str) -> Token:
@@ -128,19 +132,19 @@ def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. Neither list there: a token is made at the first start. Empty lists: nobody may."""
+    """Who may call. Without either list, the first start makes a token. If both are empty, all calls are refused."""
 
-    enabled: bool = setting(True, "false: no token is asked for; only on a loopback server.host.", BOOLEAN)
-    allow_open_network: bool = setting(False, "true: enabled: false is meant also for other addresses.", BOOLEAN)
+    enabled: bool = setting(True, "false: no token is required; only with a loopback server.host.", BOOLEAN)
+    allow_open_network: bool = setting(False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN)
     generate_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens of the team: text, or a mapping. An empty list: every call is refused.", _token_list("token")
+        None, "Tokens of the team, each a string or a mapping. Empty list: every call is refused.", _token_list("token")
     )
     manage_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens that may also manage models. Absent: generate_tokens may.", _token_list("manage-token")
+        None, "Tokens that may also manage models. Absent: generate_tokens may, too.", _token_list("manage-token")
     )
     max_failures: int = setting(
         100,
-        "Different wrong tokens a minute from one address; then new ones get 429. 0: any number.",
+        "Most different wrong tokens a minute from one address; then 429. 0: no limit.",
         whole(0, 1_000_000),
     )
 

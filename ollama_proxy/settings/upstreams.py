@@ -79,11 +79,11 @@ def _service_url(entry: Entry) -> str:
 class UpstreamModel:
     """A model of an upstream, as the configuration tells of it."""
 
-    id: str = setting("", "What the upstream calls it. Absent: the same.", TEXT)
+    id: str = setting("", "Its name at the upstream. Absent: the same.", TEXT)
     capabilities: tuple[str, ...] = setting(
-        (), "What it can do; absent: what the upstream tells.", list_of(choice(*CAPABILITIES))
+        (), "Its capabilities. Absent: what the upstream reports.", list_of(choice(*CAPABILITIES))
     )
-    context_length: int | None = setting(None, "Its context, in tokens.", whole(1, 1 << 31))
+    context_length: int | None = setting(None, "Context length, in tokens.", whole(1, 1 << 31))
 
 
 def _upstream_model(entry: Entry) -> UpstreamModel:
@@ -104,11 +104,11 @@ SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Short for one upstream named "ollama"."""
+    """Short form for one upstream named "ollama"."""
 
     base_url: str = setting(
         "http://localhost:11434",
-        'Where Ollama answers; "demo:" with its colon for the built-in demo model.',
+        'Address of Ollama; "demo:" with its colon for the built-in demo model.',
         SERVICE_URL,
         env=("OLLAMA_URL", "OLLAMA_BASE_URL"),
     )
@@ -118,20 +118,20 @@ class Service:
 class UpstreamSettings:
     """One server that runs models."""
 
-    name: str = setting("", "Its name in targets, logs and pages.", NAME)
-    kind: str = setting("ollama", "What it speaks.", choice(*PRESETS))
-    base_url: str = setting("", "Where it answers. Absent: the address known for its kind.", BASE_URL)
-    weight: int = setting(1, "Share of the requests among upstreams that have the model.", whole(1, 1000))
-    drain: bool = setting(False, "Takes no new requests; those that it has go on.", BOOLEAN)
+    name: str = setting("", "Name in model names, logs and pages.", NAME)
+    kind: str = setting("ollama", "Its type.", choice(*PRESETS))
+    base_url: str = setting("", "Its address. Absent: that of its kind.", BASE_URL)
+    weight: int = setting(1, "Its share of the requests among upstreams that have the model.", whole(1, 1000))
+    drain: bool = setting(False, "Gets no new requests; those in progress finish.", BOOLEAN)
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
-        "Its models: a list, or a mapping from names for clients to its own, or to {id: ...}. Absent: what it lists.",
+        "A list, or a mapping from names for clients to its own names, or to {id: ...}. Absent: what it lists.",
         Kind("a list of names, or a mapping from name to name", _upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
-    timeouts: Mapping[str, float] = setting(dict[str, float](), "Its own timeouts, any of them.", OVERRIDES)
+    timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES)
     profile: Mapping[str, Any] = setting(
-        dict[str, Any](), "How it differs from others that speak OpenAI's API, where that is not known.", PROFILE
+        dict[str, Any](), "How it differs from other servers with OpenAI's API, if that is not known.", PROFILE
     )
 
     @property
