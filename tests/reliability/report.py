@@ -1,4 +1,4 @@
-"""What became of each row, as docs/reliability.md: collected from the tests, over all workers of pytest-xdist.
+"""The result of each row, as docs/reliability.md: collected from the tests, over all workers of pytest-xdist.
 
 A pytest plugin. The file is written at the end of a session in which every row of the table ran, and no option left out
 some of its tests; it is left alone after any other.
@@ -193,25 +193,25 @@ _INTRODUCTION = """\
 
 <!-- Written by the tests (tests/reliability/report.py): edits are lost. -->
 
-What happens to the gateway when clients, upstreams, the machine or an attacker misbehave, and what became of it. Every
-row is a test with the row's id in its name, against real parts: gunicorn with the shipped configuration and two
-workers, nginx with the shipped site in front of it, and an upstream made of bare sockets that fails as it is told and
-writes down what reached it. Rows go through nginx and straight to the gateway unless only one of the two makes sense.
+What the gateway does when clients, upstreams, the machine or an attacker misbehave. Every row is a test with the row's
+id in its name, with real parts: gunicorn with the shipped configuration and two workers, nginx with the shipped site in
+front of it, and an upstream made of bare sockets that fails as scripted and records its requests. Rows use both nginx
+and the gateway directly, unless only one of the two makes sense.
 
 {summary}
 
-Whatever a row does, at its end:
+At the end of every row:
 
-1. another team's small request, sent five times a second at both doors all the time, has got its whole answer each
-   time, 99 of 100 within 250 ms;
-2. nothing is in flight any more, within 2 seconds;
+1. a small request of another team, sent five times a second through both doors during the row, has always got its
+   complete answer, 99 of 100 within 250 ms;
+2. within 2 seconds, no request is in flight;
 3. the workers have no more descriptors and greenlets than before;
-4. there is no traceback in the logs, and no status of 500 or more that the row does not expect;
-5. every request that was let in has one line in the access log, with how it ended;
-6. every error has had the shape of the API that was asked, also those that nginx makes.
+4. the logs have no traceback, and no status of 500 or more that the row does not expect;
+5. every admitted request has one line in the access log, with its result;
+6. every error has the format of the API that was called, also those that nginx sends.
 
-The probe's figure is the slowest in a hundred of its answers (with fewer: the slowest) while the row was on, without
-those for which the machine itself kept the processes waiting.
+The probe's figure is the time within which 99 of 100 of its answers arrived during the row (the slowest, if there were
+fewer than a hundred), without those that the machine itself delayed.
 
 `make test` runs all rows and writes this page; `.venv/bin/python -m pytest tests/reliability -k c1_` runs one.
 """
