@@ -28,6 +28,8 @@ PURE = (
     "dialects.*.render",
     "dialects.*.schemas",
     "dialects.*.transcript",
+    "dialects.logprobs",
+    "dialects.tool_choice",
     "upstreams.*.codec",
     "upstreams.*.messages",
     "upstreams.*.schema",

@@ -13,6 +13,7 @@ from math import hypot
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
@@ -168,21 +169,8 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
-    rows = [_logprob(entry) for entry in logprobs]
+    rows = render_logprobs(logprobs, spells=True, omits_empty=True)
     return {"logprobs": rows} if rows else {}
-
-
-def _logprob(entry: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama leaves out what is empty."""
-    top = [_token(each) for each in entry.get("top_logprobs") or ()]
-    return _token(entry) | ({"top_logprobs": top} if top else {})
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    token = str(entry.get("token") or "")
-    spelt = entry.get("bytes") or list(token.encode())
-    own: dict[str, Json] = {"token": token, "logprob": entry.get("logprob") or 0.0}
-    return own | ({"bytes": spelt} if spelt else {})
 
 
 def render_load(route: str, model: str, reason: str) -> bytes:
