@@ -238,7 +238,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "user": TOKENS.shown(exchange.user or "", 100) or None,
         "method": _METHODS.get(exchange.method, "(unknown)"),
         "path": TOKENS.shown(exchange.path, 500),
-        "dialect": exchange.dialect,
+        "dialect": exchange.dialect.name,
         "model": TOKENS.shown(exchange.model, 200) or None,
         "upstream": exchange.upstream or None,
         "status": exchange.status,

@@ -9,7 +9,7 @@ from ollama_proxy.upstreams.answer_events import (
     retry_after_s,
     too_large,
 )
-from ollama_proxy.upstreams.base import EventStream, Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet, Route
@@ -23,6 +23,7 @@ from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, R
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
 __all__ = [
+    "Api",
     "Alarm",
     "BUSY",
     "Call",

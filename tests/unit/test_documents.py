@@ -24,11 +24,12 @@ from marshmallow import Schema
 
 from ollama_proxy.cli.commands import banner, main
 from ollama_proxy.cli.probe import Probe
+from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
-from ollama_proxy.policy.access import ROUTE_SCOPES
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.formats import SIZE
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, new_token
@@ -231,8 +232,8 @@ def _methods(methods: set[str]) -> str:
 
 
 def _scope(endpoint: str) -> str:
-    scope = ROUTE_SCOPES[endpoint]
-    return "–" if scope == "public" else f"`{scope}`"
+    scopes = {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+    return "–" if endpoint in OPS_SCOPES else f"`{scopes[endpoint]}`"
 
 
 @pytest.mark.parametrize("name", READMES)
