@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.wire import base64_media_type
 
 #: What one value may come to, in characters; each of its parts counts for some more, however short it is.
 MAX_CHARS, PART_CHARS = 1 << 20, 8
@@ -48,7 +49,6 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _HEAD_CHARS, _DATA_CHARS = 4096, 512
 #: Where it is expected, a shorter one will do.
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
-_KINDS = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
 
 
 class Redaction:
@@ -134,8 +134,7 @@ def _as_data(text: str, name: str) -> str | None:
     if match := _DATA_URL.match(head):
         return None if " " in text or "\n" in text else _data(match[1] or "", len(text) - match.start(2))
     if len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
-        kind = next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), "")
-        return _data(kind, len(text))
+        return _data(base64_media_type(head), len(text))
     return None
 
 
