@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
-from ollama_proxy.settings import ModelSettings, SystemPrompt, Timeouts, duration_s
+from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt, Timeouts, duration_s
 
 M = TypeVar("M")
 
@@ -43,18 +43,26 @@ def merged_options(
         options |= {name: value for name, value in rules.options.items() if name in LOAD_OPTIONS}
         if context := loaded_ctx or rules.options.get("num_ctx") or given.get("num_ctx"):
             options["num_ctx"] = context
-    limits: dict[str, Json] = {}
-    length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
-    # Nothing, 0 and a negative number mean no limit at all to Ollama, which cuts 0.5 to 0.
-    if has_length and rules.clamp.num_predict and (length < 1 or length > rules.clamp.num_predict):
-        limits["num_predict"] = rules.clamp.num_predict
     is_free = not (rules.pin_options and loaded_ctx)
-    if is_free and rules.clamp.num_ctx and _number(options.get("num_ctx")) > rules.clamp.num_ctx:
-        limits["num_ctx"] = rules.clamp.num_ctx
+    limits = _exceeded_limits(options, rules.clamp, has_length=has_length, has_context=is_free)
     options |= limits
     changed = LOAD_OPTIONS.intersection(name for name in given if options.get(name) != given[name]).union(limits)
     clamped += [f"{name}={options.get(name, 'default')}" for name in sorted(changed)]
     return options
+
+
+def _exceeded_limits(
+    options: Mapping[str, Json], clamp: Clamp, *, has_length: bool, has_context: bool
+) -> dict[str, Json]:
+    """The operator's limits in place of too long an answer and too large a context, as far as these are limited."""
+    exceeded: dict[str, Json] = {}
+    length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
+    # Nothing, 0 and a negative number mean no limit at all to Ollama, which cuts 0.5 to 0.
+    if has_length and clamp.num_predict and (length < 1 or length > clamp.num_predict):
+        exceeded["num_predict"] = clamp.num_predict
+    if has_context and clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx:
+        exceeded["num_ctx"] = clamp.num_ctx
+    return exceeded
 
 
 def _number(value: Json) -> float:
