@@ -96,12 +96,19 @@ def _apply_rules(asked: Asked, model: TeamModel, upstream: Upstream, exchange: E
         changes |= _parameters(parameters, model, upstream, exchange, is_text=isinstance(asked, TextRequest))
         changes["truncate"] = rules.truncate if asked.truncate is None else asked.truncate
     if isinstance(asked, TextRequest):
-        default = asked.think_default if rules.think is None else rules.think
-        if asked.think is None and default is not None:
-            changes["think"] = default
-        if asked.exclude_reasoning is None and rules.exclude_reasoning:
-            changes["exclude_reasoning"] = True
+        changes |= _thinking(asked, rules)
     return replace(asked, **changes) if changes else asked
+
+
+def _thinking(asked: TextRequest, rules: ModelSettings) -> dict[str, Json]:
+    """What the operator says of thinking where the caller says nothing."""
+    changes: dict[str, Json] = {}
+    default = asked.think_default if rules.think is None else rules.think
+    if asked.think is None and default is not None:
+        changes["think"] = default
+    if asked.exclude_reasoning is None and rules.exclude_reasoning:
+        changes["exclude_reasoning"] = True
+    return changes
 
 
 def _parameters(
@@ -142,10 +149,7 @@ def prepared_native(
     """
     edited = data | {"model": model.target} if model.is_alias else data
     rules = model.rules
-    is_about_bodies = rules.options or rules.pin_options or rules.clamp != _NO_CLAMP or rules.system.is_given
-    if not is_about_bodies and rules.think is None and rules.keep_alive is None:
-        return edited
-    if not isinstance(data.get("options") or {}, dict):
+    if not _is_about_bodies(rules) or not isinstance(data.get("options") or {}, dict):
         return edited
     changes: Native = {}
     if OPTIONS in ruled:
@@ -160,24 +164,40 @@ def prepared_native(
     return edited | {name: value for name, value in changes.items() if value is not None}
 
 
+def _is_about_bodies(rules: ModelSettings) -> bool:
+    """Whether a rule is about anything that a body says."""
+    given = rules.options or rules.pin_options or rules.clamp != _NO_CLAMP or rules.system.is_given
+    return bool(given) or rules.think is not None or rules.keep_alive is not None
+
+
 def _native_messages(messages: Json, rules: SystemPrompt) -> Json:
     """The messages with the operator's system prompts; None where there is nothing to change."""
     if not isinstance(messages, list) or not messages:
         return None  # an order to load the model, or nothing that Ollama could read
-    for key in (key for message in messages if isinstance(message, dict) for key in message):
-        if key not in _DECISIVE and key.casefold() in _DECISIVE:  # Go would read it all the same
-            raise BadRequest(f"messages: the field '{key[:40]}' must be written '{key.casefold()}'.", param="messages")
-    # Go's decoder takes null for an empty message, and a null role for none, whatever else the body says of it.
-    read = [{} if message is None else message for message in messages]
+    read = [_as_read(message) for message in messages]
     if not all(isinstance(message, dict) and isinstance(message.get("content") or "", str) for message in read):
         return None
-    return with_system(
-        [{name: value for name, value in each.items() if name != "role" or value is not None} for each in read],
-        rules,
-        # Ollama lowers the case of roles.
-        text_of=lambda each: (each.get("content") or "") if str(each.get("role")).lower() == "system" else None,
-        with_text=lambda each, text: (each or {"role": "system"}) | {"content": text},
-    )
+    return with_system(read, rules, text_of=_native_system_text, with_text=_with_native_text)
+
+
+def _as_read(message: Json) -> Json:
+    """The message as Go's decoder takes it: null is an empty one, and no role where it is null, whatever else the body
+    says of it. Raises BadRequest for a decisive key in another case, which Go would read all the same."""
+    if not isinstance(message, dict):
+        return {} if message is None else message
+    for key in message:
+        if key not in _DECISIVE and key.casefold() in _DECISIVE:
+            raise BadRequest(f"messages: the field '{key[:40]}' must be written '{key.casefold()}'.", param="messages")
+    return {name: value for name, value in message.items() if name != "role" or value is not None}
+
+
+def _native_system_text(message: Native) -> str | None:
+    # Ollama lowers the case of roles.
+    return (message.get("content") or "") if str(message.get("role")).lower() == "system" else None
+
+
+def _with_native_text(message: Native | None, text: str) -> Native:
+    return (message or {"role": "system"}) | {"content": text}
 
 
 def _native_system(data: Native, rules: SystemPrompt) -> str | None:
