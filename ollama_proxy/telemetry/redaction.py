@@ -101,9 +101,13 @@ class Redaction:
             return REDACTED
         if data := _as_data(text, name):
             return data
-        kept = text if len(text) <= self._left else _without_last_word(text[: max(0, self._left)])
+        kept = text
+        if len(text) > self._left:  # without the last word, which may be a part of a token
+            head = text[: max(0, self._left)]
+            last = head[-TOKEN_CHARS:]
+            kept = head[:-TOKEN_CHARS] + last[: last.rfind(" ") + 1]
         self._left -= len(kept)
-        shown = self.without_secrets(_DATA_URL.sub(_url_as_data, kept))
+        shown = self.without_secrets(_DATA_URL.sub(lambda match: _data(match[1] or "", len(match[2])), kept))
         if len(kept) == len(text):
             return shown
         self.cut = True
@@ -122,11 +126,6 @@ class Redaction:
         return TOKENS.redact(text)
 
 
-def _without_last_word(text: str) -> str:
-    head, tail = text[:-TOKEN_CHARS], text[-TOKEN_CHARS:]
-    return head + tail[: tail.rfind(" ") + 1]
-
-
 def _as_data(text: str, name: str) -> str | None:
     """What is said of a text that is nothing but data; None: it is a text. Looks at its head alone: what is large is
     mostly data, and the rest of it must not be read for nothing."""
@@ -136,10 +135,6 @@ def _as_data(text: str, name: str) -> str | None:
     if len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
         return _data(base64_media_type(head), len(text))
     return None
-
-
-def _url_as_data(match: re.Match[str]) -> str:
-    return _data(match[1] or "", len(match[2]))
 
 
 def _data(kind: str, chars: int) -> str:
