@@ -5,11 +5,12 @@ from ollama_proxy.upstreams.answer_events import (
     GRACE_S,
     MAX_ANSWER_BYTES,
     read_all,
+    read_before,
     read_refusal,
     retry_after_s,
     too_large,
 )
-from ollama_proxy.upstreams.base import EventStream, Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet, Route
@@ -23,6 +24,7 @@ from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, R
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
 __all__ = [
+    "Api",
     "Alarm",
     "BUSY",
     "Call",
@@ -53,6 +55,7 @@ __all__ = [
     "is_stream_only",
     "paced",
     "read_all",
+    "read_before",
     "read_refusal",
     "refused",
     "refused_line",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model, ModelRequest
@@ -78,13 +79,20 @@ class EventStream(Protocol):
         """Lets go of what is held; a second call does nothing."""
 
 
+class Api(Enum):
+    """An API whose requests pass byte for byte to upstreams that have the same one."""
+
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+
+
 class Upstream(Protocol):
     name: str
-    #: Dialects whose bytes it takes as they are.
-    dialects: frozenset[str]
+    #: None: it has neither of these, so every request is translated.
+    api: Api | None
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """Sends bytes of a dialect that it speaks itself; `head_wait_s`: see Transport.open."""
+        """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """Raises UpstreamRefused where the upstream says no before its first event."""

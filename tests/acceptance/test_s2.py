@@ -110,7 +110,7 @@ def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> No
 def test_s2_14_address_is_fetched_and_converted(
     path: str, image: bytes, fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
-    """Over http here; https differs by the connection alone, see tests/integration/test_images.py."""
+    """Over http here; https differs by the connection alone, see tests/unit/gateway/test_images.py."""
     assert said(chat(fetching, messages=looking_at(pictures.url + path)))
     assert seen_images(upstream) == [image]
 

@@ -23,11 +23,12 @@ from marshmallow import Schema
 
 from ollama_proxy.cli.commands import banner, main
 from ollama_proxy.cli.probe import Probe
+from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
-from ollama_proxy.policy.access import ROUTE_SCOPES
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import FirstToken, new_token
 from ollama_proxy.settings.upstreams import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
@@ -43,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
 DOCUMENTS = tuple(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "deploy/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/*.md", "deploy/*.md", "benchmarks/*.md", "tests/*.md")
     for path in sorted(ROOT.glob(pattern))
 )
 API, CLIENTS, ERRORS = "docs/api.md", "docs/clients.md", "docs/errors.md"
@@ -174,8 +175,8 @@ def _methods(methods: set[str]) -> str:
 
 
 def _scope(endpoint: str) -> str:
-    scope = ROUTE_SCOPES[endpoint]
-    return "–" if scope == "public" else f"`{scope}`"
+    scopes = {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+    return "–" if endpoint in OPS_SCOPES else f"`{scopes[endpoint]}`"
 
 
 def test_every_route_is_documented_with_its_methods_and_scope() -> None:

@@ -12,11 +12,10 @@ from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
-from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import Done, Json
@@ -25,19 +24,18 @@ from ollama_proxy.settings import ModelSettings, Profile, Stream
 from ollama_proxy.upstreams import (
     DRAIN_S,
     GRACE_S,
+    Api,
     Headers,
     Reply,
     Upstream,
     UpstreamRequest,
     is_stream_only,
     read_all,
+    read_before,
     read_refusal,
     without_comments,
 )
 from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read
-
-#: The dialect whose bytes pass.
-PASSED = "openai"
 
 #: What may be asked for, below a base URL, and the field that each can't do without.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
@@ -68,7 +66,7 @@ def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (plan.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+    if not (plan.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
@@ -161,14 +159,14 @@ class Passage:
 
     # To the client.
 
-    def answer(self, reply: Reply, face: ErrorFace) -> Response:
+    def answer(self, reply: Reply) -> Response:
         """The answer that the client gets. Waits for the first event, so that an early failure has its real status."""
         self._exchange.on_finish(reply.close)
         if self._stream:
             pieces = self._pieces(reply)
             first = next(pieces)
             spoken = (piece or SSE_COMMENT for piece in chain((first,), pieces))
-            response = streamed(deliver(self._exchange, spoken, face.render_error_frame), SSE)
+            response = streamed(deliver(self._exchange, spoken, self._exchange.dialect.errors.render_error_frame), SSE)
         else:
             response = whole(self._whole(reply))
         forward_headers(reply, response)
@@ -237,15 +235,7 @@ class Passage:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
         if not self._tail.finished:
             return reply.read_some(self._heartbeat_s)
-        until = time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S)
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := until - time.monotonic()) > 0:
-                if (data := reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
 
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""

@@ -22,7 +22,7 @@ from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, traits_of
 from ollama_proxy.upstreams.anthropic.parameters import passed_on
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
@@ -50,7 +50,7 @@ def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
 class AnthropicUpstream:
     """One provider behind a transport."""
 
-    dialects = frozenset[str]()
+    api: Api | None = None
 
     def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
         """`secrets`: texts that no error may show."""
@@ -65,7 +65,7 @@ class AnthropicUpstream:
         self._thoughts = Thoughts()
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """See Upstream.forward; it speaks none of our dialects."""
+        """See Upstream.forward; no request of a client is passed on to it."""
         raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:

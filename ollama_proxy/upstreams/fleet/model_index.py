@@ -14,6 +14,7 @@ from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
 from ollama_proxy.hub import Model
 from ollama_proxy.policy import DEFAULT_TAG, canonical
 from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node
@@ -51,9 +52,9 @@ class Route:
         """What its nodes speak."""
         return self.nodes[0][0].declared.protocol
 
-    def takes(self, dialect: str) -> bool:
-        """Whether its nodes take the bytes of a dialect as they are."""
-        return dialect in self.nodes[0][0].upstream.dialects
+    def takes(self, api: Api) -> bool:
+        """Whether its nodes take requests of an API as they are."""
+        return self.nodes[0][0].upstream.api is api
 
     @property
     def loads_media(self) -> bool:
@@ -97,9 +98,9 @@ class Fleet:
         """Whether one server of Ollama's kind is all there is: names mean what it says they mean."""
         return len(self.nodes) == 1 and self.nodes[0].is_box and not self.nodes[0].declared.models
 
-    def speaks(self, dialect: str) -> bool:
-        """Whether any node takes the bytes of a dialect."""
-        return any(dialect in node.upstream.dialects for node in self.nodes)
+    def takes(self, api: Api) -> bool:
+        """Whether any node takes requests of an API as they are."""
+        return any(node.upstream.api is api for node in self.nodes)
 
     def boxes(self) -> list[Node]:
         """The Ollama servers."""

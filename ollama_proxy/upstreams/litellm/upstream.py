@@ -30,7 +30,7 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
-from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, forget, is_made_up, let_go
 from ollama_proxy.upstreams.litellm.errors import error_of
@@ -131,7 +131,7 @@ class LiteLLMUpstream:
     """Every provider that LiteLLM reaches, with the keys of its own environment variables or with one of the
     configuration."""
 
-    dialects: frozenset[str] = frozenset()
+    api: Api | None = None
 
     def __init__(self, declared: UpstreamSettings, key: str | None, litellm: Any) -> None:
         self.name = declared.name

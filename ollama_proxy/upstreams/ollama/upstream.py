@@ -23,7 +23,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.policy import canonical
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, retry_after_s
-from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -54,7 +54,7 @@ _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjso
 class OllamaUpstream:
     """One Ollama server behind a transport."""
 
-    dialects = frozenset({"native"})
+    api: Api | None = Api.OLLAMA
 
     def __init__(self, name: str, transport: Transport) -> None:
         self.name = name
