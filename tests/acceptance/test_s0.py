@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.errors import CONNECT_FAILED
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
+from ollama_proxy.policy import PUBLIC
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings
 from tests.golden.face import forwarded, frames, shared_gateway
 from tests.rig.deadline import wait_until
@@ -237,7 +239,8 @@ def test_s0_18_every_endpoint_wants_a_token(
 
 
 def test_s0_18_only_four_routes_are_public() -> None:
-    assert {name for name, scope in ROUTE_SCOPES.items() if scope == PUBLIC} == {
+    scopes = [OPS_SCOPES, *(routes.scopes for routes in all_routes(DIALECTS))]
+    assert {name for each in scopes for name, scope in each.items() if scope == PUBLIC} == {
         "ops.root",
         "ops.health",
         "ops.livez",

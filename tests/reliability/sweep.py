@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from ollama_proxy.policy.access import PUBLIC, ROUTE_SCOPES
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings
 from tests.rig.fault_upstream import FaultUpstream, Json
 
@@ -68,7 +68,7 @@ def protected_routes() -> list[Route]:
     return sorted(
         Route(method, _concrete(str(rule)), rule.endpoint)
         for rule in rules
-        if ROUTE_SCOPES[rule.endpoint] != PUBLIC
+        if rule.endpoint not in OPS_SCOPES
         for method in (rule.methods or set()) - {"OPTIONS"}
     )
 
