@@ -49,7 +49,7 @@ from ollama_proxy.settings.state_dir import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, shape_of
 from ollama_proxy.settings.types import suggestion
-from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings.yaml_file import Entry
 
@@ -71,6 +71,7 @@ __all__ = [
     "NEVER",
     "NO_SWITCH",
     "PRESETS",
+    "Preset",
     "Profile",
     "REASONING",
     "Server",

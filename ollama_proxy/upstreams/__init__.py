@@ -18,7 +18,7 @@ from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_
 from ollama_proxy.upstreams.openai.answers import without_comments
 from ollama_proxy.upstreams.openai.requests import is_stream_only
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, say_hidden
+from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, register_kind, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
@@ -55,6 +55,7 @@ __all__ = [
     "read_all",
     "read_refusal",
     "refused",
+    "register_kind",
     "refused_line",
     "retry_after_s",
     "say_hidden",

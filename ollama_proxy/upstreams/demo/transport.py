@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import gevent
 
 from ollama_proxy.hub import Json
+from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.base import Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, empty, generate, lines, stamp, whole
@@ -30,6 +31,7 @@ from ollama_proxy.upstreams.demo.requests import (
     named_model,
 )
 from ollama_proxy.upstreams.demo.words import DIMENSIONS
+from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
 #: Some clients look at it before they use a feature.
 VERSION = "0.24.0"
@@ -109,6 +111,11 @@ class DemoReply:
         self._pieces.clear()
         if release is not None:
             release()
+
+
+def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
+    """The demo behind an upstream of Ollama's kind."""
+    return OllamaUpstream(declared.name, DemoTransport())
 
 
 class DemoTransport:

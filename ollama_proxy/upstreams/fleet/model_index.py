@@ -115,7 +115,7 @@ class Fleet:
     def one_name(self) -> Callable[[str], str] | None:
         """The one name that several mean, by the first upstream that takes names of many providers; None: there is
         none such."""
-        return next((node.upstream.one_name for node in self.nodes if hasattr(node.upstream, "one_name")), None)
+        return next((node.upstream.one_name for node in self.nodes if node.upstream.one_name), None)
 
     def find(self, name: str) -> Route | None:
         """Where a model is, by any of its names; None: nowhere. Asks for newer lists before it says that."""
@@ -160,7 +160,7 @@ class Fleet:
             return Route(canonical(name), ((node, whole),), canonical(name))
         # A provider that was named has the last word: many list less than they have.
         is_open = self._may_have(node) or not (node.is_box or node.declared.models)
-        if own is None and not (node.takes_any_model or is_open):
+        if own is None and not (node.upstream.takes_any_model or is_open):
             return None
         # Without its list, the whole may as well be the name of a model.
         return Route(self._counted(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)

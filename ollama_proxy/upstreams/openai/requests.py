@@ -77,13 +77,6 @@ def encode_generate(request: GenerateRequest, profile: Profile, *, stream: bool)
     return body | _parameters(request, profile, limit="max_tokens") | _streaming(profile, stream=stream)
 
 
-def as_chat(request: GenerateRequest) -> ChatRequest:
-    """The chat that a prompt amounts to."""
-    system = [Message("system", request.system)] if request.system else []
-    common = {name: getattr(request, name) for name in TextRequest.__dataclass_fields__}
-    return ChatRequest(**common, messages=[*system, Message("user", request.prompt)])
-
-
 def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
     """Those fields without an equivalent in the hub that the provider knows all the same."""
     return {
