@@ -4,7 +4,6 @@ from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
     MAX_DURATION_CHARS,
-    MODEL_OPTIONS,
     NAME,
     duration_s,
     go_duration_s,
@@ -65,7 +64,6 @@ __all__ = [
     "FirstToken",
     "Images",
     "MAX_DURATION_CHARS",
-    "MODEL_OPTIONS",
     "ModelSettings",
     "NAME",
     "NEVER",
