@@ -23,8 +23,9 @@ from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings
 from ollama_proxy.upstreams.demo.requests import (
     CONTEXT_LENGTH,
     MODEL,
-    Naming,
     Refusal,
+    check_model,
+    check_name,
     field,
     is_demo,
     load_object,
@@ -182,8 +183,7 @@ def _ps(_: Mapping[str, Json]) -> Outcome:
 
 
 def _show(data: Mapping[str, Json]) -> Outcome:
-    name = named_model(data)
-    Naming().check(name)
+    check_model(named_model(data))
     info = {
         "general.architecture": "demo",
         "general.basename": "demo",
@@ -231,7 +231,7 @@ _NO_MANIFEST = "pull model manifest: file does not exist"
 
 def _pull(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
-    Naming(missing="invalid model name").check_form(name)
+    check_name(name)
     start = _status_lines("pulling manifest")
     if not is_demo(name):
         return _progress(data, start, _NO_MANIFEST)
@@ -240,7 +240,7 @@ def _pull(data: Mapping[str, Json]) -> Outcome:
 
 def _push(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
-    Naming().check_form(name)
+    check_name(name)
     start = _status_lines("retrieving manifest")
     if not is_demo(name):
         return _progress(data, start + _status_lines("couldn't retrieve manifest"), f"model '{name}' not found")
@@ -248,7 +248,7 @@ def _push(data: Mapping[str, Json]) -> Outcome:
 
 
 def _create(data: Mapping[str, Json]) -> Outcome:
-    Naming(missing="invalid model name").check_form(named_model(data))
+    check_name(named_model(data))
     source, files = field(data, "from", ""), field(data, "files", dict[str, Json]())
     if not source and not files:
         raise Refusal(400, "neither 'from' or 'files' was specified")
@@ -259,16 +259,13 @@ def _create(data: Mapping[str, Json]) -> Outcome:
 
 
 def _copy(data: Mapping[str, Json]) -> Outcome:
-    source, destination = field(data, "source", ""), field(data, "destination", "")
-    naming = Naming('source "" is invalid', invalid='source "{}" is invalid', unknown='model "{}" not found')
-    naming.check_form(source)
-    Naming('destination "" is invalid', invalid='destination "{}" is invalid').check_form(destination)
-    naming.check(source)
+    check_model(field(data, "source", ""))
+    check_name(field(data, "destination", ""))
     return empty(200)
 
 
 def _delete(data: Mapping[str, Json]) -> Outcome:
-    Naming(invalid='name "{}" is invalid').check(named_model(data))
+    check_model(named_model(data))
     return empty(200)
 
 
