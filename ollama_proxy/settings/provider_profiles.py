@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ollama_proxy.hub import THINK_LEVELS
@@ -116,6 +117,10 @@ class Profile:
         "Fields that choose providers, plugins or stored settings; refused for tokens with a list of models.",
         list_of(TEXT),
     )
+
+    def only_streams(self, model: str) -> bool:
+        """Whether a model answers with streams only."""
+        return any(fnmatchcase(model, pattern) for pattern in self.stream_only)
 
 
 _VLLM_OPTIONS = {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}

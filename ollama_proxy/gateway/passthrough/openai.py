@@ -27,11 +27,9 @@ from ollama_proxy.upstreams import (
     Node,
     Reply,
     UpstreamRequest,
-    is_stream_only,
     read_all,
-    without_comments,
 )
-from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read
+from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
 
 #: The dialect whose bytes pass.
 PASSED = "openai"
@@ -72,7 +70,7 @@ def _can(profile: Profile, own: str, path: str, data: Mapping[str, Json]) -> boo
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_place(profile, path, data)) and (data.get("stream") is True or not is_stream_only(own, profile))
+    return bool(_place(profile, path, data)) and (data.get("stream") is True or not profile.only_streams(own))
 
 
 def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:

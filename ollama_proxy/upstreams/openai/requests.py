@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from math import hypot
 from operator import itemgetter
 
@@ -177,11 +176,6 @@ def _level(think: bool | str, profile: Profile) -> tuple[str, str]:
         return think, profile.efforts.get(think, think)
     level = "default" if think else "none"
     return level, profile.efforts.get(level, "")
-
-
-def is_stream_only(model: str, profile: Profile) -> bool:
-    """Whether a model gives nothing but streams."""
-    return any(fnmatchcase(model, pattern) for pattern in profile.stream_only)
 
 
 # Vectors.

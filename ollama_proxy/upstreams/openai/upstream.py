@@ -39,7 +39,7 @@ from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents,
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader, without_comments
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader
 from ollama_proxy.upstreams.openai.errors import error_in, refused
 from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
@@ -49,13 +49,12 @@ from ollama_proxy.upstreams.openai.requests import (
     encode_embed,
     encode_generate,
     is_put_in_words,
-    is_stream_only,
     passed_on,
     shortened,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         return asked(stream=True)
 
     def _only_streams(self, model: str) -> bool:
-        return bool(self._stream_only.get(model)) or is_stream_only(model, self.profile)
+        return bool(self._stream_only.get(model)) or self.profile.only_streams(model)
 
     def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
         decoder = ChunkDecoder(
