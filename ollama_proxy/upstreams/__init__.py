@@ -11,8 +11,9 @@ from ollama_proxy.upstreams.answer_events import (
 from ollama_proxy.upstreams.base import EventStream, Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
-from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet, Route
+from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
+from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, register_kind, say_hidden

@@ -20,7 +20,7 @@ from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction
-from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
+from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, node
 from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
     "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
     "takes longer than {WAIT_S} s keeps nobody waiting": (model_index,),
-    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (model_index,),
+    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (balancer,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
     "It is looked at every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
@@ -251,7 +251,9 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [retries, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
+    "module",
+    [retries, balancer, breaker, model_index, health, node, watchdog, worker],
+    ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
