@@ -5,9 +5,7 @@ Written against the types of Anthropic's own client of November 2026, and for se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ollama_proxy.hub import ChatRequest, Json, Message
+from ollama_proxy.hub import ChatRequest, Json
 from ollama_proxy.upstreams.anthropic.messages import encode_messages
 from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.anthropic.parameters import Parameters, encode_parameters
@@ -25,10 +23,7 @@ def encode_chat(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> dic
 
 def parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> Parameters:
     """What a chat asks for besides its messages, and what of it can't be said."""
-    return encode_parameters(request, traits, can_think=_can_think(request.messages, thoughts))
-
-
-def _can_think(messages: Sequence[Message], thoughts: Thoughts) -> bool:
-    """Thinking goes on in the middle of calls only where the thinking in front of them is still there."""
-    spoken = next((message for message in reversed(messages) if message.role == "assistant"), None)
-    return spoken is None or not spoken.tool_calls or bool(thoughts.of(spoken.tool_calls[0].id))
+    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
+    # In the middle of calls, more thinking needs the thinking that led to them.
+    can_think = last is None or not last.tool_calls or bool(thoughts.of(last.tool_calls[0].id))
+    return encode_parameters(request, traits, can_think=can_think)

@@ -151,12 +151,13 @@ class OllamaUpstream(TransportUpstream):
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-        return self._capabilities.get(model, call, partial(self._ask_capabilities, model))
 
-    def _ask_capabilities(self, model: str, call: Call) -> frozenset[str] | None:
-        shown = self._ask("POST", "/api/show", call, encode_request({"model": model}))
-        listed = shown.get("capabilities")
-        return frozenset(map(str, listed)) if isinstance(listed, list) else None
+        def ask(call: Call) -> frozenset[str] | None:
+            """What the server says now."""
+            listed = self._ask("POST", "/api/show", call, encode_request({"model": model})).get("capabilities")
+            return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+        return self._capabilities.get(model, call, ask)
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
