@@ -51,7 +51,7 @@ PURE = (
 )
 IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 
-MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_COMPLEXITY, MIN_DOCUMENTED = 60, 600, 10, 0.9
+MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_COMPLEXITY, MIN_DOCUMENTED = 60, 600, 12, 0.9
 
 BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.Assert, ast.comprehension, ast.match_case)
 
