@@ -211,7 +211,13 @@ def _opened(box: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) 
     slot = box.begin("")
     attempt.state = "aborted"
     try:
-        with closing(_forwarded(box, outgoing, call)) as reply:
+        try:
+            reply = box.upstream.forward(outgoing, call)
+        except UpstreamError as error:
+            box.failed("", error)
+            raise
+        box.succeeded("")
+        with closing(reply):
             yield reply
         attempt.state = "ok"
     except GatewayError as error:
@@ -219,16 +225,6 @@ def _opened(box: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) 
         raise
     finally:
         slot.release()
-
-
-def _forwarded(box: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    try:
-        reply = box.upstream.forward(outgoing, call)
-    except UpstreamError as error:
-        box.failed("", error)
-        raise
-    box.succeeded("")
-    return reply
 
 
 def _streamed(exchange: Exchange, work: Broadcast) -> Response:
