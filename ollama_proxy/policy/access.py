@@ -82,19 +82,13 @@ def keep_alive_s(value: Json) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadRequest(f"Unsupported type: '{_go_type(value)}'", param="keep_alive")
-    return _duration_s(value) if isinstance(value, str) else float(value)
-
-
-def _go_type(value: Json) -> str:
-    return {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
-
-
-def _duration_s(text: str) -> float:
-    """A Go duration; the texts of the errors are Go's own (time.ParseDuration)."""
+        kind = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
+        raise BadRequest(f"Unsupported type: '{kind}'", param="keep_alive")
+    if not isinstance(value, str):
+        return float(value)
     try:
-        return go_duration_s(text)
-    except ValueError:
-        if len(text) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
-            raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive") from None
-        raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive") from None
+        return go_duration_s(value)
+    except ValueError:  # in the words of Go's time.ParseDuration
+        if len(value) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", value, re.ASCII):
+            raise BadRequest(f'time: missing unit in duration "{value}"', param="keep_alive") from None
+        raise BadRequest(f'time: invalid duration "{value[:40]}"', param="keep_alive") from None

@@ -103,16 +103,17 @@ def is_trusted(address: str, trusted: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=16)
 def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-    return [_plain_network(entry) for entry in trusted if entry != UNIX_SOCKET]
-
-
-def _plain_network(text: str) -> IPv4Network | IPv6Network:
-    """A network, of IPv4 if it is mapped into IPv6: plain addresses are."""
-    network = ip_network(text, strict=False)
-    first = network.network_address
-    if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
-        return IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
-    return network
+    """The networks of the proxies, of IPv4 if they are mapped into IPv6: plain addresses are."""
+    networks: list[IPv4Network | IPv6Network] = []
+    for entry in trusted:
+        if entry == UNIX_SOCKET:
+            continue
+        network = ip_network(entry, strict=False)
+        first = network.network_address
+        if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
+            network = IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
+        networks.append(network)
+    return networks
 
 
 def check_path(environ: Mapping[str, Any]) -> None:

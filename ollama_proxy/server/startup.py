@@ -120,7 +120,10 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError when there is nothing good to go back to.
     """
-    kept = _last_good(environ)
+    kept: Settings | None = None
+    with contextlib.suppress(OSError, ConfigError):
+        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
+        kept = settings_from(data, config_path(environ), environ)
     try:
         settings = load_settings(environ=environ)
         build_fleet(settings, environ).close()
@@ -131,13 +134,6 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
             raise
         return kept
     return settings
-
-
-def _last_good(environ: Mapping[str, str]) -> Settings | None:
-    with contextlib.suppress(OSError, ConfigError):
-        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
-        return settings_from(data, config_path(environ), environ)
-    return None
 
 
 def keep_last_good(environ: Mapping[str, str]) -> None:

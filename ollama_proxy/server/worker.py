@@ -85,7 +85,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, as long as it lasts."""
         if not self._connections.enter(client):
-            self._refuse(client)
+            with contextlib.suppress(OSError), contextlib.closing(client):
+                write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
             return
         try:
             client.setblocking(1)
@@ -134,10 +135,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._served += 1
             if self._served % FAIR_AFTER == 0:
                 give_turn()
-
-    def _refuse(self, client: Any) -> None:
-        with contextlib.suppress(OSError), contextlib.closing(client):
-            write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
 
     def timeout_ctx(self) -> gevent.Timeout:
         """How long a connection may wait for a request's head: also at the end, when gunicorn's own limit is 0."""

@@ -50,19 +50,15 @@ def _proxy(entry: Entry) -> str:
     return _network(entry)
 
 
-def _is_base_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = re.fullmatch(r"https?://[!-~]+", text, re.ASCII) and not re.search(r"[?#@\\]", text)
-    return bool(plain and parts.hostname and port != 0)
-
-
 def _base_url(entry: Entry) -> str:
     check_kind(entry, "text", "str")
-    if not _is_base_url(entry.text):
+    try:
+        parts = urlsplit(entry.text)
+        is_addressed = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_addressed = False
+    plain = re.fullmatch(r"https?://[!-~]+", entry.text, re.ASCII) and not re.search(r"[?#@\\]", entry.text)
+    if not plain or not is_addressed:
         raise entry.error(f"must be {BASE_URL.label}")
     return entry.text.rstrip("/")
 
@@ -146,18 +142,6 @@ def _options(entry: Entry) -> dict[str, object]:
     return values
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
 _WHOLE_OPTIONS = (
     *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"),
     *("top_k", "repeat_last_n", "seed"),
@@ -168,19 +152,14 @@ _NUMBER_OPTIONS = (
 
 #: The options that Ollama knows: what each must be, and whether a value is that. Ollama answers a wrong one with 500.
 MODEL_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", _is_whole)),
-    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", _is_number)),
+    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", lambda value: type(value) is int)),
+    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", lambda value: type(value) in (int, float))),
     "use_mmap": ("true or false", lambda value: isinstance(value, bool)),
-    "stop": ("a list of texts", _are_texts),
+    "stop": (
+        "a list of texts",
+        lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    ),
 }
-
-
-def _removed(entry: Entry) -> bool | tuple[str, ...]:
-    return BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry)
-
-
-def _replaced(entry: Entry) -> str | dict[str, str]:
-    return map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry)
 
 
 def _level(entry: Entry) -> str:
@@ -203,7 +182,13 @@ THINK = Kind("true, false, low, medium, high or max", _think)
 OPTIONS = Kind("a mapping of Ollama's options", _options)
 _SOME_TEXT = text_kind("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
-REMOVED = Kind("true, false, or a list of texts", _removed)
-REPLACED = Kind("a text, or a mapping from text to text", _replaced)
+REMOVED = Kind(
+    "true, false, or a list of texts",
+    lambda entry: BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry),
+)
+REPLACED = Kind(
+    "a text, or a mapping from text to text",
+    lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
+)
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
 LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

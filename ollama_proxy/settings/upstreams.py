@@ -86,19 +86,19 @@ class UpstreamModel:
     context_length: int | None = setting(None, "Its context, in tokens.", whole(1, 1 << 31))
 
 
-def _upstream_model(entry: Entry) -> UpstreamModel:
-    if entry.kind == "str":
-        return UpstreamModel(TEXT.parse(entry))
-    return UpstreamModel(**read_section(UpstreamModel, entry))
-
-
 def _upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
     if entry.kind != "map":
         return {name: UpstreamModel(name) for name in list_of(TEXT).parse(entry)}
-    models = map_of(Kind("a name or a mapping of settings", _upstream_model)).parse(entry)
+    models = map_of(_UPSTREAM_MODEL).parse(entry)
     return {name: model if model.id else replace(model, id=name) for name, model in models.items()}
 
 
+_UPSTREAM_MODEL = Kind(
+    "a name or a mapping of settings",
+    lambda entry: UpstreamModel(
+        **{"id": TEXT.parse(entry)} if entry.kind == "str" else read_section(UpstreamModel, entry)
+    ),
+)
 SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
 
 

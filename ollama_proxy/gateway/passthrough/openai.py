@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
@@ -31,6 +31,7 @@ from ollama_proxy.upstreams import (
     UpstreamRequest,
     is_stream_only,
     read_all,
+    read_before,
     read_refusal,
     without_comments,
 )
@@ -234,15 +235,7 @@ class Passage:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
         if not self._tail.finished:
             return reply.read_some(self._heartbeat_s)
-        until = time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S)
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := until - time.monotonic()) > 0:
-                if (data := reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
 
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
