@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollama_proxy.dialects.responses.output_items import render_output, render_usage
+from ollama_proxy.dialects.responses.output_items import render_output, render_usage, text_part
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.hub import Answer, Done, ToolCall
 
