@@ -142,6 +142,18 @@ def _options(entry: Entry) -> dict[str, object]:
     return values
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 _WHOLE_OPTIONS = (
     *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"),
     *("top_k", "repeat_last_n", "seed"),
@@ -152,13 +164,10 @@ _NUMBER_OPTIONS = (
 
 #: The options that Ollama knows: what each must be, and whether a value is that. Ollama answers a wrong one with 500.
 MODEL_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", lambda value: type(value) is int)),
-    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", lambda value: type(value) in (int, float))),
+    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", _is_whole)),
+    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", _is_number)),
     "use_mmap": ("true or false", lambda value: isinstance(value, bool)),
-    "stop": (
-        "a list of texts",
-        lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    ),
+    "stop": ("a list of texts", _are_texts),
 }
 
 

@@ -19,7 +19,7 @@ from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_
 from ollama_proxy.upstreams.openai.answers import without_comments
 from ollama_proxy.upstreams.openai.requests import is_stream_only
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, say_hidden
+from ollama_proxy.upstreams.registry import build_fleet, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
@@ -50,7 +50,6 @@ __all__ = [
     "build_fleet",
     "decode_object",
     "give_turn",
-    "hidden_upstreams",
     "is_stream_only",
     "paced",
     "read_all",
