@@ -182,30 +182,30 @@ class Attempts:
         """Seconds until the next attempt: none before another node is asked; None: there is no next one."""
         if self._retries >= MOST_RETRIES or not _is_unanswered(error):
             return None
-        never_seen = isinstance(error, UpstreamConnect)
         if self._fleet.has_other(self._route, self._tried):
-            return 0.0 if never_seen or self._may_go_elsewhere(error) else None
+            is_sent_again = isinstance(error, UpstreamConnect) or self._may_go_elsewhere(error)
+            return 0.0 if is_sent_again else None
+        backoff_s = FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
         if isinstance(error, UpstreamConnect):
             # What hangs would cost the caller its connect limit each time.
-            return self._backoff_s() if node.allows() and error.took_s < QUICK_S else None
-        return self._busy_pause_s(error, node)
+            return backoff_s if node.allows() and error.took_s < QUICK_S else None
+        return self._busy_pause_s(error, node, backoff_s)
 
-    def _busy_pause_s(self, error: UpstreamError, node: Node) -> float | None:
+    def _busy_pause_s(self, error: UpstreamError, node: Node, backoff_s: float) -> float | None:
         """A provider says when it has room again; a box's queue is not made shorter by asking again."""
         if error.status not in BUSY or node.is_box:
             return None
-        pause_s = max(self._backoff_s(), float(error.retry_after_s or 0))
+        pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
         return pause_s if is_decent and self._fleet.spend_retry() else None
 
     def _may_go_elsewhere(self, error: UpstreamError) -> bool:
-        if error.status in BUSY:
-            return self._fleet.spend_retry()
-        first, self._went_elsewhere = not self._went_elsewhere, True
-        return first and self._fleet.spend_retry()
-
-    def _backoff_s(self) -> float:
-        return FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
+        """What a node failed with goes to one other node; what it refused for being busy, to any."""
+        if error.status not in BUSY:
+            if self._went_elsewhere:
+                return False
+            self._went_elsewhere = True
+        return self._fleet.spend_retry()
 
 
 def _is_unanswered(error: UpstreamError) -> bool:
