@@ -279,20 +279,18 @@ class ImageFetcher:
             except Redirected as error:
                 url = _next_url(url, error)
             except UpstreamError as error:
+                match error:
+                    case UpstreamTimeout():
+                        reason = f"did not arrive in {self._settings.timeout_s:g} s"
+                    case UpstreamConnect():
+                        reason = "its server can't be reached"
+                    case UpstreamCut():
+                        reason = "its server stopped in the middle of its answer"
+                    case _:
+                        reason = "its server gave an answer that can't be used"
                 detail = f"image from {place.host}: {type(error).__name__} {error.detail}"
-                raise BadRequest(f"{self._reason(error)}: check the URL, {INSTEAD}", detail=detail) from error
+                raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
         raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
-
-    def _reason(self, error: UpstreamError) -> str:
-        match error:
-            case UpstreamTimeout():
-                return f"did not arrive in {self._settings.timeout_s:g} s"
-            case UpstreamConnect():
-                return "its server can't be reached"
-            case UpstreamCut():
-                return "its server stopped in the middle of its answer"
-            case _:
-                return "its server gave an answer that can't be used"
 
     def _ask(self, place: Place, job: _Job) -> bytearray:
         """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""

@@ -164,7 +164,8 @@ class Attempts:
         pause_s = self._pause_s(error, node)
         is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
         if self._retries or not is_last:
-            self._exchange.attempts += (f"{node.name}: {_reason(error)}",)
+            reason = error.status if isinstance(error, UpstreamRefused) else error.slug
+            self._exchange.attempts += (f"{node.name}: {reason}",)
         if is_last:
             if isinstance(error, UpstreamConnect) and error.retry_after_s is None:
                 error.args = (self._route.lost,)
@@ -214,10 +215,6 @@ def _is_unanswered(error: UpstreamError) -> bool:
         return not error.final and (error.status in BUSY or error.status in FAILED)
     # An answer that can't be used, such as a page of a proxy in front of it.
     return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
-
-
-def _reason(error: GatewayError) -> str:
-    return str(error.status) if isinstance(error, UpstreamRefused) else error.slug
 
 
 def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
