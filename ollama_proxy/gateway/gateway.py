@@ -227,7 +227,7 @@ class Gateway:
         def send(node: Node, own: str) -> Reply:
             """The reply of one node."""
             self._on_node(exchange, exchange.call, plan, node, own, None)
-            return passage.send(node.upstream, own)
+            return passage.send(node, own)
 
         return passage.answer(self.open(exchange, plan.route, send))
 

@@ -11,6 +11,7 @@ from ollama_proxy.wire.lines import (
     ndjson_frame,
     on_one_line,
     sse_frame,
+    without_comments,
 )
 from ollama_proxy.wire.media_types import SIGNATURE_BYTES, base64_media_type, media_type
 from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
@@ -37,4 +38,5 @@ __all__ = [
     "read",
     "split_events",
     "sse_frame",
+    "without_comments",
 ]

@@ -16,6 +16,9 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 #: What is kept of a stream that passes through, to read its last line.
 TAIL_BYTES = 16 * 1024
 
+#: Blanks and comments in front of an event stream; the last one may still be on its way.
+_COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
+
 _GOES_ON = re.compile(rb'"done":\s*false')
 _COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
 
@@ -195,3 +198,9 @@ class StreamTail:
     def is_in_an_answer(self) -> bool:
         """Whether the last whole line is a part of what a model says."""
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
+
+
+def without_comments(body: bytes | bytearray) -> bytes:
+    """What follows the blank lines and comments of an event stream in front of an answer; nothing while the last
+    comment may still go on."""
+    return _COMMENTS.sub(b"", body, count=1)

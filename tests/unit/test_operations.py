@@ -20,7 +20,7 @@ from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction
-from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
+from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, node
 from tests.configuration_page import shown_default
 from tests.unit.test_documents import blocks, codes, prose, table_with
 
@@ -192,7 +192,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
     "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
     "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
-    "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (model_index,),
+    "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
     "It is checked every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
@@ -252,7 +252,9 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [retries, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
+    "module",
+    [retries, balancer, breaker, model_index, health, node, watchdog, worker],
+    ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol, cast
 
 from flask import Response
 
@@ -25,17 +24,13 @@ from ollama_proxy.upstreams import (
     DRAIN_S,
     GRACE_S,
     Api,
-    Headers,
+    Node,
     Reply,
-    Upstream,
     UpstreamRequest,
-    is_stream_only,
     read_all,
     read_before,
-    read_refusal,
-    without_comments,
 )
-from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read
+from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
 
 #: What may be asked for, below a base URL, and the field that each can't do without.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
@@ -50,18 +45,6 @@ OURS = frozenset(
 _ANSWERED = frozenset({"choices", "data"})
 
 
-class Provider(Upstream, Protocol):
-    """An upstream that takes OpenAI's bytes."""
-
-    profile: Profile
-
-    def refused(self, status: int, data: bytes, headers: Headers = (), *, model: str = "") -> UpstreamError:
-        """What an answer that is not 200 amounts to; `model`: its own name of the one that was asked for."""
-
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """What an error in an answer with status 200 amounts to."""
-
-
 def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
@@ -70,9 +53,7 @@ def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
-    return is_sound and all(
-        _can(cast(Provider, node.upstream).profile, own, path, data) for node, own in plan.route.nodes
-    )
+    return is_sound and all(_can(node.profile, own, path, data) for node, own in plan.route.nodes)
 
 
 def _is_free(rules: ModelSettings) -> bool:
@@ -87,7 +68,7 @@ def _can(profile: Profile, own: str, path: str, data: Mapping[str, Json]) -> boo
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_place(profile, path, data)) and (data.get("stream") is True or not is_stream_only(own, profile))
+    return bool(_place(profile, path, data)) and (data.get("stream") is True or not profile.only_streams(own))
 
 
 def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
@@ -118,17 +99,16 @@ class Passage:
 
     # To the provider.
 
-    def send(self, upstream: Upstream, own: str) -> Reply:
-        """The reply of an upstream that calls the model `own`; its head may come later where it is a stream. Raises
-        UpstreamError."""
-        self._provider, self._own = cast(Provider, upstream), own
+    def send(self, node: Node, own: str) -> Reply:
+        """The reply of a node that calls the model `own`; the head of a stream may come later. Raises UpstreamError."""
+        self._upstream, self._own = node.upstream, own
         name = self._exchange.model
-        counts = self._lacks_usage and self._provider.profile.stream_options
+        counts = self._lacks_usage and node.profile.stream_options
         self._edits = AnswerEdits(name=None if own == name else name, without_usage=counts and not self._shows_usage)
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
-        path = _place(self._provider.profile, self._path, self._data)
+        path = _place(node.profile, self._path, self._data)
         outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
-        reply = upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
+        reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
         self._accept(reply)
         return reply
 
@@ -144,7 +124,7 @@ class Passage:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
         try:
             if reply.status not in (0, 200):
-                raise self._provider.refused(reply.status, read_refusal(reply), reply.headers, model=self._own)
+                raise self._upstream.refused(reply, model=self._own)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -155,7 +135,7 @@ class Passage:
         """What an answer that is none amounts to."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._provider.error_in(document, model=self._own)
+        return self._upstream.error_in(document, model=self._own)
 
     # To the client.
 
@@ -178,7 +158,7 @@ class Passage:
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._provider.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._own)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
@@ -229,7 +209,7 @@ class Passage:
         if passed := self._edits.events(self._tail.feed(events)):
             yield passed
         if self._tail.failure is not None:
-            raise self._provider.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._own)
 
     def _next(self, reply: Reply) -> bytes | None:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""

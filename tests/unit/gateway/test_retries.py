@@ -269,7 +269,7 @@ def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
     for _ in range(30):
         scene.failed(*(UpstreamConnect() for _ in range(4)))
         clock.passes(60)
-    assert scene.fleet.spend_retry()
+    assert scene.fleet.balancer.spend_retry()
 
 
 # --- A provider's Retry-After ----------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> N
 
 def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
     scene = Scene(clock, *boxes())
-    while scene.fleet.spend_retry():
+    while scene.fleet.balancer.spend_retry():
         pass
     assert scene.failed(UpstreamRefused(500, "no")).status == 500
     assert scene.failed(UpstreamRefused(429, "no")).status == 429
