@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from flask import request
 
-from ollama_proxy.hub import Json
+from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.policy import Principal
 from ollama_proxy.upstreams import Call
 
@@ -74,10 +74,8 @@ class Exchange:
     state: str = "ok"
     #: The stable slug of what went wrong.
     error: str = ""
-    #: Tokens; None: not known.
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    #: The upstream gave no counts: these are ours, and only about right.
+    usage: Usage = NO_USAGE
+    #: The upstream reported no usage: this one is the gateway's own estimate.
     estimated: bool = False
     bytes_out: int = 0
     #: Monotonic time of the first byte of the answer's body.

@@ -12,7 +12,17 @@ from ollama_proxy.wire.lines import (
     on_one_line,
     sse_frame,
 )
-from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
+from ollama_proxy.wire.sse_passthrough import (
+    DONE,
+    USAGE,
+    EventCutter,
+    EventTail,
+    data_of,
+    is_set,
+    read,
+    read_usage,
+    split_events,
+)
 
 __all__ = [
     "DONE",
@@ -31,6 +41,7 @@ __all__ = [
     "ndjson_frame",
     "on_one_line",
     "read",
+    "read_usage",
     "split_events",
     "sse_frame",
 ]

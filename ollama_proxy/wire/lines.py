@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from ollama_proxy.errors import BadRequest, UpstreamError
+from ollama_proxy.hub import Usage
 
 #: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -141,14 +142,13 @@ def on_one_line(frames: bytes) -> bytes:
 
 @dataclass(slots=True)
 class StreamEnd:
-    """How a passed-through native answer ended. Counts are tokens, None where the answer has none."""
+    """How a passed-through native answer ended."""
 
     #: A line that ends the stream was seen: `done`, `success` or an error.
     finished: bool
     #: That line was an error.
     failed: bool
-    prompt_eval_count: int | None
-    eval_count: int | None
+    usage: Usage
     #: The answer has met its limit.
     limited: bool = False
 
@@ -182,8 +182,8 @@ class StreamTail:
         # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
         failed, finished = _ending(line, lost_head=lost_head)
-        read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
-        return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
+        usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+        return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
     def ends_an_answer(self) -> bool:
         """Whether the last line ends what a model said, and not work on models."""

@@ -19,7 +19,7 @@ from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
 from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
-from ollama_proxy.hub import Done, Json
+from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import ModelSettings, Profile, Stream
 from ollama_proxy.upstreams import (
@@ -250,8 +250,8 @@ class Passage:
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
         end, exchange = self._tail.end(), self._exchange
-        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-        if said and end.prompt_eval_count is None and end.eval_count is None:
+        exchange.usage = end.usage
+        if said and end.usage == NO_USAGE:
             note_done(exchange, Done(""), said)
         if end.limited:
             exchange.note_truncated("answer")
