@@ -8,7 +8,7 @@ from ollama_proxy.gateway.gateway import PATIENCE, Gateway, allowed
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
 
@@ -25,8 +25,8 @@ __all__ = [
     "Line",
     "OPTIONS",
     "PATIENCE",
-    "Plan",
     "REMARKS",
+    "ResolvedModel",
     "Result",
     "SYSTEM",
     "THINKING",

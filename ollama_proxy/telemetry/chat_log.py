@@ -144,10 +144,10 @@ class ChatLog:
         # Without data nothing was asked: it was refused unread.
         if self._settings().logging.chat_logs and endpoint in self._readers and exchange.data:
             listener = _listen(self._readers[endpoint], response)
-            exchange.on_finish(partial(self._record, exchange, listener))
+            exchange.finish_observers.append(partial(self._record, listener))
         return response
 
-    def _record(self, exchange: Exchange, listener: Listener | None) -> None:
+    def _record(self, listener: Listener | None, exchange: Exchange) -> None:
         vectors = _vectors(exchange.data) if listener is None else None
         tokens = {token.digest for token in self._settings().auth.tokens()}
         size = memory(exchange.data, len(exchange.body)) + (listener.held if listener else 0)

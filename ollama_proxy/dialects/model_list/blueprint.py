@@ -26,13 +26,13 @@ def build_blueprint(gateway: Gateway, shapes: Mapping[str, Shape]) -> Blueprint:
     def models() -> Response:
         """GET /v1/models."""
         exchange = current_exchange()
-        return whole(shapes[exchange.dialect].many(gateway.models(exchange)))
+        return whole(shapes[exchange.dialect].many(gateway.lists(exchange).all()))
 
     # Ids hold slashes, and official clients send them as %2F.
     @blueprint.get("/models/<path:name>", endpoint="one")
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
         exchange = current_exchange()
-        return whole(shapes[exchange.dialect].one(gateway.model(exchange, name)))
+        return whole(shapes[exchange.dialect].one(gateway.lists(exchange).find(name)))
 
     return blueprint

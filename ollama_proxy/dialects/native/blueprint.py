@@ -155,7 +155,7 @@ def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) ->
     try:
         listed = orjson.loads(response.get_data())
         rows = listed["models"] or ()
-        listed["models"] = gateway.listed(exchange, rows, itemgetter("name"), _renamed)
+        listed["models"] = gateway.lists(exchange).filter(rows, itemgetter("name"), _renamed)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UpstreamError(detail="the list of models is of another shape") from error
     response.set_data(orjson.dumps(listed))
@@ -184,10 +184,10 @@ def _answered(gateway: Gateway, exchange: Exchange, route: Route, outgoing: Upst
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
-        plan = gateway.plan(exchange, exchange.model)
-        if not plan.route.takes("native"):
+        resolved = gateway.resolve_model(exchange, exchange.model)
+        if not resolved.route.takes("native"):
             is_show = route.endpoint == "show"
-            return shown(exchange, plan) if is_show else answered(gateway, exchange, route.endpoint)
+            return shown(exchange, resolved) if is_show else answered(gateway, exchange, route.endpoint)
     return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
 
 

@@ -154,7 +154,7 @@ def _provided(gateway: Gateway, exchange: Exchange, path: str, names: Sequence[s
         if name and _is_provided(gateway, name):
             if not is_pull:
                 raise Forbidden(f"The model '{name[:200]}' is a provider's: it can't be changed from here.")
-            gateway.plan(exchange, name)  # raises where this token may not use it
+            gateway.resolve_model(exchange, name)  # raises where this token may not use it
             return _lines(pulled(stream=exchange.stream), exchange)
     if gateway.fleet.boxes():
         return None

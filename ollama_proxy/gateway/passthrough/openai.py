@@ -17,7 +17,7 @@ from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
 from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
@@ -64,16 +64,16 @@ class Provider(Upstream, Protocol):
         """What an error in an answer with status 200 amounts to."""
 
 
-def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
+def passes(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (plan.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+    if not (resolved.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(resolved.model.rules)):
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
     return is_sound and all(
-        _can(cast(Provider, node.upstream).profile, own, path, data) for node, own in plan.route.nodes
+        _can(cast(Provider, node.upstream).profile, own, path, data) for node, own in resolved.route.nodes
     )
 
 
