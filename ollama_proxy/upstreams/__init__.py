@@ -14,6 +14,7 @@ from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet, Route
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
+from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
 from ollama_proxy.upstreams.openai.answers import without_comments
 from ollama_proxy.upstreams.openai.requests import is_stream_only
@@ -28,6 +29,7 @@ __all__ = [
     "Call",
     "ClientSocket",
     "DRAIN_S",
+    "Ended",
     "EventStream",
     "Fleet",
     "GRACE_S",
@@ -37,6 +39,7 @@ __all__ = [
     "HttpTransport",
     "LIMITS",
     "MAX_ANSWER_BYTES",
+    "MergedStreams",
     "Node",
     "QUICK_S",
     "Redirected",
