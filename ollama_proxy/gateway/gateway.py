@@ -17,6 +17,7 @@ from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.model_lists import ModelLists
+from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.native_edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import PASSED, Passage, passes
 from ollama_proxy.gateway.prepare import (
@@ -31,7 +32,7 @@ from ollama_proxy.gateway.rendering import ErrorFace, Renderer
 from ollama_proxy.gateway.resolve import ResolvedModel, has_only_known_fields
 from ollama_proxy.gateway.responses import passed_through
 from ollama_proxy.gateway.retries import RefusedReply, forwarded, open_there
-from ollama_proxy.gateway.snapshot import Snapshot
+from ollama_proxy.gateway.snapshot import PATIENCE, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
 from ollama_proxy.policy import (
@@ -49,9 +50,6 @@ from ollama_proxy.upstreams import Fleet, Node, Reply, UpstreamRequest, build_fl
 from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
-
-#: Limits for work on models: a large pull takes hours, and says nothing while it verifies. In seconds.
-PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 #: Seconds after which a refused client may try again.
 OVERLOADED_S = 1
@@ -149,6 +147,10 @@ class Gateway:
     def lists(self, exchange: Exchange) -> ModelLists:
         """The lists of models as this caller sees them."""
         return ModelLists(self.snapshot, exchange)
+
+    def manage_models(self, exchange: Exchange, box_name: str | None) -> ModelManagement:
+        """Work on models, on the Ollama server of that name if one is given."""
+        return ModelManagement(self.snapshot, exchange, box_name)
 
     def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
         """See Snapshot.resolve_model."""

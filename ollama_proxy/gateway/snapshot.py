@@ -17,6 +17,9 @@ from ollama_proxy.upstreams import Call, Fleet, Node
 
 T = TypeVar("T")
 
+#: Limits for work on models: a large pull takes hours, and sends nothing while it verifies. In seconds.
+PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
+
 
 @dataclass(slots=True, frozen=True)
 class Snapshot:

@@ -16,7 +16,7 @@ from ollama_proxy.dialects.body import check_keys, declared_length, parse_object
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.native import schemas
 from ollama_proxy.dialects.native.fleet_views import shown, told
-from ollama_proxy.dialects.native.management import managed, one_box
+from ollama_proxy.dialects.native.management import managed, model_management
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
@@ -226,7 +226,8 @@ def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
         exchange = current_exchange()
         if not _DIGEST.fullmatch(digest):
             raise BadRequest("invalid digest format")
-        path, box = f"/api/blobs/{digest}", one_box(gateway, "A file goes to one server")
+        path = f"/api/blobs/{digest}"
+        box = model_management(gateway, exchange).only_node("A file goes to one server")
         if exchange.method == "HEAD":
             return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
         parts = read_parts(request.environ, exchange.call)
