@@ -174,6 +174,8 @@ class Usage:
     cache_written: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
+        if self is NO_USAGE:  # most requests have one answer
+            return other
         return Usage(
             _sum(self.prompt, other.prompt),
             _sum(self.completion, other.completion),
