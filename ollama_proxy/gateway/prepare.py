@@ -13,7 +13,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy import TeamModel, edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.upstreams import Call, Upstream
+from ollama_proxy.upstreams import Api, Call, Upstream
 
 Asked = TypeVar("Asked", bound=ModelRequest)
 
@@ -59,7 +59,7 @@ def prepared_chat(asked: ChatRequest, model: TeamModel, upstream: Upstream, exch
 
 def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """Thinking is left away, or refused, where the model is known to have none. Ollama itself says so."""
-    if not asked.lenient_think and "native" in upstream.dialects:
+    if not asked.lenient_think and upstream.api is Api.OLLAMA:
         return asked
     able = upstream.capabilities(asked.model, exchange.call)
     if able is None or "thinking" in able:

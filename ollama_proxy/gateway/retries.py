@@ -118,7 +118,7 @@ class Attempts:
     """The attempts for one answer."""
 
     def __init__(self, fleet: Fleet, route: Route, exchange: Exchange) -> None:
-        self._fleet = fleet
+        self._balancer = fleet.balancer
         self._route = route
         self._exchange = exchange
         self._token = exchange.principal.name if exchange.principal else ""
@@ -137,10 +137,10 @@ class Attempts:
         return TrackedEvents(*self._open(call, ask))
 
     def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
-        self._fleet.count_request()
+        self._balancer.count_request()
         failed: RunningAttempt | None = None
         while True:
-            node, own = self._fleet.pick(self._route, self._token, self._tried)
+            node, own = self._balancer.pick(self._route, self._token, self._tried)
             if failed is not None:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
@@ -183,7 +183,7 @@ class Attempts:
         """Seconds until the next attempt: none before another node is asked; None: there is no next one."""
         if self._retries >= MOST_RETRIES or not _is_unanswered(error):
             return None
-        if self._fleet.has_other(self._route, self._tried):
+        if self._route.has_other(self._tried):
             is_sent_again = isinstance(error, UpstreamConnect) or self._may_go_elsewhere(error)
             return 0.0 if is_sent_again else None
         backoff_s = FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
@@ -198,7 +198,7 @@ class Attempts:
             return None
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
-        return pause_s if is_decent and self._fleet.spend_retry() else None
+        return pause_s if is_decent and self._balancer.spend_retry() else None
 
     def _may_go_elsewhere(self, error: UpstreamError) -> bool:
         """What a node failed with goes to one other node; what it refused for being busy, to any."""
@@ -206,7 +206,7 @@ class Attempts:
             if self._went_elsewhere:
                 return False
             self._went_elsewhere = True
-        return self._fleet.spend_retry()
+        return self._balancer.spend_retry()
 
 
 def _is_unanswered(error: UpstreamError) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
+from ollama_proxy.hub import OPTION_TYPES
 from ollama_proxy.policy import Catalogue
 from ollama_proxy.settings import (
-    MODEL_OPTIONS,
     Settings,
     effective_upstreams,
     is_open,
@@ -91,8 +91,8 @@ def _model_warnings(settings: Settings) -> Iterator[str]:
         yield f"models.{name}: its target {target} is an alias itself; aliases are not followed, so name a real model"
     for name, rules in settings.models.items():
         for option in rules.options:
-            if option not in MODEL_OPTIONS:
-                yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, MODEL_OPTIONS)}"
+            if option not in OPTION_TYPES:
+                yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, OPTION_TYPES)}"
 
 
 def _upstream_warnings(settings: Settings) -> Iterator[str]:

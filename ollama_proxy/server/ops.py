@@ -13,11 +13,14 @@ from flask import Blueprint, Response, request
 from ollama_proxy.errors import AuthError, TooManyGuesses
 from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, whole
 from ollama_proxy.hub import Json
-from ollama_proxy.policy import MANAGE, READ, Principal
+from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
 from ollama_proxy.server.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health, State
+
+#: See Routes: none of these addresses needs a token.
+SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC)
 
 
 def build_blueprint(
@@ -81,7 +84,7 @@ def _exchange_with_caller(gateway: Gateway) -> Exchange:
 def _caller(gateway: Gateway) -> Principal | None:
     """Whose token the request has; None without a valid one, which these public routes do not need."""
     try:
-        return gateway.authenticator.authenticate(request.environ, current_exchange().client)
+        return gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
     except (AuthError, TooManyGuesses):
         return None
 

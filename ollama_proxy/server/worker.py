@@ -23,12 +23,12 @@ from gunicorn.http.message import Request
 from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from ollama_proxy.dialects import FACES
+from ollama_proxy.dialects import find_dialect
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
 from ollama_proxy.gateway import WORKER, capacity
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
-from ollama_proxy.server.request import dialect_of, plain_address, request_id
+from ollama_proxy.server.request import plain_address, request_id
 from ollama_proxy.upstreams import give_turn
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def public_error(exc: BaseException) -> GatewayError:
 
 def answer(error: GatewayError, path: str) -> bytes:
     """The whole HTTP answer, in the error shape that the path promises."""
-    body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, request_id(None))
+    body = find_dialect({"PATH_INFO": path}).errors.render_error(error, request_id(None))
     wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
     head = (
         f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"

@@ -42,8 +42,8 @@ class Preset:
     is_checked_by_building: bool = False
 
 
-#: Every kind an upstream may be.
-PRESETS: Mapping[str, Preset] = {
+#: Every kind an upstream may be; `upstreams.register_kind` adds further ones.
+PRESETS: dict[str, Preset] = {
     "ollama": Preset("http://localhost:11434", protocol="ollama", is_shared=True),
     "demo": Preset(DEMO_URL, protocol="demo", is_shared=True),
     "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",), needs_key=True, is_copied=True),
@@ -101,6 +101,8 @@ _UPSTREAM_MODEL = Kind(
         **{"id": TEXT.parse(entry)} if entry.kind == "str" else read_section(UpstreamModel, entry)
     ),
 )
+#: The kinds are read anew each time, because further ones may be registered.
+KIND = Kind(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
 SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
 
 
@@ -121,7 +123,7 @@ class UpstreamSettings:
     """One server that runs models."""
 
     name: str = setting("", "Its name in targets, logs and pages.", NAME)
-    kind: str = setting("ollama", "What it speaks.", choice(*PRESETS))
+    kind: str = setting("ollama", "What it speaks.", KIND)
     base_url: str = setting("", "Where it answers. Absent: the address known for its kind.", BASE_URL)
     weight: int = setting(1, "Share of the requests among upstreams that have the model.", whole(1, 1000))
     drain: bool = setting(False, "Takes no new requests; those that it has go on.", BOOLEAN)

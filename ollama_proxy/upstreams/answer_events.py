@@ -28,8 +28,8 @@ MOST_REFUSED_BYTES = 1 << 20
 #: The events of some bytes, and the failure behind them: what came before a fault is still delivered.
 Read = tuple[list[Event], UpstreamError | None]
 
-#: What an answer that is not 200 amounts to: its status, body and headers.
-Refused = Callable[[int, bytes, Headers], UpstreamError]
+#: The error for a reply whose status is not 200.
+Refused = Callable[[Reply], UpstreamError]
 
 
 class Reader(Protocol):
@@ -86,7 +86,7 @@ class AnswerEvents:
         """Looks at the head, if it is there: raises UpstreamError, or asks once more with the prompt cut."""
         while self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
-                refusal = self._refused(self._reply.status, read_refusal(self._reply), self._reply.headers)
+                refusal = self._refused(self._reply)
             if self._again is None or not isinstance(refusal, PromptTooLong):
                 raise refusal
             self._reply, self._again, self._truncated = self._again(), None, True

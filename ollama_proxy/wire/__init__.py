@@ -11,9 +11,20 @@ from ollama_proxy.wire.lines import (
     ndjson_frame,
     on_one_line,
     sse_frame,
+    without_comments,
 )
 from ollama_proxy.wire.media_types import SIGNATURE_BYTES, base64_media_type, media_type
-from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
+from ollama_proxy.wire.sse_passthrough import (
+    DONE,
+    USAGE,
+    EventCutter,
+    EventTail,
+    data_of,
+    is_set,
+    read,
+    read_usage,
+    split_events,
+)
 
 __all__ = [
     "DONE",
@@ -35,6 +46,8 @@ __all__ = [
     "ndjson_frame",
     "on_one_line",
     "read",
+    "read_usage",
     "split_events",
     "sse_frame",
+    "without_comments",
 ]

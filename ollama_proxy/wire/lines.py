@@ -9,12 +9,16 @@ from dataclasses import dataclass
 import orjson
 
 from ollama_proxy.errors import BadRequest, UpstreamError
+from ollama_proxy.hub import Usage
 
 #: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
 MAX_LINE_BYTES = 8 * 1024 * 1024
 
 #: What is kept of a stream that passes through, to read its last line.
 TAIL_BYTES = 16 * 1024
+
+#: Blanks and comments in front of an event stream; the last one may still be on its way.
+_COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
 _COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
@@ -139,14 +143,13 @@ def on_one_line(frames: bytes) -> bytes:
 
 @dataclass(slots=True)
 class StreamEnd:
-    """How a passed-through native answer ended. Counts are tokens, None where the answer has none."""
+    """How a passed-through native answer ended."""
 
     #: A line that ends the stream was seen: `done`, `success` or an error.
     finished: bool
     #: That line was an error.
     failed: bool
-    prompt_eval_count: int | None
-    eval_count: int | None
+    usage: Usage
     #: The answer has met its limit.
     limited: bool = False
 
@@ -185,8 +188,8 @@ class StreamTail:
             document = document if isinstance(document, dict) else {}
             failed = bool(document.get("error"))
             finished = document.get("done") is True or document.get("status") == "success"
-        read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
-        return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
+        usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+        return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
     def ends_an_answer(self) -> bool:
         """Whether the last line ends what a model said, and not work on models."""
@@ -195,3 +198,9 @@ class StreamTail:
     def is_in_an_answer(self) -> bool:
         """Whether the last whole line is a part of what a model says."""
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
+
+
+def without_comments(body: bytes | bytearray) -> bytes:
+    """What follows the blank lines and comments of an event stream in front of an answer; nothing while the last
+    comment may still go on."""
+    return _COMMENTS.sub(b"", body, count=1)
