@@ -119,13 +119,14 @@ class FetchPolicy:
     def __init__(self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own) -> None:
         self._public = fetch == "public"
         self._off = fetch == "off"
-        self._networks: list[Network] = []
-        self._names: list[str] = []
+        networks: list[Network] = []
+        names: list[str] = []
         for entry in allow:
             try:
-                self._networks.append(ip_network(entry, strict=False))
+                networks.append(ip_network(entry, strict=False))
             except ValueError:
-                self._names.append(entry.lower())
+                names.append(entry.lower())
+        self._networks, self._names = networks, names
         self._is_own = is_own
 
     def permits(self, host: str, addresses: Sequence[Address]) -> bool:

@@ -59,22 +59,18 @@ class Watchdog:
         if self._blocked_since is None:
             if now - beat > BLOCKED_S:
                 self._blocked_since = beat
-                self._note_event(
-                    "ERROR", "event_loop_blocked", blocked_ms=round((now - beat) * 1000), where=self._where()
-                )
+                # Places in the code, never values: those may be a prompt or a token.
+                frame: Any = sys._current_frames().get(self._loop)
+                places: list[str] = []
+                while frame is not None and len(places) < FRAMES:
+                    places.append(located(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+                    frame = frame.f_back
+                blocked_ms = round((now - beat) * 1000)
+                self._note_event("ERROR", "event_loop_blocked", blocked_ms=blocked_ms, where=places[::-1])
         elif beat > self._blocked_since:
             blocked_ms = round((beat - self._blocked_since) * 1000)
             self._blocked_since = None
             self._note_event("WARNING", "event_loop_free", blocked_ms=blocked_ms)
-
-    def _where(self) -> list[str]:
-        """Places in the code, never values: those may be a prompt or a token."""
-        frame: Any = sys._current_frames().get(self._loop)
-        places: list[str] = []
-        while frame is not None and len(places) < FRAMES:
-            places.append(located(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-            frame = frame.f_back
-        return places[::-1]
 
 
 def _note_at_once(level: str, event: str, **fields: object) -> None:

@@ -80,7 +80,15 @@ class LineFile:
     def append(self, data: bytes) -> None:
         """Appends whole lines in one write; raises OSError. What a full disk has cut stays on a line of its own."""
         before, self._failed = self._failed, True
-        self._follow()
+        identity: tuple[int, int] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(self._path)
+            identity = (status.st_dev, status.st_ino)
+        if identity is None or identity != self._identity:
+            self.close()
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+            status = os.fstat(self._fd)
+            self._identity = (status.st_dev, status.st_ino)
         if before:
             with open(self._path, "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -93,18 +101,6 @@ class LineFile:
         fd, self._fd, self._identity = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
-
-    def _follow(self) -> None:
-        try:
-            status = os.stat(self._path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                return
-        except FileNotFoundError:
-            pass
-        self.close()
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
-        status = os.fstat(self._fd)
-        self._identity = (status.st_dev, status.st_ino)
 
 
 class LineStream:

@@ -79,7 +79,10 @@ class Redaction:
             if self._left <= 0:
                 self.cut = True
                 break
-            shown[self._key(key)] = self.of(inner, key[:64].lower(), depth + 1)
+            self._left -= len(key)
+            is_long = len(key) > MAX_KEY_CHARS
+            name = f"<a name of {len(key)} characters>" if is_long else self.without_secrets(key)
+            shown[name] = self.of(inner, key[:64].lower(), depth + 1)
         return shown
 
     def _list(self, value: list[Json], name: str, depth: int) -> list[Json]:
@@ -91,10 +94,6 @@ class Redaction:
                 break
             shown.append(self.of(inner, name, depth + 1))
         return shown
-
-    def _key(self, key: str) -> str:
-        self._left -= len(key)
-        return self.without_secrets(key) if len(key) <= MAX_KEY_CHARS else f"<a name of {len(key)} characters>"
 
     def _text(self, text: str, name: str) -> str:
         if _SECRET_NAME.search(name):
