@@ -112,13 +112,14 @@ class Fleet:
         is_open = self._may_have(node) or not (node.is_box or node.declared.models)
         if own is None and not (node.upstream.takes_any_model or is_open):
             return None
-        # The node's name is left out if the rest of the name leads to it as well.
-        alone = None if self._upstream_of(rest) else self._listed(rest) or self._unlisted(rest)
-        bare = canonical(rest)
-        is_found = alone is not None and any(each is node for each, _ in alone.nodes)
-        name = bare if is_found else f"{node.name}/{bare}"
         # Without its list, the whole may as well be the name of a model.
-        return Route(name, ((node, own or rest),), bare, node.listing is None)
+        return Route(self._shortest_name(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
+
+    def _shortest_name(self, node: Node, name: str) -> str:
+        """The canonical name of a node's model, without the node if the name alone leads there as well."""
+        alone = None if self._upstream_of(name) else self._listed(name) or self._unlisted(name)
+        is_enough = alone is not None and any(each is node for each, _ in alone.nodes)
+        return canonical(name) if is_enough else f"{node.name}/{canonical(name)}"
 
     def parted(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole where there is none, or where the whole
