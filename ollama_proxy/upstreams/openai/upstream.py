@@ -180,11 +180,15 @@ class OpenAICompatibleUpstream(TransportUpstream):
         return asked(stream=True)
 
     def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
+        def log_filtered() -> None:
+            """The provider has withheld an answer."""
+            log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
+
         decoder = ChunkDecoder(
             inline_thinking=self.profile.inline_thinking,
             heard=heard,
             error_of=partial(self.error_in, model=model),
-            filtered=partial(log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}),
+            filtered=log_filtered,
         )
         return OpenAIReader(decoder)
 
