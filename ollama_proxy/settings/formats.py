@@ -51,19 +51,15 @@ def _proxy(entry: Entry) -> str:
     return _network(entry)
 
 
-def _is_base_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = re.fullmatch(r"https?://[!-~]+", text, re.ASCII) and not re.search(r"[?#@\\]", text)
-    return bool(plain and parts.hostname and port != 0)
-
-
 def _base_url(entry: Entry) -> str:
     check_kind(entry, "text", "str")
-    if not _is_base_url(entry.text):
+    try:
+        parts = urlsplit(entry.text)
+        is_addressed = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_addressed = False
+    plain = re.fullmatch(r"https?://[!-~]+", entry.text, re.ASCII) and not re.search(r"[?#@\\]", entry.text)
+    if not plain or not is_addressed:
         raise entry.error(f"must be {BASE_URL.label}")
     return entry.text.rstrip("/")
 
@@ -168,14 +164,6 @@ _OPTION_CHECKS: Mapping[type, tuple[str, Callable[[object], bool]]] = {
 }
 
 
-def _removed(entry: Entry) -> bool | tuple[str, ...]:
-    return BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry)
-
-
-def _replaced(entry: Entry) -> str | dict[str, str]:
-    return map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry)
-
-
 def _level(entry: Entry) -> str:
     return _LEVEL_NAME.parse(entry).replace("WARNING", "WARN").replace("WARN", "WARNING")
 
@@ -196,7 +184,13 @@ THINK = Kind("true, false, low, medium, high or max", _think)
 OPTIONS = Kind("a mapping of Ollama's options", _options)
 _SOME_TEXT = text_kind("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
-REMOVED = Kind("true, false, or a list of texts", _removed)
-REPLACED = Kind("a text, or a mapping from text to text", _replaced)
+REMOVED = Kind(
+    "true, false, or a list of texts",
+    lambda entry: BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry),
+)
+REPLACED = Kind(
+    "a text, or a mapping from text to text",
+    lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
+)
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
 LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

@@ -5,27 +5,32 @@ from ollama_proxy.upstreams.answer_events import (
     GRACE_S,
     MAX_ANSWER_BYTES,
     read_all,
+    read_before,
+    read_refusal,
     retry_after_s,
     too_large,
 )
-from ollama_proxy.upstreams.base import EventStream, Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
+from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, register_kind, say_hidden
+from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
 __all__ = [
+    "Api",
     "Alarm",
     "BUSY",
     "Call",
     "ClientSocket",
     "DRAIN_S",
+    "Ended",
     "EventStream",
     "Fleet",
     "GRACE_S",
@@ -35,6 +40,7 @@ __all__ = [
     "HttpTransport",
     "LIMITS",
     "MAX_ANSWER_BYTES",
+    "MergedStreams",
     "Node",
     "QUICK_S",
     "Redirected",
@@ -46,10 +52,11 @@ __all__ = [
     "UpstreamRequest",
     "build_fleet",
     "give_turn",
-    "hidden_upstreams",
     "paced",
     "read_all",
+    "read_before",
     "read_progress",
+    "read_refusal",
     "register_kind",
     "retry_after_s",
     "say_hidden",

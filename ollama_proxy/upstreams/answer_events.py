@@ -152,14 +152,7 @@ class AnswerEvents:
             return self._reply.read_some(self._heartbeat_s)
         if self._ends_at is None:
             self._ends_at = time.monotonic() + grace_s
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := self._ends_at - time.monotonic()) > 0:
-                if (data := self._reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(self._reply, self._ends_at)
 
     def _drain(self) -> None:
         with contextlib.suppress(GatewayError):
@@ -195,6 +188,17 @@ def read_all(reply: Reply) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise too_large()
     return b"".join(parts)
+
+
+def read_before(reply: Reply, ends_at: float) -> bytes:
+    """The next bytes of an answer of which all that matters has come; b"" at its end, at a failure, and from the
+    monotonic time `ends_at` on."""
+    with contextlib.suppress(UpstreamCut, UpstreamTimeout):
+        # A reply may wake up early and have nothing.
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if (data := reply.read_some(left_s)) is not None:
+                return data
+    return b""
 
 
 def read_refusal(reply: Reply) -> bytes:

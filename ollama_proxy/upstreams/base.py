@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from ollama_proxy.errors import BadRequest, UpstreamError
@@ -91,11 +92,18 @@ class EventStream(Protocol):
         """Lets go of what is held; a second call does nothing."""
 
 
+class Api(Enum):
+    """An API whose requests pass byte for byte to upstreams that have the same one."""
+
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+
+
 class Upstream(ABC):
     """A server that runs models. A kind has to implement `chat` and `models`; everything else has a default."""
 
-    #: Dialects whose bytes it takes as they are.
-    dialects: frozenset[str] = frozenset()
+    #: The API whose requests it takes byte for byte; None: every request is translated.
+    api: Api | None = None
     #: Whether every name may be one of its models.
     takes_any_model = False
     #: Maps all names of one model to a single one; None: each model has one name only.
@@ -123,7 +131,7 @@ class Upstream(ABC):
         raise BadRequest(f"{request.model} does not support embeddings", param="model")
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """Sends bytes of one of its dialects; `head_wait_s`: see Transport.open."""
+        """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
         raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
 
     def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:

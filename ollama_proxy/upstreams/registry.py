@@ -7,7 +7,15 @@ import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import PRESETS, Preset, Settings, UpstreamSettings, effective_upstreams, shown_path
+from ollama_proxy.settings import (
+    PRESETS,
+    Preset,
+    Settings,
+    UpstreamSettings,
+    effective_upstreams,
+    hidden_upstreams,
+    shown_path,
+)
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import transport as demo
@@ -51,18 +59,12 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
             if (node := reusable.get(_server(each, environ))) is not None:
                 node.configure(each)
             else:
-                node = Node(each, BUILDERS[each.protocol](each, _key(each, environ)))
+                node = Node(each, BUILDERS[each.protocol](each, each.key(environ)))
             nodes.append(node)
     except ConfigError as error:
         where = f"{shown_path(settings.source)}: " if settings.source else ""
         raise ConfigError([where + each for each in error.complaints]) from error
     return Fleet(nodes, hidden)
-
-
-def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """By the name of an upstream that can't be used for want of a key: what it waits for."""
-    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not _key(each, environ)]
-    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}
 
 
 def say_hidden(settings: Settings) -> None:
@@ -71,12 +73,8 @@ def say_hidden(settings: Settings) -> None:
         log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})
 
 
-def _key(declared: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in declared.key_variables if environ.get(name)), None)
-
-
 def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[object, ...]:
     """What makes two settings mean the same server."""
-    same = (declared.name, declared.kind, declared.base_url, _key(declared, environ))
+    same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers know their models and their ways from the settings.
     return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
 import orjson
 
 from ollama_proxy.errors import BadRequest, UpstreamError
+from ollama_proxy.hub import Usage
 
 #: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -74,7 +76,12 @@ class SseSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that are complete now; raises UpstreamError for one over 8 MiB."""
         if self._cr or b"\r" in data:
-            data = self._with_plain_ends(data)
+            if self._cr and data:
+                data = data.removeprefix(b"\n")
+                self._cr = False
+            if data:
+                self._cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return self._events(self._lines.feed(data))
 
     def rest(self) -> list[bytes]:
@@ -96,14 +103,6 @@ class SseSplitter:
         if self._size > MAX_LINE_BYTES:
             raise UpstreamError("The model server sent an event that is too long.")
         return events
-
-    def _with_plain_ends(self, data: bytes) -> bytes:
-        if self._cr and data:
-            data = data.removeprefix(b"\n")
-            self._cr = False
-        if data:
-            self._cr = data.endswith(b"\r")
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def encode_request(document: object) -> bytes:
@@ -144,14 +143,13 @@ def on_one_line(frames: bytes) -> bytes:
 
 @dataclass(slots=True)
 class StreamEnd:
-    """How a passed-through native answer ended. Counts are tokens, None where the answer has none."""
+    """How a passed-through native answer ended."""
 
     #: A line that ends the stream was seen: `done`, `success` or an error.
     finished: bool
     #: That line was an error.
     failed: bool
-    prompt_eval_count: int | None
-    eval_count: int | None
+    usage: Usage
     #: The answer has met its limit.
     limited: bool = False
 
@@ -184,9 +182,14 @@ class StreamTail:
         counts = {name: int(value) for name, value in _COUNTS.findall(line)}
         # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
-        failed, finished = _ending(line, lost_head=lost_head)
-        read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
-        return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
+        failed, finished = False, lost_head and b'"total_duration":' in line
+        with contextlib.suppress(orjson.JSONDecodeError):
+            document = orjson.loads(line)
+            document = document if isinstance(document, dict) else {}
+            failed = bool(document.get("error"))
+            finished = document.get("done") is True or document.get("status") == "success"
+        usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+        return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
     def ends_an_answer(self) -> bool:
         """Whether the last line ends what a model said, and not work on models."""
@@ -195,16 +198,6 @@ class StreamTail:
     def is_in_an_answer(self) -> bool:
         """Whether the last whole line is a part of what a model says."""
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
-
-
-def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:
-    try:
-        document = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False, lost_head and b'"total_duration":' in line
-    if not isinstance(document, dict):
-        return False, False
-    return bool(document.get("error")), document.get("done") is True or document.get("status") == "success"
 
 
 def without_comments(body: bytes | bytearray) -> bytes:

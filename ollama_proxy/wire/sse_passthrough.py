@@ -6,13 +6,13 @@ Lone carriage returns, which the format allows as ends of lines, are not: no pro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import orjson
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import Json
+from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 
 DONE = b"[DONE]"
@@ -22,6 +22,10 @@ MAX_TOKENS = 10**15
 
 #: So much of what is held may be the beginning of a blank line.
 SEAM_BYTES = 2
+
+#: Names of the cache counts: OpenAI's, DeepSeek's, and LiteLLM's for other APIs.
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+_CACHE_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
 
 _EVENT_END = re.compile(rb"(?:\r?\n){2,}")
 
@@ -38,7 +42,12 @@ class EventCutter:
         """The events that are whole now, as they came; raises UpstreamError for one over 8 MiB."""
         # A long event comes in thousands of pieces: only where a blank line may begin is what came before looked at.
         seam = bytes(self._held[-SEAM_BYTES:])
-        end = max(0, _behind_last(seam + data) - len(seam))
+        end = len(data)
+        if not data.endswith(b"\n\n"):
+            text = seam + data
+            plain, carried = text.rfind(b"\n\n"), text.rfind(b"\n\r\n")
+            ends = (plain + 2 if plain >= 0 else 0, carried + 3 if carried >= 0 else 0)
+            end = max(0, max(ends) - len(seam))
         whole = data[:end]
         if end and self._held:
             whole, self._held = bytes(self._held) + whole, bytearray()
@@ -53,14 +62,6 @@ class EventCutter:
         text = bytes(self._held).strip(b"\r\n")
         data = data_of(text)
         return text + b"\n\n" if data == DONE or read(data) else b""
-
-
-def _behind_last(data: bytes) -> int:
-    """Where the last whole event ends; 0: there is none."""
-    if data.endswith(b"\n\n"):
-        return len(data)
-    plain, carried = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
-    return max(plain + 2 if plain >= 0 else 0, carried + 3 if carried >= 0 else 0)
 
 
 def split_events(events: bytes) -> Iterator[bytes]:
@@ -90,11 +91,9 @@ def read(data: bytes) -> dict[str, Json]:
     return document if isinstance(document, dict) else {}
 
 
-def _field(name: bytes) -> tuple[bytes, bytes, bytes]:
-    return b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name
-
-
-FINISH_REASON, USAGE, ERROR = map(_field, (b"finish_reason", b"usage", b"error"))
+FINISH_REASON, USAGE, ERROR = (
+    (b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name) for name in (b"finish_reason", b"usage", b"error")
+)
 
 
 def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
@@ -108,15 +107,14 @@ def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
 class EventTail:
     """Notes the end of OpenAI's answers from the events that pass, and parses only those that tell of it."""
 
-    __slots__ = ("_answers", "_completion_tokens", "_finished", "_limited", "_prompt_tokens", "done", "failure", "said")
+    __slots__ = ("_answers", "_finished", "_limited", "_usage", "done", "failure", "said")
 
     def __init__(self, answers: int = 1) -> None:
         """`answers`: how many are made beside each other."""
         self._answers = answers
         self._finished: set[str] = set()
         self._limited = False
-        self._prompt_tokens: int | None = None
-        self._completion_tokens: int | None = None
+        self._usage = Usage()
         #: Events so far, about a token each.
         self.said = 0
         #: `[DONE]` was seen.
@@ -147,20 +145,23 @@ class EventTail:
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")
         choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
-        self.failure = next((part for part in (document, *choices) if _is_report(part)), None)
+        # OpenRouter reports a failure in one of the choices.
+        self.failure = next(
+            (
+                part
+                for part in (document, *choices)
+                if part.get("error") or "error" in (part.get("finish_reason"), part.get("object"))
+            ),
+            None,
+        )
         # Groq and Moonshot have had places of their own for it.
         for part in (document, document.get("x_groq"), *choices):
-            self._note_usage(part.get("usage") if isinstance(part, dict) else None)
+            if isinstance(part, dict):
+                self._usage = read_usage(part.get("usage"), self._usage)
         for choice in choices:
             if reason := choice.get("finish_reason"):
                 self._finished.add(str(choice.get("index") or 0))
                 self._limited = self._limited or reason == "length"
-
-    def _note_usage(self, usage: Json) -> None:
-        """The last word counts; what is no number of tokens is passed over."""
-        if isinstance(usage, dict):
-            self._prompt_tokens = _tokens(usage.get("prompt_tokens"), self._prompt_tokens)
-            self._completion_tokens = _tokens(usage.get("completion_tokens"), self._completion_tokens)
 
     def note_whole(self, document: dict[str, Json]) -> None:
         """Takes a single answer."""
@@ -174,8 +175,7 @@ class EventTail:
 
     def end(self) -> StreamEnd:
         """How the stream ended, for what is kept of it."""
-        failed = self.failure is not None
-        return StreamEnd(self.finished, failed, self._prompt_tokens, self._completion_tokens, limited=self._limited)
+        return StreamEnd(self.finished, self.failure is not None, self._usage, limited=self._limited)
 
 
 def _tell(events: bytes) -> bool:
@@ -183,10 +183,20 @@ def _tell(events: bytes) -> bool:
     return DONE in events or is_set(events, FINISH_REASON) or is_set(events, USAGE) or is_set(events, ERROR)
 
 
-def _tokens(value: Json, known: int | None) -> int | None:
-    return value if type(value) is int and 0 <= value < MAX_TOKENS else known
+def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
+    """The counts of a `usage` object; what it lacks, and what is no number of tokens, stays as in `known`."""
+    if not usage or not isinstance(usage, dict):
+        return known
+    details = usage.get("prompt_tokens_details")
+    counts = {**usage, **details} if isinstance(details, dict) else usage
+    return Usage(
+        _tokens(usage, ("prompt_tokens",), known.prompt),
+        _tokens(usage, ("completion_tokens",), known.completion),
+        _tokens(counts, _CACHED, known.cached),
+        _tokens(counts, _CACHE_WRITTEN, known.cache_written),
+    )
 
 
-def _is_report(part: Mapping[str, Json]) -> bool:
-    """Whether an event, or one of its choices as OpenRouter has it, says that something has failed."""
-    return bool(part.get("error")) or "error" in (part.get("finish_reason"), part.get("object"))
+def _tokens(usage: Mapping[str, Json], names: Sequence[str], known: int | None) -> int | None:
+    values = (usage.get(name) for name in names)
+    return next((value for value in values if type(value) is int and 0 <= value < MAX_TOKENS), known)

@@ -13,7 +13,7 @@ from flask import Response
 from ollama_proxy.dialects.native.model_documents import render_ps, render_show, render_tags, tagged
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.gateway import Exchange, Gateway, Plan, whole
+from ollama_proxy.gateway import Exchange, Gateway, ResolvedModel, whole
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document
@@ -24,15 +24,11 @@ _NUMBERS = re.compile(r"\d+")
 _Placed = tuple[str, dict[str, Json]]
 
 
-def _tags(gateway: Gateway, exchange: Exchange) -> bytes:
-    return render_tags(gateway.models(exchange))
-
-
 def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
     boxes = gateway.fleet.boxes()
     rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
-    shown = gateway.listed(exchange, rows, lambda placed: str(placed[1].get("name")), _renamed)
+    shown = gateway.lists(exchange).filter(rows, lambda placed: str(placed[1].get("name")), _rename)
     here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
     return render_ps(here, named=len(boxes) > 1)
 
@@ -40,34 +36,27 @@ def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
 def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool:
     """Whether a name may lead to a server: one that the team gave may mean a model on another one alone."""
     with contextlib.suppress(GatewayError):
-        return any(node.name == box for node, _ in gateway.plan(exchange, name).route.nodes)
+        return any(node.name == box for node, _ in gateway.resolve_model(exchange, name).route.nodes)
     return False
 
 
-def _renamed(placed: _Placed, name: str) -> _Placed:
+def _rename(placed: _Placed, name: str) -> _Placed:
     return placed[0], placed[1] | {"name": tagged(name), "model": tagged(name)}
 
 
 def _version(gateway: Gateway, exchange: Exchange) -> bytes:
     """The oldest of the Ollama servers: what it can do all can do."""
-    told = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
-    return orjson.dumps(version_document(min(told, key=_as_numbers, default=None)))
-
-
-def _as_numbers(version: str) -> list[int]:
-    return [int(number) for number in _NUMBERS.findall(version)]
-
-
-def _status(gateway: Gateway, exchange: Exchange) -> bytes:
-    # No request goes to Ollama's cloud unless the operator names the model.
-    return orjson.dumps({"cloud": {"disabled": True, "source": "config"}})
+    versions = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
+    oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
+    return orjson.dumps(version_document(oldest))
 
 
 _DOCUMENTS: Mapping[str, Callable[[Gateway, Exchange], bytes]] = {
-    "tags": _tags,
+    "tags": lambda gateway, exchange: render_tags(gateway.lists(exchange).all()),
     "ps": _ps,
     "version": _version,
-    "status": _status,
+    # No request goes to Ollama's cloud unless the operator names the model.
+    "status": lambda gateway, exchange: orjson.dumps({"cloud": {"disabled": True, "source": "config"}}),
 }
 
 
@@ -76,17 +65,12 @@ def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
     return whole(_DOCUMENTS[name](gateway, exchange), content_type=SINGLE)
 
 
-def shown(exchange: Exchange, plan: Plan) -> Response:
-    """The answer to /api/show for a model of a provider."""
-    return whole(render_show(_described(exchange, plan)), content_type=SINGLE)
-
-
-def _described(exchange: Exchange, plan: Plan) -> Model:
-    """The model under the client's name with all that is known of it."""
-    node, own = plan.route.nodes[0]
-    known = node.listing.models.get(plan.route.bare) if node.listing else None
+def shown(exchange: Exchange, resolved: ResolvedModel) -> Response:
+    """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
+    node, own = resolved.route.nodes[0]
+    known = node.listing.models.get(resolved.route.bare) if node.listing else None
     model = known[1] if known else Model(own, 0, node.name)
     if model.capabilities is None:
         with contextlib.suppress(GatewayError):
             model = replace(model, capabilities=node.upstream.capabilities(own, exchange.call))
-    return replace(model, name=exchange.model)
+    return whole(render_show(replace(model, name=exchange.model)), content_type=SINGLE)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.reasoning_blob import seal
-from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall
+from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall, Usage
 
 IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
 
@@ -18,9 +18,10 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(16)}"
 
 
-def text_part(text: str, logprobs: Sequence[Json] = ()) -> dict[str, Json]:
-    """A part of a message; `logprobs` as `render_logprobs` gives them."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+def text_part(text: str, logprobs: Logprobs = ()) -> dict[str, Json]:
+    """A part of a message."""
+    rows = render_logprobs(logprobs, spells=True)
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": rows}
 
 
 def summary_part(text: str) -> dict[str, Json]:
@@ -60,7 +61,7 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
         status = COMPLETED if answer.content else last
         items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=sealed))
     if answer.content or not (answer.thinking or answer.tool_calls):
-        part = text_part(answer.content, render_logprobs(answer.logprobs))
+        part = text_part(answer.content, answer.logprobs)
         items.append(message(new_id("msg"), last, part))
     return items + [function_call(new_id("fc"), call) for call in answer.tool_calls]
 
@@ -70,31 +71,15 @@ def is_cut(done: Done) -> bool:
     return done.done_reason == "length"
 
 
-def render_logprobs(logprobs: Logprobs) -> list[dict[str, Json]]:
-    """The entries in the form of this API, where `bytes` may not be null."""
-    return [
-        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]} for entry in logprobs
-    ]
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    token = entry.get("token") or ""
-    spelled = entry.get("bytes")
-    return {
-        "token": token,
-        "logprob": entry.get("logprob") or 0.0,
-        "bytes": list(token.encode()) if spelled is None else spelled,
-    }
-
-
 def render_usage(done: Done | None = None) -> dict[str, Json]:
-    """Tokens; thinking is part of the output. Nothing is counted before the end. Ollama tells neither what it took
-    from a cache nor what was spent on thinking."""
-    read, written = (done.prompt_eval_count, done.eval_count) if done else (0, 0)
+    """Tokens; thinking is part of the output. Nothing is counted before the end. The API requires every field, so a
+    count that the upstream does not report is 0."""
+    usage = done.usage if done else Usage()
+    prompt, completion = usage.prompt or 0, usage.completion or 0
     return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": written,
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": usage.cache_written or 0},
+        "output_tokens": completion,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": read + written,
+        "total_tokens": prompt + completion,
     }

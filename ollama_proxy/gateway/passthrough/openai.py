@@ -11,28 +11,26 @@ from itertools import chain
 
 from flask import Response
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
-from ollama_proxy.gateway.rendering import ErrorFace
-from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
-from ollama_proxy.hub import Done, Json
+from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import ModelSettings, Profile, Stream
 from ollama_proxy.upstreams import (
     DRAIN_S,
     GRACE_S,
+    Api,
     Node,
     Reply,
     UpstreamRequest,
     read_all,
+    read_before,
 )
 from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
-
-#: The dialect whose bytes pass.
-PASSED = "openai"
 
 #: What may be asked for, below a base URL, and the field that each can't do without.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
@@ -47,15 +45,15 @@ OURS = frozenset(
 _ANSWERED = frozenset({"choices", "data"})
 
 
-def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
+def passes(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (plan.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+    if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(resolved.model.rules)):
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
-    return is_sound and all(_can(node.profile, own, path, data) for node, own in plan.route.nodes)
+    return is_sound and all(_can(node.profile, own, path, data) for node, own in resolved.route.nodes)
 
 
 def _is_free(rules: ModelSettings) -> bool:
@@ -141,14 +139,14 @@ class Passage:
 
     # To the client.
 
-    def answer(self, reply: Reply, face: ErrorFace) -> Response:
+    def answer(self, reply: Reply) -> Response:
         """The answer that the client gets. Waits for the first event, so that an early failure has its real status."""
         self._exchange.on_finish(reply.close)
         if self._stream:
             pieces = self._pieces(reply)
             first = next(pieces)
             spoken = (piece or SSE_COMMENT for piece in chain((first,), pieces))
-            response = streamed(deliver(self._exchange, spoken, face.render_error_frame), SSE)
+            response = streamed(deliver(self._exchange, spoken, self._exchange.dialect.errors.render_error_frame), SSE)
         else:
             response = whole(self._whole(reply))
         forward_headers(reply, response)
@@ -217,21 +215,13 @@ class Passage:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
         if not self._tail.finished:
             return reply.read_some(self._heartbeat_s)
-        until = time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S)
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := until - time.monotonic()) > 0:
-                if (data := reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
 
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
         end, exchange = self._tail.end(), self._exchange
-        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-        if said and end.prompt_eval_count is None and end.eval_count is None:
+        exchange.usage = end.usage
+        if said and end.usage == NO_USAGE:
             note_done(exchange, Done(""), said)
         if end.limited:
             exchange.note_truncated("answer")

@@ -11,8 +11,9 @@ import gevent
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
-from ollama_proxy.policy import canonical
+from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.balancer import Balancer
@@ -48,9 +49,9 @@ class Fleet:
         """Whether one server of Ollama's kind is all there is: names mean what it says they mean."""
         return len(self.nodes) == 1 and self.nodes[0].is_box and not self.nodes[0].declared.models
 
-    def speaks(self, dialect: str) -> bool:
-        """Whether any node takes the bytes of a dialect."""
-        return any(dialect in node.upstream.dialects for node in self.nodes)
+    def takes(self, api: Api) -> bool:
+        """Whether any node takes requests of an API as they are."""
+        return any(node.upstream.api is api for node in self.nodes)
 
     def boxes(self) -> list[Node]:
         """The Ollama servers."""
@@ -88,9 +89,10 @@ class Fleet:
             self._routes_by = lists
         if (route := self._routes.get(name)) is not None:
             return route
-        if upstream := self._upstream_of(name):
+        upstream, rest = split_upstream(name, self._names)
+        if upstream:
             node = self.node(upstream)
-            route = self._there(node, name) if node else None
+            route = self._there(node, name, rest) if node else None
         else:
             route = self._listed(name) or self._unlisted(name)
         if route is not None and not route.is_guess and len(name) <= LONGEST_KEPT:
@@ -100,11 +102,10 @@ class Fleet:
     def _upstream_of(self, name: str) -> str:
         """The upstream that a name begins with, "" for none: it means that one, whatever others call their models, and
         also while it is hidden."""
-        return next((each for each in self._names if _behind(each, name)), "")
+        return split_upstream(name, self._names)[0]
 
-    def _there(self, node: Node, name: str) -> Route | None:
+    def _there(self, node: Node, name: str, rest: str) -> Route | None:
         """A model on the node that stands in front of its name; or one that has that whole name there."""
-        rest = _behind(node.name, name)
         own = _own_name(node, rest)
         if own is None and (whole := _own_name(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
@@ -124,8 +125,8 @@ class Fleet:
     def parted(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole where there is none, or where the whole
         is the name of a model there."""
-        upstream = self._upstream_of(name)
-        rest, node = _behind(upstream, name), self.node(upstream)
+        upstream, rest = split_upstream(name, self._names)
+        node = self.node(upstream)
         if not upstream or (node and not _own_name(node, rest) and _own_name(node, name)):
             return "", name
         return upstream, rest
@@ -215,12 +216,6 @@ class Fleet:
 def _learn(node: Node) -> None:
     with contextlib.suppress(GatewayError):
         node.learn(Call(LIMITS))
-
-
-def _behind(upstream: str, name: str) -> str:
-    """What stands in a name behind an upstream's; nothing where it has not that in front."""
-    front, mark, rest = name[: len(upstream)], name[len(upstream) : len(upstream) + 1], name[len(upstream) + 1 :]
-    return rest if mark in (":", "/") and front.lower() == upstream.lower() else ""
 
 
 def _own_name(node: Node, name: str) -> str | None:

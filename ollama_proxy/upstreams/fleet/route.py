@@ -8,6 +8,7 @@ from math import ceil
 
 from ollama_proxy.errors import CONNECT_FAILED, UpstreamConnect
 from ollama_proxy.policy import DEFAULT_TAG
+from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.fleet.node import Node
 
 
@@ -29,9 +30,9 @@ class Route:
         """What its nodes speak."""
         return self.nodes[0][0].declared.protocol
 
-    def takes(self, dialect: str) -> bool:
-        """Whether its nodes take the bytes of a dialect as they are."""
-        return dialect in self.nodes[0][0].upstream.dialects
+    def takes(self, api: Api) -> bool:
+        """Whether its nodes take requests of an API as they are."""
+        return self.nodes[0][0].upstream.api is api
 
     @property
     def loads_media(self) -> bool:

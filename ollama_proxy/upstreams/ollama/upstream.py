@@ -23,7 +23,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.policy import canonical
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -64,7 +64,7 @@ def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
 class OllamaUpstream(TransportUpstream):
     """One Ollama server behind a transport."""
 
-    dialects = frozenset({"native"})
+    api: Api | None = Api.OLLAMA
 
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name, transport)

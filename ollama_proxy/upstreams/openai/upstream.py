@@ -36,7 +36,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
-from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
+from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader
@@ -81,7 +81,7 @@ _STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream")
 class OpenAICompatibleUpstream(TransportUpstream):
     """One server behind a transport."""
 
-    dialects = frozenset({"openai"})
+    api: Api | None = Api.OPENAI
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import gevent
 import gevent.event
 import pytest
 
+from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut
 from ollama_proxy.hub import Event
@@ -17,7 +18,7 @@ from ollama_proxy.upstreams.call import Call
 
 @pytest.fixture
 def exchange() -> Exchange:
-    return Exchange("id", "POST", "/", "client", "native", Call(Timeouts()))
+    return Exchange("id", "POST", "/", "client", NATIVE, Call(Timeouts()))
 
 
 @pytest.fixture
@@ -51,6 +52,27 @@ def test_what_comes_behind_the_end_is_given_back_at_once(exchange: Exchange, rel
     exchange.finish()
     exchange.on_finish(giving(released, 0))
     assert released == [0]
+
+
+def test_observers_are_called_once_in_their_order_after_everything_is_released(exchange: Exchange) -> None:
+    seen: list[str] = []
+    exchange.finish_observers += [
+        lambda one: seen.append(f"first: {one.state}"),
+        lambda one: seen.append("second"),
+    ]
+    exchange.on_finish(lambda: setattr(exchange, "state", "released"))
+    exchange.finish()
+    exchange.finish()
+    assert seen == ["first: released", "second"]
+
+
+def test_observers_are_called_even_if_a_release_fails(exchange: Exchange) -> None:
+    seen: list[str] = []
+    exchange.finish_observers.append(lambda one: seen.append(one.id))
+    exchange.on_finish(lambda: [].pop())
+    with pytest.raises(IndexError):
+        exchange.finish()
+    assert seen == ["id"]
 
 
 class Silent:

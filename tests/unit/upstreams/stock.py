@@ -12,7 +12,7 @@ from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.base import EventStream, Upstream
+from ollama_proxy.upstreams.base import Api, EventStream, Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node
 
@@ -31,7 +31,7 @@ class Stock(Upstream):
         self.asked = 0
         self.is_closed = False
         self.takes_any_model = kind == "litellm"
-        self.dialects = frozenset({"native"} if kind in ("ollama", "demo") else ())
+        self.api = Api.OLLAMA if kind in ("ollama", "demo") else None
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """No test asks for one."""

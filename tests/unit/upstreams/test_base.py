@@ -82,3 +82,8 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     assert (upstream.one_name, upstream.takes_any_model) == (None, False)
     assert (upstream.version(call), upstream.counts()) == ("", {"active": 0, "idle": 0})
     upstream.close()
+
+
+def test_a_request_may_be_sent_once_more_unless_that_is_denied() -> None:
+    request = UpstreamRequest("GET", "/api/tags")
+    assert (request.replayable, request.body, request.length, tuple(request.headers)) == (True, b"", None, ())

@@ -7,6 +7,7 @@ import time
 import gevent
 import pytest
 
+from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
 from ollama_proxy.upstreams.fleet.route import Route
@@ -374,5 +375,5 @@ def test_who_is_who() -> None:
     fleet = mixed()
     assert [one.name for one in fleet.boxes()] == ["box1", "box2", "box3"]
     assert (fleet.node("lab"), fleet.node("nobody")) == (fleet.nodes[4], None)
-    assert (route_of(fleet).takes("native"), route_of(fleet, "gpt-lab").takes("native")) == (True, False)
+    assert (route_of(fleet).takes(Api.OLLAMA), route_of(fleet, "gpt-lab").takes(Api.OLLAMA)) == (True, False)
     assert (route_of(fleet).protocol, route_of(fleet, "gpt-lab").protocol) == ("ollama", "openai")
