@@ -353,4 +353,4 @@ def test_provider_that_is_gone_can_not_be_used(
 
 
 def test_nothing_is_ever_loaded_there(upstream: AnthropicUpstream, call: Call) -> None:
-    assert (upstream.loaded(call), upstream.loaded_context(MODEL, call), upstream.dialects) == ([], None, frozenset())
+    assert (upstream.loaded(call), upstream.loaded_context(MODEL, call)) == ([], None)
