@@ -50,9 +50,17 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
     what is known of them stay. An upstream whose key is missing is hidden. Raises ConfigError."""
     declared = effective_upstreams(settings)
     hidden = hidden_upstreams(settings, environ)
+    nodes: list[Node] = []
     reusable = {_server(node.declared, environ): node for node in running.nodes} if running else {}
     try:
-        nodes = [_node(each, reusable, environ) for each in declared if each.name not in hidden]
+        for each in declared:
+            if each.name in hidden:
+                continue
+            if (node := reusable.get(_server(each, environ))) is not None:
+                node.configure(each)
+            else:
+                node = Node(each, BUILDERS[each.protocol](each, each.key(environ)))
+            nodes.append(node)
     except ConfigError as error:
         where = f"{shown_path(settings.source)}: " if settings.source else ""
         raise ConfigError([where + each for each in error.complaints]) from error
@@ -70,11 +78,3 @@ def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[obj
     same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers know their models and their ways from the settings.
     return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))
-
-
-def _node(declared: UpstreamSettings, reusable: Mapping[tuple[object, ...], Node], environ: Mapping[str, str]) -> Node:
-    known = reusable.get(_server(declared, environ))
-    if known is not None:
-        known.configure(declared)
-        return known
-    return Node(declared, BUILDERS[declared.protocol](declared, declared.key(environ)))

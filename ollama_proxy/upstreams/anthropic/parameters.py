@@ -135,13 +135,8 @@ def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_t
     if request.think and not traits.is_adaptive:
         _add_budget(asked, request, traits, limit)
         return
-    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
-    if request.think:
-        asked.add(thinking={"type": "adaptive"} | _display(request))
-    elif request.think is False and traits.can_stop_thinking:
-        asked.add(thinking={"type": "disabled"})
-    if isinstance(request.think, str) and traits.efforts:
-        asked.add(output_config={"effort": request.think if request.think in traits.efforts else "high"})
+    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS, thinking=_switch(request, traits))
+    asked.add(output_config=_effort(request, traits))
 
 
 def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_think: bool) -> bool:
@@ -149,6 +144,13 @@ def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_thin
         return False  # a model that must call a tool can't think first
     has_room = limit is None or limit > LEAST_BUDGET
     return traits.is_adaptive or (can_think and has_room)
+
+
+def _switch(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
+    """The switch of a model that decides by itself how long it thinks, or that does not think."""
+    if request.think:
+        return {"type": "adaptive"} | _display(request)
+    return {"type": "disabled"} if request.think is False and traits.can_stop_thinking else None
 
 
 def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
@@ -174,6 +176,13 @@ def _limit(options: Mapping[str, Json], traits: Traits) -> int | None:
 
 def _display(request: ChatRequest) -> dict[str, Json]:
     return {"display": "omitted" if request.exclude_reasoning else "summarized"}
+
+
+def _effort(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
+    if not isinstance(request.think, str) or not traits.efforts:
+        return None
+    known = request.think in traits.efforts
+    return {"effort": request.think if known else "high"}
 
 
 # Sampling.

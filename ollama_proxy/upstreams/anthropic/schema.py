@@ -23,12 +23,16 @@ def closed(schema: Json) -> Json:
     """The same schema as far as it can be asked for; one that can be is not changed."""
     if not isinstance(schema, dict):
         return schema
-    limits = {name: schema[name] for name in _REFUSED & schema.keys()}
-    if schema.get("minItems", 0) not in (0, 1):
-        limits["minItems"] = schema["minItems"]
-    kept = {name: _close_inside(name, value) for name, value in schema.items() if name not in limits}
-    if "oneOf" in kept and "anyOf" not in kept:
-        kept["anyOf"] = kept.pop("oneOf")
+    limits = {
+        name: value
+        for name, value in schema.items()
+        if name in _REFUSED or (name == "minItems" and value not in (0, 1))
+    }
+    kept = {
+        "anyOf" if name == "oneOf" and "anyOf" not in schema else name: _close_inside(name, value)
+        for name, value in schema.items()
+        if name not in limits
+    }
     if schema.get("type") == "object" or "properties" in schema:
         kept["additionalProperties"] = False
     if limits:

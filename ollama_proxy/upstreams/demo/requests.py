@@ -113,7 +113,8 @@ def load_chat(data: Mapping[str, Json]) -> Asked:
     """The body of `/api/chat`; raises Refusal."""
     messages, tools = objects(data, "messages"), objects(data, "tools")
     for message in messages:
-        field(message, "content", "")
+        for name in ("role", "content"):
+            field(message, name, "")
         _check_images(message)
     for tool in tools:
         field(field(tool, "function", dict[str, Json]()), "name", "")

@@ -64,7 +64,9 @@ class Example:
             case "object":
                 return self._object(schema, depth)
             case "array":
-                return self._array(schema, depth)
+                first = [self._of(item, depth + 1) for item in _list(schema.get("prefixItems"))[:MAX_VALUES]]
+                least = min(_size(schema, "minItems", 0), MAX_DEPTH)
+                return first + [self._of(schema.get("items"), depth + 1) for _ in range(least - len(first))]
             case kind:
                 return _scalar(kind, schema)
 
@@ -108,11 +110,6 @@ class Example:
         names += [name for name in required if name not in properties]
         return {name: self._of(properties.get(name), depth + 1) for name in names[:MAX_VALUES]}
 
-    def _array(self, schema: Mapping[str, Json], depth: int) -> list[Json]:
-        first = [self._of(item, depth + 1) for item in _list(schema.get("prefixItems"))[:MAX_VALUES]]
-        least = min(_size(schema, "minItems", 0), MAX_DEPTH)
-        return first + [self._of(schema.get("items"), depth + 1) for _ in range(least - len(first))]
-
 
 def _merged(schema: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Json]:
     both = {**schema, **other}
@@ -141,21 +138,13 @@ def _kind(schema: Mapping[str, Json]) -> str:
 
 
 def _scalar(kind: str, schema: Mapping[str, Json]) -> Json:
+    if kind in ("null", "boolean"):
+        return None if kind == "null" else True
     if kind in ("number", "integer"):
-        return _number(schema)
-    if kind == "boolean":
-        return True
-    return None if kind == "null" else _string(schema)
-
-
-def _number(schema: Mapping[str, Json]) -> int | float:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if isinstance(low, int | float) and low > 1:
-        return low
-    return high if isinstance(high, int | float) and high < 1 else 1
-
-
-def _string(schema: Mapping[str, Json]) -> str:
+        low, high = schema.get("minimum"), schema.get("maximum")
+        if isinstance(low, int | float) and low > 1:
+            return low
+        return high if isinstance(high, int | float) and high < 1 else 1
     text = _FORMATS.get(str(schema.get("format")), "demo")
     least = min(_size(schema, "minLength", 0), MAX_VALUES)
     longer = text if len(text) >= least else (text * least)[:least]

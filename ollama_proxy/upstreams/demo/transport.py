@@ -164,14 +164,6 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
 # The list of models, and what changes it elsewhere.
 
 
-def _version(_: Mapping[str, Json]) -> Outcome:
-    return whole({"version": VERSION})
-
-
-def _status(_: Mapping[str, Json]) -> Outcome:
-    return whole({"cloud": {"disabled": True, "source": "config"}})
-
-
 def _tags(_: Mapping[str, Json]) -> Outcome:
     facts = {"modified_at": MODIFIED_AT, "size": SIZE, "digest": DIGEST, "details": DETAILS}
     return whole({"models": [_ROW | facts | {"capabilities": CAPABILITIES}]})
@@ -290,8 +282,8 @@ def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:
 Handler = Callable[[Mapping[str, Json]], Outcome]
 
 ROUTES: Mapping[str, tuple[tuple[str, ...], Handler]] = {
-    "/api/version": (("GET", "HEAD"), _version),
-    "/api/status": (("GET",), _status),
+    "/api/version": (("GET", "HEAD"), lambda _: whole({"version": VERSION})),
+    "/api/status": (("GET",), lambda _: whole({"cloud": {"disabled": True, "source": "config"}})),
     "/api/tags": (("GET", "HEAD"), _tags),
     "/api/ps": (("GET",), _ps),
     "/api/show": (("POST",), _show),

@@ -61,16 +61,13 @@ def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
     thoughts = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
     calls = [Piece(call=call) for call in _tool_calls(asked)]
-    pieces = thoughts + (calls or _spoken(asked))
+    text = _until_stop(_text(asked), asked.options.get("stop") or ())
+    pieces = thoughts + (calls or [Piece(content=token) for token in tokens(text)])
     prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
     limit = int(asked.options.get("num_predict") or -1)
     if 0 < limit <= len(pieces):
         return Said(pieces[:limit], "length", prompt)
     return Said(pieces, "stop", prompt)
-
-
-def _spoken(asked: Asked) -> list[Piece]:
-    return [Piece(content=token) for token in tokens(_until_stop(_text(asked), asked.options.get("stop") or ()))]
 
 
 def tokens(text: str) -> list[str]:
@@ -106,15 +103,14 @@ def _text(asked: Asked) -> str:
         return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
     if isinstance(asked.format, dict):
         return orjson.dumps(Example(asked.format).value()).decode()
-    return " ".join([GREETING, *(_tool_results(asked) or _what_was_said(asked))])
-
-
-def _what_was_said(asked: Asked) -> Iterable[str]:
-    user = _last_user(asked)
+    if results := _tool_results(asked):
+        return " ".join([GREETING, *results])
+    user, text = _last_user(asked), GREETING
     if images := len(user.get("images") or ()):
-        yield f"You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
-    if said := user.get("content"):
-        yield f"You said (您说): {_echo(said)}"
+        text += f" You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
+    if user.get("content"):
+        text += f" You said (您说): {_echo(user['content'])}"
+    return text
 
 
 def _tool_results(asked: Asked) -> list[str]:
@@ -141,13 +137,11 @@ def _tool_calls(asked: Asked) -> list[dict[str, Json]]:
     said = last.get("content") or ""
     functions = [tool.get("function") or {} for tool in asked.tools]
     offered = {function["name"]: function for function in functions if function.get("name")}
-    named = {name: match.start() for name in offered if (match := _mention(name, said))}
+    mention = r"(?<![A-Za-z0-9_]){}(?![A-Za-z0-9_])"
+    found = {name: re.search(mention.format(re.escape(name)), said, re.IGNORECASE) for name in offered}
+    named = {name: match.start() for name, match in found.items() if match}
     chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
     return [_call(asked, index, offered[name]) for index, name in enumerate(chosen)]
-
-
-def _mention(name: str, text: str) -> re.Match[str] | None:
-    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text, re.IGNORECASE)
 
 
 def _call(asked: Asked, index: int, function: Mapping[str, Json]) -> dict[str, Json]:

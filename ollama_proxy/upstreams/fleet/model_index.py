@@ -87,17 +87,17 @@ class Fleet:
         if lists != self._routes_by:
             self._routes.clear()
             self._routes_by = lists
-        route = self._routes.get(name) or self._resolve(name)
+        if (route := self._routes.get(name)) is not None:
+            return route
+        upstream, rest = split_upstream(name, self._names)
+        if upstream:
+            node = self.node(upstream)
+            route = self._there(node, name, rest) if node else None
+        else:
+            route = self._listed(name) or self._unlisted(name)
         if route is not None and not route.is_guess and len(name) <= LONGEST_KEPT:
             self._routes.put(name, route)
         return route
-
-    def _resolve(self, name: str) -> Route | None:
-        upstream, rest = split_upstream(name, self._names)
-        if not upstream:
-            return self._listed(name) or self._unlisted(name)
-        node = self.node(upstream)
-        return self._there(node, name, rest) if node else None
 
     def _upstream_of(self, name: str) -> str:
         """The upstream that a name begins with, "" for none: it means that one, whatever others call their models, and
@@ -114,7 +114,13 @@ class Fleet:
         if own is None and not (node.upstream.takes_any_model or is_open):
             return None
         # Without its list, the whole may as well be the name of a model.
-        return Route(self._counted(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
+        return Route(self._shortest_name(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
+
+    def _shortest_name(self, node: Node, name: str) -> str:
+        """The canonical name of a node's model, without the node if the name alone leads there as well."""
+        alone = None if self._upstream_of(name) else self._listed(name) or self._unlisted(name)
+        is_enough = alone is not None and any(each is node for each, _ in alone.nodes)
+        return canonical(name) if is_enough else f"{node.name}/{canonical(name)}"
 
     def parted(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole where there is none, or where the whole
@@ -130,21 +136,20 @@ class Fleet:
         node = self.node(name)
         return node is not None and node.is_box
 
-    def _counted(self, node: Node, name: str) -> str:
-        """The canonical name of a node's model: without the node where the name alone leads there as well."""
-        alone = None if self._upstream_of(name) else self._listed(name) or self._unlisted(name)
-        bare = canonical(name)
-        means_it = alone is not None and any(each is node for each, _ in alone.nodes)
-        return bare if means_it else f"{node.name}/{bare}"
-
     def _listed(self, name: str) -> Route | None:
         return self._route(name, [(node, own) for node in self.nodes if (own := _own_name(node, name))])
 
     def _unlisted(self, name: str) -> Route | None:
         """Whose list is not known may have it, the only one says itself that it has it not; and some take any name."""
-        if open_ended := self._open_ended():
-            return self._route(name, [(node, name) for node in open_ended], is_guess=not self.is_single)
         alone = len(self.nodes) == 1
+        # Of several, only boxes are asked: a mistyped name must not take a prompt to a provider.
+        open_ended = [
+            (node, name)
+            for node in self.nodes
+            if self._may_have(node) and (alone or (node.is_box and not node.refuses))
+        ]
+        if open_ended:
+            return self._route(name, open_ended, is_guess=not self.is_single)
         return self._route(name, [(node, name) for node in self.nodes if node.takes(name, alone=alone)])
 
     def _route(self, name: str, having: list[tuple[Node, str]], *, is_guess: bool = False) -> Route | None:
@@ -157,12 +162,6 @@ class Fleet:
     def _may_have(self, node: Node) -> bool:
         """Whether a model can be there that no list tells of."""
         return self.is_single or node.listing is None
-
-    def _open_ended(self) -> list[Node]:
-        """Those to ask for a model that no list tells of: a mistyped name must not take a prompt to one provider of
-        several."""
-        alone = len(self.nodes) == 1
-        return [node for node in self.nodes if self._may_have(node) and (alone or (node.is_box and not node.refuses))]
 
     def models(self) -> Iterator[tuple[Node, Model]]:
         """Every model under the name that it is shown by: its own, or with its upstream in front where that name means

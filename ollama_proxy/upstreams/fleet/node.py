@@ -302,15 +302,12 @@ def _configured(
         if model is None and only_listed:
             continue
         model = model or Model(configured.id, 0, owner)
-        known[canonical(name)] = (configured.id, _described(model, name, configured))
+        described = replace(
+            model,
+            name=name,
+            capabilities=frozenset(configured.capabilities) or model.capabilities,
+            context_length=configured.context_length or model.context_length,
+            row=None if model.row is None else {**model.row, "name": name, "model": name},
+        )
+        known[canonical(name)] = (configured.id, described)
     return known
-
-
-def _described(model: Model, name: str, configured: UpstreamModel) -> Model:
-    return replace(
-        model,
-        name=name,
-        capabilities=frozenset(configured.capabilities) or model.capabilities,
-        context_length=configured.context_length or model.context_length,
-        row=None if model.row is None else {**model.row, "name": name, "model": name},
-    )

@@ -154,7 +154,7 @@ class LiteLLMUpstream(Upstream):
         if request.think is True and profile.thinking == EFFORT:
             body.setdefault(EFFORT, SOME_THINKING)
         options = target.taken(body) | self._terms(target, call)
-        work = self._streamed if request.stream else self._single
+        work = self._streamed if request.stream else partial(self._single, self._litellm.completion)
         decoder = ChunkDecoder(inline_thinking=profile.inline_thinking)
         return LiteLLMEvents(self._feed(partial(work, options), request.model, call), decoder, heartbeat_s)
 
@@ -185,8 +185,8 @@ class LiteLLMUpstream(Upstream):
         finally:
             let_go(answer)
 
-    def _single(self, options: Options) -> Generator[Document]:
-        yield self._litellm.completion(**options).model_dump()
+    def _single(self, ask: Callable[..., Any], options: Options) -> Generator[Document]:
+        yield ask(**options).model_dump()
 
     # Vectors.
 
@@ -196,7 +196,8 @@ class LiteLLMUpstream(Upstream):
         options: Options = {"input": list(request.input)} | self._terms(target, call)
         if target.provider == "openai" or target.provider in self._litellm.openai_compatible_providers:
             options["encoding_format"] = "float"
-        with contextlib.closing(self._feed(partial(self._embedding, options), request.model, call)) as feed:
+        work = partial(self._single, self._litellm.embedding, options)
+        with contextlib.closing(self._feed(work, request.model, call)) as feed:
             answers = feed.take()
         if not answers:
             raise UpstreamError(detail="embeddings are missing")
@@ -204,9 +205,6 @@ class LiteLLMUpstream(Upstream):
         if request.dimensions:
             vectors = [shortened(vector, request.dimensions) for vector in vectors]
         return EmbedAnswer(vectors, read)
-
-    def _embedding(self, options: Options) -> Generator[Document]:
-        yield self._litellm.embedding(**options).model_dump()
 
     # Requests.
 

@@ -23,7 +23,6 @@ from ollama_proxy.hub import (
     ModelRequest,
     TextRequest,
     Tool,
-    ToolChoice,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count
@@ -59,8 +58,10 @@ def encode_chat(
     }
     if request.tools:
         body["tools"] = [_tool(tool) for tool in paced(request.tools)]
-        optional = {"tool_choice": _choice(request.tool_choice), "parallel_tool_calls": request.parallel_tool_calls}
-        body |= _present(optional)
+        choice: Json = request.tool_choice
+        if isinstance(choice, Mapping):
+            choice = {"type": "function", "function": dict(choice)}
+        body |= _present({"tool_choice": choice, "parallel_tool_calls": request.parallel_tool_calls})
     if request.format:
         body["response_format"] = _response_format(request, profile)
     if request.logprobs:
@@ -113,10 +114,6 @@ def _tool(tool: Tool) -> dict[str, Json]:
     return {"type": "function", "function": {**tool.carried, "name": tool.name} | _present(optional)}
 
 
-def _choice(choice: ToolChoice) -> Json:
-    return choice if choice is None or isinstance(choice, str) else {"type": "function", "function": dict(choice)}
-
-
 # Answers in JSON.
 
 
@@ -157,7 +154,10 @@ def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
     """The provider's switch, where the client has said what it wants; nothing leaves it to the model."""
     if request.think is None:
         return {}
-    level, word = _level(request.think, profile)
+    # Levels in the terms of profiles, and as the provider calls them; "" if it has no such term.
+    named = isinstance(request.think, str)
+    level = str(request.think) if named else "default" if request.think else "none"
+    word = profile.efforts.get(level, level if named else "")
     effort, on = ({EFFORT: word} if word else {}), bool(request.think)
     switches: dict[str, dict[str, Json]] = {
         NO_SWITCH: {},
@@ -168,14 +168,6 @@ def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
         TEMPLATE: {TEMPLATE: {"enable_thinking": on} | (request.carried.get(TEMPLATE) or {})} | effort,
     }
     return switches[profile.thinking]
-
-
-def _level(think: bool | str, profile: Profile) -> tuple[str, str]:
-    """How much thinking, in the words of profiles, and in the provider's; "": it has none."""
-    if isinstance(think, str):
-        return think, profile.efforts.get(think, think)
-    level = "default" if think else "none"
-    return level, profile.efforts.get(level, "")
 
 
 # Vectors.

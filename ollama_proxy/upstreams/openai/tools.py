@@ -33,17 +33,13 @@ class _Parts:
         if isinstance(arguments, dict):
             self.given = arguments
         elif isinstance(arguments, str) and self.given is None:
-            if self._is_repeated_by(arguments):
-                self.pieces, self.chars = [], 0
+            # Some send all of the arguments once more behind their pieces.
+            if 0 < self.chars <= len(arguments):
+                known = "".join(self.pieces)
+                if arguments.startswith(known) and _is_json(known):
+                    self.pieces, self.chars = [], 0
             self.pieces.append(arguments)
             self.chars += len(arguments)
-
-    def _is_repeated_by(self, arguments: str) -> bool:
-        """Whether a piece begins with all that came before it, which was whole."""
-        if not 0 < self.chars <= len(arguments):
-            return False
-        known = "".join(self.pieces)
-        return arguments.startswith(known) and _is_json(known)
 
     @property
     def arguments(self) -> str | Mapping[str, Json]:
@@ -71,7 +67,12 @@ class ToolCallParts:
         function = delta.get("function") or {}
         call_id, name, index = _text(delta.get("id")), _text(function.get("name")), delta.get("index")
         index = index if isinstance(index, int) else None
-        call = self._find(index, call_id, name) or self._begin(index)
+        call = self._find(index, call_id, name)
+        if call is None:
+            call = _Parts()
+            self._calls.append(call)
+            if index is not None:
+                self._by_index[index] = call
         call.add(call_id, name, function.get("arguments"))
         if call.id:
             self._by_id.setdefault(call.id, call)
@@ -92,13 +93,6 @@ class ToolCallParts:
             return None if name else last
         is_another = name and (last.is_whole or (last.name and last.name != name))
         return None if is_another else last
-
-    def _begin(self, index: int | None) -> _Parts:
-        call = _Parts()
-        self._calls.append(call)
-        if index is not None:
-            self._by_index[index] = call
-        return call
 
     def take(self, *, limited: bool = False) -> list[ToolCall]:
         """The calls, once all of their pieces are there; raises UpstreamError for one that can't be read. `limited`:

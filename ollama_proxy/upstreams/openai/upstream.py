@@ -169,29 +169,28 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
-        stream = request.stream or self._only_streams(request.model)
+        model = request.model
+        stream = request.stream or bool(self._stream_only.get(model)) or self.profile.only_streams(model)
         try:
             return asked(stream=stream)
         except UpstreamRefused as refusal:
             if stream or not any(sign in str(refusal).lower() for sign in _STREAM_ONLY):
                 raise
-        self._stream_only.put(request.model, True)
+        self._stream_only.put(model, True)
         return asked(stream=True)
 
-    def _only_streams(self, model: str) -> bool:
-        return bool(self._stream_only.get(model)) or self.profile.only_streams(model)
-
     def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
+        def log_filtered() -> None:
+            """The provider has withheld an answer."""
+            log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
+
         decoder = ChunkDecoder(
             inline_thinking=self.profile.inline_thinking,
             heard=heard,
             error_of=partial(self.error_in, model=model),
-            filtered=partial(self._say_filtered, model),
+            filtered=log_filtered,
         )
         return OpenAIReader(decoder)
-
-    def _say_filtered(self, model: str) -> None:
-        log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
 
     # Vectors.
 
@@ -233,7 +232,11 @@ class OpenAICompatibleUpstream(TransportUpstream):
             except UpstreamError as error:
                 pause_s = _pause_s(error, next(pauses, inf))
                 if time.monotonic() + pause_s >= call.ends_at:
-                    raise _for_good(error) from None
+                    if isinstance(error, UpstreamRefused):
+                        error.final = True
+                    elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
+                        error = UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
+                    raise error from None
             call.pause(pause_s)
 
     # Models.
@@ -291,15 +294,6 @@ def _pause_s(error: UpstreamError, pause_s: float) -> float:
     if not (is_busy or isinstance(error, UpstreamConnect)) or asked_s > LONGEST_PAUSE_S:
         return inf
     return max(pause_s * random.uniform(0.5, 1.5), asked_s)
-
-
-def _for_good(error: UpstreamError) -> UpstreamError:
-    """The same as a failure that is not to be tried again."""
-    if isinstance(error, UpstreamRefused):
-        error.final = True
-    elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
-        return UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
-    return error
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OpenAICompatibleUpstream:

@@ -109,21 +109,12 @@ def secret_forms(secret: str, shortest: int) -> tuple[bytes, ...]:
     """The ways in which a secret may be quoted, the longest first; none that is shorter than `shortest` bytes."""
     raw = secret.encode("latin-1", "replace")
     texts = {secret, quote(secret, safe=""), quote(secret, safe="").lower(), quote(secret)}
-    texts |= {_as_json(text, ascii_only) for text in tuple(texts) for ascii_only in (True, False)}
+    texts |= {json.dumps(text, ensure_ascii=ascii)[1:-1] for text in tuple(texts) for ascii in (True, False)}
     texts |= {text.replace("/", "\\/") for text in tuple(texts)}
-    texts |= {_escaped_like_go(text) for text in tuple(texts)}
+    # Go escapes these letters in JSON.
+    texts |= {text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}) for text in tuple(texts)}
     forms = {text.encode("utf-8", "replace") for text in texts} | {raw} | set(_base64_cores(raw))
     return tuple(sorted((form for form in forms if len(form) >= shortest), key=len, reverse=True))
-
-
-def _as_json(text: str, ascii_only: bool) -> str:
-    return json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-
-
-def _escaped_like_go(text: str) -> str:
-    for letter in "<>&":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text
 
 
 def _base64_cores(raw: bytes) -> Iterator[bytes]:

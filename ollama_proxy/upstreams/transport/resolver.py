@@ -3,6 +3,7 @@ names are looked up, and not all of them."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gevent
@@ -37,7 +38,8 @@ class Host:
 
     def _addresses(self) -> list[_Address]:
         for family in (gsocket.AF_INET, gsocket.AF_INET6):
-            if _is_address(family, self._name):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(family, self._name)
                 return [(family, (self._name, self._port))]
         if self._looking_up is None or self._looking_up.ready():
             self._looking_up = gevent.spawn(self._look_up)
@@ -52,10 +54,3 @@ class Host:
         except (OSError, UnicodeError) as error:  # a name may not even be one that can be asked for
             return error
         return [(family, address) for family, _, _, _, address in found]
-
-
-def _is_address(family: int, name: str) -> bool:
-    try:
-        return bool(gsocket.inet_pton(family, name))
-    except (OSError, ValueError):
-        return False

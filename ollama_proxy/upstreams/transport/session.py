@@ -77,7 +77,9 @@ class HttpReply:
             return False
         if 300 <= connection.status < 400:
             # Following it would take the request, and its credentials, to another place.
-            raise Redirected(connection.status, _location(connection))
+            location = next((value for name, value in connection.headers if name == b"location"), b"")
+            # Browsers read UTF-8 here, whatever the RFC says.
+            raise Redirected(connection.status, location.decode("utf-8", "replace"))
         self.status = connection.status
         self.headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers]
         return True
@@ -102,11 +104,6 @@ class HttpReply:
         if connection is not None:
             self._call.detach()
             self._pool.release(connection)
-
-
-def _location(connection: Connection) -> str:
-    """Browsers read UTF-8 here, whatever the RFC says."""
-    return next((value for name, value in connection.headers if name == b"location"), b"").decode("utf-8", "replace")
 
 
 class Pool:
@@ -147,15 +144,11 @@ class Pool:
         self.active -= 1
         if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
             self._idle.append((time.monotonic(), connection))
-            self._expire()
+            # What a burst has left over sinks to the front and is closed there.
+            while self._idle[0][0] < time.monotonic() - MAX_IDLE_S:
+                self._idle.pop(0)[1].close()
         else:
             connection.close()
-
-    def _expire(self) -> None:
-        """Last used, first taken: what a burst has left over sinks to the front and is closed there."""
-        oldest = time.monotonic() - MAX_IDLE_S
-        while self._idle[0][0] < oldest:
-            self._idle.pop(0)[1].close()
 
     def close(self) -> None:
         """Closes what is idle, and what is active as soon as it is released."""
@@ -233,7 +226,7 @@ class PoolAdapter(BaseAdapter):
             call.attach(connection.abort)
             self._send(connection, request, call)
             # The caller's heartbeat decides how long it waits; what a stale connection shows, it shows at once.
-            reply.wait_head(_head_wait_s(request))
+            reply.wait_head(getattr(request, "head_wait_s", None))
             return reply
         except UpstreamCut:
             reply.close()
@@ -266,11 +259,6 @@ def _head(request: requests.PreparedRequest) -> bytes:
     lines = [f"{request.method} {request.path_url} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _head_wait_s(request: requests.PreparedRequest) -> float | None:
-    wait_s: float | None = getattr(request, "head_wait_s", None)
-    return wait_s
 
 
 class HttpTransport:
