@@ -153,12 +153,13 @@ class Lookups:
             self._leave(caller, slots)
             raise
         lookup = gevent.spawn(self._resolve, host, port)
-        lookup.rawlink(lambda _: self._release(caller, slots))
-        return lookup.get()
 
-    def _release(self, caller: str, slots: _CallerSlots) -> None:
-        slots.free.release()
-        self._leave(caller, slots)
+        def release(_: object) -> None:
+            slots.free.release()
+            self._leave(caller, slots)
+
+        lookup.rawlink(release)
+        return lookup.get()
 
     def _leave(self, caller: str, slots: _CallerSlots) -> None:
         slots.users -= 1
@@ -232,7 +233,12 @@ class ImageFetcher:
                 while not job.ready():
                     yield ()
                     job.join(heartbeat_s)
-                found[each.url] = _outcome(each, job.get(), call)
+                outcome = job.get()
+                call.check()
+                if isinstance(outcome, GatewayError):
+                    # A new one: an error that its own traceback leads to stays in memory until the collector comes.
+                    raise _about(each, outcome)
+                found[each.url] = outcome
         finally:
             call.detach()
             gevent.killall(jobs)
@@ -249,18 +255,16 @@ class ImageFetcher:
         with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):
             for each in wanted:
                 try:
-                    self._check_one(place_of(each.url), job, hosts)
+                    place = place_of(each.url)
+                    if place.host in hosts:
+                        continue
+                    if len(hosts) >= MAX_URLS:
+                        raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
+                    self._addresses(place, job)
+                    hosts.add(place.host)
                 except BadRequest as error:
                     raise _about(each, error) from None
         call.check()
-
-    def _check_one(self, place: Place, job: _Job, hosts: set[str]) -> None:
-        if place.host in hosts:
-            return
-        if len(hosts) >= MAX_URLS:
-            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
-        self._addresses(place, job)
-        hosts.add(place.host)
 
     def _check_asked(self, asked: Sequence[ImageUrl]) -> None:
         if asked and self._settings.fetch == "off":
@@ -311,7 +315,10 @@ class ImageFetcher:
         return self._ask_at(last, place, job)
 
     def _ask_at(self, address: str, place: Place, job: _Job) -> bytearray:
-        transport = HttpTransport(place.origin, tls=self._tls_for(place), address=address, alarm=_alarm())
+        if place.scheme == "https" and self._tls is None:
+            # One for all: reading the authorities takes longer than fetching most images.
+            self._tls = tls_context()
+        transport = HttpTransport(place.origin, tls=self._tls, address=address, alarm=_alarm())
         with (
             closing(transport),
             closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), job.call)) as reply,
@@ -331,12 +338,6 @@ class ImageFetcher:
                 NOT_FROM_THERE, detail=f"image from {place.host}: at {', '.join(texts)[:200] or 'nowhere'}"
             )
         return [str(address) for address in addresses]
-
-    def _tls_for(self, place: Place) -> Any:
-        """One context for all: to read the authorities takes longer than to fetch most images."""
-        if place.scheme == "https" and self._tls is None:
-            self._tls = tls_context()
-        return self._tls
 
     def _read(self, reply: HttpReply, job: _Job) -> bytearray:
         if reply.status != 200:
@@ -359,14 +360,6 @@ class ImageFetcher:
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_bytes:
             raise BadRequest(f"is larger than {self._settings.max_bytes} bytes: make it smaller")
-
-
-def _outcome(wanted: ImageUrl, outcome: str | GatewayError, call: Call) -> str:
-    call.check()
-    if isinstance(outcome, GatewayError):
-        # A new one: an error that its own traceback leads to stays in memory until the collector comes.
-        raise _about(wanted, outcome)
-    return outcome
 
 
 def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:

@@ -119,15 +119,11 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
         raise UpstreamDeniesUs(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
-    if content_type and not _is_media_type(content_type, expected):
-        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
-    return content_type
-
-
-def _is_media_type(content_type: str, expected: tuple[str, ...]) -> bool:
     media_type, _, parameters = content_type.partition(";")
     # Browsers split the value at commas and take the last type.
-    return media_type.rstrip() in expected and "," not in parameters
+    if content_type and (media_type.rstrip() not in expected or "," in parameters):
+        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
+    return content_type
 
 
 def _header(headers: Headers, wanted: str) -> str | None:
