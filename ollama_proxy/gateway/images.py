@@ -149,12 +149,13 @@ class Lookups:
             self._leave(caller, slots)
             raise
         lookup = gevent.spawn(self._resolve, host, port)
-        lookup.rawlink(lambda _: self._release(caller, slots))
-        return lookup.get()
 
-    def _release(self, caller: str, slots: _CallerSlots) -> None:
-        slots.free.release()
-        self._leave(caller, slots)
+        def release(_: object) -> None:
+            slots.free.release()
+            self._leave(caller, slots)
+
+        lookup.rawlink(release)
+        return lookup.get()
 
     def _leave(self, caller: str, slots: _CallerSlots) -> None:
         slots.users -= 1
@@ -308,7 +309,8 @@ class ImageFetcher:
 
     def _ask_at(self, address: str, place: Place, job: _Job) -> bytearray:
         if place.scheme == "https" and self._tls is None:
-            self._tls = tls_context()  # one for all: to read the authorities takes longer than to fetch most images
+            # One for all: reading the authorities takes longer than fetching most images.
+            self._tls = tls_context()
         transport = HttpTransport(place.origin, tls=self._tls, address=address, alarm=_alarm())
         with (
             closing(transport),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Generic
 
 from flask import Response
@@ -33,8 +34,15 @@ class OpeningEvents:
         self._events: EventStream | None = None
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
+        # Not by `yield from` alone: once it is open, no frame of its own runs for every batch.
+        return chain.from_iterable(self._parts())
+
+    def _parts(self) -> Iterator[Iterable[Sequence[Event]]]:
+        yield self._heartbeats()
+        yield self._events or ()
+
+    def _heartbeats(self) -> Iterator[Sequence[Event]]:
         self._events = yield from self._opening
-        yield from self._events
 
     def close(self) -> None:
         """See EventStream."""
