@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick check bench soak lock clean
+.PHONY: help install dev run test quick check docs bench soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,14 @@ check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config
 	$(BIN)/ruff check ollama_proxy tests benchmarks wsgi.py config
 	$(BIN)/mypy
+
+# What the site is made of, with the tree of the repository: pages, and the files that they link to.
+DOCS_SOURCE ?= build/docs
+SITE ?= build/site
+docs: dev  ## the documentation as a website in build/site
+	@rm -rf $(DOCS_SOURCE) && mkdir -p $(DOCS_SOURCE)
+	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md config/config.yaml $(DOCS_SOURCE)
+	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 bench: dev  ## CPU per request and per token against the budgets
 	$(BIN)/python -m benchmarks

@@ -31,11 +31,18 @@ if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second
         rm -rf "$second"
     fi
 fi
-# Three at a time: most tests wait for something, not for the processor. The order is random, by a seed that the run
-# prints; SEED repeats that order.
-[ $# = 0 ] || exec "$BIN/python" -m pytest -n 3 --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
-# The soak measures, so it has the machine for itself, and comes first: the last word is that of all the others.
+run() {
+    "$BIN/python" -m pytest --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
+}
+# The order is random, by a seed that the run prints; SEED repeats that order.
+if [ $# != 0 ]; then
+    run -n 3 "$@"
+    exit
+fi
+# What measures comes first: the soak has the machine for itself, and a row of the fault table one other beside it. Of the
+# rest three run at a time: most wait for something, not for the processor.
 status=0
-"$BIN/python" -m pytest -q tests/soak || status=$?
-"$BIN/python" -m pytest -n 3 --dist loadfile ${SEED:+"--randomly-seed=$SEED"} --ignore tests/soak || status=$?
+run tests/soak || status=$?
+run -n 2 tests/reliability || status=$?
+run -n 3 --ignore tests/soak --ignore tests/reliability || status=$?
 exit $status

@@ -27,6 +27,7 @@ from ollama_proxy.hub import ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
 from ollama_proxy.settings import Images, Timeouts
 from ollama_proxy.upstreams import Alarm, Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, tls_context
+from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
 #: Of one request.
 MAX_URLS = 16
@@ -47,8 +48,8 @@ _PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = (("Accept", "image/png, image/jpeg, image/webp"),)
 
-#: As many bytes as it takes to tell an image by its first ones.
-TELLING_BYTES = 12
+#: What Ollama can decode.
+DECODABLE = frozenset({"image/png", "image/jpeg", "image/webp"})
 
 INSTEAD = "or send the image itself, in base64"
 NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
@@ -118,11 +119,6 @@ def place_of(url: str) -> Place:
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
     return Place(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
-
-
-def is_image(data: bytes | bytearray) -> bool:
-    """Whether these bytes begin like a PNG, a JPEG or a WebP, which are what Ollama can decode."""
-    return data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
 
 
 @dataclass(slots=True)
@@ -342,9 +338,9 @@ class ImageFetcher:
             data += piece
             self._check_size(len(data))
             job.round.take(len(piece) * job.times)
-            if len(data) >= TELLING_BYTES and not is_image(data):
+            if len(data) >= SIGNATURE_BYTES and media_type(data) not in DECODABLE:
                 break
-        if not is_image(data):
+        if media_type(data) not in DECODABLE:
             raise BadRequest(NO_IMAGE)
         return data
 

@@ -25,7 +25,7 @@ from ollama_proxy.gateway.delivery import (
     slices,
 )
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Event, Thinking, collect
 from ollama_proxy.upstreams import MAX_ANSWER_BYTES, EventStream, Headers, Reply, too_large
 from ollama_proxy.wire import StreamTail
@@ -78,12 +78,12 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     return response
 
 
-def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Response:
+def passed_through(exchange: Exchange, reply: Reply) -> Response:
     """The upstream's answer as it came: status, content type and bytes."""
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
-        response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
+        response = streamed(native_stream(exchange, reply, first or b""), content_type)
     else:
         response = _single(exchange, reply, content_type)
     response.status_code = reply.status

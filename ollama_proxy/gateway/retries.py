@@ -118,7 +118,7 @@ class Attempts:
     """The attempts for one answer."""
 
     def __init__(self, fleet: Fleet, route: Route, exchange: Exchange) -> None:
-        self._fleet = fleet
+        self._balancer = fleet.balancer
         self._route = route
         self._exchange = exchange
         self._token = exchange.principal.name if exchange.principal else ""
@@ -137,10 +137,10 @@ class Attempts:
         return TrackedEvents(*self._open(call, ask))
 
     def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
-        self._fleet.count_request()
+        self._balancer.count_request()
         failed: RunningAttempt | None = None
         while True:
-            node, own = self._fleet.pick(self._route, self._token, self._tried)
+            node, own = self._balancer.pick(self._route, self._token, self._tried)
             if failed is not None:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
@@ -183,7 +183,7 @@ class Attempts:
         if self._retries >= MOST_RETRIES or not _is_unanswered(error):
             return None
         never_seen = isinstance(error, UpstreamConnect)
-        if self._fleet.has_other(self._route, self._tried):
+        if self._route.has_other(self._tried):
             return 0.0 if never_seen or self._may_go_elsewhere(error) else None
         if isinstance(error, UpstreamConnect):
             # What hangs would cost the caller its connect limit each time.
@@ -196,13 +196,13 @@ class Attempts:
             return None
         pause_s = max(self._backoff_s(), float(error.retry_after_s or 0))
         is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
-        return pause_s if is_decent and self._fleet.spend_retry() else None
+        return pause_s if is_decent and self._balancer.spend_retry() else None
 
     def _may_go_elsewhere(self, error: UpstreamError) -> bool:
         if error.status in BUSY:
-            return self._fleet.spend_retry()
+            return self._balancer.spend_retry()
         first, self._went_elsewhere = not self._went_elsewhere, True
-        return first and self._fleet.spend_retry()
+        return first and self._balancer.spend_retry()
 
     def _backoff_s(self) -> float:
         return FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)

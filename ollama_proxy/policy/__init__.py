@@ -3,7 +3,6 @@
 from ollama_proxy.policy.access import (
     INVALID_NAME,
     PUBLIC,
-    ROUTE_SCOPES,
     UNNAMED,
     check_cloud,
     check_lease,
@@ -23,7 +22,7 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import MANAGE, READ, Authenticator, PathToken, Principal
+from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Authenticator, PathToken, Principal
 from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
@@ -37,6 +36,7 @@ __all__ = [
     "Catalogue",
     "DEFAULT_TAG",
     "FetchPolicy",
+    "GENERATE",
     "Guesses",
     "INVALID_NAME",
     "MANAGE",
@@ -49,7 +49,6 @@ __all__ = [
     "Principal",
     "READ",
     "REDACTED",
-    "ROUTE_SCOPES",
     "SEEN",
     "TOKENS",
     "TOKEN_CHARS",

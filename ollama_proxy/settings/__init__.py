@@ -4,7 +4,6 @@ from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
     MAX_DURATION_CHARS,
-    MODEL_OPTIONS,
     NAME,
     duration_s,
     go_duration_s,
@@ -49,7 +48,7 @@ from ollama_proxy.settings.state_dir import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, shape_of
 from ollama_proxy.settings.types import suggestion
-from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings.yaml_file import Entry
 
@@ -65,12 +64,12 @@ __all__ = [
     "FirstToken",
     "Images",
     "MAX_DURATION_CHARS",
-    "MODEL_OPTIONS",
     "ModelSettings",
     "NAME",
     "NEVER",
     "NO_SWITCH",
     "PRESETS",
+    "Preset",
     "Profile",
     "REASONING",
     "Server",

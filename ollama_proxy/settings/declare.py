@@ -100,24 +100,21 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
     for variable, text in sorted(environ.items()):
         if variable.startswith(PREFIX) and text:
             with complaints.collected():
-                _put(root, *_long_entry(variable, text, names))
+                name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
+                if name not in names:
+                    raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
+                _put(root, name, parse_value(text, where, name))
     complaints.check()
 
 
 def _short_entry(variable: str, text: str, name: str, kind: Kind[Any]) -> Entry:
+    """The entry for a variable of a setting's own, whose text needs no quotes."""
     where = VARIABLE_WORDS + variable
     if kind.raw:
         return Entry(where, name, "str", text)
     if kind is BOOLEAN:
         text = {"1": "true", "0": "false"}.get(text, text)
     return parse_value(text, where, name)
-
-
-def _long_entry(variable: str, text: str, names: Mapping[str, Field[Any]]) -> tuple[str, Entry]:
-    name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
-    if name not in names:
-        raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
-    return name, parse_value(text, where, name)
 
 
 def _put(root: Entry, name: str, entry: Entry) -> None:

@@ -54,8 +54,9 @@ class SettingsWatch:
     def check(self) -> None:
         """Look once; cheap while nothing has changed. Never raises ConfigError."""
         signature = self._look()
-        if signature is not None and signature == self._signature and self._is_settled(signature):
-            return
+        if signature is not None and signature == self._signature and self._judged is not None:
+            if abs(time.time_ns() - signature[0]) > YOUNG_NS:
+                return
         self._signature = signature
         try:
             self._judge(self._read())
@@ -77,9 +78,6 @@ class SettingsWatch:
         except OSError:
             return None
         return max(status.st_mtime_ns, status.st_ctime_ns), status.st_mtime_ns, status.st_size, status.st_ino
-
-    def _is_settled(self, signature: _Signature) -> bool:
-        return self._judged is not None and abs(time.time_ns() - signature[0]) > YOUNG_NS
 
     def _read(self) -> bytes | None:
         """The content; None when there is no file and there was none before."""

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from ollama_proxy.errors import GatewayError, PromptTooLong
+from ollama_proxy.gateway import ErrorFace
 from ollama_proxy.hub import Json
 
 #: Of the API, for clients that name none.
@@ -39,9 +40,7 @@ _DETAILS: dict[str, dict[str, Json]] = {
 TOO_LONG = "prompt is too long"
 
 
-class AnthropicErrors:
-    name = "anthropic"
-
+class AnthropicErrors(ErrorFace):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})

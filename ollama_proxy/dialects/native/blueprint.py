@@ -14,15 +14,16 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
-from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.dialect import Routes
+from ollama_proxy.dialects.native import schemas, transcript
 from ollama_proxy.dialects.native.fleet_views import shown, told
 from ollama_proxy.dialects.native.management import managed, one_box
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.hub import Json
-from ollama_proxy.policy import check_lease
-from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
+from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire import encode_request
 
@@ -57,7 +58,7 @@ class Route:
 
 _TEXT, _VECTORS = frozenset({OPTIONS, THINKING, SYSTEM}), frozenset({OPTIONS})
 
-ROUTES = (
+MODEL_ROUTES = (
     Route("show", "/api/show", schemas.ShowEnvelope(), ("GET", "POST")),
     Route("generate", "/api/generate", schemas.GenerateEnvelope(), streams=True, ruled=_TEXT),
     Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True, ruled=_TEXT),
@@ -94,7 +95,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     for name, with_head in READS:
         methods = ["GET", "HEAD"] if with_head else ["GET"]
         _add(blueprint, f"/api/{name}", name, _read_view(gateway, name), methods)
-    for route in ROUTES:
+    for route in MODEL_ROUTES:
         _add(blueprint, route.path, route.endpoint, _model_view(gateway, route), list(route.methods))
     _add(blueprint, "/api/blobs/<path:digest>", "blobs", _blob_view(gateway), ["HEAD", "POST"])
     for path, method in REFUSED:
@@ -185,7 +186,7 @@ def _answered(gateway: Gateway, exchange: Exchange, route: Route, outgoing: Upst
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
         plan = gateway.plan(exchange, exchange.model)
-        if not plan.route.takes("native"):
+        if not plan.route.takes(Api.OLLAMA):
             is_show = route.endpoint == "show"
             return shown(exchange, plan) if is_show else answered(gateway, exchange, route.endpoint)
     return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
@@ -234,3 +235,25 @@ def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
         return gateway.forward(exchange, outgoing, patient=True, box=box)
 
     return view
+
+
+ROUTES = Routes(
+    build_blueprint,
+    scopes={
+        **dict.fromkeys((f"native.{name}" for name, _ in READS), READ),
+        "native.show": READ,
+        "native.generate": GENERATE,
+        "native.chat": GENERATE,
+        "native.embed": GENERATE,
+        "native.embeddings": GENERATE,
+        **dict.fromkeys((f"native.{route.endpoint}" for route in MODEL_ROUTES if route.manages), MANAGE),
+        "native.blobs": MANAGE,
+        "native.refused": READ,
+    },
+    readers={
+        "native.chat": transcript.read,
+        "native.generate": transcript.read,
+        "native.embed": None,
+        "native.embeddings": None,
+    },
+)

@@ -15,11 +15,21 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.content_parts import LEVELS, load_function, load_timeout_ms
+from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import bad
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
+from ollama_proxy.hub import (
+    OPTION_TYPES,
+    THINK_LEVELS,
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Message,
+    Tool,
+    ToolCall,
+)
 from ollama_proxy.policy import keep_alive_s
 from ollama_proxy.upstreams import paced
 
@@ -31,12 +41,6 @@ _SUBJECT = {"chat": "messages", "generate": "prompt", "embed": "input", "embeddi
 
 #: Fields that ask for something which an upstream of another kind has no switch for.
 _WITHOUT_EFFECT = ("context", "shift", "keep_alive")
-
-#: Ollama's options by the type that it demands.
-_WHOLE = frozenset(
-    "num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread seed top_k repeat_last_n".split()
-)
-_DECIMAL = frozenset("temperature top_p min_p typical_p repeat_penalty presence_penalty frequency_penalty".split())
 
 #: Roles that every upstream knows; Ollama itself takes any word. `developer` is OpenAI's newer name for `system`.
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
@@ -142,9 +146,10 @@ def _load_option(name: str, value: Json) -> Json:
         if not all(isinstance(text, str) for text in value):
             _bad_option(name, "an array of strings")
         return [text for text in value if text]
-    if name in _WHOLE:
+    wanted = OPTION_TYPES.get(name)
+    if wanted is int:
         return int(value) if _is_number(value) else _bad_option(name, "integer")
-    if name in _DECIMAL:
+    if wanted is float:
         return value if _is_number(value) else _bad_option(name, "float32")
     return value
 
@@ -163,7 +168,7 @@ def load_think(think: Json) -> bool | str | None:
         return think
     if not isinstance(think, str):
         raise BadRequest(f"think must be a boolean or string ({_LEVELS_TEXT})", param="think")
-    if think not in LEVELS:
+    if think not in THINK_LEVELS:
         raise BadRequest(f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think")
     return think
 

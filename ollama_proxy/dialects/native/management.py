@@ -15,7 +15,7 @@ import orjson
 from flask import Response, request
 
 from ollama_proxy.dialects.native.model_documents import pulled
-from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
+from ollama_proxy.dialects.native.render import NDJSON, SINGLE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import (
     PATIENCE,
@@ -36,7 +36,7 @@ from ollama_proxy.gateway import (
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
 from ollama_proxy.settings import Timeouts
-from ollama_proxy.upstreams import Call, Node, Reply, UpstreamRequest
+from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
 from ollama_proxy.wire import encode_request, ndjson_frame
 
 #: How a client names the server that is meant.
@@ -170,7 +170,7 @@ def _is_provided(gateway: Gateway, name: str) -> bool:
         return False
     route = gateway.fleet.find(gateway.catalogue.find(name).target)
     # What takes any name has not thereby this model.
-    return route is not None and not route.takes("native") and bool(route.nodes[0][0].own_name(route.bare))
+    return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].own_name(route.bare))
 
 
 def _not_pulled(exchange: Exchange) -> Response:
@@ -246,7 +246,7 @@ def _forwarded(box: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
 def _streamed(exchange: Exchange, work: Broadcast) -> Response:
     lines = iter(work)
     pieces = chain(map(ndjson_frame, _beginning(work, lines)), map(ndjson_frame, lines), _end(work))
-    return streamed(deliver(exchange, pieces, NativeErrors().render_error_frame), NDJSON)
+    return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
 
 
 def _beginning(work: Broadcast, lines: Iterator[Line]) -> list[Line]:

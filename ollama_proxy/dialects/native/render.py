@@ -1,4 +1,4 @@
-"""Hub events to Ollama's lines and answers, and Ollama's error shapes: `{"error": "text"}`, always a string.
+"""Hub events to Ollama's lines and answers.
 
 Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends with `done` or an
 error. Durations are whole nanoseconds, and metrics that nobody knows are left out.
@@ -10,35 +10,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import hypot
-from typing import Any
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
+from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
-from ollama_proxy.wire import ndjson_frame
 
 #: What Ollama says of every answer that is one object, and of streams.
 SINGLE, NDJSON = "application/json; charset=utf-8", "application/x-ndjson"
 
 #: What loading the model counts for where nothing tells: it is there already. In nanoseconds.
 LOAD_NS = 1_000_000
-
-
-class NativeErrors:
-    name = "native"
-
-    def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorFace."""
-        return orjson.dumps({"error": str(error)})
-
-    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorFace."""
-        return ()
-
-    def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorFace. No `done` line follows it."""
-        return ndjson_frame({"error": str(error)})
 
 
 def stamp() -> str:
@@ -185,21 +169,8 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
-    rows = [_logprob(entry) for entry in logprobs]
+    rows = render_logprobs(logprobs, spells=True, omits_empty=True)
     return {"logprobs": rows} if rows else {}
-
-
-def _logprob(entry: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama leaves out what is empty."""
-    top = [_token(each) for each in entry.get("top_logprobs") or ()]
-    return _token(entry) | ({"top_logprobs": top} if top else {})
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    token = str(entry.get("token") or "")
-    spelt = entry.get("bytes") or list(token.encode())
-    own: dict[str, Json] = {"token": token, "logprob": entry.get("logprob") or 0.0}
-    return own | ({"bytes": spelt} if spelt else {})
 
 
 def render_load(route: str, model: str, reason: str) -> bytes:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import orjson
 
 from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
+from ollama_proxy.gateway import ErrorFace
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
 
@@ -20,22 +18,20 @@ _TYPES = {
 }
 
 
-class OpenAIErrors:
-    name = "openai"
-
+class OpenAIErrors(ErrorFace):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"error": _fields(error, _kind(error))})
-
-    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorFace."""
-        return ()
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `[DONE]` follows it: clients raise on this frame."""
         # Inside a stream there is no status left to tell whose fault it was.
         kind = "server_error" if error.status >= 500 else "invalid_request_error"
         return sse_frame({"error": _fields(error, kind, frame=True)})
+
+    def hint_at_address(self, path: str) -> str:
+        """See ErrorFace."""
+        return "" if path.startswith("/v1") else " The base URL of OpenAI's clients ends with /v1."
 
 
 def _kind(error: GatewayError) -> str:

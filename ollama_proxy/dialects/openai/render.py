@@ -16,6 +16,7 @@ from statistics import fmean
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
@@ -109,7 +110,7 @@ class ChatRenderer(_OpenAIRenderer):
         return {
             "index": index,
             "message": message,
-            "logprobs": render_logprobs(answer.logprobs),
+            "logprobs": _logprobs(answer.logprobs) if answer.logprobs else None,
             "finish_reason": self._reason(answer.done, bool(answer.tool_calls)),
         }
 
@@ -155,7 +156,7 @@ class ChatRenderer(_OpenAIRenderer):
         return self._chunk({TOOLS: [{"index": number, **render_call(call)}]})
 
     def _chunk(self, delta: dict[str, Json], logprobs: Logprobs = (), reason: str | None = None) -> bytes:
-        extra = b',"logprobs":' + orjson.dumps(render_logprobs(logprobs)) if logprobs else b""
+        extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
         finish = b'"%b"' % reason.encode() if reason else b"null"
         return self._choice.prefix + orjson.dumps(delta) + extra + b',"finish_reason":' + finish + b"}]}\n\n"
 
@@ -272,18 +273,9 @@ def render_call(call: ToolCall) -> dict[str, Json]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def render_logprobs(logprobs: Logprobs) -> dict[str, Json] | None:
-    """The chat form; `bytes` and `top_logprobs` are required there, and Ollama omits them when empty."""
-    if not logprobs:
-        return None
-    content = [
-        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]} for entry in logprobs
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    return {"token": entry.get("token") or "", "logprob": entry.get("logprob") or 0.0, "bytes": entry.get("bytes")}
+def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
+    """The chat form."""
+    return {"content": render_logprobs(logprobs, spells=False), "refusal": None}
 
 
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from ollama_proxy import errors
-from ollama_proxy.dialects.native.render import NativeErrors
+from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
-from ollama_proxy.dialects.registry import FACES
+from ollama_proxy.dialects.registry import DIALECTS
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
 from ollama_proxy.gateway.rendering import ErrorFace
 
@@ -23,7 +23,7 @@ def every_error() -> list[type[GatewayError]]:
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("face", FACES.values(), ids=lambda face: face.name)
+@pytest.mark.parametrize("face", [dialect.errors for dialect in DIALECTS], ids=lambda face: type(face).__name__)
 def test_every_error_has_a_body_and_a_frame_in_every_dialect(face: ErrorFace, kind: type[GatewayError]) -> None:
     error = kind("Something is wrong.", detail="secret detail")
     assert b"Something is wrong." in face.render_error(error, ID)
