@@ -16,6 +16,7 @@ from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
     DEMO_URL,
     NAME,
+    PRESETS,
     Entry,
     FirstToken,
     ModelSettings,
@@ -26,6 +27,7 @@ from ollama_proxy.settings import (
     config_path,
     default_of,
     effective_upstreams,
+    hidden_upstreams,
     load_settings,
     new_token,
     shown_path,
@@ -113,9 +115,10 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Non
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
-    from ollama_proxy.upstreams import build_fleet, hidden_upstreams
+    if any(PRESETS[each.kind].is_checked_by_building for each in effective_upstreams(settings)):
+        from ollama_proxy.upstreams import build_fleet
 
-    build_fleet(settings, environ).close()
+        build_fleet(settings, environ).close()
     return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]
 
 

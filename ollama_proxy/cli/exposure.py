@@ -58,7 +58,22 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
 def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
     """A finding for each address, seen from this machine: it should not be the gateway's."""
     for url in urls:
-        yield _on_this_machine(url, url) if _is_here(url) else _from_outside(url)
+        if _is_here(url):
+            yield _on_this_machine(url, url)
+            continue
+        found = _asked(url)
+        model = f" Its first model is {found.model}." if found.model else ""
+        if found.is_silent:
+            why = f"{found.refusal}. Either a firewall keeps this machine out, or nothing runs there."
+            yield Finding(f"{url}: {why}", is_unknown=True)
+        elif found.refusal:
+            yield Finding(f"{url}: closed, {found.refusal}.")
+        else:
+            yield Finding(
+                f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's "
+                "machine, its firewall should let in the gateway alone.",
+                True,
+            )
 
 
 def server_url(text: str) -> str:
@@ -101,22 +116,6 @@ def _elsewhere(url: str, shown: str) -> Finding:
         f"{shown}: on another machine, and it answers here, as it should. Whether it answers others as well can't be "
         f"seen from here: its firewall should let in {source or 'the gateway'} alone. From a third machine: "
         f"ollama-proxy check-exposure {url}"
-    )
-
-
-def _from_outside(url: str) -> Finding:
-    found = _asked(url)
-    if found.is_silent:
-        return Finding(
-            f"{url}: {found.refusal}. Either a firewall keeps this machine out, or nothing runs there.", is_unknown=True
-        )
-    if found.refusal:
-        return Finding(f"{url}: closed, {found.refusal}.")
-    model = f" Its first model is {found.model}." if found.model else ""
-    return Finding(
-        f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's machine, "
-        "its firewall should let in the gateway alone.",
-        True,
     )
 
 

@@ -177,7 +177,13 @@ def _native_messages(messages: Json, rules: SystemPrompt) -> Json:
     read = [_as_read(message) for message in messages]
     if not all(isinstance(message, dict) and isinstance(message.get("content") or "", str) for message in read):
         return None
-    return with_system(read, rules, text_of=_native_system_text, with_text=_with_native_text)
+    return with_system(
+        read,
+        rules,
+        # Ollama lowers the case of roles.
+        text_of=lambda each: (each.get("content") or "") if str(each.get("role")).lower() == "system" else None,
+        with_text=lambda each, text: (each or {"role": "system"}) | {"content": text},
+    )
 
 
 def _as_read(message: Json) -> Json:
@@ -189,15 +195,6 @@ def _as_read(message: Json) -> Json:
         if key not in _DECISIVE and key.casefold() in _DECISIVE:
             raise BadRequest(f"messages: the field '{key[:40]}' must be written '{key.casefold()}'.", param="messages")
     return {name: value for name, value in message.items() if name != "role" or value is not None}
-
-
-def _native_system_text(message: Native) -> str | None:
-    # Ollama lowers the case of roles.
-    return (message.get("content") or "") if str(message.get("role")).lower() == "system" else None
-
-
-def _with_native_text(message: Native | None, text: str) -> Native:
-    return (message or {"role": "system"}) | {"content": text}
 
 
 def _native_system(data: Native, rules: SystemPrompt) -> str | None:

@@ -26,7 +26,15 @@ from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Authenticator, Path
 from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
-from ollama_proxy.policy.model_names import DEFAULT_TAG, canonical, is_allowed, is_local, is_plain, renamed
+from ollama_proxy.policy.model_names import (
+    DEFAULT_TAG,
+    canonical,
+    is_allowed,
+    is_local,
+    is_plain,
+    renamed,
+    split_upstream,
+)
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 
@@ -75,5 +83,6 @@ __all__ = [
     "merged_options",
     "plain_host",
     "renamed",
+    "split_upstream",
     "with_system",
 ]

@@ -11,7 +11,8 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
-from ollama_proxy.upstreams import LIMITS, Call, Health, Node, hidden_upstreams
+from ollama_proxy.settings import hidden_upstreams
+from ollama_proxy.upstreams import LIMITS, Call, Health, Node
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()

@@ -95,8 +95,12 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
     for name, declared in names.items():
         for variable in declared.metadata.get("env", ()):
             if text := environ.get(variable, ""):
+                where, kind = VARIABLE_WORDS + variable, declared.metadata["kind"]
+                if kind is BOOLEAN:
+                    text = {"1": "true", "0": "false"}.get(text, text)
                 with complaints.collected():
-                    _put(root, name, _short_entry(variable, text, name, declared.metadata["kind"]))
+                    is_plain = kind.raw  # the text needs no quotes
+                    _put(root, name, Entry(where, name, "str", text) if is_plain else parse_value(text, where, name))
     for variable, text in sorted(environ.items()):
         if variable.startswith(PREFIX) and text:
             with complaints.collected():
@@ -105,16 +109,6 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
                     raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
                 _put(root, name, parse_value(text, where, name))
     complaints.check()
-
-
-def _short_entry(variable: str, text: str, name: str, kind: Kind[Any]) -> Entry:
-    """The entry for a variable of a setting's own, whose text needs no quotes."""
-    where = VARIABLE_WORDS + variable
-    if kind.raw:
-        return Entry(where, name, "str", text)
-    if kind is BOOLEAN:
-        text = {"1": "true", "0": "false"}.get(text, text)
-    return parse_value(text, where, name)
 
 
 def _put(root: Entry, name: str, entry: Entry) -> None:

@@ -289,3 +289,9 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
         return settings.upstreams
     kind = "demo" if base_url == DEMO_URL else "ollama"
     return (UpstreamSettings(name=kind, kind=kind, base_url=base_url),)
+
+
+def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """By the name of an upstream that can't be used for want of a key: what it waits for."""
+    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not each.key(environ)]
+    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}

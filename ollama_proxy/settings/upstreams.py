@@ -38,6 +38,8 @@ class Preset:
     is_copied: bool = False
     #: A program that teams run themselves: several that have a model share its requests.
     is_shared: bool = False
+    #: Building it may find a fault that its settings do not show.
+    is_checked_by_building: bool = False
 
 
 #: Every kind an upstream may be; `upstreams.register_kind` adds further ones.
@@ -48,7 +50,7 @@ PRESETS: dict[str, Preset] = {
     "anthropic": Preset(
         "https://api.anthropic.com", ("ANTHROPIC_API_KEY",), "anthropic", needs_key=True, is_copied=True
     ),
-    "litellm": Preset("litellm:", protocol="litellm"),
+    "litellm": Preset("litellm:", protocol="litellm", is_checked_by_building=True),
     "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",), needs_key=True),
     "dashscope": Preset(
         "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY"), needs_key=True
@@ -164,6 +166,10 @@ class UpstreamSettings:
         if self.api_key_env:
             return (self.api_key_env,)
         return () if self._is_elsewhere else PRESETS[self.kind].key_variables
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        """Its key, if one of its variables is set."""
+        return next((environ[name] for name in self.key_variables if environ.get(name)), None)
 
     @property
     def needs_key(self) -> bool:

@@ -59,7 +59,16 @@ class SettingsWatch:
                 return
         self._signature = signature
         try:
-            self._judge(self._read())
+            data = self._read()
+            fingerprint = "" if data is None else hashlib.sha256(data).hexdigest()
+            if fingerprint == self._judged:
+                return
+            self._judged = fingerprint
+            settings = settings_from(data, self._path, self._environ)
+            check_tokens_left(settings, self.current, self._path)
+            if settings != self.current or self.problem:
+                self._on_change(settings)
+            self.current, self.problem = settings, None
         except ConfigError as error:
             self._report(error)
 
@@ -88,17 +97,6 @@ class SettingsWatch:
         except ConfigError:
             self._judged = None
             raise
-
-    def _judge(self, data: bytes | None) -> None:
-        fingerprint = "" if data is None else hashlib.sha256(data).hexdigest()
-        if fingerprint == self._judged:
-            return
-        self._judged = fingerprint
-        settings = settings_from(data, self._path, self._environ)
-        check_tokens_left(settings, self.current, self._path)
-        if settings != self.current or self.problem:
-            self._on_change(settings)
-        self.current, self.problem = settings, None
 
     def _report(self, error: ConfigError) -> None:
         if str(error) != self.problem:

@@ -18,7 +18,7 @@ from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, register_kind, say_hidden
+from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
@@ -49,7 +49,6 @@ __all__ = [
     "UpstreamRequest",
     "build_fleet",
     "give_turn",
-    "hidden_upstreams",
     "paced",
     "read_all",
     "read_before",

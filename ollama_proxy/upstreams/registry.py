@@ -7,7 +7,15 @@ import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import PRESETS, Preset, Settings, UpstreamSettings, effective_upstreams, shown_path
+from ollama_proxy.settings import (
+    PRESETS,
+    Preset,
+    Settings,
+    UpstreamSettings,
+    effective_upstreams,
+    hidden_upstreams,
+    shown_path,
+)
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import transport as demo
@@ -51,25 +59,15 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
     return Fleet(nodes, hidden)
 
 
-def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """By the name of an upstream that can't be used for want of a key: what it waits for."""
-    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not _key(each, environ)]
-    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}
-
-
 def say_hidden(settings: Settings) -> None:
     """Says in the log which upstreams are hidden, and what they wait for."""
     for name, reason in hidden_upstreams(settings).items():
         log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})
 
 
-def _key(declared: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in declared.key_variables if environ.get(name)), None)
-
-
 def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[object, ...]:
     """What makes two settings mean the same server."""
-    same = (declared.name, declared.kind, declared.base_url, _key(declared, environ))
+    same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers know their models and their ways from the settings.
     return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))
 
@@ -79,4 +77,4 @@ def _node(declared: UpstreamSettings, reusable: Mapping[tuple[object, ...], Node
     if known is not None:
         known.configure(declared)
         return known
-    return Node(declared, BUILDERS[declared.protocol](declared, _key(declared, environ)))
+    return Node(declared, BUILDERS[declared.protocol](declared, declared.key(environ)))

@@ -6,7 +6,7 @@ Lone carriage returns, which the format allows as ends of lines, are not: no pro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
 import orjson
@@ -142,7 +142,15 @@ class EventTail:
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")
         choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
-        self.failure = next((part for part in (document, *choices) if _is_report(part)), None)
+        # OpenRouter reports a failure in one of the choices.
+        self.failure = next(
+            (
+                part
+                for part in (document, *choices)
+                if part.get("error") or "error" in (part.get("finish_reason"), part.get("object"))
+            ),
+            None,
+        )
         # Groq and Moonshot have had places of their own for it.
         for part in (document, document.get("x_groq"), *choices):
             usage = part.get("usage") if isinstance(part, dict) else None
@@ -177,8 +185,3 @@ def _tell(events: bytes) -> bool:
 
 def _tokens(value: Json, known: int | None) -> int | None:
     return value if type(value) is int and 0 <= value < MAX_TOKENS else known
-
-
-def _is_report(part: Mapping[str, Json]) -> bool:
-    """Whether an event, or one of its choices as OpenRouter has it, says that something has failed."""
-    return bool(part.get("error")) or "error" in (part.get("finish_reason"), part.get("object"))

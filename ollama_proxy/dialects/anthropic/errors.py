@@ -57,9 +57,7 @@ class AnthropicErrors(ErrorFace):
 
 def _fields(error: GatewayError) -> dict[str, Json]:
     kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": kind, "message": _message(error)} | _DETAILS.get(error.param or "", {})
-
-
-def _message(error: GatewayError) -> str:
     text = str(error)
-    return f"{TOO_LONG}: {text}" if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG) else text
+    if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG):
+        text = f"{TOO_LONG}: {text}"
+    return {"type": kind, "message": text} | _DETAILS.get(error.param or "", {})

@@ -123,12 +123,16 @@ def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
 def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
     """What chats and completions share."""
     exclude = data.get("exclude_reasoning")
-    return _load_model(data) | {
+    shared, think, logprobs = _load_model(data), load_think(data.get("think")), _flag(data, "logprobs", struct)
+    top_logprobs = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
+    if not 0 <= top_logprobs <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
+    return shared | {
         "stream": data.get("stream") is not False,
-        "think": load_think(data.get("think")),
+        "think": think,
         "exclude_reasoning": exclude if isinstance(exclude, bool) else None,
-        "logprobs": _flag(data, "logprobs", struct) or None,
-        "top_logprobs": _load_top_logprobs(data, struct),
+        "logprobs": logprobs or None,
+        "top_logprobs": int(top_logprobs) or None,
         "truncate": None if data.get("truncate") is None else _flag(data, "truncate", struct),
     }
 
@@ -183,13 +187,6 @@ def load_format(value: Json) -> str | Mapping[str, Json] | None:
     raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
 
 
-def _load_top_logprobs(data: Mapping[str, Json], struct: str) -> int | None:
-    value = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
-    if not 0 <= value <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
-    return int(value) or None
-
-
 def _load_message(message: Json, where: str) -> Message:
     as_go(message, f"ChatRequest.{where}", "api.Message", dict)
     struct = "ChatRequest.messages"
@@ -225,20 +222,19 @@ def _load_tool(tool: Json, where: str) -> Tool:
 
 
 def _load_images(images: Sequence[Json]) -> list[str]:
-    return [_load_image(image) for image in images]
-
-
-def _load_image(image: Json) -> str:
     """Plain base64; raises BadRequest as Go's decoder does, which skips line ends."""
-    as_go(image, "Request.images", "[]uint8", str)
-    plain: str = image.replace("\r", "").replace("\n", "")
-    try:
-        base64.b64decode(plain, validate=True)
-    except (binascii.Error, ValueError):
-        found = _NOT_BASE64.search(plain)
-        place = found.start() if found else len(plain)
-        raise BadRequest(f"illegal base64 data at input byte {place}", param="images") from None
-    return plain
+    loaded = []
+    for image in images:
+        as_go(image, "Request.images", "[]uint8", str)
+        plain: str = image.replace("\r", "").replace("\n", "")
+        try:
+            base64.b64decode(plain, validate=True)
+        except (binascii.Error, ValueError):
+            found = _NOT_BASE64.search(plain)
+            place = found.start() if found else len(plain)
+            raise BadRequest(f"illegal base64 data at input byte {place}", param="images") from None
+        loaded.append(plain)
+    return loaded
 
 
 def _text(data: Mapping[str, Json], name: str, struct: str) -> str:

@@ -94,13 +94,11 @@ class _NativeRenderer:
                 own = self._said("") | self._end(event)
             case _:
                 return []
-        return [*self._called(head), _line(head, own)]
-
-    def _called(self, head: bytes) -> list[bytes]:
-        if not self._calls:
-            return []
-        calls, self._calls = self._numbered(self._calls), []
-        return [_line(head, self._said("", calls=calls) | {"done": False})]
+        lines = [_line(head, own)]
+        if self._calls:
+            calls, self._calls = self._numbered(self._calls), []
+            lines.insert(0, _line(head, self._said("", calls=calls) | {"done": False}))
+        return lines
 
     def _numbered(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
         """Calls as Ollama writes them: arguments are an object, and the index counts through the whole answer."""
@@ -112,11 +110,8 @@ class _NativeRenderer:
 
     def _end(self, done: Done) -> dict[str, Json]:
         reason = "length" if done.done_reason == "length" else "stop"
-        return {"done": True, "done_reason": reason, **self._metrics(done)}
-
-    def _metrics(self, done: Done) -> dict[str, int]:
-        """Up to the first event the prompt was read, from there on the answer was written. Of a single answer only the
-        whole is known: it counts as writing."""
+        # Up to the first event the prompt was read, from there on the answer was written. Of a single answer only the
+        # whole is known: it counts as writing.
         now, first = self._clock(), self._first_at or self._started
         total, read = _nanoseconds(now - self._started), _nanoseconds(first - self._started)
         load = min(LOAD_NS, read or total)
@@ -129,7 +124,8 @@ class _NativeRenderer:
             # Clients divide by it.
             "eval_duration": max(total - max(read, load), 1),
         }
-        return {name: value for name, value in metrics.items() if value}
+        known = {name: value for name, value in metrics.items() if value}
+        return {"done": True, "done_reason": reason, **known}
 
 
 class ChatRenderer(_NativeRenderer):
@@ -186,18 +182,16 @@ def render_load(route: str, model: str, reason: str) -> bytes:
 
 def render_embed(answer: EmbedAnswer, model: str, took_s: float, dimensions: int | None = None) -> bytes:
     """The answer of POST /api/embed: every vector has length 1, and at most so many `dimensions`."""
-    vectors = [_normalised(vector[:dimensions]) for vector in answer.embeddings]
+    vectors = []
+    for vector in (whole[:dimensions] for whole in answer.embeddings):
+        length = hypot(*vector) or 1.0
+        vectors.append([number / length for number in vector])
     total = max(_nanoseconds(took_s), 1)
     document: dict[str, Json] = {"model": model, "embeddings": vectors, "total_duration": total}
     document["load_duration"] = min(LOAD_NS, total)
     if answer.prompt_eval_count:
         document["prompt_eval_count"] = answer.prompt_eval_count
     return orjson.dumps(document)
-
-
-def _normalised(vector: Sequence[float]) -> list[float]:
-    length = hypot(*vector) or 1.0
-    return [number / length for number in vector]
 
 
 def render_embeddings(answer: EmbedAnswer) -> bytes:

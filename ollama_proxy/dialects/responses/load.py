@@ -26,12 +26,12 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
     """The body of POST /v1/responses; raises BadRequest that names the field."""
     check_fields(RESPONSE, data)
     _check_summary(data.get("reasoning") or {})
-    text = data.get("text") or {}
+    text, instructions = data.get("text") or {}, data.get("instructions")
     tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
     top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     return ChatRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
-        messages=[*_instructions(data.get("instructions")), *load_input(data.get("input"))],
+        messages=([Message("system", instructions)] if instructions else []) + load_input(data.get("input")),
         stream=bool(data.get("stream")),
         tools=tools,
         tool_choice=tool_choice,
@@ -43,25 +43,14 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
         top_logprobs=top_logprobs,
         user=data.get("user"),
         carried=_carried(data, text),
-        **_extensions(data),
+        **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
-
-
-def _instructions(instructions: str | None) -> list[Message]:
-    return [Message("system", instructions)] if instructions else []
 
 
 def _check_summary(reasoning: Mapping[str, Json]) -> None:
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
             bad(f"reasoning.{name}", "must be auto, concise or detailed")
-
-
-def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:
-    extensions = content_parts.load_extensions(data)
-    if data.get("truncation") == "auto":
-        extensions["truncate"] = True
-    return extensions
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:

@@ -11,7 +11,7 @@ import gevent
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
-from ollama_proxy.policy import canonical
+from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
@@ -93,20 +93,19 @@ class Fleet:
         return route
 
     def _resolve(self, name: str) -> Route | None:
-        upstream = self._upstream_of(name)
+        upstream, rest = split_upstream(name, self._names)
         if not upstream:
             return self._listed(name) or self._unlisted(name)
         node = self.node(upstream)
-        return self._there(node, name) if node else None
+        return self._there(node, name, rest) if node else None
 
     def _upstream_of(self, name: str) -> str:
         """The upstream that a name begins with, "" for none: it means that one, whatever others call their models, and
         also while it is hidden."""
-        return next((each for each in self._names if _behind(each, name)), "")
+        return split_upstream(name, self._names)[0]
 
-    def _there(self, node: Node, name: str) -> Route | None:
+    def _there(self, node: Node, name: str, rest: str) -> Route | None:
         """A model on the node that stands in front of its name; or one that has that whole name there."""
-        rest = _behind(node.name, name)
         own = _own_name(node, rest)
         if own is None and (whole := _own_name(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
@@ -120,8 +119,8 @@ class Fleet:
     def parted(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole where there is none, or where the whole
         is the name of a model there."""
-        upstream = self._upstream_of(name)
-        rest, node = _behind(upstream, name), self.node(upstream)
+        upstream, rest = split_upstream(name, self._names)
+        node = self.node(upstream)
         if not upstream or (node and not _own_name(node, rest) and _own_name(node, name)):
             return "", name
         return upstream, rest
@@ -218,12 +217,6 @@ class Fleet:
 def _learn(node: Node) -> None:
     with contextlib.suppress(GatewayError):
         node.learn(Call(LIMITS))
-
-
-def _behind(upstream: str, name: str) -> str:
-    """What stands in a name behind an upstream's; nothing where it has not that in front."""
-    front, mark, rest = name[: len(upstream)], name[len(upstream) : len(upstream) + 1], name[len(upstream) + 1 :]
-    return rest if mark in (":", "/") and front.lower() == upstream.lower() else ""
 
 
 def _own_name(node: Node, name: str) -> str | None:

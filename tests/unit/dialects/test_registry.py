@@ -1,4 +1,4 @@
-"""The dialects that are registered: to which one a request belongs, and what it meets there."""
+"""The dialects that are registered: to which one a request belongs, and what each of them has."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects import find_dialect
+from ollama_proxy import errors
+from ollama_proxy.dialects import DIALECTS, Dialect, Routes, all_routes, find_dialect
+from ollama_proxy.errors import GatewayError, UpstreamRefused
+from ollama_proxy.policy import GENERATE
 from tests.rig.in_process import InProcess
+
+#: Of the request; Anthropic's errors have it in their body.
+ID = "req-1"
 
 
 @pytest.mark.parametrize(
@@ -85,3 +91,32 @@ def test_an_unknown_address_gets_an_error_of_its_dialect(demo_app: InProcess, pa
 )
 def test_every_dialect_has_its_routes(demo_app: InProcess, path: str, body: dict[str, Any]) -> None:
     assert demo_app.ask("POST", path, {"model": "demo", **body}).status_code == 200
+
+
+def every_error() -> list[type[GatewayError]]:
+    found = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, GatewayError)]
+    return [one for one in found if not issubclass(one, UpstreamRefused)]
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_every_error_has_a_body_and_a_frame_in_every_dialect(dialect: Dialect, kind: type[GatewayError]) -> None:
+    error = kind("Something is wrong.", detail="secret detail")
+    assert b"Something is wrong." in dialect.errors.render_error(error, ID)
+    assert dialect.errors.render_error_frame(error).endswith(b"\n")
+    for text in (dialect.errors.render_error(error, ID), dialect.errors.render_error_frame(error)):
+        assert b"secret detail" not in text
+
+
+def test_shared_routes_are_registered_once() -> None:
+    routes = all_routes(DIALECTS)
+    assert len(routes) == len(set(routes)) < sum(len(dialect.routes) for dialect in DIALECTS)
+
+
+def test_names_tell_the_dialects_apart() -> None:
+    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
+
+
+@pytest.mark.parametrize("routes", all_routes(DIALECTS), ids=lambda routes: routes.build_blueprint.__module__)
+def test_what_is_logged_is_a_route_for_prompts(routes: Routes) -> None:
+    assert {routes.scopes[endpoint] for endpoint in routes.readers} <= {GENERATE}

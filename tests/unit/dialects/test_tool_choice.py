@@ -1,4 +1,4 @@
-"""What a request says about calling its tools."""
+"""Which of the tools on offer may be called, and which one must be."""
 
 from __future__ import annotations
 
@@ -8,41 +8,50 @@ import pytest
 
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Tool
+from ollama_proxy.hub import Json, Tool, ToolChoice
 
-TOOLS = [Tool(name, None, None) for name in ("f", "g")]
-
-
-def load(allowed: Any) -> tuple[list[str], str]:
-    tools, mode = load_allowed_tools(allowed, TOOLS, "choice", lambda entry, where: str(entry))
-    return [tool.name for tool in tools], mode
+TOOLS = [Tool(name, None, None) for name in ("f", "g", "h")]
 
 
-def test_only_the_allowed_tools_are_left() -> None:
-    assert load({"mode": "required", "tools": ["g"]}) == (["g"], "required")
-    assert load({"mode": "auto", "tools": []}) == ([], "auto")
+def load(allowed: dict[str, Any]) -> tuple[list[str], str]:
+    """Names of the tools that are left, and the mode; the entries of `tools` are plain names."""
+
+    def load_name(entry: Json, where: str) -> str:
+        return str(entry)
+
+    left, mode = load_allowed_tools(allowed, TOOLS, "choice", load_name)
+    return [tool.name for tool in left], mode
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@pytest.mark.parametrize(("names", "left"), [(["g"], ["g"]), (["h", "f"], ["f", "h"]), ([], [])])
+def test_only_allowed_tools_are_left_in_the_order_of_the_offer(mode: str, names: list[str], left: list[str]) -> None:
+    assert load({"mode": mode, "tools": names}) == (left, mode)
 
 
 @pytest.mark.parametrize(
-    ("allowed", "param"),
+    ("allowed", "param", "text"),
     [
-        ({"mode": "none", "tools": []}, "choice.mode"),
-        ({"mode": "auto", "tools": "g"}, "choice.tools"),
-        ({"mode": "auto", "tools": ["h"]}, "choice.tools"),
+        ({"tools": ["f"]}, "choice.mode", "auto or required"),
+        ({"mode": "none", "tools": ["f"]}, "choice.mode", "auto or required"),
+        ({"mode": "auto"}, "choice.tools", "a list of functions"),
+        ({"mode": "auto", "tools": "f"}, "choice.tools", "a list of functions"),
+        ({"mode": "auto", "tools": ["f", "x" * 100]}, "choice.tools", f"'{'x' * 80}' is not on offer"),
     ],
 )
-def test_what_is_wrong_is_named(allowed: Any, param: str) -> None:
-    with pytest.raises(BadRequest) as raised:
+def test_what_cannot_be_allowed_is_refused_by_name(allowed: dict[str, Any], param: str, text: str) -> None:
+    with pytest.raises(BadRequest, match=text) as refusal:
         load(allowed)
-    assert raised.value.param == param
+    assert refusal.value.param == param
 
 
-@pytest.mark.parametrize(("choice", "tools"), [("required", []), ({"name": "h"}, TOOLS)])
-def test_a_tool_that_must_be_called_is_on_offer(choice: Any, tools: list[Tool]) -> None:
-    with pytest.raises(BadRequest, match="on offer"):
-        check_choice(choice, tools, "tool_choice")
-
-
-@pytest.mark.parametrize("choice", [None, "auto", "none", "required", {"name": "f"}])
-def test_everything_else_is_fine(choice: Any) -> None:
+@pytest.mark.parametrize("choice", [None, "none", "auto", "required", {"name": "f"}])
+def test_a_choice_among_the_tools_passes(choice: ToolChoice) -> None:
     check_choice(choice, TOOLS, "tool_choice")
+
+
+@pytest.mark.parametrize(("choice", "tools"), [("required", []), ({"name": "f"}, []), ({"name": "x"}, TOOLS)])
+def test_a_call_of_what_is_not_on_offer_is_refused(choice: ToolChoice, tools: list[Tool]) -> None:
+    with pytest.raises(BadRequest, match="on offer") as refusal:
+        check_choice(choice, tools, "tool_choice")
+    assert refusal.value.param == "tool_choice"

@@ -7,30 +7,32 @@ import json
 import pytest
 
 from ollama_proxy.dialects.native.errors import NativeErrors
-from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS, AuthError, BadRequest, GatewayError, MissingToken
+from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS, AuthError, GatewayError, MissingToken, NotFound
 
-ERRORS = NativeErrors()
-CLI = {"HTTP_USER_AGENT": "ollama/0.24.0 (amd64 linux) Go/go1.25"}
-
-
-def test_an_error_is_one_text() -> None:
-    assert json.loads(ERRORS.render_error(BadRequest("no"), "r")) == {"error": "no"}
+ID = "req-1"
 
 
-def test_in_a_stream_it_is_one_line() -> None:
-    frame = ERRORS.render_error_frame(BadRequest("no\u2028\n"))
-    assert (frame.count(b"\n"), frame[-1:], json.loads(frame)["error"]) == (1, b"\n", "no\u2028\n")
+@pytest.mark.parametrize("text", ['quo"te', "世界", "line\nbreak", ""])
+def test_native_error_is_always_a_text_on_one_line(text: str) -> None:
+    error = GatewayError(text)
+    assert json.loads(NativeErrors().render_error(error, ID)) == {"error": text or GatewayError.text}
+    frame = NativeErrors().render_error_frame(error)
+    assert frame.count(b"\n") == 1
+    assert isinstance(json.loads(frame)["error"], str)
 
 
-@pytest.mark.parametrize("error", [MissingToken(), AuthError("wrong")])
-def test_the_command_line_gets_a_status_whose_text_it_prints(error: GatewayError) -> None:
-    given, status = ERRORS.for_client(error, CLI)
-    assert status == 403
-    assert str(given) == (MISSING_TOKEN_IN_ADDRESS if isinstance(error, MissingToken) else "wrong")
-
-
-@pytest.mark.parametrize("environ", [{}, {"HTTP_USER_AGENT": "ollama-python/0.6"}])
-def test_all_others_get_the_status_as_it_is(environ: dict[str, str]) -> None:
-    error = MissingToken()
-    assert ERRORS.for_client(error, environ) == (error, 401)
-    assert ERRORS.for_client(BadRequest("no"), CLI)[1] == 400
+@pytest.mark.parametrize(
+    ("error", "agent", "status", "text"),
+    [
+        (MissingToken(), "ollama/0.32.15 (amd64 linux)", 403, MISSING_TOKEN_IN_ADDRESS),
+        (AuthError(), "ollama/0.32.15", 403, str(AuthError())),
+        (NotFound("x"), "ollama/0.32.15", 404, "x"),
+        (MissingToken(), "ollama-python/0.6", 401, str(MissingToken())),
+        (MissingToken(), None, 401, str(MissingToken())),
+    ],
+)
+def test_the_command_line_gets_texts_that_it_prints(
+    error: GatewayError, agent: str | None, status: int, text: str
+) -> None:
+    shown, shown_status = NativeErrors().for_client(error, {"HTTP_USER_AGENT": agent} if agent else {})
+    assert (str(shown), shown_status) == (text, status)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollama_proxy.dialects.responses.output_items import render_output, render_usage
+from ollama_proxy.dialects.responses.output_items import render_output, render_usage, text_part
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.hub import Answer, Done, ToolCall
 
@@ -48,6 +48,12 @@ def test_what_the_limit_cut_is_incomplete(
 ) -> None:
     items = render_output(Answer(content, thinking, calls, [], Done("length")), sealed=False)
     assert [item["status"] for item in items] == statuses
+
+
+def test_log_probabilities_always_have_their_bytes() -> None:
+    logprobs = [{"token": "ü", "logprob": -0.5, "top_logprobs": [{"token": "u", "bytes": [117]}]}]
+    [entry] = text_part("ü", logprobs)["logprobs"]
+    assert (entry["bytes"], entry["top_logprobs"][0]) == ([195, 188], {"token": "u", "logprob": 0.0, "bytes": [117]})
 
 
 def test_usage_adds_up() -> None:
