@@ -9,6 +9,9 @@ from typing import Any
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
+from tests.golden.face import forwarded, post
+from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
 
 Document = dict[str, Any]
@@ -52,6 +55,13 @@ class Asked:
     def options(self) -> Document:
         options: Document = self.sent.get("options", {})
         return options
+
+
+def asked(gateway: Gateway, upstream: FaultUpstream, path: str = CHAT, **fields: Any) -> Asked:
+    """One request with these fields, and what the upstream got for it."""
+    answer = post(gateway, path, SMALLEST[path] | fields)
+    seen = [request.json() for request in forwarded(upstream) if request.path == UPSTREAM[path]]
+    return Asked(answer, seen[-1] if seen else {})
 
 
 @dataclass(frozen=True)

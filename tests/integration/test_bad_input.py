@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from tests.rig.checked import checked_gateway
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, encode_request, raw, request
+from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.smuggling import INNER, MARKER, chunks
 
 CHAT = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": False}
@@ -40,10 +39,6 @@ def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
     shared_upstream.clear()
     shared_upstream.script("/api/show", [do.Json({"model_info": {}})])
     return shared_upstream
-
-
-def post(gateway: Gateway, path: str, body: bytes | dict[str, Any], **headers: str) -> Answer:
-    return request(gateway.url, "POST", path, body, {**bearer(TOKEN), **headers})
 
 
 def posts_seen(upstream: FaultUpstream) -> list[bytes]:
@@ -116,20 +111,20 @@ def test_only_listed_hosts_are_served_and_strangers_not_believed(upstream: Fault
 @pytest.mark.parametrize("depth", [990, 1000, 1010, 1020, 1023])
 def test_deep_json_with_escapes_is_no_failure_of_the_gateway(gateway: Gateway, path: str, depth: int) -> None:
     deep = b"[" * depth + b"]" * depth
-    answer = post(gateway, path, json.dumps(CHAT).encode()[:-1] + b',"\\u0078":' + deep + b"}")
+    answer = gateway.ask(path, json.dumps(CHAT).encode()[:-1] + b',"\\u0078":' + deep + b"}")
     assert answer.status in (200, 400)
 
 
 @pytest.mark.parametrize("path", CHATS)
 def test_a_key_that_means_something_to_the_gateway_alone_is_just_a_key(gateway: Gateway, path: str) -> None:
-    assert post(gateway, path, json.dumps({**CHAT, "\0twice": 5}).encode()).status == 200
+    assert gateway.ask(path, json.dumps({**CHAT, "\0twice": 5}).encode()).status == 200
 
 
 @pytest.mark.parametrize("path", CHATS)
 def test_a_hundred_thousand_equal_keys_do_not_stop_the_worker(gateway: Gateway, path: str) -> None:
     began = time.monotonic()
     body = json.dumps(CHAT).encode()[:-1] + b',"\\u0061":1' + b',"a":1' * 90_000 + b"}"
-    assert post(gateway, path, body).status in (200, 400)
+    assert gateway.ask(path, body).status in (200, 400)
     assert time.monotonic() - began < 2
 
 
@@ -142,10 +137,10 @@ def test_bytes_behind_the_object_are_ignored_natively_as_ollama_does(
 ) -> None:
     upstream.script(NATIVE_CHAT, [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})])
     body = json.dumps(CHAT).encode() + tail
-    assert post(gateway, NATIVE_CHAT, body).status == 200
+    assert gateway.ask(NATIVE_CHAT, body).status == 200
     assert posts_seen(upstream) == [body]
     for path in (OPENAI_CHAT, ANTHROPIC_CHAT):
-        assert_error(post(gateway, path, body), dialect_of(path), 400)
+        assert_error(gateway.ask(path, body), dialect_of(path), 400)
 
 
 # Bodies that do not come whole.

@@ -37,11 +37,11 @@ class Fleet(NamedTuple):
     def ask(self, name: str, face: Face = FACES["native chat"], token: str = TOKEN, **fields: Any) -> Answer:
         """One single answer to a prompt for a model."""
         body = {**face.body, "model": name, "stream": False, **fields}
-        return request(self.gateway.url, "POST", face.path, body, bearer(token))
+        return self.gateway.ask(face.path, body, token=token)
 
     def get(self, path: str, token: str = TOKEN) -> Any:
         """A document."""
-        answer = request(self.gateway.url, path=path, headers=bearer(token))
+        answer = self.gateway.ask(path, token=token)
         assert answer.status == 200, answer.text
         return answer.json()
 

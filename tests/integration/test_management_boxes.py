@@ -15,7 +15,7 @@ from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, Wait, WaitFor, WaitForPeerClose, Whole
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, open_stream
 
 NAMES = ("box1", "box2", "box3")
 SUCCESS = {"status": "success"}
@@ -37,7 +37,7 @@ class Boxes(NamedTuple):
     boxes: Sequence[FaultUpstream]
 
     def ask(self, path: str, body: Any = None, *, method: str = "POST", token: str = TOKEN, **headers: str) -> Answer:
-        return request(self.gateway.url, method, path, body, bearer(token) | headers, timeout=20)
+        return self.gateway.ask(path, body, method=method, token=token, **headers)
 
     def asked(self, path: str) -> list[int]:
         """How often each server was asked this."""

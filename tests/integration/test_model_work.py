@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.rig.calls import TOKEN, config, warm_up
+from tests.rig.calls import config, warm_up
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, ReadBody, Wait
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
 
 LIMIT_S = 0.4
 
@@ -24,25 +23,21 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-def ask(gateway: Gateway, method: str, path: str, body: Any) -> Answer:
-    return request(gateway.url, method, path, body, headers=bearer(TOKEN))
-
-
 def test_a_silent_pull_outlives_the_limits_of_answers(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/pull", [ReadBody(), Wait(3 * LIMIT_S), Json({"status": "success"})])
-    assert ask(gateway, "POST", "/api/pull", {"model": "m", "stream": False}).json() == {"status": "success"}
+    assert gateway.ask("/api/pull", {"model": "m", "stream": False}).json() == {"status": "success"}
 
 
 def test_a_pull_may_be_silent_between_two_lines(gateway: Gateway, upstream: FaultUpstream) -> None:
     lines = [{"status": "verifying sha256 digest"}, {"status": "success"}]
     upstream.script("/api/pull", [ReadBody(), Lines(lines, delay_s=3 * LIMIT_S)])
-    answer = ask(gateway, "POST", "/api/pull", {"model": "m"})
+    answer = gateway.ask("/api/pull", {"model": "m"})
     assert [line["status"] for line in map(json.loads, answer.body.splitlines())] == [line["status"] for line in lines]
 
 
 def test_an_answer_of_a_model_has_its_limits_all_the_same(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [ReadBody(), Wait(5 * LIMIT_S), Json({"done": True})])
-    assert ask(gateway, "POST", "/api/chat", {"model": "m", "messages": [], "stream": False}).status == 504
+    assert gateway.ask("/api/chat", {"model": "m", "messages": [], "stream": False}).status == 504
 
 
 @pytest.mark.parametrize(
@@ -56,20 +51,20 @@ def test_an_answer_of_a_model_has_its_limits_all_the_same(gateway: Gateway, upst
 def test_what_changes_models_is_never_sent_twice(
     gateway: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
 ) -> None:
-    assert ask(gateway, "GET", "/api/tags", None).status == 200  # leaves a connection that can be used again
+    assert gateway.ask("/api/tags").status == 200  # leaves a connection that can be used again
     upstream.clear()
     upstream.script(path, [ReadBody(), Cut()])
-    assert ask(gateway, method, path, body).status == 502
+    assert gateway.ask(path, body, method=method).status == 502
     assert [seen.path for seen in upstream.requests if seen.path == path] == [path]
 
 
 def test_a_model_of_somebody_elses_server_is_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.clear()
-    answer = ask(gateway, "POST", "/api/create", {"model": "m", "from": "n", "remote_host": "https://ollama.com"})
+    answer = gateway.ask("/api/create", {"model": "m", "from": "n", "remote_host": "https://ollama.com"})
     assert answer.status == 403
     assert [seen for seen in upstream.requests if seen.path == "/api/create"] == []
 
 
 def test_the_rendered_prompt_is_nobodys_business(gateway: Gateway, upstream: FaultUpstream) -> None:
     body = {"model": "m", "messages": [], "_debug_render_only": True}
-    assert ask(gateway, "POST", "/api/chat", body).status == 400
+    assert gateway.ask("/api/chat", body).status == 400

@@ -26,7 +26,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
 )
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, open_stream
 
 Document = dict[str, Any]
 
@@ -109,12 +109,8 @@ def lab(shared_lab: Gateway, provider: FaultUpstream) -> Gateway:
     return shared_lab
 
 
-def ask(gateway: Gateway, path: str, body: Any = None, *, method: str = "POST", token: str = TOKEN) -> Answer:
-    return request(gateway.url, method, path, body, bearer(token), timeout=20)
-
-
 def chat(gateway: Gateway, **fields: Any) -> Answer:
-    return ask(gateway, "/api/chat", {"model": "gpt-lab", "messages": HI, **fields})
+    return gateway.ask("/api/chat", {"model": "gpt-lab", "messages": HI, **fields})
 
 
 def lines(answer: Answer) -> list[Document]:
@@ -313,7 +309,7 @@ def test_a_client_that_leaves_ends_the_providers_answer(lab: Gateway, provider: 
 
 def test_a_completion_is_answered_in_response(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse(TEXT)])
-    told = lines(ask(lab, "/api/generate", {"model": "gpt-lab", "prompt": "Hi", "system": "Brief."}))
+    told = lines(lab.ask("/api/generate", {"model": "gpt-lab", "prompt": "Hi", "system": "Brief."}))
     assert "".join(line["response"] for line in told) == "Hello"
     assert told[-1]["done"] is True
     assert "context" not in told[-1]
@@ -324,9 +320,9 @@ def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: Fau
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     body = {"model": "gpt-lab", "prompt": "Hi", "stream": False}
     for field, value in {"raw": True, "template": "x"}.items():
-        refused = ask(lab, "/api/generate", body | {field: value})
+        refused = lab.ask("/api/generate", body | {field: value})
         assert (refused.status, refused.json()["error"].partition(":")[0]) == (400, field)
-    answer = ask(lab, "/api/generate", body | {"context": [1, 2]})
+    answer = lab.ask("/api/generate", body | {"context": [1, 2]})
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, "context")
 
 
@@ -347,7 +343,7 @@ def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: Fau
 def test_G08_orders_are_answered_without_the_provider(
     lab: Gateway, provider: FaultUpstream, path: str, body: Document, document: Document
 ) -> None:
-    answer = ask(lab, path, {"model": "gpt-lab", **body})
+    answer = lab.ask(path, {"model": "gpt-lab", **body})
     assert answer.headers.get("Content-Type") == "application/json; charset=utf-8"
     assert answer.json().items() >= document.items()
     assert not [seen for seen in provider.requests if seen.path != LIST]
@@ -373,7 +369,7 @@ def test_G08_orders_are_answered_without_the_provider(
 def test_what_is_wrong_is_said_in_ollamas_words(
     lab: Gateway, provider: FaultUpstream, path: str, body: Document, status: int, text: str
 ) -> None:
-    answer = ask(lab, path, {"model": "gpt-lab", "messages": HI, "prompt": "Hi", **body})
+    answer = lab.ask(path, {"model": "gpt-lab", "messages": HI, "prompt": "Hi", **body})
     assert (answer.status, list(answer.json())) == (status, ["error"])
     assert answer.json()["error"].startswith(text)
     assert not [seen for seen in provider.requests if seen.path != LIST]
@@ -401,31 +397,31 @@ def vectors(*rows: list[float], tokens: int = 4) -> Document:
 
 def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0], [0.0, 0.0, 2.0]))])
-    document = ask(lab, "/api/embed", {"model": "vectors", "input": ["a", "b"]}).json()
+    document = lab.ask("/api/embed", {"model": "vectors", "input": ["a", "b"]}).json()
     assert document["embeddings"] == [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
     assert (document["model"], document["prompt_eval_count"]) == ("vectors", 4)
     assert sent(provider, EMBEDDINGS)["input"] == ["a", "b"]
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0]))])
-    assert ask(lab, "/api/embeddings", {"model": "vectors", "prompt": "a"}).json() == {"embedding": [3.0, 4.0, 0.0]}
+    assert lab.ask("/api/embeddings", {"model": "vectors", "prompt": "a"}).json() == {"embedding": [3.0, 4.0, 0.0]}
 
 
 # Lists.
 
 
 def test_the_list_has_the_providers_models_with_tags(lab: Gateway) -> None:
-    rows = {row["name"]: row for row in ask(lab, "/api/tags", method="GET").json()["models"]}
+    rows = {row["name"]: row for row in lab.ask("/api/tags").json()["models"]}
     assert set(rows) == {"gpt-lab:latest", "plain:latest", "vectors:latest", "coder:latest"}
     row = rows["gpt-lab:latest"]
     assert row["capabilities"] == ["completion", "tools", "vision", "thinking"]
     assert (row["size"], row["details"]["family"]) == (0, "lab")
     assert len({each["digest"] for each in rows.values()}) == len(rows)
-    assert ask(lab, "/api/tags", method="HEAD").status == 200
+    assert lab.ask("/api/tags", method="HEAD").status == 200
 
 
 def test_a_token_sees_its_models_alone(lab: Gateway) -> None:
-    listed = ask(lab, "/api/tags", method="GET", token="some-token").json()["models"]
+    listed = lab.ask("/api/tags", method="GET", token="some-token").json()["models"]
     assert [row["name"] for row in listed] == ["plain:latest"]
-    assert ask(lab, "/api/show", {"model": "gpt-lab"}, token="some-token").status == 404
+    assert lab.ask("/api/show", {"model": "gpt-lab"}, token="some-token").status == 404
 
 
 @pytest.mark.parametrize("name", ["gpt-lab", "gpt-lab:latest", "GPT-LAB", "lab:gpt-lab", "lab/gpt-lab", "coder"])
@@ -433,21 +429,21 @@ def test_a_model_can_be_shown_and_asked_by_every_name(lab: Gateway, provider: Fa
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     assert chat(lab, model=name, stream=False).json()["model"] == name
     assert sent(provider)["model"] == "org/big-model"
-    shown = ask(lab, "/api/show", {"model": name}).json()
+    shown = lab.ask("/api/show", {"model": name}).json()
     architecture = shown["model_info"]["general.architecture"]
     assert shown["model_info"][f"{architecture}.context_length"] == 65536
     assert shown["capabilities"] == ["completion", "tools", "vision", "thinking"]
 
 
 def test_nothing_is_loaded_and_the_version_is_a_version(lab: Gateway) -> None:
-    assert ask(lab, "/api/ps", method="GET").json() == {"models": []}
-    version = ask(lab, "/api/version", method="GET").json()["version"]
+    assert lab.ask("/api/ps").json() == {"models": []}
+    version = lab.ask("/api/version").json()["version"]
     assert all(part.isdigit() for part in version.split("."))
-    assert ask(lab, "/api/status", method="GET").json()["cloud"]["disabled"] is True
+    assert lab.ask("/api/status").json()["cloud"]["disabled"] is True
 
 
 def test_an_unknown_model_can_not_be_shown(lab: Gateway) -> None:
-    answer = ask(lab, "/api/show", {"name": "nowhere"})
+    answer = lab.ask("/api/show", {"name": "nowhere"})
     assert (answer.status, answer.json()) == (404, {"error": "model 'nowhere' not found"})
 
 
@@ -455,15 +451,15 @@ def test_an_unknown_model_can_not_be_shown(lab: Gateway) -> None:
 
 
 def test_pulling_a_providers_model_has_nothing_to_do(lab: Gateway) -> None:
-    assert lines(ask(lab, "/api/pull", {"model": "gpt-lab"})) == [{"status": "pulling manifest"}, {"status": "success"}]
-    assert ask(lab, "/api/pull", {"model": "gpt-lab", "stream": False}).json() == {"status": "success"}
+    assert lines(lab.ask("/api/pull", {"model": "gpt-lab"})) == [{"status": "pulling manifest"}, {"status": "success"}]
+    assert lab.ask("/api/pull", {"model": "gpt-lab", "stream": False}).json() == {"status": "success"}
 
 
 def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: Gateway) -> None:
     error = "pull model manifest: file does not exist"
-    told = lines(ask(lab, "/api/pull", {"model": "nowhere"}))
+    told = lines(lab.ask("/api/pull", {"model": "nowhere"}))
     assert told == [{"status": "pulling manifest"}, {"error": error}]
-    assert ask(lab, "/api/pull", {"model": "nowhere", "stream": False}).json() == {"error": error}
+    assert lab.ask("/api/pull", {"model": "nowhere", "stream": False}).json() == {"error": error}
 
 
 @pytest.mark.parametrize("model", ["gpt-lab", "nowhere"])
@@ -480,7 +476,7 @@ def test_a_providers_models_can_not_be_changed(
     lab: Gateway, provider: FaultUpstream, path: str, method: str, fields: Mapping[str, str], model: str
 ) -> None:
     body = {name: value or model for name, value in fields.items()}
-    answer = ask(lab, path, body, method=method)
+    answer = lab.ask(path, body, method=method)
     assert (answer.status, list(answer.json())) == (403, ["error"])
     assert forwarded(provider) == [] or {seen.path for seen in provider.requests} <= {LIST}
 
@@ -512,7 +508,7 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
 
 
 def test_one_list_has_the_models_of_all_and_each_once(mixed: Gateway) -> None:
-    rows = ask(mixed, "/api/tags", method="GET").json()["models"]
+    rows = mixed.ask("/api/tags").json()["models"]
     names = [row["name"] for row in rows]
     assert sorted(names) == [
         "coder:latest",
@@ -527,7 +523,7 @@ def test_one_list_has_the_models_of_all_and_each_once(mixed: Gateway) -> None:
 
 
 def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gateway) -> None:
-    rows = ask(mixed, "/api/ps", method="GET").json()["models"]
+    rows = mixed.ask("/api/ps").json()["models"]
     assert {(row["name"], row["box"]) for row in rows} == {
         ("qwen3:8b", "one"),
         ("coder:latest", "one"),
@@ -539,7 +535,7 @@ def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gatewa
 
 
 def test_the_version_is_that_of_the_oldest_server(mixed: Gateway) -> None:
-    wait_until(lambda: ask(mixed, "/api/version", method="GET").json()["version"] == "0.24.1", 5, "another version")
+    wait_until(lambda: mixed.ask("/api/version").json()["version"] == "0.24.1", 5, "another version")
 
 
 def test_a_prompt_goes_where_its_model_is(mixed: Gateway, provider: FaultUpstream) -> None:
@@ -550,9 +546,9 @@ def test_a_prompt_goes_where_its_model_is(mixed: Gateway, provider: FaultUpstrea
 
 
 def test_a_providers_model_is_neither_deleted_nor_pulled_on_the_servers(mixed: Gateway) -> None:
-    refused = ask(mixed, "/api/delete", {"model": "gpt-lab"}, method="DELETE")
+    refused = mixed.ask("/api/delete", {"model": "gpt-lab"}, method="DELETE")
     assert (refused.status, "provider" in refused.json()["error"]) == (403, True)
-    assert lines(ask(mixed, "/api/pull", {"model": "gpt-lab"}))[-1] == {"status": "success"}
+    assert lines(mixed.ask("/api/pull", {"model": "gpt-lab"}))[-1] == {"status": "success"}
 
 
 # Ollama's own client.

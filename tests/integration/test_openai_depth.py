@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -12,7 +13,7 @@ import pytest
 
 from tests.golden import face
 from tests.golden.face import TOKEN, forwarded, frames, post
-from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER, Asked, Document
+from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER, Asked, Document, asked
 from tests.rig import SeenRequest
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Wait, WaitForPeerClose
@@ -61,12 +62,7 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 @pytest.fixture
 def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    def run(path: str = CHAT, **fields: Any) -> Asked:
-        answer = post(gateway, path, SMALLEST[path] | fields)
-        seen = [request.json() for request in forwarded(upstream) if request.path == UPSTREAM[path]]
-        return Asked(answer, seen[-1] if seen else {})
-
-    return run
+    return partial(asked, gateway, upstream)
 
 
 def sent_all(upstream: FaultUpstream) -> list[Document]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.golden.fates import (
     USER,
     Asked,
     Document,
+    asked,
 )
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
@@ -32,12 +34,7 @@ UNCUT: Document = {"truncate": False, "shift": False}
 
 @pytest.fixture
 def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    def run(path: str = CHAT, **fields: Any) -> Asked:
-        answer = post(gateway, path, SMALLEST[path] | fields)
-        seen = [request.json() for request in forwarded(upstream) if request.path == UPSTREAM[path]]
-        return Asked(answer, seen[-1] if seen else {})
-
-    return run
+    return partial(asked, gateway, upstream)
 
 
 ALL = [(path, name) for path, names in FIELDS.items() for name in names]

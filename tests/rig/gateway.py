@@ -85,6 +85,7 @@ class Gateway:
         for directory in (self.state_directory, self.logs_directory):
             directory.mkdir(mode=0o700)
         self.write_config(config)
+        self.token = _first_token(config)
         self._inherited = [listener.fileno()] if listener else []
         inherit = [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
         self._command = [*launcher, *inherit, sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
@@ -138,6 +139,22 @@ class Gateway:
         fresh = self.config_path.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
         fresh.rename(self.config_path)
+
+    def ask(
+        self,
+        path: str,
+        body: http_client.Body = None,
+        *,
+        method: str = "",
+        token: str | None = "",
+        timeout: float = 20,
+        **headers: str,
+    ) -> http_client.Answer:
+        """One exchange on a connection of its own: POST with a body, else GET, unless `method` says otherwise. `token`:
+        the first one of the configuration, unless another is named; None: without one."""
+        sent = {} if token is None else http_client.bearer(token or self.token)
+        method = method or ("GET" if body is None else "POST")
+        return http_client.request(self.url, method, path, body, sent | headers, timeout=timeout)
 
     def worker_pids(self) -> set[int]:
         """The processes that gunicorn has forked and that are alive."""
@@ -227,6 +244,13 @@ class Gateway:
 
     def _why(self, what: str) -> Callable[[], str]:
         return lambda: f"the gateway {what}; its output:\n{self.output()}"
+
+
+def _first_token(config: str | Mapping[str, Any]) -> str:
+    """The first token of a configuration; "" if it is text, or has none."""
+    tokens = [] if isinstance(config, str) else config.get("auth", {}).get("generate_tokens") or []
+    first = tokens[0] if tokens else ""
+    return str(first.get("token") or "") if isinstance(first, Mapping) else str(first)
 
 
 class _Spelled(yaml.SafeDumper):

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import h11
+
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 Body = bytes | str | dict[str, Any] | list[Any] | None
+
+_MAX_HEAD_BYTES = 1 << 20
 
 
 class Headers(list[tuple[str, str]]):
@@ -71,12 +75,15 @@ class Stream:
         self.complete = False
         #: sizes of the HTTP chunks that have arrived completely
         self.chunks: list[int] = []
-        self._bodyless = bodyless
-        self._buffer = bytearray()
-        self._ended = False
         self._head: tuple[int, Headers] | None = None
-        self._left: int | None = None
-        self._chunked = False
+        #: what has arrived of the body and was not read yet, and of a chunk that has not arrived completely
+        self._body, self._chunk = bytearray(), bytearray()
+        self._is_chunked = False
+        self._ended = False
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        # What was sent may be no valid request, so the parser gets one that has the same kind of answer.
+        self._parser.send(h11.Request(method="HEAD" if bodyless else "GET", target="/", headers=[("Host", "x")]))
+        self._parser.send(h11.EndOfMessage())
 
     def __enter__(self) -> Self:
         return self
@@ -96,24 +103,23 @@ class Stream:
 
     def read_head(self, timeout: float = 10) -> tuple[int, Headers]:
         """Status and headers. Raises ConnectionError when the connection ends first, TimeoutError if silent."""
+        deadline = time.monotonic() + timeout
+        self._parse()
         while self._head is None:
-            deadline = time.monotonic() + timeout
-            while b"\r\n\r\n" not in self._buffer:
-                if not self._receive(deadline - time.monotonic()):
-                    raise ConnectionError(f"the connection ended before the answer: {bytes(self._buffer)!r}")
-            raw, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")
-            self._buffer = bytearray(rest)
-            self._take_head(raw)
+            if not self._receive(deadline - time.monotonic()):
+                raise ConnectionError(f"the connection ended before the answer: {self._parser.trailing_data[0]!r}")
+            self._parse()
         return self._head
 
     def read_some(self, timeout: float = 10) -> bytes:
-        """What has arrived of the body, at least one byte; b"" at its end. Raises TimeoutError when nothing comes."""
+        """What has arrived of the body, in whole chunks; b"" at its end. Raises TimeoutError when nothing comes."""
         self.read_head(timeout)
         deadline = time.monotonic() + timeout
-        while not (data := self._decode()) and not self._ended:
-            if not self._receive(deadline - time.monotonic()):
-                self._ended = True
-                self.complete = self.complete or (self._left is None and not self._chunked and not self._buffer)
+        while not self._body and not self._ended:
+            self._ended = not self._receive(deadline - time.monotonic())
+            self._parse()
+        data = bytes(self._body)
+        self._body.clear()
         return data
 
     def read_all(self, timeout: float = 10) -> bytes:
@@ -138,61 +144,42 @@ class Stream:
         self.sock.close()
 
     def _receive(self, timeout: float) -> bool:
-        """Add what has arrived to the buffer; False when the other side has ended the connection."""
+        """Give the parser what has arrived; False when the other side has ended the connection."""
         self.sock.settimeout(max(0.001, timeout))
         try:
             data = self.sock.recv(65536)
         except ConnectionError:
-            # only a clean end may count as the end of a body that has no framing of its own
-            self._left = self._left if self._left is not None else -1
-            return False
-        self._buffer += data
+            return False  # the parser is not told: only a clean end may be the end of a body without a length
+        if data or self._head is not None:
+            self._parser.receive_data(data)
         return bool(data)
 
-    def _take_head(self, raw: bytes) -> None:
-        first, *rest = raw.decode("latin-1").split("\r\n")
-        status = int(first.split(" ", 2)[1])
-        if 100 <= status < 200:
-            return
-        headers = Headers((name, value.strip()) for name, _, value in (text.partition(":") for text in rest))
-        self._head = (status, headers)
-        self._chunked = (headers.get("transfer-encoding") or "").lower() == "chunked"
-        length = headers.get("content-length")
-        self._left = None if self._chunked or length is None else int(length)
-        if self._bodyless or status in (204, 304) or self._left == 0:
-            self._finish()
+    def _parse(self) -> None:
+        """Take everything that the parser has."""
+        try:
+            while not self.complete and (event := self._parser.next_event()) is not h11.NEED_DATA:
+                self._take(event)
+        except h11.RemoteProtocolError:
+            # At the end of the connection it is a body that is cut; everything else is no HTTP.
+            if not self._parser.trailing_data[1]:
+                raise
 
-    def _finish(self) -> None:
-        self._ended = self.complete = True
-
-    def _decode(self) -> bytes:
-        """Everything in the buffer that belongs to the body, without its framing."""
-        if self._ended:
-            return b""
-        if self._chunked:
-            return b"".join(self._whole_chunks())
-        count = len(self._buffer) if self._left is None else max(0, self._left)
-        data = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        if self._left is not None and self._left >= 0:
-            self._left -= len(data)
-            if self._left == 0:
-                self._finish()
-        return data
-
-    def _whole_chunks(self) -> Iterator[bytes]:
-        while not self._ended and (edge := self._buffer.find(b"\r\n")) >= 0:
-            size = int(bytes(self._buffer[:edge]).split(b";")[0], 16)
-            end = edge + 2 + size
-            if len(self._buffer) < end + 2:
-                return
-            data = bytes(self._buffer[edge + 2 : end])
-            del self._buffer[: end + 2]
-            if size == 0:
-                self._finish()
-                return
-            self.chunks.append(size)
-            yield data
+    def _take(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> None:
+        match event:
+            case h11.Response():
+                items = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers.raw_items()]
+                headers = Headers(items)
+                self._head = event.status_code, headers
+                self._is_chunked = (headers.get("transfer-encoding") or "").lower() == "chunked"
+            case h11.Data():
+                self._chunk += event.data
+                if event.chunk_end:
+                    self.chunks.append(len(self._chunk))
+                if event.chunk_end or not self._is_chunked:
+                    self._body += self._chunk
+                    self._chunk.clear()
+            case h11.EndOfMessage():
+                self._ended = self.complete = True
 
 
 def open_stream(

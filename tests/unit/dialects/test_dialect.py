@@ -1,23 +1,28 @@
-"""What a dialect consists of."""
+"""A dialect and its routes."""
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from flask import Flask
+from flask import Blueprint
 
 from ollama_proxy.dialects.dialect import Routes, current_dialect
 from ollama_proxy.dialects.native.dialect import NATIVE
-from ollama_proxy.gateway import EXCHANGE_KEY
+from ollama_proxy.dialects.openai.dialect import OPENAI
+from tests.rig.in_process import in_process
+
+MORE = Routes(lambda gateway: Blueprint("more", __name__), {"more.one": "read"})
 
 
-def test_further_routes_come_behind_its_own_and_leave_the_original_as_it_is() -> None:
-    more = Routes(cast(Any, None), {})
-    assert NATIVE.with_routes(more).routes == (*NATIVE.routes, more)
-    assert more not in NATIVE.routes
+def test_further_routes_are_added_to_a_copy() -> None:
+    before = OPENAI.routes
+    both = OPENAI.with_routes(MORE)
+    assert both.routes == (*before, MORE)
+    assert (OPENAI.routes, both.name, both.errors) == (before, OPENAI.name, OPENAI.errors)
 
 
-def test_the_current_dialect_is_that_of_the_exchange() -> None:
-    exchange = type("HasDialect", (), {"dialect": NATIVE})()
-    with Flask("app").test_request_context("/", environ_overrides={EXCHANGE_KEY: exchange}):
-        assert current_dialect() is NATIVE
+def test_the_dialect_of_a_request_is_known_while_it_is_handled() -> None:
+    seen = []
+    with in_process() as app:
+        app.app.after_request(lambda response: seen.append(current_dialect().name) or response)
+        for path in ("/api/tags", "/v1/models", "/anthropic/v1/nothing"):
+            app.ask("GET", path)
+    assert seen == [NATIVE.name, OPENAI.name, "anthropic"]

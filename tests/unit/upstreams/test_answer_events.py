@@ -59,8 +59,9 @@ class Reader:
 
 
 def events(reply: Reply, *, stream: bool = True, **options: Any) -> AnswerEvents:
-    def refuse(status: int, body: bytes, headers: object) -> UpstreamError:
-        return PromptTooLong("long") if body == b"too long" else UpstreamRefused(status, body.decode())
+    def refuse(refused: Any) -> UpstreamError:
+        body = read_refusal(refused)
+        return PromptTooLong("long") if body == b"too long" else UpstreamRefused(refused.status, body.decode())
 
     return AnswerEvents(reply, Reader(), stream=stream, heartbeat_s=None, refused=refuse, **options)
 

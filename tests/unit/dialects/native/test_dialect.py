@@ -1,4 +1,4 @@
-"""Ollama's API has every request that no other dialect recognises."""
+"""Which requests belong to this dialect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.native.dialect import NATIVE
 
 
-@pytest.mark.parametrize("path", ["/", "/api/chat", "/v1/messages", ""])
-def test_every_request_is_recognised(path: str) -> None:
-    assert NATIVE.recognises({"PATH_INFO": path})
+@pytest.mark.parametrize(
+    ("path", "is_its"),
+    [
+        ("/api/chat", True),
+        ("/", True),
+        ("/nothing", True),
+    ],
+)
+def test_requests_are_recognised_by_their_path(path: str, is_its: bool) -> None:
+    assert NATIVE.recognises({"PATH_INFO": path}) is is_its
+
+
+def test_pages_may_call_its_routes_only() -> None:
+    assert NATIVE.cors_paths == ("/api/",)
+    assert NATIVE.models is None
 
 
 def test_it_is_asked_last() -> None:

@@ -43,7 +43,6 @@ def test_a_completion_is_a_chat_of_one_message() -> None:
     "fields",
     [
         {"messages": "hi"},
-        {"messages": [{"role": 5}]},
         {"messages": MESSAGES, "stream": "yes"},
         {"messages": MESSAGES, "think": "very"},
         {"messages": MESSAGES, "top_logprobs": 21},
