@@ -105,7 +105,7 @@ class Gateway:
         #: Exchanges that were let in and have not ended; a look at how it is needs no place among them.
         self._open: set[Exchange] = set()
         self.catalogue = build_catalogue(settings, self.fleet)
-        self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
+        self._guesses = Guesses(settings.auth.max_failed_logins, tell=_say_guessed, seen=SEEN)
         self.authenticator = build_authenticator(settings, self._guesses)
         self.origins = OriginPolicy(settings)
         self._images = ImageFetcher(settings.images)
@@ -130,7 +130,7 @@ class Gateway:
         self.origins = OriginPolicy(settings)
         if settings.images != self.settings.images:
             self._images = ImageFetcher(settings.images)
-        self._guesses.limit = settings.auth.max_failures
+        self._guesses.limit = settings.auth.max_failed_logins
         self.authenticator = build_authenticator(settings, self._guesses)
         self._most_open = capacity.requests(settings.server.max_in_flight, self._connections)
         self.settings = settings
@@ -419,7 +419,10 @@ def first_box(fleet: Fleet) -> Node:
 
 
 def _say_guessed(client: str, failures: int) -> None:
-    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures}})
+    log.warning("auth_rate_limited", extra={"fields": {"client": client, "failures": failures}})
+    # The former name of the event, for alerts that still look for it; the next version drops it.
+    renamed = {"warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"}
+    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures, **renamed}})
 
 
 def _renamed(model: Model, name: str) -> Model:

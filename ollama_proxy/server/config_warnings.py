@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ollama_proxy.policy import Catalogue
 from ollama_proxy.settings import (
     MODEL_OPTIONS,
+    RENAMED,
     Auth,
     Settings,
     effective_upstreams,
@@ -28,6 +29,10 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
     """What an operator should know although it works: one sentence each, without secrets."""
     return [
         *_file_warnings(settings),
+        *(
+            f"{old} ({origin}) is now called {RENAMED[old]}; the old name is read until version 1.0"
+            for old, origin in settings.old_names.items()
+        ),
         *state_warnings(state_path(settings, environ)),
         *_token_warnings(settings.auth),
         *_contradictions(settings),

@@ -18,6 +18,9 @@ PREFIX = "OLLAMA_PROXY__"
 #: How complaints begin that are about a variable and not about a line.
 VARIABLE_WORDS = "environment variable "
 
+#: Settings by their former names, which are read until 1.0, with a warning.
+RENAMED = {"auth.max_failures": "auth.max_failed_logins", "server.body_s": "server.body_timeout_s"}
+
 T = TypeVar("T")
 
 
@@ -59,6 +62,21 @@ def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> 
             values[declared.name] = declared.metadata["kind"].parse(child)
     complaints.check()
     return values
+
+
+def rename_entries(root: Entry) -> None:
+    """Move entries with an old name to the new one. Raises ConfigError if both are given."""
+    complaints = Complaints()
+    for old, new in RENAMED.items():
+        section, key, new_key = (*old.split("."), new.rpartition(".")[2])
+        entries = root.entries[section].entries if section in root.entries else {}
+        if key in entries:
+            with complaints.collected():
+                entry = entries.pop(key)
+                if new_key in entries:
+                    raise entry.error(f"is the old name of {new}, which is given too")
+                entries[new_key] = entry
+    complaints.check()
 
 
 def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable[str]) -> ConfigError:
@@ -115,9 +133,9 @@ def _short_entry(variable: str, text: str, name: str, kind: Kind[Any]) -> Entry:
 
 def _long_entry(variable: str, text: str, names: Mapping[str, Field[Any]]) -> tuple[str, Entry]:
     name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
-    if name not in names:
+    if RENAMED.get(name, name) not in names:
         raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
-    return name, parse_value(text, where, name)
+    return RENAMED.get(name, name), parse_value(text, where, name)
 
 
 def _put(root: Entry, name: str, entry: Entry) -> None:

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.declare import PREFIX, apply_environment, part, read_section, section_kind, setting
+from ollama_proxy.settings.declare import (
+    PREFIX,
+    RENAMED,
+    apply_environment,
+    part,
+    read_section,
+    rename_entries,
+    section_kind,
+    setting,
+)
 from ollama_proxy.settings.formats import (
     HOST,
     KEEP_ALIVE,
@@ -57,7 +66,9 @@ class Server:
         list_of(TEXT),
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
-    body_s: float = setting(300.0, "Seconds within which a whole request body has to arrive; else 408.", SECONDS)
+    body_timeout_s: float = setting(
+        300.0, "Seconds within which a whole request body has to arrive; else 408.", SECONDS
+    )
     max_connections: int = setting(
         2000,
         "Connections of one worker; then those that wait for a request make room. Counts from the next start.",
@@ -201,6 +212,8 @@ class Settings:
     source: Path | None = None
     #: Where each setting that was given comes from, by dotted name.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    #: Where each setting that was given by its old name comes from, by the old name.
+    old_names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     #: SHA-256 of the file as read, empty without one: how a watcher knows this very content.
     fingerprint: str = field(default="", compare=False, repr=False)
 
@@ -246,14 +259,18 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
     root = Entry(shown, "", "map") if data is None else parse_document(data, shown, AUTH_NAMES)
     complaints, values = Complaints(), dict[str, Any]()
     with complaints.collected():
+        rename_entries(root)
+    with complaints.collected():
         apply_environment(root, environ, setting_names())
     with complaints.collected():
         values = read_section(Settings, root, setting_names())
     complaints.check()
+    given = list(_given(root))
     settings = Settings(
         **values,
         source=None if data is None else path.absolute(),
-        origins=dict(_origins(root)),
+        origins={name: entry.where for name, entry in given},
+        old_names={entry.name: entry.where for _, entry in given if entry.name in RENAMED},
         fingerprint="" if data is None else hashlib.sha256(data).hexdigest(),
     )
     _check_network(settings)
@@ -266,13 +283,13 @@ def shown_path(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
-def _origins(root: Entry) -> Iterator[tuple[str, str]]:
+def _given(root: Entry) -> Iterator[tuple[str, Entry]]:
     for name in setting_names():
         entry: Entry | None = root
         for key in name.split("."):
             entry = entry.entries.get(key) if entry else None
         if entry is not None:
-            yield name, entry.where
+            yield name, entry
 
 
 def is_open(settings: Settings) -> bool:
