@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test check bench soak lock clean
+.PHONY: help install dev run test quick check docs bench soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,10 +43,24 @@ run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 test: dev  ## everything that can be tested
 	@BIN=$(BIN) sh tests/run.sh
 
+# The cuts at 2, 3 and 50 bytes are left to `make test`, and so are the documents.
+GOLDEN := $(wildcard tests/integration/test_golden.py tests/integration/test_*_golden.py)
+quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
+		-k 'not edges-2 and not edges-3 and not edges-50'
+
 check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config
 	$(BIN)/ruff check ollama_proxy tests benchmarks wsgi.py config
 	$(BIN)/mypy
+
+# What the site is made of, with the tree of the repository: pages, and the files that they link to.
+DOCS_SOURCE ?= build/docs
+SITE ?= build/site
+docs: dev  ## the documentation as a website in build/site
+	@rm -rf $(DOCS_SOURCE) && mkdir -p $(DOCS_SOURCE)
+	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md config/config.yaml $(DOCS_SOURCE)
+	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 bench: dev  ## CPU per request and per token against the budgets
 	$(BIN)/python -m benchmarks

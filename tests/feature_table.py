@@ -1,6 +1,6 @@
 """What the client suites test, as a table: read from the names and docstrings of the tests, never typed by hand.
 
-``python -m tests.feature_table`` prints the table; ``--write`` puts it into both READMEs and renews docs/features.md.
+``python -m tests.feature_table`` prints docs/features.md; ``--write`` updates it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = ("README.md", "README.zh.md")
-CALLS = "docs/features.md"
-START, END = "<!-- features -->", "<!-- /features -->"
+PAGE = ROOT / "docs/features.md"
 
 #: In the order of the table.
 DIALECTS = ("native", "chat", "completions", "responses", "messages", "embeddings", "models")
@@ -94,9 +92,16 @@ def table_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def calls(found: Sequence[Feature]) -> str:
-    """The document that names the call of each test."""
-    lines = ["# Features by client", "", "Made from the tests by `python -m tests.feature_table --write`."]
+def page(found: Sequence[Feature]) -> str:
+    """The page: the table, then the call of each test."""
+    lines = [
+        "# Features by client",
+        "",
+        "Every tick is a test of the real client against the real gateway; the calls are listed below the table.",
+        "The page is made from the tests by `python -m tests.feature_table --write`.",
+        "",
+        summary(found),
+    ]
     for dialect in DIALECTS:
         rows = {name: tests for (of, name), tests in by_row(found).items() if of == dialect}
         if rows:
@@ -108,32 +113,15 @@ def calls(found: Sequence[Feature]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(document: str, table: str) -> str:
-    """A document with the table between its marks. Raises ValueError when it doesn't have each mark once."""
-    if document.count(START) != 1 or document.count(END) != 1:
-        raise ValueError(f"the document needs {START} and {END}, each once")
-    head, _, rest = document.partition(START)
-    return f"{head}{START}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
-
-
-def generated(root: Path = ROOT) -> dict[str, str]:
-    """By path: each file that has something of the table, as it should be."""
-    found = features(root)
-    readmes = {name: with_table((root / name).read_text(encoding="utf-8"), summary(found)) for name in READMES}
-    return {**readmes, CALLS: calls(found)}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.feature_table", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="renew the READMEs and docs/features.md")
-    if not parser.parse_args(arguments).write:
-        print(summary(features()))
-        return
-    for name, text in generated().items():
-        path = ROOT / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    parser.add_argument("--write", action="store_true", help="update docs/features.md")
+    text = page(features())
+    if parser.parse_args(arguments).write:
+        PAGE.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
     DEMO_URL,
     NAME,
+    PRESETS,
     Entry,
     FirstToken,
     ModelSettings,
@@ -26,6 +27,7 @@ from ollama_proxy.settings import (
     config_path,
     default_of,
     effective_upstreams,
+    hidden_upstreams,
     load_settings,
     new_token,
     shown_path,
@@ -113,9 +115,10 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Non
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
-    from ollama_proxy.upstreams import build_fleet, hidden_upstreams
+    if any(PRESETS[each.kind].is_checked_by_building for each in effective_upstreams(settings)):
+        from ollama_proxy.upstreams import build_fleet
 
-    build_fleet(settings, environ).close()
+        build_fleet(settings, environ).close()
     return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]
 
 
@@ -261,16 +264,18 @@ def _documented(section: Any, indent: str) -> Iterator[str]:
             yield ""
         elif "kind" in each.metadata:
             yield from _prose(f"##{indent} ", f"{each.metadata['text']} {_remarks(each.metadata)}")
-            yield from _example(each.name, indent)
-            yield _default_line(each.name, default_of(section, each.name), each.metadata["kind"].label, indent)
+            if each.name in _EXAMPLES:
+                item, lines = _EXAMPLES[each.name]
+                yield from _items(item, f"##{indent}   ")
+                yield f"##{indent} Example:"
+                yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
+            default = default_of(section, each.name)
+            if default is None and not each.metadata["kind"].label.endswith("or null"):
+                yield f"##{indent} Not set: {each.name}"
+            else:
+                yield f"#{indent}{each.name}: {_written(default)}"
             if not indent:
                 yield ""
-
-
-def _default_line(name: str, default: Any, label: str, indent: str) -> str:
-    if default is None and not label.endswith("or null"):
-        return f"##{indent} Not set: {name}"
-    return f"#{indent}{name}: {_written(default)}"
 
 
 def _prose(lead: str, text: str) -> list[str]:
@@ -284,16 +289,6 @@ def _remarks(metadata: Mapping[str, Any], default: Any = None) -> str:
     shown = f"; default {_written(default)}" if default not in (None, "", (), {}) else ""
     variables = f"; {', '.join(metadata['env'])}" if metadata["env"] else ""
     return f"({metadata['kind'].label}{shown}{variables})"
-
-
-def _example(name: str, indent: str) -> Iterator[str]:
-    """What an item of a list or mapping of settings may hold, and a sample."""
-    if name not in _EXAMPLES:
-        return
-    section, lines = _EXAMPLES[name]
-    yield from _items(section, f"##{indent}   ")
-    yield f"##{indent} Example:"
-    yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
 
 
 def _items(section: Any, lead: str) -> Iterator[str]:
@@ -322,6 +317,7 @@ def _written(value: Any) -> str:
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Start gunicorn in place of this process; the demo model answers when Ollama doesn't."""
+    from ollama_proxy.cli.probe import probe_ollama
     from ollama_proxy.server import settings_warnings
 
     chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
@@ -335,7 +331,10 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     loaded = load_settings(environ=environ)
     hidden = check_fleet(loaded, environ)
     settings, first = with_first_token(loaded, environ)
-    probe = _probe(settings)
+    probe: Probe | None = None
+    upstream = effective_upstreams(settings)[0]
+    if not settings.upstreams and upstream.kind == "ollama":
+        probe = probe_ollama(upstream.base_url)
     if probe and probe.refusal:
         environ["OLLAMA_BASE_URL"] = DEMO_URL
         environ.pop(variable_name("service.base_url"), None)
@@ -344,20 +343,6 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     for line in banner(settings, first, probe):
         print(line)
     sys.stdout.flush()
-    _start_gunicorn(environ)
-
-
-def _probe(settings: Settings) -> Probe | None:
-    """What answers for `service`; None when there is nothing to ask: other upstreams, or the demo on purpose."""
-    from ollama_proxy.cli.probe import probe_ollama
-
-    upstreams = effective_upstreams(settings)
-    if settings.upstreams or upstreams[0].kind != "ollama":
-        return None
-    return probe_ollama(upstreams[0].base_url)
-
-
-def _start_gunicorn(environ: dict[str, str]) -> NoReturn:
     conf = str(ROOT / "config" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "--chdir", str(ROOT), "wsgi:app"]
     os.execvpe(sys.executable, command, environ)
@@ -379,19 +364,15 @@ def _addresses(settings: Settings) -> list[str]:
     host, port = settings.server.host, settings.server.port
     if host not in ("0.0.0.0", "::"):
         return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"]
-    return [f"http://localhost:{port}", *(f"http://{address}:{port}" for address in _own_address())]
-
-
-def _own_address() -> list[str]:
-    """The address by which others reach this machine, if it has a way out; nothing is sent."""
     import socket
 
+    # The address by which others reach this machine, if it has a way out; nothing is sent.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # RFC 5737: an address that belongs to nobody
         except OSError:
-            return []
-        return [probe.getsockname()[0]]
+            return [f"http://localhost:{port}"]
+        return [f"http://localhost:{port}", f"http://{probe.getsockname()[0]}:{port}"]
 
 
 def _upstream_line(settings: Settings, probe: Probe | None) -> str:
@@ -422,18 +403,14 @@ def _curl(settings: Settings, first: FirstToken | None, probe: Probe | None, add
 
     is_demo = (probe and probe.refusal) or {each.kind for each in effective_upstreams(settings)} == {"demo"}
     model = "demo" if is_demo else probe.model if probe else ""
-    header = _authorization(settings, first)
+    header = ""
+    if settings.auth.enabled:
+        token = "$TOKEN"  # the configuration may hold digests only
+        if first is not None:
+            token = first.text if first.created else f"$(cat {shlex.quote(str(first.path))})"
+        header = f'-H "Authorization: Bearer {token}" '
     if not model:
         return f"curl {header}{address}/v1/models"
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     data = shlex.quote(json.dumps(body))
     return f"curl {header}-H 'Content-Type: application/json' {address}/v1/chat/completions -d {data}"
-
-
-def _authorization(settings: Settings, first: FirstToken | None) -> str:
-    if not settings.auth.enabled:
-        return ""
-    if first is None:
-        return '-H "Authorization: Bearer $TOKEN" '  # the configuration may hold digests only
-    text = first.text if first.created else f"$(cat {shlex.quote(str(first.path))})"
-    return f'-H "Authorization: Bearer {text}" '

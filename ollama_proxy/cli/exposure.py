@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ollama_proxy.cli.probe import WANTS_TOKEN, Probe, probe_ollama
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy import Address, as_address, is_own
-from ollama_proxy.settings import BASE_URL, Entry, Settings, UpstreamSettings, effective_upstreams, is_open
+from ollama_proxy.settings import BASE_URL, Entry, Settings, effective_upstreams, is_open
 
 OLLAMA_PORT = 11434
 
@@ -47,13 +47,33 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
     servers = [each for each in effective_upstreams(settings) if each.is_shared and each.protocol != "demo"]
     if not servers:
         yield Finding("No upstream is an Ollama server.")
-    yield from map(_of_upstream, servers)
+    for upstream in servers:
+        url, shown = upstream.base_url, f"{upstream.name} ({upstream.base_url})"
+        if upstream.protocol != "ollama":
+            yield Finding(f"{shown}: not looked at, because it is no Ollama server.")
+        else:
+            yield _on_this_machine(url, shown) if _is_here(url) else _elsewhere(url, shown)
 
 
 def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
     """A finding for each address, seen from this machine: it should not be the gateway's."""
     for url in urls:
-        yield _on_this_machine(url, url) if _is_here(url) else _from_outside(url)
+        if _is_here(url):
+            yield _on_this_machine(url, url)
+            continue
+        found = _asked(url)
+        model = f" Its first model is {found.model}." if found.model else ""
+        if found.is_silent:
+            why = f"{found.refusal}. Either a firewall keeps this machine out, or nothing runs there."
+            yield Finding(f"{url}: {why}", is_unknown=True)
+        elif found.refusal:
+            yield Finding(f"{url}: closed, {found.refusal}.")
+        else:
+            yield Finding(
+                f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's "
+                "machine, its firewall should let in the gateway alone.",
+                True,
+            )
 
 
 def server_url(text: str) -> str:
@@ -67,13 +87,6 @@ def server_url(text: str) -> str:
         return BASE_URL.parse(Entry(text, "the address", "str", url))
     except ConfigError as error:
         raise ValueError(str(error)) from None
-
-
-def _of_upstream(upstream: UpstreamSettings) -> Finding:
-    url, shown = upstream.base_url, f"{upstream.name} ({upstream.base_url})"
-    if upstream.protocol != "ollama":
-        return Finding(f"{shown}: not looked at, because it is no Ollama server.")
-    return _on_this_machine(url, shown) if _is_here(url) else _elsewhere(url, shown)
 
 
 def _on_this_machine(url: str, shown: str) -> Finding:
@@ -97,26 +110,12 @@ def _elsewhere(url: str, shown: str) -> Finding:
     found = _asked(url)
     if found.refusal:
         return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
+    addresses = _resolved(urlsplit(url).hostname or "")
+    source = _source(addresses[0]) if addresses else None
     return Finding(
         f"{shown}: on another machine, and it answers here, as it should. Whether it answers others as well can't be "
-        f"seen from here: its firewall should let in {_source_of(url) or 'the gateway'} alone. From a third machine: "
+        f"seen from here: its firewall should let in {source or 'the gateway'} alone. From a third machine: "
         f"ollama-proxy check-exposure {url}"
-    )
-
-
-def _from_outside(url: str) -> Finding:
-    found = _asked(url)
-    if found.is_silent:
-        return Finding(
-            f"{url}: {found.refusal}. Either a firewall keeps this machine out, or nothing runs there.", is_unknown=True
-        )
-    if found.refusal:
-        return Finding(f"{url}: closed, {found.refusal}.")
-    model = f" Its first model is {found.model}." if found.model else ""
-    return Finding(
-        f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's machine, "
-        "its firewall should let in the gateway alone.",
-        True,
     )
 
 
@@ -130,7 +129,7 @@ def _asked(url: str) -> Probe:
 
 def own_addresses() -> list[Address]:
     """The addresses by which others reach this machine: none of loopback, none of a single link."""
-    texts = [*_told_by_kernel(), *_told_by_name(), *filter(None, map(_source, _FAR_AWAY))]
+    texts = [*_told_by_kernel(), *_resolved(socket.gethostname()), *filter(None, map(_source, _FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
 
@@ -143,17 +142,8 @@ def _told_by_kernel() -> Iterator[str]:
             yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
-def _told_by_name() -> list[str]:
-    return _resolved(socket.gethostname())
-
-
-def _source_of(url: str) -> str | None:
-    """From which address of this machine a server is asked."""
-    found = _resolved(urlsplit(url).hostname or "")
-    return _source(found[0]) if found else None
-
-
 def _source(target: str) -> str | None:
+    """The address of this machine from which another one is asked."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((target, 9))

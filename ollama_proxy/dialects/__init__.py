@@ -1,5 +1,6 @@
 """The dialects that clients speak, one directory each."""
 
-from ollama_proxy.dialects.registry import DIALECTS, FACES, READERS
+from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
+from ollama_proxy.dialects.registry import DIALECTS, all_routes, find_dialect
 
-__all__ = ["DIALECTS", "FACES", "READERS"]
+__all__ = ["DIALECTS", "Dialect", "ModelRenderer", "Routes", "all_routes", "find_dialect"]

@@ -110,7 +110,8 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
         if document is None:
             raise _bad_json(error, lenient_tail) from None
     if not isinstance(document, dict):
-        raise BadRequest(f"The request body must be a JSON object, not {_kind(document)}.")
+        names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+        raise BadRequest(f"The request body must be a JSON object, not {names.get(type(document), 'a number')}.")
     if marks > MAX_MESSAGES:
         check_counts(document)
         give_turn()  # what was just built has taken its time
@@ -128,11 +129,6 @@ def _bad_json(error: orjson.JSONDecodeError, native: bool) -> BadRequest:
     if native and ("end of data" in error.msg or "unexpected end" in error.msg.lower()):
         return BadRequest("unexpected EOF")
     return BadRequest(f"The request body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
-
-
-def _kind(document: Json) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(document), "a number")
 
 
 def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -> None:

@@ -9,25 +9,19 @@ from typing import Any
 import orjson
 
 from ollama_proxy.dialects.schema_fields import as_text, bad
-from ollama_proxy.hub import Image, ImageUrl, Json, Tool
+from ollama_proxy.hub import THINK_LEVELS, Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.upstreams import paced
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]
 
-#: Levels of thinking that Ollama knows.
-LEVELS = ("low", "medium", "high", "max")
-
 #: Efforts of all vendors to Ollama's levels.
 _EFFORTS: dict[str, bool | str | None] = {
     "": None,
     "none": False,
     "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "max": "max",
+    **{level: level for level in THINK_LEVELS},
     "xhigh": "max",
     "ultra": "max",
 }
@@ -123,7 +117,7 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
 
 def load_think(think: Json) -> bool | str | None:
     """Ollama's own `think`; raises BadRequest for what Ollama would refuse."""
-    if think is None or isinstance(think, bool) or (isinstance(think, str) and think in LEVELS):
+    if think is None or isinstance(think, bool) or (isinstance(think, str) and think in THINK_LEVELS):
         return think
     return bad("think", 'must be true, false, "low", "medium", "high" or "max"')
 

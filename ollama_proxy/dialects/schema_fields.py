@@ -43,6 +43,11 @@ def is_whole(value: Json) -> bool:
     return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
 
+def is_texts(value: Json) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def number(fate: str = MAPPED) -> Fated:
     """A number that is not true or false."""
     return Fated(fate, _is_number, "must be a number")

@@ -7,7 +7,7 @@ from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, Attempt, Exchan
 from ollama_proxy.gateway.gateway import PATIENCE, Gateway, allowed
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
-from ollama_proxy.gateway.rendering import ErrorFace
+from ollama_proxy.gateway.rendering import ClientDialect, ErrorFace
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
@@ -16,6 +16,7 @@ __all__ = [
     "Attempt",
     "Broadcast",
     "CHAT",
+    "ClientDialect",
     "COMPLETIONS",
     "EMBEDDINGS",
     "EXCHANGE_KEY",

@@ -12,7 +12,7 @@ import gevent
 
 from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Choice, Done, Event, Truncated
 from ollama_proxy.policy import renamed
 from ollama_proxy.upstreams import Reply
@@ -88,12 +88,12 @@ def no_frame(error: GatewayError) -> None:
     """The last words of an answer that is one JSON document: there are none."""
 
 
-def native_stream(exchange: Exchange, reply: Reply, first: bytes, face: ErrorFace) -> Iterator[bytes]:
+def native_stream(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
     """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
     tail = StreamTail()
 
     def last_words(error: GatewayError) -> bytes:
-        frame = face.render_error_frame(error)
+        frame = exchange.dialect.errors.render_error_frame(error)
         return frame if tail.ends_with_newline else b"\n" + frame
 
     return deliver(exchange, _native_lines(exchange, reply, first, tail), last_words)

@@ -45,18 +45,20 @@ class ShapedEvents:
     def __iter__(self) -> Iterator[Sequence[Event]]:
         said_at = time.monotonic()
         for batch in self._events:
-            kept = [event for event in batch if self._is_wanted(event)]
+            kept: list[Event] = []
+            for event in batch:
+                if isinstance(event, ToolCall):
+                    is_first, self._called = not self._called, True
+                    is_wanted = is_first or not self._one_call
+                else:
+                    is_wanted = not (self._without_thinking and isinstance(event, Thinking))
+                if is_wanted:
+                    kept.append(event)
             # A batch of which nothing is left is no silence, but a client that waits can't tell.
             is_due = self._heartbeat_s is not None and time.monotonic() - said_at >= self._heartbeat_s
             if kept or not batch or is_due:
                 said_at = time.monotonic()
                 yield kept
-
-    def _is_wanted(self, event: Event) -> bool:
-        if isinstance(event, ToolCall):
-            is_first, self._called = not self._called, True
-            return is_first or not self._one_call
-        return not (self._without_thinking and isinstance(event, Thinking))
 
     def close(self) -> None:
         """See EventStream."""

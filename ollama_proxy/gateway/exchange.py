@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from flask import request
 
+from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import Principal
 from ollama_proxy.upstreams import Call
@@ -50,8 +51,7 @@ class Exchange:
     path: str
     #: Address of the client, as the trusted proxies tell it.
     client: str
-    #: The error shapes and names that this client understands.
-    dialect: str
+    dialect: ClientDialect
     call: Call
     #: The client's connection; None where the server doesn't show it.
     socket: Any = None

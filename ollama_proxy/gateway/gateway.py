@@ -28,7 +28,7 @@ from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.passthrough.native_edits import EditedReply
-from ollama_proxy.gateway.passthrough.openai import PASSED, Passage, passes
+from ollama_proxy.gateway.passthrough.openai import Passage, passes
 from ollama_proxy.gateway.prepare import (
     Prepare,
     is_without_thinking,
@@ -39,7 +39,7 @@ from ollama_proxy.gateway.prepare import (
     requested_context,
     set_limits,
 )
-from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.resolve import Plan, check_choices, has_only_known_fields, plan
 from ollama_proxy.gateway.responses import drawn_stream, drawn_whole, passed_through
 from ollama_proxy.gateway.retries import Attempts, RefusedReply, forwarded, open_there
@@ -68,6 +68,7 @@ from ollama_proxy.policy import (
 from ollama_proxy.settings import Settings, effective_upstreams
 from ollama_proxy.upstreams import (
     SHOWN_FOR_S,
+    Api,
     Call,
     EventStream,
     Fleet,
@@ -95,12 +96,9 @@ R = TypeVar("R")
 class Gateway:
     """The parts that a worker shares between its requests; `apply` gives it other settings while it runs."""
 
-    def __init__(
-        self, settings: Settings, *, faces: Mapping[str, ErrorFace], finish_observers: Sequence[FinishObserver] = ()
-    ) -> None:
+    def __init__(self, settings: Settings, *, finish_observers: Sequence[FinishObserver] = ()) -> None:
         self.settings = settings
         self.fleet: Fleet = build_fleet(settings)
-        self.faces = faces
         self._finish_observers = finish_observers
         #: Exchanges that were let in and have not ended; a look at how it is needs no place among them.
         self._open: set[Exchange] = set()
@@ -212,7 +210,7 @@ class Gateway:
         to be translated. `data`: the body with the default model; `path`: see passage; `known`: fields of the API,
         which are all that a token with a list of models may pass."""
         model = data.get("model")
-        if not (self.fleet.speaks(PASSED) and model and isinstance(model, str)):
+        if not (self.fleet.takes(Api.OPENAI) and model and isinstance(model, str)):
             return None
         exchange.model = model
         plan = self.plan_prompt(exchange, model)
@@ -229,9 +227,9 @@ class Gateway:
         def send(node: Node, own: str) -> Reply:
             """The reply of one node."""
             self._on_node(exchange, exchange.call, plan, node, own, None)
-            return passage.send(node.upstream, own)
+            return passage.send(node, own)
 
-        return passage.answer(self.open(exchange, plan.route, send), self.faces[exchange.dialect])
+        return passage.answer(self.open(exchange, plan.route, send))
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
@@ -358,7 +356,7 @@ class Gateway:
 
     def _passed(self, exchange: Exchange, reply: Reply) -> Response:
         exchange.on_finish(reply.close)
-        return passed_through(exchange, reply, self.faces[exchange.dialect])
+        return passed_through(exchange, reply)
 
     def _drawn(
         self,

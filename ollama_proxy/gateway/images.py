@@ -27,6 +27,7 @@ from ollama_proxy.hub import ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
 from ollama_proxy.settings import Images, Timeouts
 from ollama_proxy.upstreams import Alarm, Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, tls_context
+from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
 #: Of one request.
 MAX_URLS = 16
@@ -47,8 +48,8 @@ _PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = (("Accept", "image/png, image/jpeg, image/webp"),)
 
-#: As many bytes as it takes to tell an image by its first ones.
-TELLING_BYTES = 12
+#: What Ollama can decode.
+DECODABLE = frozenset({"image/png", "image/jpeg", "image/webp"})
 
 INSTEAD = "or send the image itself, in base64"
 NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
@@ -118,11 +119,6 @@ def place_of(url: str) -> Place:
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
     return Place(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
-
-
-def is_image(data: bytes | bytearray) -> bool:
-    """Whether these bytes begin like a PNG, a JPEG or a WebP, which are what Ollama can decode."""
-    return data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
 
 
 @dataclass(slots=True)
@@ -224,7 +220,14 @@ class ImageFetcher:
         jobs = [gevent.spawn(self._fetch_one, url, call, shared, times[url]) for url in first]
         try:
             call.attach(partial(gevent.killall, jobs, block=False))
-            found = {each.url: _outcome(each, job.get(), call) for each, job in zip(first.values(), jobs, strict=True)}
+            found: dict[str, str] = {}
+            for each, job in zip(first.values(), jobs, strict=True):
+                outcome = job.get()
+                call.check()
+                if isinstance(outcome, GatewayError):
+                    # A new one: an error that its own traceback leads to stays in memory until the collector comes.
+                    raise _about(each, outcome)
+                found[each.url] = outcome
         finally:
             call.detach()
             gevent.killall(jobs)
@@ -241,18 +244,15 @@ class ImageFetcher:
         with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):
             for each in wanted:
                 try:
-                    self._check_one(place_of(each.url), job, hosts)
+                    place = place_of(each.url)
+                    if place.host not in hosts:
+                        if len(hosts) >= MAX_URLS:
+                            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
+                        self._addresses(place, job)
+                        hosts.add(place.host)
                 except BadRequest as error:
                     raise _about(each, error) from None
         call.check()
-
-    def _check_one(self, place: Place, job: _Job, hosts: set[str]) -> None:
-        if place.host in hosts:
-            return
-        if len(hosts) >= MAX_URLS:
-            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
-        self._addresses(place, job)
-        hosts.add(place.host)
 
     def _check_asked(self, asked: Sequence[ImageUrl]) -> None:
         if asked and self._settings.fetch == "off":
@@ -279,20 +279,18 @@ class ImageFetcher:
             except Redirected as error:
                 url = _next_url(url, error)
             except UpstreamError as error:
+                match error:
+                    case UpstreamTimeout():
+                        reason = f"did not arrive in {self._settings.timeout_s:g} s"
+                    case UpstreamConnect():
+                        reason = "its server can't be reached"
+                    case UpstreamCut():
+                        reason = "its server stopped in the middle of its answer"
+                    case _:
+                        reason = "its server gave an answer that can't be used"
                 detail = f"image from {place.host}: {type(error).__name__} {error.detail}"
-                raise BadRequest(f"{self._reason(error)}: check the URL, {INSTEAD}", detail=detail) from error
+                raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
         raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
-
-    def _reason(self, error: UpstreamError) -> str:
-        match error:
-            case UpstreamTimeout():
-                return f"did not arrive in {self._settings.timeout_s:g} s"
-            case UpstreamConnect():
-                return "its server can't be reached"
-            case UpstreamCut():
-                return "its server stopped in the middle of its answer"
-            case _:
-                return "its server gave an answer that can't be used"
 
     def _ask(self, place: Place, job: _Job) -> bytearray:
         """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""
@@ -303,7 +301,9 @@ class ImageFetcher:
         return self._ask_at(last, place, job)
 
     def _ask_at(self, address: str, place: Place, job: _Job) -> bytearray:
-        transport = HttpTransport(place.origin, tls=self._tls_for(place), address=address, alarm=_alarm())
+        if place.scheme == "https" and self._tls is None:
+            self._tls = tls_context()  # one for all: to read the authorities takes longer than to fetch most images
+        transport = HttpTransport(place.origin, tls=self._tls, address=address, alarm=_alarm())
         with (
             closing(transport),
             closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), job.call)) as reply,
@@ -324,12 +324,6 @@ class ImageFetcher:
             )
         return [str(address) for address in addresses]
 
-    def _tls_for(self, place: Place) -> Any:
-        """One context for all: to read the authorities takes longer than to fetch most images."""
-        if place.scheme == "https" and self._tls is None:
-            self._tls = tls_context()
-        return self._tls
-
     def _read(self, reply: HttpReply, job: _Job) -> bytearray:
         if reply.status != 200:
             raise _refused(reply.status)
@@ -342,23 +336,15 @@ class ImageFetcher:
             data += piece
             self._check_size(len(data))
             job.round.take(len(piece) * job.times)
-            if len(data) >= TELLING_BYTES and not is_image(data):
+            if len(data) >= SIGNATURE_BYTES and media_type(data) not in DECODABLE:
                 break
-        if not is_image(data):
+        if media_type(data) not in DECODABLE:
             raise BadRequest(NO_IMAGE)
         return data
 
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_bytes:
             raise BadRequest(f"is larger than {self._settings.max_bytes} bytes: make it smaller")
-
-
-def _outcome(wanted: ImageUrl, outcome: str | GatewayError, call: Call) -> str:
-    call.check()
-    if isinstance(outcome, GatewayError):
-        # A new one: an error that its own traceback leads to stays in memory until the collector comes.
-        raise _about(wanted, outcome)
-    return outcome
 
 
 def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:

@@ -5,19 +5,17 @@ The caller's word comes first, then the operator's, then the model's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy import TeamModel, edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.upstreams import Call, Upstream
+from ollama_proxy.upstreams import Api, Call, Upstream
 
 Asked = TypeVar("Asked", bound=ModelRequest)
-AskedText = TypeVar("AskedText", bound=TextRequest)
 
 Native = dict[str, Json]
 
@@ -44,18 +42,24 @@ _DECISIVE = frozenset({"role", "content"})
 
 def prepared_chat(asked: ChatRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """The chat as its upstream gets it."""
-    asked = _with_thinking(_with_parameters(asked, model, upstream, exchange), model.rules)
+    asked = _apply_rules(asked, model, upstream, exchange)
     if asked.think:
         asked = _with_possible_thinking(asked, upstream, exchange)
     if model.rules.system.is_given:
-        asked = replace(asked, messages=with_system(asked.messages, model.rules.system, _system_text, _told))
+        messages = with_system(
+            asked.messages,
+            model.rules.system,
+            text_of=lambda message: message.content if message.role == "system" else None,
+            with_text=lambda message, text: replace(message or Message("system"), content=text),
+        )
+        asked = replace(asked, messages=messages)
     exchange.approximated = upstream.approximated(asked)
     return asked
 
 
 def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """Thinking is left away, or refused, where the model is known to have none. Ollama itself says so."""
-    if not asked.lenient_think and "native" in upstream.dialects:
+    if not asked.lenient_think and upstream.api is Api.OLLAMA:
         return asked
     able = upstream.capabilities(asked.model, exchange.call)
     if able is None or "thinking" in able:
@@ -69,64 +73,54 @@ def prepared_completion(
     asked: GenerateRequest, model: TeamModel, upstream: Upstream, exchange: Exchange
 ) -> GenerateRequest:
     """The completion as its upstream gets it; raises BadRequest for a suffix if there are rules for system prompts."""
-    asked = _with_thinking(_with_parameters(asked, model, upstream, exchange), model.rules)
+    asked = _apply_rules(asked, model, upstream, exchange)
     if not model.rules.system.is_given:
         return asked
-    _check_system_is_read({"suffix": asked.suffix})
-    edited = edited_system([asked.system] if asked.system else [], model.rules.system)
-    return replace(asked, system=edited[0] if edited else None)
+    return replace(asked, system=_completion_system(asked.system or "", {"suffix": asked.suffix}, model.rules.system))
 
 
 def prepared_embedding(asked: EmbedRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> EmbedRequest:
     """The texts as their upstream gets them."""
-    return _with_parameters(asked, model, upstream, exchange)
+    return _apply_rules(asked, model, upstream, exchange)
 
 
-def _with_parameters(asked: Asked, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Asked:
+def _apply_rules(asked: Asked, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Asked:
+    """The request with the operator's parameters, thinking and the upstream's name of the model."""
     if exchange.ignored:
         taken = upstream.passed_on(asked)
         exchange.ignored = tuple(name for name in exchange.ignored if name not in taken)
-    if model.is_plain:
-        return replace(asked, model=model.target) if model.is_alias else asked
-    is_text = isinstance(asked, TextRequest)
-    options, keep_alive = _parameters(asked.options, asked.keep_alive, model, upstream, exchange, is_text=is_text)
-    truncate = model.rules.truncate if asked.truncate is None else asked.truncate
-    return replace(asked, model=model.target, options=options, keep_alive=keep_alive, truncate=truncate)
+    rules = model.rules
+    changes: dict[str, Any] = {"model": model.target} if model.is_alias else {}
+    if not model.is_plain:
+        parameters = {"options": asked.options, "keep_alive": asked.keep_alive}
+        changes |= _parameters(parameters, model, upstream, exchange, is_text=isinstance(asked, TextRequest))
+        changes["truncate"] = rules.truncate if asked.truncate is None else asked.truncate
+    if isinstance(asked, TextRequest):
+        changes |= _thinking(asked, rules)
+    return replace(asked, **changes) if changes else asked
+
+
+def _thinking(asked: TextRequest, rules: ModelSettings) -> dict[str, Json]:
+    """What the operator says of thinking where the caller says nothing."""
+    changes: dict[str, Json] = {}
+    default = asked.think_default if rules.think is None else rules.think
+    if asked.think is None and default is not None:
+        changes["think"] = default
+    if asked.exclude_reasoning is None and rules.exclude_reasoning:
+        changes["exclude_reasoning"] = True
+    return changes
 
 
 def _parameters(
-    options: Mapping[str, Json],
-    keep_alive: Json,
-    model: TeamModel,
-    upstream: Upstream,
-    exchange: Exchange,
-    *,
-    is_text: bool,
-) -> tuple[dict[str, Json], Json]:
+    given: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, *, is_text: bool
+) -> dict[str, Json]:
     """Options and lease; what a limit has changed is noted on the exchange. `is_text`: see merged_options."""
     clamped: list[str] = []
     loaded = upstream.loaded_context(model.target, exchange.call) if model.rules.pin_options else None
-    merged = merged_options(options, model.rules, loaded, clamped, has_length=is_text)
-    lease = merged_keep_alive(keep_alive, model.rules, clamped)
+    options = merged_options(given.get("options") or {}, model.rules, loaded, clamped, has_length=is_text)
+    keep_alive = merged_keep_alive(given.get("keep_alive"), model.rules, clamped)
     _note_clamped(exchange, clamped)
-    return merged, lease
-
-
-def _with_thinking(asked: AskedText, rules: ModelSettings) -> AskedText:
-    default = asked.think_default if rules.think is None else rules.think
-    if asked.think is None and default is not None:
-        asked = replace(asked, think=default)
-    if asked.exclude_reasoning is None and rules.exclude_reasoning:
-        asked = replace(asked, exclude_reasoning=True)
-    return asked
-
-
-def _system_text(message: Message) -> str | None:
-    return message.content if message.role == "system" else None
-
-
-def _told(message: Message | None, text: str) -> Message:
-    return replace(message or Message("system"), content=text)
+    return {"options": options, "keep_alive": keep_alive}
 
 
 def set_limits(exchange: Exchange, call: Call, rules: ModelSettings, asked_ms: int | None) -> None:
@@ -154,15 +148,20 @@ def prepared_native(
     as they are: Ollama says what is wrong with them. Raises BadRequest for messages that Ollama could read otherwise.
     """
     edited = data | {"model": model.target} if model.is_alias else data
-    if not _is_about_bodies(model.rules) or not isinstance(data.get("options") or {}, dict):
+    rules = model.rules
+    if not _is_about_bodies(rules) or not isinstance(data.get("options") or {}, dict):
         return edited
+    changes: Native = {}
     if OPTIONS in ruled:
-        edited = edited | _native_parameters(edited, model, upstream, exchange, is_text=THINKING in ruled)
-    if THINKING in ruled:
-        edited = edited | _native_thinking(edited, model.rules)
-    if SYSTEM in ruled:
-        edited = edited | _native_system(edited, model.rules.system)
-    return edited
+        changes = _parameters(data, model, upstream, exchange, is_text=THINKING in ruled)
+        changes["options"] = changes["options"] or None
+    if THINKING in ruled and data.get("think") is None:
+        changes["think"] = rules.think
+    if SYSTEM in ruled and rules.system.is_given:
+        # Each kind of request has one of the two fields; in the other kind it would mean nothing.
+        changes["messages"] = _native_messages(data.get("messages"), rules.system)
+        changes["system"] = _native_system(data, rules.system)
+    return edited | {name: value for name, value in changes.items() if value is not None}
 
 
 def _is_about_bodies(rules: ModelSettings) -> bool:
@@ -171,43 +170,20 @@ def _is_about_bodies(rules: ModelSettings) -> bool:
     return bool(given) or rules.think is not None or rules.keep_alive is not None
 
 
-def _native_parameters(
-    data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, *, is_text: bool
-) -> Native:
-    asked = data.get("options") or {}
-    options, keep_alive = _parameters(asked, data.get("keep_alive"), model, upstream, exchange, is_text=is_text)
-    given = {"options": options or None, "keep_alive": keep_alive}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _check_system_is_read(data: Native) -> None:
-    """Raises BadRequest for a field that would take the operator's system prompt from the model."""
-    for field in _WITHOUT_SYSTEM:
-        if data.get(field):
-            raise BadRequest(
-                f"{field}: this model has a system prompt of its operator, which '{field}' would leave out.",
-                param=field,
-            )
-
-
-def _native_thinking(data: Native, rules: ModelSettings) -> Native:
-    return {"think": rules.think} if data.get("think") is None and rules.think is not None else {}
-
-
-def _native_system(data: Native, rules: SystemPrompt) -> Native:
-    if not rules.is_given:
-        return {}
-    # Each kind of request has one of the two fields; in the other kind it would mean nothing.
-    return _chat_system(data.get("messages"), rules) | _own_system(data, rules)
-
-
-def _chat_system(messages: Json, rules: SystemPrompt) -> Native:
+def _native_messages(messages: Json, rules: SystemPrompt) -> Json:
+    """The messages with the operator's system prompts; None where there is nothing to change."""
     if not isinstance(messages, list) or not messages:
-        return {}  # an order to load the model, or nothing that Ollama could read
+        return None  # an order to load the model, or nothing that Ollama could read
     read = [_as_read(message) for message in messages]
-    if not all(isinstance(message, dict) and _has_text(message) for message in read):
-        return {}
-    return {"messages": with_system(read, rules, _native_system_text, _told_natively)}
+    if not all(isinstance(message, dict) and isinstance(message.get("content") or "", str) for message in read):
+        return None
+    return with_system(
+        read,
+        rules,
+        # Ollama lowers the case of roles.
+        text_of=lambda each: (each.get("content") or "") if str(each.get("role")).lower() == "system" else None,
+        with_text=lambda each, text: (each or {"role": "system"}) | {"content": text},
+    )
 
 
 def _as_read(message: Json) -> Json:
@@ -221,15 +197,23 @@ def _as_read(message: Json) -> Json:
     return {name: value for name, value in message.items() if name != "role" or value is not None}
 
 
-def _own_system(data: Native, rules: SystemPrompt) -> Native:
-    """For a completion, which has a field for it."""
-    _check_system_is_read(data)
-    said = data.get("system") or ""
-    if not data.get("prompt") or not isinstance(said, str):
-        return {}
-    edited = edited_system([said] if said else [], rules)
-    text = (edited[0] if edited else None) or ""
-    return {"system": text} if text or said else {}
+def _native_system(data: Native, rules: SystemPrompt) -> str | None:
+    """The `system` of a completion; None where there is nothing to change."""
+    given = data.get("system") or ""
+    text = _completion_system(given if isinstance(given, str) else "", data, rules) or ""
+    return text if data.get("prompt") and isinstance(given, str) and (text or given) else None
+
+
+def _completion_system(given: str, data: Native, rules: SystemPrompt) -> str | None:
+    """The system prompt of a completion. Raises BadRequest for a field of `data` that would take it from the model."""
+    for field in _WITHOUT_SYSTEM:
+        if data.get(field):
+            raise BadRequest(
+                f"{field}: this model has a system prompt of its operator, which '{field}' would leave out.",
+                param=field,
+            )
+    edited = edited_system([given] if given else [], rules)
+    return edited[0] if edited else None
 
 
 def requested_context(data: Native) -> Json:
@@ -242,16 +226,3 @@ def is_without_thinking(data: Native, model: TeamModel, ruled: frozenset[str]) -
     """Whether the answer to a native request leaves the thinking out; `ruled`: see prepared_native."""
     word = data.get("exclude_reasoning")
     return THINKING in ruled and (word is True or (model.rules.exclude_reasoning and word is not False))
-
-
-def _has_text(message: Native) -> bool:
-    return isinstance(message.get("content") or "", str)
-
-
-def _native_system_text(message: Native) -> str | None:
-    # Ollama lowers the case of roles.
-    return (message.get("content") or "") if str(message.get("role")).lower() == "system" else None
-
-
-def _told_natively(message: Native | None, text: str) -> Native:
-    return (message or {"role": "system"}) | {"content": text}

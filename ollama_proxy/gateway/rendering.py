@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -9,19 +10,40 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Event
 
 
-class ErrorFace(Protocol):
-    """What a dialect has on every answer, and its error shapes."""
+class ErrorFace(ABC):
+    """A dialect's error shapes, and what it has on every answer."""
 
-    name: str
-
+    @abstractmethod
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """The JSON body that goes with a status."""
 
-    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """Headers that clients of this dialect read on every answer, also on errors."""
-
+    @abstractmethod
     def render_error_frame(self, error: GatewayError) -> bytes:
         """The last frame of a stream that failed."""
+
+    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """Headers that clients of this dialect read on every answer, also on errors."""
+        return ()
+
+    def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
+        """The error and the status that this client gets; some clients handle certain statuses badly."""
+        return error, error.status
+
+    def hint_at_address(self, path: str) -> str:
+        """A sentence, after a space, on what is probably wrong with the base URL of a request to an unknown address."""
+        return ""
+
+
+class ClientDialect(Protocol):
+    """The dialect of a request, as far as the gateway uses it."""
+
+    @property
+    def name(self) -> str:
+        """As the access log has it."""
+
+    @property
+    def errors(self) -> ErrorFace:
+        """Its error shapes."""
 
 
 class Renderer(Protocol):

@@ -91,16 +91,12 @@ def check_choices(principal: Principal | None, data: Mapping[str, Json], route: 
             continue
         if _is_composite(own) and node.own_name(route.bare) != own:
             raise _uncheckable("model")
-        _check_fields(principal.models, data, node, fleet)
-
-
-def _check_fields(patterns: Sequence[str], data: Mapping[str, Json], node: Node, fleet: Fleet) -> None:
-    for field in _given(data, node.profile.routing_fields):
-        if data[field] not in (None, False, []):
-            raise _uncheckable(field)
-    for field in _given(data, node.profile.model_fields):
-        for name in _named_models(data[field], field):
-            _check_further_model(patterns, name, field, node, fleet)
+        for field in _given(data, node.profile.routing_fields):
+            if data[field] not in (None, False, []):
+                raise _uncheckable(field)
+        for field in _given(data, node.profile.model_fields):
+            for name in _named_models(data[field], field):
+                _check_further_model(principal.models, name, field, node, fleet)
 
 
 def _given(data: Mapping[str, Json], fields: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from ollama_proxy.gateway.delivery import (
     slices,
 )
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Event, Thinking, collect
 from ollama_proxy.upstreams import MAX_ANSWER_BYTES, EventStream, Headers, Reply, too_large
 from ollama_proxy.wire import StreamTail
@@ -78,12 +78,12 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     return response
 
 
-def passed_through(exchange: Exchange, reply: Reply, face: ErrorFace) -> Response:
+def passed_through(exchange: Exchange, reply: Reply) -> Response:
     """The upstream's answer as it came: status, content type and bytes."""
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
-        response = streamed(native_stream(exchange, reply, first or b"", face), content_type)
+        response = streamed(native_stream(exchange, reply, first or b""), content_type)
     else:
         response = _single(exchange, reply, content_type)
     response.status_code = reply.status
@@ -119,15 +119,11 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
         raise UpstreamDeniesUs(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
-    if content_type and not _is_media_type(content_type, expected):
-        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
-    return content_type
-
-
-def _is_media_type(content_type: str, expected: tuple[str, ...]) -> bool:
     media_type, _, parameters = content_type.partition(";")
     # Browsers split the value at commas and take the last type.
-    return media_type.rstrip() in expected and "," not in parameters
+    if content_type and (media_type.rstrip() not in expected or "," in parameters):
+        raise UpstreamError(detail=f"content type {content_type[:60]!r} with status {reply.status}")
+    return content_type
 
 
 def _header(headers: Headers, wanted: str) -> str | None:
@@ -181,18 +177,14 @@ def _limited(events: EventStream) -> Iterator[Sequence[Event]]:
     together."""
     left = MAX_ANSWER_BYTES
     for batch in events:
-        left -= sum(map(_memory_of, batch))
+        left -= EVENT_BYTES * len(batch)
+        for event in batch:  # what calls hold has been limited where it was put together
+            if isinstance(event, Content | Thinking):
+                left -= len(event.text) + LOGPROBS_BYTES * len(event.logprobs)
         if left < 0:
             raise too_large()
         if batch:
             yield batch
-
-
-def _memory_of(event: Event) -> int:
-    """About how many bytes an event takes. What calls hold has been limited where it was put together."""
-    if isinstance(event, Content | Thinking):
-        return len(event.text) + EVENT_BYTES + LOGPROBS_BYTES * len(event.logprobs)
-    return EVENT_BYTES
 
 
 def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:

@@ -118,7 +118,7 @@ class Attempts:
     """The attempts for one answer."""
 
     def __init__(self, fleet: Fleet, route: Route, exchange: Exchange) -> None:
-        self._fleet = fleet
+        self._balancer = fleet.balancer
         self._route = route
         self._exchange = exchange
         self._token = exchange.principal.name if exchange.principal else ""
@@ -137,10 +137,10 @@ class Attempts:
         return TrackedEvents(*self._open(call, ask))
 
     def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
-        self._fleet.count_request()
+        self._balancer.count_request()
         failed: RunningAttempt | None = None
         while True:
-            node, own = self._fleet.pick(self._route, self._token, self._tried)
+            node, own = self._balancer.pick(self._route, self._token, self._tried)
             if failed is not None:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
@@ -164,7 +164,8 @@ class Attempts:
         pause_s = self._pause_s(error, node)
         is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
         if self._retries or not is_last:
-            self._exchange.attempts += (f"{node.name}: {_reason(error)}",)
+            reason = error.status if isinstance(error, UpstreamRefused) else error.slug
+            self._exchange.attempts += (f"{node.name}: {reason}",)
         if is_last:
             if isinstance(error, UpstreamConnect) and error.retry_after_s is None:
                 error.args = (self._route.lost,)
@@ -182,30 +183,30 @@ class Attempts:
         """Seconds until the next attempt: none before another node is asked; None: there is no next one."""
         if self._retries >= MOST_RETRIES or not _is_unanswered(error):
             return None
-        never_seen = isinstance(error, UpstreamConnect)
-        if self._fleet.has_other(self._route, self._tried):
-            return 0.0 if never_seen or self._may_go_elsewhere(error) else None
+        if self._route.has_other(self._tried):
+            is_sent_again = isinstance(error, UpstreamConnect) or self._may_go_elsewhere(error)
+            return 0.0 if is_sent_again else None
+        backoff_s = FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
         if isinstance(error, UpstreamConnect):
             # What hangs would cost the caller its connect limit each time.
-            return self._backoff_s() if node.allows() and error.took_s < QUICK_S else None
-        return self._busy_pause_s(error, node)
+            return backoff_s if node.allows() and error.took_s < QUICK_S else None
+        return self._busy_pause_s(error, node, backoff_s)
 
-    def _busy_pause_s(self, error: UpstreamError, node: Node) -> float | None:
+    def _busy_pause_s(self, error: UpstreamError, node: Node, backoff_s: float) -> float | None:
         """A provider says when it has room again; a box's queue is not made shorter by asking again."""
         if error.status not in BUSY or node.is_box:
             return None
-        pause_s = max(self._backoff_s(), float(error.retry_after_s or 0))
+        pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
-        return pause_s if is_decent and self._fleet.spend_retry() else None
+        return pause_s if is_decent and self._balancer.spend_retry() else None
 
     def _may_go_elsewhere(self, error: UpstreamError) -> bool:
-        if error.status in BUSY:
-            return self._fleet.spend_retry()
-        first, self._went_elsewhere = not self._went_elsewhere, True
-        return first and self._fleet.spend_retry()
-
-    def _backoff_s(self) -> float:
-        return FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
+        """What a node failed with goes to one other node; what it refused for being busy, to any."""
+        if error.status not in BUSY:
+            if self._went_elsewhere:
+                return False
+            self._went_elsewhere = True
+        return self._balancer.spend_retry()
 
 
 def _is_unanswered(error: UpstreamError) -> bool:
@@ -214,10 +215,6 @@ def _is_unanswered(error: UpstreamError) -> bool:
         return not error.final and (error.status in BUSY or error.status in FAILED)
     # An answer that can't be used, such as a page of a proxy in front of it.
     return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
-
-
-def _reason(error: GatewayError) -> str:
-    return str(error.status) if isinstance(error, UpstreamRefused) else error.slug
 
 
 def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import gevent
 import gevent.queue
 
-from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams import Call, Reply, decode_object, read_all, refused, refused_line, retry_after_s
-from ollama_proxy.wire import LineSplitter
+from ollama_proxy.upstreams import Call, Reply, read_progress
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +86,8 @@ class Broadcast:
     def _result(self, box: str, opener: Opener, call: Call) -> Result:
         try:
             with opener(call) as reply:
-                if reply.status >= 300:
-                    raise refused(reply.status, read_all(reply), retry_after_s(reply.headers))
-                if self._streams:
-                    self._pass_on(box, reply)
-                else:
-                    read_all(reply)
+                for line in read_progress(reply, streams=self._streams):
+                    self._arrived.put(_Told(box, line))
                 return Result(reply.status)
         except GatewayError as error:
             return Result(error.status, error)
@@ -101,28 +96,10 @@ class Broadcast:
             failure = InternalError()
             return Result(failure.status, failure)
 
-    def _pass_on(self, box: str, reply: Reply) -> None:
-        """Hands on the lines before the last one; raises UpstreamError where that is not the success."""
-        for document in _documents(reply):
-            if "error" in document:
-                raise refused_line(document)
-            if document.get("status") == "success":
-                return
-            self._arrived.put(_Told(box, document))
-        raise UpstreamCut(detail="stream ended without its last line")
-
     def close(self) -> None:
         """Ends what is still running; a second call does nothing."""
         workers, self._workers = self._workers, []
         gevent.killall(workers)
-
-
-def _documents(reply: Reply) -> Iterator[Line]:
-    lines = LineSplitter()
-    while data := reply.read_some():
-        yield from (decode_object(line) for line in lines.feed(data) if line)
-    if rest := lines.rest():
-        yield decode_object(rest)
 
 
 def failure(results: Mapping[str, Result]) -> UpstreamError | None:

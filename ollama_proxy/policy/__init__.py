@@ -3,7 +3,6 @@
 from ollama_proxy.policy.access import (
     INVALID_NAME,
     PUBLIC,
-    ROUTE_SCOPES,
     UNNAMED,
     check_cloud,
     check_lease,
@@ -23,11 +22,19 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import MANAGE, READ, Authenticator, PathToken, Principal
+from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Authenticator, PathToken, Principal
 from ollama_proxy.policy.brute_force import SEEN, Guesses
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
-from ollama_proxy.policy.model_names import DEFAULT_TAG, canonical, is_allowed, is_local, is_plain, renamed
+from ollama_proxy.policy.model_names import (
+    DEFAULT_TAG,
+    canonical,
+    is_allowed,
+    is_local,
+    is_plain,
+    renamed,
+    split_upstream,
+)
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 
@@ -37,6 +44,7 @@ __all__ = [
     "Catalogue",
     "DEFAULT_TAG",
     "FetchPolicy",
+    "GENERATE",
     "Guesses",
     "INVALID_NAME",
     "MANAGE",
@@ -49,7 +57,6 @@ __all__ = [
     "Principal",
     "READ",
     "REDACTED",
-    "ROUTE_SCOPES",
     "SEEN",
     "TOKENS",
     "TOKEN_CHARS",
@@ -76,5 +83,6 @@ __all__ = [
     "merged_options",
     "plain_host",
     "renamed",
+    "split_upstream",
     "with_system",
 ]

@@ -1,13 +1,13 @@
-"""What a token may do: the scope of every route, in one table, and the rules on models and on loading them."""
+"""What a token may do: the scopes of routes, and the rules on models and on loading them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Principal
+from ollama_proxy.policy.auth import MANAGE, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.policy.model_names import is_allowed, is_cloud, is_ollama_name, is_well_formed
 from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
@@ -20,39 +20,6 @@ UNNAMED = Catalogue({}, ())
 #: As Ollama says it.
 INVALID_NAME = "invalid model name"
 
-#: Endpoint to scope. What is not listed needs a valid token and is then unknown: refused by default.
-ROUTE_SCOPES: dict[str, str] = {
-    "ops.root": PUBLIC,
-    "ops.health": PUBLIC,
-    "ops.livez": PUBLIC,
-    "ops.readyz": PUBLIC,
-    "native.version": READ,
-    "native.status": READ,
-    "native.tags": READ,
-    "native.ps": READ,
-    "native.show": READ,
-    "native.generate": GENERATE,
-    "native.chat": GENERATE,
-    "native.embed": GENERATE,
-    "native.embeddings": GENERATE,
-    "native.pull": MANAGE,
-    "native.push": MANAGE,
-    "native.create": MANAGE,
-    "native.copy": MANAGE,
-    "native.delete": MANAGE,
-    "native.blobs": MANAGE,
-    "native.refused": READ,
-    "openai.chat": GENERATE,
-    "openai.completions": GENERATE,
-    "models.list": READ,
-    "models.one": READ,
-    "responses.create": GENERATE,
-    "responses.stored": READ,
-    "anthropic.messages": GENERATE,
-    "anthropic.count_tokens": GENERATE,
-    "embeddings.create": GENERATE,
-}
-
 #: A lease above this counts as pinning a shared model, in seconds.
 PIN_ABOVE_S = 24 * 3600.0
 
@@ -60,9 +27,10 @@ PIN_ABOVE_S = 24 * 3600.0
 UNLOAD_BELOW_S = 1.0
 
 
-def check_scope(principal: Principal, endpoint: str) -> None:
-    """Raises Forbidden when the token's scopes don't cover the route; no endpoint is no route, and gets its 404."""
-    scope = ROUTE_SCOPES.get(endpoint, PUBLIC if not endpoint else MANAGE)
+def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) -> None:
+    """Raises Forbidden if the token lacks the scope of a route; `scopes` has them by endpoint. A route without a scope
+    is for managers only. No endpoint: there is no such route, and the client gets a 404 later."""
+    scope = scopes.get(endpoint, MANAGE if endpoint else PUBLIC)
     if scope != PUBLIC and scope not in principal.scopes:
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
@@ -114,19 +82,13 @@ def keep_alive_s(value: Json) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadRequest(f"Unsupported type: '{_go_type(value)}'", param="keep_alive")
-    return _duration_s(value) if isinstance(value, str) else float(value)
-
-
-def _go_type(value: Json) -> str:
-    return {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
-
-
-def _duration_s(text: str) -> float:
-    """A Go duration; the texts of the errors are Go's own (time.ParseDuration)."""
+        kind = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}.get(type(value), "unknown")
+        raise BadRequest(f"Unsupported type: '{kind}'", param="keep_alive")
+    if not isinstance(value, str):
+        return float(value)
     try:
-        return go_duration_s(text)
-    except ValueError:
-        if len(text) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", text, re.ASCII):
-            raise BadRequest(f'time: missing unit in duration "{text}"', param="keep_alive") from None
-        raise BadRequest(f'time: invalid duration "{text[:40]}"', param="keep_alive") from None
+        return go_duration_s(value)
+    except ValueError:  # in the words of Go's time.ParseDuration
+        if len(value) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", value, re.ASCII):
+            raise BadRequest(f'time: missing unit in duration "{value}"', param="keep_alive") from None
+        raise BadRequest(f'time: invalid duration "{value[:40]}"', param="keep_alive") from None

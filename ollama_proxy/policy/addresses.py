@@ -88,22 +88,17 @@ def plain_host(text: str) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public internet; one that wraps another is as public as that one."""
-    wrapped = _wrapped(address)
-    if wrapped is not None:
-        return is_public(wrapped)
-    if isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST:
-        return False
+    """Whether an address belongs to the public internet. An IPv6 address that leads to an IPv4 address (mapped, 6to4,
+    NAT64) is as public as that one."""
+    if isinstance(address, IPv6Address):
+        wrapped = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            wrapped = IPv4Address(int(address) & 0xFFFF_FFFF)
+        if wrapped is not None:
+            return is_public(wrapped)
+        if address not in GLOBAL_UNICAST:
+            return False
     return not any(address in network for network in NOT_PUBLIC)
-
-
-def _wrapped(address: Address) -> IPv4Address | None:
-    """The IPv4 address to which an IPv6 address leads: mapped, 6to4, NAT64."""
-    if isinstance(address, IPv4Address):
-        return None
-    if address in NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour
 
 
 def is_own(address: Address) -> bool:
@@ -124,9 +119,13 @@ class FetchPolicy:
     def __init__(self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own) -> None:
         self._public = fetch == "public"
         self._off = fetch == "off"
-        networks = {entry: _as_network(entry) for entry in allow}
-        self._networks = [network for network in networks.values() if network is not None]
-        self._names = [entry.lower() for entry, network in networks.items() if network is None]
+        self._networks: list[Network] = []
+        self._names: list[str] = []
+        for entry in allow:
+            try:
+                self._networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                self._names.append(entry.lower())
         self._is_own = is_own
 
     def permits(self, host: str, addresses: Sequence[Address]) -> bool:
@@ -134,19 +133,10 @@ class FetchPolicy:
         addresses as they are, not wrapped ones."""
         if self._off or not addresses:
             return False
-        return self._is_named(host) or all(map(self._permits_address, addresses))
-
-    def _is_named(self, host: str) -> bool:
-        return any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in self._names)
-
-    def _permits_address(self, address: Address) -> bool:
-        if any(address in network for network in self._networks):
+        if any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in self._names):
             return True
-        return self._public and is_public(address) and not self._is_own(address)
-
-
-def _as_network(entry: str) -> Network | None:
-    try:
-        return ip_network(entry, strict=False)
-    except ValueError:
-        return None
+        return all(
+            any(address in network for network in self._networks)
+            or (self._public and is_public(address) and not self._is_own(address))
+            for address in addresses
+        )

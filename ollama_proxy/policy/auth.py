@@ -70,9 +70,16 @@ class Authenticator:
                 "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
             )
         digest = digests.pop()
-        principal = self._guarded(digest, client)
+        self._guesses.check(client, digest)
+        # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
+        token = self._tokens.get(digest)
+        today = datetime.now(UTC).date()
+        if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, today):
+            self._guesses.note_wrong(client, digest)
+            raise AuthError
+        self._guesses.note_right(client, digest)
         TOKENS.learn(digest, sent[0].decode("latin-1"))
-        return principal
+        return Principal(token.name, token.scopes, token.models, digest)
 
     def knows(self, principal: Principal) -> bool:
         """Whether the token of somebody who was let in is still on the list."""
@@ -81,27 +88,6 @@ class Authenticator:
     def is_token(self, text: str) -> bool:
         """Whether a text is one of the tokens, valid or expired, for whoever is about to write it down."""
         return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
-
-    def _guarded(self, digest: bytes, client: str) -> Principal:
-        self._guesses.check(client, digest)
-        try:
-            principal = self._principal(digest)
-        except AuthError:
-            self._guesses.note_wrong(client, digest)
-            raise
-        self._guesses.note_right(client, digest)
-        return principal
-
-    def _principal(self, digest: bytes) -> Principal:
-        # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
-        token = self._tokens.get(digest)
-        if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, _today()):
-            raise AuthError
-        return Principal(token.name, token.scopes, token.models, digest)
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
 
 
 def is_expired(token: Token, today: date) -> bool:
@@ -122,21 +108,18 @@ def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
 
 
 def _from_authorization(value: str) -> bytes:
+    """The token of an Authorization header: bearer, the password of basic, or the value itself."""
     scheme, _, rest = value.partition(" ")
     match scheme.lower():
         case "bearer":
             return rest.strip(_BLANKS).encode("latin-1")
         case "basic" if rest:
-            return _password(rest)
+            try:
+                return base64.b64decode(rest, validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                return rest.encode("latin-1")
         case _:
             return value.encode("latin-1")
-
-
-def _password(encoded: str) -> bytes:
-    try:
-        return base64.b64decode(encoded, validate=True).partition(b":")[2]
-    except (binascii.Error, ValueError):
-        return encoded.encode("latin-1")
 
 
 class PathToken:
@@ -154,11 +137,8 @@ class PathToken:
         if token:
             environ[PATH_TOKEN_KEY] = token
             environ["PATH_INFO"] = "/" + rest
-            environ["RAW_URI"] = _without_token(environ.get("RAW_URI", ""), token)
+            raw = environ.get("RAW_URI", "")
+            sent, _, rest = raw.removeprefix("/k/").partition("/")
+            is_same = raw.startswith("/k/") and unquote_to_bytes(sent.partition("?")[0]) == token.encode("latin-1")
+            environ["RAW_URI"] = "/" + rest if is_same else "/%"
         return self._app(environ, start_response)
-
-
-def _without_token(raw: str, token: str) -> str:
-    sent, _, rest = raw.removeprefix("/k/").partition("/")
-    known = raw.startswith("/k/") and unquote_to_bytes(sent.partition("?")[0]) == token.encode("latin-1")
-    return "/" + rest if known else "/%"

@@ -68,8 +68,10 @@ class Guesses:
         """Raises TooManyGuesses where this token must not be looked at."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window and self._is_over(window) and not self._was_good(origin, digest):
-            raise self._refusal(window)
+        if window and self._is_over(window):
+            byte, bit = _mark(origin, digest)
+            if not self._seen[byte] & bit:
+                raise self._refusal(window)
 
     def note_right(self, address: str, digest: bytes) -> None:
         """The token was good: from this address it stays welcome."""
@@ -80,7 +82,12 @@ class Guesses:
     def note_wrong(self, address: str, digest: bytes) -> None:
         """The token was not good, or is not any more. Raises TooManyGuesses where unknown ones are not looked at."""
         origin = origin_of(address)
-        window = self._window(origin)
+        window = self._windows.get(origin)
+        if window is None or self._clock() >= window.ends:
+            self._windows.pop(origin, None)  # a new window is the last one to be forgotten
+            window = self._windows[origin] = _Window(self._clock() + WINDOW_S)
+            if len(self._windows) > MOST_KEPT:
+                del self._windows[next(iter(self._windows))]
         if self._is_over(window):
             raise self._refusal(window)
         if digest not in window.latest:
@@ -88,20 +95,6 @@ class Guesses:
             window.failures += 1
             if self._is_over(window):
                 self._tell(origin, window.failures)
-
-    def _was_good(self, origin: str, digest: bytes) -> bool:
-        byte, bit = _mark(origin, digest)
-        return bool(self._seen[byte] & bit)
-
-    def _window(self, origin: str) -> _Window:
-        window = self._windows.get(origin)
-        if window is None or self._clock() >= window.ends:
-            window = _Window(self._clock() + WINDOW_S)
-            self._windows.pop(origin, None)
-            self._windows[origin] = window
-            if len(self._windows) > MOST_KEPT:
-                del self._windows[next(iter(self._windows))]
-        return window
 
     def _is_over(self, window: _Window) -> bool:
         return 0 < self.limit <= window.failures and self._clock() < window.ends

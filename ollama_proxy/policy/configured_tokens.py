@@ -118,16 +118,17 @@ class ConfiguredTokens:
         return text
 
     def _found(self, text: str) -> set[str]:
-        words = candidates(text) | set(_between_marks(text)) if self._has_unknown else set()
-        words |= set(_SHORT_WORD.findall(text)) if self._shortest < MIN_TOKEN_CHARS else set()
-        return {word for word in {text, *words, *self._shaped(text)} if self._is_token(word)}
-
-    def _shaped(self, text: str) -> Iterator[str]:
-        """Every part of a text that has the shape of a token."""
+        """The tokens in a text: among its words, or any part that has the shape of one."""
+        parts = {text}
+        if self._has_unknown:
+            parts |= candidates(text)
+            parts.update(_between_marks(text))
+        if self._shortest < MIN_TOKEN_CHARS:
+            parts.update(_SHORT_WORD.findall(text))
         for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
-            for match in pattern.finditer(text):
-                start = match.start()
-                yield from (text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
+            for start in (match.start() for match in pattern.finditer(text)):
+                parts.update(text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
+        return {part for part in parts if self._is_token(part)}
 
     def _is_token(self, text: str) -> bool:
         # Outside of JSON, texts come as the Latin-1 reading of their bytes.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ollama_proxy.policy.model_names import DEFAULT_TAG, compiled, with_source
+from ollama_proxy.policy.model_names import DEFAULT_TAG, compiled, split_upstream, with_source
 from ollama_proxy.settings import ModelSettings
 
 NO_RULES = ModelSettings()
@@ -72,23 +72,16 @@ class Catalogue:
         known = self._known(name)
         return TeamModel(name, self._targets.get(known, name), self._rules.get(known, NO_RULES), known in self._targets)
 
-    def _parted(self, name: str) -> tuple[str, str]:
-        """A name's upstream, where it has one in front, and the rest."""
-        for upstream in self._upstreams:
-            if name[: len(upstream)].lower() == upstream and name[len(upstream) : len(upstream) + 1] in (":", "/"):
-                return upstream, name[len(upstream) + 1 :]
-        return "", name
-
     def _key(self, name: str) -> str:
         """The one spelling of a name, or of a pattern, with its upstream."""
-        upstream, rest = self._parted(name)
+        upstream, rest = split_upstream(name, self._upstreams)
         rest = rest if is_pattern(rest) else with_source(rest)
         return f"{upstream}/{rest}" if upstream else rest
 
     def _known(self, name: str) -> str:
         """The key of the rules for a name: its own, that of the model whatever upstream it is asked from, or the first
         pattern that covers one of these. What a name stands for counts for that very name alone."""
-        full, bare = self._key(name), with_source(self._parted(name)[1])
+        full, bare = self._key(name), with_source(split_upstream(name, self._upstreams)[1])
         for key in (full, _without_local(full)):
             if key in self._rules:
                 return key
@@ -124,7 +117,7 @@ class Catalogue:
 
     def chained(self) -> list[str]:
         """Names whose target is another of these names; nobody follows it from there."""
-        ends = {name: with_source(self._parted(target)[1]) for name, target in self._aliases.items()}
+        ends = {name: with_source(split_upstream(target, self._upstreams)[1]) for name, target in self._aliases.items()}
         return [name for name, end in ends.items() if end in self._targets and end != with_source(name)]
 
     def listed(

@@ -73,6 +73,16 @@ def with_source(name: str) -> str:
     return "/".join([*parents, f"{model}:{tag or DEFAULT_TAG}"])
 
 
+def split_upstream(name: str, upstreams: Iterable[str]) -> tuple[str, str]:
+    """The first of the upstreams that a name begins with, in any case, as in `box1/m` or `box1:m`, and the rest; "" and
+    the whole name if there is none."""
+    for upstream in upstreams:
+        size = len(upstream)
+        if name[size : size + 1] in (":", "/") and len(name) > size + 1 and name[:size].lower() == upstream.lower():
+            return upstream, name[size + 1 :]
+    return "", name
+
+
 def is_allowed(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of the patterns (`*` and `?`) covers the model; a pattern without a tag means `:latest`,
     unless it ends with `*`."""

@@ -38,10 +38,14 @@ class OriginPolicy:
         if match is None:
             raise BadRequest("The Host header is missing or malformed.")
         if not self._is_served(host, match[1]):
-            self._refuse_host(host)
+            if self._has_auth:
+                raise BadRequest("This host name is not served here.", detail=f"host {host}")
+            raise ForeignHost(detail=f"host {host}")
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and not (_is_same_origin(origin, host) or self._is_allowed(origin)):
-            self._refuse_origin(f"origin {origin}")
+        if origin is not None:
+            is_same = origin.lower() in (f"http://{host}", f"https://{host}")
+            if not is_same and not any(pattern.match(origin) for pattern in self.allowed):
+                self._refuse_origin(f"origin {origin}")
         if not self._has_auth and (site := environ.get("HTTP_SEC_FETCH_SITE", "none")) not in _OWN_SITES:
             self._refuse_origin(f"Sec-Fetch-Site {site}")
 
@@ -53,15 +57,6 @@ class OriginPolicy:
         bare = name.strip("[]")
         # Neither loopback names nor addresses can be made to point elsewhere by somebody else's DNS.
         return is_loopback(bare) or bare.endswith(".localhost") or (self._is_open and as_address(bare) is not None)
-
-    def _is_allowed(self, origin: str) -> bool:
-        return any(pattern.match(origin) for pattern in self.allowed)
-
-    def _refuse_host(self, host: str) -> None:
-        detail = f"host {host}"
-        if self._has_auth:
-            raise BadRequest("This host name is not served here.", detail=detail)
-        raise ForeignHost(detail=detail)
 
     def _refuse_origin(self, detail: str) -> None:
         if self._has_auth:
@@ -78,8 +73,3 @@ def origin_pattern(origin: str) -> re.Pattern[str]:
     if origin == "*":
         return re.compile("")
     return re.compile(re.escape(origin).replace(r"\*", "[A-Za-z0-9.-]+") + r"\Z", re.IGNORECASE)
-
-
-def _is_same_origin(origin: str, host: str) -> bool:
-    scheme, _, place = origin.lower().partition("://")
-    return scheme in ("http", "https") and place == host

@@ -7,7 +7,7 @@ same rules. Each function returns what it made of its argument, and appends to `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -37,37 +37,32 @@ def merged_options(
     given = {name: value for name, value in asked.items() if value is not None}
     options = {**rules.options, **given}
     if rules.pin_options:
-        options = _pinned(options, rules, loaded_ctx)
-    limits = _length_limit(options, rules.clamp) if has_length else {}
-    if not (rules.pin_options and loaded_ctx):
-        limits |= _context_limit(options, rules.clamp)
+        # None that would load the model again: the operator's in their place. The caller's context counts only where
+        # the model is not loaded.
+        options = {name: value for name, value in options.items() if name not in LOAD_OPTIONS}
+        options |= {name: value for name, value in rules.options.items() if name in LOAD_OPTIONS}
+        if context := loaded_ctx or rules.options.get("num_ctx") or given.get("num_ctx"):
+            options["num_ctx"] = context
+    is_free = not (rules.pin_options and loaded_ctx)
+    limits = _exceeded_limits(options, rules.clamp, has_length=has_length, has_context=is_free)
     options |= limits
     changed = LOAD_OPTIONS.intersection(name for name in given if options.get(name) != given[name]).union(limits)
     clamped += [f"{name}={options.get(name, 'default')}" for name in sorted(changed)]
     return options
 
 
-def _pinned(options: Mapping[str, Json], rules: ModelSettings, loaded_ctx: int | None) -> dict[str, Json]:
-    """The options with none that would load the model again: the operator's in their place. The context is the one
-    that it is loaded with; only where it is not loaded, the caller's counts as well."""
-    held = {name: value for name, value in options.items() if name not in LOAD_OPTIONS}
-    held |= {name: value for name, value in rules.options.items() if name in LOAD_OPTIONS}
-    context = loaded_ctx or rules.options.get("num_ctx") or options.get("num_ctx")
-    return held | ({"num_ctx": context} if context else {})
-
-
-def _context_limit(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
-    """What the operator's limit puts in the place of too large a context."""
-    is_over = clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx
-    return {"num_ctx": clamp.num_ctx} if is_over else {}
-
-
-def _length_limit(options: Mapping[str, Json], clamp: Clamp) -> dict[str, Json]:
-    """What the operator's limit puts in the place of too long an answer."""
+def _exceeded_limits(
+    options: Mapping[str, Json], clamp: Clamp, *, has_length: bool, has_context: bool
+) -> dict[str, Json]:
+    """The operator's limits in place of too long an answer and too large a context, as far as these are limited."""
+    exceeded: dict[str, Json] = {}
     length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
     # Nothing, 0 and a negative number mean no limit at all to Ollama, which cuts 0.5 to 0.
-    is_over = clamp.num_predict and (length < 1 or length > clamp.num_predict)
-    return {"num_predict": clamp.num_predict} if is_over else {}
+    if has_length and clamp.num_predict and (length < 1 or length > clamp.num_predict):
+        exceeded["num_predict"] = clamp.num_predict
+    if has_context and clamp.num_ctx and _number(options.get("num_ctx")) > clamp.num_ctx:
+        exceeded["num_ctx"] = clamp.num_ctx
+    return exceeded
 
 
 def _number(value: Json) -> float:
@@ -88,11 +83,10 @@ def merged_keep_alive(asked: Json, rules: ModelSettings, clamped: list[str]) -> 
 def edited_system(texts: Sequence[str], rules: SystemPrompt) -> list[str | None]:
     """What the rules make of a request's system prompts: one for each of `texts`, None where one is left out, and one
     in front where there was none and the operator has something to say."""
-    edited = [_without(text, rules.remove) for text in texts]
     if isinstance(rules.replace, str):
         edited = [rules.replace, *([""] * (len(texts) - 1))]
     else:
-        edited = [_replaced(text, rules.replace) for text in edited]
+        edited = [_edited_text(text, rules.remove, rules.replace) for text in texts]
     if rules.prepend:
         first = edited[0] if edited else ""
         edited = [f"{rules.prepend}\n\n{first}" if first else rules.prepend, *edited[1:]]
@@ -100,12 +94,16 @@ def edited_system(texts: Sequence[str], rules: SystemPrompt) -> list[str | None]
 
 
 def with_system(
-    messages: Sequence[M], rules: SystemPrompt, text_of: Callable[[M], str | None], told: Callable[[M | None, str], M]
+    messages: Sequence[M],
+    rules: SystemPrompt,
+    *,
+    text_of: Callable[[M], str | None],
+    with_text: Callable[[M | None, str], M],
 ) -> Sequence[M]:
     """The messages of a chat with the operator's system prompts.
 
-    `text_of` gives the text of a system message, None for every other one; `told` makes a message say another text,
-    and a new system message where there was none. Raises BadRequest where no message would be left: to Ollama that is
+    `text_of` gives the text of a system message, None for every other one; `with_text` makes a message say another
+    text, and a new system message if there was none. Raises BadRequest if no message would be left: to Ollama that is
     an order to load the model.
     """
     if not rules.is_given:
@@ -113,34 +111,28 @@ def with_system(
     texts = [text_of(message) for message in messages]
     edited = edited_system([text for text in texts if text is not None], rules)
     if all(text is None for text in texts):
-        return [*(told(None, text) for text in edited if text), *messages]
-    placed = list(_placed(zip(messages, texts, strict=True), iter(edited), told))
+        return [*(with_text(None, text) for text in edited if text), *messages]
+    placed: list[M] = []
+    remaining = iter(edited)
+    for message, text in zip(messages, texts, strict=True):
+        if text is None:
+            placed.append(message)
+        elif other := next(remaining):
+            placed.append(with_text(message, other))
     if not placed:
         raise BadRequest("messages: nothing is left but a system prompt, and this model takes none.", param="messages")
     return placed
 
 
-def _placed(
-    said: Iterable[tuple[M, str | None]], edited: Iterator[str | None], told: Callable[[M | None, str], M]
-) -> Iterator[M]:
-    """Each message in its place, those with a text of a system prompt with what it became."""
-    for message, text in said:
-        if text is None:
-            yield message
-        elif other := next(edited):
-            yield told(message, other)
-
-
-def _without(text: str, passages: bool | tuple[str, ...]) -> str:
-    if isinstance(passages, bool):
-        return "" if passages else text
-    for passage in passages:
+def _edited_text(text: str, remove: bool | tuple[str, ...], replace: Mapping[str, str]) -> str:
+    """A system prompt without the passages to remove (True: all of it), and with the others replaced."""
+    if remove is True:
+        return ""
+    for passage in remove or ():
         text = text.replace(passage, "")
-    return text.strip() if passages else text
-
-
-def _replaced(text: str, passages: Mapping[str, str]) -> str:
-    for passage, other in passages.items():
+    if remove:
+        text = text.strip()
+    for passage, other in replace.items():
         text = text.replace(passage, other)
     return text
 

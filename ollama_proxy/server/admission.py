@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import request
 
+from ollama_proxy.dialects import Dialect, find_dialect
 from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
-from ollama_proxy.policy import PUBLIC, ROUTE_SCOPES, Principal, check_scope
+from ollama_proxy.policy import PUBLIC, Principal, check_scope
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
 
 
 class RequestAdmission:
-    """Opens the exchange of each request, authenticates and admits it, and watches its client."""
+    """Opens the exchange of each request, authenticates and admits it, and watches its client. `scopes`: what each
+    endpoint needs."""
 
-    def __init__(self, gateway: Gateway, client_watch: ClientWatch) -> None:
+    def __init__(
+        self, gateway: Gateway, client_watch: ClientWatch, dialects: Sequence[Dialect], scopes: Mapping[str, str]
+    ) -> None:
         self._gateway = gateway
         self._client_watch = client_watch
+        self._dialects = dialects
+        self._scopes = scopes
 
     def admit_request(self) -> None:
         """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
         environ, endpoint = request.environ, request.endpoint or ""
         exchange = self._open_exchange(environ)
         self._gateway.origins.check(environ)
-        if exchange.method == "OPTIONS" or ROUTE_SCOPES.get(endpoint) == PUBLIC:
+        if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return
         principal = self._authenticate(exchange, environ)
         check_path(environ)
-        check_scope(principal, endpoint)
+        check_scope(principal, endpoint, self._scopes)
         self._gateway.admit(exchange)
         if exchange.socket is not None:
             exchange.on_finish(self._client_watch.add(exchange.socket, exchange.call))
 
     def _open_exchange(self, environ: dict[str, Any]) -> Exchange:
         """The exchange of a request, which from now on is ended and recorded whatever happens."""
-        exchange = new_exchange(environ, self._gateway.settings)
+        exchange = new_exchange(environ, self._gateway.settings, find_dialect(environ, self._dialects))
         environ[EXCHANGE_KEY] = exchange
         self._gateway.track(exchange)
         if request.endpoint is None or request.view_args:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, request
 
-from ollama_proxy.dialects import DIALECTS, FACES, READERS
+from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import EXCHANGE_KEY, REMARKS, Gateway, count_whole, current_exchange
 from ollama_proxy.policy import PathToken
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.cors import install_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry import AccessLog, ChatLog
+from ollama_proxy.telemetry import AccessLog, ChatLog, Reader
 from ollama_proxy.upstreams import Health
 
 
@@ -35,6 +36,7 @@ def create_app(
     *,
     log_directory: Path | None = None,
     problem: Callable[[], str | None] = lambda: None,
+    dialects: Sequence[Dialect] = DIALECTS,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
@@ -44,20 +46,24 @@ def create_app(
     app = SyncFlask("ollama_proxy", static_folder=None)
     app.url_map.merge_slashes = False
     access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
-    gateway = Gateway(settings, faces=FACES, finish_observers=[access_log.record])
+    gateway = Gateway(settings, finish_observers=[access_log.record])
     health = Health(lambda: gateway.fleet)
     client_watch = ClientWatch()
     app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health, "client_watch": client_watch}
-    app.before_request(RequestAdmission(gateway, client_watch).admit_request)
+    scopes = OPS_SCOPES.copy()
+    readers: dict[str, Reader | None] = {}
+    for routes in all_routes(dialects):
+        app.register_blueprint(routes.build_blueprint(gateway))
+        scopes |= routes.scopes
+        readers |= routes.readers
+    app.before_request(RequestAdmission(gateway, client_watch, dialects, scopes).admit_request)
     app.before_request(_answer_options)
-    for build in DIALECTS:
-        app.register_blueprint(build(gateway))
     app.register_blueprint(build_ops(gateway, health, client_watch, problem))
-    install_error_handlers(app, FACES)
-    install_cors(app, gateway)
+    install_error_handlers(app)
+    install_cors(app, gateway, dialects)
     app.after_request(_finish)
     if log_directory:
-        app.after_request(ChatLog(log_directory, READERS, lambda: gateway.settings).attend)
+        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).attend)
     app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
 
@@ -98,7 +104,7 @@ def _finish(response: Response) -> Response:
     for name, header in REMARKS.items():
         if words := getattr(exchange, name):
             headers[header] = ", ".join(words)[:500]
-    for name, value in FACES[exchange.dialect].head_fields(exchange.id, request.environ):
+    for name, value in exchange.dialect.errors.head_fields(exchange.id, request.environ):
         headers[name] = value
     count_whole(exchange, response)
     return response

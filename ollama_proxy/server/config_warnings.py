@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
+from ollama_proxy.hub import OPTION_TYPES
 from ollama_proxy.policy import Catalogue
 from ollama_proxy.settings import (
-    MODEL_OPTIONS,
     RENAMED,
-    Auth,
     Settings,
     effective_upstreams,
     is_open,
@@ -34,20 +33,10 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
             for old, origin in settings.old_names.items()
         ),
         *state_warnings(state_path(settings, environ)),
-        *_token_warnings(settings.auth),
-        *_contradictions(settings),
+        *_access_warnings(settings),
         *_model_warnings(settings),
         *_upstream_warnings(settings),
     ]
-
-
-def _upstream_warnings(settings: Settings) -> Iterator[str]:
-    places: dict[str, str] = {}
-    for upstream in settings.upstreams:
-        if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.endswith(("/v1", "/api")):
-            yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
-        if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
-            yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"
 
 
 def _file_warnings(settings: Settings) -> Iterator[str]:
@@ -80,15 +69,13 @@ def _mended(status: os.stat_result, shown: str) -> str:
     return f"(mode {status.st_mode & 0o777:04o}); {remedy}"
 
 
-def _token_warnings(auth: Auth) -> Iterator[str]:
+def _access_warnings(settings: Settings) -> Iterator[str]:
+    auth = settings.auth
     if auth.refuses_all:
         yield NO_TOKENS
     for token in auth.tokens():
         if token.expires and token.expires < date.today():
             yield f"the token {token.name} has expired on {token.expires}"
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
     if is_open(settings):
         yield f"anyone who reaches {settings.server.host}:{settings.server.port} can use the models: auth is off"
     elif not settings.auth.enabled:
@@ -109,5 +96,14 @@ def _model_warnings(settings: Settings) -> Iterator[str]:
         yield f"models.{name}: its target {target} is an alias itself; aliases are not followed, so name a real model"
     for name, rules in settings.models.items():
         for option in rules.options:
-            if option not in MODEL_OPTIONS:
-                yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, MODEL_OPTIONS)}"
+            if option not in OPTION_TYPES:
+                yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, OPTION_TYPES)}"
+
+
+def _upstream_warnings(settings: Settings) -> Iterator[str]:
+    places: dict[str, str] = {}
+    for upstream in settings.upstreams:
+        if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.endswith(("/v1", "/api")):
+            yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
+        if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
+            yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"

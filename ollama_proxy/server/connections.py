@@ -60,9 +60,15 @@ class Connections(Generic[S]):
         return len(self._new) + len(self._kept) + len(self._busy) + len(self._lingering)
 
     def enter(self, socket: S) -> bool:
-        """Takes one in; False where there is no room, and nobody who could make it."""
-        if len(self) >= self.most and not self._make_room():
-            return False
+        """Takes one in; False where there is no room, and nobody who could make it. The first to make it are those that
+        have had their last response, then those that have never asked for anything, unless they have only just come."""
+        if len(self) >= self.most:
+            before = time.monotonic() - JUST_COME_S
+            slow = [each for each, since in islice(self._new.items(), LOOKED_AT) if since <= before]
+            if self._lingering:
+                self._close(next(iter(self._lingering)))
+            elif not any(map(self._close_silent, list(islice(chain(slow, self._kept, self._new), LOOKED_AT)))):
+                return False
         self._new[socket] = time.monotonic()
         return True
 
@@ -97,17 +103,6 @@ class Connections(Generic[S]):
         before = time.monotonic() - longer_than_s
         for socket in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
             self._close_silent(socket)
-
-    def _make_room(self) -> bool:
-        """Closes one: first those that have had their last response, then those that have never asked for anything,
-        unless they have only just come."""
-        if self._lingering:
-            self._close(next(iter(self._lingering)))
-            return True
-        before = time.monotonic() - JUST_COME_S
-        slow = [socket for socket, since in islice(self._new.items(), LOOKED_AT) if since <= before]
-        waiting = list(islice(chain(slow, self._kept, self._new), LOOKED_AT))
-        return any(self._close_silent(socket) for socket in waiting)
 
     def _close_silent(self, socket: S) -> bool:
         """Closes one that waits, unless a request has arrived that nobody has read yet."""

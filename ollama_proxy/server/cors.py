@@ -3,34 +3,32 @@ flask-cors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Flask, Response, request
 from flask_cors.core import get_cors_options, set_cors_headers
 
+from ollama_proxy.dialects import Dialect
 from ollama_proxy.gateway import REMARKS, Gateway
-
-API_PATHS = ("/api/", "/v1/", "/anthropic/")
-
-#: What a page may read of an answer's head; the last two are Anthropic's.
-EXPOSED = [
-    *("X-Request-Id", "Retry-After", *REMARKS.values()),
-    *("request-id", "anthropic-version"),
-]
 
 MAX_AGE_S = 43200
 
 
-def install_cors(app: Flask, gateway: Gateway) -> None:
-    """Adds the headers to responses of API routes."""
+def install_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> None:
+    """Adds the headers to responses of the paths that the dialects name."""
+    paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
+    exposed = ["X-Request-Id", "Retry-After", *REMARKS.values()]
+    exposed += [name for dialect in dialects for name in dialect.exposed_headers]
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        if gateway.origins.allowed and "HTTP_ORIGIN" in request.environ and request.path.startswith(API_PATHS):
+        if gateway.origins.allowed and "HTTP_ORIGIN" in request.environ and request.path.startswith(paths):
             options = get_cors_options(
                 app,
                 {
                     "origins": gateway.origins.allowed,
                     "methods": ["GET", "HEAD", "POST", "DELETE", "OPTIONS"],
-                    "expose_headers": EXPOSED,
+                    "expose_headers": exposed,
                     "max_age": MAX_AGE_S,
                     "supports_credentials": False,
                     "allow_private_network": False,

@@ -50,14 +50,12 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no typ
                 self.unread(head[end:])
                 return bytes(head[:end])
             has_bare_newline = piece.count(b"\n") != head.count(b"\r\n", max(0, known - 1))
-            if has_bare_newline or len(head) > MAX_HEAD_BYTES or _is_endless_line(head, max_line_bytes):
+            # The first line is too long already; an empty one may precede it.
+            most = max_line_bytes + 4
+            is_endless = len(head) > most and head.find(b"\r\n", 2, most) < 0
+            if has_bare_newline or len(head) > MAX_HEAD_BYTES or is_endless:
                 break
         return bytes(head)
-
-
-def _is_endless_line(head: bytearray, max_bytes: int) -> bool:
-    """Whether the first line is too long already. An empty line may precede it."""
-    return len(head) > max_bytes + 4 and head.find(b"\r\n", 2, max_bytes + 4) < 0
 
 
 class ClientRequest(Request):  # type: ignore[misc]

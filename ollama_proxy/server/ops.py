@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import gevent
 import orjson
@@ -13,11 +13,14 @@ from flask import Blueprint, Response, request
 from ollama_proxy.errors import AuthError, TooManyGuesses
 from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, whole
 from ollama_proxy.hub import Json
-from ollama_proxy.policy import MANAGE, READ, Principal
+from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
 from ollama_proxy.server.status import status_document, upstream_states
 from ollama_proxy.upstreams import Health, State
+
+#: See Routes: none of these addresses needs a token.
+SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC)
 
 
 def build_blueprint(
@@ -53,9 +56,9 @@ def build_blueprint(
         """GET /readyz: 200 when an upstream can be used, else 503, also while the worker ends; details for who may
         manage. A list of tokens without any is no reason to send clients elsewhere: they are to be refused."""
         states = health.states()
-        reason = _unready(states.values())
-        ready = reason is None
-        document: dict[str, Json] = {"status": "ready" if ready else "not ready"}
+        unusable = None if any(state.usable for state in states.values()) else "no upstream can be used"
+        reason = "draining" if WORKER.is_leaving else unusable
+        document: dict[str, Json] = {"status": "not ready" if reason else "ready"}
         if reason:
             document["reason"] = reason
         if gateway.settings.auth.refuses_all:
@@ -63,16 +66,9 @@ def build_blueprint(
         caller = _caller(gateway)
         if caller and MANAGE in caller.scopes:
             document["details"] = _details(gateway, client_watch, states, problem)
-        return _json(document, status=200 if ready else 503)
+        return _json(document, status=503 if reason else 200)
 
     return blueprint
-
-
-def _unready(states: Iterable[State]) -> str | None:
-    """Why nothing should be sent here; None: something may."""
-    if WORKER.is_leaving:
-        return "draining"
-    return None if any(state.usable for state in states) else "no upstream can be used"
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:
@@ -93,11 +89,6 @@ def _caller(gateway: Gateway) -> Principal | None:
         return None
 
 
-def _places(gateway: Gateway, name: str) -> int:
-    node = gateway.fleet.node(name)
-    return node.in_flight if node else 0
-
-
 def _details(
     gateway: Gateway, client_watch: ClientWatch, states: Mapping[str, State], problem: Callable[[], str | None]
 ) -> dict[str, Json]:
@@ -110,7 +101,12 @@ def _details(
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),
         "upstreams": {
-            name: {"usable": s.usable, "version": s.version, "reason": s.reason, "in_flight": _places(gateway, name)}
-            for name, s in states.items()
+            name: {
+                "usable": state.usable,
+                "version": state.version,
+                "reason": state.reason,
+                "in_flight": node.in_flight if (node := gateway.fleet.node(name)) else 0,
+            }
+            for name, state in states.items()
         },
     }

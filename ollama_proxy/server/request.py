@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
 from ollama_proxy.errors import NotFound
-from ollama_proxy.gateway import Exchange
+from ollama_proxy.gateway import ClientDialect, Exchange
 from ollama_proxy.policy import TOKENS, as_address
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Call
@@ -32,15 +32,8 @@ _PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 #: Where names and digests stand, the slash and the colon in them may be escaped.
 _ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")
 
-#: Also where a base URL is slightly wrong: with one `/v1` too many, or with none.
-_ANTHROPIC = re.compile(r"(/anthropic|(/v1)+/messages)(/|$)")
-_OPENAI = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models)$")
 
-#: Addresses that both vendors have: the header tells whose client it is.
-_SHARED = re.compile(r"/v1/(models|files|skills)(/|$)")
-
-
-def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:
+def new_exchange(environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect) -> Exchange:
     """What is known of a call before anything was decided."""
     path = environ["PATH_INFO"]
     return Exchange(
@@ -48,7 +41,7 @@ def new_exchange(environ: Mapping[str, Any], settings: Settings) -> Exchange:
         method=environ["REQUEST_METHOD"],
         path=path,
         client=client_address(environ, settings.server.trusted_proxies),
-        dialect=dialect_of(environ),
+        dialect=dialect,
         call=Call(settings.timeouts),
         socket=environ.get("gunicorn.socket"),
     )
@@ -60,14 +53,6 @@ def redacted(path: str, is_token: Callable[[str], bool]) -> str:
     if _BEHIND_K.search(path):
         path = _BEHIND_K.sub(r"\1***", path)
     return "/".join("***" if part and is_token(part) else part for part in path.split("/"))
-
-
-def dialect_of(environ: Mapping[str, Any]) -> str:
-    """Whose error shapes a request expects, also on paths that don't exist."""
-    path = environ["PATH_INFO"]
-    if _ANTHROPIC.match(path) or ("HTTP_ANTHROPIC_VERSION" in environ and _SHARED.match(path)):
-        return "anthropic"
-    return "openai" if _OPENAI.match(path) else "native"
 
 
 def request_id(sent: str | None) -> str:
@@ -118,16 +103,17 @@ def is_trusted(address: str, trusted: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=16)
 def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-    return [_plain_network(entry) for entry in trusted if entry != UNIX_SOCKET]
-
-
-def _plain_network(text: str) -> IPv4Network | IPv6Network:
-    """A network, of IPv4 if it is mapped into IPv6: plain addresses are."""
-    network = ip_network(text, strict=False)
-    first = network.network_address
-    if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
-        return IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
-    return network
+    """The networks of the proxies, of IPv4 if they are mapped into IPv6: plain addresses are."""
+    networks: list[IPv4Network | IPv6Network] = []
+    for entry in trusted:
+        if entry == UNIX_SOCKET:
+            continue
+        network = ip_network(entry, strict=False)
+        first = network.network_address
+        if isinstance(first, IPv6Address) and first.ipv4_mapped and network.prefixlen >= 96:
+            network = IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
+        networks.append(network)
+    return networks
 
 
 def check_path(environ: Mapping[str, Any]) -> None:

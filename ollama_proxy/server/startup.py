@@ -6,13 +6,14 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gevent
 from flask import Flask
 from gevent import monkey
 
+from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
 from ollama_proxy.server.app import create_app
@@ -54,7 +55,7 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
     return settings
 
 
-def serve(environ: Mapping[str, str] = os.environ) -> Flask:
+def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect] = DIALECTS) -> Flask:
     """The application of this worker, with its background work started.
 
     Raises ConfigError, and RuntimeError when the standard library was imported before gevent patched it.
@@ -81,7 +82,7 @@ def serve(environ: Mapping[str, str] = os.environ) -> Flask:
         )
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
-    app = create_app(settings, log_directory=directory, problem=lambda: watch.problem)
+    app = create_app(settings, log_directory=directory, problem=lambda: watch.problem, dialects=dialects)
     parts = app.extensions["ollama_proxy"]
     gateway, health = parts["gateway"], parts["health"]
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
@@ -119,7 +120,10 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError when there is nothing good to go back to.
     """
-    kept = _last_good(environ)
+    kept: Settings | None = None
+    with contextlib.suppress(OSError, ConfigError):
+        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
+        kept = settings_from(data, config_path(environ), environ)
     try:
         settings = load_settings(environ=environ)
         build_fleet(settings, environ).close()
@@ -130,13 +134,6 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
             raise
         return kept
     return settings
-
-
-def _last_good(environ: Mapping[str, str]) -> Settings | None:
-    with contextlib.suppress(OSError, ConfigError):
-        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
-        return settings_from(data, config_path(environ), environ)
-    return None
 
 
 def keep_last_good(environ: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
-from ollama_proxy.upstreams import LIMITS, Call, Health, Node, hidden_upstreams
+from ollama_proxy.settings import hidden_upstreams
+from ollama_proxy.upstreams import LIMITS, Call, Health, Node
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()
@@ -24,10 +25,14 @@ def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, wel
     """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used. Providers and
     models are for callers with a token, and only those that the token may use."""
     usable = [name for name, state in health.states().items() if state.usable]
+    fleet = gateway.fleet
+    # Where there is no Ollama server at all, whatever takes its place counts.
+    boxes = [box.name for box in fleet.boxes()]
+    has_ollama = any(name in usable for name in boxes) if boxes else bool(usable)
     uptime_s = int(time.monotonic() - _STARTED)
     document: dict[str, Json] = {
         "status": well if usable else "degraded",
-        "ollama": "connected" if _has_ollama(gateway, usable) else "disconnected",
+        "ollama": "connected" if has_ollama else "disconnected",
         "api": "openai-compatible",
         "service": "ollama-proxy",
         "version": VERSION,
@@ -35,15 +40,10 @@ def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, wel
         "uptime_s": uptime_s,
     }
     if exchange.principal and READ in exchange.principal.scopes:
-        document["providers"] = _providers(gateway, usable)
+        active = [node.name for node in fleet.nodes if node.name in usable and node.condition in _ACTIVE]
+        document["providers"] = {"available": len(fleet.nodes) + len(fleet.hidden), "active": active}
         document["models"] = _models(gateway, exchange, usable)
     return document
-
-
-def _has_ollama(gateway: Gateway, usable: list[str]) -> bool:
-    """Whether an Ollama server can be used; where there is none at all, whatever takes its place."""
-    boxes = [box.name for box in gateway.fleet.boxes()]
-    return any(name in usable for name in boxes) if boxes else bool(usable)
 
 
 def duration(seconds: int) -> str:
@@ -52,13 +52,6 @@ def duration(seconds: int) -> str:
     if days:
         return f"{days}d {hours}h {minutes}m"
     return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds % 60}s"
-
-
-def _providers(gateway: Gateway, usable: list[str]) -> dict[str, Json]:
-    """`available`: all that are configured; `active`: those that requests can go to."""
-    fleet = gateway.fleet
-    active = [node.name for node in fleet.nodes if node.name in usable and node.condition in _ACTIVE]
-    return {"available": len(fleet.nodes) + len(fleet.hidden), "active": active}
 
 
 def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str, Json]:
@@ -94,27 +87,22 @@ def _count(gateway: Gateway, exchange: Exchange, node: Node) -> int:
 def upstream_states(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
     """How each upstream is, by its name, as the worker that answers sees it; reasons are for who may manage."""
     is_operator = exchange.principal is not None and MANAGE in exchange.principal.scopes
-    states: dict[str, Json] = {}
-    for node in gateway.fleet.nodes:
-        states[node.name] = _state(node)
-        if is_operator:
-            states[node.name] |= _inner_state(node)
+    states = {node.name: _state(node, is_operator=is_operator) for node in gateway.fleet.nodes}
     for name, reason in hidden_upstreams(gateway.settings).items():
         states[name] = {"state": "hidden"} | ({"reason": reason} if is_operator else {})
     return states
 
 
-def _state(node: Node) -> dict[str, Json]:
-    return {
+def _state(node: Node, *, is_operator: bool) -> dict[str, Json]:
+    state: dict[str, Json] = {
         "state": node.condition,
         "kind": node.declared.kind,
-        "version": node.state.version or None if node.state else None,
+        "version": (node.state and node.state.version) or None,
         "models": len(node.listing.models) if node.listing else None,
         "in_flight": node.in_flight,
     }
-
-
-def _inner_state(node: Node) -> dict[str, Json]:
-    loaded = [str(row.get("name")) for row in node.listing.loaded] if node.listing else []
-    reason = node.state.reason if node.state else ""
-    return {"loaded": loaded, "failing_models": node.failing_models(), "reason": reason or None}
+    if is_operator:
+        state["loaded"] = [str(row.get("name")) for row in node.listing.loaded] if node.listing else []
+        state["failing_models"] = node.failing_models()
+        state["reason"] = (node.state and node.state.reason) or None
+    return state

@@ -23,12 +23,12 @@ from gunicorn.http.message import Request
 from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from ollama_proxy.dialects import FACES
+from ollama_proxy.dialects import find_dialect
 from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
 from ollama_proxy.gateway import WORKER, capacity
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
-from ollama_proxy.server.request import dialect_of, plain_address, request_id
+from ollama_proxy.server.request import plain_address, request_id
 from ollama_proxy.upstreams import give_turn
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, as long as it lasts."""
         if not self._connections.enter(client):
-            self._refuse(client)
+            with contextlib.suppress(OSError), contextlib.closing(client):
+                write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
             return
         try:
             client.setblocking(1)
@@ -134,10 +135,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._served += 1
             if self._served % FAIR_AFTER == 0:
                 give_turn()
-
-    def _refuse(self, client: Any) -> None:
-        with contextlib.suppress(OSError), contextlib.closing(client):
-            write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
 
     def timeout_ctx(self) -> gevent.Timeout:
         """How long a connection may wait for a request's head: also at the end, when gunicorn's own limit is 0."""
@@ -219,7 +216,7 @@ def public_error(exc: BaseException) -> GatewayError:
 
 def answer(error: GatewayError, path: str) -> bytes:
     """The whole HTTP answer, in the error shape that the path promises."""
-    body = FACES[dialect_of({"PATH_INFO": path})].render_error(error, request_id(None))
+    body = find_dialect({"PATH_INFO": path}).errors.render_error(error, request_id(None))
     wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
     head = (
         f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"

@@ -4,7 +4,6 @@ from ollama_proxy.settings.declare import RENAMED, default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
     MAX_DURATION_CHARS,
-    MODEL_OPTIONS,
     NAME,
     duration_s,
     go_duration_s,
@@ -31,6 +30,7 @@ from ollama_proxy.settings.schema import (
     SystemPrompt,
     config_path,
     effective_upstreams,
+    hidden_upstreams,
     is_open,
     load_settings,
     settings_from,
@@ -49,7 +49,7 @@ from ollama_proxy.settings.state_dir import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, shape_of
 from ollama_proxy.settings.types import suggestion
-from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings.yaml_file import Entry
 
@@ -65,12 +65,12 @@ __all__ = [
     "FirstToken",
     "Images",
     "MAX_DURATION_CHARS",
-    "MODEL_OPTIONS",
     "ModelSettings",
     "NAME",
     "NEVER",
     "NO_SWITCH",
     "PRESETS",
+    "Preset",
     "Profile",
     "REASONING",
     "RENAMED",
@@ -93,6 +93,7 @@ __all__ = [
     "duration_s",
     "effective_upstreams",
     "go_duration_s",
+    "hidden_upstreams",
     "is_loopback",
     "is_open",
     "load_settings",

@@ -113,29 +113,20 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
     for name, declared in names.items():
         for variable in declared.metadata.get("env", ()):
             if text := environ.get(variable, ""):
+                where, kind = VARIABLE_WORDS + variable, declared.metadata["kind"]
+                if kind is BOOLEAN:
+                    text = {"1": "true", "0": "false"}.get(text, text)
                 with complaints.collected():
-                    _put(root, name, _short_entry(variable, text, name, declared.metadata["kind"]))
+                    is_plain = kind.raw  # the text needs no quotes
+                    _put(root, name, Entry(where, name, "str", text) if is_plain else parse_value(text, where, name))
     for variable, text in sorted(environ.items()):
         if variable.startswith(PREFIX) and text:
             with complaints.collected():
-                _put(root, *_long_entry(variable, text, names))
+                name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
+                if RENAMED.get(name, name) not in names:
+                    raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
+                _put(root, RENAMED.get(name, name), parse_value(text, where, name))
     complaints.check()
-
-
-def _short_entry(variable: str, text: str, name: str, kind: Kind[Any]) -> Entry:
-    where = VARIABLE_WORDS + variable
-    if kind.raw:
-        return Entry(where, name, "str", text)
-    if kind is BOOLEAN:
-        text = {"1": "true", "0": "false"}.get(text, text)
-    return parse_value(text, where, name)
-
-
-def _long_entry(variable: str, text: str, names: Mapping[str, Field[Any]]) -> tuple[str, Entry]:
-    name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
-    if RENAMED.get(name, name) not in names:
-        raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
-    return RENAMED.get(name, name), parse_value(text, where, name)
 
 
 def _put(root: Entry, name: str, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from ollama_proxy.hub import OPTION_TYPES, THINK_LEVELS
 from ollama_proxy.settings.types import (
     ANYTHING,
     BOOLEAN,
@@ -50,19 +51,15 @@ def _proxy(entry: Entry) -> str:
     return _network(entry)
 
 
-def _is_base_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = re.fullmatch(r"https?://[!-~]+", text, re.ASCII) and not re.search(r"[?#@\\]", text)
-    return bool(plain and parts.hostname and port != 0)
-
-
 def _base_url(entry: Entry) -> str:
     check_kind(entry, "text", "str")
-    if not _is_base_url(entry.text):
+    try:
+        parts = urlsplit(entry.text)
+        is_addressed = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_addressed = False
+    plain = re.fullmatch(r"https?://[!-~]+", entry.text, re.ASCII) and not re.search(r"[?#@\\]", entry.text)
+    if not plain or not is_addressed:
         raise entry.error(f"must be {BASE_URL.label}")
     return entry.text.rstrip("/")
 
@@ -138,7 +135,7 @@ def _options(entry: Entry) -> dict[str, object]:
     values = map_of(ANYTHING).parse(entry)
     complaints = Complaints()
     for name, value in values.items():
-        label, fits = MODEL_OPTIONS.get(name, ("anything", lambda value: True))
+        label, fits = _OPTION_CHECKS.get(OPTION_TYPES.get(name, object), ("anything", lambda value: True))
         with complaints.collected():
             if not fits(value):
                 raise entry.entries[name].error(f"must be {label}")
@@ -158,29 +155,13 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-_WHOLE_OPTIONS = (
-    *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"),
-    *("top_k", "repeat_last_n", "seed"),
-)
-_NUMBER_OPTIONS = (
-    *("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"),
-)
-
-#: The options that Ollama knows: what each must be, and whether a value is that. Ollama answers a wrong one with 500.
-MODEL_OPTIONS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(_WHOLE_OPTIONS, ("a whole number", _is_whole)),
-    **dict.fromkeys(_NUMBER_OPTIONS, ("a number", _is_number)),
-    "use_mmap": ("true or false", lambda value: isinstance(value, bool)),
-    "stop": ("a list of texts", _are_texts),
+#: By the type of an option: what its value must be, and the check. Ollama answers a wrong one with 500.
+_OPTION_CHECKS: Mapping[type, tuple[str, Callable[[object], bool]]] = {
+    int: ("a whole number", _is_whole),
+    float: ("a number", _is_number),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    list: ("a list of texts", _are_texts),
 }
-
-
-def _removed(entry: Entry) -> bool | tuple[str, ...]:
-    return BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry)
-
-
-def _replaced(entry: Entry) -> str | dict[str, str]:
-    return map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry)
 
 
 def _level(entry: Entry) -> str:
@@ -198,12 +179,18 @@ KEEP_ALIVE_LIMIT = Kind("a duration such as 1h", _keep_alive_limit)
 DAY = Kind("a date such as 2027-01-31", _day)
 NAME = text_kind("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
 VARIABLE = text_kind("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
-_THINK_LEVEL = choice("low", "medium", "high", "max")
+_THINK_LEVEL = choice(*THINK_LEVELS)
 THINK = Kind("true, false, low, medium, high or max", _think)
 OPTIONS = Kind("a mapping of Ollama's options", _options)
 _SOME_TEXT = text_kind("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
-REMOVED = Kind("true, false, or a list of texts", _removed)
-REPLACED = Kind("a text, or a mapping from text to text", _replaced)
+REMOVED = Kind(
+    "true, false, or a list of texts",
+    lambda entry: BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry),
+)
+REPLACED = Kind(
+    "a text, or a mapping from text to text",
+    lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
+)
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
 LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
+from ollama_proxy.hub import THINK_LEVELS
 from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
 from ollama_proxy.settings.yaml_file import Entry
@@ -31,8 +33,6 @@ PATH = text_kind('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-
 
 #: Ollama's options that OpenAI does not have.
 EXTRA_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty")
-
-LEVELS = ("low", "medium", "high", "max")
 
 #: Fields with which a request names further models: of OpenRouter, LiteLLM's proxy, Together and LM Studio. The address
 #: of any kind may lead to a gateway of another one, so each profile has all of them.
@@ -80,12 +80,12 @@ class Profile:
     efforts: Mapping[str, str] = setting(
         dict[str, str](),
         "Its words for levels of thinking where they are others than ours: none, default, low, medium, high, max.",
-        _by_name(("none", "default", *LEVELS), TEXT, "a mapping from level to word"),
+        _by_name(("none", "default", *THINK_LEVELS), TEXT, "a mapping from level to word"),
     )
     budgets: Mapping[str, int] = setting(
         dict[str, int](),
         "Tokens of thinking for each level, where it has a budget.",
-        _by_name(LEVELS, whole(1, 1 << 24), "a mapping from level to tokens"),
+        _by_name(THINK_LEVELS, whole(1, 1 << 24), "a mapping from level to tokens"),
     )
     reasoning_back: str = setting(
         NEVER, "Which turns of the model get their thoughts back.", choice(NEVER, TOOL_TURNS, ALWAYS)
@@ -117,6 +117,10 @@ class Profile:
         "Fields that choose providers, plugins or stored settings; refused for tokens with a list of models.",
         list_of(TEXT),
     )
+
+    def only_streams(self, model: str) -> bool:
+        """Whether a model answers with streams only."""
+        return any(fnmatchcase(model, pattern) for pattern in self.stream_only)
 
 
 _VLLM_OPTIONS = {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -220,15 +220,13 @@ class Settings:
 
 def setting_names() -> dict[str, Field[Any]]:
     """Dotted name of every setting that can stand alone, such as `server.port`, with its declaration."""
-    return dict(_declared())
-
-
-def _declared() -> Iterator[tuple[str, Field[Any]]]:
+    names: dict[str, Field[Any]] = {}
     for each in fields(Settings):
         if "section" in each.metadata:
-            yield from ((f"{each.name}.{inner.name}", inner) for inner in fields(each.metadata["section"]))
+            names |= {f"{each.name}.{inner.name}": inner for inner in fields(each.metadata["section"])}
         elif "kind" in each.metadata:
-            yield each.name, each
+            names[each.name] = each
+    return names
 
 
 def variable_name(name: str) -> str:
@@ -258,22 +256,37 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
     shown = shown_path(path)
     root = Entry(shown, "", "map") if data is None else parse_document(data, shown, AUTH_NAMES)
     complaints, values = Complaints(), dict[str, Any]()
+    names = setting_names()
     with complaints.collected():
         rename_entries(root)
     with complaints.collected():
-        apply_environment(root, environ, setting_names())
+        apply_environment(root, environ, names)
     with complaints.collected():
-        values = read_section(Settings, root, setting_names())
+        values = read_section(Settings, root, names)
     complaints.check()
-    given = list(_given(root))
+    origins: dict[str, str] = {}
+    old_names: dict[str, str] = {}
+    for name in names:
+        entry: Entry | None = root
+        for key in name.split("."):
+            entry = entry.entries.get(key) if entry else None
+        if entry is not None:
+            origins[name] = entry.where
+            if entry.name in RENAMED:
+                old_names[entry.name] = entry.where
     settings = Settings(
         **values,
         source=None if data is None else path.absolute(),
-        origins={name: entry.where for name, entry in given},
-        old_names={entry.name: entry.where for _, entry in given if entry.name in RENAMED},
+        origins=origins,
+        old_names=old_names,
         fingerprint="" if data is None else hashlib.sha256(data).hexdigest(),
     )
-    _check_network(settings)
+    if is_open(settings) and not settings.auth.allow_open_network:
+        raise ConfigError(
+            f"{origins.get('auth.enabled', 'auth')}: auth.enabled is false, so anyone who reaches "
+            f"{settings.server.host} could use the models; set server.host to 127.0.0.1, "
+            "or say it twice with auth.allow_open_network: true"
+        )
     return settings
 
 
@@ -283,27 +296,9 @@ def shown_path(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
-def _given(root: Entry) -> Iterator[tuple[str, Entry]]:
-    for name in setting_names():
-        entry: Entry | None = root
-        for key in name.split("."):
-            entry = entry.entries.get(key) if entry else None
-        if entry is not None:
-            yield name, entry
-
-
 def is_open(settings: Settings) -> bool:
     """Whether anyone who reaches the machine needs no token."""
     return not settings.auth.enabled and not is_loopback(settings.server.host)
-
-
-def _check_network(settings: Settings) -> None:
-    if is_open(settings) and not settings.auth.allow_open_network:
-        raise ConfigError(
-            f"{settings.origins.get('auth.enabled', 'auth')}: auth.enabled is false, so anyone who reaches "
-            f"{settings.server.host} could use the models; set server.host to 127.0.0.1, "
-            "or say it twice with auth.allow_open_network: true"
-        )
 
 
 def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
@@ -313,3 +308,9 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
         return settings.upstreams
     kind = "demo" if base_url == DEMO_URL else "ollama"
     return (UpstreamSettings(name=kind, kind=kind, base_url=base_url),)
+
+
+def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """By the name of an upstream that can't be used for want of a key: what it waits for."""
+    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not each.key(environ)]
+    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}

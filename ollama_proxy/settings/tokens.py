@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from itertools import chain
 from typing import NamedTuple
 
 from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, setting
@@ -157,32 +158,24 @@ class Auth:
 
 def _auth(entry: Entry) -> Auth:
     auth = Auth(**read_section(Auth, entry))
-    _check_unique(entry, auth)
-    if auth.manage_tokens is None or not auth.generate_tokens:
-        return auth
-    written = entry.entries["generate_tokens"].items
-    complaints = Complaints()
-    for token, item in zip(auth.generate_tokens, written, strict=True):
-        with complaints.collected():
-            if "scopes" in item.entries and "manage" in token.scopes:
-                raise item.error("has the scope manage, but auth.manage_tokens is there: list the token under that")
-    complaints.check()
-    narrowed = (replace(token, scopes=token.scopes - {"manage"}) for token in auth.generate_tokens)
-    return replace(auth, generate_tokens=tuple(narrowed))
-
-
-def _check_unique(entry: Entry, auth: Auth) -> None:
-    lists = [entry.entries[name] for name in ("generate_tokens", "manage_tokens") if name in entry.entries]
-    written = {each.name: each.items for each in lists}
-    items = written.get("auth.generate_tokens", ()) + written.get("auth.manage_tokens", ())
+    written = (entry.entries[name].items for name in ("generate_tokens", "manage_tokens") if name in entry.entries)
     complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
-    for token, item in zip(auth.tokens(), items, strict=True):
+    for token, item in zip(auth.tokens(), chain.from_iterable(written), strict=True):
         with complaints.collected():
             if (first := digests.setdefault(token.digest, item)) is not item:
                 raise item.error(f"is the same token as {first.name} ({first.where})")
             if (first := names.setdefault(token.name, item)) is not item:
                 raise item.error(f'has the same name as {first.name} ({first.where}): "{token.name}"')
     complaints.check()
+    if auth.manage_tokens is None or not auth.generate_tokens:
+        return auth
+    for token, item in zip(auth.generate_tokens, entry.entries["generate_tokens"].items, strict=True):
+        with complaints.collected():
+            if "scopes" in item.entries and "manage" in token.scopes:
+                raise item.error("has the scope manage, but auth.manage_tokens is there: list the token under that")
+    complaints.check()
+    narrowed = (replace(token, scopes=token.scopes - {"manage"}) for token in auth.generate_tokens)
+    return replace(auth, generate_tokens=tuple(narrowed))
 
 
 AUTH = Kind("a mapping of settings", _auth)

@@ -5,6 +5,7 @@ Here are the plain ones and those made of others; `formats` has those with a not
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -159,23 +160,19 @@ def map_of(kind: Kind[T]) -> Kind[dict[str, T]]:
     return Kind(label, parse)
 
 
-def _plain_number(entry: Entry) -> int | float:
-    if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
-        return int(entry.text)
-    try:
-        number = float(entry.text) if "_" not in entry.text else float("nan")
-    except ValueError:
-        number = float("nan")
-    # Neither octal nor 12:30:45 nor infinity nor "not a number" can be meant.
-    if not re.match(r"-?(0\.|[1-9]|0$)", entry.text) or abs(number) == float("inf") or number != number:
-        raise entry.error("must be a plain decimal number; put quotes around text")
-    return number
-
-
 def _plain(entry: Entry) -> object:
     """The entry as JSON would hold it."""
     if entry.kind in ("int", "float"):
-        return _plain_number(entry)
+        if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
+            return int(entry.text)
+        # Neither octal nor 12:30:45 nor infinity nor "not a number" can be meant.
+        try:
+            number = float(entry.text) if re.match(r"-?(0\.|[1-9]|0$)[^_]*$", entry.text) else math.nan
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise entry.error("must be a plain decimal number; put quotes around text")
+        return number
     if entry.kind == "bool":
         return _boolean(entry)
     if entry.kind == "seq":

@@ -38,17 +38,19 @@ class Preset:
     is_copied: bool = False
     #: A program that teams run themselves: several that have a model share its requests.
     is_shared: bool = False
+    #: Building it may find a fault that its settings do not show.
+    is_checked_by_building: bool = False
 
 
-#: Every kind an upstream may be.
-PRESETS: Mapping[str, Preset] = {
+#: Every kind an upstream may be; `upstreams.register_kind` adds further ones.
+PRESETS: dict[str, Preset] = {
     "ollama": Preset("http://localhost:11434", protocol="ollama", is_shared=True),
     "demo": Preset(DEMO_URL, protocol="demo", is_shared=True),
     "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",), needs_key=True, is_copied=True),
     "anthropic": Preset(
         "https://api.anthropic.com", ("ANTHROPIC_API_KEY",), "anthropic", needs_key=True, is_copied=True
     ),
-    "litellm": Preset("litellm:", protocol="litellm"),
+    "litellm": Preset("litellm:", protocol="litellm", is_checked_by_building=True),
     "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",), needs_key=True),
     "dashscope": Preset(
         "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY"), needs_key=True
@@ -86,19 +88,21 @@ class UpstreamModel:
     context_length: int | None = setting(None, "Its context, in tokens.", whole(1, 1 << 31))
 
 
-def _upstream_model(entry: Entry) -> UpstreamModel:
-    if entry.kind == "str":
-        return UpstreamModel(TEXT.parse(entry))
-    return UpstreamModel(**read_section(UpstreamModel, entry))
-
-
 def _upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
     if entry.kind != "map":
         return {name: UpstreamModel(name) for name in list_of(TEXT).parse(entry)}
-    models = map_of(Kind("a name or a mapping of settings", _upstream_model)).parse(entry)
+    models = map_of(_UPSTREAM_MODEL).parse(entry)
     return {name: model if model.id else replace(model, id=name) for name, model in models.items()}
 
 
+_UPSTREAM_MODEL = Kind(
+    "a name or a mapping of settings",
+    lambda entry: UpstreamModel(
+        **{"id": TEXT.parse(entry)} if entry.kind == "str" else read_section(UpstreamModel, entry)
+    ),
+)
+#: The kinds are read anew each time, because further ones may be registered.
+KIND = Kind(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
 SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
 
 
@@ -119,7 +123,7 @@ class UpstreamSettings:
     """One server that runs models."""
 
     name: str = setting("", "Its name in targets, logs and pages.", NAME)
-    kind: str = setting("ollama", "What it speaks.", choice(*PRESETS))
+    kind: str = setting("ollama", "What it speaks.", KIND)
     base_url: str = setting("", "Where it answers. Absent: the address known for its kind.", BASE_URL)
     weight: int = setting(1, "Share of the requests among upstreams that have the model.", whole(1, 1000))
     drain: bool = setting(False, "Takes no new requests; those that it has go on.", BOOLEAN)
@@ -162,6 +166,10 @@ class UpstreamSettings:
         if self.api_key_env:
             return (self.api_key_env,)
         return () if self._is_elsewhere else PRESETS[self.kind].key_variables
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        """Its key, if one of its variables is set."""
+        return next((environ[name] for name in self.key_variables if environ.get(name)), None)
 
     @property
     def needs_key(self) -> bool:

@@ -54,11 +54,21 @@ class SettingsWatch:
     def check(self) -> None:
         """Look once; cheap while nothing has changed. Never raises ConfigError."""
         signature = self._look()
-        if signature is not None and signature == self._signature and self._is_settled(signature):
-            return
+        if signature is not None and signature == self._signature and self._judged is not None:
+            if abs(time.time_ns() - signature[0]) > YOUNG_NS:
+                return
         self._signature = signature
         try:
-            self._judge(self._read())
+            data = self._read()
+            fingerprint = "" if data is None else hashlib.sha256(data).hexdigest()
+            if fingerprint == self._judged:
+                return
+            self._judged = fingerprint
+            settings = settings_from(data, self._path, self._environ)
+            check_tokens_left(settings, self.current, self._path)
+            if settings != self.current or self.problem:
+                self._on_change(settings)
+            self.current, self.problem = settings, None
         except ConfigError as error:
             self._report(error)
 
@@ -78,9 +88,6 @@ class SettingsWatch:
             return None
         return max(status.st_mtime_ns, status.st_ctime_ns), status.st_mtime_ns, status.st_size, status.st_ino
 
-    def _is_settled(self, signature: _Signature) -> bool:
-        return self._judged is not None and abs(time.time_ns() - signature[0]) > YOUNG_NS
-
     def _read(self) -> bytes | None:
         """The content; None when there is no file and there was none before."""
         if self.current.source is None and not os.path.lexists(self._path):
@@ -90,17 +97,6 @@ class SettingsWatch:
         except ConfigError:
             self._judged = None
             raise
-
-    def _judge(self, data: bytes | None) -> None:
-        fingerprint = "" if data is None else hashlib.sha256(data).hexdigest()
-        if fingerprint == self._judged:
-            return
-        self._judged = fingerprint
-        settings = settings_from(data, self._path, self._environ)
-        check_tokens_left(settings, self.current, self._path)
-        if settings != self.current or self.problem:
-            self._on_change(settings)
-        self.current, self.problem = settings, None
 
     def _report(self, error: ConfigError) -> None:
         if str(error) != self.problem:

@@ -81,9 +81,11 @@ class LineFile:
         """Appends whole lines in one write; raises OSError. What a full disk has cut stays on a line of its own."""
         before, self._failed = self._failed, True
         self._follow()
-        view = memoryview(b"\n" + data if before and not self._ends_a_line() else data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        if before:
+            with open(self._path, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                data = data if file.read(1) in (b"\n", b"") else b"\n" + data
+        _write_whole(self._fd, data)
         self._failed = False
 
     def close(self) -> None:
@@ -91,12 +93,6 @@ class LineFile:
         fd, self._fd, self._identity = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
-
-    def _ends_a_line(self) -> bool:
-        with open(self._path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            return file.read(1) in (b"\n", b"")
 
     def _follow(self) -> None:
         try:
@@ -165,23 +161,21 @@ class LineWriter:
     def flush(self, patience_s: float = -1) -> None:
         """Writes everything that waits, before it returns; in whatever thread. `patience_s`: how long it waits for
         another thread that writes, in seconds; -1: as long as it takes."""
-        if self._writing.acquire(True, patience_s):
-            try:
-                self._flush()
-            finally:
-                self._writing.release()
-
-    def _flush(self) -> None:
-        batches: dict[Sink, list[bytes]] = {}
-        if dropped := self._dropped:
-            self._dropped = 0
-            document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
-            put(STDOUT, orjson.dumps(document) + b"\n")
-        while self._waiting:
-            sink, line = self._waiting.popleft()
-            batches.setdefault(sink, []).append(line)
-        for sink, lines in batches.items():
-            sink.write(lines)
+        if not self._writing.acquire(True, patience_s):
+            return
+        try:
+            batches: dict[Sink, list[bytes]] = {}
+            if dropped := self._dropped:
+                self._dropped = 0
+                document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
+                put(STDOUT, orjson.dumps(document) + b"\n")
+            while self._waiting:
+                sink, line = self._waiting.popleft()
+                batches.setdefault(sink, []).append(line)
+            for sink, lines in batches.items():
+                sink.write(lines)
+        finally:
+            self._writing.release()
 
 
 STDOUT = LineStream(sys.__stdout__.fileno() if sys.__stdout__ else 1)
@@ -238,7 +232,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "user": TOKENS.shown(exchange.user or "", 100) or None,
         "method": _METHODS.get(exchange.method, "(unknown)"),
         "path": TOKENS.shown(exchange.path, 500),
-        "dialect": exchange.dialect,
+        "dialect": exchange.dialect.name,
         "model": TOKENS.shown(exchange.model, 200) or None,
         "upstream": exchange.upstream or None,
         "status": exchange.status,

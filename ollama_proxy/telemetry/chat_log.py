@@ -97,21 +97,18 @@ class DayFiles:
         while self._waiting:
             record = self._waiting.popleft()
             self._taken += record.size
-            self._write(record)
+            try:
+                line = record.line()
+                self._open(record.fields["time"][:10])
+                self._file.append(line)
+                self._is_failing = False
+            except OSError as error:
+                self._complain(error.strerror or type(error).__name__)
+            except Exception as error:  # whatever a client has sent: the thread writes the other logs as well
+                self._complain(type(error).__name__)
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
             note("ERROR", "chat_log_behind", records=left_out, effect="they are not in the chat log")
-
-    def _write(self, record: Record) -> None:
-        try:
-            line = record.line()
-            self._open(record.fields["time"][:10])
-            self._file.append(line)
-            self._is_failing = False
-        except OSError as error:
-            self._complain(error.strerror or type(error).__name__)
-        except Exception as error:  # whatever a client has sent: the thread writes the other logs as well
-            self._complain(type(error).__name__)
 
     def _open(self, day: str) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,33 +139,27 @@ class ChatLog:
         """Flask's after_request: from here on the answer is heard, and written down once it is over."""
         endpoint, exchange = request.endpoint or "", current_exchange()
         # Without data nothing was asked: it was refused unread.
-        if self._settings().logging.chat_logs and endpoint in self._readers and exchange.data:
-            listener = _listen(self._readers[endpoint], response)
-            exchange.on_finish(partial(self._record, exchange, listener))
+        if not (self._settings().logging.chat_logs and endpoint in self._readers and exchange.data):
+            return response
+        listener: Listener | None = None
+        reader = self._readers[endpoint]
+        if reader is not None or response.status_code != 200:  # of vectors nothing but an error is wanted
+            listener = Listener(reader or (lambda document, spoken: None), is_stream=response.mimetype in _STREAMS)
+            if response.is_streamed:
+                response.response = _overheard(cast("Iterator[bytes]", response.response), listener.hear)
+            else:
+                listener.hear(response.get_data())
+        exchange.on_finish(partial(self._record, exchange, listener))
         return response
 
     def _record(self, exchange: Exchange, listener: Listener | None) -> None:
-        vectors = _vectors(exchange.data) if listener is None else None
+        vectors: int | None = None
+        if listener is None:  # one for each text
+            texts = exchange.data.get("input")
+            vectors = len(texts) if isinstance(texts, list) else 1
         tokens = {token.digest for token in self._settings().auth.tokens()}
         size = memory(exchange.data, len(exchange.body)) + (listener.held if listener else 0)
         self._files.put(Record(access_record(exchange), exchange.data, listener, vectors, tokens, size))
-
-
-def _listen(reader: Reader | None, response: Response) -> Listener | None:
-    if reader is None:
-        if response.status_code == 200:
-            return None
-        reader = _only_errors
-    listener = Listener(reader, is_stream=response.mimetype in _STREAMS)
-    if response.is_streamed:
-        response.response = _overheard(cast("Iterator[bytes]", response.response), listener.hear)
-    else:
-        listener.hear(response.get_data())
-    return listener
-
-
-def _only_errors(document: dict[str, Any], spoken: Spoken) -> None:
-    """Reads an answer of which nothing but an error is wanted."""
 
 
 def _overheard(pieces: Iterator[bytes], hear: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -197,9 +188,3 @@ def memory(document: Json, size: int) -> int:
         elif isinstance(value, list):
             left += value
     return WORST_FACTOR * size
-
-
-def _vectors(asked: Mapping[str, Json]) -> int:
-    """How many vectors were asked for: one for each text."""
-    texts = asked.get("input")
-    return len(texts) if isinstance(texts, list) else 1

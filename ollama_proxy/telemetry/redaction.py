@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.wire import base64_media_type
 
 #: What one value may come to, in characters; each of its parts counts for some more, however short it is.
 MAX_CHARS, PART_CHARS = 1 << 20, 8
@@ -48,7 +49,6 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _HEAD_CHARS, _DATA_CHARS = 4096, 512
 #: Where it is expected, a shorter one will do.
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
-_KINDS = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
 
 
 class Redaction:
@@ -101,9 +101,13 @@ class Redaction:
             return REDACTED
         if data := _as_data(text, name):
             return data
-        kept = text if len(text) <= self._left else _without_last_word(text[: max(0, self._left)])
+        kept = text
+        if len(text) > self._left:  # without the last word, which may be a part of a token
+            head = text[: max(0, self._left)]
+            last = head[-TOKEN_CHARS:]
+            kept = head[:-TOKEN_CHARS] + last[: last.rfind(" ") + 1]
         self._left -= len(kept)
-        shown = self.without_secrets(_DATA_URL.sub(_url_as_data, kept))
+        shown = self.without_secrets(_DATA_URL.sub(lambda match: _data(match[1] or "", len(match[2])), kept))
         if len(kept) == len(text):
             return shown
         self.cut = True
@@ -122,11 +126,6 @@ class Redaction:
         return TOKENS.redact(text)
 
 
-def _without_last_word(text: str) -> str:
-    head, tail = text[:-TOKEN_CHARS], text[-TOKEN_CHARS:]
-    return head + tail[: tail.rfind(" ") + 1]
-
-
 def _as_data(text: str, name: str) -> str | None:
     """What is said of a text that is nothing but data; None: it is a text. Looks at its head alone: what is large is
     mostly data, and the rest of it must not be read for nothing."""
@@ -134,13 +133,8 @@ def _as_data(text: str, name: str) -> str | None:
     if match := _DATA_URL.match(head):
         return None if " " in text or "\n" in text else _data(match[1] or "", len(text) - match.start(2))
     if len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
-        kind = next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), "")
-        return _data(kind, len(text))
+        return _data(base64_media_type(head), len(text))
     return None
-
-
-def _url_as_data(match: re.Match[str]) -> str:
-    return _data(match[1] or "", len(match[2]))
 
 
 def _data(kind: str, chars: int) -> str:

@@ -35,21 +35,20 @@ class _Said:
         return chain((self.text, self.thinking), (call["pieces"] for call in self.calls.values()))
 
     def document(self) -> dict[str, Json]:
-        calls = [{"name": call["name"], "arguments": _arguments(call)} for call in self.calls.values()]
+        calls: list[Json] = []
+        for call in self.calls.values():
+            text = "".join(call["pieces"])
+            try:
+                arguments = orjson.loads(text) if text else {}
+            except orjson.JSONDecodeError:
+                arguments = text
+            calls.append({"name": call["name"], "arguments": arguments})
         return {
             "text": "".join(self.text),
             "thinking": "".join(self.thinking),
             "tool_calls": calls,
             "finish": self.finish,
         }
-
-
-def _arguments(call: dict[str, Any]) -> Json:
-    text = "".join(call["pieces"])
-    try:
-        return orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError:
-        return text
 
 
 class Spoken:
@@ -88,7 +87,9 @@ class Spoken:
         if isinstance(arguments, str):
             call["pieces"].append(self._kept(arguments))
         elif arguments:
-            call["pieces"] = [self._kept_whole(orjson.dumps(arguments).decode())]
+            text = orjson.dumps(arguments).decode()
+            self.cut = self.cut or len(text) > self._left
+            call["pieces"] = [self._kept(text)] if len(text) <= self._left else [""]  # a part is worth nothing
 
     def finish(self, reason: object, index: object = 0) -> None:
         """Why it ended, in the dialect's word."""
@@ -123,13 +124,6 @@ class Spoken:
         kept = text[: self._left]
         self._left -= len(kept)
         return kept
-
-    def _kept_whole(self, text: str) -> str:
-        """All of a text of which a part is worth nothing, or none of it."""
-        if len(text) <= self._left:
-            return self._kept(text)
-        self.cut = True
-        return ""
 
 
 #: Takes what one JSON document of a dialect's answers says: the whole of a single one, or the next of a stream.
@@ -172,16 +166,14 @@ class Listener:
     def _read(self, data: bytes | bytearray) -> None:
         for document in _documents(data) if self._is_stream else (data,):
             try:
-                self._take(orjson.loads(document))
+                read = orjson.loads(document)
+                if isinstance(read, dict):
+                    if error := read.get("error"):
+                        self._spoken.fail(error)
+                    self._reader(read, self._spoken)
             except (ValueError, AttributeError, TypeError, KeyError, IndexError):
                 continue  # a model server's own idea of an answer: no part of this record, and none of our business
         self._spoken.pack()
-
-    def _take(self, document: Json) -> None:
-        if isinstance(document, dict):
-            if error := document.get("error"):
-                self._spoken.fail(error)
-            self._reader(document, self._spoken)
 
 
 def _documents(data: bytes | bytearray) -> Iterator[bytes | bytearray]:

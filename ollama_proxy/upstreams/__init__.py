@@ -5,24 +5,25 @@ from ollama_proxy.upstreams.answer_events import (
     GRACE_S,
     MAX_ANSWER_BYTES,
     read_all,
+    read_before,
     read_refusal,
     retry_after_s,
     too_large,
 )
-from ollama_proxy.upstreams.base import EventStream, Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
 from ollama_proxy.upstreams.fleet.health import Health
-from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet, Route
+from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
-from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
-from ollama_proxy.upstreams.openai.answers import without_comments
-from ollama_proxy.upstreams.openai.requests import is_stream_only
+from ollama_proxy.upstreams.fleet.route import Route
+from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, hidden_upstreams, say_hidden
+from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import Alarm
 
 __all__ = [
+    "Api",
     "Alarm",
     "BUSY",
     "Call",
@@ -47,18 +48,15 @@ __all__ = [
     "Upstream",
     "UpstreamRequest",
     "build_fleet",
-    "decode_object",
     "give_turn",
-    "hidden_upstreams",
-    "is_stream_only",
     "paced",
     "read_all",
+    "read_before",
+    "read_progress",
     "read_refusal",
-    "refused",
-    "refused_line",
+    "register_kind",
     "retry_after_s",
     "say_hidden",
     "tls_context",
     "too_large",
-    "without_comments",
 ]

@@ -28,8 +28,8 @@ MOST_REFUSED_BYTES = 1 << 20
 #: The events of some bytes, and the failure behind them: what came before a fault is still delivered.
 Read = tuple[list[Event], UpstreamError | None]
 
-#: What an answer that is not 200 amounts to: its status, body and headers.
-Refused = Callable[[int, bytes, Headers], UpstreamError]
+#: The error for a reply whose status is not 200.
+Refused = Callable[[Reply], UpstreamError]
 
 
 class Reader(Protocol):
@@ -86,7 +86,7 @@ class AnswerEvents:
         """Looks at the head, if it is there: raises UpstreamError, or asks once more with the prompt cut."""
         while self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
-                refusal = self._refused(self._reply.status, read_refusal(self._reply), self._reply.headers)
+                refusal = self._refused(self._reply)
             if self._again is None or not isinstance(refusal, PromptTooLong):
                 raise refusal
             self._reply, self._again, self._truncated = self._again(), None, True
@@ -152,14 +152,7 @@ class AnswerEvents:
             return self._reply.read_some(self._heartbeat_s)
         if self._ends_at is None:
             self._ends_at = time.monotonic() + grace_s
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := self._ends_at - time.monotonic()) > 0:
-                if (data := self._reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(self._reply, self._ends_at)
 
     def _drain(self) -> None:
         with contextlib.suppress(GatewayError):
@@ -195,6 +188,17 @@ def read_all(reply: Reply) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise too_large()
     return b"".join(parts)
+
+
+def read_before(reply: Reply, ends_at: float) -> bytes:
+    """The next bytes of an answer of which all that matters has come; b"" at its end, at a failure, and from the
+    monotonic time `ends_at` on."""
+    with contextlib.suppress(UpstreamCut, UpstreamTimeout):
+        # A reply may wake up early and have nothing.
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if (data := reply.read_some(left_s)) is not None:
+                return data
+    return b""
 
 
 def read_refusal(reply: Reply) -> bytes:

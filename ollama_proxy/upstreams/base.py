@@ -1,12 +1,26 @@
-"""What an upstream is to the rest: bytes passed on, or events of a chat. Knows no dialect and no socket."""
+"""The base class of all upstreams, and the types that it exchanges with its callers. Knows no dialect and no socket."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
-from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, Event, GenerateRequest, Json, Model, ModelRequest
+from ollama_proxy.errors import BadRequest, UpstreamError
+from ollama_proxy.hub import (
+    ChatRequest,
+    EmbedAnswer,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Json,
+    Message,
+    Model,
+    ModelRequest,
+    TextRequest,
+)
 from ollama_proxy.upstreams.call import Call
 
 Headers = Sequence[tuple[str, str]]
@@ -78,50 +92,112 @@ class EventStream(Protocol):
         """Lets go of what is held; a second call does nothing."""
 
 
-class Upstream(Protocol):
-    name: str
-    #: Dialects whose bytes it takes as they are.
-    dialects: frozenset[str]
+class Api(Enum):
+    """An API whose requests pass byte for byte to upstreams that have the same one."""
 
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """Sends bytes of a dialect that it speaks itself; `head_wait_s`: see Transport.open."""
+    OLLAMA = "ollama"
+    OPENAI = "openai"
 
+
+class Upstream(ABC):
+    """A server that runs models. A kind has to implement `chat` and `models`; everything else has a default."""
+
+    #: The API whose requests it takes byte for byte; None: every request is translated.
+    api: Api | None = None
+    #: Whether every name may be one of its models.
+    takes_any_model = False
+    #: Maps all names of one model to a single one; None: each model has one name only.
+    one_name: Callable[[str], str] | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
-        """Raises UpstreamRefused where the upstream says no before its first event."""
+        """Raises UpstreamRefused if the upstream refuses the request before its first event."""
+
+    @abstractmethod
+    def models(self, call: Call) -> list[Model]:
+        """The models that it lists."""
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
-        """As chat, for one prompt."""
+        """As chat, for one prompt; by default raises BadRequest for a suffix."""
+        if request.suffix:
+            raise BadRequest(f"{request.model} does not support insert", param="suffix")
+        return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
+
+    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
+        """One vector per input; by default raises BadRequest."""
+        raise BadRequest(f"{request.model} does not support embeddings", param="model")
+
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
+        raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
+
+    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """The error for a reply to forwarded bytes whose status is not 200; `model`: the upstream's name of the model
+        that was asked for."""
+        return UpstreamError(detail=f"upstream status {reply.status}")
+
+    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+        """The error for an error document in a reply to forwarded bytes with status 200; `model`: as above."""
+        return UpstreamError(detail="an error in place of an answer")
 
     def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """Fields of a chat that it has no switch for, and only puts to the model in words."""
+        """Fields of a chat that it has no parameter for, and that only the prompt asks for."""
+        return ()
 
     def passed_on(self, request: ModelRequest) -> frozenset[str]:
         """Names of the carried fields of a request that it gets."""
-
-    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
-        """One vector per input."""
-
-    def models(self, call: Call) -> list[Model]:
-        """The models that it says it has."""
+        return frozenset()
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
-        """What a model can do, in Ollama's words ("thinking", "tools", "vision"); None where nobody tells."""
+        """What a model can do, in Ollama's terms ("thinking", "tools", "vision"); None if that is not known."""
+        return None
+
+    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
+        """Rows of Ollama's `/api/ps`."""
+        return []
 
     def loaded_context(self, model: str, call: Call) -> int | None:
-        """The context that a model is loaded with, in tokens; None where it is not loaded, or nobody tells."""
+        """The context that a model is loaded with, in tokens; None if it is not loaded, or that is not known."""
+        return None
 
     def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
         """Whether an answer of so many tokens, with its prompt, was more than the context that the model is loaded
-        with; `requested`: the request's own `num_ctx`. False if that is not known."""
-
-    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
-        """Rows of Ollama's `/api/ps`; none for what is not Ollama."""
+        with; `requested`: the request's own `num_ctx`. False if that is not known; providers enforce their limits."""
+        return False
 
     def version(self, call: Call) -> str:
-        """Its version; raises UpstreamError when it can't be used."""
+        """Its version, "" if it has none; raises UpstreamError if it can't be used."""
+        return ""
 
     def counts(self) -> dict[str, int]:
-        """See Transport.counts."""
+        """`active` and `idle` connections."""
+        return {"active": 0, "idle": 0}
+
+    def close(self) -> None:  # noqa: B027 - most upstreams without a transport hold nothing
+        """Closes idle connections; a second call does nothing."""
+
+
+class TransportUpstream(Upstream):
+    """One server behind a transport."""
+
+    def __init__(self, name: str, transport: Transport) -> None:
+        super().__init__(name)
+        self._transport = transport
+
+    def counts(self) -> dict[str, int]:
+        """See Upstream.counts."""
+        return self._transport.counts()
 
     def close(self) -> None:
-        """Lets go of what is held; a second call does nothing."""
+        """See Upstream.close."""
+        self._transport.close()
+
+
+def as_chat(request: GenerateRequest) -> ChatRequest:
+    """The chat that a prompt amounts to."""
+    system = [Message("system", request.system)] if request.system else []
+    common = {name: getattr(request, name) for name in TextRequest.__dataclass_fields__}
+    return ChatRequest(**common, messages=[*system, Message("user", request.prompt)])

@@ -1,4 +1,4 @@
-"""The fleet that the settings ask for: one builder for each protocol, and what runs already is kept."""
+"""The kinds of upstreams, and the fleet that the settings ask for; what runs already is kept."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import os
 from collections.abc import Callable, Mapping
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings import Settings, UpstreamSettings, effective_upstreams, shown_path
+from ollama_proxy.settings import (
+    PRESETS,
+    Preset,
+    Settings,
+    UpstreamSettings,
+    effective_upstreams,
+    hidden_upstreams,
+    shown_path,
+)
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
-from ollama_proxy.upstreams.demo.transport import DemoTransport
+from ollama_proxy.upstreams.demo import transport as demo
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import BOXES, Node
 from ollama_proxy.upstreams.litellm import upstream as litellm
-from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
+from ollama_proxy.upstreams.ollama import upstream as ollama
 from ollama_proxy.upstreams.openai import upstream as openai
-from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
-from ollama_proxy.upstreams.transport.session import HttpTransport
 
 log = logging.getLogger(__name__)
 
 Builder = Callable[[UpstreamSettings, str | None], Upstream]
 
-
-def _build_demo(declared: UpstreamSettings, key: str | None) -> Upstream:
-    return OllamaUpstream(declared.name, DemoTransport())
-
-
-def _build_ollama(declared: UpstreamSettings, key: str | None) -> Upstream:
-    if not key:
-        return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
-    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
-    return OllamaUpstream(declared.name, MaskedTransport(transport, key))
-
-
-#: By what an upstream speaks.
-BUILDERS: Mapping[str, Builder] = {
+#: By protocol; what else is known of a kind is in the table of presets.
+BUILDERS: dict[str, Builder] = {
     "anthropic": anthropic.build,
-    "demo": _build_demo,
+    "demo": demo.build,
     "litellm": litellm.build,
-    "ollama": _build_ollama,
+    "ollama": ollama.build,
     "openai": openai.build,
 }
+
+
+def register_kind(name: str, build: Builder, preset: Preset) -> None:
+    """Adds a kind of upstream that the package does not have: `kind: <name>` in the configuration."""
+    PRESETS[name] = preset
+    BUILDERS[preset.protocol] = build
 
 
 def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None) -> Fleet:
@@ -59,25 +59,15 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
     return Fleet(nodes, hidden)
 
 
-def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """By the name of an upstream that can't be used for want of a key: what it waits for."""
-    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not _key(each, environ)]
-    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}
-
-
 def say_hidden(settings: Settings) -> None:
     """Says in the log which upstreams are hidden, and what they wait for."""
     for name, reason in hidden_upstreams(settings).items():
         log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})
 
 
-def _key(declared: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in declared.key_variables if environ.get(name)), None)
-
-
 def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[object, ...]:
     """What makes two settings mean the same server."""
-    same = (declared.name, declared.kind, declared.base_url, _key(declared, environ))
+    same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers know their models and their ways from the settings.
     return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))
 
@@ -87,4 +77,4 @@ def _node(declared: UpstreamSettings, reusable: Mapping[tuple[object, ...], Node
     if known is not None:
         known.configure(declared)
         return known
-    return Node(declared, BUILDERS[declared.protocol](declared, _key(declared, environ)))
+    return Node(declared, BUILDERS[declared.protocol](declared, declared.key(environ)))

@@ -11,7 +11,9 @@ from ollama_proxy.wire.lines import (
     ndjson_frame,
     on_one_line,
     sse_frame,
+    without_comments,
 )
+from ollama_proxy.wire.media_types import SIGNATURE_BYTES, base64_media_type, media_type
 from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
 
 __all__ = [
@@ -21,16 +23,20 @@ __all__ = [
     "LineSplitter",
     "MAX_LINE_BYTES",
     "PROMPT_CUT",
+    "SIGNATURE_BYTES",
     "SSE_COMMENT",
     "SseSplitter",
     "StreamTail",
     "USAGE",
+    "base64_media_type",
     "data_of",
     "encode_request",
     "is_set",
+    "media_type",
     "ndjson_frame",
     "on_one_line",
     "read",
     "split_events",
     "sse_frame",
+    "without_comments",
 ]

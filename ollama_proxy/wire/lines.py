@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 
 #: What is kept of a stream that passes through, to read its last line.
 TAIL_BYTES = 16 * 1024
+
+#: Blanks and comments in front of an event stream; the last one may still be on its way.
+_COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
 _COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
@@ -71,7 +75,12 @@ class SseSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that are complete now; raises UpstreamError for one over 8 MiB."""
         if self._cr or b"\r" in data:
-            data = self._with_plain_ends(data)
+            if self._cr and data:
+                data = data.removeprefix(b"\n")
+                self._cr = False
+            if data:
+                self._cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return self._events(self._lines.feed(data))
 
     def rest(self) -> list[bytes]:
@@ -93,14 +102,6 @@ class SseSplitter:
         if self._size > MAX_LINE_BYTES:
             raise UpstreamError("The model server sent an event that is too long.")
         return events
-
-    def _with_plain_ends(self, data: bytes) -> bytes:
-        if self._cr and data:
-            data = data.removeprefix(b"\n")
-            self._cr = False
-        if data:
-            self._cr = data.endswith(b"\r")
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def encode_request(document: object) -> bytes:
@@ -181,7 +182,12 @@ class StreamTail:
         counts = {name: int(value) for name, value in _COUNTS.findall(line)}
         # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
-        failed, finished = _ending(line, lost_head=lost_head)
+        failed, finished = False, lost_head and b'"total_duration":' in line
+        with contextlib.suppress(orjson.JSONDecodeError):
+            document = orjson.loads(line)
+            document = document if isinstance(document, dict) else {}
+            failed = bool(document.get("error"))
+            finished = document.get("done") is True or document.get("status") == "success"
         read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
         return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
 
@@ -194,11 +200,7 @@ class StreamTail:
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
 
 
-def _ending(line: bytes, *, lost_head: bool) -> tuple[bool, bool]:
-    try:
-        document = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False, lost_head and b'"total_duration":' in line
-    if not isinstance(document, dict):
-        return False, False
-    return bool(document.get("error")), document.get("done") is True or document.get("status") == "success"
+def without_comments(body: bytes | bytearray) -> bytes:
+    """What follows the blank lines and comments of an event stream in front of an answer; nothing while the last
+    comment may still go on."""
+    return _COMMENTS.sub(b"", body, count=1)

@@ -6,7 +6,7 @@ Lone carriage returns, which the format allows as ends of lines, are not: no pro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
 import orjson
@@ -38,7 +38,12 @@ class EventCutter:
         """The events that are whole now, as they came; raises UpstreamError for one over 8 MiB."""
         # A long event comes in thousands of pieces: only where a blank line may begin is what came before looked at.
         seam = bytes(self._held[-SEAM_BYTES:])
-        end = max(0, _behind_last(seam + data) - len(seam))
+        end = len(data)
+        if not data.endswith(b"\n\n"):
+            text = seam + data
+            plain, carried = text.rfind(b"\n\n"), text.rfind(b"\n\r\n")
+            ends = (plain + 2 if plain >= 0 else 0, carried + 3 if carried >= 0 else 0)
+            end = max(0, max(ends) - len(seam))
         whole = data[:end]
         if end and self._held:
             whole, self._held = bytes(self._held) + whole, bytearray()
@@ -53,14 +58,6 @@ class EventCutter:
         text = bytes(self._held).strip(b"\r\n")
         data = data_of(text)
         return text + b"\n\n" if data == DONE or read(data) else b""
-
-
-def _behind_last(data: bytes) -> int:
-    """Where the last whole event ends; 0: there is none."""
-    if data.endswith(b"\n\n"):
-        return len(data)
-    plain, carried = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
-    return max(plain + 2 if plain >= 0 else 0, carried + 3 if carried >= 0 else 0)
 
 
 def split_events(events: bytes) -> Iterator[bytes]:
@@ -90,11 +87,9 @@ def read(data: bytes) -> dict[str, Json]:
     return document if isinstance(document, dict) else {}
 
 
-def _field(name: bytes) -> tuple[bytes, bytes, bytes]:
-    return b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name
-
-
-FINISH_REASON, USAGE, ERROR = map(_field, (b"finish_reason", b"usage", b"error"))
+FINISH_REASON, USAGE, ERROR = (
+    (b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name) for name in (b"finish_reason", b"usage", b"error")
+)
 
 
 def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
@@ -147,20 +142,25 @@ class EventTail:
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")
         choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
-        self.failure = next((part for part in (document, *choices) if _is_report(part)), None)
+        # OpenRouter reports a failure in one of the choices.
+        self.failure = next(
+            (
+                part
+                for part in (document, *choices)
+                if part.get("error") or "error" in (part.get("finish_reason"), part.get("object"))
+            ),
+            None,
+        )
         # Groq and Moonshot have had places of their own for it.
         for part in (document, document.get("x_groq"), *choices):
-            self._note_usage(part.get("usage") if isinstance(part, dict) else None)
+            usage = part.get("usage") if isinstance(part, dict) else None
+            if isinstance(usage, dict):  # the last word counts; what is no number of tokens is passed over
+                self._prompt_tokens = _tokens(usage.get("prompt_tokens"), self._prompt_tokens)
+                self._completion_tokens = _tokens(usage.get("completion_tokens"), self._completion_tokens)
         for choice in choices:
             if reason := choice.get("finish_reason"):
                 self._finished.add(str(choice.get("index") or 0))
                 self._limited = self._limited or reason == "length"
-
-    def _note_usage(self, usage: Json) -> None:
-        """The last word counts; what is no number of tokens is passed over."""
-        if isinstance(usage, dict):
-            self._prompt_tokens = _tokens(usage.get("prompt_tokens"), self._prompt_tokens)
-            self._completion_tokens = _tokens(usage.get("completion_tokens"), self._completion_tokens)
 
     def note_whole(self, document: dict[str, Json]) -> None:
         """Takes a single answer."""
@@ -185,8 +185,3 @@ def _tell(events: bytes) -> bool:
 
 def _tokens(value: Json, known: int | None) -> int | None:
     return value if type(value) is int and 0 <= value < MAX_TOKENS else known
-
-
-def _is_report(part: Mapping[str, Json]) -> bool:
-    """Whether an event, or one of its choices as OpenRouter has it, says that something has failed."""
-    return bool(part.get("error")) or "error" in (part.get("finish_reason"), part.get("object"))

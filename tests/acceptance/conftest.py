@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,5 +34,23 @@ def provider(shared_provider: Provider) -> Provider:
 
 @pytest.fixture(scope="module")
 def readme() -> str:
-    """The document that the promises are looked for in."""
+    """The front page."""
     return (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def _page(name: str) -> Callable[[], str]:
+    """A fixture that is the text of one document."""
+
+    @pytest.fixture(scope="module")
+    def text() -> str:
+        return (PROJECT / name).read_text(encoding="utf-8")
+
+    return text
+
+
+clients_page = _page("docs/clients.md")
+configuration_page = _page("docs/configuration.md")
+deploy_page = _page("deploy/README.md")
+errors_page = _page("docs/errors.md")
+operations_page = _page("docs/operations.md")
+security_page = _page("SECURITY.md")

@@ -407,19 +407,21 @@ def test_s0_37_models(gateway: Gateway) -> None:
     assert all(one["object"] == "model" and one["owned_by"] == "ollama" and one["created"] for one in listed["data"])
 
 
-def test_s0_38_image_is_built_by_the_known_command(readme: str) -> None:
+def test_s0_38_image_is_built_by_the_known_command(deploy_page: str) -> None:
     text = (PROJECT / "Dockerfile").read_text()
     assert re.search(r"^FROM python:3\.1\d", text, re.MULTILINE)
     for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
         assert (PROJECT / source).exists(), source
-    assert "docker build -t ollama-proxy ." in readme
+    assert "docker build -t ollama-proxy ." in deploy_page
 
 
-def test_s0_39_image_takes_its_file_and_port_where_people_mount_them(readme: str) -> None:
+def test_s0_39_image_takes_its_file_and_port_where_people_mount_them(deploy_page: str) -> None:
     text = (PROJECT / "Dockerfile").read_text()
     assert "OLLAMA_PROXY_CONFIG=/app/config.yaml" in text
     assert "EXPOSE 8080" in text
-    assert re.search(r'docker run -d -p 8080:8080 -v "?\$\(pwd\)/config\.yaml:/app/config\.yaml"? ollama-proxy', readme)
+    assert re.search(
+        r'docker run -d -p 8080:8080 -v "?\$\(pwd\)/config\.yaml:/app/config\.yaml"? ollama-proxy', deploy_page
+    )
 
 
 def test_s0_40_server_starts_by_its_own_command_from_anywhere(tmp_path: Path) -> None:
@@ -479,13 +481,13 @@ def test_s0_43_ollama_that_is_down_is_said_in_the_known_words(
     assert CONNECT_FAILED in json.dumps(answer.json(), ensure_ascii=False)
 
 
-def test_s0_44_help_names_what_to_look_at(readme: str) -> None:
-    row = next(line for line in readme.splitlines() if "Failed to connect to Ollama service" in line)
+def test_s0_44_help_names_what_to_look_at(errors_page: str) -> None:
+    row = next(line for line in errors_page.splitlines() if "Failed to connect to Ollama service" in line)
     for hint in ("ollama list", "/api/version", "service.base_url", "firewall"):
         assert hint in row
 
 
-def test_s0_45_streams_arrive_as_they_are_made(gateway: Gateway, upstream: ReplayUpstream, readme: str) -> None:
+def test_s0_45_streams_arrive_as_they_are_made(gateway: Gateway, upstream: ReplayUpstream, errors_page: str) -> None:
     """The stream is asked for in the body, and no server on the way may keep it back."""
     lines = recording("chat-hello-stream").response
     upstream.script("/api/chat", [Lines([line + b"\n" for line in lines.splitlines()], delay_s=0.05)])
@@ -495,4 +497,4 @@ def test_s0_45_streams_arrive_as_they_are_made(gateway: Gateway, upstream: Repla
         events = [line for line in stream.lines() if line.data.startswith(b"data:")]
     assert events[-1].data == b"data: [DONE]"
     assert events[-1].at - events[0].at > 0.05 * (len(lines.splitlines()) - 1) / 2
-    assert "--no-buffer" in readme and "proxy_buffering off" in readme
+    assert "--no-buffer" in errors_page and "proxy_buffering off" in errors_page

@@ -188,11 +188,11 @@ def test_s1_14_python_client_with_a_key_that_is_not_needed(upstream: FaultUpstre
         assert streamed == whole
 
 
-def test_s1_15_javascript_client_has_a_test_and_an_example(readme: str) -> None:
+def test_s1_15_javascript_client_has_a_test_and_an_example(clients_page: str) -> None:
     """The client itself runs in tests/sdk/test_node.py; in a browser it needs the headers of S1-05."""
     script = (PROJECT / "tests" / "node" / "openai.mjs").read_text()
     assert "models.list" in script and "stream: true" in script
-    assert "dangerouslyAllowBrowser: true" in readme
+    assert "dangerouslyAllowBrowser: true" in clients_page
 
 
 def curl(*arguments: str) -> str:
@@ -324,11 +324,11 @@ def test_s1_27_four_workers(upstream: FaultUpstream) -> None:
         assert get(gateway, "/v1/models").status == 200
 
 
-def test_s1_28_model_can_be_loaded_before(gateway: Gateway, upstream: FaultUpstream, readme: str) -> None:
+def test_s1_28_model_can_be_loaded_before(gateway: Gateway, upstream: FaultUpstream, errors_page: str) -> None:
     replay(upstream, "generate-load")
     answer = post(gateway, "/api/generate", {"model": "tiny-test"})
     assert answer.json()["done_reason"] == "load"
-    assert "ollama run" in readme
+    assert "ollama run" in errors_page
 
 
 @pytest.mark.parametrize(
@@ -342,14 +342,14 @@ def test_s1_28_model_can_be_loaded_before(gateway: Gateway, upstream: FaultUpstr
     ],
     ids=["s1_29", "s1_30", "s1_31", "s1_31b", "s1_32"],
 )
-def test_s1_29_s1_30_s1_31_s1_32_help_names_what_to_look_at(row: str, hints: tuple[str, ...], readme: str) -> None:
-    paragraphs = readme.partition("## Troubleshooting")[2].replace("|\n|", "|\n\n|").split("\n\n")
+def test_s1_29_s1_30_s1_31_s1_32_help_names_what_to_look_at(row: str, hints: tuple[str, ...], errors_page: str) -> None:
+    paragraphs = errors_page.partition("## Troubleshooting")[2].replace("|\n|", "|\n\n|").split("\n\n")
     found = next(paragraph for paragraph in paragraphs if row in paragraph)
     assert [hint for hint in hints if hint not in found] == []
 
 
-def test_s1_33_advice_on_exposure(readme: str) -> None:
-    security = readme.partition("## Security")[2]
+def test_s1_33_advice_on_exposure(security_page: str) -> None:
+    security = security_page.partition("## What the operator has to do")[2]
     assert "internet" in security and "nginx" in security
     assert (PROJECT / "deploy" / "nginx" / "ollama-proxy.conf").exists()
     assert Settings().auth.enabled
@@ -361,7 +361,7 @@ def test_s1_34_keys_from_the_environment() -> None:
     assert "from-the-environment" not in repr(loaded)
 
 
-def test_s1_35_origins_can_be_restricted(upstream: FaultUpstream, readme: str) -> None:
+def test_s1_35_origins_can_be_restricted(upstream: FaultUpstream, readme: str, operations_page: str) -> None:
     known, foreign = "https://chat.example.org", "https://evil.example"
     config = {
         "auth": {"generate_tokens": [TOKEN]},
@@ -373,7 +373,7 @@ def test_s1_35_origins_can_be_restricted(upstream: FaultUpstream, readme: str) -
             get(gateway, "/v1/models", Origin=o).headers.get("Access-Control-Allow-Origin") for o in (known, foreign)
         ]
     assert allowed == [known, None]
-    assert "limit_req" in readme and "access.log" in readme
+    assert "limit_req" in readme and "access.log" in operations_page
 
 
 @pytest.mark.parametrize("header", ["X-API-Key", "x-api-key", "api-key"])

@@ -110,7 +110,7 @@ def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> No
 def test_s2_14_address_is_fetched_and_converted(
     path: str, image: bytes, fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
-    """Over http here; https differs by the connection alone, see tests/integration/test_images.py."""
+    """Over http here; https differs by the connection alone, see tests/unit/gateway/test_images.py."""
     assert said(chat(fetching, messages=looking_at(pictures.url + path)))
     assert seen_images(upstream) == [image]
 
@@ -300,11 +300,11 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-def test_s2_08_docker_compose_starts_the_gateway_alone(readme: str) -> None:
+def test_s2_08_docker_compose_starts_the_gateway_alone(deploy_page: str) -> None:
     [(name, service)] = compose()["services"].items()
     assert name == "gateway" and "OLLAMA_URL" in service["environment"]
     assert {"path": ".env", "required": False} in service["env_file"]
-    assert "docker compose up -d" in readme and "docker compose down" in readme
+    assert "docker compose up -d" in deploy_page and "docker compose down" in deploy_page
 
 
 @pytest.mark.parametrize("url", ["http://localhost:11434", "http://ollama:11434"])
@@ -314,11 +314,10 @@ def test_s2_11_environment(url: str) -> None:
     assert (loaded.server.port, loaded.service.base_url) == (3000, url)
 
 
-def test_s2_12_compose_shows_logs_and_builds_anew(readme: str) -> None:
+def test_s2_12_compose_shows_logs_and_builds_anew(deploy_page: str) -> None:
     assert compose()["services"]["gateway"]["build"] == "."
-    assert "docker compose logs" in readme
-    deployment = (PROJECT / "deploy" / "README.md").read_text(encoding="utf-8")
-    assert "docker compose up -d --build" in readme + deployment
+    assert "docker compose logs" in deploy_page
+    assert "docker compose up -d --build" in deploy_page
 
 
 # --- Embeddings ------------------------------------------------------------------------------------------------------
@@ -434,8 +433,8 @@ def test_s2_50_errors_tell_the_three_cases_apart(gateway: Gateway, upstream: Fau
         ("' not found`", ("/v1/models", "token's `models`")),
     ],
 )
-def test_s2_50_help_has_a_row_for_each(row: str, hints: tuple[str, ...], readme: str) -> None:
-    found = next(line for line in readme.partition("## Troubleshooting")[2].splitlines() if row in line)
+def test_s2_50_help_has_a_row_for_each(row: str, hints: tuple[str, ...], errors_page: str) -> None:
+    found = next(line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line)
     assert [hint for hint in hints if hint not in found] == []
 
 

@@ -128,29 +128,29 @@ def test_s3_09_embedding_models(model: str, gateway: Gateway, provider: Provider
     assert provider.bodies(EMBEDDINGS)[0]["model"] == model
 
 
-def test_s3_10_keys_are_filled_into_a_copy_of_the_example(readme: str) -> None:
+def test_s3_10_keys_are_filled_into_a_copy_of_the_example(deploy_page: str) -> None:
     example = text_of(".env.example")
     for name in ("DASHSCOPE_API_KEY", "DEEPSEEK_API_KEY", "SILICONFLOW_API_KEY", "VOLCENGINE_API_KEY"):
         assert f"{name}=" in example
     compose: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))
     assert compose["services"]["gateway"]["env_file"] == [{"path": ".env", "required": False}]
-    assert ".env" in readme
+    assert ".env" in deploy_page
 
 
-def test_s3_11_one_command_and_any_port(readme: str) -> None:
-    assert "make run" in readme and "wsgi:app" in readme
+def test_s3_11_one_command_and_any_port(readme: str, deploy_page: str) -> None:
+    assert "make run" in readme and "wsgi:app" in deploy_page
     with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}) as gateway:
         assert get(gateway, "/api/tags").status == 200
     assert shipped(PORT="11434").server.port == 11434
 
 
-def test_s3_05_s3_12_s3_13_docker_files(readme: str) -> None:
+def test_s3_05_s3_12_s3_13_docker_files(deploy_page: str) -> None:
     """The image itself is checked by hand: S0-38, S0-39 and S2-08."""
     compose: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))
     assert list(compose["services"]) == ["gateway"]
     assert "EXPOSE 8080" in text_of("Dockerfile")
     for command in ("docker build -t ollama-proxy .", "docker run -d", "docker compose up -d", "docker compose down"):
-        assert command in readme
+        assert command in deploy_page
     by_hand = text_of("tests/acceptance/manual.md")
     assert "S3-12" in by_hand and "S3-13" in by_hand
 
@@ -281,8 +281,8 @@ def test_s3_25_a_simple_check_of_everything_from_outside(gateway: Gateway, provi
         ("Failed to connect to Ollama service", ("firewall", "/health")),
     ],
 )
-def test_s3_26_help_names_what_to_look_at(row: str, hints: tuple[str, ...], readme: str) -> None:
-    rows = [line for line in readme.partition("## Troubleshooting")[2].splitlines() if row in line]
+def test_s3_26_help_names_what_to_look_at(row: str, hints: tuple[str, ...], errors_page: str) -> None:
+    rows = [line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line]
     assert any(all(hint in line for hint in hints) for line in rows)
 
 
@@ -293,10 +293,10 @@ def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(gateway: Gateway, pr
     assert "credentials" in answer.json()["error"]
 
 
-def test_s3_27_logs_are_where_docker_looks_for_them(gateway: Gateway, readme: str) -> None:
+def test_s3_27_logs_are_where_docker_looks_for_them(gateway: Gateway, deploy_page: str) -> None:
     get(gateway, "/api/tags", **{"X-Request-Id": "s3-27"})
     wait_until(lambda: '"id":"s3-27"' in gateway.output(), 5, "the request is not on standard output")
-    assert "docker compose logs" in readme
+    assert "docker compose logs" in deploy_page
 
 
 def test_s3_28_contributing_and_licence() -> None:

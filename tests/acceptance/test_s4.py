@@ -349,18 +349,17 @@ def test_s4_23_chat_logs(provider: Provider) -> None:
         assert (row["upstream"], row["model"]) == ("deepseek", "deepseek:deepseek-chat")
 
 
-def test_s4_24_port_11434(readme: str) -> None:
+def test_s4_24_port_11434(configuration_page: str) -> None:
     assert shipped(PORT="11434").server.port == 11434
-    assert "`PORT`" in readme
+    assert "`PORT`" in configuration_page
 
 
 def test_s4_25_documents_are_linked(readme: str) -> None:
     linked = set(re.findall(r"\]\(([\w/.-]+\.md)[#)]", readme))
     wanted = {"docs/compatibility.md", "docs/operations.md", "deploy/README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    wanted |= {"docs/configuration.md", "docs/errors.md", "docs/clients.md", "docs/models.md", "docs/providers.md"}
     assert linked >= wanted
     assert all((PROJECT / name).exists() for name in linked)
-    for heading in ("## Configuration", "## Troubleshooting", "## Deployment"):
-        assert heading in readme
 
 
 def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import json
 import secrets
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.rig import http_client
+from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
@@ -33,7 +33,6 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.gateway import free_port
 from tests.rig.nginx import Nginx
-from tests.rig.programs import require_program
 
 TOKEN = "sk-canary-1234567890"
 CHAT = {"model": "tiny", "messages": []}
@@ -444,36 +443,19 @@ def test_access_log_has_what_an_operator_asks_for(nginx: Nginx, gateway: Scripte
 # --- The variants that the file describes --------------------------------------------------------------------------
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    chain, key = directory / "fullchain.pem", directory / "privkey.pem"
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = [
-        "-subj",
-        "/CN=127.0.0.1",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-out",
-        str(chain),
-        "-keyout",
-        str(key),
-    ]
-    subprocess.run([require_program("openssl"), "req", "-x509", *options, *names], check=True, capture_output=True)
-    return chain, key
-
-
 def test_https_by_the_commented_lines_tells_the_gateway_so(gateway: ScriptedServer, tmp_path: Path) -> None:
     gateway.clear()
     gateway.script("/api/tags", [Json({})])
-    chain, key = certificate(tmp_path)
+    authority = Authority(tmp_path)
+    authority.server("IP:127.0.0.1")
     port = free_port()
     changes = {
         "# listen 443 ssl default_server;": f"listen 127.0.0.1:{port} ssl default_server;",
-        "# ssl_certificate     /etc/ssl/ollama-proxy/fullchain.pem;": f"ssl_certificate {chain};",
-        "# ssl_certificate_key /etc/ssl/ollama-proxy/privkey.pem;": f"ssl_certificate_key {key};",
+        "# ssl_certificate     /etc/ssl/ollama-proxy/fullchain.pem;": f"ssl_certificate {tmp_path / 'server.crt'};",
+        "# ssl_certificate_key /etc/ssl/ollama-proxy/privkey.pem;": f"ssl_certificate_key {tmp_path / 'server.key'};",
         "# ssl_protocols": "ssl_protocols",
     }
-    trusted = ssl.create_default_context(cafile=str(chain))
+    trusted = ssl.create_default_context(cafile=authority.certificate)
     with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", changes):
         answer = http_client.request(f"https://127.0.0.1:{port}", path="/api/tags", ssl_context=trusted)
     assert answer.status == 200

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from ollama_proxy.settings.schema import Images
-from tests.integration.test_images import HERE, NO_URL, PNG, complaint, fetch, names, settings
-from tests.integration.test_transport import Authority
+from tests.rig.authority import Authority
 from tests.rig.fault_upstream import Json, ScriptedServer, Whole
+from tests.unit.gateway.test_images import HERE, NO_URL, PNG, complaint, fetch, names, settings
 
 NOT_FROM_THERE = "this gateway fetches no images from this host"
 

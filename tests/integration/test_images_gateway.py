@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.integration.test_images import HERE, JPEG, NOT_IMAGES, PNG, WEBP
 from tests.rig import chunk
 from tests.rig.calls import TOKEN, access_line, config
 from tests.rig.checked import checked_gateway, touch_every_worker
@@ -29,6 +28,7 @@ from tests.rig.fault_upstream import (
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
 from tests.rig.leaks import worker_details
+from tests.unit.gateway.test_images import HERE, JPEG, NOT_IMAGES, PNG, WEBP
 
 
 class Face(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_images import PNG
 from tests.rig.calls import TOKEN
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import ScriptedServer, Whole
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.provider import KEY, Provider, row
+from tests.unit.gateway.test_images import PNG
 
 OWN = "org/model-1"
 #: Teams run these themselves; `openai` at an address of its own is most likely one of them.

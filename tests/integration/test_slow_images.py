@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.golden.face import TOKEN, post
-from tests.integration.test_images import PNG
 from tests.integration.test_images_gateway import FACES, Face
 from tests.rig.calls import STREAMS
 from tests.rig.fault_upstream import FaultUpstream, Lines, ScriptedServer, Wait, Whole
 from tests.rig.gateway import Gateway
+from tests.unit.gateway.test_images import PNG
 
 DONE = {"model": "m", "message": {"role": "assistant", "content": "A cat."}, "done": True, "done_reason": "stop"}
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.integration.test_image_hosts import ELSEWHERE, NOT_FROM_THERE, SPELLINGS, Canary
-from tests.integration.test_images import HERE, NOT_IMAGES, PNG
 from tests.integration.test_images_gateway import FACES, Face, warm_up
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import CHAT, sweep
@@ -20,6 +19,7 @@ from tests.rig import chunk
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Action, Chunk, Cut, Drip, Head, Json, ScriptedServer, Whole
 from tests.rig.http_client import bearer, request
+from tests.unit.gateway.test_images import HERE, NOT_IMAGES, PNG
 
 #: What gateway and nginx take as they are shipped.
 LIMIT = 64 << 20

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_images import PNG
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.fault_upstream import ScriptedServer, Whole
 from tests.rig.http_client import bearer, request
+from tests.unit.gateway.test_images import PNG
 
 OTHER, CHAT = "sk-another-team", "/v1/chat/completions"
 #: Requests of the slow caller at once, each with images at as many hosts as one may have: twenty times the threads.

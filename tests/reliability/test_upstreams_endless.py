@@ -65,6 +65,6 @@ def test_u33_stream_without_end_for_a_single_answer(row: Row, provider: Provider
         answer = row.ask("POST", path, body, timeout=60)
         assert "answer is too large" in assert_error(answer, dialect_of(path), 502), (path, name)
         most = max(most, (resident_kib(pid) - before) / 1024)
-        provider.wait_peer_closed(provider.requests[-1].connection)
+        provider.wait_peer_closed(provider.requests[-1].connection, 15)
     assert most < MOST_MIB
     row.measured("memory of a worker on top", max(0.0, most), "MiB")

@@ -1,32 +1,25 @@
-"""A certificate authority of the tests' own, made by openssl, and servers with good and bad certificates."""
+"""A certificate authority for tests, and TLS servers with good and bad certificates."""
 
 from __future__ import annotations
 
 import ssl
-import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from gevent import ssl as gssl
 
-from tests.rig.programs import require_program
-
-_CONFIG = """\
-[ca]
-default_ca = this
-[this]
-database = index.txt
-unique_subject = no
-new_certs_dir = .
-serial = serial
-default_md = sha256
-policy = any
-[any]
-commonName = supplied
-"""
-_NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
-LAST_YEAR = ("-startdate", "20240101000000Z", "-enddate", "20240201000000Z")
-THIS_MONTH = ("-days", "30")
+LAST_YEAR = MappingProxyType(
+    {"not_before": datetime(2024, 1, 1, tzinfo=UTC), "not_after": datetime(2024, 2, 1, tzinfo=UTC)}
+)
+THIS_MONTH: Mapping[str, datetime] = MappingProxyType({})
 
 #: What a certificate for 127.0.0.1 may have that proves nothing; arguments of `Authority.server`.
 REFUSED: dict[str, dict[str, Any]] = {
@@ -38,27 +31,25 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 class Authority:
-    """Its files are in a directory of its own; `certificate` is what to trust."""
+    """Its files are in a directory of its own: `certificate` is what to trust, ``server.crt`` and ``server.key`` belong
+    to the latest server."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.certificate = directory / "ca.crt"
-        self._write("ca.cnf", _CONFIG)
-        self._write("index.txt", "")
-        self._write("serial", "1000\n")
-        self._openssl("req", "-x509", *_NEW_KEY, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
+        self._authority = trustme.CA()
+        self._authority.cert_pem.write_to_path(self.certificate)
 
-    def server(self, names: str, *, valid: tuple[str, ...] = THIS_MONTH, signed: bool = True) -> ssl.SSLContext:
-        """A server's context whose certificate is for these names (``IP:127.0.0.1``, ``DNS:x``)."""
-        self._write("server.ext", f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
-        subject = ("-subj", "/CN=server")
+    def server(self, names: str, *, valid: Mapping[str, datetime] = THIS_MONTH, signed: bool = True) -> ssl.SSLContext:
+        """A server's context whose certificate is for this name (``IP:127.0.0.1``, ``DNS:x``)."""
+        kind, _, name = names.partition(":")
         if signed:
-            self._openssl("req", *_NEW_KEY, "-keyout", "server.key", "-out", "server.csr", *subject)
-            signing = ("-config", "ca.cnf", "-cert", "ca.crt", "-keyfile", "ca.key", "-extfile", "server.ext")
-            self._openssl("ca", "-batch", "-notext", *signing, *valid, "-in", "server.csr", "-out", "server.crt")
+            issued = self._authority.issue_cert(name, **valid)
+            key, certificate = issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes()
         else:
-            own = (*_NEW_KEY, "-keyout", "server.key", "-out", "server.crt", "-addext", f"subjectAltName={names}")
-            self._openssl("req", "-x509", *own, *subject)
+            key, certificate = _self_signed(x509.DNSName(name) if kind == "DNS" else x509.IPAddress(ip_address(name)))
+        (self.directory / "server.key").write_bytes(key)
+        (self.directory / "server.crt").write_bytes(certificate)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.directory / "server.crt", self.directory / "server.key")
         return context
@@ -69,10 +60,14 @@ class Authority:
         context.load_verify_locations(cafile=str(self.certificate))
         return context
 
-    def _write(self, name: str, text: str) -> None:
-        (self.directory / name).write_text(text)
 
-    def _openssl(self, *arguments: str) -> None:
-        command = [require_program("openssl"), *arguments]
-        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
+def _self_signed(name: x509.GeneralName) -> tuple[bytes, bytes]:
+    """Key and certificate, which `trustme` only makes with an authority."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+    unsigned = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    valid = unsigned.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=30))
+    certificate = valid.add_extension(x509.SubjectAlternativeName([name]), critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, certificate.public_bytes(pem)

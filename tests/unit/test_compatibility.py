@@ -14,10 +14,10 @@ import pytest
 from marshmallow import Schema
 
 from ollama_proxy import errors
+from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.dialects.registry import FACES
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
@@ -245,7 +245,8 @@ ERRORS = rows_of(SHARED, "Errors")
 @pytest.mark.parametrize(("dialect", "column"), [("openai", 2), ("anthropic", 3)])
 def test_types_of_errors_are_those_that_are_drawn(dialect: str, column: int, row: Row) -> None:
     error = NotFound("x") if row.cells[1] == "No such address." else UpstreamRefused(int(row.cells[0]), "x")
-    drawn = json.loads(FACES[dialect].render_error(error, "id"))["error"]["type"]
+    [errors_of] = [each.errors for each in DIALECTS if each.name == dialect]
+    drawn = json.loads(errors_of.render_error(error, "id"))["error"]["type"]
     assert row.cells[column] == f"`{drawn}`"
 
 

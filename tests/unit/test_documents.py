@@ -1,9 +1,8 @@
-"""The documents say what is true: links lead somewhere, examples run as printed, tables are those of the program."""
+"""The documents say what is true: examples run as printed, tables are those of the program."""
 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -11,12 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -24,13 +23,13 @@ from marshmallow import Schema
 
 from ollama_proxy.cli.commands import banner, main
 from ollama_proxy.cli.probe import Probe
+from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
-from ollama_proxy.policy.access import ROUTE_SCOPES
 from ollama_proxy.server.app import create_app
-from ollama_proxy.settings.formats import SIZE
-from ollama_proxy.settings.schema import Settings, load_settings, setting_names
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
+from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import FirstToken, new_token
 from ollama_proxy.settings.upstreams import CAPABILITIES, PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.registry import build_fleet
@@ -43,25 +42,19 @@ from tests.rig.provider import Provider, row
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
-DOCUMENTS = (
-    *READMES,
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "deploy/README.md",
-    "benchmarks/README.md",
-    "docs/soak.md",
-    "docs/reliability.md",
-    "docs/compatibility.md",
-    "docs/operations.md",
+DOCUMENTS = tuple(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "deploy/*.md", "benchmarks/*.md")
+    for path in sorted(ROOT.glob(pattern))
 )
-#: The address that the examples of the README are written for.
+API, CLIENTS, ERRORS = "docs/api.md", "docs/clients.md", "docs/errors.md"
+OPERATIONS, PROVIDERS = "docs/operations.md", "docs/providers.md"
+#: The address that the examples are written for.
 EXAMPLE_URL = "http://localhost:8080"
 TOKEN = "team-token-1"
 
 _FENCE = re.compile(r"^(```+)(\w*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
-_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -91,12 +84,6 @@ def headings(name: str) -> list[tuple[int, str]]:
     return [(len(marks), title) for marks, title in _HEADING.findall(prose(name))]
 
 
-def anchors(name: str) -> set[str]:
-    """What `#...` may lead to, by the rule that repository hosts use."""
-    titles = (title.lower().replace("`", "") for _, title in headings(name))
-    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
-
-
 def tables(name: str) -> list[list[list[str]]]:
     """Every table as rows of cells, without the line under its head."""
     found: list[list[list[str]]] = [[]]
@@ -118,19 +105,7 @@ def codes(text: str) -> list[str]:
     return _CODE.findall(text)
 
 
-# Links and shape.
-
-
-def links(name: str) -> list[str]:
-    return [target for target in _LINK.findall(prose(name)) if not target.startswith(("http://", "https://"))]
-
-
-@pytest.mark.parametrize(("name", "target"), [(name, target) for name in DOCUMENTS for target in links(name)])
-def test_relative_link_leads_to_a_file_and_to_a_heading(name: str, target: str) -> None:
-    path, _, anchor = target.partition("#")
-    reached = ((ROOT / name).parent / path).resolve() if path else ROOT / name
-    assert reached.exists()
-    assert not anchor or anchor in anchors(str(reached.relative_to(ROOT)))
+# Shape.
 
 
 def test_both_readmes_have_the_same_outline() -> None:
@@ -157,44 +132,14 @@ def test_first_two_blocks_start_the_gateway_and_run_the_tests() -> None:
 # What is generated or compared with the program.
 
 
-def setting_row(name: str, declared: Field[Any]) -> list[str]:
-    """One row of the table of settings; a failing comparison prints what it should be."""
-    variables = ", ".join(f"`{each}`" for each in declared.metadata["env"]) or "–"
-    return [f"`{name}`", shown_default(declared), variables, declared.metadata["text"]]
-
-
-def shown_default(declared: Field[Any]) -> str:
-    value: Any = declared.default_factory() if callable(declared.default_factory) else declared.default
-    if value in (None, (), {}, ""):
-        return "–"
-    if declared.metadata["kind"] is SIZE:
-        return f"`{value >> 20}MiB`"
-    if isinstance(value, float):
-        return f"`{value:g}`"
-    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
-
-
-def test_settings_table_has_every_setting_as_it_is_declared() -> None:
-    expected = [setting_row(name, declared) for name, declared in setting_names().items()]
-    assert table_with("README.md", "`server.host`") == expected
-
-
-def test_chinese_settings_table_differs_in_its_meanings_only() -> None:
-    english, chinese = (table_with(name, "`server.host`") for name in READMES)
-    assert [row[:3] for row in english] == [row[:3] for row in chinese]
-    assert all(re.search(r"[\u4e00-\u9fff]", row[3]) for row in chinese)
-
-
-@pytest.mark.parametrize("name", READMES)
-def test_every_setting_of_an_upstream_is_explained(name: str) -> None:
-    explained = [codes(row[0]) for row in table_with(name, "`drain`")]
+def test_every_setting_of_an_upstream_is_explained() -> None:
+    explained = [codes(row[0]) for row in table_with(PROVIDERS, "`drain`")]
     assert explained == [[each.name] for each in fields(UpstreamSettings)]
 
 
-@pytest.mark.parametrize("name", READMES)
 @pytest.mark.parametrize("word", [*CAPABILITIES, *(each.name for each in fields(UpstreamModel))])
-def test_what_can_be_said_of_a_model_of_an_upstream_is_named(name: str, word: str) -> None:
-    (row,) = [row for row in table_with(name, "`drain`") if row[0] == "`models`"]
+def test_what_can_be_said_of_a_model_of_an_upstream_is_named(word: str) -> None:
+    (row,) = [row for row in table_with(PROVIDERS, "`drain`") if row[0] == "`models`"]
     assert word in codes(row[1])
 
 
@@ -205,9 +150,8 @@ def kind_row(kind: str) -> list[str]:
     return [f"`{kind}`", address, ", ".join(f"`{each}`" for each in preset.key_variables) or "–"]
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_table_of_kinds_has_their_addresses_and_keys(name: str) -> None:
-    assert [row[:3] for row in table_with(name, "`openrouter`")] == [kind_row(kind) for kind in PRESETS]
+def test_table_of_kinds_has_their_addresses_and_keys() -> None:
+    assert [row[:3] for row in table_with(PROVIDERS, "`openrouter`")] == [kind_row(kind) for kind in PRESETS]
 
 
 def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> None:
@@ -231,37 +175,33 @@ def _methods(methods: set[str]) -> str:
 
 
 def _scope(endpoint: str) -> str:
-    scope = ROUTE_SCOPES[endpoint]
-    return "–" if scope == "public" else f"`{scope}`"
+    scopes = {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+    return "–" if endpoint in OPS_SCOPES else f"`{scopes[endpoint]}`"
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_every_route_is_documented_with_its_methods_and_scope(name: str) -> None:
-    assert sorted(row[:3] for row in table_with(name, "`/api/chat`")) == served_routes()
+def test_every_route_is_documented_with_its_methods_and_scope() -> None:
+    assert sorted(row[:3] for row in table_with(API, "`/api/chat`")) == served_routes()
 
 
-@pytest.mark.parametrize("name", READMES)
 @pytest.mark.parametrize("path", sorted({path for path, _ in REFUSED_ROUTES}))
-def test_refused_routes_are_named(name: str, path: str) -> None:
-    assert re.sub("<path:[a-z]+>", "...", path) in codes(prose(name))
+def test_refused_routes_are_named(path: str) -> None:
+    assert re.sub("<path:[a-z]+>", "...", path) in codes(prose(API))
 
 
 def fields_with(fate: str, *schemas: Schema) -> set[str]:
     return {name for schema in schemas for name, field in schema.fields.items() if getattr(field, "fate", "") == fate}
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_fields_without_effect_are_those_that_the_schemas_carry(name: str) -> None:
-    listed = set(codes(paragraph_with(name, "`X-Ollama-Proxy-Ignored`", "`verbosity`")))
+def test_fields_without_effect_are_those_that_the_schemas_carry() -> None:
+    listed = set(codes(paragraph_with(API, "`X-Ollama-Proxy-Ignored`", "`verbosity`")))
     carried = fields_with(CARRIED, ChatSchema(), CompletionSchema())
     assert carried <= listed
-    assert {"tool_choice", "X-Ollama-Proxy-Approximated"} <= set(codes(paragraph_with(name, "`tool_choice`")))
+    assert {"tool_choice", "X-Ollama-Proxy-Approximated"} <= set(codes(paragraph_with(API, "`tool_choice`")))
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_refused_fields_are_those_that_the_schemas_refuse(name: str) -> None:
+def test_refused_fields_are_those_that_the_schemas_refuse() -> None:
     public = {each for each in fields_with(REFUSED, ChatSchema(), CompletionSchema()) if not each.startswith("_")}
-    assert public <= set(codes(paragraph_with(name, "`web_search_options`")))
+    assert public <= set(codes(paragraph_with(API, "`web_search_options`")))
 
 
 def paragraph_with(name: str, *texts: str) -> str:
@@ -319,7 +259,7 @@ def quoted_errors(name: str) -> list[str]:
     return [codes(row[0])[0] for row in table_with(name, "`model 'llama3.2' not found`")]
 
 
-@pytest.mark.parametrize("text", quoted_errors("README.md"))
+@pytest.mark.parametrize("text", quoted_errors(ERRORS))
 def test_quoted_error_is_one_that_the_gateway_gives(text: str) -> None:
     assert is_said(text)
 
@@ -328,25 +268,20 @@ def test_a_text_that_nothing_says_is_noticed() -> None:
     assert not is_said("Failed to connect to the service of somebody else")
 
 
-def test_both_readmes_quote_the_same_errors() -> None:
-    english, chinese = map(quoted_errors, READMES)
-    assert english == chinese
-
-
 # Examples run as they are printed.
 
 
-@pytest.mark.parametrize("number", range(len(blocks("README.md", "yaml"))))
-def test_configuration_example_loads_and_can_be_served(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", [block for name in DOCUMENTS for block in blocks(name, "yaml")])
+def test_configuration_example_loads_and_can_be_served(example: Block, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(blocks("README.md", "yaml")[number].text, encoding="utf-8")
+    path.write_text(example.text, encoding="utf-8")
     settings = load_settings(path, {})
     build_fleet(settings, {"DEEPSEEK_API_KEY": "sk-1", "LAB_KEY": "sk-2"}).close()
     assert settings.auth.tokens()
 
 
 def cli_commands() -> list[str]:
-    lines = "".join(block.text for block in blocks("README.md", "sh")).splitlines()
+    lines = "".join(block.text for block in blocks(OPERATIONS, "sh")).splitlines()
     return [line.partition("#")[0].strip() for line in lines if "-m ollama_proxy.cli" in line]
 
 
@@ -392,6 +327,8 @@ def curl_examples(name: str) -> list[str]:
     return [block.text for block in blocks(name, "sh") if block.text.startswith("curl ")]
 
 
+#: The documents whose requests are sent.
+EXAMPLES = ("README.md", CLIENTS, PROVIDERS, OPERATIONS)
 #: What only an example has that is meant for several upstreams.
 SEVERAL = re.compile(r"box\d|qwen3|deepseek|/health")
 
@@ -404,13 +341,15 @@ def run_curl(example: str, gateway: Gateway, directory: Path) -> str:
     return printed
 
 
-@pytest.mark.parametrize("example", [each for each in curl_examples("README.md") if not SEVERAL.search(each)])
+@pytest.mark.parametrize(
+    "example", [each for name in EXAMPLES for each in curl_examples(name) if not SEVERAL.search(each)]
+)
 def test_curl_example_gets_an_answer(example: str, demo: Gateway, tmp_path: Path) -> None:
     run_curl(example, demo, tmp_path)
 
 
 class Fleet(NamedTuple):
-    """Three boxes and DeepSeek, as the README sets them up."""
+    """Three boxes and DeepSeek, as docs/providers.md sets them up."""
 
     boxes: list[FaultUpstream]
     provider: Provider
@@ -419,8 +358,8 @@ class Fleet(NamedTuple):
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """The README's configuration, at addresses of this machine."""
-    config = yaml.safe_load(next(block.text for block in blocks("README.md", "yaml") if "box3" in block.text))
+    """The configuration of docs/providers.md, at addresses of this machine."""
+    config = yaml.safe_load(next(block.text for block in blocks(PROVIDERS, "yaml") if "box3" in block.text))
     with ExitStack() as running:
         boxes = [running.enter_context(FaultUpstream()) for _ in range(3)]
         for box in boxes:
@@ -437,7 +376,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.mark.parametrize(
     "example",
-    [each for name in ("README.md", "docs/operations.md") for each in curl_examples(name) if SEVERAL.search(each)],
+    [each for name in EXAMPLES for each in curl_examples(name) if SEVERAL.search(each)],
 )
 def test_curl_example_for_several_upstreams_gets_an_answer(example: str, fleet: Fleet, tmp_path: Path) -> None:
     printed = run_curl(example, fleet.gateway, tmp_path)
@@ -446,8 +385,8 @@ def test_curl_example_for_several_upstreams_gets_an_answer(example: str, fleet: 
 
 def test_example_for_several_upstreams_reaches_the_one_that_it_names(fleet: Fleet, tmp_path: Path) -> None:
     fleet.provider.clear()
-    (to_box,) = [each for each in curl_examples("README.md") if "box2/" in each]
-    (to_provider,) = [each for each in curl_examples("README.md") if "deepseek:" in each]
+    (to_box,) = [each for each in curl_examples(PROVIDERS) if "box2/" in each]
+    (to_provider,) = [each for each in curl_examples(PROVIDERS) if "deepseek:" in each]
     before = [_chats(box) for box in fleet.boxes]
     run_curl(to_box, fleet.gateway, tmp_path)
     run_curl(to_provider, fleet.gateway, tmp_path)
@@ -459,9 +398,9 @@ def _chats(box: FaultUpstream) -> int:
     return sum(request.path == "/api/chat" for request in box.requests)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))
+@pytest.mark.parametrize("number", range(len(blocks(CLIENTS, "python"))))
 def test_python_example_prints_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
-    text = blocks("README.md", "python")[number].text
+    text = blocks(CLIENTS, "python")[number].text
     for module in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE):
         pytest.importorskip(module, reason=f"{module} is not among the packages of the tests")
     script = tmp_path / "example.py"
@@ -469,7 +408,7 @@ def test_python_example_prints_an_answer(number: int, demo: Gateway, tmp_path: P
     run_example([sys.executable, str(script)], tmp_path)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("README.md", "js"))))
+@pytest.mark.parametrize("number", range(len(blocks(CLIENTS, "js"))))
 def test_javascript_example_prints_an_answer(number: int, demo: Gateway, tmp_path: Path) -> None:
     node = require_program("node")
     modules = ROOT / "tests/node/node_modules"
@@ -477,13 +416,13 @@ def test_javascript_example_prints_an_answer(number: int, demo: Gateway, tmp_pat
         pytest.skip("the packages for Node are not installed: npm ci in tests/node")
     (tmp_path / "node_modules").symlink_to(modules)
     script = tmp_path / "example.mjs"
-    script.write_text(aimed(blocks("README.md", "js")[number].text, demo), encoding="utf-8")
+    script.write_text(aimed(blocks(CLIENTS, "js")[number].text, demo), encoding="utf-8")
     run_example([node, str(script)], tmp_path)
 
 
 @pytest.mark.parametrize(("method", "path"), [("HEAD", ""), ("GET", "api/tags")])
 def test_base_url_for_the_ollama_program_works(method: str, path: str, demo: Gateway) -> None:
-    assert f"OLLAMA_HOST={EXAMPLE_URL}/k/$TOKEN" in read("README.md")
+    assert f"OLLAMA_HOST={EXAMPLE_URL}/k/$TOKEN" in read(CLIENTS)
     assert http_client.request(demo.url, method, f"/k/{TOKEN}/{path}").status == 200
 
 
@@ -495,18 +434,6 @@ def test_changelog_has_the_newest_version_first() -> None:
     assert versions[0] == VERSION
     numbers = [tuple(map(int, version.split("."))) for version in versions]
     assert all(newer > older for newer, older in pairwise(numbers))
-
-
-def modules() -> list[str]:
-    """Files and directories directly in the package, as the table of places names them."""
-    package = ROOT / "ollama_proxy"
-    files = {path.name for path in package.glob("*.py") if path.name != "version.py"}
-    return sorted(files | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")})
-
-
-def test_contributing_says_what_belongs_into_each_module() -> None:
-    rows = table_with("CONTRIBUTING.md", "`errors.py`")
-    assert sorted(codes(row[0])[0] for row in rows) == modules()
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

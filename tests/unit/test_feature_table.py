@@ -1,4 +1,4 @@
-"""The table of features: what is read from the tests, what it looks like, and that the documents have it."""
+"""The table of features: what is read from the tests, what it looks like, and that the page has it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.feature_table import (
-    CALLS,
-    READMES,
-    ROOT,
+    PAGE,
     Feature,
-    calls,
     features,
-    generated,
     node_features,
+    page,
     python_features,
     summary,
-    with_table,
 )
 
 CHAT = Feature("openai", "chat", "one tool", "client.chat()")
@@ -31,10 +27,9 @@ def written(directory: Path, name: str, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", (*READMES, CALLS))
-def test_documents_have_what_the_tests_say(name: str) -> None:
+def test_page_has_what_the_tests_say() -> None:
     """After a change: `python -m tests.feature_table --write`."""
-    assert (ROOT / name).read_text(encoding="utf-8") == generated()[name]
+    assert PAGE.read_text(encoding="utf-8") == page(features())
 
 
 def test_every_client_has_its_features() -> None:
@@ -100,21 +95,8 @@ def test_table_has_a_row_for_each_feature_and_a_tick_for_each_client() -> None:
     ]
 
 
-def test_document_of_calls_names_each_once() -> None:
-    document = calls([CHAT, CHAT, CHAT._replace(call="client.stream()"), SCRIPT])
+def test_page_names_each_call_once() -> None:
+    document = page([CHAT, CHAT, CHAT._replace(call="client.stream()"), SCRIPT])
     assert "| one tool | openai | `client.chat()`, `client.stream()` |\n" in document
     assert "| one tool | vercel (js) | `generateText()` |\n" in document
     assert "## native" not in document
-
-
-def test_table_replaces_what_is_between_the_marks() -> None:
-    before = "above\n<!-- features -->\nold\n<!-- /features -->\nbelow\n"
-    after = with_table(before, "| new |")
-    assert after == "above\n<!-- features -->\n\n| new |\n\n<!-- /features -->\nbelow\n"
-    assert with_table(after, "| new |") == after
-
-
-@pytest.mark.parametrize("text", ["nothing", "<!-- features -->", "<!-- /features -->" * 2 + "<!-- features -->"])
-def test_document_without_its_marks_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="each once"):
-        with_table(text, "| new |")

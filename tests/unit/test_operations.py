@@ -20,8 +20,9 @@ from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction
-from ollama_proxy.upstreams.fleet import breaker, health, model_index, node
-from tests.unit.test_documents import blocks, codes, prose, shown_default, table_with
+from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, node
+from tests.configuration_page import shown_default
+from tests.unit.test_documents import blocks, codes, prose, table_with
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "ollama_proxy"
@@ -190,27 +191,27 @@ def test_every_header_is_explained(header: str) -> None:
 SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
     "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
-    "takes longer than {WAIT_S} s keeps nobody waiting": (model_index,),
-    "puts in {RETRY_SHARE}, an attempt takes 1, and {RETRY_STORE} is what fits in": (model_index,),
+    "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
+    "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
-    "It is looked at every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
+    "It is checked every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
     "2, 4 and at most {LONGEST_OPEN_S} s later": (breaker,),
     "A try counts for {TRIAL_S} s at most": (breaker,),
     "a tenth of its usual share at first and all of it after {SLOW_START_S} s": (breaker,),
     "After {FAILED_AT_MOST} failed answers in a row": (node,),
     "Ollama boxes every {INTERVAL_S} s, providers every {PROVIDER_INTERVAL_S} s": (health,),
-    "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or {SHORT_WAIT_S} s where": (health,),
-    "was asked for within {WARM_S} s": (node,),
+    "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or {SHORT_WAIT_S} s if another": (health,),
+    "was requested within {WARM_S} s": (node,),
     "fewer than {SATURATED_AT} requests in flight for each unit of `weight`": (node,),
     "at most {MOST_RETRIES} of them": (retries,),
     "the same one, after {FIRST_PAUSE_S} s": (retries,),
     "as long as that is at most {LONGEST_PAUSE_S} s": (retries,),
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
-    "New connections are taken for {NOTICE_S} s more": (worker,),
-    "silent for {SETTLED_S} s are closed": (worker,),
+    "New connections are accepted for {NOTICE_S} s more": (worker,),
+    "idle for {SETTLED_S} s are closed": (worker,),
     "not ended {LAST_WORDS_S} s before `GRACEFUL_TIMEOUT` is over": (worker,),
-    "a second thread says so after {BLOCKED_S} s": (watchdog,),
+    "a second thread logs it after {BLOCKED_S} s": (watchdog,),
 }
 
 #: Sizes of what is kept in memory, and what the text above puts in words.
@@ -251,7 +252,9 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [retries, breaker, model_index, health, node, watchdog, worker], ids=lambda module: module.__name__
+    "module",
+    [retries, balancer, breaker, model_index, health, node, watchdog, worker],
+    ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
     said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
@@ -261,7 +264,7 @@ def test_every_number_is_said(module: ModuleType) -> None:
 def test_words_for_numbers_are_true() -> None:
     assert (health.DOWN_INTERVAL_S, breaker.FIRST_SHARE) == (1.0, 0.1)
     assert model_index.LIMITS.total_s == 3.0
-    assert "told within 3 s" in flowing(prose(PAGE))
+    assert "must arrive within 3 s" in flowing(prose(PAGE))
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, Response
 
+from ollama_proxy.dialects.anthropic import transcript
 from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.anthropic.token_estimate import estimate_tokens
 from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.gateway import Gateway, current_exchange, whole
+from ollama_proxy.policy import GENERATE
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -40,3 +43,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
 
     return blueprint
+
+
+ROUTES = Routes(
+    build_blueprint,
+    scopes={"anthropic.messages": GENERATE, "anthropic.count_tokens": GENERATE},
+    readers={"anthropic.messages": transcript.read},
+)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from ollama_proxy.errors import GatewayError, PromptTooLong
+from ollama_proxy.gateway import ErrorFace
 from ollama_proxy.hub import Json
 
 #: Of the API, for clients that name none.
@@ -39,9 +40,7 @@ _DETAILS: dict[str, dict[str, Json]] = {
 TOO_LONG = "prompt is too long"
 
 
-class AnthropicErrors:
-    name = "anthropic"
-
+class AnthropicErrors(ErrorFace):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
@@ -58,9 +57,7 @@ class AnthropicErrors:
 
 def _fields(error: GatewayError) -> dict[str, Json]:
     kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": kind, "message": _message(error)} | _DETAILS.get(error.param or "", {})
-
-
-def _message(error: GatewayError) -> str:
     text = str(error)
-    return f"{TOO_LONG}: {text}" if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG) else text
+    if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG):
+        text = f"{TOO_LONG}: {text}"
+    return {"type": kind, "message": text} | _DETAILS.get(error.param or "", {})

@@ -30,7 +30,14 @@ def load_count(data: dict[str, Json]) -> ChatRequest:
 
 def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
     check_fields(MESSAGES, data)
-    _check_required(data, is_limited=is_limited)
+    # In the order and the words of Ollama's own layer.
+    if not data.get("model"):
+        raise BadRequest("model is required", param="model")
+    if is_limited and (data.get("max_tokens") or 0) <= 0:
+        raise BadRequest("max_tokens is required and must be positive", param="max_tokens")
+    if not data.get("messages"):
+        raise BadRequest("messages is required", param="messages")
+    user = (data.get("metadata") or {}).get("user_id")
     choice, tools = data.get("tool_choice"), load_tools(data.get("tools") or [])
     return ChatRequest(
         model=data["model"],
@@ -45,20 +52,10 @@ def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
         think_default=None if _effort(data) else False,
         lenient_think=True,
         options=load_options(data),
-        user=_user(data.get("metadata") or {}),
+        user=None if user is None else as_text(user, "metadata.user_id"),
         carried=carried(MESSAGES, data),
         **content_parts.load_extensions(data),
     )
-
-
-def _check_required(data: Mapping[str, Json], *, is_limited: bool) -> None:
-    """In the order and the words of Ollama's own layer."""
-    if not data.get("model"):
-        raise BadRequest("model is required", param="model")
-    if is_limited and (data.get("max_tokens") or 0) <= 0:
-        raise BadRequest("max_tokens is required and must be positive", param="max_tokens")
-    if not data.get("messages"):
-        raise BadRequest("messages is required", param="messages")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -109,8 +106,3 @@ def _effort(data: Mapping[str, Json]) -> str:
 def shows_thinking(data: Mapping[str, Json]) -> bool:
     """Whether the client wants to read the thinking, and not only its signature."""
     return (data.get("thinking") or {}).get("display") != "omitted"
-
-
-def _user(metadata: Mapping[str, Json]) -> str | None:
-    user = metadata.get("user_id")
-    return None if user is None else as_text(user, "metadata.user_id")

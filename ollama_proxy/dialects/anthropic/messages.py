@@ -72,17 +72,13 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
         blocks.texts.append(content)
     elif isinstance(content, list):
         for index, block in enumerate(paced(content)):
-            _load_block(block, blocks, f"{where}[{index}]", kinds)
+            kind = as_object(block, f"{where}[{index}]").get("type")
+            if not isinstance(kind, str) or kind not in kinds:
+                bad(f"{where}[{index}].type", f"must be one of {', '.join(kinds)}")
+            kinds[kind](block, blocks, f"{where}[{index}]")
     elif content is not None:
         bad(where, "must be a text or a list of blocks")
     return blocks
-
-
-def _load_block(block: Json, blocks: Blocks, where: str, kinds: Kinds) -> None:
-    kind = as_object(block, where).get("type")
-    if not isinstance(kind, str) or kind not in kinds:
-        bad(f"{where}.type", f"must be one of {', '.join(kinds)}")
-    kinds[kind](block, blocks, where)
 
 
 def _load_text(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -110,13 +106,6 @@ def _decode(data: Json, where: str) -> bytes:
     return decoded or bad(where, "is empty")
 
 
-def _decode_text(data: Json, where: str) -> str:
-    try:
-        return _decode(data, where).decode()
-    except UnicodeDecodeError:
-        bad(where, "is not text in UTF-8")
-
-
 def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     """Its text, with its title and its context in front."""
     for name in ("title", "context"):
@@ -131,7 +120,10 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             blocks.texts += content.texts
             blocks.images += content.images
         case "base64", "text/plain":
-            blocks.texts.append(_decode_text(source.get("data"), f"{where}.source.data"))
+            try:
+                blocks.texts.append(_decode(source.get("data"), f"{where}.source.data").decode())
+            except UnicodeDecodeError:
+                bad(f"{where}.source.data", "is not text in UTF-8")
         case _:
             bad(f"{where}.source", "only text can be read here: no PDF, no address and no file")
 

@@ -74,11 +74,23 @@ class MessageRenderer:
                         frames += self._switch(Content, _TEXT, b"text_delta", b"text")
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case Thinking(text):
-                    frames += self._think(text)
+                    if text:
+                        frames += self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
+                        self._signature.add(text)
+                    if text and self._show_thinking:
+                        frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
-                    frames += self._call(event)
+                    # A block of its own for each call, the arguments in one piece; none at all if there are none.
+                    self._called = True
+                    block = orjson.dumps(_tool_use(event) | {"input": {}})
+                    frames += self._switch(ToolCall, block, b"input_json_delta", b"partial_json")
+                    if event.arguments:
+                        frames.append(self._delta + orjson.dumps(orjson.dumps(event.arguments).decode()) + b"}}\n\n")
+                    frames += self._close()
                 case Done():
-                    frames += self._end(event)
+                    delta = {"stop_reason": stop_reason(event, self._called), "stop_sequence": None}
+                    document = {"type": "message_delta", "delta": delta, "usage": usage(event)}
+                    frames += [*self._close(), _event(b"message_delta", document), STOP]
         return b"".join(frames)
 
     def render_heartbeat(self) -> bytes:
@@ -119,29 +131,6 @@ class MessageRenderer:
             frames.insert(0, _DELTA % (self._index, b"signature_delta", b"signature") + signature + b"}}\n\n")
         self._open = None
         return frames
-
-    def _think(self, text: str) -> list[bytes]:
-        if not text:
-            return []
-        frames = self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
-        self._signature.add(text)
-        if self._show_thinking:
-            frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
-        return frames
-
-    def _call(self, call: ToolCall) -> list[bytes]:
-        """A block of its own for each call, the arguments in one piece; none at all where there are none."""
-        self._called = True
-        block = orjson.dumps(_tool_use(call) | {"input": {}})
-        frames = self._switch(ToolCall, block, b"input_json_delta", b"partial_json")
-        if call.arguments:
-            frames.append(self._delta + orjson.dumps(orjson.dumps(call.arguments).decode()) + b"}}\n\n")
-        return frames + self._close()
-
-    def _end(self, done: Done) -> list[bytes]:
-        delta = {"stop_reason": stop_reason(done, self._called), "stop_sequence": None}
-        document = {"type": "message_delta", "delta": delta, "usage": usage(done)}
-        return [*self._close(), _event(b"message_delta", document), STOP]
 
 
 class Signature:

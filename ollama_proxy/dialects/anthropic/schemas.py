@@ -12,6 +12,7 @@ from ollama_proxy.dialects.schema_fields import (
     Fated,
     anything,
     flag,
+    is_texts,
     listing,
     mapping,
     number,
@@ -19,11 +20,6 @@ from ollama_proxy.dialects.schema_fields import (
     text,
     whole_number,
 )
-from ollama_proxy.hub import Json
-
-
-def _are_texts(value: Json) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 class MessagesSchema(Extensions):
@@ -36,7 +32,7 @@ class MessagesSchema(Extensions):
     stream = flag()
     temperature = number()
     top_p = number()
-    stop_sequences = Fated(MAPPED, _are_texts, "must be a list of texts")
+    stop_sequences = Fated(MAPPED, is_texts, "must be a list of texts")
     tools = listing()
     tool_choice = anything()
     thinking = mapping()

@@ -5,9 +5,7 @@ Bytes and not characters, because one character of Chinese is nearer to a token 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ollama_proxy.hub import ChatRequest, Json, Message, Tool
+from ollama_proxy.hub import ChatRequest, Json
 from ollama_proxy.wire import encode_request
 
 BYTES_PER_TOKEN = 4
@@ -18,24 +16,14 @@ IMAGE_TOKENS = 1500
 
 def estimate_tokens(asked: ChatRequest) -> int:
     """Tokens of what the model will read, at least 1; raises BadRequest for JSON that can't be passed on anyway."""
-    size = sum(sum(_message_sizes(message)) for message in asked.messages)
-    if asked.tool_choice != "none":
-        size += sum(sum(_tool_sizes(tool)) for tool in asked.tools)
-    images = sum(len(message.images) for message in asked.messages)
+    size = images = 0
+    for message in asked.messages:
+        size += _text_size(message.content) + _text_size(message.thinking or "")
+        size += sum(_text_size(call.name) + _json_size(call.arguments) for call in message.tool_calls)
+        images += len(message.images)
+    for tool in asked.tools if asked.tool_choice != "none" else ():
+        size += _text_size(tool.name) + _text_size(tool.description or "") + _json_size(tool.parameters or {})
     return max(1, size // BYTES_PER_TOKEN + images * IMAGE_TOKENS)
-
-
-def _message_sizes(message: Message) -> Iterator[int]:
-    yield _text_size(message.content)
-    yield _text_size(message.thinking or "")
-    for call in message.tool_calls:
-        yield _text_size(call.name) + _json_size(call.arguments)
-
-
-def _tool_sizes(tool: Tool) -> Iterator[int]:
-    yield _text_size(tool.name)
-    yield _text_size(tool.description or "")
-    yield _json_size(tool.parameters or {})
 
 
 def _text_size(text: str) -> int:

@@ -85,18 +85,11 @@ def _load_tool(tool: Json, where: str) -> Tool:
         # OpenAI's form, which clients that change only the address still send.
         return load_function(tool.get("function"), f"{where}.function")
     if kind == "custom":
-        return _load_custom(tool, where)
-    return _load_known(tool, as_text(kind, f"{where}.type"), where)
-
-
-def _load_custom(tool: Mapping[str, Json], where: str) -> Tool:
-    schema = tool.get("input_schema")
-    if schema is not None and not isinstance(schema, dict):
-        bad(f"{where}.input_schema", "must be a JSON Schema object")
-    return load_function({**tool, "parameters": schema}, where)
-
-
-def _load_known(tool: Mapping[str, Json], kind: str, where: str) -> Tool:
+        schema = tool.get("input_schema")
+        if schema is not None and not isinstance(schema, dict):
+            bad(f"{where}.input_schema", "must be a JSON Schema object")
+        return load_function({**tool, "parameters": schema}, where)
+    kind = as_text(kind, f"{where}.type")
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
         bad(f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs")

@@ -17,7 +17,11 @@ def read(document: dict[str, Any], spoken: Spoken) -> None:
         case "content_block_start":
             _read_block(document["index"], document["content_block"], spoken)
         case "content_block_delta":
-            _read_delta(document["index"], document["delta"], spoken)
+            delta = document["delta"]
+            spoken.think(delta.get("thinking"))
+            spoken.text(delta.get("text"))
+            if "partial_json" in delta:
+                spoken.call(document["index"], arguments=delta["partial_json"])
         case "message_delta":
             spoken.finish(document["delta"].get("stop_reason"))
 
@@ -27,10 +31,3 @@ def _read_block(number: int, block: dict[str, Any], spoken: Spoken) -> None:
         spoken.call(number, name=block["name"], arguments=block.get("input"))
     spoken.think(block.get("thinking"))
     spoken.text(block.get("text"))
-
-
-def _read_delta(number: int, delta: dict[str, Any], spoken: Spoken) -> None:
-    spoken.think(delta.get("thinking"))
-    spoken.text(delta.get("text"))
-    if "partial_json" in delta:
-        spoken.call(number, arguments=delta["partial_json"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.embeddings.render import render_embeddings
 from ollama_proxy.dialects.embeddings.schemas import SCHEMA, load_embeddings, load_encoding
 from ollama_proxy.gateway import EMBEDDINGS, Gateway, current_exchange, whole
+from ollama_proxy.policy import GENERATE
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -26,3 +28,6 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         return whole(render_embeddings(gateway.embed(exchange, asked), asked.model, encoding))
 
     return blueprint
+
+
+ROUTES = Routes(build_blueprint, scopes={"embeddings.create": GENERATE}, readers={"embeddings.create": None})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import sys
 from array import array
-from collections.abc import Sequence
 
 import orjson
 
@@ -14,18 +13,14 @@ from ollama_proxy.hub import EmbedAnswer, Json
 
 def render_embeddings(answer: EmbedAnswer, model: str, encoding: str) -> bytes:
     """The answer of POST /v1/embeddings."""
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encode(vector, encoding)}
-        for index, vector in enumerate(answer.embeddings)
-    ]
+    data: list[Json] = []
+    for index, vector in enumerate(answer.embeddings):
+        embedding: Json = vector
+        if encoding == "base64":
+            packed = array("f", vector)
+            if sys.byteorder == "big":
+                packed.byteswap()  # the contract is little-endian float32
+            embedding = base64.b64encode(packed.tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
     usage = {"prompt_tokens": answer.prompt_eval_count, "total_tokens": answer.prompt_eval_count}
     return orjson.dumps({"object": "list", "data": data, "model": model, "usage": usage})
-
-
-def _encode(vector: Sequence[float], encoding: str) -> Json:
-    if encoding == "float":
-        return vector
-    packed = array("f", vector)
-    if sys.byteorder == "big":
-        packed.byteswap()  # the contract is little-endian float32
-    return base64.b64encode(packed.tobytes()).decode()

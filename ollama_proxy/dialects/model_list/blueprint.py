@@ -1,38 +1,41 @@
-"""GET /v1/models, which two vendors' clients share: each gets its own shape."""
+"""GET /v1/models, an address that several dialects share: each client gets the shape of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
-
 from flask import Blueprint, Response
 
+from ollama_proxy.dialects.dialect import ModelRenderer, Routes, current_dialect
+from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange, whole
-from ollama_proxy.hub import Model
+from ollama_proxy.policy import READ
 
 
-class Shape(NamedTuple):
-    """How a dialect draws models."""
-
-    many: Callable[[Sequence[Model]], bytes]
-    one: Callable[[Model], bytes]
-
-
-def build_blueprint(gateway: Gateway, shapes: Mapping[str, Shape]) -> Blueprint:
-    """The list, and one of it; `shapes` by the name of the dialect."""
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """The list, and one of it."""
     blueprint = Blueprint("models", __name__, url_prefix="/v1")
 
     @blueprint.get("/models", endpoint="list")
     def models() -> Response:
         """GET /v1/models."""
-        exchange = current_exchange()
-        return whole(shapes[exchange.dialect].many(gateway.models(exchange)))
+        renderer = _renderer()
+        return whole(renderer.render_models(gateway.models(current_exchange())))
 
     # Ids hold slashes, and official clients send them as %2F.
     @blueprint.get("/models/<path:name>", endpoint="one")
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
-        exchange = current_exchange()
-        return whole(shapes[exchange.dialect].one(gateway.model(exchange, name)))
+        renderer = _renderer()
+        return whole(renderer.render_model(gateway.model(current_exchange(), name)))
 
     return blueprint
+
+
+def _renderer() -> ModelRenderer:
+    """How the client's dialect shows models; raises NotFound if it has none at this address."""
+    renderer = current_dialect().models
+    if renderer is None:
+        raise NotFound
+    return renderer
+
+
+ROUTES = Routes(build_blueprint, scopes={"models.list": READ, "models.one": READ})

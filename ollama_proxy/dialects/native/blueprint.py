@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 
 import orjson
@@ -14,19 +15,17 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
-from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.dialect import Routes
+from ollama_proxy.dialects.native import schemas, transcript
 from ollama_proxy.dialects.native.fleet_views import shown, told
 from ollama_proxy.dialects.native.management import managed, one_box
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
-from ollama_proxy.hub import Json
-from ollama_proxy.policy import check_lease
-from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
+from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire import encode_request
-
-View = Callable[[], Response]
 
 #: What a request is decided on; another spelling of these is refused.
 DECISIVE = (
@@ -57,7 +56,7 @@ class Route:
 
 _TEXT, _VECTORS = frozenset({OPTIONS, THINKING, SYSTEM}), frozenset({OPTIONS})
 
-ROUTES = (
+MODEL_ROUTES = (
     Route("show", "/api/show", schemas.ShowEnvelope(), ("GET", "POST")),
     Route("generate", "/api/generate", schemas.GenerateEnvelope(), streams=True, ruled=_TEXT),
     Route("chat", "/api/chat", schemas.ChatEnvelope(), streams=True, ruled=_TEXT),
@@ -93,10 +92,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     blueprint = Blueprint("native", __name__)
     for name, with_head in READS:
         methods = ["GET", "HEAD"] if with_head else ["GET"]
-        _add(blueprint, f"/api/{name}", name, _read_view(gateway, name), methods)
-    for route in ROUTES:
-        _add(blueprint, route.path, route.endpoint, _model_view(gateway, route), list(route.methods))
-    _add(blueprint, "/api/blobs/<path:digest>", "blobs", _blob_view(gateway), ["HEAD", "POST"])
+        _add(blueprint, f"/api/{name}", name, partial(_read, gateway, name), methods)
+    for route in MODEL_ROUTES:
+        _add(blueprint, route.path, route.endpoint, partial(_use_model, gateway, route), list(route.methods))
+    _add(blueprint, "/api/blobs/<path:digest>", "blobs", partial(_pass_blob, gateway), ["HEAD", "POST"])
     for path, method in REFUSED:
         _add(blueprint, path, "refused", _refuse, [method])
     return blueprint
@@ -118,20 +117,18 @@ def _refuse(**_: str) -> Response:
     raise Forbidden("This gateway does not pass on account, cloud and web requests.")
 
 
-def _read_view(gateway: Gateway, name: str) -> View:
-    def view() -> Response:
-        exchange = current_exchange()
-        if not gateway.fleet.is_single:
-            return told(gateway, exchange, name)
-        response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
-        if name == "version":
-            _show_version(response, exchange)
-        is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
-        if is_list and (gateway.catalogue or allowed(exchange)):
-            _show_team_list(response, gateway, exchange)
-        return response
-
-    return view
+def _read(gateway: Gateway, name: str) -> Response:
+    """GET /api/{name}, for addresses without a body."""
+    exchange = current_exchange()
+    if not gateway.fleet.is_single:
+        return told(gateway, exchange, name)
+    response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
+    if name == "version":
+        _show_version(response, exchange)
+    is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
+    if is_list and (gateway.catalogue or allowed(exchange)):
+        _show_team_list(response, gateway, exchange)
+    return response
 
 
 def _show_version(response: Response, exchange: Exchange) -> None:
@@ -155,37 +152,28 @@ def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) ->
     try:
         listed = orjson.loads(response.get_data())
         rows = listed["models"] or ()
-        listed["models"] = gateway.listed(exchange, rows, itemgetter("name"), _renamed)
+        listed["models"] = gateway.listed(
+            exchange, rows, itemgetter("name"), lambda row, name: row | {"name": name, "model": name}
+        )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UpstreamError(detail="the list of models is of another shape") from error
     response.set_data(orjson.dumps(listed))
 
 
-def _renamed(row: dict[str, Json], name: str) -> dict[str, Json]:
-    return row | {"name": name, "model": name}
-
-
-def _model_view(gateway: Gateway, route: Route) -> View:
-    def view() -> Response:
-        exchange = current_exchange()
-        names = load_envelope(exchange, route, gateway)
-        outgoing = UpstreamRequest(
-            route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
-        )
-        if not route.manages:
-            return _answered(gateway, exchange, route, outgoing)
+def _use_model(gateway: Gateway, route: Route) -> Response:
+    """Bytes through if the model's server has Ollama's API, else a translation."""
+    exchange = current_exchange()
+    names = load_envelope(exchange, route, gateway)
+    outgoing = UpstreamRequest(
+        route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
+    )
+    if route.manages:
         return managed(gateway, exchange, outgoing, names, streams=route.streams)
-
-    return view
-
-
-def _answered(gateway: Gateway, exchange: Exchange, route: Route, outgoing: UpstreamRequest) -> Response:
-    """The answer of a model: bytes through where its server speaks Ollama's API, else a translation."""
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
         plan = gateway.plan(exchange, exchange.model)
-        if not plan.route.takes("native"):
+        if not plan.route.takes(Api.OLLAMA):
             is_show = route.endpoint == "show"
             return shown(exchange, plan) if is_show else answered(gateway, exchange, route.endpoint)
     return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
@@ -221,16 +209,36 @@ def _headers() -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in pairs if value)
 
 
-def _blob_view(gateway: Gateway) -> Callable[[str], Response]:
-    def view(digest: str) -> Response:
-        exchange = current_exchange()
-        if not _DIGEST.fullmatch(digest):
-            raise BadRequest("invalid digest format")
-        path, box = f"/api/blobs/{digest}", one_box(gateway, "A file goes to one server")
-        if exchange.method == "HEAD":
-            return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
-        parts = read_parts(request.environ, exchange.call)
-        outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
-        return gateway.forward(exchange, outgoing, patient=True, box=box)
+def _pass_blob(gateway: Gateway, digest: str) -> Response:
+    """HEAD or POST /api/blobs/{digest}."""
+    exchange = current_exchange()
+    if not _DIGEST.fullmatch(digest):
+        raise BadRequest("invalid digest format")
+    path, box = f"/api/blobs/{digest}", one_box(gateway, "A file goes to one server")
+    if exchange.method == "HEAD":
+        return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
+    parts = read_parts(request.environ, exchange.call)
+    outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
+    return gateway.forward(exchange, outgoing, patient=True, box=box)
 
-    return view
+
+ROUTES = Routes(
+    build_blueprint,
+    scopes={
+        **dict.fromkeys((f"native.{name}" for name, _ in READS), READ),
+        "native.show": READ,
+        "native.generate": GENERATE,
+        "native.chat": GENERATE,
+        "native.embed": GENERATE,
+        "native.embeddings": GENERATE,
+        **dict.fromkeys((f"native.{route.endpoint}" for route in MODEL_ROUTES if route.manages), MANAGE),
+        "native.blobs": MANAGE,
+        "native.refused": READ,
+    },
+    readers={
+        "native.chat": transcript.read,
+        "native.generate": transcript.read,
+        "native.embed": None,
+        "native.embeddings": None,
+    },
+)

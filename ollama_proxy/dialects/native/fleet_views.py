@@ -24,15 +24,11 @@ _NUMBERS = re.compile(r"\d+")
 _Placed = tuple[str, dict[str, Json]]
 
 
-def _tags(gateway: Gateway, exchange: Exchange) -> bytes:
-    return render_tags(gateway.models(exchange))
-
-
 def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
     boxes = gateway.fleet.boxes()
     rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
-    shown = gateway.listed(exchange, rows, lambda placed: str(placed[1].get("name")), _renamed)
+    shown = gateway.listed(exchange, rows, lambda placed: str(placed[1].get("name")), _rename)
     here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
     return render_ps(here, named=len(boxes) > 1)
 
@@ -44,30 +40,23 @@ def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool
     return False
 
 
-def _renamed(placed: _Placed, name: str) -> _Placed:
+def _rename(placed: _Placed, name: str) -> _Placed:
     return placed[0], placed[1] | {"name": tagged(name), "model": tagged(name)}
 
 
 def _version(gateway: Gateway, exchange: Exchange) -> bytes:
     """The oldest of the Ollama servers: what it can do all can do."""
-    told = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
-    return orjson.dumps(version_document(min(told, key=_as_numbers, default=None)))
-
-
-def _as_numbers(version: str) -> list[int]:
-    return [int(number) for number in _NUMBERS.findall(version)]
-
-
-def _status(gateway: Gateway, exchange: Exchange) -> bytes:
-    # No request goes to Ollama's cloud unless the operator names the model.
-    return orjson.dumps({"cloud": {"disabled": True, "source": "config"}})
+    versions = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
+    oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
+    return orjson.dumps(version_document(oldest))
 
 
 _DOCUMENTS: Mapping[str, Callable[[Gateway, Exchange], bytes]] = {
-    "tags": _tags,
+    "tags": lambda gateway, exchange: render_tags(gateway.models(exchange)),
     "ps": _ps,
     "version": _version,
-    "status": _status,
+    # No request goes to Ollama's cloud unless the operator names the model.
+    "status": lambda gateway, exchange: orjson.dumps({"cloud": {"disabled": True, "source": "config"}}),
 }
 
 
@@ -77,16 +66,11 @@ def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
 
 
 def shown(exchange: Exchange, plan: Plan) -> Response:
-    """The answer to /api/show for a model of a provider."""
-    return whole(render_show(_described(exchange, plan)), content_type=SINGLE)
-
-
-def _described(exchange: Exchange, plan: Plan) -> Model:
-    """The model under the client's name with all that is known of it."""
+    """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
     node, own = plan.route.nodes[0]
     known = node.listing.models.get(plan.route.bare) if node.listing else None
     model = known[1] if known else Model(own, 0, node.name)
     if model.capabilities is None:
         with contextlib.suppress(GatewayError):
             model = replace(model, capabilities=node.upstream.capabilities(own, exchange.call))
-    return replace(model, name=exchange.model)
+    return whole(render_show(replace(model, name=exchange.model)), content_type=SINGLE)

@@ -15,11 +15,21 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.content_parts import LEVELS, load_function, load_timeout_ms
+from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import bad
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, Tool, ToolCall
+from ollama_proxy.hub import (
+    OPTION_TYPES,
+    THINK_LEVELS,
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Message,
+    Tool,
+    ToolCall,
+)
 from ollama_proxy.policy import keep_alive_s
 from ollama_proxy.upstreams import paced
 
@@ -31,12 +41,6 @@ _SUBJECT = {"chat": "messages", "generate": "prompt", "embed": "input", "embeddi
 
 #: Fields that ask for something which an upstream of another kind has no switch for.
 _WITHOUT_EFFECT = ("context", "shift", "keep_alive")
-
-#: Ollama's options by the type that it demands.
-_WHOLE = frozenset(
-    "num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread seed top_k repeat_last_n".split()
-)
-_DECIMAL = frozenset("temperature top_p min_p typical_p repeat_penalty presence_penalty frequency_penalty".split())
 
 #: Roles that every upstream knows; Ollama itself takes any word. `developer` is OpenAI's newer name for `system`.
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
@@ -119,12 +123,16 @@ def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
 def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
     """What chats and completions share."""
     exclude = data.get("exclude_reasoning")
-    return _load_model(data) | {
+    shared, think, logprobs = _load_model(data), load_think(data.get("think")), _flag(data, "logprobs", struct)
+    top_logprobs = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
+    if not 0 <= top_logprobs <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
+    return shared | {
         "stream": data.get("stream") is not False,
-        "think": load_think(data.get("think")),
+        "think": think,
         "exclude_reasoning": exclude if isinstance(exclude, bool) else None,
-        "logprobs": _flag(data, "logprobs", struct) or None,
-        "top_logprobs": _load_top_logprobs(data, struct),
+        "logprobs": logprobs or None,
+        "top_logprobs": int(top_logprobs) or None,
         "truncate": None if data.get("truncate") is None else _flag(data, "truncate", struct),
     }
 
@@ -142,9 +150,10 @@ def _load_option(name: str, value: Json) -> Json:
         if not all(isinstance(text, str) for text in value):
             _bad_option(name, "an array of strings")
         return [text for text in value if text]
-    if name in _WHOLE:
+    wanted = OPTION_TYPES.get(name)
+    if wanted is int:
         return int(value) if _is_number(value) else _bad_option(name, "integer")
-    if name in _DECIMAL:
+    if wanted is float:
         return value if _is_number(value) else _bad_option(name, "float32")
     return value
 
@@ -163,7 +172,7 @@ def load_think(think: Json) -> bool | str | None:
         return think
     if not isinstance(think, str):
         raise BadRequest(f"think must be a boolean or string ({_LEVELS_TEXT})", param="think")
-    if think not in LEVELS:
+    if think not in THINK_LEVELS:
         raise BadRequest(f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think")
     return think
 
@@ -176,13 +185,6 @@ def load_format(value: Json) -> str | Mapping[str, Json] | None:
         return value  # type: ignore[no-any-return]  # one of the two
     quoted = orjson.dumps(orjson.dumps(value).decode()[:80]).decode()
     raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
-
-
-def _load_top_logprobs(data: Mapping[str, Json], struct: str) -> int | None:
-    value = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
-    if not 0 <= value <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
-    return int(value) or None
 
 
 def _load_message(message: Json, where: str) -> Message:
@@ -220,20 +222,19 @@ def _load_tool(tool: Json, where: str) -> Tool:
 
 
 def _load_images(images: Sequence[Json]) -> list[str]:
-    return [_load_image(image) for image in images]
-
-
-def _load_image(image: Json) -> str:
     """Plain base64; raises BadRequest as Go's decoder does, which skips line ends."""
-    as_go(image, "Request.images", "[]uint8", str)
-    plain: str = image.replace("\r", "").replace("\n", "")
-    try:
-        base64.b64decode(plain, validate=True)
-    except (binascii.Error, ValueError):
-        found = _NOT_BASE64.search(plain)
-        place = found.start() if found else len(plain)
-        raise BadRequest(f"illegal base64 data at input byte {place}", param="images") from None
-    return plain
+    loaded = []
+    for image in images:
+        as_go(image, "Request.images", "[]uint8", str)
+        plain: str = image.replace("\r", "").replace("\n", "")
+        try:
+            base64.b64decode(plain, validate=True)
+        except (binascii.Error, ValueError):
+            found = _NOT_BASE64.search(plain)
+            place = found.start() if found else len(plain)
+            raise BadRequest(f"illegal base64 data at input byte {place}", param="images") from None
+        loaded.append(plain)
+    return loaded
 
 
 def _text(data: Mapping[str, Json], name: str, struct: str) -> str:

@@ -15,7 +15,7 @@ import orjson
 from flask import Response, request
 
 from ollama_proxy.dialects.native.model_documents import pulled
-from ollama_proxy.dialects.native.render import NDJSON, SINGLE, NativeErrors
+from ollama_proxy.dialects.native.render import NDJSON, SINGLE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import (
     PATIENCE,
@@ -23,7 +23,6 @@ from ollama_proxy.gateway import (
     Broadcast,
     Exchange,
     Gateway,
-    Line,
     Result,
     as_document,
     deliver,
@@ -35,8 +34,7 @@ from ollama_proxy.gateway import (
 )
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
-from ollama_proxy.settings import Timeouts
-from ollama_proxy.upstreams import Call, Node, Reply, UpstreamRequest
+from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
 from ollama_proxy.wire import encode_request, ndjson_frame
 
 #: How a client names the server that is meant.
@@ -101,7 +99,8 @@ def managed(
             return provided
         box = _fitting_box(gateway, exchange, outgoing.path, names)
     boxes = gateway.fleet.boxes() if box is None else [box]
-    exchange.on_finish(lambda: _forget_lists(boxes))
+    for box in boxes:
+        exchange.on_finish(box.forget_list)
     if len(boxes) == 1:
         return _there(gateway, exchange, outgoing, names, boxes[0])
     return _everywhere(gateway, exchange, outgoing, names, streams=streams)
@@ -138,12 +137,11 @@ def _fitting_box(gateway: Gateway, exchange: Exchange, path: str, names: Sequenc
     """The one server that such work goes to; None: to all."""
     if path == "/api/create" and (exchange.data.get("files") or exchange.data.get("adapters")):
         return one_box(gateway, "The files of a model are on one server")
-    return _first_with(gateway, names[0]) if path == "/api/push" else None
-
-
-def _forget_lists(boxes: Sequence[Node]) -> None:
-    for box in boxes:
-        box.forget_list()
+    if path != "/api/push":
+        return None
+    # The first one that has the model; the first of all if none is known to have it.
+    boxes = gateway.fleet.boxes()
+    return next((box for box in boxes if box.own_name(canonical(names[0]))), boxes[0])
 
 
 def _provided(gateway: Gateway, exchange: Exchange, path: str, names: Sequence[str]) -> Response | None:
@@ -162,7 +160,11 @@ def _provided(gateway: Gateway, exchange: Exchange, path: str, names: Sequence[s
         raise Forbidden(
             "There is no Ollama server behind this gateway: models of providers can't be changed from here."
         )
-    return _not_pulled(exchange)
+    # As Ollama says it of a name that its registry does not know.
+    if not exchange.stream:
+        raise ModelNotFound(_NOWHERE, param="model")
+    fail(exchange, ModelNotFound(_NOWHERE))
+    return _lines(ndjson_frame({"status": "pulling manifest"}) + ndjson_frame({"error": _NOWHERE}), exchange)
 
 
 def _is_provided(gateway: Gateway, name: str) -> bool:
@@ -170,25 +172,11 @@ def _is_provided(gateway: Gateway, name: str) -> bool:
         return False
     route = gateway.fleet.find(gateway.catalogue.find(name).target)
     # What takes any name has not thereby this model.
-    return route is not None and not route.takes("native") and bool(route.nodes[0][0].own_name(route.bare))
-
-
-def _not_pulled(exchange: Exchange) -> Response:
-    """As Ollama says it of a name that its registry does not know."""
-    if not exchange.stream:
-        raise ModelNotFound(_NOWHERE, param="model")
-    fail(exchange, ModelNotFound(_NOWHERE))
-    return _lines(ndjson_frame({"status": "pulling manifest"}) + ndjson_frame({"error": _NOWHERE}), exchange)
+    return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].own_name(route.bare))
 
 
 def _lines(body: bytes, exchange: Exchange) -> Response:
     return whole(body, content_type=NDJSON if exchange.stream else SINGLE)
-
-
-def _first_with(gateway: Gateway, name: str) -> Node:
-    """The first server that has a model; the first of all where none is known to."""
-    boxes = gateway.fleet.boxes()
-    return next((box for box in boxes if box.own_name(canonical(name))), boxes[0])
 
 
 def _everywhere(
@@ -202,7 +190,11 @@ def _everywhere(
         outgoing = replace(outgoing, body=encode_request(exchange.data | {"stream": True}))
     boxes = [box for box in gateway.fleet.boxes() if not box.declared.drain] or gateway.fleet.boxes()
     attempts = {box.name: exchange.begin_attempt(box.name) for box in boxes}
-    calls = {box.name: exchange.call.branch(_patience(box.timeouts(gateway.settings.timeouts))) for box in boxes}
+    calls = {}
+    for box in boxes:
+        general = box.timeouts(gateway.settings.timeouts)
+        patient = replace(general, **PATIENCE | {"first_byte_s": min(general.first_byte_s, FIRST_WORD_S)})
+        calls[box.name] = exchange.call.branch(patient)
     work = Broadcast(
         {box.name: partial(_opened, box, attempts[box.name], outgoing) for box in boxes}, calls, streams=streams
     )
@@ -213,17 +205,19 @@ def _everywhere(
     return _single(exchange, work, outgoing.path)
 
 
-def _patience(general: Timeouts) -> Timeouts:
-    return replace(general, **PATIENCE | {"first_byte_s": min(general.first_byte_s, FIRST_WORD_S)})
-
-
 @contextmanager
 def _opened(box: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) -> Iterator[Reply]:
     """The reply of this server, which counts as busy until its own work is done: that of others may take hours more."""
     slot = box.begin("")
     attempt.state = "aborted"
     try:
-        with closing(_forwarded(box, outgoing, call)) as reply:
+        try:
+            reply = box.upstream.forward(outgoing, call)
+        except UpstreamError as error:
+            box.failed("", error)
+            raise
+        box.succeeded("")
+        with closing(reply):
             yield reply
         attempt.state = "ok"
     except GatewayError as error:
@@ -233,31 +227,18 @@ def _opened(box: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) 
         slot.release()
 
 
-def _forwarded(box: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    try:
-        reply = box.upstream.forward(outgoing, call)
-    except UpstreamError as error:
-        box.failed("", error)
-        raise
-    box.succeeded("")
-    return reply
-
-
 def _streamed(exchange: Exchange, work: Broadcast) -> Response:
-    lines = iter(work)
-    pieces = chain(map(ndjson_frame, _beginning(work, lines)), map(ndjson_frame, lines), _end(work))
-    return streamed(deliver(exchange, pieces, NativeErrors().render_error_frame), NDJSON)
-
-
-def _beginning(work: Broadcast, lines: Iterator[Line]) -> list[Line]:
-    """The lines up to the first of a server that works; raises UpstreamError where none does: as long as nothing has
-    begun, that still gets its real status."""
-    first: list[Line] = []
+    """The lines of all servers. Raises UpstreamError if none of them works: up to the first line of one that does,
+    nothing has begun, and a failure still gets its real status."""
+    lines, first = iter(work), []
     for line in lines:
         first.append(line)
         if line["box"] not in work.failed:
-            return first
-    raise failure(work.results) or UpstreamError
+            break
+    else:
+        raise failure(work.results) or UpstreamError
+    pieces = chain(map(ndjson_frame, chain(first, lines)), _end(work))
+    return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
 
 
 def _end(work: Broadcast) -> Iterator[bytes]:

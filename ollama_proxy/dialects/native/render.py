@@ -1,4 +1,4 @@
-"""Hub events to Ollama's lines and answers, and Ollama's error shapes: `{"error": "text"}`, always a string.
+"""Hub events to Ollama's lines and answers.
 
 Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends with `done` or an
 error. Durations are whole nanoseconds, and metrics that nobody knows are left out.
@@ -10,35 +10,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import hypot
-from typing import Any
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
+from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
-from ollama_proxy.wire import ndjson_frame
 
 #: What Ollama says of every answer that is one object, and of streams.
 SINGLE, NDJSON = "application/json; charset=utf-8", "application/x-ndjson"
 
 #: What loading the model counts for where nothing tells: it is there already. In nanoseconds.
 LOAD_NS = 1_000_000
-
-
-class NativeErrors:
-    name = "native"
-
-    def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorFace."""
-        return orjson.dumps({"error": str(error)})
-
-    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorFace."""
-        return ()
-
-    def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorFace. No `done` line follows it."""
-        return ndjson_frame({"error": str(error)})
 
 
 def stamp() -> str:
@@ -110,13 +94,11 @@ class _NativeRenderer:
                 own = self._said("") | self._end(event)
             case _:
                 return []
-        return [*self._called(head), _line(head, own)]
-
-    def _called(self, head: bytes) -> list[bytes]:
-        if not self._calls:
-            return []
-        calls, self._calls = self._numbered(self._calls), []
-        return [_line(head, self._said("", calls=calls) | {"done": False})]
+        lines = [_line(head, own)]
+        if self._calls:
+            calls, self._calls = self._numbered(self._calls), []
+            lines.insert(0, _line(head, self._said("", calls=calls) | {"done": False}))
+        return lines
 
     def _numbered(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
         """Calls as Ollama writes them: arguments are an object, and the index counts through the whole answer."""
@@ -128,11 +110,8 @@ class _NativeRenderer:
 
     def _end(self, done: Done) -> dict[str, Json]:
         reason = "length" if done.done_reason == "length" else "stop"
-        return {"done": True, "done_reason": reason, **self._metrics(done)}
-
-    def _metrics(self, done: Done) -> dict[str, int]:
-        """Up to the first event the prompt was read, from there on the answer was written. Of a single answer only the
-        whole is known: it counts as writing."""
+        # Up to the first event the prompt was read, from there on the answer was written. Of a single answer only the
+        # whole is known: it counts as writing.
         now, first = self._clock(), self._first_at or self._started
         total, read = _nanoseconds(now - self._started), _nanoseconds(first - self._started)
         load = min(LOAD_NS, read or total)
@@ -145,7 +124,8 @@ class _NativeRenderer:
             # Clients divide by it.
             "eval_duration": max(total - max(read, load), 1),
         }
-        return {name: value for name, value in metrics.items() if value}
+        known = {name: value for name, value in metrics.items() if value}
+        return {"done": True, "done_reason": reason, **known}
 
 
 class ChatRenderer(_NativeRenderer):
@@ -185,21 +165,8 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
-    rows = [_logprob(entry) for entry in logprobs]
+    rows = render_logprobs(logprobs, spells=True, omits_empty=True)
     return {"logprobs": rows} if rows else {}
-
-
-def _logprob(entry: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama leaves out what is empty."""
-    top = [_token(each) for each in entry.get("top_logprobs") or ()]
-    return _token(entry) | ({"top_logprobs": top} if top else {})
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    token = str(entry.get("token") or "")
-    spelt = entry.get("bytes") or list(token.encode())
-    own: dict[str, Json] = {"token": token, "logprob": entry.get("logprob") or 0.0}
-    return own | ({"bytes": spelt} if spelt else {})
 
 
 def render_load(route: str, model: str, reason: str) -> bytes:
@@ -215,18 +182,16 @@ def render_load(route: str, model: str, reason: str) -> bytes:
 
 def render_embed(answer: EmbedAnswer, model: str, took_s: float, dimensions: int | None = None) -> bytes:
     """The answer of POST /api/embed: every vector has length 1, and at most so many `dimensions`."""
-    vectors = [_normalised(vector[:dimensions]) for vector in answer.embeddings]
+    vectors = []
+    for vector in (whole[:dimensions] for whole in answer.embeddings):
+        length = hypot(*vector) or 1.0
+        vectors.append([number / length for number in vector])
     total = max(_nanoseconds(took_s), 1)
     document: dict[str, Json] = {"model": model, "embeddings": vectors, "total_duration": total}
     document["load_duration"] = min(LOAD_NS, total)
     if answer.prompt_eval_count:
         document["prompt_eval_count"] = answer.prompt_eval_count
     return orjson.dumps(document)
-
-
-def _normalised(vector: Sequence[float]) -> list[float]:
-    length = hypot(*vector) or 1.0
-    return [number / length for number in vector]
 
 
 def render_embeddings(answer: EmbedAnswer) -> bytes:

@@ -34,28 +34,18 @@ def answered(gateway: Gateway, exchange: Exchange, route: str) -> Response:
     if order:
         exchange.stream = False
         return whole(render_load(route, exchange.model, order), content_type=SINGLE)
-    match route:
-        case "chat":
-            return _chat(gateway, exchange)
-        case "generate":
-            return _generate(gateway, exchange)
-        case _:
-            return _embed(gateway, exchange, is_older=route == "embeddings")
-
-
-def _chat(gateway: Gateway, exchange: Exchange) -> Response:
-    asked = load_chat(exchange.data)
+    if route in ("embed", "embeddings"):
+        return _embed(gateway, exchange, is_older=route == "embeddings")
+    asked = load_chat(exchange.data) if route == "chat" else load_generate(exchange.data)
     note_request(exchange, asked, ignored(exchange.data))
-    return _as_ollama(gateway.chat(exchange, asked, ChatRenderer(asked.model, exchange.call.started)))
-
-
-def _generate(gateway: Gateway, exchange: Exchange) -> Response:
-    asked = load_generate(exchange.data)
-    note_request(exchange, asked, ignored(exchange.data))
-    renderer = GenerateRenderer(asked.model, exchange.call.started)
+    renderer = (ChatRenderer if route == "chat" else GenerateRenderer)(asked.model, exchange.call.started)
     if isinstance(asked, GenerateRequest):
-        return _as_ollama(gateway.generate(exchange, asked, renderer))
-    return _as_ollama(gateway.chat(exchange, asked, renderer))
+        response = gateway.generate(exchange, asked, renderer)
+    else:
+        response = gateway.chat(exchange, asked, renderer)
+    if not response.is_streamed:
+        response.content_type = SINGLE
+    return response
 
 
 def _embed(gateway: Gateway, exchange: Exchange, *, is_older: bool) -> Response:
@@ -67,10 +57,3 @@ def _embed(gateway: Gateway, exchange: Exchange, *, is_older: bool) -> Response:
         return whole(render_embeddings(answer), content_type=SINGLE)
     took_s = time.monotonic() - exchange.call.started
     return whole(render_embed(answer, asked.model, took_s, asked.dimensions), content_type=SINGLE)
-
-
-def _as_ollama(response: Response) -> Response:
-    """The answer with the content type that Ollama gives single ones."""
-    if not response.is_streamed:
-        response.content_type = SINGLE
-    return response

@@ -5,11 +5,14 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.dialect import Routes
+from ollama_proxy.dialects.openai import transcript
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
+from ollama_proxy.policy import GENERATE
 
 #: What the gateway knows the meaning of.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
@@ -51,3 +54,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 def _include_usage(exchange: Exchange, gateway: Gateway) -> bool:
     asked = (exchange.data.get("stream_options") or {}).get("include_usage")
     return asked is True or gateway.settings.stream.always_include_usage
+
+
+ROUTES = Routes(
+    build_blueprint,
+    scopes={"openai.chat": GENERATE, "openai.completions": GENERATE},
+    readers={"openai.chat": transcript.read, "openai.completions": transcript.read},
+)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import orjson
 
 from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
+from ollama_proxy.gateway import ErrorFace
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
 
@@ -20,41 +18,31 @@ _TYPES = {
 }
 
 
-class OpenAIErrors:
-    name = "openai"
-
+class OpenAIErrors(ErrorFace):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """See ErrorFace."""
-        return orjson.dumps({"error": _fields(error, _kind(error))})
-
-    def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorFace."""
-        return ()
+        kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+        if error.slug == ModelNotFound.slug:
+            kind = "invalid_request_error"  # as OpenAI says it; `not_found_error` is for addresses
+        # What clients match on: OpenAI's own codes if it has one, else our slug. What an upstream refused in words of
+        # its own has no code, but for the two that clients test for.
+        has_code = isinstance(error, PromptTooLong) or error.status == 404 or not isinstance(error, UpstreamRefused)
+        code = "invalid_api_key" if error.status == 401 else error.slug if has_code else None
+        return orjson.dumps({"error": _fields(error, kind, code)})
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """See ErrorFace. No `[DONE]` follows it: clients raise on this frame."""
         # Inside a stream there is no status left to tell whose fault it was.
         kind = "server_error" if error.status >= 500 else "invalid_request_error"
-        return sse_frame({"error": _fields(error, kind, frame=True)})
+        return sse_frame({"error": _fields(error, kind, None)})
+
+    def hint_at_address(self, path: str) -> str:
+        """See ErrorFace."""
+        return "" if path.startswith("/v1") else " The base URL of OpenAI's clients ends with /v1."
 
 
-def _kind(error: GatewayError) -> str:
-    if error.slug == ModelNotFound.slug:
-        return "invalid_request_error"  # as OpenAI says it; `not_found_error` is for addresses
-    return _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-
-
-def _fields(error: GatewayError, kind: str, *, frame: bool = False) -> dict[str, Json]:
+def _fields(error: GatewayError, kind: str, code: str | None) -> dict[str, Json]:
     text = str(error)
     if isinstance(error, ModelNotFound):
         text = text[:1].upper() + text[1:]
-    return {"message": text, "type": kind, "param": error.param, "code": None if frame else _code(error)}
-
-
-def _code(error: GatewayError) -> str | None:
-    """What clients match on: OpenAI's own codes where it has one, else our slug."""
-    if error.status == 401:
-        return "invalid_api_key"
-    # What an upstream refused in words of its own has no code, but for the two that clients test for.
-    has_code = isinstance(error, PromptTooLong) or error.status == 404 or not isinstance(error, UpstreamRefused)
-    return error.slug if has_code else None
+    return {"message": text, "type": kind, "param": error.param, "code": code}

@@ -36,6 +36,7 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
     """The body of POST /v1/chat/completions; raises BadRequest that names the field."""
     check_fields(CHAT, data)
     tools, tool_choice = load_offer(data)
+    wanted = data.get("response_format") or {}
     return ChatRequest(
         model=_model(data),
         messages=load_messages(data.get("messages")),
@@ -45,13 +46,14 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         tool_choice=tool_choice,
         # The older form has room for one call.
         parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
-        format=load_format(data.get("response_format")),
+        format=load_format(wanted),
         think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=data.get("logprobs") or None,
         top_logprobs=content_parts.load_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
-        carried=carried(CHAT, data) | _carried_format(data),
+        # The name of a schema and whether it is strict, for upstreams that ask for them; Ollama keeps every schema.
+        carried=carried(CHAT, data) | ({"response_format": wanted} if wanted.get("type") == "json_schema" else {}),
         **content_parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
     )
 
@@ -97,6 +99,16 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
     return shape
 
 
+def _load_prompts(prompt: Json) -> list[str]:
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
+        bad("prompt", "token ids can't be read here: send the prompt as text")
+    if not prompts or not all(isinstance(one, str) for one in prompts):
+        bad("prompt", "must be a text or a list of texts")
+    # Ollama would take an empty prompt for an order to load the model.
+    return prompts if all(prompts) else bad("prompt", "must not be empty")
+
+
 def load_count(value: Json, param: str) -> int:
     """How many answers to one prompt; raises BadRequest above 16."""
     if value is not None and not 1 <= value <= MAX_CHOICES:
@@ -106,16 +118,6 @@ def load_count(value: Json, param: str) -> int:
 
 def _model(data: Mapping[str, Json]) -> str:
     return str(data.get("model") or "") or bad("model", "is required")
-
-
-def _load_prompts(prompt: Json) -> list[str]:
-    prompts = prompt if isinstance(prompt, list) else [prompt]
-    if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
-        bad("prompt", "token ids can't be read here: send the prompt as text")
-    if not prompts or not all(isinstance(one, str) for one in prompts):
-        bad("prompt", "must be a text or a list of texts")
-    # Ollama would take an empty prompt for an order to load the model.
-    return prompts if all(prompts) else bad("prompt", "must not be empty")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -143,12 +145,6 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
             return as_object(named.get("schema"), "response_format.json_schema.schema")
         case _:
             bad("response_format.type", "must be text, json_object or json_schema")
-
-
-def _carried_format(data: Mapping[str, Json]) -> dict[str, Json]:
-    """The name of a schema and whether it is strict, for upstreams that ask for them; Ollama keeps every schema."""
-    response_format = data.get("response_format") or {}
-    return {"response_format": response_format} if response_format.get("type") == "json_schema" else {}
 
 
 def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:

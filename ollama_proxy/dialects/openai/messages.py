@@ -46,7 +46,9 @@ def _load_message(message: Json, where: str, called: _Called) -> Message:
         case "assistant":
             return _load_assistant(message, content, where, called)
         case "tool":
-            return _load_result(message, content, images, where, called.names)
+            call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
+            name = as_text(message.get("name") or called.names.get(call_id, ""), f"{where}.name")
+            return Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
             # Its result names only the function.
@@ -55,16 +57,15 @@ def _load_message(message: Json, where: str, called: _Called) -> Message:
             bad(f"{where}.role", "must be system, developer, user, assistant, tool or function")
 
 
-def _load_result(
-    message: Mapping[str, Json], content: str, images: list[Image], where: str, names: dict[str, str]
-) -> Message:
-    call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
-    tool_name = as_text(message.get("name") or names.get(call_id) or "", f"{where}.name")
-    return Message("tool", content, images=images, tool_name=tool_name or None, tool_call_id=call_id or None)
-
-
 def _load_assistant(message: Mapping[str, Json], content: str, where: str, called: _Called) -> Message:
-    calls = _load_calls(message, where, len(called.names))
+    given = message.get("tool_calls") or []
+    if not isinstance(given, list):
+        bad(f"{where}.tool_calls", "must be a list")
+    calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(given))]
+    if (function := message.get("function_call")) is not None:
+        # The older form has no id: the call gets one that is the same whenever the history is sent again.
+        name, arguments = _load_function(function, f"{where}.function_call")
+        calls.append(ToolCall(f"call_function_{len(called.names)}", name, arguments))
     called.add(calls)
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
@@ -72,30 +73,16 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calle
     return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=calls)
 
 
-def _load_calls(message: Mapping[str, Json], where: str, known: int) -> list[ToolCall]:
-    calls = message.get("tool_calls") or []
-    if not isinstance(calls, list):
-        bad(f"{where}.tool_calls", "must be a list")
-    loaded = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(calls))]
-    if message.get("function_call") is not None:
-        loaded.append(_load_function_call(message["function_call"], f"{where}.function_call", known))
-    return loaded
-
-
 def _load_call(call: Json, where: str) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        bad(f"{where}.function.name", "is missing")
-    arguments = load_arguments(function.get("arguments"), f"{where}.function.arguments")
-    return ToolCall(as_text(call.get("id") or "", f"{where}.id"), function["name"], arguments)
+    name, arguments = _load_function(function, f"{where}.function")
+    return ToolCall(as_text(call.get("id") or "", f"{where}.id"), name, arguments)
 
 
-def _load_function_call(function: Json, where: str, number: int) -> ToolCall:
-    """A call in the older form, which has no id: it gets one that is the same whenever the history is sent again."""
+def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         bad(f"{where}.name", "is missing")
-    arguments = load_arguments(function.get("arguments"), f"{where}.arguments")
-    return ToolCall(f"call_function_{number}", function["name"], arguments)
+    return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
 def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:
@@ -110,14 +97,10 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             images.append(load_image(url, f"{where}.image_url.url"))
         case "input_audio":
             # Ollama takes sound by the same field and tells it apart by its bytes.
-            images.append(_load_sound(part.get("input_audio"), f"{where}.input_audio"))
+            sound = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
+            if not isinstance(sound, str) or not sound:
+                bad(f"{where}.input_audio.data", "is missing")
+            # Some servers load an address that is given here.
+            images.append(bad(f"{where}.input_audio.data", "must be base64") if ":" in sound else sound)
         case _:
             bad(f"{where}.type", "must be text, image_url, input_audio or refusal")
-
-
-def _load_sound(sound: Json, where: str) -> str:
-    data = as_object(sound, where).get("data")
-    if not isinstance(data, str) or not data:
-        bad(f"{where}.data", "is missing")
-    # Some servers load an address that is given here.
-    return bad(f"{where}.data", "must be base64") if ":" in data else data

@@ -16,6 +16,7 @@ from statistics import fmean
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
@@ -31,16 +32,14 @@ GOES_ON = b',"finish_reason":null}]}\n\n'
 TOOLS, FUNCTIONS = "tool_calls", "function_call"
 
 
+@dataclass(slots=True)
 class _Choice:
     """One choice of a stream: its part of every chunk, encoded once, and how far it was drawn."""
 
-    __slots__ = ("calls", "offset", "prefix")
-
-    def __init__(self, prefix: bytes) -> None:
-        self.prefix = prefix
-        self.calls = 0
-        #: Where its next text begins, in characters.
-        self.offset = 0
+    prefix: bytes
+    calls: int = 0
+    #: Where its next text begins, in characters.
+    offset: int = 0
 
 
 class _OpenAIRenderer:
@@ -109,7 +108,7 @@ class ChatRenderer(_OpenAIRenderer):
         return {
             "index": index,
             "message": message,
-            "logprobs": render_logprobs(answer.logprobs),
+            "logprobs": _logprobs(answer.logprobs) if answer.logprobs else None,
             "finish_reason": self._reason(answer.done, bool(answer.tool_calls)),
         }
 
@@ -133,7 +132,11 @@ class ChatRenderer(_OpenAIRenderer):
                     # OpenAI's log probabilities are those of the content alone.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
                 case ToolCall():
-                    frames.append(self._call(event))
+                    number, self._choice.calls = self._choice.calls, self._choice.calls + 1
+                    if not self._legacy:
+                        frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event)}]}))
+                    elif not number:  # the older form has room for one
+                        frames.append(self._chunk(self._calls([event])))
                 case Done():
                     frames.append(self._chunk({}, reason=self._reason(event, bool(self._choice.calls))))
                     frames += self._ended(event, self._document())
@@ -147,15 +150,8 @@ class ChatRenderer(_OpenAIRenderer):
         rest = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
         return [choice.prefix + rest for choice in self._choices]
 
-    def _call(self, call: ToolCall) -> bytes:
-        number, self._choice.calls = self._choice.calls, self._choice.calls + 1
-        if self._legacy:
-            # The older form has room for one.
-            return b"" if number else self._chunk(self._calls([call]))
-        return self._chunk({TOOLS: [{"index": number, **render_call(call)}]})
-
     def _chunk(self, delta: dict[str, Json], logprobs: Logprobs = (), reason: str | None = None) -> bytes:
-        extra = b',"logprobs":' + orjson.dumps(render_logprobs(logprobs)) if logprobs else b""
+        extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
         finish = b'"%b"' % reason.encode() if reason else b"null"
         return self._choice.prefix + orjson.dumps(delta) + extra + b',"finish_reason":' + finish + b"}]}\n\n"
 
@@ -245,12 +241,13 @@ def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
     their order."""
     if len(answers) <= count:
         return answers
-    return sorted(answers, key=_likelihood, reverse=True)[:count]
 
+    def likelihood(answer: Answer) -> float:
+        """The mean of its tokens."""
+        chances = [float(entry.get("logprob") or 0.0) for entry in answer.logprobs]
+        return fmean(chances) if chances else -inf
 
-def _likelihood(answer: Answer) -> float:
-    chances = [float(entry.get("logprob") or 0.0) for entry in answer.logprobs]
-    return fmean(chances) if chances else -inf
+    return sorted(answers, key=likelihood, reverse=True)[:count]
 
 
 def finish_reason(done: Done, called: bool) -> str:
@@ -272,18 +269,9 @@ def render_call(call: ToolCall) -> dict[str, Json]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def render_logprobs(logprobs: Logprobs) -> dict[str, Json] | None:
-    """The chat form; `bytes` and `top_logprobs` are required there, and Ollama omits them when empty."""
-    if not logprobs:
-        return None
-    content = [
-        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]} for entry in logprobs
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    return {"token": entry.get("token") or "", "logprob": entry.get("logprob") or 0.0, "bytes": entry.get("bytes")}
+def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
+    """The chat form."""
+    return {"content": render_logprobs(logprobs, spells=False), "refusal": None}
 
 
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:

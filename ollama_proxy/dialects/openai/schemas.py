@@ -12,6 +12,7 @@ from ollama_proxy.dialects.schema_fields import (
     Fated,
     anything,
     flag,
+    is_texts,
     is_whole,
     listing,
     mapping,
@@ -20,21 +21,12 @@ from ollama_proxy.dialects.schema_fields import (
     text,
     whole_number,
 )
-from ollama_proxy.hub import Json
-
-
-def _is_stop(value: Json) -> bool:
-    items = [value] if isinstance(value, str) else value
-    return isinstance(items, list) and all(isinstance(item, str) for item in items)
-
-
-def _is_limit(value: Json) -> bool:
-    return is_whole(value) and (value >= 1 or value == -1)
 
 
 def limit() -> Fated:
     """A number of tokens; -1 is how clients of Ollama say that there is no limit."""
-    return Fated(MAPPED, _is_limit, "must be a whole number of at least 1, or -1 for no limit")
+    expected = "must be a whole number of at least 1, or -1 for no limit"
+    return Fated(MAPPED, lambda value: is_whole(value) and (value >= 1 or value == -1), expected)
 
 
 class Sampling(Extensions):
@@ -49,7 +41,7 @@ class Sampling(Extensions):
     presence_penalty = number()
     max_tokens = limit()
     seed = whole_number()
-    stop = Fated(MAPPED, _is_stop, "must be a text or a list of texts")
+    stop = Fated(MAPPED, lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts")
     user = text()
     logit_bias = mapping(CARRIED)
     n = whole_number()

@@ -15,13 +15,9 @@ def read(document: dict[str, Any], spoken: Spoken) -> None:
         # Two names are in use for the same thing, and some send both.
         spoken.think(message.get("reasoning_content") or message.get("reasoning"), index)
         spoken.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
-        _read_calls(message, index, spoken)
+        for call in message.get("tool_calls") or ():
+            function = call.get("function") or {}
+            spoken.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
+        if function := message.get("function_call"):
+            spoken.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
         spoken.finish(choice.get("finish_reason"), index)
-
-
-def _read_calls(message: dict[str, Any], index: object, spoken: Spoken) -> None:
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        spoken.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
-    if function := message.get("function_call"):
-        spoken.call("function", index, name=function.get("name"), arguments=function.get("arguments"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.dialect import Routes
+from ollama_proxy.dialects.responses import transcript
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange
+from ollama_proxy.policy import GENERATE, READ
 
 #: Where OpenAI keeps what was answered before.
 STORED = ("/responses/<path:name>", "/conversations", "/conversations/<path:name>")
@@ -37,3 +40,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     for rule in STORED:
         blueprint.add_url_rule(rule, "stored", stored, methods=["GET", "POST", "DELETE"])
     return blueprint
+
+
+ROUTES = Routes(
+    build_blueprint,
+    scopes={"responses.create": GENERATE, "responses.stored": READ},
+    readers={"responses.create": transcript.read},
+)

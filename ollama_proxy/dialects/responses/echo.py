@@ -28,11 +28,13 @@ _EFFORTS = {None: None, True: None, False: "none", "low": "low", "medium": "medi
 
 def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]:
     """The fields of a response object that come from its request."""
+    reasoning = data.get("reasoning") or {}
+    summary = reasoning.get("summary") or reasoning.get("generate_summary")
     echo: dict[str, Json] = {
         "background": False,
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": None,
-        "reasoning": {"effort": _EFFORTS[asked.think], "summary": _summary(data.get("reasoning"))},
+        "reasoning": {"effort": _EFFORTS[asked.think], "summary": summary},
         "store": False,
         "text": _text(data.get("text")),
         "tools": _tools(data.get("tools")),
@@ -40,28 +42,19 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]
         "truncation": "auto" if asked.truncate else "disabled",
     }
     echo |= {name: data.get(name) or default for name, default in _REPEATED.items()}
-    echo |= {name: _whole(data.get(name)) for name in _COUNTS}
+    echo |= {name: None if data.get(name) is None else int(data[name]) for name in _COUNTS}
     echo |= {name: _number(asked.options.get(name), default) for name, default in _NUMBERS.items()}
     return echo | ({"user": asked.user} if asked.user else {})
-
-
-def _summary(reasoning: Json) -> Json:
-    reasoning = reasoning or {}
-    return reasoning.get("summary") or reasoning.get("generate_summary")
-
-
-def _number(value: Json, default: float) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
-
-
-def _whole(value: Json) -> int | None:
-    return None if value is None else int(value)
 
 
 def _tools(tools: Json) -> list[dict[str, Json]]:
     """With every key that the schemas demand, and none that they may not know."""
     names = ("name", "description", "parameters", "strict")
     return [{"type": "function"} | {name: tool.get(name) for name in names} for tool in tools or ()]
+
+
+def _number(value: Json, default: float) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def _text(text: Json) -> dict[str, Json]:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.output_items import (
     IN_PROGRESS,
     function_call,
     message,
     new_id,
     reasoning,
-    render_logprobs,
     summary_part,
     text_part,
 )
@@ -73,7 +73,7 @@ class OpenItem:
         tail = self._tail
         if logprobs:
             self._logprobs.extend(logprobs)
-            tail = _more({"logprobs": render_logprobs(logprobs)})
+            tail = _more({"logprobs": render_logprobs(logprobs, spells=True)})
         number = self._events.next
         self._events.next = number + 1
         return self._head + orjson.dumps(text) + tail + b"%d}\n\n" % number
@@ -115,7 +115,7 @@ class OpenMessage(OpenItem):
 
     def item(self, status: str) -> dict[str, Json]:
         """The message as far as it has come."""
-        return message(self._id, status, text_part("".join(self._texts), render_logprobs(self._logprobs)))
+        return message(self._id, status, text_part("".join(self._texts), self._logprobs))
 
 
 class OpenReasoning(OpenItem):

@@ -75,7 +75,11 @@ class History:
             case "message":
                 self._add_message(item, where)
             case "function_call":
-                self._add_call(item, where)
+                name = as_text(item.get("name"), f"{where}.name")
+                call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
+                call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
+                self._names[call_id] = name
+                self._speak().calls.append(call)
             case "function_call_output":
                 self._add_result(item, where)
             case "reasoning":
@@ -100,13 +104,6 @@ class History:
         turn = self._speak()
         turn.texts.append(content)
         turn.images += images
-
-    def _add_call(self, item: Mapping[str, Json], where: str) -> None:
-        name = as_text(item.get("name"), f"{where}.name")
-        call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
-        call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
-        self._names[call_id] = name
-        self._speak().calls.append(call)
 
     def _add_result(self, item: Mapping[str, Json], where: str) -> None:
         call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
@@ -166,17 +163,13 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
         case "refusal":
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
         case "input_image":
-            images.append(_load_image(part, where))
+            if part.get("file_id"):
+                bad(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
+            images.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_file":
             texts.append(_load_file(part, where))
         case _:
             bad(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
-
-
-def _load_image(part: Mapping[str, Json], where: str) -> Image:
-    if part.get("file_id"):
-        bad(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
-    return load_image(part.get("image_url"), f"{where}.image_url")
 
 
 def _load_file(part: Mapping[str, Json], where: str) -> str:

@@ -8,6 +8,7 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.responses.input_items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
 from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
 from ollama_proxy.upstreams import paced
 
@@ -25,12 +26,12 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
     """The body of POST /v1/responses; raises BadRequest that names the field."""
     check_fields(RESPONSE, data)
     _check_summary(data.get("reasoning") or {})
-    text = data.get("text") or {}
+    text, instructions = data.get("text") or {}, data.get("instructions")
     tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
     top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     return ChatRequest(
         model=str(data.get("model") or "") or bad("model", "is required"),
-        messages=[*_instructions(data.get("instructions")), *load_input(data.get("input"))],
+        messages=([Message("system", instructions)] if instructions else []) + load_input(data.get("input")),
         stream=bool(data.get("stream")),
         tools=tools,
         tool_choice=tool_choice,
@@ -42,25 +43,14 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
         top_logprobs=top_logprobs,
         user=data.get("user"),
         carried=_carried(data, text),
-        **_extensions(data),
+        **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
-
-
-def _instructions(instructions: str | None) -> list[Message]:
-    return [Message("system", instructions)] if instructions else []
 
 
 def _check_summary(reasoning: Mapping[str, Json]) -> None:
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
             bad(f"reasoning.{name}", "must be auto, concise or detailed")
-
-
-def _extensions(data: Mapping[str, Json]) -> dict[str, Json]:
-    extensions = content_parts.load_extensions(data)
-    if data.get("truncation") == "auto":
-        extensions["truncate"] = True
-    return extensions
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -106,45 +96,28 @@ def _load_tool(tool: Json, where: str) -> Tool:
 
 def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolChoice]:
     """The tools that may be called, and none, auto, required, or the one that is meant."""
+    offered = {tool.name for tool in tools}
+
+    def load_name(function: Json, where: str) -> str:
+        """The name of a function that is on offer."""
+        if as_object(function, where).get("type") != "function":
+            bad(f"{where}.type", "must be function")
+        name = as_text(function.get("name"), f"{where}.name")
+        return name if name in offered else bad(f"{where}.name", "is not among the tools")
+
     if choice is None or isinstance(choice, str):
-        return tools, _load_word(choice, tools)
+        if choice not in _WORDS:
+            bad("tool_choice", "must be none, auto or required")
+        check_choice(choice, tools, "tool_choice")
+        return tools, choice
     match as_object(choice, "tool_choice").get("type"):
         case "function":
-            return tools, {"name": _known(choice, _names(tools), "tool_choice")}
+            return tools, {"name": load_name(choice, "tool_choice")}
         case "allowed_tools":
-            if choice.get("mode") not in ("auto", "required"):
-                bad("tool_choice.mode", "must be auto or required")
-            names = _allowed(choice.get("tools"), tools)
-            return [tool for tool in tools if tool.name in names], choice["mode"]
+            allowed, mode = load_allowed_tools(choice, tools, "tool_choice", load_name)
+            return allowed or bad("tool_choice.tools", "must be a list of functions"), mode
         case _:
             bad("tool_choice.type", "must be function or allowed_tools")
-
-
-def _load_word(word: str | None, tools: list[Tool]) -> str | None:
-    if word not in _WORDS:
-        bad("tool_choice", "must be none, auto or required")
-    if word == "required" and not tools:
-        bad("tool_choice", "no tools are on offer")
-    return word
-
-
-def _allowed(chosen: Json, tools: list[Tool]) -> set[str]:
-    if not isinstance(chosen, list) or not chosen:
-        bad("tool_choice.tools", "must be a list of functions")
-    offered = _names(tools)
-    return {_known(one, offered, f"tool_choice.tools[{index}]") for index, one in enumerate(chosen)}
-
-
-def _names(tools: list[Tool]) -> set[str]:
-    return {tool.name for tool in tools}
-
-
-def _known(function: Json, offered: set[str], where: str) -> str:
-    """The name of a function that is on offer."""
-    if as_object(function, where).get("type") != "function":
-        bad(f"{where}.type", "must be function")
-    name = as_text(function.get("name"), f"{where}.name")
-    return name if name in offered else bad(f"{where}.name", "is not among the tools")
 
 
 def _carried(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
 
 import orjson
 
+from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.reasoning_blob import seal
 from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall
 
@@ -18,9 +18,10 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(16)}"
 
 
-def text_part(text: str, logprobs: Sequence[Json] = ()) -> dict[str, Json]:
-    """A part of a message; `logprobs` as `render_logprobs` gives them."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+def text_part(text: str, logprobs: Logprobs = ()) -> dict[str, Json]:
+    """A part of a message."""
+    rows = render_logprobs(logprobs, spells=True)
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": rows}
 
 
 def summary_part(text: str) -> dict[str, Json]:
@@ -60,7 +61,7 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
         status = COMPLETED if answer.content else last
         items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=sealed))
     if answer.content or not (answer.thinking or answer.tool_calls):
-        part = text_part(answer.content, render_logprobs(answer.logprobs))
+        part = text_part(answer.content, answer.logprobs)
         items.append(message(new_id("msg"), last, part))
     return items + [function_call(new_id("fc"), call) for call in answer.tool_calls]
 
@@ -68,23 +69,6 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
 def is_cut(done: Done) -> bool:
     """Whether the model was stopped by the limit of tokens."""
     return done.done_reason == "length"
-
-
-def render_logprobs(logprobs: Logprobs) -> list[dict[str, Json]]:
-    """The entries in the form of this API, where `bytes` may not be null."""
-    return [
-        _token(entry) | {"top_logprobs": [_token(t) for t in entry.get("top_logprobs") or ()]} for entry in logprobs
-    ]
-
-
-def _token(entry: Mapping[str, Json]) -> dict[str, Json]:
-    token = entry.get("token") or ""
-    spelled = entry.get("bytes")
-    return {
-        "token": token,
-        "logprob": entry.get("logprob") or 0.0,
-        "bytes": list(token.encode()) if spelled is None else spelled,
-    }
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:

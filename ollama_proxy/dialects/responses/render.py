@@ -76,9 +76,18 @@ class ResponseRenderer:
                     opened = self._open
                     frames.append((opened.add if isinstance(opened, OpenReasoning) else self._think)(text))
                 case ToolCall():
-                    frames.append(self._call(event))
+                    frames.append(self._close(COMPLETED))
+                    frame, item = draw_call(self._events, len(self._output), event)
+                    frames.append(frame)
+                    self._output.append(item)
                 case Done():
-                    frames.append(self._end(event))
+                    status = INCOMPLETE if is_cut(event) else COMPLETED
+                    if self._open is None and not self._output:
+                        # An answer without a word is an empty message.
+                        self._open = OpenMessage(self._events, 0)
+                        frames.append(self._open.open())
+                    frames.append(self._close(status))
+                    frames.append(self._events.draw(status, response=self._document(status, self._output, event)))
         return b"".join(frames)
 
     def render_heartbeat(self) -> bytes:
@@ -116,12 +125,6 @@ class ResponseRenderer:
         self._open = opened = OpenReasoning(self._events, len(self._output), sealed=self._sealed)
         return closing + opened.open() + opened.add(text)
 
-    def _call(self, call: ToolCall) -> bytes:
-        closing = self._close(COMPLETED)
-        frames, item = draw_call(self._events, len(self._output), call)
-        self._output.append(item)
-        return closing + frames
-
     def _close(self, status: str) -> bytes:
         """Ends the item that is open, if one is."""
         if self._open is None:
@@ -130,13 +133,3 @@ class ResponseRenderer:
         self._open = None
         self._output.append(item)
         return frames
-
-    def _end(self, done: Done) -> bytes:
-        status = INCOMPLETE if is_cut(done) else COMPLETED
-        opening = b""
-        if self._open is None and not self._output:
-            # An answer without a word is an empty message.
-            self._open = OpenMessage(self._events, 0)
-            opening = self._open.open()
-        closing = self._close(status)
-        return opening + closing + self._events.draw(status, response=self._document(status, self._output, done))

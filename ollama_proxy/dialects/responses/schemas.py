@@ -12,6 +12,7 @@ from ollama_proxy.dialects.schema_fields import (
     Fated,
     anything,
     flag,
+    is_texts,
     listing,
     mapping,
     number,
@@ -19,7 +20,6 @@ from ollama_proxy.dialects.schema_fields import (
     text,
     whole_number,
 )
-from ollama_proxy.hub import Json
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
@@ -45,14 +45,6 @@ def one_of(*words: str, fate: str = MAPPED) -> Fated:
     return Fated(fate, lambda value: value in words, f"must be one of {', '.join(words)}")
 
 
-def _is_includes(value: Json) -> bool:
-    return isinstance(value, list) and all(item in INCLUDABLE for item in value)
-
-
-def _is_texts(value: Json) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-
-
 class ResponseSchema(Extensions):
     """POST /v1/responses."""
 
@@ -62,7 +54,11 @@ class ResponseSchema(Extensions):
     stream = flag()
     # Padding against eavesdroppers who watch sizes: accepted, never sent.
     stream_options = mapping()
-    include = Fated(MAPPED, _is_includes, f"must be a list of some of {', '.join(INCLUDABLE)}")
+    include = Fated(
+        MAPPED,
+        lambda value: isinstance(value, list) and all(item in INCLUDABLE for item in value),
+        f"must be a list of some of {', '.join(INCLUDABLE)}",
+    )
     temperature = number()
     top_p = number()
     presence_penalty = number()
@@ -83,7 +79,9 @@ class ResponseSchema(Extensions):
     background = refused("answers can't be made in the background: this gateway keeps no state", False)
     prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
     context_management = refused("the history is not shortened here: send a shorter `input`", [])
-    metadata = Fated(CARRIED, _is_texts, "must be an object of texts")
+    metadata = Fated(
+        CARRIED, lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts"
+    )
     moderation = anything(CARRIED)
     prompt_cache_key = Fated(CARRIED, lambda value: isinstance(value, str), "must be a text")
     prompt_cache_options = anything(CARRIED)

@@ -26,19 +26,15 @@ def read(document: dict[str, Any], spoken: Spoken) -> None:
     elif kind == "error":
         spoken.fail(document)
     elif document.get("object") == "response":
-        _read_whole(document, spoken)
+        for item in document["output"]:
+            _read_call(item, spoken)
+            for part in item.get("content") or ():
+                spoken.text(part.get("text"))
+            for part in item.get("summary") or ():
+                spoken.think(part.get("text"))
+        spoken.finish(document.get("status"))
 
 
 def _read_call(item: dict[str, Any], spoken: Spoken) -> None:
     if item["type"] == "function_call":
         spoken.call(None, name=item["name"], arguments=item["arguments"])
-
-
-def _read_whole(document: dict[str, Any], spoken: Spoken) -> None:
-    for item in document["output"]:
-        _read_call(item, spoken)
-        for part in item.get("content") or ():
-            spoken.text(part.get("text"))
-        for part in item.get("summary") or ():
-            spoken.think(part.get("text"))
-    spoken.finish(document.get("status"))

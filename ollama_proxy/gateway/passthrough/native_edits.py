@@ -61,21 +61,16 @@ class EditedReply:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:
             return line if is_whole else b""
-        return ndjson_frame(self._edit(document)).rstrip(b"\n") if isinstance(document, dict) else line
-
-    def _edit(self, document: dict[str, Json]) -> dict[str, Json]:
+        if not isinstance(document, dict):
+            return line
         if self._name != self._target:
-            self._rename(document)
+            if "model" in document:
+                document["model"] = self._name
+            if isinstance(document.get("error"), str):
+                document["error"] = renamed(document["error"], self._target, self._name)
         if self._without_thinking:
             _leave_out_thinking(document)
-        return document
-
-    def _rename(self, document: dict[str, Json]) -> None:
-        if "model" in document:
-            document["model"] = self._name
-        error = document.get("error")
-        if isinstance(error, str):
-            document["error"] = renamed(error, self._target, self._name)
+        return ndjson_frame(document).rstrip(b"\n")
 
     def close(self) -> None:
         """See Reply."""

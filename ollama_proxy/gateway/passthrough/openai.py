@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol, cast
 
 from flask import Response
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
-from ollama_proxy.gateway.rendering import ErrorFace
 from ollama_proxy.gateway.resolve import Plan
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import Done, Json
@@ -25,19 +23,14 @@ from ollama_proxy.settings import ModelSettings, Profile, Stream
 from ollama_proxy.upstreams import (
     DRAIN_S,
     GRACE_S,
-    Headers,
+    Api,
+    Node,
     Reply,
-    Upstream,
     UpstreamRequest,
-    is_stream_only,
     read_all,
-    read_refusal,
-    without_comments,
+    read_before,
 )
-from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read
-
-#: The dialect whose bytes pass.
-PASSED = "openai"
+from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
 
 #: What may be asked for, below a base URL, and the field that each can't do without.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
@@ -52,29 +45,15 @@ OURS = frozenset(
 _ANSWERED = frozenset({"choices", "data"})
 
 
-class Provider(Upstream, Protocol):
-    """An upstream that takes OpenAI's bytes."""
-
-    profile: Profile
-
-    def refused(self, status: int, data: bytes, headers: Headers = (), *, model: str = "") -> UpstreamError:
-        """What an answer that is not 200 amounts to; `model`: its own name of the one that was asked for."""
-
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """What an error in an answer with status 200 amounts to."""
-
-
 def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (plan.route.takes(PASSED) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+    if not (plan.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
-    return is_sound and all(
-        _can(cast(Provider, node.upstream).profile, own, path, data) for node, own in plan.route.nodes
-    )
+    return is_sound and all(_can(node.profile, own, path, data) for node, own in plan.route.nodes)
 
 
 def _is_free(rules: ModelSettings) -> bool:
@@ -89,7 +68,7 @@ def _can(profile: Profile, own: str, path: str, data: Mapping[str, Json]) -> boo
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_place(profile, path, data)) and (data.get("stream") is True or not is_stream_only(own, profile))
+    return bool(_place(profile, path, data)) and (data.get("stream") is True or not profile.only_streams(own))
 
 
 def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
@@ -120,17 +99,16 @@ class Passage:
 
     # To the provider.
 
-    def send(self, upstream: Upstream, own: str) -> Reply:
-        """The reply of an upstream that calls the model `own`; its head may come later where it is a stream. Raises
-        UpstreamError."""
-        self._provider, self._own = cast(Provider, upstream), own
+    def send(self, node: Node, own: str) -> Reply:
+        """The reply of a node that calls the model `own`; the head of a stream may come later. Raises UpstreamError."""
+        self._upstream, self._own = node.upstream, own
         name = self._exchange.model
-        counts = self._lacks_usage and self._provider.profile.stream_options
+        counts = self._lacks_usage and node.profile.stream_options
         self._edits = AnswerEdits(name=None if own == name else name, without_usage=counts and not self._shows_usage)
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
-        path = _place(self._provider.profile, self._path, self._data)
+        path = _place(node.profile, self._path, self._data)
         outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
-        reply = upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
+        reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
         self._accept(reply)
         return reply
 
@@ -146,7 +124,7 @@ class Passage:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
         try:
             if reply.status not in (0, 200):
-                raise self._provider.refused(reply.status, read_refusal(reply), reply.headers, model=self._own)
+                raise self._upstream.refused(reply, model=self._own)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -157,18 +135,18 @@ class Passage:
         """What an answer that is none amounts to."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._provider.error_in(document, model=self._own)
+        return self._upstream.error_in(document, model=self._own)
 
     # To the client.
 
-    def answer(self, reply: Reply, face: ErrorFace) -> Response:
+    def answer(self, reply: Reply) -> Response:
         """The answer that the client gets. Waits for the first event, so that an early failure has its real status."""
         self._exchange.on_finish(reply.close)
         if self._stream:
             pieces = self._pieces(reply)
             first = next(pieces)
             spoken = (piece or SSE_COMMENT for piece in chain((first,), pieces))
-            response = streamed(deliver(self._exchange, spoken, face.render_error_frame), SSE)
+            response = streamed(deliver(self._exchange, spoken, self._exchange.dialect.errors.render_error_frame), SSE)
         else:
             response = whole(self._whole(reply))
         forward_headers(reply, response)
@@ -180,7 +158,7 @@ class Passage:
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._provider.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._own)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
@@ -231,21 +209,13 @@ class Passage:
         if passed := self._edits.events(self._tail.feed(events)):
             yield passed
         if self._tail.failure is not None:
-            raise self._provider.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._own)
 
     def _next(self, reply: Reply) -> bytes | None:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
         if not self._tail.finished:
             return reply.read_some(self._heartbeat_s)
-        until = time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S)
-        try:
-            # A reply may wake up early and have nothing.
-            while (left_s := until - time.monotonic()) > 0:
-                if (data := reply.read_some(left_s)) is not None:
-                    return data
-        except (UpstreamCut, UpstreamTimeout):
-            pass  # all that matters has come
-        return b""
+        return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
 
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""

@@ -69,10 +69,10 @@ class AnswerEdits:
 def _without_usage(events: bytes) -> bytes:
     """Events without the one that only tells the usage, and without the word of the others that there is none yet."""
     if is_set(events, USAGE):
-        events = b"".join(event for event in split_events(events) if not _is_usage(event))
+        kept: list[bytes] = []
+        for event in split_events(events):
+            document = read(data_of(event)) if is_set(event, USAGE) else {}
+            if document.get("choices") or not document.get("usage"):
+                kept.append(event)
+        events = b"".join(kept)
     return events.replace(b',"usage":null', b"").replace(b', "usage": null', b"")
-
-
-def _is_usage(event: bytes) -> bool:
-    document = read(data_of(event)) if is_set(event, USAGE) else {}
-    return bool(document.get("usage")) and not document.get("choices")

@@ -5,21 +5,11 @@ Written against the types of Anthropic's own client of November 2026, and for se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, GenerateRequest, Json, Message
+from ollama_proxy.hub import ChatRequest, Json
 from ollama_proxy.upstreams.anthropic.messages import encode_messages
 from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.anthropic.parameters import Parameters, encode_parameters
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-
-#: Fields that a completion shares with a chat.
-_SHARED = (
-    *("model", "options", "keep_alive", "truncate", "timeout_ms", "user", "carried"),
-    *("stream", "think", "think_default", "exclude_reasoning", "logprobs", "top_logprobs", "n"),
-)
 
 
 def encode_chat(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> dict[str, Json]:
@@ -33,19 +23,7 @@ def encode_chat(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> dic
 
 def parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> Parameters:
     """What a chat asks for besides its messages, and what of it can't be said."""
-    return encode_parameters(request, traits, can_think=_can_think(request.messages, thoughts))
-
-
-def _can_think(messages: Sequence[Message], thoughts: Thoughts) -> bool:
-    """Thinking goes on in the middle of calls only where the thinking in front of them is still there."""
-    spoken = next((message for message in reversed(messages) if message.role == "assistant"), None)
-    return spoken is None or not spoken.tool_calls or bool(thoughts.of(spoken.tool_calls[0].id))
-
-
-def as_chat(request: GenerateRequest) -> ChatRequest:
-    """A completion as a chat of one message; raises BadRequest for one that is to be inserted."""
-    if request.suffix:
-        raise BadRequest(f"{request.model} does not support insert", param="suffix")
-    system = [Message("system", request.system)] if request.system else []
-    shared: dict[str, Any] = {name: getattr(request, name) for name in _SHARED}
-    return ChatRequest(messages=[*system, Message("user", request.prompt)], **shared)
+    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
+    # In the middle of calls, more thinking needs the thinking that led to them.
+    can_think = last is None or not last.tool_calls or bool(thoughts.of(last.tool_calls[0].id))
+    return encode_parameters(request, traits, can_think=can_think)

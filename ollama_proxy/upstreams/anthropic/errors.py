@@ -74,19 +74,12 @@ def _refused(
     kind, lowered = str(fields.get("type"))[:100], text.lower()
     if kind in _DENIED_TYPES or _NO_CREDIT in lowered:
         return UpstreamDeniesUs(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
-    if status == 400 and _is_too_long(lowered):
+    if status == 400 and any(sign in lowered for sign in _TOO_LONG):
         return PromptTooLong(text)
     if status == 404 and lowered.startswith("model:"):
         text = f"model '{model}' not found"
-    return UpstreamRefused(status, text, retry_after_s=retry_after_s, final=status == 429 and _is_used_up(fields))
-
-
-def _is_too_long(text: str) -> bool:
-    return any(sign in text for sign in _TOO_LONG)
-
-
-def _is_used_up(fields: Mapping[str, Json]) -> bool:
-    """Whether a limit on what is spent was met, which takes days to pass, and not one on how fast."""
     details = fields.get("details")
     code = details.get("error_code") if isinstance(details, dict) else None
-    return "spend_limit" in str(code)
+    # A limit on spending takes days to pass, unlike one on the rate.
+    final = status == 429 and "spend_limit" in str(code)
+    return UpstreamRefused(status, text, retry_after_s=retry_after_s, final=final)

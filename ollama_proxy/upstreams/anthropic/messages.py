@@ -6,16 +6,15 @@ take at all (a result without its call, an answer that nobody asked for) is said
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Sequence
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.hub import Json, Message, ToolCall
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.pending_calls import PendingCalls
+from ollama_proxy.wire import base64_media_type
 
 Block = dict[str, Json]
 
@@ -24,11 +23,6 @@ BEGINNING = "(The conversation begins.)"
 
 #: Characters that ids of calls can't have.
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
-
-_PICTURES = (("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff"), ("image/gif", b"GIF8"))
-
-#: Characters of base64 that show what an image is.
-_SIGN_CHARS = 32
 
 
 def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[str, list[Block]]:
@@ -163,19 +157,8 @@ def _texts(text: str) -> list[Block]:
 def _images(message: Message) -> Iterator[Block]:
     for image in message.images:
         data = str(image).replace("\n", "").replace("\r", "")
-        source = {"type": "base64", "media_type": _media_type(data), "data": data}
+        kind = base64_media_type(data)
+        if not kind.startswith("image/"):
+            raise BadRequest("an image is neither PNG, JPEG, GIF nor WebP", param="messages")
+        source = {"type": "base64", "media_type": kind, "data": data}
         yield {"type": "image", "source": source}
-
-
-def _media_type(data: Image) -> str:
-    """What an image is, by its first bytes; raises BadRequest for none that the API takes."""
-    try:
-        head = base64.b64decode(str(data)[:_SIGN_CHARS])
-    except (binascii.Error, ValueError):
-        head = b""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    for kind, sign in _PICTURES:
-        if head.startswith(sign):
-            return kind
-    raise BadRequest("an image is neither PNG, JPEG, GIF nor WebP", param="messages")

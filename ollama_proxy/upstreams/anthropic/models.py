@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import Json, Model
+from ollama_proxy.hub import THINK_LEVELS, Json, Model
 from ollama_proxy.upstreams.ollama.codec import count, seconds_of
 
 _DATED = re.compile(r"(.+)-\d{8}")
 
 #: Kinds of thinking that a request may name.
 _KINDS = ("adaptive", "enabled", "disabled")
-_EFFORTS = ("low", "medium", "high", "max")
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,7 +82,7 @@ def decode_traits(row: Mapping[str, Json]) -> Traits:
     able |= {"vision"} if _has(told, "image_input") else set()
     able |= {"thinking"} if _has(told, "thinking") else set()
     kinds = frozenset(kind for kind in _KINDS if _has(told, "thinking", "types", kind))
-    efforts = frozenset(effort for effort in _EFFORTS if _has(told, "effort", effort))
+    efforts = frozenset(effort for effort in THINK_LEVELS if _has(told, "effort", effort))
     return Traits(frozenset(able), most, kinds, efforts, _has(told, "structured_outputs"))
 
 

@@ -66,8 +66,12 @@ def encode_parameters(request: ChatRequest, traits: Traits, *, can_think: bool =
     _add_tools(asked, request, traits)
     _add_thinking(asked, request, traits, can_think)
     _add_sampling(asked, request, traits)
+    _add_stop(asked, request.options.get("stop"))
     _add_format(asked, request, traits)
-    _add_user(asked, request.user)
+    if request.user and (len(request.user) > _MOST_USER_CHARS or _PERSONAL.fullmatch(request.user)):
+        asked.unsaid.append("user")
+    elif request.user:
+        asked.fields["metadata"] = {"user_id": request.user}
     asked.add(**passed_on(request))
     return asked
 
@@ -131,8 +135,13 @@ def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_t
     if request.think and not traits.is_adaptive:
         _add_budget(asked, request, traits, limit)
         return
-    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS, thinking=_switch(request, traits))
-    asked.add(output_config=_effort(request, traits))
+    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
+    if request.think:
+        asked.add(thinking={"type": "adaptive"} | _display(request))
+    elif request.think is False and traits.can_stop_thinking:
+        asked.add(thinking={"type": "disabled"})
+    if isinstance(request.think, str) and traits.efforts:
+        asked.add(output_config={"effort": request.think if request.think in traits.efforts else "high"})
 
 
 def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_think: bool) -> bool:
@@ -140,13 +149,6 @@ def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_thin
         return False  # a model that must call a tool can't think first
     has_room = limit is None or limit > LEAST_BUDGET
     return traits.is_adaptive or (can_think and has_room)
-
-
-def _switch(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
-    """Thinking of a model that decides by itself how long, or none."""
-    if request.think:
-        return {"type": "adaptive"} | _display(request)
-    return {"type": "disabled"} if request.think is False and traits.can_stop_thinking else None
 
 
 def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
@@ -174,13 +176,6 @@ def _display(request: ChatRequest) -> dict[str, Json]:
     return {"display": "omitted" if request.exclude_reasoning else "summarized"}
 
 
-def _effort(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
-    if not isinstance(request.think, str) or not traits.efforts:
-        return None
-    known = request.think in traits.efforts
-    return {"effort": request.think if known else "high"}
-
-
 # Sampling.
 
 
@@ -192,13 +187,9 @@ def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> No
     else:
         if "temperature" in given and given.pop("top_p", None) is not None:
             asked.unsaid.append("top_p")  # newer models refuse both together
-        asked.add(**{name: _capped(name, value) for name, value in given.items()})
-    _add_stop(asked, request.options.get("stop"))
-
-
-def _capped(name: str, value: Json) -> Json:
-    """Ollama's temperatures go further than 1."""
-    return min(value, 1.0) if name == "temperature" and isinstance(value, int | float) else value
+        if isinstance(given.get("temperature"), int | float):
+            given["temperature"] = min(given["temperature"], 1.0)  # Ollama allows higher values
+        asked.add(**given)
 
 
 def _add_stop(asked: Parameters, stop: Json) -> None:
@@ -210,7 +201,7 @@ def _add_stop(asked: Parameters, stop: Json) -> None:
     asked.add(stop_sequences=seen or None)
 
 
-# The form of the answer, and who asks.
+# The form of the answer.
 
 
 def _add_format(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
@@ -226,12 +217,3 @@ def _add_format(asked: Parameters, request: ChatRequest, traits: Traits) -> None
             return
         asked.instruction = AS_SCHEMA + written.decode()
     asked.unsaid.append("format")
-
-
-def _add_user(asked: Parameters, user: str | None) -> None:
-    if not user:
-        return
-    if len(user) > _MOST_USER_CHARS or _PERSONAL.fullmatch(user):
-        asked.unsaid.append("user")
-    else:
-        asked.fields["metadata"] = {"user_id": user}

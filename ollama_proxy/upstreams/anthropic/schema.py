@@ -5,8 +5,6 @@ What it refuses is told to the model in the description, as Anthropic's own clie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import orjson
 
 from ollama_proxy.hub import Json
@@ -25,8 +23,12 @@ def closed(schema: Json) -> Json:
     """The same schema as far as it can be asked for; one that can be is not changed."""
     if not isinstance(schema, dict):
         return schema
-    limits = {name: value for name, value in schema.items() if _is_refused(name, value)}
-    kept = {_renamed(name, schema): _inside(name, value) for name, value in schema.items() if name not in limits}
+    limits = {name: schema[name] for name in _REFUSED & schema.keys()}
+    if schema.get("minItems", 0) not in (0, 1):
+        limits["minItems"] = schema["minItems"]
+    kept = {name: _close_inside(name, value) for name, value in schema.items() if name not in limits}
+    if "oneOf" in kept and "anyOf" not in kept:
+        kept["anyOf"] = kept.pop("oneOf")
     if schema.get("type") == "object" or "properties" in schema:
         kept["additionalProperties"] = False
     if limits:
@@ -35,15 +37,7 @@ def closed(schema: Json) -> Json:
     return kept
 
 
-def _is_refused(name: str, value: Json) -> bool:
-    return name in _REFUSED or (name == "minItems" and value not in (0, 1))
-
-
-def _renamed(name: str, schema: Mapping[str, Json]) -> str:
-    return "anyOf" if name == "oneOf" and "anyOf" not in schema else name
-
-
-def _inside(name: str, value: Json) -> Json:
+def _close_inside(name: str, value: Json) -> Json:
     if name in _MAPPINGS and isinstance(value, dict):
         return {key: closed(inner) for key, inner in value.items()}
     if name in _LISTS and isinstance(value, list):

@@ -12,17 +12,17 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
-from ollama_proxy.errors import BadRequest, UpstreamDeniesUs, UpstreamError, UpstreamRefused
-from ollama_proxy.hub import ChatRequest, EmbedAnswer, EmbedRequest, GenerateRequest, Json, Model, ModelRequest
+from ollama_proxy.errors import UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.anthropic.codec import as_chat, encode_chat, parameters
+from ollama_proxy.upstreams.anthropic.codec import encode_chat, parameters
 from ollama_proxy.upstreams.anthropic.errors import refused
 from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, traits_of
 from ollama_proxy.upstreams.anthropic.parameters import passed_on
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
@@ -47,26 +47,19 @@ def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
     return AnthropicUpstream(declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ())
 
 
-class AnthropicUpstream:
+class AnthropicUpstream(TransportUpstream):
     """One provider behind a transport."""
-
-    dialects = frozenset[str]()
 
     def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
         """`secrets`: texts that no error may show."""
-        self.name = declared.name
+        super().__init__(declared.name, transport)
         self._secrets = secrets
-        self._transport = transport
         self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
         #: Whether its models were asked for.
         self._asked = Facts[bool](MODELS_KEPT_S)
         #: What was told of them last.
         self._told: Mapping[str, Traits] = {}
         self._thoughts = Thoughts()
-
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """See Upstream.forward; it speaks none of our dialects."""
-        raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
@@ -80,12 +73,8 @@ class AnthropicUpstream:
             MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=partial(self._refused, request.model),
+            refused=partial(self.refused, model=request.model),
         )
-
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
-        """See Upstream.generate."""
-        return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
 
     def approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.approximated; also those that are left out."""
@@ -94,10 +83,6 @@ class AnthropicUpstream:
     def passed_on(self, request: ModelRequest) -> frozenset[str]:
         """Names of the carried fields of a request that this server gets."""
         return frozenset(passed_on(request))
-
-    def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
-        """See Upstream.embed; there are no embeddings in this API."""
-        raise BadRequest(f"{request.model} does not support embeddings", param="model")
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
@@ -138,18 +123,6 @@ class AnthropicUpstream:
         """See Upstream.capabilities."""
         return self._traits(model, call).capabilities
 
-    def loaded_context(self, model: str, call: Call) -> int | None:
-        """See Upstream.loaded_context."""
-        return None
-
-    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
-        """Providers keep to their contexts."""
-        return False
-
-    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
-        """See Upstream.loaded."""
-        return []
-
     def version(self, call: Call) -> str:
         """See Upstream.version: it has none to tell. Whatever it says but that our key is wrong, it is there."""
         with self._get(_ONE_MODEL, call) as reply:
@@ -161,19 +134,12 @@ class AnthropicUpstream:
     def _ask(self, path: str, call: Call) -> dict[str, Json]:
         with self._get(path, call) as reply:
             if reply.status != 200:
-                raise self._refused("", reply.status, read_refusal(reply), reply.headers)
+                raise self.refused(reply)
             return decode_object(read_all(reply))
 
-    def _refused(self, model: str, status: int, data: bytes, headers: Headers) -> UpstreamError:
-        return refused(status, data, retry_after_s(headers), model, self._secrets)
+    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.refused."""
+        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
 
     def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
         return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))
-
-    def counts(self) -> dict[str, int]:
-        """See Transport.counts."""
-        return self._transport.counts()
-
-    def close(self) -> None:
-        """See Upstream.close."""
-        self._transport.close()

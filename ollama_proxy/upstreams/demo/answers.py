@@ -13,13 +13,13 @@ from ollama_proxy.upstreams.demo.requests import (
     CONTEXT_LENGTH,
     FULL_NAME,
     Asked,
-    Naming,
     Refusal,
-    check_options,
+    check_model,
     field,
     is_zero_lease,
     load_chat,
     load_generate,
+    load_options,
 )
 from ollama_proxy.upstreams.demo.words import Piece, Said, count_tokens, logprobs, say, unit_vector, vector
 from ollama_proxy.wire import ndjson_frame
@@ -67,14 +67,14 @@ Draw = Callable[[Sequence[Piece]], dict[str, Json]]
 def chat(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/chat`; raises Refusal, as the following do."""
     asked = load_chat(data)
-    Naming().check(asked.model)
+    check_model(asked.model)
     return _answered(asked, _draw_message, {})
 
 
 def generate(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/generate`."""
     asked = load_generate(data)
-    Naming("model '' not found", 404).check(asked.model)
+    check_model(asked.model)
     raw = field(data, "raw", False)
     if raw and any(data.get(name) for name in ("template", "system", "context")):
         raise Refusal(400, "raw mode does not support template, system, or context")
@@ -103,7 +103,6 @@ def _answered(asked: Asked, draw: Draw, last: Mapping[str, Json]) -> Outcome:
     if not asked.messages:
         # One object even where a stream was asked for.
         return whole(head | draw(()) | {"done": True, "done_reason": "unload" if asked.is_unload else "load"})
-    asked.check_sampling()
     said = say(asked)
     end = {"done": True, "done_reason": said.done_reason, **last, **_metrics(said)}
     if not asked.stream:
@@ -131,14 +130,11 @@ def _metrics(said: Said) -> dict[str, Json]:
     return {name: value for name, value in metrics.items() if value}
 
 
-_EMBED_UNKNOWN = 'model "{}" not found, try pulling it first'
-
-
 def embed(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/embed`: vectors of length 1."""
     texts = _inputs(data.get("input", ""))
     dimensions, truncate = field(data, "dimensions", 0), field(data, "truncate", True)
-    model = _check_embedding(data, Naming("model '' not found", 404, unknown=_EMBED_UNKNOWN))
+    model = _load_model(data)
     if not truncate and any(count_tokens(text) > CONTEXT_LENGTH for text in texts):
         raise Refusal(400, "the input length exceeds the context length")
     answered: dict[str, Json] = {"model": model, "embeddings": [unit_vector(text, dimensions) for text in texts]}
@@ -159,14 +155,14 @@ def _inputs(value: Json) -> list[str]:
 def embeddings(data: Mapping[str, Json]) -> Outcome:
     """The answer of the older `/api/embeddings`: one vector as it is."""
     prompt = field(data, "prompt", "")
-    _check_embedding(data, Naming(unknown=_EMBED_UNKNOWN))
+    _load_model(data)
     return whole({"embedding": vector(prompt) if prompt else []})
 
 
-def _check_embedding(data: Mapping[str, Json], naming: Naming) -> str:
-    options = field(data, "options", dict[str, Json]())
-    is_zero_lease(data.get("keep_alive"))
+def _load_model(data: Mapping[str, Json]) -> str:
+    """The model of a request for vectors, and a check of what has no effect here; raises Refusal."""
+    load_options(data)
+    is_zero_lease(data)
     model = field(data, "model", "")
-    naming.check(model)
-    check_options(options)
+    check_model(model)
     return model

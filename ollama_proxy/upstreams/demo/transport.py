@@ -16,20 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 import gevent
 
 from ollama_proxy.hub import Json
+from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.base import Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, empty, generate, lines, stamp, whole
 from ollama_proxy.upstreams.demo.requests import (
     CONTEXT_LENGTH,
     MODEL,
-    Naming,
     Refusal,
+    check_model,
+    check_name,
     field,
     is_demo,
     load_object,
     named_model,
 )
 from ollama_proxy.upstreams.demo.words import DIMENSIONS
+from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
 #: Some clients look at it before they use a feature.
 VERSION = "0.24.0"
@@ -111,6 +114,11 @@ class DemoReply:
             release()
 
 
+def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
+    """The demo behind an upstream of Ollama's kind."""
+    return OllamaUpstream(declared.name, DemoTransport())
+
+
 class DemoTransport:
     """Answers requests itself; see Transport."""
 
@@ -175,8 +183,7 @@ def _ps(_: Mapping[str, Json]) -> Outcome:
 
 
 def _show(data: Mapping[str, Json]) -> Outcome:
-    name = named_model(data)
-    Naming().check(name)
+    check_model(named_model(data))
     info = {
         "general.architecture": "demo",
         "general.basename": "demo",
@@ -224,7 +231,7 @@ _NO_MANIFEST = "pull model manifest: file does not exist"
 
 def _pull(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
-    Naming(missing="invalid model name").check_form(name)
+    check_name(name)
     start = _status_lines("pulling manifest")
     if not is_demo(name):
         return _progress(data, start, _NO_MANIFEST)
@@ -233,7 +240,7 @@ def _pull(data: Mapping[str, Json]) -> Outcome:
 
 def _push(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
-    Naming().check_form(name)
+    check_name(name)
     start = _status_lines("retrieving manifest")
     if not is_demo(name):
         return _progress(data, start + _status_lines("couldn't retrieve manifest"), f"model '{name}' not found")
@@ -241,7 +248,7 @@ def _push(data: Mapping[str, Json]) -> Outcome:
 
 
 def _create(data: Mapping[str, Json]) -> Outcome:
-    Naming(missing="invalid model name").check_form(named_model(data))
+    check_name(named_model(data))
     source, files = field(data, "from", ""), field(data, "files", dict[str, Json]())
     if not source and not files:
         raise Refusal(400, "neither 'from' or 'files' was specified")
@@ -252,16 +259,13 @@ def _create(data: Mapping[str, Json]) -> Outcome:
 
 
 def _copy(data: Mapping[str, Json]) -> Outcome:
-    source, destination = field(data, "source", ""), field(data, "destination", "")
-    naming = Naming('source "" is invalid', invalid='source "{}" is invalid', unknown='model "{}" not found')
-    naming.check_form(source)
-    Naming('destination "" is invalid', invalid='destination "{}" is invalid').check_form(destination)
-    naming.check(source)
+    check_model(field(data, "source", ""))
+    check_name(field(data, "destination", ""))
     return empty(200)
 
 
 def _delete(data: Mapping[str, Json]) -> Outcome:
-    Naming(invalid='name "{}" is invalid').check(named_model(data))
+    check_model(named_model(data))
     return empty(200)
 
 

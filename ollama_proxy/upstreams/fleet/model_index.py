@@ -1,22 +1,24 @@
-"""Every upstream, which of them has a model, and which of those a request goes to."""
+"""Every upstream, and which of them has a model."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
-from math import ceil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import gevent
 
-from ollama_proxy.errors import CONNECT_FAILED, GatewayError, UpstreamConnect
+from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
-from ollama_proxy.policy import DEFAULT_TAG, canonical
+from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.fleet.balancer import Balancer
 from ollama_proxy.upstreams.fleet.node import Node
+from ollama_proxy.upstreams.fleet.route import Route
 
 #: One look at an upstream may take this long, in seconds.
 LIMITS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
@@ -25,57 +27,8 @@ LIMITS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
 #: for. In seconds.
 SHOWN_FOR_S, BELIEVED_FOR_S, WAIT_S = 2.0, 1.0, 0.8
 
-#: Resolved names, and tokens' last places, that are kept at most; bytes of each; and the longest name that is worth it.
+#: Resolved names that are kept at most, bytes of them, and the longest name that is worth it.
 MOST_KEPT, MOST_BYTES, LONGEST_KEPT = 10_000, 8 << 20, 200
-
-#: Further attempts that failed requests may cause, for each request: a failing fleet gets no storm on top. Those that
-#: an idle gateway has in store.
-RETRY_SHARE, RETRY_STORE = 0.1, 10.0
-
-
-@dataclass(slots=True, frozen=True)
-class Route:
-    """The nodes that may answer for a model, all of one kind, in the order of the configuration."""
-
-    #: The canonical name that rights and counts go by: without an upstream in front, where the name alone means it.
-    name: str
-    #: With what each calls the model.
-    nodes: tuple[tuple[Node, str], ...]
-    #: The name alone, without any upstream.
-    bare: str
-    #: No list tells of it, but these have shown none yet.
-    is_guess: bool = False
-
-    @property
-    def protocol(self) -> str:
-        """What its nodes speak."""
-        return self.nodes[0][0].declared.protocol
-
-    def takes(self, dialect: str) -> bool:
-        """Whether its nodes take the bytes of a dialect as they are."""
-        return dialect in self.nodes[0][0].upstream.dialects
-
-    @property
-    def loads_media(self) -> bool:
-        """Whether all of its nodes are public services, which load addresses from their own network."""
-        return all(node.declared.loads_media for node, _ in self.nodes)
-
-    @property
-    def lost(self) -> str:
-        """What to say when none of its nodes can be reached."""
-        names = ", ".join(node.name for node, _ in self.nodes)
-        if self.is_guess:
-            return f"No upstream that answers has the model '{self.bare[:200]}', and {names} can't be reached."
-        return CONNECT_FAILED if self.nodes[0][0].is_box else f"The provider {names} can't be reached; try again later."
-
-    def spellings(self, node: Node) -> tuple[str, ...]:
-        """The names that mean the model on this node alone."""
-        short = self.bare.removesuffix(f":{DEFAULT_TAG}")
-        return f"{node.name}/{short}", f"{node.name}:{short}", f"{node.name}:{self.bare}"
-
-    def only(self, nodes: Collection[Node]) -> Route:
-        """The same without other nodes."""
-        return replace(self, nodes=tuple(each for each in self.nodes if each[0] in nodes))
 
 
 class Fleet:
@@ -88,18 +41,17 @@ class Fleet:
         self._routes = BoundedCache[str, Route](MOST_KEPT, MOST_BYTES)
         #: The state of all lists that the routes are by.
         self._routes_by = 0
-        self._places = BoundedCache[tuple[str, str], Node](MOST_KEPT, MOST_BYTES)
         self._learning: dict[Node, gevent.Greenlet[[Node], None]] = {}
-        self._retries = RETRY_STORE
+        self.balancer = Balancer()
 
     @property
     def is_single(self) -> bool:
         """Whether one server of Ollama's kind is all there is: names mean what it says they mean."""
         return len(self.nodes) == 1 and self.nodes[0].is_box and not self.nodes[0].declared.models
 
-    def speaks(self, dialect: str) -> bool:
-        """Whether any node takes the bytes of a dialect."""
-        return any(dialect in node.upstream.dialects for node in self.nodes)
+    def takes(self, api: Api) -> bool:
+        """Whether any node takes requests of an API as they are."""
+        return any(node.upstream.api is api for node in self.nodes)
 
     def boxes(self) -> list[Node]:
         """The Ollama servers."""
@@ -115,7 +67,7 @@ class Fleet:
     def one_name(self) -> Callable[[str], str] | None:
         """The one name that several mean, by the first upstream that takes names of many providers; None: there is
         none such."""
-        return next((node.upstream.one_name for node in self.nodes if hasattr(node.upstream, "one_name")), None)
+        return next((node.upstream.one_name for node in self.nodes if node.upstream.one_name), None)
 
     def find(self, name: str) -> Route | None:
         """Where a model is, by any of its names; None: nowhere. Asks for newer lists before it says that."""
@@ -141,26 +93,25 @@ class Fleet:
         return route
 
     def _resolve(self, name: str) -> Route | None:
-        upstream = self._upstream_of(name)
+        upstream, rest = split_upstream(name, self._names)
         if not upstream:
             return self._listed(name) or self._unlisted(name)
         node = self.node(upstream)
-        return self._there(node, name) if node else None
+        return self._there(node, name, rest) if node else None
 
     def _upstream_of(self, name: str) -> str:
         """The upstream that a name begins with, "" for none: it means that one, whatever others call their models, and
         also while it is hidden."""
-        return next((each for each in self._names if _behind(each, name)), "")
+        return split_upstream(name, self._names)[0]
 
-    def _there(self, node: Node, name: str) -> Route | None:
+    def _there(self, node: Node, name: str, rest: str) -> Route | None:
         """A model on the node that stands in front of its name; or one that has that whole name there."""
-        rest = _behind(node.name, name)
         own = _own_name(node, rest)
         if own is None and (whole := _own_name(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
         # A provider that was named has the last word: many list less than they have.
         is_open = self._may_have(node) or not (node.is_box or node.declared.models)
-        if own is None and not (node.takes_any_model or is_open):
+        if own is None and not (node.upstream.takes_any_model or is_open):
             return None
         # Without its list, the whole may as well be the name of a model.
         return Route(self._counted(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
@@ -168,8 +119,8 @@ class Fleet:
     def parted(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole where there is none, or where the whole
         is the name of a model there."""
-        upstream = self._upstream_of(name)
-        rest, node = _behind(upstream, name), self.node(upstream)
+        upstream, rest = split_upstream(name, self._names)
+        node = self.node(upstream)
         if not upstream or (node and not _own_name(node, rest) and _own_name(node, name)):
             return "", name
         return upstream, rest
@@ -248,61 +199,6 @@ class Fleet:
             running = self._learning[node] = gevent.spawn(_learn, node)
         return running
 
-    # Places.
-
-    def pick(self, route: Route, token: str, avoided: Collection[Node] = ()) -> tuple[Node, str]:
-        """The node for the next request, and what it calls the model: one that is not failing, that has the model
-        loaded, with the fewest requests for its weight; a token stays where it was, if that is as good.
-
-        Raises UpstreamConnect when none can be used now.
-        """
-        if len(route.nodes) == 1:
-            usable = [each for each in route.nodes if each[0].allows()]
-        else:
-            usable = [each for each in route.nodes if each[0].allows() and each[0] not in avoided]
-        if not usable:
-            # Being refused costs a moment; what hangs would cost every caller its connect limit.
-            usable = [each for each in route.nodes if each[0].refuses_at_once and each[0] not in avoided]
-        if not usable:
-            raise self._unusable(route)
-        return usable[0] if len(usable) == 1 else self._best(route, usable, token)
-
-    def _best(self, route: Route, usable: list[tuple[Node, str]], token: str) -> tuple[Node, str]:
-        last = self._places.get((token, route.name))
-
-        def rank(each: tuple[Node, str]) -> tuple[bool, bool, float, float]:
-            node = each[0]
-            stays = 1.0 / node.declared.weight if node is last else 0.0
-            return node.is_failing(route.bare), not node.is_warm(route.bare), node.load() - stays, node.asked_at
-
-        best = min(usable, key=rank)
-        if best[0] is not last:
-            self._places.put((token, route.name), best[0])
-        return best
-
-    def _unusable(self, route: Route) -> UpstreamConnect:
-        if all(node.declared.drain for node, _ in route.nodes):
-            return UpstreamConnect(
-                "The model server is being drained and takes no new requests.", detail="draining", retry_after_s=5
-            )
-        wait_s = min(node.connection.retry_after_s() for node, _ in route.nodes if not node.declared.drain)
-        return UpstreamConnect(route.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s)))
-
-    def has_other(self, route: Route, avoided: Collection[Node]) -> bool:
-        """Whether a node is left that has not been tried and can be used."""
-        return any(node.allows() and node not in avoided and not node.is_failing(route.bare) for node, _ in route.nodes)
-
-    def count_request(self) -> None:
-        """Each request earns a share of an attempt."""
-        self._retries = min(RETRY_STORE, self._retries + RETRY_SHARE)
-
-    def spend_retry(self) -> bool:
-        """Whether there is another attempt in store; if so, it is taken."""
-        if self._retries < 1:
-            return False
-        self._retries -= 1
-        return True
-
     # All of them.
 
     def counts(self) -> dict[str, int]:
@@ -321,12 +217,6 @@ class Fleet:
 def _learn(node: Node) -> None:
     with contextlib.suppress(GatewayError):
         node.learn(Call(LIMITS))
-
-
-def _behind(upstream: str, name: str) -> str:
-    """What stands in a name behind an upstream's; nothing where it has not that in front."""
-    front, mark, rest = name[: len(upstream)], name[len(upstream) : len(upstream) + 1], name[len(upstream) + 1 :]
-    return rest if mark in (":", "/") and front.lower() == upstream.lower() else ""
 
 
 def _own_name(node: Node, name: str) -> str | None:

@@ -112,11 +112,6 @@ class Node:
         return self.declared.protocol in BOXES
 
     @property
-    def takes_any_model(self) -> bool:
-        """Whether every name may be one of its models."""
-        return bool(getattr(self.upstream, "takes_any_model", False))
-
-    @property
     def refuses(self) -> bool:
         """Whether it answers, but not as an Ollama server that can be used from here."""
         return self.state is not None and self.state.reached and not self.state.usable
@@ -125,7 +120,7 @@ class Node:
         """Whether a name may be one of its models although no list has it, and no upstream stands in front of it. Where
         it leads to one address, and is not `alone`, names must be in LiteLLM's form: others are mistyped."""
         is_open = alone or self.declared.base_url == PRESETS[self.declared.kind].base_url or "/" in name
-        return self.takes_any_model and is_open
+        return self.upstream.takes_any_model and is_open
 
     def configure(self, declared: UpstreamSettings) -> None:
         """Other settings for the same server; what was learnt of it stays."""

@@ -23,20 +23,18 @@ from ollama_proxy.hub import (
     ChatRequest,
     EmbedAnswer,
     EmbedRequest,
-    GenerateRequest,
     Json,
     Model,
     ModelRequest,
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
-from ollama_proxy.upstreams.base import Reply, UpstreamRequest
+from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, forget, is_made_up, let_go
 from ollama_proxy.upstreams.litellm.errors import error_of
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
 from ollama_proxy.upstreams.openai.requests import (
-    as_chat,
     decode_embed,
     encode_chat,
     is_put_in_words,
@@ -127,14 +125,12 @@ class Target:
         }
 
 
-class LiteLLMUpstream:
+class LiteLLMUpstream(Upstream):
     """Every provider that LiteLLM reaches, with the keys of its own environment variables or with one of the
     configuration."""
 
-    dialects: frozenset[str] = frozenset()
-
     def __init__(self, declared: UpstreamSettings, key: str | None, litellm: Any) -> None:
-        self.name = declared.name
+        super().__init__(declared.name)
         #: Whether every name may be one of its models; a list of them is a list.
         self.takes_any_model = not declared.models
         self._declared = {model.id: model for model in declared.models.values()}
@@ -145,10 +141,6 @@ class LiteLLMUpstream:
         self._given = {name: value for name, value in (("api_base", self._address), ("api_key", key)) if value}
         self._secrets = tuple(self._given.values())
         self._active = 0
-
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """It takes no bytes of any dialect."""
-        raise UpstreamError(detail="LiteLLM takes no bytes of a dialect")
 
     # Texts.
 
@@ -165,12 +157,6 @@ class LiteLLMUpstream:
         work = self._streamed if request.stream else self._single
         decoder = ChunkDecoder(inline_thinking=profile.inline_thinking)
         return LiteLLMEvents(self._feed(partial(work, options), request.model, call), decoder, heartbeat_s)
-
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> LiteLLMEvents:
-        """See Upstream.generate; raises BadRequest for a suffix."""
-        if request.suffix:
-            raise BadRequest(f"{request.model} does not support insert", param="suffix")
-        return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
 
     def passed_on(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.passed_on."""
@@ -320,28 +306,9 @@ class LiteLLMUpstream:
         table = self._litellm.model_cost
         return table.get(model) or table.get(self.one_name(model)) or table.get(model.partition("/")[2]) or {}
 
-    def loaded_context(self, model: str, call: Call) -> int | None:
-        """See Upstream.loaded_context."""
-        return None
-
-    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
-        """Providers keep to their contexts."""
-        return False
-
-    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
-        """See Upstream.loaded."""
-        return []
-
-    def version(self, call: Call) -> str:
-        """There is no one server whose version it could be, and that could be asked."""
-        return ""
-
     def counts(self) -> dict[str, int]:
         """See Transport.counts; of connections that LiteLLM keeps nobody knows."""
         return {"active": self._active, "idle": 0}
-
-    def close(self) -> None:
-        """Nothing is held beyond an answer but what LiteLLM shares between all that use it."""
 
 
 def _not_found(model: str) -> UpstreamRefused:

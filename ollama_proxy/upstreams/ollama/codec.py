@@ -155,16 +155,15 @@ def _encode_message(message: Message) -> dict[str, Json]:
     if message.images:
         body["images"] = list(message.images)
     if message.tool_calls:
-        body["tool_calls"] = [_encode_call(index, call) for index, call in enumerate(message.tool_calls)]
+        body["tool_calls"] = [
+            {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+            for index, call in enumerate(message.tool_calls)
+        ]
     if message.tool_name:
         body["tool_name"] = message.tool_name
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     return body
-
-
-def _encode_call(index: int, call: ToolCall) -> dict[str, Json]:
-    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
 
 
 def _encode_tool(tool: Tool) -> dict[str, Json]:
@@ -241,21 +240,15 @@ def text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event
     behind them those of the text."""
     events: list[Event] = []
     if thinking:
-        thought = _of_thinking(logprobs, _text(content or "")) if logprobs else 0
-        events.append(Thinking(_text(thinking), logprobs[:thought]))
-        logprobs = logprobs[thought:]
+        left, first = len(_text(content or "")), len(logprobs)
+        while left > 0 and first > 0:  # the last entries spell the content
+            first -= 1
+            left -= len(logprobs[first].get("token") or "")
+        events.append(Thinking(_text(thinking), logprobs[:first]))
+        logprobs = logprobs[first:]
     if content or (logprobs and not thinking):
         events.append(Content(_text(content or ""), logprobs))
     return events
-
-
-def _of_thinking(logprobs: Logprobs, content: str) -> int:
-    """How many of the entries come before those that spell the content."""
-    left, first = len(content), len(logprobs)
-    while left > 0 and first > 0:
-        first -= 1
-        left -= len(logprobs[first].get("token") or "")
-    return first
 
 
 def _text(value: Json) -> str:

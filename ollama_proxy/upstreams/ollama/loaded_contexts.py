@@ -54,25 +54,17 @@ class LoadedContexts:
         known = self._contexts.get(name) if now - self._read_at < RULES_OUT_FOR_S else None
         if tokens <= min(known or CONTEXT_UNIT, requested or inf):
             return False
-        self._refresh(now)
+        if now - self._failed_at >= FAILURE_KEPT_S:
+            if self._reading is None or self._reading.dead:
+                self._reading = gevent.spawn(self._read)
+            self._reading.join(WAIT_S)
         context = self._contexts.get(name) if self._read_at >= now else None
-        return tokens > (context or _padded(requested))
-
-    def _refresh(self, now: float) -> None:
-        """Waits for a newer list, unless the server has just failed to give one."""
-        if now - self._failed_at < FAILURE_KEPT_S:
-            return
-        if self._reading is None or self._reading.dead:
-            self._reading = gevent.spawn(self._read)
-        self._reading.join(WAIT_S)
+        # An engine is started with a multiple of the unit; without a `num_ctx` its context could be anything.
+        started_with = -(-requested // CONTEXT_UNIT) * CONTEXT_UNIT if requested else inf
+        return tokens > (context or started_with)
 
     def _read(self) -> None:
         try:
             self.note(self._ask(Call(_TIMEOUTS)))
         except GatewayError:
             self._failed_at = time.monotonic()
-
-
-def _padded(requested: int | None) -> float:
-    """The context that an engine is started with for a `num_ctx`; without one it could be any."""
-    return -(-requested // CONTEXT_UNIT) * CONTEXT_UNIT if requested else inf

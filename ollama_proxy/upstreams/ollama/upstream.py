@@ -18,12 +18,12 @@ from ollama_proxy.hub import (
     GenerateRequest,
     Json,
     Model,
-    ModelRequest,
     TextRequest,
 )
 from ollama_proxy.policy import canonical
-from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, retry_after_s
-from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.settings import UpstreamSettings
+from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
+from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -41,6 +41,8 @@ from ollama_proxy.upstreams.ollama.codec import (
     takes_shift_per_request,
 )
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts
+from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
+from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
 from ollama_proxy.wire import LineSplitter, encode_request
 
@@ -51,14 +53,21 @@ _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
 
 
-class OllamaUpstream:
+def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
+    """The upstream that the configuration declares; a key that an auth proxy in front of it wants is never shown."""
+    if not key:
+        return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
+    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
+    return OllamaUpstream(declared.name, MaskedTransport(transport, key))
+
+
+class OllamaUpstream(TransportUpstream):
     """One Ollama server behind a transport."""
 
-    dialects = frozenset({"native"})
+    api: Api | None = Api.OLLAMA
 
     def __init__(self, name: str, transport: Transport) -> None:
-        self.name = name
-        self._transport = transport
+        super().__init__(name, transport)
         self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
         self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self._ask_loaded)
@@ -77,10 +86,6 @@ class OllamaUpstream:
     def approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.approximated."""
         return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
-
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """See Upstream.passed_on."""
-        return frozenset()
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.generate."""
@@ -115,7 +120,7 @@ class OllamaUpstream:
             OllamaReader(decode, is_outgrown),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=_refused,
+            refused=self.refused,
             again=again,
         )
 
@@ -146,12 +151,13 @@ class OllamaUpstream:
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-        return self._capabilities.get(model, call, partial(self._ask_capabilities, model))
 
-    def _ask_capabilities(self, model: str, call: Call) -> frozenset[str] | None:
-        shown = self._ask("POST", "/api/show", call, encode_request({"model": model}))
-        listed = shown.get("capabilities")
-        return frozenset(map(str, listed)) if isinstance(listed, list) else None
+        def ask(call: Call) -> frozenset[str] | None:
+            """What the server says now."""
+            listed = self._ask("POST", "/api/show", call, encode_request({"model": model})).get("capabilities")
+            return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+        return self._capabilities.get(model, call, ask)
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
@@ -185,18 +191,13 @@ class OllamaUpstream:
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
         with contextlib.closing(reply):
-            data = read_all(reply)
             if reply.status != 200:
-                raise _refused(reply.status, data, reply.headers)
-            return decode_object(data)
+                raise self.refused(reply)
+            return decode_object(read_all(reply))
 
-    def counts(self) -> dict[str, int]:
-        """See Transport.counts."""
-        return self._transport.counts()
-
-    def close(self) -> None:
-        """See Upstream.close."""
-        self._transport.close()
+    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.refused."""
+        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers))
 
 
 class OllamaReader:
@@ -248,10 +249,6 @@ class OllamaReader:
             tokens = end.prompt_eval_count + end.eval_count
             events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
         return events
-
-
-def _refused(status: int, data: bytes, headers: Headers) -> UpstreamError:
-    return refused(status, data, retry_after_s(headers))
 
 
 def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:

@@ -6,7 +6,6 @@ Providers differ in where they put things, and all of the places that are known 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
@@ -18,7 +17,7 @@ from ollama_proxy.upstreams.ollama.codec import count, decode_object, sound_logp
 from ollama_proxy.upstreams.openai.errors import error_in
 from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
 from ollama_proxy.upstreams.openai.tools import ToolCallParts
-from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter
+from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter, without_comments
 
 #: Words for an answer that has met its limit.
 _LENGTH = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
@@ -32,9 +31,6 @@ _FAILED: Mapping[str, Callable[[], UpstreamError]] = {
 
 #: What most pieces of an answer are made of.
 _PLAIN = frozenset({"role", "content", "reasoning", "reasoning_content", "refusal"})
-
-#: Blanks and comments in front of an event stream; the last one may still be on its way.
-_SIGNS_OF_LIFE = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 #: Told of the calls of an answer, what was thought before them, and how the provider seals that.
 Heard = Callable[[Sequence[ToolCall], str, Sequence[Json]], None]
@@ -297,9 +293,3 @@ def _caught(read: Callable[[], list[Event]]) -> Read:
         return read(), None
     except UpstreamError as failure:
         return [], failure
-
-
-def without_comments(body: bytes | bytearray) -> bytes:
-    """What follows the signs of life in front of an answer: blank lines and lines that begin with a colon. Nothing as
-    long as such a line may go on."""
-    return _SIGNS_OF_LIFE.sub(b"", body, count=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,12 +13,10 @@ from ollama_proxy.settings import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.pending_calls import PendingCalls
+from ollama_proxy.wire import base64_media_type
 
 #: Finds what was thought before the calls of a message: the message before it, and the calls.
 FindThought = Callable[[Message | None, Sequence[ToolCall]], Thought | None]
-
-#: As many characters of base64 as it takes to tell what a file is.
-_TELLING_CHARS = 24
 
 #: What a model is told of pictures that a tool has made: results of tools are text alone.
 FROM_TOOL = "The images of the results above:"
@@ -146,29 +143,8 @@ def _parts(images: Sequence[Image]) -> Iterator[dict[str, Json]]:
         if isinstance(image, ImageUrl):
             yield {"type": "image_url", "image_url": {"url": image.url}}
             continue
-        kind = media_type(image)
+        kind = base64_media_type(image) or "image/png"  # the provider says what is wrong with others
         if kind.startswith("audio/"):
             yield {"type": "input_audio", "input_audio": {"data": image, "format": kind.removeprefix("audio/")}}
         else:
             yield {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{image}"}}
-
-
-def media_type(image: str) -> str:
-    """What a file in base64 is, by its first bytes; an image/png where they tell nothing. Sound is audio/wav or mp3."""
-    try:
-        first = b64decode(image[:_TELLING_CHARS].ljust(_TELLING_CHARS, "="))
-    except ValueError:
-        return "image/png"
-    return next((kind for sign, at, kind in _SIGNS if first.startswith(sign, at)), "image/png")
-
-
-#: The first bytes of files, at which place, and what they are.
-_SIGNS = (
-    (b"\x89PNG", 0, "image/png"),
-    (b"\xff\xd8\xff", 0, "image/jpeg"),
-    (b"GIF8", 0, "image/gif"),
-    (b"WEBP", 8, "image/webp"),
-    (b"WAVE", 8, "audio/wav"),
-    (b"ID3", 0, "audio/mp3"),
-    *((bytes([0xFF, second]), 0, "audio/mp3") for second in (0xFB, 0xFA, 0xF3, 0xF2)),
-)

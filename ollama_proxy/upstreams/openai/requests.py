@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from math import hypot
 from operator import itemgetter
 
@@ -75,13 +74,6 @@ def encode_generate(request: GenerateRequest, profile: Profile, *, stream: bool)
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
     body |= _present({"suffix": request.suffix or None, "logprobs": logprobs})
     return body | _parameters(request, profile, limit="max_tokens") | _streaming(profile, stream=stream)
-
-
-def as_chat(request: GenerateRequest) -> ChatRequest:
-    """The chat that a prompt amounts to."""
-    system = [Message("system", request.system)] if request.system else []
-    common = {name: getattr(request, name) for name in TextRequest.__dataclass_fields__}
-    return ChatRequest(**common, messages=[*system, Message("user", request.prompt)])
 
 
 def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
@@ -184,11 +176,6 @@ def _level(think: bool | str, profile: Profile) -> tuple[str, str]:
         return think, profile.efforts.get(think, think)
     level = "default" if think else "none"
     return level, profile.efforts.get(level, "")
-
-
-def is_stream_only(model: str, profile: Profile) -> bool:
-    """Whether a model gives nothing but streams."""
-    return any(fnmatchcase(model, pattern) for pattern in profile.stream_only)
 
 
 # Vectors.

@@ -36,27 +36,25 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
-from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
+from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader, without_comments
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader
 from ollama_proxy.upstreams.openai.errors import error_in, refused
 from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
 from ollama_proxy.upstreams.openai.requests import (
-    as_chat,
     decode_embed,
     encode_chat,
     encode_embed,
     encode_generate,
     is_put_in_words,
-    is_stream_only,
     passed_on,
     shortened,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import Facts
-from ollama_proxy.wire import encode_request
+from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +78,10 @@ _HEADERS = (("Content-Type", "application/json"), ("Accept", "application/json")
 _STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
 
 
-class OpenAICompatibleUpstream:
+class OpenAICompatibleUpstream(TransportUpstream):
     """One server behind a transport."""
 
-    dialects = frozenset({"openai"})
+    api: Api | None = Api.OPENAI
 
     def __init__(
         self,
@@ -95,9 +93,8 @@ class OpenAICompatibleUpstream:
         secrets: Sequence[str] = (),
     ) -> None:
         """`models`: what the configuration says of some; `secrets`: texts that no error may show."""
-        self.name = name
+        super().__init__(name, transport)
         self.profile = profile or Profile()
-        self._transport = transport
         self._declared = {model.id: model for model in (models or {}).values()}
         self._secrets = secrets
         self._thoughts = ReasoningCache()
@@ -108,12 +105,12 @@ class OpenAICompatibleUpstream:
         """See Upstream.forward."""
         return self._transport.open(request, call, head_wait_s=head_wait_s)
 
-    def refused(self, status: int, data: bytes, headers: Headers = (), *, model: str = "") -> UpstreamError:
-        """What an answer that is not 200 amounts to; `model`: its own name of the one that was asked for."""
-        return refused(status, data, headers, model=model, secrets=self._secrets)
+    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.refused."""
+        return refused(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
 
     def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """What an error in an answer with status 200 amounts to; `model`: as above."""
+        """See Upstream.error_in."""
         return error_in(document, model=model, secrets=self._secrets)
 
     def approximated(self, request: ChatRequest) -> tuple[str, ...]:
@@ -182,7 +179,7 @@ class OpenAICompatibleUpstream:
         return asked(stream=True)
 
     def _only_streams(self, model: str) -> bool:
-        return bool(self._stream_only.get(model)) or is_stream_only(model, self.profile)
+        return bool(self._stream_only.get(model)) or self.profile.only_streams(model)
 
     def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
         decoder = ChunkDecoder(
@@ -265,18 +262,6 @@ class OpenAICompatibleUpstream:
         known = (listed or {}).get(model)
         return known.capabilities if known else None
 
-    def loaded_context(self, model: str, call: Call) -> int | None:
-        """See Upstream.loaded_context."""
-        return None
-
-    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
-        """Providers keep to their contexts."""
-        return False
-
-    def loaded(self, call: Call) -> list[Mapping[str, Json]]:
-        """See Upstream.loaded."""
-        return []
-
     def version(self, call: Call) -> str:
         """See Upstream.version: it has none, and is there when it answers anything but that it doesn't know us."""
         reply = self._transport.open(UpstreamRequest("GET", MODELS, headers=_HEADERS), call)
@@ -291,20 +276,12 @@ class OpenAICompatibleUpstream:
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_HEADERS), call)
         with contextlib.closing(reply):
             if reply.status != 200:
-                raise self.refused(reply.status, read_refusal(reply), reply.headers, model=model)
+                raise self.refused(reply, model=model)
             data = read_all(reply)
         try:
             return orjson.loads(without_comments(data))
         except orjson.JSONDecodeError:
             raise UpstreamError(detail=f"upstream sent {len(data)} bytes that are not JSON") from None
-
-    def counts(self) -> dict[str, int]:
-        """See Transport.counts."""
-        return self._transport.counts()
-
-    def close(self) -> None:
-        """See Upstream.close."""
-        self._transport.close()
 
 
 def _pause_s(error: UpstreamError, pause_s: float) -> float:

@@ -164,7 +164,7 @@ def modules_loaded_by(program: str, *arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show"])
+@pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show", "config check"])
 def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
     # Each of these takes longer to load than the command takes to run.
     heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl"}

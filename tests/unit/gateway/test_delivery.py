@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.delivery import deliver, fail, no_frame
 from ollama_proxy.gateway.exchange import Exchange
@@ -14,7 +15,7 @@ from ollama_proxy.upstreams.call import Call
 
 
 def exchange(**fields: str) -> Exchange:
-    return Exchange("id", "POST", "/v1/messages", "1.2.3.4", "anthropic", Call(Timeouts()), **fields)  # type: ignore[arg-type]
+    return Exchange("id", "POST", "/v1/messages", "1.2.3.4", ANTHROPIC, Call(Timeouts()), **fields)  # type: ignore[arg-type]
 
 
 def pieces(error: Exception) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import gevent
 import gevent.event
 import pytest
 
+from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut
 from ollama_proxy.hub import Event
@@ -17,7 +18,7 @@ from ollama_proxy.upstreams.call import Call
 
 @pytest.fixture
 def exchange() -> Exchange:
-    return Exchange("id", "POST", "/", "client", "native", Call(Timeouts()))
+    return Exchange("id", "POST", "/", "client", NATIVE, Call(Timeouts()))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any, cast
 import gevent
 import pytest
 
+from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
@@ -56,7 +57,7 @@ class Scene:
     def __init__(self, clock: Clock, *nodes: Node, total_s: float = 3600.0) -> None:
         self.fleet = Fleet(nodes)
         self.call = WaitingCall(clock, Timeouts(total_s=total_s))
-        self.exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", self.call)
+        self.exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, self.call)
         self.asked: list[str] = []
         self.outcomes: Iterator[Any] = iter(())
         route = self.fleet.find("m")
@@ -268,7 +269,7 @@ def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
     for _ in range(30):
         scene.failed(*(UpstreamConnect() for _ in range(4)))
         clock.passes(60)
-    assert scene.fleet.spend_retry()
+    assert scene.fleet.balancer.spend_retry()
 
 
 # --- A provider's Retry-After ----------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> N
 
 def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
     scene = Scene(clock, *boxes())
-    while scene.fleet.spend_retry():
+    while scene.fleet.balancer.spend_retry():
         pass
     assert scene.failed(UpstreamRefused(500, "no")).status == 500
     assert scene.failed(UpstreamRefused(429, "no")).status == 429
@@ -334,7 +335,7 @@ def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
 def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
     fleet = Fleet([provider()])
     call = Call(Timeouts())
-    exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", call)
+    exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, call)
     route = fleet.find("m")
     assert route is not None
     asked: list[str] = []
@@ -439,7 +440,7 @@ def test_an_answer_that_ended_well_forgives_what_was_before(clock: Clock) -> Non
 @pytest.mark.parametrize("opens", [True, False])
 def test_one_attempt_on_a_given_node_holds_a_place_until_the_end(opens: bool) -> None:
     box = node("box1", "m")
-    exchange = Exchange("id", "GET", "/api/tags", "127.0.0.1", "native", Call(Timeouts()))
+    exchange = Exchange("id", "GET", "/api/tags", "127.0.0.1", NATIVE, Call(Timeouts()))
     seen: list[int] = []
 
     def ask() -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
+from ollama_proxy.dialects import DIALECTS, all_routes
+from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (
     PUBLIC,
-    ROUTE_SCOPES,
     check_cloud,
     check_lease,
     check_own_names,
@@ -22,6 +23,7 @@ from ollama_proxy.policy.access import (
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
@@ -30,6 +32,9 @@ READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))
 BOSS = Principal("boss", SCOPES)
 ONE_MODEL = Principal("narrow", SCOPES, ("m",))
+
+#: Of every endpoint, as the application puts them together.
+ROUTE_SCOPES = OPS_SCOPES | {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +63,21 @@ def test_every_other_scope_is_one_that_tokens_can_have() -> None:
 
 @pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"])
 def test_management_needs_its_scope(endpoint: str) -> None:
-    check_scope(BOSS, endpoint)
+    check_scope(BOSS, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'manage'"):
-        check_scope(TEAM, endpoint)
+        check_scope(TEAM, endpoint, ROUTE_SCOPES)
 
 
 @pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"])
 def test_generating_needs_its_scope(endpoint: str) -> None:
-    check_scope(TEAM, endpoint)
+    check_scope(TEAM, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'generate'"):
-        check_scope(READER, endpoint)
+        check_scope(READER, endpoint, ROUTE_SCOPES)
 
 
 def test_a_manage_scope_alone_may_not_read() -> None:
     with pytest.raises(Forbidden, match="'read'"):
-        check_scope(Principal("odd", frozenset({"manage"})), "native.tags")
+        check_scope(Principal("odd", frozenset({"manage"})), "native.tags", ROUTE_SCOPES)
 
 
 def test_a_model_outside_the_list_looks_as_if_it_did_not_exist() -> None:
@@ -156,7 +161,7 @@ def test_types_that_go_would_refuse(value: object) -> None:
 
 
 def exchange_of(principal: Principal | None) -> Exchange:
-    return Exchange("id", "POST", "/api/chat", "127.0.0.1", "native", Call(Timeouts()), principal=principal)
+    return Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), principal=principal)
 
 
 @pytest.mark.parametrize("value", [None, 1, 300, "5m", "24h", 86400])
@@ -206,4 +211,4 @@ def test_a_lease_of_less_than_a_second_unloads(lease: object) -> None:
 
 def test_a_route_that_no_table_knows_is_for_managers_only() -> None:
     with pytest.raises(Forbidden):
-        check_scope(TEAM, "native.new")
+        check_scope(TEAM, "native.new", ROUTE_SCOPES)

@@ -43,6 +43,12 @@ def test_B10_rules_hold_for_every_spelling_and_leave_it_alone(spelling: str) -> 
     assert (model.target, model.is_alias, model.rules.hidden) == (spelling, False, True)
 
 
+def test_a_model_may_be_called_like_an_upstream() -> None:
+    rules = {"box1": {"keep_alive": "1h"}}
+    found = [catalogue(**rules).find(name).rules.keep_alive for name in ("box1", "box1:", "box1:latest", "box1/box1")]
+    assert found == ["1h", "1h", None, "1h"]
+
+
 def test_name_with_local_behind_it_can_have_rules_of_its_own() -> None:
     known = catalogue(**CODER, **{"coder:local": {"target": "tiny"}})
     assert known.find("Coder:LOCAL").target == "tiny"

@@ -201,8 +201,8 @@ def placed(messages: list[tuple[str, str]], **rules: Any) -> list[tuple[str, str
         with_system(
             messages,
             SystemPrompt(**rules),
-            lambda message: message[1] if message[0] == "system" else None,
-            lambda message, text: ((message or ("system",))[0], text),
+            text_of=lambda message: message[1] if message[0] == "system" else None,
+            with_text=lambda message, text: ((message or ("system",))[0], text),
         )
     )
 

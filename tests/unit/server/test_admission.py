@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
+from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.errors import AuthError, ForeignOrigin, GatewayError, NotFound, Overloaded
 from ollama_proxy.gateway.exchange import EXCHANGE_KEY, Exchange
 from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.policy import PUBLIC, READ
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.settings import Settings, settings_from, token_digest
@@ -36,10 +38,11 @@ class Door:
 
     def __init__(self, settings: Settings) -> None:
         self.ended: list[tuple[str, int]] = []
-        self.gateway = Gateway(settings, faces={}, finish_observers=[self._note_end])
-        self._admission = RequestAdmission(self.gateway, ClientWatch())
+        self.gateway = Gateway(settings, finish_observers=[self._note_end])
+        scopes = {"livez": PUBLIC, "tags": READ}
+        self._admission = RequestAdmission(self.gateway, ClientWatch(), DIALECTS, scopes)
         self._app = Flask("door")
-        for endpoint, path in (("ops.livez", "/livez"), ("native.tags", "/api/tags")):
+        for endpoint, path in (("livez", "/livez"), ("tags", "/api/tags")):
             self._app.add_url_rule(path, endpoint, lambda: "")
 
     def _note_end(self, exchange: Exchange) -> None:

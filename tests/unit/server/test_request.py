@@ -1,4 +1,4 @@
-"""A request as it arrives: its dialect, its id, its client, its host and its path."""
+"""A request as it arrives: its id, its client, its host and its path."""
 
 from __future__ import annotations
 
@@ -7,58 +7,12 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects.openai.dialect import OPENAI
 from ollama_proxy.errors import NotFound
-from ollama_proxy.server.request import check_path, client_address, dialect_of, is_trusted, new_exchange, request_id
+from ollama_proxy.server.request import check_path, client_address, is_trusted, new_exchange, request_id
 from ollama_proxy.settings.schema import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")
-
-
-@pytest.mark.parametrize(
-    ("path", "dialect"),
-    [
-        ("/v1/chat/completions", "openai"),
-        ("/v1/nothing", "openai"),
-        ("/v1/", "openai"),
-        ("/v1", "openai"),
-        ("/v10/x", "native"),
-        ("/V1/models", "native"),
-        ("/api/chat", "native"),
-        ("/", "native"),
-        ("/nothing", "native"),
-        ("/v1/responses", "openai"),
-        ("/v1/models/m", "openai"),
-        ("/v1/messages", "anthropic"),
-        ("/v1/messages/", "anthropic"),
-        ("/v1/messages/count_tokens", "anthropic"),
-        ("/v1/messagesx", "openai"),
-        ("/v1/x/messages", "openai"),
-        ("/anthropic", "anthropic"),
-        ("/anthropic/v1/messages", "anthropic"),
-        ("/anthropic/nothing", "anthropic"),
-        ("/anthropicx", "native"),
-        ("/api/anthropic/x", "native"),
-    ],
-)
-def test_a_path_promises_the_error_shapes_of_its_dialect(path: str, dialect: str) -> None:
-    assert dialect_of({"PATH_INFO": path}) == dialect
-
-
-@pytest.mark.parametrize(
-    ("path", "dialect"),
-    [
-        ("/v1/models", "anthropic"),
-        ("/v1/models/", "anthropic"),
-        ("/v1/models/ns/m:tag", "anthropic"),
-        ("/v1/messages", "anthropic"),
-        ("/v1/modelsx", "openai"),
-        ("/v1/chat/completions", "openai"),
-        ("/api/tags", "native"),
-    ],
-)
-@pytest.mark.parametrize("version", ["2023-06-01", ""])
-def test_models_are_anthropics_for_who_says_its_version(path: str, dialect: str, version: str) -> None:
-    assert dialect_of({"PATH_INFO": path, "HTTP_ANTHROPIC_VERSION": version}) == dialect
 
 
 @pytest.mark.parametrize("sent", ["abc", "A-1_b:c.d", "x" * 128])
@@ -185,14 +139,14 @@ def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
         "HTTP_X_REQUEST_ID": "mine",
     }
-    exchange = new_exchange(environ, Settings(server=Server(trusted_proxies=LOOPBACK)))
+    exchange = new_exchange(environ, Settings(server=Server(trusted_proxies=LOOPBACK)), OPENAI)
     assert (exchange.id, exchange.method, exchange.path) == ("mine", "GET", "/v1/models")
-    assert (exchange.client, exchange.dialect, exchange.socket) == ("9.9.9.9", "openai", None)
+    assert (exchange.client, exchange.dialect, exchange.socket) == ("9.9.9.9", OPENAI, None)
 
 
 def test_nobody_is_a_trusted_proxy_by_default() -> None:
     environ = {"PATH_INFO": "/", "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "9.9.9.9"}
-    assert new_exchange(environ, Settings()).client == "127.0.0.1"
+    assert new_exchange(environ, Settings(), OPENAI).client == "127.0.0.1"
 
 
 def test_long_lists_of_hops_cost_little() -> None:

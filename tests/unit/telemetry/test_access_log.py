@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
+from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings.timeouts import Timeouts
@@ -52,7 +53,7 @@ def events(directory: Path) -> list[dict[str, Any]]:
 
 
 def exchange(**fields: Any) -> Exchange:
-    given = {"id": "id-1", "method": "POST", "path": "/api/chat", "client": "10.0.0.1", "dialect": "native", **fields}
+    given = {"id": "id-1", "method": "POST", "path": "/api/chat", "client": "10.0.0.1", "dialect": NATIVE, **fields}
     return Exchange(**given, call=Call(Timeouts()))
 
 

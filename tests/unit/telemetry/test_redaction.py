@@ -117,6 +117,10 @@ def test_a_tool_may_have_a_parameter_of_such_a_name() -> None:
         ({"images": ["/9j/4AAQSkZJRgABAQAAAQABAAD"]}, {"images": ["<image image/jpeg 20 bytes>"]}),
         ({"url": f"data:image/png;base64,{PNG}"}, {"url": "<image image/png 909 bytes>"}),
         ({"source": {"data": PNG}}, {"source": {"data": "<image image/png 909 bytes>"}}),
+        (
+            {"data": base64.b64encode(b"RIFF\0\0\0\0WAVEfmt " + b"x" * 44).decode()},
+            {"data": "<data audio/wav 60 bytes>"},
+        ),
         ({"file_data": "QUJD" * 300}, {"file_data": "<data 900 bytes>"}),
         (f"![a](data:image/webp;base64,{PNG}) b", "![a](<image image/webp 909 bytes>) b"),
         (f"data:image/png;base64,{PNG} is it", "<image image/png 909 bytes> is it"),

@@ -15,6 +15,7 @@ from ollama_proxy.dialects.anthropic import transcript as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.native import render as native
 from ollama_proxy.dialects.native import transcript as spoken_native
+from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.openai import render as openai
 from ollama_proxy.dialects.openai import transcript as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
@@ -44,7 +45,7 @@ DIALECTS: dict[str, tuple[Reader, Make]] = {
     "responses": (spoken_responses.read, lambda: responses.ResponseRenderer("m", {"tools": []}, sealed=False)),
 }
 FACES: dict[str, tuple[Reader, ErrorFace]] = {
-    "native": (spoken_native.read, native.NativeErrors()),
+    "native": (spoken_native.read, NativeErrors()),
     "openai": (spoken_openai.read, OpenAIErrors()),
     "anthropic": (spoken_anthropic.read, AnthropicErrors()),
 }

@@ -25,7 +25,7 @@ MIB = 1 << 20
 BOUNDED = {
     "upstreams.ttl_cache.Facts._known": (1000, 4),
     "upstreams.fleet.model_index.Fleet._routes": (10_000, 8),
-    "upstreams.fleet.model_index.Fleet._places": (10_000, 8),
+    "upstreams.fleet.balancer.Balancer._last": (10_000, 8),
     "upstreams.fleet.node.Node._failing": (1000, 1),
     "upstreams.fleet.node.Node._warm": (1000, 1),
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),

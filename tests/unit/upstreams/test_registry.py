@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.server.config_warnings import settings_warnings
-from ollama_proxy.settings.schema import Settings, settings_from
+from ollama_proxy.settings.schema import Settings, hidden_upstreams, settings_from
 from ollama_proxy.upstreams.fleet.health import Health, _interval_s
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
-from ollama_proxy.upstreams.registry import _key, build_fleet, hidden_upstreams
+from ollama_proxy.upstreams.registry import build_fleet
 
 KEYS = {"OPENAI_API_KEY": "openai's", "DASHSCOPE_API_KEY": "dashscope's", "LAB_KEY": "lab's", "VLLM_API_KEY": "vllm's"}
 
@@ -35,12 +35,12 @@ def settings(*upstreams: str) -> Settings:
 )
 def test_key_of_a_service_goes_to_that_service_only(upstream: str, key: str | None) -> None:
     [declared] = settings(f"name: x, {upstream}").upstreams
-    assert _key(declared, KEYS) == key
+    assert declared.key(KEYS) == key
 
 
 def test_empty_variable_holds_no_key() -> None:
     [declared] = settings("name: x, kind: dashscope").upstreams
-    assert _key(declared, {"DASHSCOPE_API_KEY": "", "DATASCOPE_API_KEY": "older"}) == "older"
+    assert declared.key({"DASHSCOPE_API_KEY": "", "DATASCOPE_API_KEY": "older"}) == "older"
 
 
 def test_upstream_without_its_key_is_hidden_and_says_what_it_waits_for() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from marshmallow import Schema
 
-from ollama_proxy.dialects.native.blueprint import ROUTES
+from ollama_proxy.dialects.native.blueprint import MODEL_ROUTES
 from ollama_proxy.dialects.native.schemas import (
     ChatEnvelope,
     CopyEnvelope,
@@ -49,13 +49,15 @@ def test_wrong_type_is_said_in_the_words_of_ollama(schema: Schema, data: dict[st
     assert caught.value.param == next(iter(data))
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.endpoint)
+@pytest.mark.parametrize("route", MODEL_ROUTES, ids=lambda route: route.endpoint)
 def test_null_is_the_same_as_absent_and_unknown_fields_pass(route: Any) -> None:
     check_envelope(route.schema, dict.fromkeys(route.schema.fields))
     check_envelope(route.schema, {"brand_new": {"deep": [1]}})
 
 
-@pytest.mark.parametrize("route", [one for one in ROUTES if one.endpoint in NAMED], ids=lambda route: route.endpoint)
+@pytest.mark.parametrize(
+    "route", [one for one in MODEL_ROUTES if one.endpoint in NAMED], ids=lambda route: route.endpoint
+)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -74,7 +76,7 @@ def test_model_wins_over_name_and_an_empty_one_does_not(route: Any, data: dict[s
 
 @pytest.mark.parametrize("endpoint", ["chat", "generate", "embed", "embeddings"])
 def test_inference_does_not_know_name(endpoint: str) -> None:
-    [route] = [one for one in ROUTES if one.endpoint == endpoint]
+    [route] = [one for one in MODEL_ROUTES if one.endpoint == endpoint]
     assert model_names(route.schema, {"name": "b"}) == [""]
 
 

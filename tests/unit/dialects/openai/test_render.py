@@ -15,7 +15,6 @@ from ollama_proxy.dialects.openai.render import (
     finish_reason,
     legacy_logprobs,
     most_likely,
-    render_logprobs,
 )
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, collect
@@ -126,8 +125,9 @@ def test_logprobs_get_the_keys_that_clients_require() -> None:
     entry = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b"}]}
     top = {"token": "b", "logprob": 0.0, "bytes": None}
     expected = {"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}
-    assert render_logprobs([entry]) == {"content": [expected], "refusal": None}
-    assert render_logprobs([]) is None
+    for logprobs, shown in ([entry], {"content": [expected], "refusal": None}), ([], None):
+        document = json.loads(chat().render_single([Answer("a", "", [], logprobs, Done("stop"))]))
+        assert document["choices"][0]["logprobs"] == shown
 
 
 def test_offsets_of_legacy_logprobs_go_on_over_the_stream() -> None:

@@ -12,8 +12,8 @@ import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, GenerateRequest, Message, Tool, ToolCall
-from ollama_proxy.upstreams.anthropic.codec import as_chat, encode_chat, parameters
+from ollama_proxy.hub import ChatRequest, Message, Tool, ToolCall
+from ollama_proxy.upstreams.anthropic.codec import encode_chat, parameters
 from ollama_proxy.upstreams.anthropic.messages import BEGINNING
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
 from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, AS_SCHEMA, BUDGETS, DEFAULT_TOKENS
@@ -434,25 +434,6 @@ def test_body_is_one_that_anthropics_own_client_could_send(fields: dict[str, Any
     body = encoded(chat(*history, **fields), traits, thoughts)
     types: Any = pydantic.TypeAdapter(MessageCreateParamsNonStreaming)
     assert consumed(types.validate_python(body)) == body
-
-
-def test_completion_is_a_chat_of_one_message() -> None:
-    request = GenerateRequest(
-        model="m", prompt="Once", system="Be brief.", stream=True, think=False, options={"num_predict": 3}
-    )
-    assert encoded(as_chat(request)) == {
-        "model": "m",
-        "system": "Be brief.",
-        "messages": [{"role": "user", "content": [text("Once")]}],
-        "stream": True,
-        "max_tokens": 3,
-        "thinking": {"type": "disabled"},
-    }
-
-
-def test_completion_with_something_behind_it_is_refused_in_ollamas_words() -> None:
-    with pytest.raises(BadRequest, match="^m does not support insert$"):
-        as_chat(GenerateRequest(model="m", prompt="a", suffix="b"))
 
 
 # Thinking that comes back.

@@ -25,7 +25,6 @@ from ollama_proxy.upstreams.fleet.node import (
     SATURATED_AT,
     UNREACHED_AT_MOST,
     WARM_S,
-    Node,
     State,
     is_fault,
 )
@@ -287,11 +286,6 @@ def test_what_it_is_for_the_operator(clock: Clock) -> None:
 def test_a_box_is_a_server_of_ollamas_kind() -> None:
     kinds = {kind: node("one", kind=kind).is_box for kind in ("ollama", "demo", "openai", "anthropic", "litellm")}
     assert [kind for kind, is_box in kinds.items() if is_box] == ["ollama", "demo"]
-
-
-def test_only_litellm_takes_any_model() -> None:
-    assert [isinstance(node("one", kind=kind), Node) and node("one", kind=kind).takes_any_model
-            for kind in ("ollama", "openai", "litellm")] == [False, False, True]  # fmt: skip
 
 
 # --- What a look at it says ------------------------------------------------------------------------------------------

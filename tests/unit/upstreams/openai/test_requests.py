@@ -14,7 +14,6 @@ from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai.requests import (
     IN_JSON,
     MATCH_SCHEMA,
-    as_chat,
     decode_embed,
     encode_chat,
     encode_embed,
@@ -257,22 +256,6 @@ def test_a_prompt_with_all_that_it_may_have() -> None:
     asked = generate(suffix="b", options={"num_predict": 5, "temperature": 0.1}, logprobs=True, top_logprobs=2)
     told = {"suffix": "b", "max_tokens": 5, "temperature": 0.1, "logprobs": 2}
     assert asked == {"model": "m", "prompt": "a", "stream": False} | told
-
-
-def test_the_chat_that_a_prompt_amounts_to() -> None:
-    asked = GenerateRequest(
-        model="m",
-        prompt="a",
-        system="Be kind.",
-        stream=True,
-        think=False,
-        options={"seed": 1},
-        user="ann",
-        timeout_ms=5,
-    )
-    chat = as_chat(asked)
-    assert chat.messages == [Message("system", "Be kind."), Message("user", "a")]
-    assert (chat.model, chat.stream, chat.think, chat.options, chat.user) == ("m", True, False, {"seed": 1}, "ann")
 
 
 # Vectors.

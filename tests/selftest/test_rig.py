@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 
 from tests.rig import fault_upstream as do
 from tests.rig import http_client
+from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway, group_is_alive
@@ -167,14 +167,9 @@ def test_ten_connections_are_served_side_by_side(fault_upstream: FaultUpstream) 
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_tls(tmp_path: Path, trusted: bool) -> None:
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1".split()
-    subprocess.run([*make, *subject, *files], check=True, capture_output=True)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    client = ssl.create_default_context(cafile=str(tmp_path / "cert.pem") if trusted else None)
-    with FaultUpstream(ssl_context=server) as upstream:
+    authority = Authority(tmp_path)
+    client = ssl.create_default_context(cafile=authority.certificate if trusted else None)
+    with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
         if trusted:
             upstream.script("/x", [do.Lines([{"n": 1}] * 2000)])
             answer = request(upstream.url, path="/x", ssl_context=client)

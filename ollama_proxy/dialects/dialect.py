@@ -1,0 +1,58 @@
+"""What a dialect is: one API that clients speak, and everything that the rest of the gateway has to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from flask import Blueprint
+
+from ollama_proxy.gateway import ErrorFace, Gateway, current_exchange
+from ollama_proxy.hub import Model
+from ollama_proxy.telemetry import Reader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routes:
+    """The routes of one blueprint."""
+
+    build_blueprint: Callable[[Gateway], Blueprint]
+    #: The scope that each endpoint needs; an endpoint without one needs `manage`.
+    scopes: Mapping[str, str]
+    #: Endpoints whose requests are written to the chat log, with the reader of their answers; None: these are vectors.
+    readers: Mapping[str, Reader | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelRenderer:
+    """How a dialect shows models at `/v1/models`, an address that several dialects have."""
+
+    render_models: Callable[[Sequence[Model]], bytes]
+    render_model: Callable[[Model], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dialect:
+    """An API that clients speak, registered by one line in `registry.py`."""
+
+    name: str
+    #: Whether a request, given as WSGI environment, is one of this API, also if its address does not exist.
+    recognises: Callable[[Mapping[str, Any]], bool]
+    errors: ErrorFace
+    routes: tuple[Routes, ...]
+    #: Prefixes of the paths that web pages of the configured origins may call.
+    cors_paths: tuple[str, ...]
+    #: Headers of its answers that such pages may read, besides those of the gateway.
+    exposed_headers: tuple[str, ...] = ()
+    #: None: the dialect has no models at `/v1/models`.
+    models: ModelRenderer | None = None
+
+    def with_routes(self, *routes: Routes) -> Dialect:
+        """The same dialect with the routes of further directories."""
+        return replace(self, routes=self.routes + routes)
+
+
+def current_dialect() -> Dialect:
+    """The dialect of the request being handled."""
+    return cast(Dialect, current_exchange().dialect)

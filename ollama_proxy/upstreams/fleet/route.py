@@ -1,0 +1,70 @@
+"""The nodes that may answer for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from math import ceil
+
+from ollama_proxy.errors import CONNECT_FAILED, UpstreamConnect
+from ollama_proxy.policy import DEFAULT_TAG
+from ollama_proxy.upstreams.base import Api
+from ollama_proxy.upstreams.fleet.node import Node
+
+
+@dataclass(slots=True, frozen=True)
+class Route:
+    """The nodes that may answer for a model, all of one kind, in the order of the configuration."""
+
+    #: The canonical name that rights and counts go by: without an upstream in front, where the name alone means it.
+    name: str
+    #: With what each calls the model.
+    nodes: tuple[tuple[Node, str], ...]
+    #: The name alone, without any upstream.
+    bare: str
+    #: No list tells of it, but these have shown none yet.
+    is_guess: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """What its nodes speak."""
+        return self.nodes[0][0].declared.protocol
+
+    def takes(self, api: Api) -> bool:
+        """Whether its nodes take requests of an API as they are."""
+        return self.nodes[0][0].upstream.api is api
+
+    @property
+    def loads_media(self) -> bool:
+        """Whether all of its nodes are public services, which load addresses from their own network."""
+        return all(node.declared.loads_media for node, _ in self.nodes)
+
+    @property
+    def lost(self) -> str:
+        """What to say when none of its nodes can be reached."""
+        names = ", ".join(node.name for node, _ in self.nodes)
+        if self.is_guess:
+            return f"No upstream that answers has the model '{self.bare[:200]}', and {names} can't be reached."
+        return CONNECT_FAILED if self.nodes[0][0].is_box else f"The provider {names} can't be reached; try again later."
+
+    def unusable(self) -> UpstreamConnect:
+        """The error while no node takes a request."""
+        if all(node.declared.drain for node, _ in self.nodes):
+            return UpstreamConnect(
+                "The model server is being drained and takes no new requests.", detail="draining", retry_after_s=5
+            )
+        wait_s = min(node.connection.retry_after_s() for node, _ in self.nodes if not node.declared.drain)
+        return UpstreamConnect(self.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s)))
+
+    def has_other(self, tried: Collection[Node]) -> bool:
+        """Whether a node that has not been tried can be used."""
+        return any(node.allows() and node not in tried and not node.is_failing(self.bare) for node, _ in self.nodes)
+
+    def spellings(self, node: Node) -> tuple[str, ...]:
+        """The names that mean the model on this node alone."""
+        short = self.bare.removesuffix(f":{DEFAULT_TAG}")
+        return f"{node.name}/{short}", f"{node.name}:{short}", f"{node.name}:{self.bare}"
+
+    def only(self, nodes: Collection[Node]) -> Route:
+        """The same without other nodes."""
+        return replace(self, nodes=tuple(each for each in self.nodes if each[0] in nodes))

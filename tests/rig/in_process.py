@@ -1,0 +1,48 @@
+"""The gateway as an application in the process of the test: routes, errors and headers, without a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from ollama_proxy.server.app import create_app
+from ollama_proxy.settings.schema import settings_from
+
+TOKEN = "unit-token"
+
+
+class InProcess:
+    """An application and a client of it that has a token."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.client = app.test_client()
+
+    def ask(self, method: str, path: str, body: Any = None, token: str | None = TOKEN, **headers: str) -> TestResponse:
+        """One request and the whole answer; `X_Request_Id` in `headers` is the header of that name."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            given["Authorization"] = f"Bearer {token}"
+        response = self.client.open(path, method=method, json=body, headers=given)
+        response.get_data()
+        response.close()
+        return response
+
+
+@contextmanager
+def in_process(**config: Any) -> Iterator[InProcess]:
+    """The application with the demo model, or with what `config` says instead."""
+    given: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, **config}
+    if not given.keys() & {"service", "upstreams"}:
+        given["service"] = {"base_url": "demo:"}
+    app = create_app(settings_from(json.dumps(given).encode(), Path("config.yaml"), {}))
+    try:
+        yield InProcess(app)
+    finally:
+        app.extensions["ollama_proxy"]["gateway"].fleet.close()

@@ -1,0 +1,52 @@
+"""Ollama's API on the models of a provider that does not speak it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.rig.in_process import InProcess, in_process
+from tests.rig.provider import CHAT, EMBEDDINGS, HELLO, MODEL, Provider
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider() as running:
+        yield running
+
+
+@pytest.fixture
+def app(provider: Provider) -> Iterator[InProcess]:
+    provider.clear()
+    upstream = {"name": "p", "kind": "openai", "base_url": provider.base_url, "models": [MODEL]}
+    with in_process(upstreams=[upstream]) as running:
+        yield running
+
+
+def test_a_chat_is_translated_there_and_back(app: InProcess, provider: Provider) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    answer = app.ask("POST", "/api/chat", {"model": MODEL, "messages": messages, "stream": False})
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert (answer.json["message"]["content"], answer.json["done"]) == (HELLO, True)
+    assert provider.bodies(CHAT)[0]["messages"] == messages
+
+
+def test_a_completion_streams_lines(app: InProcess) -> None:
+    lines = app.ask("POST", "/api/generate", {"model": MODEL, "prompt": "hi"}).data.splitlines()
+    assert "".join(json.loads(line)["response"] for line in lines) == HELLO
+    assert json.loads(lines[-1])["done"] is True
+
+
+@pytest.mark.parametrize(("keep_alive", "reason"), [("5m", "load"), (0, "unload")])
+def test_loading_is_answered_here(app: InProcess, provider: Provider, keep_alive: object, reason: str) -> None:
+    answer = app.ask("POST", "/api/generate", {"model": MODEL, "keep_alive": keep_alive})
+    assert (answer.json["done_reason"], answer.json["response"]) == (reason, "")
+    assert provider.bodies(CHAT) == []
+
+
+def test_vectors_of_both_routes(app: InProcess, provider: Provider) -> None:
+    assert len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"]) == 2
+    assert app.ask("POST", "/api/embeddings", {"model": MODEL, "prompt": "a"}).json["embedding"]
+    assert len(provider.bodies(EMBEDDINGS)) == 2

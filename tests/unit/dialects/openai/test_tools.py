@@ -1,0 +1,60 @@
+"""OpenAI's tools, in the current form and the older one, and what a request says about calling them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
+from ollama_proxy.errors import BadRequest
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+TOOLS = [tool("f"), tool("g")]
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [tool("g")]}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "loaded"),
+    [
+        (None, ["f", "g"], None),
+        ("none", ["f", "g"], "none"),
+        ("required", ["f", "g"], "required"),
+        (tool("g"), ["f", "g"], {"name": "g"}),
+        (ALLOWED, ["g"], "required"),
+    ],
+)
+def test_choice(choice: Any, names: list[str], loaded: Any) -> None:
+    tools, choice = load_offer({"tools": TOOLS, "tool_choice": choice})
+    assert ([each.name for each in tools], choice) == (names, loaded)
+
+
+def test_functions_are_the_older_form() -> None:
+    data = {"functions": [{"name": "f"}], "function_call": {"name": "f"}}
+    tools, choice = load_offer(data)
+    assert (is_legacy(data), [each.name for each in tools], choice) == (True, ["f"], {"name": "f"})
+    assert not is_legacy({"tools": TOOLS})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"tools": TOOLS, "tool_choice": tool("h")},
+        {"tool_choice": "required"},
+        {"tools": TOOLS, "functions": [{"name": "f"}]},
+        {"tools": [{"type": "web_search"}]},
+        {
+            "tools": TOOLS,
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [tool("h")]}},
+        },
+        {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x", "tools": []}}},
+        {"functions": [{"name": "f"}], "function_call": {"name": "g"}},
+    ],
+)
+def test_choice_that_can_not_be_kept_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        load_offer(data)

@@ -1,0 +1,62 @@
+"""The items of a response's output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ollama_proxy.dialects.responses.output_items import render_output, render_usage, text_part
+from ollama_proxy.dialects.responses.reasoning_blob import unseal
+from ollama_proxy.hub import Answer, Done, ToolCall
+
+CALL = ToolCall("c1", "f", {"z": 1, "a": 2})
+
+
+def test_items_have_the_order_thinking_text_calls() -> None:
+    items = render_output(Answer("Hello", "hm", [CALL], [], Done("stop")), sealed=False)
+    assert [item["type"] for item in items] == ["reasoning", "message", "function_call"]
+    assert items[1]["content"][0]["text"] == "Hello"
+    assert json.loads(items[2]["arguments"]) == {"z": 1, "a": 2}
+    assert list(json.loads(items[2]["arguments"])) == ["z", "a"]
+    assert len({item["id"] for item in items}) == 3
+
+
+def test_thinking_is_sealed_only_if_asked() -> None:
+    answer = Answer("", "hm", [], [], Done("stop"))
+    [plain], [sealed] = render_output(answer, sealed=False), render_output(answer, sealed=True)
+    assert "encrypted_content" not in plain
+    assert unseal(sealed["encrypted_content"]) == "hm"
+
+
+def test_an_empty_answer_is_an_empty_message() -> None:
+    [item] = render_output(Answer("", "", [], [], Done("stop")), sealed=False)
+    assert (item["type"], item["content"][0]["text"]) == ("message", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "thinking", "calls", "statuses"),
+    [
+        ("He", "", [], ["incomplete"]),
+        ("He", "hm", [], ["completed", "incomplete"]),
+        ("", "hm", [], ["incomplete"]),
+        ("He", "", [CALL], ["completed", "completed"]),
+    ],
+)
+def test_what_the_limit_cut_is_incomplete(
+    content: str, thinking: str, calls: list[ToolCall], statuses: list[str]
+) -> None:
+    items = render_output(Answer(content, thinking, calls, [], Done("length")), sealed=False)
+    assert [item["status"] for item in items] == statuses
+
+
+def test_log_probabilities_always_have_their_bytes() -> None:
+    logprobs = [{"token": "ü", "logprob": -0.5, "top_logprobs": [{"token": "u", "bytes": [117]}]}]
+    [entry] = text_part("ü", logprobs)["logprobs"]
+    assert (entry["bytes"], entry["top_logprobs"][0]) == ([195, 188], {"token": "u", "logprob": 0.0, "bytes": [117]})
+
+
+def test_usage_adds_up() -> None:
+    usage = render_usage(Done("stop", 7, 3))
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (7, 3, 10)
+    assert render_usage()["total_tokens"] == 0

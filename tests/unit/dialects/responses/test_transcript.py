@@ -1,0 +1,47 @@
+"""What is read from an answer of OpenAI's Responses API for the chat log, streamed or single."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.dialects.responses.transcript import read
+from ollama_proxy.telemetry import Spoken
+
+CALL = {"type": "function_call", "name": "f", "arguments": '{"a":1}'}
+WHOLE: list[Any] = [
+    {
+        "object": "response",
+        "status": "completed",
+        "output": [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "message", "content": [{"type": "output_text", "text": "Hello"}]},
+            CALL,
+        ],
+    }
+]
+STREAM: list[Any] = [
+    {"type": "response.reasoning_summary_text.delta", "delta": "hm"},
+    {"type": "response.output_text.delta", "delta": "Hel"},
+    {"type": "response.output_text.delta", "delta": "lo"},
+    {"type": "response.output_item.done", "item": {"type": "message", "content": []}},
+    {"type": "response.output_item.done", "item": CALL},
+    {"type": "response.completed", "response": {"status": "completed"}},
+]
+FINISH = "completed"
+
+
+@pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
+def test_everything_is_read(documents: list[Any]) -> None:
+    spoken = Spoken()
+    for document in documents:
+        read(document, spoken)
+    call = {"name": "f", "arguments": {"a": 1}}
+    assert spoken.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+
+
+def test_failure_is_what_the_client_was_told() -> None:
+    spoken = Spoken()
+    read({"type": "response.failed", "response": {"status": "failed", "error": {"message": "boom"}}}, spoken)
+    assert spoken.error == "boom"

@@ -1,0 +1,121 @@
+"""The pieces that requests of several dialects share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.dialects.content_parts import (
+    load_arguments,
+    load_content,
+    load_function,
+    load_image,
+    load_options,
+    load_reasoning,
+    load_timeout_ms,
+    load_top_logprobs,
+)
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import ImageUrl
+from ollama_proxy.policy import MAX_URL_CHARS
+
+
+def test_image_is_inline_or_an_address() -> None:
+    assert load_image("data:image/png;base64,QUJD", "x") == "QUJD"
+    assert load_image("https://pictures.example/a", "x") == ImageUrl("https://pictures.example/a", "x")
+
+
+@pytest.mark.parametrize(
+    "url", [None, 1, "", "file:///etc/passwd", "data:image/png,plain", "https://a/" + "a" * MAX_URL_CHARS]
+)
+def test_other_images_are_refused_by_their_place(url: Any) -> None:
+    with pytest.raises(BadRequest) as raised:
+        load_image(url, "messages[3]")
+    assert raised.value.param == "messages[3]"
+
+
+def test_content_is_a_text_or_parts_that_know_their_place() -> None:
+    seen = []
+
+    def load_part(part: Any, where: str, texts: list[str], images: list[Any]) -> None:
+        seen.append(where)
+        texts.append(part)
+
+    assert load_content(None, "c", load_part) == ("", [])
+    assert load_content("a", "c", load_part) == ("a", [])
+    assert load_content(["a", "b"], "c", load_part) == ("a\nb", [])
+    assert seen == ["c[0]", "c[1]"]
+    with pytest.raises(BadRequest):
+        load_content({}, "c", load_part)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [(None, {}), ("", {}), ("{}", {}), ('{"z":1,"a":2}', {"z": 1, "a": 2}), ({"a": 1}, {"a": 1})],
+)
+def test_arguments(arguments: Any, loaded: Any) -> None:
+    assert list(load_arguments(arguments, "x").items()) == list(loaded.items())
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", [1], 1])
+def test_arguments_that_are_no_object_are_refused(arguments: Any) -> None:
+    with pytest.raises(BadRequest):
+        load_arguments(arguments, "x")
+
+
+def test_function_carries_unknown_fields_only_if_asked() -> None:
+    function = {"name": "f", "parameters": {"type": "object"}, "defer": True}
+    assert load_function(function, "x").carried == {}
+    assert load_function(function, "x", carries=True).carried == {"defer": True}
+
+
+@pytest.mark.parametrize("change", [{"name": ""}, {"name": "a b"}, {"parameters": []}, {"description": 1}])
+def test_function_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        load_function({"name": "f"} | change, "x")
+
+
+@pytest.mark.parametrize(
+    ("data", "think"),
+    [
+        ({}, None),
+        ({"reasoning_effort": "minimal"}, "low"),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "xhigh"}, "max"),
+        ({"reasoning": {"effort": "high"}, "reasoning_effort": "low"}, "high"),
+        ({"reasoning": {"enabled": False}}, False),
+        ({"think": True, "reasoning": {"effort": "low"}}, True),
+    ],
+)
+def test_thinking_of_every_vendor(data: dict[str, Any], think: Any) -> None:
+    assert load_reasoning(data) == think
+
+
+@pytest.mark.parametrize("data", [{"think": "very"}, {"reasoning_effort": "very"}, {"reasoning": {"effort": 1}}])
+def test_unknown_thinking_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        load_reasoning(data)
+
+
+def test_timeout_has_two_names() -> None:
+    assert load_timeout_ms({"timeout_ms": 5}) == load_timeout_ms({"request_timeout": 5.0}) == 5
+    assert load_timeout_ms({}) is None
+    for wrong in (0, True, "5"):
+        with pytest.raises(BadRequest):
+            load_timeout_ms({"timeout_ms": wrong})
+
+
+def test_options_stand_in_options_and_beside_them() -> None:
+    assert load_options({"options": {"num_ctx": 1, "seed": 2}, "num_ctx": 5.0, "min_p": 0.1}) == {
+        "num_ctx": 5,
+        "seed": 2,
+        "min_p": 0.1,
+    }
+
+
+def test_log_probabilities_are_bounded() -> None:
+    assert [load_top_logprobs(value) for value in (None, 0, 20)] == [None, None, 20]
+    for wrong in (-1, 21):
+        with pytest.raises(BadRequest):
+            load_top_logprobs(wrong)

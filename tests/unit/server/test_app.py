@@ -1,0 +1,37 @@
+"""What every answer of the application carries, whatever its route."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rig.in_process import InProcess, in_process
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/api/tags", "/v1/models", "/nothing"])
+def test_every_answer_has_an_id_and_is_not_stored(demo_app: InProcess, path: str) -> None:
+    answer = demo_app.ask("GET", path, X_Request_Id="my-id")
+    assert (answer.headers["X-Request-Id"], answer.headers["Cache-Control"]) == ("my-id", "no-store")
+    assert demo_app.ask("GET", path).headers["X-Request-Id"] != demo_app.ask("GET", path).headers["X-Request-Id"]
+
+
+def test_browsers_learn_the_methods_of_a_route_without_a_token(demo_app: InProcess) -> None:
+    answer = demo_app.ask("OPTIONS", "/v1/chat/completions", token=None)
+    assert (answer.status_code, answer.headers["Allow"]) == (204, "OPTIONS, POST")
+
+
+def test_slashes_are_not_merged(demo_app: InProcess) -> None:
+    assert demo_app.ask("GET", "/api//tags").status_code == 404
+
+
+def test_requests_are_over_once_their_answer_is(demo_app: InProcess) -> None:
+    gateway = demo_app.app.extensions["ollama_proxy"]["gateway"]
+    before = gateway.in_flight
+    demo_app.ask("POST", "/api/chat", {"model": "demo", "messages": [{"role": "user", "content": "hi"}]})
+    demo_app.ask("POST", "/api/chat", {"model": "nothing"})
+    assert gateway.in_flight == before == 0
+
+
+def test_a_token_in_the_address_is_taken_off_the_path() -> None:
+    with in_process() as app:
+        assert app.ask("GET", "/k/unit-token/api/tags", token=None).status_code == 200
+        assert app.ask("GET", "/k/wrong/api/tags", token=None).status_code == 401

@@ -1,0 +1,53 @@
+"""Exceptions as answers: status, headers, and the shape that the path promises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS
+from tests.rig.in_process import InProcess, in_process
+
+
+@pytest.fixture
+def app() -> Iterator[InProcess]:
+    with in_process() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("/v1/v1/models", "one /v1 too many"), ("/chat/completions", "ends with /v1")]
+)
+def test_an_address_that_is_nearly_right_gets_a_hint(app: InProcess, path: str, hint: str) -> None:
+    assert hint in app.ask("POST", path).text
+
+
+def test_a_wrong_method_is_told_the_right_ones(app: InProcess) -> None:
+    answer = app.ask("GET", "/v1/messages")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
+
+
+def test_a_missing_token_is_asked_for(app: InProcess, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        answer = app.ask("GET", "/v1/models", token="wrong-token")
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "auth_failure" in caplog.messages
+    assert "wrong-token" not in str([vars(record) for record in caplog.records])
+
+
+def test_ollamas_command_line_is_told_by_403(app: InProcess) -> None:
+    answer = app.ask("GET", "/api/tags", token=None, User_Agent="ollama/0.24.0 (amd64 linux)")
+    assert (answer.status_code, answer.json["error"]) == (403, MISSING_TOKEN_IN_ADDRESS)
+
+
+def test_a_fault_of_our_own_is_a_500_that_says_nothing_of_it(app: InProcess) -> None:
+    def break_down() -> NoReturn:
+        raise RuntimeError("secret detail")
+
+    app.app.view_functions["ops.livez"] = break_down
+    answer = app.ask("GET", "/livez")
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text

@@ -1,0 +1,46 @@
+"""What the gateway says of itself: `/`, `/health`, `/livez`, `/readyz`."""
+
+from __future__ import annotations
+
+import pytest
+
+from ollama_proxy.gateway.draining import WORKER
+from tests.rig.boxes import Box
+from tests.rig.in_process import TOKEN, InProcess, in_process
+
+
+def test_clients_of_ollama_find_the_text_that_they_look_for(demo_app: InProcess) -> None:
+    assert demo_app.ask("GET", "/", token=None).text == "Ollama is running"
+    assert demo_app.ask("GET", "/", token=None, Accept="application/json").json["status"] == "ok"
+
+
+def test_upstreams_are_shown_with_a_token_only(demo_app: InProcess) -> None:
+    assert "upstreams" in demo_app.ask("GET", "/health").json
+    for token in (None, "wrong"):
+        answer = demo_app.ask("GET", "/health", token=token)
+        assert (answer.status_code, "upstreams" in answer.json) == (200, False)
+
+
+def test_ready_with_details_for_managers(demo_app: InProcess) -> None:
+    assert demo_app.ask("GET", "/readyz", token=None).json == {"status": "ready"}
+    details = demo_app.ask("GET", "/readyz").json["details"]
+    assert [each["usable"] for each in details["upstreams"].values()] == [True]
+
+
+def test_details_need_the_scope_manage() -> None:
+    with in_process(auth={"generate_tokens": [{"token": TOKEN, "scopes": ["read"]}]}) as app:
+        assert "details" not in app.ask("GET", "/readyz").json
+
+
+def test_not_ready_without_an_upstream_but_alive() -> None:
+    with Box("one", ["a"]) as box:
+        box.refuse()
+        with in_process(upstreams=[box.declared]) as app:
+            answer = app.ask("GET", "/readyz", token=None)
+            assert (answer.status_code, answer.json["reason"]) == (503, "no upstream can be used")
+            assert app.ask("GET", "/livez", token=None).json == {"status": "ok"}
+
+
+def test_not_ready_while_the_worker_ends(demo_app: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WORKER, "is_draining", True)
+    assert demo_app.ask("GET", "/readyz", token=None).json == {"status": "not ready", "reason": "draining"}

@@ -1,0 +1,102 @@
+"""Settings with a notation of their own."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings.formats import (
+    BASE_URL,
+    DAY,
+    KEEP_ALIVE,
+    KEEP_ALIVE_LIMIT,
+    LEVEL,
+    NETWORK,
+    OPTIONS,
+    PROXY,
+    REMOVED,
+    REPLACED,
+    SIZE,
+    THINK,
+    duration_s,
+    go_duration_s,
+    is_loopback,
+)
+from ollama_proxy.settings.yaml_file import parse_value
+
+
+def read(kind: Any, text: str) -> Any:
+    return kind.parse(parse_value(text, "line 1", "x"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (SIZE, "64MiB", 64 << 20),
+        (SIZE, "64 kB", 64_000),
+        (SIZE, "17", 17),
+        (NETWORK, "10.0.0.0/8", "10.0.0.0/8"),
+        (PROXY, "'unix:'", "unix:"),
+        (BASE_URL, "http://gpu1:11434/", "http://gpu1:11434"),
+        (KEEP_ALIVE, "30m", "30m"),
+        (KEEP_ALIVE, "-1", -1),
+        (KEEP_ALIVE_LIMIT, "1h30m", 5400.0),
+        (DAY, "2027-01-31", date(2027, 1, 31)),
+        (THINK, "true", True),
+        (THINK, "high", "high"),
+        (OPTIONS, "{num_ctx: 8192, stop: [a], new_one: x}", {"num_ctx": 8192, "stop": ["a"], "new_one": "x"}),
+        (REMOVED, "[a, b]", ("a", "b")),
+        (REPLACED, "{a: b}", {"a": "b"}),
+        (LEVEL, "warn", "WARNING"),
+    ],
+)
+def test_value(kind: Any, text: str, value: Any) -> None:
+    assert read(kind, text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (SIZE, "64 MiBs"),
+        (SIZE, "0"),
+        (NETWORK, "10.0.0.0/33"),
+        (PROXY, "'fe80::1%eth0'"),
+        (BASE_URL, "gpu1:11434"),
+        (BASE_URL, "http://user@gpu1"),
+        (BASE_URL, "http://gpu1:0"),
+        (KEEP_ALIVE, "'10'"),
+        (KEEP_ALIVE_LIMIT, "-1"),
+        (DAY, "2027-02-31"),
+        (DAY, "31.1.2027"),
+        (THINK, "very"),
+        (OPTIONS, "{num_ctx: 1.5}"),
+        (OPTIONS, "{stop: a}"),
+        (LEVEL, "LOUD"),
+    ],
+)
+def test_complaint(kind: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match="x"):
+        read(kind, text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1h30m", 5400), ("-1m", -60), ("1.5s", 1.5), ("0", 0), ("250ms", 0.25)])
+def test_durations_as_go_writes_them(text: str, seconds: float) -> None:
+    assert go_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["10", "", "1 h", "1y", "1h" * 40])
+def test_durations_that_go_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        go_duration_s(text)
+
+
+def test_below_zero_is_for_ever() -> None:
+    assert [duration_s(value) for value in (-1, "-1m", 300)] == [float("inf"), float("inf"), 300.0]
+
+
+def test_loopback() -> None:
+    hosts = ("localhost", "127.0.0.7", "::1", "0.0.0.0", "gpu1")
+    assert [is_loopback(host) for host in hosts] == [True, True, True, False, False]

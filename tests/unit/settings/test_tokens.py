@@ -1,0 +1,73 @@
+"""Tokens as the configuration writes them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+
+import pytest
+
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings.tokens import AUTH, SCOPES, Auth, shape_of
+from ollama_proxy.settings.yaml_file import parse_value
+
+SECRET = "team-token-1"
+DIGEST = hashlib.sha256(SECRET.encode()).digest()
+
+
+def read(text: str) -> Auth:
+    auth = AUTH.parse(parse_value(text, "line 1", "auth"))
+    assert isinstance(auth, Auth)
+    return auth
+
+
+def test_a_text_is_a_token_with_every_right() -> None:
+    [token] = read(f"{{generate_tokens: [{SECRET}]}}").tokens()
+    assert (token.name, token.digest, token.scopes, token.plain_in_file) == ("token-1", DIGEST, SCOPES, True)
+    assert token.shape == shape_of(SECRET)
+    assert SECRET not in repr(token)
+
+
+def test_a_mapping_says_more() -> None:
+    more = f"{{name: ci, sha256: {DIGEST.hex()}, scopes: [read], models: [qwen3*], expires: 2027-01-31}}"
+    [token] = read(f"{{generate_tokens: [{more}]}}").tokens()
+    assert (token.name, token.digest, token.scopes) == ("ci", DIGEST, {"read"})
+    assert (token.models, token.expires, token.plain_in_file, token.shape) == (
+        ("qwen3*",),
+        date(2027, 1, 31),
+        False,
+        None,
+    )
+
+
+def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
+    auth = read("{generate_tokens: [aaa], manage_tokens: [bbb]}")
+    assert [token.scopes for token in auth.tokens()] == [SCOPES - {"manage"}, SCOPES]
+
+
+def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
+    assert read("{generate_tokens: []}").refuses_all
+    assert read("{generate_tokens: null}").refuses_all
+    assert not read("{max_failed_logins: 5}").refuses_all
+    assert not read("{generate_tokens: [], enabled: false}").refuses_all
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{generate_tokens: team-token-1}",
+        "{generate_tokens: ['']}",
+        "{generate_tokens: ['a b']}",
+        "{generate_tokens: [{name: x}]}",
+        f"{{generate_tokens: [{{token: a, sha256: {DIGEST.hex()}}}]}}",
+        "{generate_tokens: [aaa, aaa]}",
+        f"{{generate_tokens: [{{sha256: {hashlib.sha256(b'').hexdigest()}}}]}}",
+        "{generate_tokens: [{token: aaa, scopes: []}]}",
+        "{generate_tokens: [{token: aaa, scopes: [manage]}], manage_tokens: [bbb]}",
+        "{generate_tokens: [{token: aaa, name: x}, {token: bbb, name: x}]}",
+    ],
+)
+def test_complaint(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(text)
+    assert all("aaa" not in line and SECRET not in line for line in raised.value.complaints)

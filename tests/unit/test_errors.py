@@ -1,0 +1,55 @@
+"""Errors as clients and the log get them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ollama_proxy import errors
+from ollama_proxy.errors import BadRequest, ConfigError, GatewayError, PromptTooLong, UpstreamRefused
+
+
+def every_error() -> list[type[GatewayError]]:
+    found: list[type[GatewayError]] = [GatewayError]
+    for each in found:
+        found += each.__subclasses__()
+    return [each for each in found if each.__module__ == errors.__name__]
+
+
+@pytest.mark.parametrize("kind", every_error())
+def test_every_class_has_a_status_a_slug_and_a_text(kind: type[GatewayError]) -> None:
+    assert 400 <= kind.status < 600
+    assert kind.slug.replace("_", "").isalpha() and kind.slug.islower()
+    assert kind.text.endswith((".", "…", "。"))
+
+
+def test_the_detail_is_not_in_the_public_text() -> None:
+    error = BadRequest("model: is required", param="model", detail="seen by the log only")
+    assert (str(error), error.param) == ("model: is required", "model")
+    assert str(BadRequest(detail="x")) == BadRequest.text
+
+
+@pytest.mark.parametrize(
+    ("status", "given", "slug", "state", "param"),
+    [
+        (404, 404, "model_not_found", "refused", "model"),
+        (400, 400, "invalid_request", "refused", None),
+        (500, 500, "upstream_refused", "upstream_error", None),
+        (302, 502, "upstream_refused", "upstream_error", None),
+        (999, 502, "upstream_refused", "upstream_error", None),
+    ],
+)
+def test_what_an_upstream_refuses_keeps_its_status_if_that_is_one_of_an_error(
+    status: int, given: int, slug: str, state: str, param: str | None
+) -> None:
+    error = UpstreamRefused(status, "no")
+    assert (error.status, error.slug, error.state, error.param) == (given, slug, state, param)
+
+
+def test_a_prompt_that_is_too_long_says_what_to_do() -> None:
+    error = PromptTooLong("9 tokens")
+    assert (error.status, error.slug, str(error)) == (400, "context_length_exceeded", "9 tokens: shorten it")
+
+
+def test_configuration_errors_are_one_line_each() -> None:
+    assert ConfigError("one").complaints == ["one"]
+    assert str(ConfigError(["one", "two"])) == "one\ntwo"
