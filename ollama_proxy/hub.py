@@ -177,14 +177,51 @@ class Content:
 
 
 @dataclass(slots=True, frozen=True)
+class Usage:
+    """How many tokens an answer took; None: the upstream did not report it."""
+
+    #: The whole prompt, with what came from a cache.
+    prompt: int | None = None
+    completion: int | None = None
+    #: Of the prompt: read from the upstream's cache, and written to it.
+    cached: int | None = None
+    cache_written: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        if self is NO_USAGE:  # most requests have one answer
+            return other
+        return Usage(
+            _sum(self.prompt, other.prompt),
+            _sum(self.completion, other.completion),
+            _sum(self.cached, other.cached),
+            _sum(self.cache_written, other.cache_written),
+        )
+
+
+NO_USAGE = Usage()
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first + (second or 0)
+
+
+@dataclass(slots=True, frozen=True)
 class Done:
-    """The model has finished; always the last event. Counts are tokens, 0 where the upstream gave none."""
+    """The model has finished; always the last event. Counts are tokens, 0 if the upstream did not report them."""
 
     done_reason: str
     prompt_eval_count: int = 0
     eval_count: int = 0
     #: The answer outgrew the context, and went on without its oldest tokens.
     outgrown: bool = False
+    #: See Usage.
+    cached: int | None = None
+    cache_written: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the answer took."""
+        return Usage(self.prompt_eval_count, self.eval_count, self.cached, self.cache_written)
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,7 +13,7 @@ import gevent
 from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import Renderer
-from ollama_proxy.hub import Choice, Done, Event, Truncated
+from ollama_proxy.hub import NO_USAGE, Choice, Done, Event, Truncated, Usage
 from ollama_proxy.policy import renamed
 from ollama_proxy.upstreams import Reply
 from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
@@ -163,7 +163,7 @@ def _drawn(
                 yield frame
             batch = next(batches, None)
     finally:
-        if exchange.eval_count is None and said:
+        if exchange.usage.completion is None and said:
             _estimate(exchange, said)  # it was cut; what was said has been said
 
 
@@ -178,9 +178,8 @@ def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
 def note_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
-    exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-    is_uncounted = end.eval_count is None and end.prompt_eval_count is None
-    if is_uncounted and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
+    exchange.usage = end.usage
+    if end.usage == NO_USAGE and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
         _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
     if end.limited or _is_outgrown(exchange):
         exchange.note_truncated("answer")
@@ -190,22 +189,22 @@ def note_end(exchange: Exchange, tail: StreamTail) -> None:
 
 def _is_outgrown(exchange: Exchange) -> bool:
     """Whether a passed-through answer outgrew its context; the inputs of an embedding request are counted together."""
-    if exchange.is_outgrown is None or exchange.estimated or not exchange.eval_count:
+    usage = exchange.usage
+    if exchange.is_outgrown is None or exchange.estimated or not usage.completion:
         return False
-    return exchange.is_outgrown((exchange.prompt_eval_count or 0) + exchange.eval_count)
+    return exchange.is_outgrown((usage.prompt or 0) + usage.completion)
 
 
 def note_done(exchange: Exchange, done: Done, said: int = 0) -> None:
     """Adds the token counts of an answer's last event; several answers may have been asked for. `said`: about how many
     tokens it had, for an upstream that counts none."""
-    exchange.prompt_eval_count = (exchange.prompt_eval_count or 0) + done.prompt_eval_count
-    exchange.eval_count = (exchange.eval_count or 0) + done.eval_count
+    exchange.usage += done.usage
     if done.outgrown:
         exchange.note_truncated("answer")
     if said and not (done.eval_count or done.prompt_eval_count):
-        _estimate(exchange, exchange.eval_count + said)
+        _estimate(exchange, (exchange.usage.completion or 0) + said)
 
 
-def _estimate(exchange: Exchange, eval_count: int) -> None:
-    exchange.prompt_eval_count, exchange.eval_count = len(exchange.body) // CHARS_PER_TOKEN, eval_count
+def _estimate(exchange: Exchange, completion: int) -> None:
+    exchange.usage = Usage(len(exchange.body) // CHARS_PER_TOKEN, completion)
     exchange.estimated = True

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias, cast
 from flask import request
 
 from ollama_proxy.gateway.rendering import ClientDialect
-from ollama_proxy.hub import Json
+from ollama_proxy.gateway.resolve import ResolvedModel
+from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.policy import Principal
 from ollama_proxy.upstreams import Call
 
@@ -42,6 +43,10 @@ class Attempt:
     is_repeated: bool = False
 
 
+#: Gets an exchange when it is over: it records what became of it, and changes nothing.
+FinishObserver: TypeAlias = Callable[["Exchange"], None]
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
     #: Sent by the client or made here; goes back as `X-Request-Id`.
@@ -62,6 +67,8 @@ class Exchange:
     data: dict[str, Json] = field(default_factory=dict)
     #: As the client spells it.
     model: str = ""
+    #: Where that model is, for this caller; None until it is resolved, and for requests that are not about one.
+    resolved_model: ResolvedModel | None = None
     #: What its upstream calls it, where that is another name; neither answers nor errors say so.
     target: str = ""
     stream: bool = False
@@ -74,10 +81,8 @@ class Exchange:
     state: str = "ok"
     #: The stable slug of what went wrong.
     error: str = ""
-    #: Tokens; None: not known.
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    #: The upstream gave no counts: these are ours, and only about right.
+    usage: Usage = NO_USAGE
+    #: The upstream reported no usage: this one is the gateway's own estimate.
     estimated: bool = False
     bytes_out: int = 0
     #: Monotonic time of the first byte of the answer's body.
@@ -96,8 +101,10 @@ class Exchange:
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is old, or missing.
     partial: tuple[str, ...] = ()
+    #: Called in their order when the exchange is over and everything that it held is released.
+    finish_observers: list[FinishObserver] = field(default_factory=list)
     _is_over: bool = False
-    _finish: ExitStack = field(default_factory=ExitStack)
+    _releases: ExitStack = field(default_factory=ExitStack)
 
     def on_finish(self, release: Callable[[], None]) -> None:
         """Runs `release` when the exchange is over, last added first, exactly once and whatever happened; at once where
@@ -105,17 +112,29 @@ class Exchange:
         if self._is_over:
             release()
         else:
-            self._finish.callback(release)
+            self._releases.callback(release)
 
     def finish(self) -> None:
-        """The exchange is over: everything that it held is released. A second call does nothing."""
+        """The exchange is over: everything that it held is released, and then the observers are called. A second call
+        does nothing."""
+        if self._is_over:
+            return
         self._is_over = True
-        self._finish.pop_all().close()
+        try:
+            self._releases.close()
+        finally:
+            for observe in self.finish_observers:
+                observe(self)
 
     def begin_attempt(self, upstream: str) -> Attempt:
         """The record of a further attempt."""
         self.tried.append(Attempt(upstream))
         return self.tried[-1]
+
+    @property
+    def caller(self) -> str:
+        """Whose share of something a request takes: its token's, or its address's if there are no tokens."""
+        return f"token {self.principal.name}" if self.principal and self.principal.digest else self.client
 
     @property
     def upstream(self) -> str:
@@ -137,10 +156,6 @@ class Exchange:
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
         self.bytes_out += size
-
-
-#: Gets an exchange when it is over: it records what became of it, and changes nothing.
-FinishObserver: TypeAlias = Callable[[Exchange], None]
 
 
 def _names(attempts: Iterable[Attempt]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-import gevent
 import gevent.event
-import gevent.queue
 
 from ollama_proxy.hub import ChatRequest, Choice, Event, GenerateRequest
-from ollama_proxy.upstreams import Call, EventStream
+from ollama_proxy.upstreams import Call, Ended, EventStream, MergedStreams
 
 #: Batches per answer that wait for the client; a slow client slows the upstreams down.
 BATCHES_AHEAD = 4
@@ -53,57 +52,48 @@ class FanOut:
     def __init__(self, openers: Sequence[Opener], call: Call, heartbeat_s: float | None) -> None:
         """Begins to ask; `heartbeat_s` is the silence in seconds after which an empty batch comes."""
         self._heartbeat_s = heartbeat_s
-        #: A batch, the failure of an answer, or None for its end.
-        self._arrived: gevent.queue.Queue[Sequence[Event] | Exception | None] = gevent.queue.Queue(
-            maxsize=BATCHES_AHEAD * len(openers)
-        )
         self._begun = False
-        self._opening = len(openers)
-        self._failure: Exception | None = None
+        self._unopened = len(openers)
         #: All have begun, or one can't.
         self._opened = gevent.event.Event()
-        self._answers = [gevent.spawn(self._ask, index, one, call.branch()) for index, one in enumerate(openers)]
+        answers = [partial(self._ask, index, one, call.branch()) for index, one in enumerate(openers)]
+        self._answers = MergedStreams(answers, ahead=BATCHES_AHEAD)
+        self._left = len(answers)
 
-    def _ask(self, index: int, opener: Opener, call: Call) -> None:
+    def _ask(self, index: int, opener: Opener, call: Call) -> Generator[Sequence[Event]]:
         try:
             with closing(opener(call)) as events:
-                self._opening -= 1
-                if not self._opening:
+                self._unopened -= 1
+                if not self._unopened:
                     self._opened.set()
                 for batch in events:
                     if batch:
-                        self._arrived.put((Choice(index), *batch))
-            self._arrived.put(None)
-        except Exception as error:  # whatever it is, it belongs to whoever iterates
-            self._failure = self._failure or error
+                        yield (Choice(index), *batch)
+        except BaseException:  # whatever it is, the first event need not wait for this answer
             self._opened.set()
-            self._arrived.put(error)
+            raise
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        left = len(self._answers)
-        while left:
-            batch = self._next()
-            if batch is None:
-                left -= 1
-            else:
-                yield batch
-
-    def _next(self) -> Sequence[Event] | None:
-        """The next batch, () after a silence, None when one of the answers has ended."""
-        try:
-            arrived = self._arrived.get(timeout=self._heartbeat_s)
-        except gevent.queue.Empty:
-            return ()
-        if not self._begun:
-            self._begun = True
-            self._opened.wait(OPENING_S)
-            arrived, self._failure = self._failure or arrived, None
-        if isinstance(arrived, Exception):
-            self.close()
-            raise arrived
-        return arrived
+        while self._left:
+            if not self._answers.wait(self._heartbeat_s):
+                yield ()
+                continue
+            if not self._begun:
+                self._begun = True
+                self._opened.wait(OPENING_S)
+                if (failure := self._answers.failure) is not None:
+                    self.close()
+                    raise failure
+            while (taken := self._answers.take()) is not None:
+                _, batch = taken
+                if not isinstance(batch, Ended):
+                    yield batch
+                    continue
+                self._left -= 1
+                if batch.failure is not None:
+                    self.close()
+                    raise batch.failure
 
     def close(self) -> None:
         """Ends what is still running, also what has only begun; a second call does nothing."""
-        answers, self._answers = self._answers, []
-        gevent.killall(answers)
+        self._answers.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -205,9 +205,11 @@ class ImageFetcher:
             connect_s=min(CONNECT_S, limit_s), first_byte_s=limit_s, idle_s=limit_s, total_s=limit_s
         )
 
-    def fetch_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> list[str]:
-        """The base64 of each image, in their order; one that is wanted twice is fetched once. `caller`: whose request
-        it is; see Lookups.
+    def fetch_all(
+        self, wanted: Sequence[ImageUrl], call: Call, caller: str, heartbeat_s: float | None = None
+    ) -> Generator[tuple[()], None, list[str]]:
+        """Returns the base64 of each image, in their order; one that is wanted twice is fetched once. Yields after each
+        `heartbeat_s` seconds that it takes. `caller`: whose request it is; see Lookups.
 
         Raises BadRequest for the first that can't be had, CallEnded as soon as the client has left.
         """
@@ -222,6 +224,10 @@ class ImageFetcher:
             call.attach(partial(gevent.killall, jobs, block=False))
             found: dict[str, str] = {}
             for each, job in zip(first.values(), jobs, strict=True):
+                job.join(heartbeat_s)
+                while not job.ready():
+                    yield ()
+                    job.join(heartbeat_s)
                 outcome = job.get()
                 call.check()
                 if isinstance(outcome, GatewayError):

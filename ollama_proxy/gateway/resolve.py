@@ -33,7 +33,7 @@ _MOST_NAMED = 64
 
 
 @dataclass(slots=True, frozen=True)
-class Plan:
+class ResolvedModel:
     """A model under the name that a client used, and where it is."""
 
     model: TeamModel
@@ -44,7 +44,7 @@ class Plan:
         return self.model if own == self.model.target else replace(self.model, target=own)
 
 
-def plan(principal: Principal | None, name: str, catalogue: Catalogue, fleet: Fleet) -> Plan:
+def resolve_model(principal: Principal | None, name: str, catalogue: Catalogue, fleet: Fleet) -> ResolvedModel:
     """Raises BadRequest for a name that no model can have, ModelNotFound for a model that is nowhere, or outside the
     token's list; Forbidden for one in Ollama's cloud that the operator does not name."""
     if not name and not fleet.is_single:
@@ -58,7 +58,7 @@ def plan(principal: Principal | None, name: str, catalogue: Catalogue, fleet: Fl
     if route is None:
         raise ModelNotFound(f"model '{name[:200]}' not found", param="model", detail="nowhere, or not for this token")
     check_sent_names(route)
-    return Plan(model, route)
+    return ResolvedModel(model, route)
 
 
 def check_sent_names(route: Route) -> None:

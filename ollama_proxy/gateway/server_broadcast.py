@@ -6,16 +6,14 @@ A server that fails is a result like any other: the work of the rest goes on, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-
-import gevent
-import gevent.queue
+from functools import partial
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams import Call, Reply, read_progress
+from ollama_proxy.upstreams import Call, Ended, MergedStreams, Reply, read_progress
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +34,6 @@ class Result:
     error: GatewayError | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class _Told:
-    box: str
-    said: Line | Result
-
-
 class Broadcast:
     """See the module. Iterating gives the lines of progress, each with the server it is about in `box`; `results` are
     complete behind the last of them. The owner closes it, on every path.
@@ -56,50 +48,49 @@ class Broadcast:
         self.failed: set[str] = set()
         self._boxes = list(openers)
         self._streams = streams
-        self._arrived: gevent.queue.Queue[_Told] = gevent.queue.Queue(maxsize=LINES_AHEAD * len(openers))
-        self._workers = [gevent.spawn(self._work, box, openers[box], calls[box]) for box in openers]
+        #: Of the replies, by the name of the server.
+        self._statuses: dict[str, int] = {}
+        work = [partial(self._work, box, openers[box], calls[box]) for box in openers]
+        self._work_of_all = MergedStreams(work, ahead=LINES_AHEAD)
 
     def __iter__(self) -> Iterator[Line]:
         found: dict[str, Result] = {}
         while len(found) < len(self._boxes):
-            told = self._arrived.get()
-            if isinstance(told.said, Result):
-                found[told.box] = told.said
-                yield from self._last_line(told.box, told.said)
+            self._work_of_all.wait()
+            taken = self._work_of_all.take()
+            if taken is None:
+                continue
+            box, line = self._boxes[taken[0]], taken[1]
+            if isinstance(line, Ended):
+                found[box] = result = self._result(box, line.failure)
+                if result.error is not None:
+                    self.failed.add(box)
+                if self._streams:
+                    # Neither `success` nor an error by itself, at which clients would stop.
+                    outcome = f"failed: {result.error}" if result.error else "success"
+                    yield {"status": f"{box}: {outcome}", "box": box}
             else:
-                yield told.said | {"box": told.box}
+                yield line | {"box": box}
         self.results = {box: found[box] for box in self._boxes}
 
-    def _last_line(self, box: str, result: Result) -> Iterator[Line]:
-        """The word that one server has ended: neither `success` nor an error by itself, at which clients would stop."""
-        if isinstance(result.error, CallEnded):
-            raise result.error
-        if result.error is not None:
-            self.failed.add(box)
-        if self._streams:
-            word = f"failed: {result.error}" if result.error else "success"
-            yield {"status": f"{box}: {word}", "box": box}
+    def _work(self, box: str, opener: Opener, call: Call) -> Generator[Line]:
+        """The lines before the last one; raises UpstreamError if that is not the success."""
+        with opener(call) as reply:
+            self._statuses[box] = reply.status
+            yield from read_progress(reply, streams=self._streams)
 
-    def _work(self, box: str, opener: Opener, call: Call) -> None:
-        self._arrived.put(_Told(box, self._result(box, opener, call)))
-
-    def _result(self, box: str, opener: Opener, call: Call) -> Result:
-        try:
-            with opener(call) as reply:
-                for line in read_progress(reply, streams=self._streams):
-                    self._arrived.put(_Told(box, line))
-                return Result(reply.status)
-        except GatewayError as error:
-            return Result(error.status, error)
-        except Exception as error:  # whatever it is, it is the result of this server and must not stop the others
-            log.error("internal_error", exc_info=error, extra={"fields": {"upstream": box}})
+    def _result(self, box: str, failure: Exception | None) -> Result:
+        """How it went on one server; raises CallEnded."""
+        if isinstance(failure, CallEnded):
+            raise failure
+        if failure is not None and not isinstance(failure, GatewayError):
+            log.error("internal_error", exc_info=failure, extra={"fields": {"upstream": box}})
             failure = InternalError()
-            return Result(failure.status, failure)
+        return Result(failure.status, failure) if failure is not None else Result(self._statuses[box])
 
     def close(self) -> None:
         """Ends what is still running; a second call does nothing."""
-        workers, self._workers = self._workers, []
-        gevent.killall(workers)
+        self._work_of_all.close()
 
 
 def failure(results: Mapping[str, Result]) -> UpstreamError | None:

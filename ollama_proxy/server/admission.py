@@ -30,7 +30,7 @@ class RequestAdmission:
         """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
         environ, endpoint = request.environ, request.endpoint or ""
         exchange = self._open_exchange(environ)
-        self._gateway.origins.check(environ)
+        self._gateway.snapshot.origins.check(environ)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return
         principal = self._authenticate(exchange, environ)
@@ -46,11 +46,11 @@ class RequestAdmission:
         environ[EXCHANGE_KEY] = exchange
         self._gateway.track(exchange)
         if request.endpoint is None or request.view_args:
-            exchange.path = redacted(exchange.path, self._gateway.authenticator.is_token)
+            exchange.path = redacted(exchange.path, self._gateway.snapshot.authenticator.is_token)
         return exchange
 
     def _authenticate(self, exchange: Exchange, environ: Mapping[str, Any]) -> Principal:
-        principal = self._gateway.authenticator.authenticate(environ, exchange.client)
+        principal = self._gateway.snapshot.authenticator.authenticate(environ, exchange.client)
         exchange.principal = principal
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
             exchange.id = request_id(exchange.id)  # the token that it may contain is known only now

@@ -22,11 +22,11 @@ def install_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> N
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        if gateway.origins.allowed and "HTTP_ORIGIN" in request.environ and request.path.startswith(paths):
+        if gateway.snapshot.origins.allowed and "HTTP_ORIGIN" in request.environ and request.path.startswith(paths):
             options = get_cors_options(
                 app,
                 {
-                    "origins": gateway.origins.allowed,
+                    "origins": gateway.snapshot.origins.allowed,
                     "methods": ["GET", "HEAD", "POST", "DELETE", "OPTIONS"],
                     "expose_headers": exposed,
                     "max_age": MAX_AGE_S,

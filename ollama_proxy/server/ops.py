@@ -84,7 +84,7 @@ def _exchange_with_caller(gateway: Gateway) -> Exchange:
 def _caller(gateway: Gateway) -> Principal | None:
     """Whose token the request has; None without a valid one, which these public routes do not need."""
     try:
-        return gateway.authenticator.authenticate(request.environ, current_exchange().client)
+        return gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
     except (AuthError, TooManyGuesses):
         return None
 

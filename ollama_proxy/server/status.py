@@ -62,7 +62,7 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
         listed = _asked(node) if node.name in usable else []
     else:
         listed = [model for _, model in fleet.models()]
-    shown = gateway.listed(exchange, listed, attrgetter("name"), lambda model, name: replace(model, name=name))
+    shown = gateway.lists(exchange).filter(listed, attrgetter("name"), lambda model, name: replace(model, name=name))
     if fleet.is_single:
         return {"total": len(shown), "byProvider": {fleet.nodes[0].name: len(shown)}}
     return {"total": len(shown), "byProvider": {node.name: _count(gateway, exchange, node) for node in fleet.nodes}}
@@ -81,7 +81,7 @@ def _count(gateway: Gateway, exchange: Exchange, node: Node) -> int:
     names = node.listing.models if node.listing else {}
     if not (exchange.principal and exchange.principal.models):
         return len(names)
-    return sum(gateway.may_use(exchange, f"{node.name}/{name}") for name in names)
+    return sum(gateway.lists(exchange).may_use(f"{node.name}/{name}") for name in names)
 
 
 def upstream_states(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:

@@ -223,7 +223,7 @@ class AccessLog:
 def access_record(exchange: Exchange) -> dict[str, object]:
     """The fields of the access log; times in ms, counts in tokens, sizes in bytes."""
     started = exchange.call.started
-    first = exchange.first_byte_at
+    first, usage = exchange.first_byte_at, exchange.usage
     return {
         "time": stamp(),
         "id": exchange.id,
@@ -239,8 +239,10 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "stream": exchange.stream,
         **{name: list(getattr(exchange, name)) or None for name in ("clamped", "truncated", "attempts")},
         "bytes": exchange.bytes_out,
-        "prompt_eval_count": exchange.prompt_eval_count,
-        "eval_count": exchange.eval_count,
+        "prompt_eval_count": usage.prompt,
+        "cached_tokens": usage.cached,
+        "cache_write_tokens": usage.cache_written,
+        "eval_count": usage.completion,
         "estimated": exchange.estimated or None,
         "first_byte_ms": _ms(first, started),
         "total_ms": _ms(time.monotonic(), started),

@@ -149,10 +149,10 @@ class ChatLog:
                 response.response = _overheard(cast("Iterator[bytes]", response.response), listener.hear)
             else:
                 listener.hear(response.get_data())
-        exchange.on_finish(partial(self._record, exchange, listener))
+        exchange.finish_observers.append(partial(self._record, listener))
         return response
 
-    def _record(self, exchange: Exchange, listener: Listener | None) -> None:
+    def _record(self, listener: Listener | None, exchange: Exchange) -> None:
         vectors: int | None = None
         if listener is None:  # one for each text
             texts = exchange.data.get("input")

@@ -16,6 +16,7 @@ from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
+from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
@@ -29,6 +30,7 @@ __all__ = [
     "Call",
     "ClientSocket",
     "DRAIN_S",
+    "Ended",
     "EventStream",
     "Fleet",
     "GRACE_S",
@@ -38,6 +40,7 @@ __all__ = [
     "HttpTransport",
     "LIMITS",
     "MAX_ANSWER_BYTES",
+    "MergedStreams",
     "Node",
     "QUICK_S",
     "Redirected",

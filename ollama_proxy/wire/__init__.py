@@ -14,7 +14,17 @@ from ollama_proxy.wire.lines import (
     without_comments,
 )
 from ollama_proxy.wire.media_types import SIGNATURE_BYTES, base64_media_type, media_type
-from ollama_proxy.wire.sse_passthrough import DONE, USAGE, EventCutter, EventTail, data_of, is_set, read, split_events
+from ollama_proxy.wire.sse_passthrough import (
+    DONE,
+    USAGE,
+    EventCutter,
+    EventTail,
+    data_of,
+    is_set,
+    read,
+    read_usage,
+    split_events,
+)
 
 __all__ = [
     "DONE",
@@ -36,6 +46,7 @@ __all__ = [
     "ndjson_frame",
     "on_one_line",
     "read",
+    "read_usage",
     "split_events",
     "sse_frame",
     "without_comments",

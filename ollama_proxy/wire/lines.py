@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from ollama_proxy.errors import BadRequest, UpstreamError
+from ollama_proxy.hub import Usage
 
 #: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -142,14 +143,13 @@ def on_one_line(frames: bytes) -> bytes:
 
 @dataclass(slots=True)
 class StreamEnd:
-    """How a passed-through native answer ended. Counts are tokens, None where the answer has none."""
+    """How a passed-through native answer ended."""
 
     #: A line that ends the stream was seen: `done`, `success` or an error.
     finished: bool
     #: That line was an error.
     failed: bool
-    prompt_eval_count: int | None
-    eval_count: int | None
+    usage: Usage
     #: The answer has met its limit.
     limited: bool = False
 
@@ -188,8 +188,8 @@ class StreamTail:
             document = document if isinstance(document, dict) else {}
             failed = bool(document.get("error"))
             finished = document.get("done") is True or document.get("status") == "success"
-        read, written = counts.get(b"prompt_eval_count"), counts.get(b"eval_count")
-        return StreamEnd(finished or failed, failed, read, written, limited=b'"done_reason":"length"' in line)
+        usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
+        return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
     def ends_an_answer(self) -> bool:
         """Whether the last line ends what a model said, and not work on models."""

@@ -6,13 +6,13 @@ Lone carriage returns, which the format allows as ends of lines, are not: no pro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import orjson
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import Json
+from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 
 DONE = b"[DONE]"
@@ -22,6 +22,10 @@ MAX_TOKENS = 10**15
 
 #: So much of what is held may be the beginning of a blank line.
 SEAM_BYTES = 2
+
+#: Names of the cache counts: OpenAI's, DeepSeek's, and LiteLLM's for other APIs.
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+_CACHE_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
 
 _EVENT_END = re.compile(rb"(?:\r?\n){2,}")
 
@@ -103,15 +107,14 @@ def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
 class EventTail:
     """Notes the end of OpenAI's answers from the events that pass, and parses only those that tell of it."""
 
-    __slots__ = ("_answers", "_completion_tokens", "_finished", "_limited", "_prompt_tokens", "done", "failure", "said")
+    __slots__ = ("_answers", "_finished", "_limited", "_usage", "done", "failure", "said")
 
     def __init__(self, answers: int = 1) -> None:
         """`answers`: how many are made beside each other."""
         self._answers = answers
         self._finished: set[str] = set()
         self._limited = False
-        self._prompt_tokens: int | None = None
-        self._completion_tokens: int | None = None
+        self._usage = Usage()
         #: Events so far, about a token each.
         self.said = 0
         #: `[DONE]` was seen.
@@ -153,10 +156,8 @@ class EventTail:
         )
         # Groq and Moonshot have had places of their own for it.
         for part in (document, document.get("x_groq"), *choices):
-            usage = part.get("usage") if isinstance(part, dict) else None
-            if isinstance(usage, dict):  # the last word counts; what is no number of tokens is passed over
-                self._prompt_tokens = _tokens(usage.get("prompt_tokens"), self._prompt_tokens)
-                self._completion_tokens = _tokens(usage.get("completion_tokens"), self._completion_tokens)
+            if isinstance(part, dict):
+                self._usage = read_usage(part.get("usage"), self._usage)
         for choice in choices:
             if reason := choice.get("finish_reason"):
                 self._finished.add(str(choice.get("index") or 0))
@@ -174,8 +175,7 @@ class EventTail:
 
     def end(self) -> StreamEnd:
         """How the stream ended, for what is kept of it."""
-        failed = self.failure is not None
-        return StreamEnd(self.finished, failed, self._prompt_tokens, self._completion_tokens, limited=self._limited)
+        return StreamEnd(self.finished, self.failure is not None, self._usage, limited=self._limited)
 
 
 def _tell(events: bytes) -> bool:
@@ -183,5 +183,20 @@ def _tell(events: bytes) -> bool:
     return DONE in events or is_set(events, FINISH_REASON) or is_set(events, USAGE) or is_set(events, ERROR)
 
 
-def _tokens(value: Json, known: int | None) -> int | None:
-    return value if type(value) is int and 0 <= value < MAX_TOKENS else known
+def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
+    """The counts of a `usage` object; what it lacks, and what is no number of tokens, stays as in `known`."""
+    if not usage or not isinstance(usage, dict):
+        return known
+    details = usage.get("prompt_tokens_details")
+    counts = {**usage, **details} if isinstance(details, dict) else usage
+    return Usage(
+        _tokens(usage, ("prompt_tokens",), known.prompt),
+        _tokens(usage, ("completion_tokens",), known.completion),
+        _tokens(counts, _CACHED, known.cached),
+        _tokens(counts, _CACHE_WRITTEN, known.cache_written),
+    )
+
+
+def _tokens(usage: Mapping[str, Json], names: Sequence[str], known: int | None) -> int | None:
+    values = (usage.get(name) for name in names)
+    return next((value for value in values if type(value) is int and 0 <= value < MAX_TOKENS), known)

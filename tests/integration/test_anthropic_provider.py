@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.golden.face import TOKEN, KeptConnection, get, post, warm
+from tests.golden.face import TOKEN, KeptConnection, frames, get, named_frames, post, warm
 from tests.rig import messages_provider as rig
 from tests.rig.calls import FACES, PING, Face, access_line, each_face, last_error
 from tests.rig.dialects import DIALECTS, IMAGE, Dialect, Told, Wanted
@@ -111,6 +111,37 @@ def test_every_face_gets_its_answer(
     [seen] = provider.asked
     assert seen.header("x-api-key") == rig.KEY and TOKEN not in str(seen.headers)
     assert seen.json()["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+
+
+CACHE = {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 8}
+
+
+@each_mode
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("chat", {"prompt_tokens": 50, "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8}}),
+        ("responses", {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8}}),
+        ("messages", {"input_tokens": 12, **CACHE}),
+    ],
+)
+def test_cache_counts_reach_the_client_and_the_access_log(
+    gateway: Gateway, provider: MessagesProvider, request_id: str, name: str, shown: dict[str, Any], stream: bool
+) -> None:
+    provider.script(MESSAGES, rig.said(rig.HELLO, usage=rig.USAGE | CACHE, stream=stream))
+    dialect = DIALECTS[name]
+    body = dialect.ask(Wanted("Hi")) | {"model": MODEL, "stream": stream}
+    if name == "chat" and stream:
+        body["stream_options"] = {"include_usage": True}
+    answer = post(gateway, dialect.path, body, **{"X-Request-Id": request_id})
+    assert answer.status == 200, answer.text
+    read_frames = frames if name == "chat" else named_frames
+    documents = read_frames(answer.body) if stream else [answer.json()]
+    usages = [each.get("response", each).get("usage") for each in documents if isinstance(each, dict)]
+    assert shown.items() <= [usage for usage in usages if usage][-1].items()
+    line = access_line(gateway, request_id)
+    counts = ("prompt_eval_count", "cached_tokens", "cache_write_tokens", "eval_count")
+    assert tuple(line[count] for count in counts) == (50, 30, 8, 6)
 
 
 @each_mode

@@ -120,7 +120,8 @@ def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
     gateway: Gateway, provider: Provider, request_id: str, said: dict[str, Any]
 ) -> None:
     told = [chunk("a", usage=None), chunk("", "length", usage=None)]
-    provider.script(CHAT, [Sse([*told, {"choices": [], "usage": USAGE}])])
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 5}}
+    provider.script(CHAT, [Sse([*told, {"choices": [], "usage": usage}])])
     answer = post(
         gateway, CHAT, {"model": OWN, "messages": ASKED, "stream": True} | said, **{"X-Request-Id": request_id}
     )
@@ -128,6 +129,7 @@ def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
     assert asked(provider)[0].json()["stream_options"] == {"include_usage": True}
     line = access_line(gateway, request_id)
     assert (line["prompt_eval_count"], line["eval_count"]) == (7, 3)
+    assert (line["cached_tokens"], line["cache_write_tokens"]) == (5, None)
     assert line["truncated"] == ["answer"]
 
 

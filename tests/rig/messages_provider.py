@@ -120,11 +120,18 @@ def streamed(documents: Sequence[Document], *, edges: int | None = None, cut: bo
     return [Head(200, SSE), *body, *([Cut()] if cut else [])]
 
 
-def said(blocks: Sequence[Document] = HELLO, reason: str = "end_turn", *, stream: bool, **options: Any) -> Script:
+def said(
+    blocks: Sequence[Document] = HELLO,
+    reason: str = "end_turn",
+    *,
+    stream: bool,
+    usage: Mapping[str, Any] = USAGE,
+    **options: Any,
+) -> Script:
     """A script that answers with these blocks."""
     if stream:
-        return streamed(list(events(blocks, reason)), **options)
-    return [Json(message(blocks, reason))]
+        return streamed(list(events(blocks, reason, usage)), **options)
+    return [Json(message(blocks, reason, usage))]
 
 
 def error(kind: str, text: str, **fields: Any) -> Document:

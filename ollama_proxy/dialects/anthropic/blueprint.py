@@ -39,7 +39,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         exchange = current_exchange()
         asked = load_count(load_body(exchange, gateway))
         note_request(exchange, asked, asked.carried)
-        gateway.plan(exchange, asked.model)
+        gateway.resolve_model(exchange, asked.model)
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
 
     return blueprint

@@ -108,7 +108,7 @@ class MessageRenderer:
         if self._begun:
             return []
         self._begun = True
-        message = self._message([], None, _counts(self._input_tokens, 0))
+        message = self._message([], None, usage(Done("", self._input_tokens)))
         return [_event(b"message_start", {"type": "message_start", "message": message}), PING]
 
     def _switch(self, kind: type[Event], block: bytes, delta: bytes, field: bytes) -> list[bytes]:
@@ -173,12 +173,13 @@ def stop_reason(done: Done, called: bool) -> str:
 
 def usage(done: Done) -> dict[str, int]:
     """Tokens, each time for the whole message; thinking is part of the output."""
-    return _counts(done.prompt_eval_count, done.eval_count)
-
-
-def _counts(read: int, written: int) -> dict[str, int]:
-    cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    return {"input_tokens": read, **cache, "output_tokens": written}
+    cached, cache_written = done.cached or 0, done.cache_written or 0
+    return {
+        "input_tokens": max(0, done.prompt_eval_count - cached - cache_written),
+        "cache_creation_input_tokens": cache_written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": done.eval_count,
+    }
 
 
 def render_models(models: Sequence[Model]) -> bytes:

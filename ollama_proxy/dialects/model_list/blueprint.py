@@ -18,14 +18,14 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def models() -> Response:
         """GET /v1/models."""
         renderer = _renderer()
-        return whole(renderer.render_models(gateway.models(current_exchange())))
+        return whole(renderer.render_models(gateway.lists(current_exchange()).all()))
 
     # Ids hold slashes, and official clients send them as %2F.
     @blueprint.get("/models/<path:name>", endpoint="one")
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
         renderer = _renderer()
-        return whole(renderer.render_model(gateway.model(current_exchange(), name)))
+        return whole(renderer.render_model(gateway.lists(current_exchange()).find(name)))
 
     return blueprint
 

@@ -18,7 +18,7 @@ from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.native import schemas, transcript
 from ollama_proxy.dialects.native.fleet_views import shown, told
-from ollama_proxy.dialects.native.management import managed, one_box
+from ollama_proxy.dialects.native.management import managed, model_management
 from ollama_proxy.dialects.native.translated import answered
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
@@ -152,8 +152,8 @@ def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) ->
     try:
         listed = orjson.loads(response.get_data())
         rows = listed["models"] or ()
-        listed["models"] = gateway.listed(
-            exchange, rows, itemgetter("name"), lambda row, name: row | {"name": name, "model": name}
+        listed["models"] = gateway.lists(exchange).filter(
+            rows, itemgetter("name"), lambda row, name: row | {"name": name, "model": name}
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UpstreamError(detail="the list of models is of another shape") from error
@@ -172,10 +172,10 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
-        plan = gateway.plan(exchange, exchange.model)
-        if not plan.route.takes(Api.OLLAMA):
+        resolved = gateway.resolve_model(exchange, exchange.model)
+        if not resolved.route.takes(Api.OLLAMA):
             is_show = route.endpoint == "show"
-            return shown(exchange, plan) if is_show else answered(gateway, exchange, route.endpoint)
+            return shown(exchange, resolved) if is_show else answered(gateway, exchange, route.endpoint)
     return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
 
 
@@ -214,7 +214,8 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
     exchange = current_exchange()
     if not _DIGEST.fullmatch(digest):
         raise BadRequest("invalid digest format")
-    path, box = f"/api/blobs/{digest}", one_box(gateway, "A file goes to one server")
+    path = f"/api/blobs/{digest}"
+    box = model_management(gateway, exchange).only_node("A file goes to one server")
     if exchange.method == "HEAD":
         return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
     parts = read_parts(request.environ, exchange.call)

@@ -13,7 +13,7 @@ from flask import Response
 from ollama_proxy.dialects.native.model_documents import render_ps, render_show, render_tags, tagged
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.gateway import Exchange, Gateway, Plan, whole
+from ollama_proxy.gateway import Exchange, Gateway, ResolvedModel, whole
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document
@@ -28,7 +28,7 @@ def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
     boxes = gateway.fleet.boxes()
     rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
-    shown = gateway.listed(exchange, rows, lambda placed: str(placed[1].get("name")), _rename)
+    shown = gateway.lists(exchange).filter(rows, lambda placed: str(placed[1].get("name")), _rename)
     here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
     return render_ps(here, named=len(boxes) > 1)
 
@@ -36,7 +36,7 @@ def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
 def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool:
     """Whether a name may lead to a server: one that the team gave may mean a model on another one alone."""
     with contextlib.suppress(GatewayError):
-        return any(node.name == box for node, _ in gateway.plan(exchange, name).route.nodes)
+        return any(node.name == box for node, _ in gateway.resolve_model(exchange, name).route.nodes)
     return False
 
 
@@ -52,7 +52,7 @@ def _version(gateway: Gateway, exchange: Exchange) -> bytes:
 
 
 _DOCUMENTS: Mapping[str, Callable[[Gateway, Exchange], bytes]] = {
-    "tags": lambda gateway, exchange: render_tags(gateway.models(exchange)),
+    "tags": lambda gateway, exchange: render_tags(gateway.lists(exchange).all()),
     "ps": _ps,
     "version": _version,
     # No request goes to Ollama's cloud unless the operator names the model.
@@ -65,10 +65,10 @@ def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
     return whole(_DOCUMENTS[name](gateway, exchange), content_type=SINGLE)
 
 
-def shown(exchange: Exchange, plan: Plan) -> Response:
+def shown(exchange: Exchange, resolved: ResolvedModel) -> Response:
     """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
-    node, own = plan.route.nodes[0]
-    known = node.listing.models.get(plan.route.bare) if node.listing else None
+    node, own = resolved.route.nodes[0]
+    known = node.listing.models.get(resolved.route.bare) if node.listing else None
     model = known[1] if known else Model(own, 0, node.name)
     if model.capabilities is None:
         with contextlib.suppress(GatewayError):

@@ -19,7 +19,7 @@ import orjson
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
+from ollama_proxy.hub import NO_USAGE, Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, sse_frame
 
 FINGERPRINT = "fp_ollama"
@@ -257,10 +257,19 @@ def finish_reason(done: Done, called: bool) -> str:
     return TOOLS if called else "stop"
 
 
-def usage(*dones: Done) -> dict[str, int]:
-    """Tokens of all answers; thinking is part of the completion."""
-    prompt, completion = sum(done.prompt_eval_count for done in dones), sum(done.eval_count for done in dones)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def usage(*dones: Done) -> dict[str, Json]:
+    """Tokens of all answers; thinking is part of the completion. Cache counts are left out if no upstream reports
+    any."""
+    total = sum((done.usage for done in dones), NO_USAGE)
+    prompt, completion = total.prompt or 0, total.completion or 0
+    details = {"cached_tokens": total.cached, "cache_write_tokens": total.cache_written}
+    reported = {name: tokens for name, tokens in details.items() if tokens is not None}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        **({"prompt_tokens_details": reported} if reported else {}),
+    }
 
 
 def render_call(call: ToolCall) -> dict[str, Json]:

@@ -8,7 +8,7 @@ import orjson
 
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.reasoning_blob import seal
-from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall
+from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall, Usage
 
 IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
 
@@ -72,13 +72,14 @@ def is_cut(done: Done) -> bool:
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:
-    """Tokens; thinking is part of the output. Nothing is counted before the end. Ollama tells neither what it took
-    from a cache nor what was spent on thinking."""
-    read, written = (done.prompt_eval_count, done.eval_count) if done else (0, 0)
+    """Tokens; thinking is part of the output. Nothing is counted before the end. The API requires every field, so a
+    count that the upstream does not report is 0."""
+    usage = done.usage if done else Usage()
+    prompt, completion = usage.prompt or 0, usage.completion or 0
     return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": written,
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": usage.cache_written or 0},
+        "output_tokens": completion,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": read + written,
+        "total_tokens": prompt + completion,
     }

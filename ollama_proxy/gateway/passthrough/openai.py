@@ -15,9 +15,9 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
-from ollama_proxy.gateway.resolve import Plan
+from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
-from ollama_proxy.hub import Done, Json
+from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import ModelSettings, Profile, Stream
 from ollama_proxy.upstreams import (
@@ -45,15 +45,15 @@ OURS = frozenset(
 _ANSWERED = frozenset({"choices", "data"})
 
 
-def passes(data: Mapping[str, Json], path: str, plan: Plan) -> bool:
+def passes(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (plan.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(plan.model.rules)):
+    if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(resolved.model.rules)):
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
-    return is_sound and all(_can(node.profile, own, path, data) for node, own in plan.route.nodes)
+    return is_sound and all(_can(node.profile, own, path, data) for node, own in resolved.route.nodes)
 
 
 def _is_free(rules: ModelSettings) -> bool:
@@ -220,8 +220,8 @@ class Passage:
     def _note(self, said: int) -> None:
         """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
         end, exchange = self._tail.end(), self._exchange
-        exchange.prompt_eval_count, exchange.eval_count = end.prompt_eval_count, end.eval_count
-        if said and end.prompt_eval_count is None and end.eval_count is None:
+        exchange.usage = end.usage
+        if said and end.usage == NO_USAGE:
             note_done(exchange, Done(""), said)
         if end.limited:
             exchange.note_truncated("answer")

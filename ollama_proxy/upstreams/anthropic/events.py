@@ -20,8 +20,8 @@ from ollama_proxy.wire import SseSplitter
 #: Reasons that are a limit, of the answer or of the context; all others are an end.
 _LIMITS = ("max_tokens", "model_context_window_exceeded")
 
-#: What counts as read: the cache is part of the prompt.
-_READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+#: Parts of the prompt: Anthropic does not count what it wrote to its cache, or read from it, as input.
+_INPUT, _CACHE_WRITTEN, _CACHED = "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"
 
 #: Some servers end a stream as OpenAI does.
 _OPENAI_END = b"[DONE]"
@@ -178,11 +178,18 @@ class MessageReader:
         """Counts are for all of the message so far; what is left out, or none any more, stays as it was."""
         self._reason = _text(reason or "") or self._reason
         for name, value in (usage or {}).items():
-            self._usage[name] = max(count(value), self._usage.get(name, 0))
+            if value is not None:
+                self._usage[name] = max(count(value), self._usage.get(name, 0))
 
     def _done(self) -> Done:
-        read = sum(self._usage.get(name, 0) for name in _READ)
-        return Done("length" if self._reason in _LIMITS else "stop", read, self._usage.get("output_tokens", 0))
+        usage = self._usage
+        return Done(
+            "length" if self._reason in _LIMITS else "stop",
+            sum(usage.get(name, 0) for name in (_INPUT, _CACHE_WRITTEN, _CACHED)),
+            usage.get("output_tokens", 0),
+            cached=usage.get(_CACHED),
+            cache_written=usage.get(_CACHE_WRITTEN),
+        )
 
 
 def _text(value: Json) -> str:

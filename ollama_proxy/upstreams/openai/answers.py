@@ -13,11 +13,11 @@ from itertools import repeat
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Content, Done, Event, Json, Logprobs, ToolCall
 from ollama_proxy.upstreams.answer_events import GRACE_S, Read
-from ollama_proxy.upstreams.ollama.codec import count, decode_object, sound_logprobs, text_events
+from ollama_proxy.upstreams.ollama.codec import decode_object, sound_logprobs, text_events
 from ollama_proxy.upstreams.openai.errors import error_in
 from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
 from ollama_proxy.upstreams.openai.tools import ToolCallParts
-from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter, without_comments
+from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter, read_usage, without_comments
 
 #: Words for an answer that has met its limit.
 _LENGTH = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
@@ -133,8 +133,14 @@ class ChunkDecoder:
     def end(self) -> list[Event]:
         """What is left when nothing can follow, and `Done`; raises UpstreamError for a call that can't be read."""
         reason = "length" if self.finish_reason in _LENGTH else "stop"
-        usage = self._usage if isinstance(self._usage, dict) else {}
-        done = Done(reason, count(usage.get("prompt_tokens")), count(usage.get("completion_tokens")))
+        usage = read_usage(self._usage)
+        done = Done(
+            reason,
+            usage.prompt or 0,
+            usage.completion or 0,
+            cached=usage.cached,
+            cache_written=usage.cache_written,
+        )
         return [*self._called(), done]
 
 

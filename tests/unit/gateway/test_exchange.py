@@ -54,6 +54,27 @@ def test_what_comes_behind_the_end_is_given_back_at_once(exchange: Exchange, rel
     assert released == [0]
 
 
+def test_observers_are_called_once_in_their_order_after_everything_is_released(exchange: Exchange) -> None:
+    seen: list[str] = []
+    exchange.finish_observers += [
+        lambda one: seen.append(f"first: {one.state}"),
+        lambda one: seen.append("second"),
+    ]
+    exchange.on_finish(lambda: setattr(exchange, "state", "released"))
+    exchange.finish()
+    exchange.finish()
+    assert seen == ["first: released", "second"]
+
+
+def test_observers_are_called_even_if_a_release_fails(exchange: Exchange) -> None:
+    seen: list[str] = []
+    exchange.finish_observers.append(lambda one: seen.append(one.id))
+    exchange.on_finish(lambda: [].pop())
+    with pytest.raises(IndexError):
+        exchange.finish()
+    assert seen == ["id"]
+
+
 class Silent:
     """An answer that says nothing."""
 

@@ -7,8 +7,8 @@ import gc
 import socket
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, cast
 
 import gevent
 import gevent.event
@@ -76,8 +76,18 @@ def names(**known: str) -> Callable[[str, int], list[str]]:
 def fetch(*urls: str, call: Call | None = None, images: Images | None = None, **options: Any) -> list[bytes]:
     """The images at these URLs, in this process."""
     wanted = [ImageUrl(url, f"messages[{number}].image") for number, url in enumerate(urls)]
-    found = ImageFetcher(images or settings(), **options).fetch_all(wanted, call or Call(LIMITS), "a caller")
+    fetcher = ImageFetcher(images or settings(), **options)
+    found = result_of(fetcher.fetch_all(wanted, call or Call(LIMITS), "a caller"))
     return [b64decode(each, validate=True) for each in found]
+
+
+def result_of(steps: Generator[Any, None, list[str]]) -> list[str]:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("list[str]", end.value)
 
 
 def complaint(*urls: str, **options: Any) -> str:
@@ -339,7 +349,7 @@ def fetch_for(fetcher: ImageFetcher, caller: str, *urls: str) -> gevent.Greenlet
 
     def outcome() -> list[str] | BadRequest:
         try:
-            return fetcher.fetch_all([ImageUrl(url, "image") for url in urls], Call(LIMITS), caller)
+            return result_of(fetcher.fetch_all([ImageUrl(url, "image") for url in urls], Call(LIMITS), caller))
         except BadRequest as error:
             return error
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.gateway.resolve import Plan, check_choices, plan
+from ollama_proxy.gateway.resolve import ResolvedModel, check_choices, resolve_model
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import Catalogue
 from ollama_proxy.settings.schema import ModelSettings
@@ -30,12 +30,12 @@ def fleet() -> Fleet:
     )
 
 
-def planned(name: str, *patterns: str, known: Fleet | None = None, **models: Any) -> Plan:
+def planned(name: str, *patterns: str, known: Fleet | None = None, **models: Any) -> ResolvedModel:
     known = known or fleet()
     catalogue = Catalogue(
         {each: ModelSettings(**rules) for each, rules in models.items()}, [n.name for n in known.nodes]
     )
-    return plan(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, catalogue, known)
+    return resolve_model(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, catalogue, known)
 
 
 def where(name: str, *patterns: str, **models: Any) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import pytest
 
 from ollama_proxy.dialects.native.dialect import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.hub import Usage
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.telemetry import access_log
@@ -33,7 +34,7 @@ from ollama_proxy.upstreams.call import Call
 
 FIELDS = (
     "time id client token user method path dialect model upstream status stream clamped truncated attempts bytes "
-    "prompt_eval_count eval_count estimated first_byte_ms total_ms state error"
+    "prompt_eval_count cached_tokens cache_write_tokens eval_count estimated first_byte_ms total_ms state error"
 ).split()
 
 
@@ -217,13 +218,14 @@ def test_an_access_record_has_every_field() -> None:
 def test_an_access_record_says_who_what_and_how_it_ended() -> None:
     one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True)
     one.begin_attempt("box1")
-    one.prompt_eval_count, one.eval_count = 7, 3
+    one.usage = Usage(7, 3, cached=5)
     one.sent(100)
     one.sent(20)
     record = access_record(one)
     expected = {"token": "web-team", "model": "m", "upstream": "box1", "status": 200, "stream": True, "bytes": 120}
     assert {name: record[name] for name in expected} == expected
     assert (record["prompt_eval_count"], record["eval_count"], record["state"]) == (7, 3, "ok")
+    assert (record["cached_tokens"], record["cache_write_tokens"]) == (5, None)
     assert 0 <= float(str(record["first_byte_ms"])) <= float(str(record["total_ms"]))
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import NO_USAGE, Usage
 from ollama_proxy.wire.lines import (
     MAX_LINE_BYTES,
     SSE_COMMENT,
@@ -78,20 +79,23 @@ LINE = b'{"message":{"content":"a"},"done":false}\n'
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (LINE + DONE + b"\n", StreamEnd(True, False, 7, 3)),
-        (LINE + DONE, StreamEnd(True, False, 7, 3)),
-        (DONE, StreamEnd(True, False, 7, 3)),
-        (LINE, StreamEnd(False, False, None, None)),
-        (b'{"done":true,"done_reason":"length","eval_count":3}\n', StreamEnd(True, False, None, 3, limited=True)),
-        (LINE + b'{"error":"boom"}\n', StreamEnd(True, True, None, None)),
-        (b'{"status":"pulling"}\n{"status":"success"}\n', StreamEnd(True, False, None, None)),
-        (b'{"status":"pulling"}\n', StreamEnd(False, False, None, None)),
-        (LINE + b'{"message":{"content":"cut', StreamEnd(False, False, None, None)),
-        (LINE + b'{"done":true}\n', StreamEnd(True, False, None, None)),
-        (LINE + b'{"done":"true"}\n', StreamEnd(False, False, None, None)),
-        (LINE + b"[1]\n", StreamEnd(False, False, None, None)),
-        (b"", StreamEnd(False, False, None, None)),
-        (LINE + b"\n\n", StreamEnd(False, False, None, None)),
+        (LINE + DONE + b"\n", StreamEnd(True, False, Usage(7, 3))),
+        (LINE + DONE, StreamEnd(True, False, Usage(7, 3))),
+        (DONE, StreamEnd(True, False, Usage(7, 3))),
+        (LINE, StreamEnd(False, False, NO_USAGE)),
+        (
+            b'{"done":true,"done_reason":"length","eval_count":3}\n',
+            StreamEnd(True, False, Usage(None, 3), limited=True),
+        ),
+        (LINE + b'{"error":"boom"}\n', StreamEnd(True, True, NO_USAGE)),
+        (b'{"status":"pulling"}\n{"status":"success"}\n', StreamEnd(True, False, NO_USAGE)),
+        (b'{"status":"pulling"}\n', StreamEnd(False, False, NO_USAGE)),
+        (LINE + b'{"message":{"content":"cut', StreamEnd(False, False, NO_USAGE)),
+        (LINE + b'{"done":true}\n', StreamEnd(True, False, NO_USAGE)),
+        (LINE + b'{"done":"true"}\n', StreamEnd(False, False, NO_USAGE)),
+        (LINE + b"[1]\n", StreamEnd(False, False, NO_USAGE)),
+        (b"", StreamEnd(False, False, NO_USAGE)),
+        (LINE + b"\n\n", StreamEnd(False, False, NO_USAGE)),
     ],
 )
 def test_end_of_a_stream(body: bytes, expected: StreamEnd, size: int) -> None:
@@ -112,19 +116,19 @@ def test_done_line_longer_than_the_window_still_counts(size: int) -> None:
     line = (
         f'{{"response":"","done":true,"context":[{context}],"total_duration":9,"prompt_eval_count":7,"eval_count":3}}\n'
     )
-    assert tail_of(LINE + line.encode(), size).end() == StreamEnd(True, False, 7, 3)
+    assert tail_of(LINE + line.encode(), size).end() == StreamEnd(True, False, Usage(7, 3))
 
 
 def test_numbers_inside_a_text_are_not_counted() -> None:
     text = json.dumps({"message": {"content": '"eval_count":99,'}, "done": False}).encode() + b"\n"
-    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(True, False, None, 3)
+    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(True, False, Usage(None, 3))
 
 
 @pytest.mark.parametrize("value", ["-1", '"7"', "1e300", "7.5", "null", "9" * 40])
 def test_counts_that_are_none_are_unknown(value: str) -> None:
     """U23"""
     body = f'{{"done":true,"eval_count":{value},"x":1}}\n'.encode()
-    assert tail_of(body, 7).end().eval_count is None
+    assert tail_of(body, 7).end().usage.completion is None
 
 
 @pytest.mark.parametrize(("body", "expected"), [(LINE, True), (LINE[:-1], False), (b"", True)])
@@ -153,7 +157,7 @@ def test_a_done_line_too_long_to_be_kept_is_known_by_its_metrics() -> None:
     for start in range(0, len(line), 1000):
         tail.feed(line[start : start + 1000])
     end = tail.end()
-    assert (end.finished, end.prompt_eval_count, end.eval_count) == (True, 7, 3)
+    assert (end.finished, end.usage) == (True, Usage(7, 3))
 
 
 def test_a_long_done_line_that_was_torn_is_no_end() -> None:

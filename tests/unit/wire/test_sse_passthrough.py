@@ -10,6 +10,7 @@ import pytest
 
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.hub import NO_USAGE, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, split_events
 from tests.rig import pieces
@@ -51,7 +52,7 @@ def test_bytes_are_the_same_however_they_were_cut(size: int) -> None:
     passed = [tail.feed(cutter.feed(piece)) for piece in pieces(ODD, size)]
     assert b"".join(passed) == ODD
     assert cutter.rest() == b""
-    assert tail.end() == StreamEnd(True, False, None, None)
+    assert tail.end() == StreamEnd(True, False, NO_USAGE)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -105,7 +106,7 @@ def end_of(stream: bytes, answers: int = 1) -> StreamEnd:
     return tail.end()
 
 
-COUNTED = StreamEnd(True, False, 7, 3)
+COUNTED = StreamEnd(True, False, Usage(7, 3))
 
 
 @pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
@@ -142,7 +143,27 @@ def test_usage_is_found_wherever_it_comes(documents: list[Any], spaced: bool) ->
     ids=["negative", "text", "large", "a text for all", "a list"],
 )
 def test_usage_that_is_none_is_passed_over(usage: Any) -> None:
-    assert end_of(events(chunk("", "stop"), {"choices": [], "usage": usage})) == StreamEnd(True, False, None, None)
+    assert end_of(events(chunk("", "stop"), {"choices": [], "usage": usage})) == StreamEnd(True, False, NO_USAGE)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        {"prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 1}},
+        {"prompt_cache_hit_tokens": 5, "prompt_cache_miss_tokens": 2, "cache_write_tokens": 1},
+        {"cached_tokens": 5, "prompt_tokens_details": None, "cache_creation_input_tokens": 1},
+        {"cache_read_input_tokens": 5, "cache_creation_input_tokens": 1, "prompt_tokens_details": {}},
+    ],
+    ids=["OpenAI", "DeepSeek", "Moonshot", "LiteLLM"],
+)
+def test_cache_counts_are_found_under_each_name(cache: dict[str, Any]) -> None:
+    assert end_of(event(chunk("", "stop", usage=USAGE | cache))).usage == Usage(7, 3, cached=5, cache_written=1)
+
+
+@pytest.mark.parametrize("cached", [None, "5", -1, True, [5]])
+def test_cache_count_that_is_no_number_is_absent(cached: Any) -> None:
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
+    assert end_of(event(chunk("", "stop", usage=usage))).usage == Usage(7, 3)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +213,7 @@ def test_report_of_a_failure_does_not_pass(report: dict[str, Any]) -> None:
 def test_single_answer_is_read_the_same_way() -> None:
     tail = EventTail()
     tail.note_whole({"choices": [{"index": 0, "finish_reason": "length"}], "usage": USAGE})
-    assert tail.end() == StreamEnd(True, False, 7, 3, limited=True)
+    assert tail.end() == StreamEnd(True, False, Usage(7, 3), limited=True)
 
 
 # Edits.

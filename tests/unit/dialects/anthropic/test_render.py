@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.render import MessageRenderer, render_model, render_models, sign, stop_reason
+from ollama_proxy.dialects.anthropic.render import (
+    MessageRenderer,
+    render_model,
+    render_models,
+    sign,
+    stop_reason,
+    usage,
+)
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Content, Done, Event, Model, Thinking, ToolCall, Truncated, collect
 from tests.golden.face import named_frames
@@ -61,6 +68,21 @@ def test_stream_begins_with_the_estimate_and_ends_with_the_count() -> None:
     usage = frames[0]["message"]["usage"]
     assert (usage["input_tokens"], usage["output_tokens"]) == (25, 0)
     assert (frames[-2]["usage"]["input_tokens"], frames[-2]["usage"]["output_tokens"]) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("done", "counts"),
+    [
+        (Done("stop", 7, 3), (7, 0, 0)),
+        (Done("stop", 7, 3, cached=4), (3, 4, 0)),
+        (Done("stop", 7, 3, cached=4, cache_written=2), (1, 4, 2)),
+        (Done("stop", 7, 3, cached=9), (0, 9, 0)),
+    ],
+)
+def test_cached_tokens_are_no_input_tokens(done: Done, counts: tuple[int, int, int]) -> None:
+    shown = usage(done)
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    assert tuple(shown[name] for name in names) == counts
 
 
 def test_heartbeat_before_everything_else_opens_the_message_once() -> None:

@@ -15,6 +15,7 @@ from ollama_proxy.dialects.openai.render import (
     finish_reason,
     legacy_logprobs,
     most_likely,
+    usage,
 )
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, collect
@@ -155,6 +156,24 @@ def test_completion_has_neither_thoughts_nor_calls() -> None:
     drawn = completion().render_stream(EVENTS)
     assert [frame["choices"][0]["text"] for frame in frames(drawn)[:-1]] == ["世", ""]
     assert b"hm" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("dones", "details"),
+    [
+        ([Done("stop", 7, 3)], None),
+        ([Done("stop", 7, 3, cached=0)], {"cached_tokens": 0}),
+        (
+            [Done("stop", 7, 3), Done("stop", 7, 3, cached=5, cache_written=1)],
+            {"cached_tokens": 5, "cache_write_tokens": 1},
+        ),
+        ([Done("stop", 7, 3, cached=5)] * 2, {"cached_tokens": 10}),
+    ],
+)
+def test_usage_has_the_cache_counts_that_were_reported(dones: list[Done], details: dict[str, int] | None) -> None:
+    shown = usage(*dones)
+    assert shown.get("prompt_tokens_details") == details
+    assert shown["prompt_tokens"] == 7 * len(dones)
 
 
 # --- Several choices -------------------------------------------------------------------------------------------------

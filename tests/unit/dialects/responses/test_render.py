@@ -117,6 +117,12 @@ def test_usage_is_counted_at_the_end() -> None:
     assert whole(Done("stop", 7, 3))["usage"] == documents[-1]["response"]["usage"]
 
 
+def test_usage_has_the_cache_counts() -> None:
+    usage = whole(Done("stop", 7, 3, cached=5, cache_written=1))["usage"]
+    assert usage["input_tokens_details"] == {"cached_tokens": 5, "cache_write_tokens": 1}
+    assert usage["input_tokens"] == 7
+
+
 def test_blob_is_there_only_for_those_who_asked() -> None:
     said = (Thinking("hm"), Done("stop"))
     assert "encrypted_content" not in json.dumps(drawn(*said))

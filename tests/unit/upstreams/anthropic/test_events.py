@@ -80,7 +80,7 @@ SPOKEN = Answer(
         ToolCall("toolu_bbbbbbbbbbbbbbbb", "g", {}),
     ],
     [],
-    Done("stop", 125, 33),
+    Done("stop", 125, 33, cached=100, cache_written=20),
 )
 STREAM = rig.frames(list(rig.events(TALK, "tool_use", USAGE)))
 
@@ -149,6 +149,22 @@ def test_counts_of_the_end_stand_above_those_of_the_beginning(read_at_the_end: i
     said = list(rig.events(rig.HELLO))
     said[-2] |= {"usage": {"output_tokens": 9, "input_tokens": read_at_the_end}}
     assert answer(read(rig.frames(said))).done == Done("stop", counted, 9)
+
+
+@pytest.mark.parametrize(
+    ("reported", "counts"),
+    [
+        ({}, (12, None, None)),
+        ({"cache_read_input_tokens": None}, (12, None, None)),
+        ({"cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}, (12, 0, 0)),
+        ({"cache_read_input_tokens": 30}, (42, 30, None)),
+    ],
+)
+def test_cache_counts_are_part_of_the_prompt_and_absent_unless_reported(
+    reported: dict[str, Any], counts: tuple[Any, ...]
+) -> None:
+    done = answer(whole(rig.message(rig.HELLO, usage=rig.USAGE | reported))).done
+    assert (done.prompt_eval_count, done.cached, done.cache_written) == counts
 
 
 @pytest.mark.parametrize("ids", [["", ""], ["same", "same"]])

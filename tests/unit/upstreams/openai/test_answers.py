@@ -83,6 +83,10 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
         frames([*chunks("Hi", usage_at=said.NOWHERE), {"usage": said.USAGE}]),
         Answer("Hi", "", [], [], DONE),
     ),
+    "usage of a cache": (
+        frames(chunks("Hi", usage=said.USAGE | {"prompt_tokens_details": {"cached_tokens": 5}})),
+        Answer("Hi", "", [], [], Done("stop", 7, 3, cached=5)),
+    ),
     "usage null behind the usage": (
         frames([*chunks("Hi"), {"choices": [], "usage": None}]),
         Answer("Hi", "", [], [], DONE),

@@ -1,0 +1,61 @@
+"""The models that a caller may use, under the names that the team uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from operator import attrgetter
+from typing import TypeVar
+
+from ollama_proxy.errors import GatewayError, ModelNotFound
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.retries import open_there
+from ollama_proxy.gateway.snapshot import Snapshot
+from ollama_proxy.hub import Model
+from ollama_proxy.upstreams import SHOWN_FOR_S
+
+R = TypeVar("R")
+
+
+class ModelLists:
+    """The lists as one caller sees them."""
+
+    def __init__(self, snapshot: Snapshot, exchange: Exchange) -> None:
+        self._snapshot = snapshot
+        self._exchange = exchange
+
+    def all(self) -> list[Model]:
+        """Every model that this caller may use."""
+        return self.filter(self._upstream_models(), attrgetter("name"), lambda model, name: replace(model, name=name))
+
+    def find(self, name: str) -> Model:
+        """One model by any name that it may be used by, also one that lists leave out; raises ModelNotFound."""
+        wanted = self._snapshot.resolve_model(self._exchange, name).route.name
+        for model in self._upstream_models():
+            if self._snapshot.fleet.identity(model.name) == wanted:
+                return replace(model, name=name)
+        raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")
+
+    def filter(self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]) -> list[R]:
+        """The rows of a list that this caller may see, with the team's names."""
+        identity = self._snapshot.fleet.identity
+        return self._snapshot.catalogue.listed(rows, name_of, renamed, identity=identity, may_use=self.may_use)
+
+    def may_use(self, name: str) -> bool:
+        """Whether the caller's token may use a model by this name."""
+        if not (self._exchange.principal and self._exchange.principal.models):
+            return True
+        try:
+            return bool(self._snapshot.resolve_model(self._exchange, name))
+        except GatewayError:
+            return False
+
+    def _upstream_models(self) -> list[Model]:
+        """The models of every upstream; those whose list is old or missing are noted on the exchange."""
+        exchange, fleet = self._exchange, self._snapshot.fleet
+        if not fleet.is_single:
+            exchange.partial = tuple(node.name for node in fleet.refresh(SHOWN_FOR_S))
+            return [model for _, model in fleet.models()]
+        node = fleet.nodes[0]
+        exchange.call.limit(node.timeouts(self._snapshot.settings.timeouts))
+        return open_there(node, exchange, lambda: node.upstream.models(exchange.call))

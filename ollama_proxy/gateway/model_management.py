@@ -1,0 +1,187 @@
+"""Work on models, such as a pull or a copy: on one Ollama server by its name, or on all of them at once.
+
+Models of providers are managed there: a pull of one has nothing to do, everything else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, UpstreamError
+from ollama_proxy.gateway.exchange import Attempt, Exchange
+from ollama_proxy.gateway.server_broadcast import Broadcast
+from ollama_proxy.gateway.snapshot import PATIENCE, Snapshot
+from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
+from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
+from ollama_proxy.wire import encode_request
+
+#: How a client names the server that is meant.
+BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"
+
+#: Seconds until a server must have sent something: every one begins such work with a line.
+FIRST_LINE_S = 60.0
+
+#: Fields that name models.
+_NAMING = ("model", "name", "source", "destination", "from")
+
+#: Where Ollama takes `:local` for the tag of another model.
+_WITHOUT_SOURCE = ("/api/push", "/api/create", "/api/copy")
+
+
+@dataclass(slots=True, frozen=True)
+class ModelWork:
+    """What is to be done, and where."""
+
+    outgoing: UpstreamRequest
+    #: The models that the request names, as `nodes` know them.
+    names: Sequence[str]
+    #: The Ollama servers that do it; none: there is nothing to do, or nowhere to do it.
+    nodes: Sequence[Node]
+    #: A provider has the model, so a pull has nothing to do.
+    is_provided: bool = False
+
+
+class ModelManagement:
+    """The work on models of one request."""
+
+    def __init__(self, snapshot: Snapshot, exchange: Exchange, box_name: str | None) -> None:
+        """`box_name`: the Ollama server that the request names."""
+        self._snapshot = snapshot
+        self._fleet = snapshot.fleet
+        self._exchange = exchange
+        self._box_name = box_name
+
+    def requested_node(self) -> Node | None:
+        """The Ollama server that the request names; None if it names none. Raises BadRequest for an unknown one."""
+        if not self._box_name:
+            return None
+        nodes = {node.name: node for node in self._fleet.boxes()}
+        if self._box_name not in nodes:
+            known = ", ".join(nodes) or "none"
+            raise BadRequest(
+                f"There is no Ollama server '{self._box_name[:60]}' here; there are: {known}.", param=BOX_ARGUMENT
+            )
+        return nodes[self._box_name]
+
+    def only_node(self, why: str) -> Node | None:
+        """The server for what can't go to several; None: there is only one. Raises BadRequest if none is named."""
+        named, nodes = self.requested_node(), self._fleet.boxes()
+        if named is None and len(nodes) > 1:
+            names = ", ".join(node.name for node in nodes)
+            raise BadRequest(
+                f"{why}: say which, with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; there are: {names}.",
+                param=BOX_ARGUMENT,
+            )
+        return named
+
+    def plan(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
+        """Where the work is done. `names`: the models that the request names. Raises BadRequest, Forbidden, and what a
+        call to a model of a provider would raise."""
+        for name in names:
+            check_name(name)
+            if is_local(name) and outgoing.path in _WITHOUT_SOURCE:
+                raise BadRequest("invalid model name: leave out ':local' here", param="model")
+        node = self.requested_node()
+        if not self._fleet.is_single:
+            outgoing, names, node = self._strip_node_names(outgoing, names, node)
+            if node is None and self._is_pull_of_provided(outgoing.path, names):
+                return ModelWork(outgoing, names, (), is_provided=True)
+            node = node or self._fitting_node(outgoing.path, names)
+        nodes = self._fleet.boxes() if node is None else [node]
+        for each in nodes:
+            self._exchange.on_finish(each.forget_list)
+        return ModelWork(outgoing, names, nodes)
+
+    def _strip_node_names(
+        self, outgoing: UpstreamRequest, names: Sequence[str], node: Node | None
+    ) -> tuple[UpstreamRequest, Sequence[str], Node | None]:
+        """The work with names as their server knows them, and that server if one stands in front of a name: Ollama
+        would take it for the address of a registry. Raises BadRequest for names of different servers."""
+        fleet, data = self._fleet, self._exchange.data
+        parted = {name: fleet.parted(name) for name in names if name}
+        upstreams = {upstream for upstream, _ in parted.values() if fleet.is_box(upstream)}
+        if not upstreams:
+            return outgoing, names, node
+        named = fleet.node(upstreams.pop())
+        if upstreams or (node or named) is not named:
+            raise BadRequest("One request can't be about models of different servers.", param="model")
+        own = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_box(upstream)}
+        renamed = {field: own[data[field]] for field in _NAMING if str(data.get(field)) in own}
+        return replace(outgoing, body=encode_request(data | renamed)), [own.get(name, name) for name in names], named
+
+    def _is_pull_of_provided(self, path: str, names: Sequence[str]) -> bool:
+        """Whether a provider's model is to be pulled; raises Forbidden for all other work on one, or if there are no
+        Ollama servers."""
+        is_pull = path == "/api/pull"
+        for name in filter(self._is_provided, names):
+            if not is_pull:
+                raise Forbidden(f"The model '{name[:200]}' is a provider's: it can't be changed from here.")
+            self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
+            return True
+        if not is_pull and not self._fleet.boxes():
+            raise Forbidden(
+                "There is no Ollama server behind this gateway: models of providers can't be changed from here."
+            )
+        return False
+
+    def _is_provided(self, name: str) -> bool:
+        if not name or any(node.own_name(canonical(name)) for node in self._fleet.boxes()):
+            return False
+        route = self._fleet.find(self._snapshot.catalogue.find(name).target)
+        # A provider that takes any name does not thereby have this model.
+        return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].own_name(route.bare))
+
+    def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
+        """The one server that such work goes to; None: to all."""
+        data, nodes = self._exchange.data, self._fleet.boxes()
+        if path == "/api/create" and (data.get("files") or data.get("adapters")):
+            return self.only_node("The files of a model are on one server")
+        if path == "/api/push":
+            return next((node for node in nodes if node.own_name(canonical(names[0]))), nodes[0])
+        return None
+
+    def start_everywhere(self, work: ModelWork, *, streams: bool) -> Broadcast:
+        """Starts the work on all servers but those that are drained; `streams`: it is answered by lines. The exchange
+        ends what is still running when it is over."""
+        exchange = self._exchange
+        if exchange.principal is not None:
+            check_own_names(exchange.principal, work.names)
+        exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
+        outgoing = work.outgoing
+        if streams:
+            # Also if the client wants no stream: the lines show that a server is alive.
+            outgoing = replace(outgoing, body=encode_request(exchange.data | {"stream": True}))
+        openers, calls = {}, {}
+        for node in [each for each in work.nodes if not each.declared.drain] or work.nodes:
+            limits = node.timeouts(self._snapshot.settings.timeouts)
+            limits = replace(limits, **PATIENCE | {"first_byte_s": min(limits.first_byte_s, FIRST_LINE_S)})
+            openers[node.name] = partial(_open_reply, node, exchange.begin_attempt(node.name), outgoing)
+            calls[node.name] = exchange.call.branch(limits)
+        broadcast = Broadcast(openers, calls, streams=streams)
+        exchange.on_finish(broadcast.close)
+        return broadcast
+
+
+@contextmanager
+def _open_reply(node: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) -> Iterator[Reply]:
+    """The reply of this server, which counts as busy until its own work is done: that of others may take hours more."""
+    slot = node.begin("")
+    attempt.state = "aborted"
+    try:
+        try:
+            reply = node.upstream.forward(outgoing, call)
+        except UpstreamError as error:
+            node.failed("", error)
+            raise
+        node.succeeded("")
+        with closing(reply):
+            yield reply
+        attempt.state = "ok"
+    except GatewayError as error:
+        attempt.state, attempt.error = error.state, error.slug
+        raise
+    finally:
+        slot.release()

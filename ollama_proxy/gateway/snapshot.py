@@ -1,0 +1,66 @@
+"""What the settings amount to at one moment: replaced as a whole when they change, and never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.gateway.images import ImageFetcher
+from ollama_proxy.gateway.prepare import set_limits
+from ollama_proxy.gateway.resolve import ResolvedModel, check_choices, resolve_model
+from ollama_proxy.gateway.retries import Attempts
+from ollama_proxy.policy import Authenticator, Catalogue, OriginPolicy, TeamModel
+from ollama_proxy.settings import Settings
+from ollama_proxy.upstreams import Call, Fleet, Node
+
+T = TypeVar("T")
+
+#: Limits for work on models: a large pull takes hours, and sends nothing while it verifies. In seconds.
+PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
+
+
+@dataclass(slots=True, frozen=True)
+class Snapshot:
+    """See the module."""
+
+    settings: Settings
+    fleet: Fleet
+    catalogue: Catalogue
+    authenticator: Authenticator
+    origins: OriginPolicy
+    images: ImageFetcher
+    max_requests: int
+
+    def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
+        """Where a model is, for this caller; raises what a call to it would raise before any upstream is asked. The
+        exchange keeps that of its own model."""
+        known = exchange.resolved_model
+        if known is not None and known.model.name == name:
+            return known
+        resolved = resolve_model(exchange.principal, name, self.catalogue, self.fleet)
+        if name == exchange.model:
+            exchange.resolved_model = resolved
+        return resolved
+
+    def resolve_prompt(self, exchange: Exchange, name: str) -> ResolvedModel:
+        """The same for a prompt, whose other fields may choose models as well."""
+        resolved = self.resolve_model(exchange, name)
+        check_choices(exchange.principal, exchange.data, resolved.route, self.fleet)
+        return resolved
+
+    def bind_to_node(
+        self, exchange: Exchange, call: Call, resolved: ResolvedModel, node: Node, own: str, timeout_ms: int | None
+    ) -> TeamModel:
+        """The model as this node knows it; from now on the call has the limits of the node and of the model. `own`:
+        the node's name of the model; `timeout_ms`: the caller's own limit."""
+        exchange.target = own if own != resolved.model.name else ""
+        call.limit(node.timeouts(self.settings.timeouts))
+        set_limits(exchange, call, resolved.model.rules, timeout_ms)
+        return resolved.on(own)
+
+    def open(self, exchange: Exchange, resolved: ResolvedModel, ask: Callable[[Node, str], T]) -> T:
+        """What one node answers to a prompt: the best one, or another one if that is safe. The exchange has no other
+        answer, and the node is free again when the exchange is over."""
+        return Attempts(self.fleet, resolved.route, exchange).open(exchange.call, ask)
