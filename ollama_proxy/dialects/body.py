@@ -29,7 +29,7 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     """The whole body.
 
     Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, and what read_parts raises; SlowBody also when
-    the whole body takes longer than `server.body_s`.
+    the whole body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
     declared = declared_length(environ)
@@ -37,7 +37,7 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
         raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
     parts: list[bytes] = []
     size = 0
-    call.body_ends_at = time.monotonic() + limits.body_s
+    call.body_ends_at = time.monotonic() + limits.body_timeout_s
     for part in read_parts(environ, call):
         size += len(part)
         if size > limits.max_body:

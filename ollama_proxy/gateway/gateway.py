@@ -62,7 +62,7 @@ class Gateway:
         self._finish_observers = finish_observers
         #: Admitted exchanges that are not over. Health checks are not counted.
         self._open: set[Exchange] = set()
-        self._guesses = Guesses(settings.auth.max_failures, tell=_say_guessed, seen=SEEN)
+        self._guesses = Guesses(settings.auth.max_failed_logins, tell=_say_guessed, seen=SEEN)
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(settings, build_fleet(settings), ImageFetcher(settings.images))
 
@@ -100,7 +100,7 @@ class Gateway:
             fleet = build_fleet(settings, running=fleet)
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
-        self._guesses.limit = settings.auth.max_failures
+        self._guesses.limit = settings.auth.max_failed_logins
         self.snapshot = self._take_snapshot(settings, fleet, images)
         if fleet is not old.fleet:
             old.fleet.close(but=fleet)
@@ -264,7 +264,10 @@ def first_box(fleet: Fleet) -> Node:
 
 
 def _say_guessed(client: str, failures: int) -> None:
-    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures}})
+    log.warning("auth_rate_limited", extra={"fields": {"client": client, "failures": failures}})
+    # The former name of the event, for alerts that still look for it; the next version drops it.
+    renamed = {"warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"}
+    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures, **renamed}})
 
 
 def allowed(exchange: Exchange) -> Sequence[str]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ollama_proxy.hub import OPTION_TYPES
 from ollama_proxy.policy import Catalogue
 from ollama_proxy.settings import (
+    RENAMED,
     Settings,
     effective_upstreams,
     is_open,
@@ -27,6 +28,10 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
     """What an operator should know although it works: one sentence each, without secrets."""
     return [
         *_file_warnings(settings),
+        *(
+            f"{old} ({origin}) is now called {RENAMED[old]}; the old name is read until version 1.0"
+            for old, origin in settings.old_names.items()
+        ),
         *state_warnings(state_path(settings, environ)),
         *_access_warnings(settings),
         *_model_warnings(settings),

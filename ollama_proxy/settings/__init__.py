@@ -1,6 +1,6 @@
 """Every setting, declared once: the YAML file and the environment to frozen values."""
 
-from ollama_proxy.settings.declare import default_of
+from ollama_proxy.settings.declare import RENAMED, default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
     MAX_DURATION_CHARS,
@@ -73,6 +73,7 @@ __all__ = [
     "Preset",
     "Profile",
     "REASONING",
+    "RENAMED",
     "Server",
     "Settings",
     "SettingsWatch",

@@ -18,6 +18,9 @@ PREFIX = "OLLAMA_PROXY__"
 #: How complaints begin that are about a variable and not about a line.
 VARIABLE_WORDS = "environment variable "
 
+#: Settings by their former names, which are read until 1.0, with a warning.
+RENAMED = {"auth.max_failures": "auth.max_failed_logins", "server.body_s": "server.body_timeout_s"}
+
 T = TypeVar("T")
 
 
@@ -59,6 +62,21 @@ def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> 
             values[declared.name] = declared.metadata["kind"].parse(child)
     complaints.check()
     return values
+
+
+def rename_entries(root: Entry) -> None:
+    """Move entries with an old name to the new one. Raises ConfigError if both are given."""
+    complaints = Complaints()
+    for old, new in RENAMED.items():
+        section, key, new_key = (*old.split("."), new.rpartition(".")[2])
+        entries = root.entries[section].entries if section in root.entries else {}
+        if key in entries:
+            with complaints.collected():
+                entry = entries.pop(key)
+                if new_key in entries:
+                    raise entry.error(f"is the old name of {new}, which is given too")
+                entries[new_key] = entry
+    complaints.check()
 
 
 def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable[str]) -> ConfigError:
@@ -105,9 +123,9 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
         if variable.startswith(PREFIX) and text:
             with complaints.collected():
                 name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
-                if name not in names:
+                if RENAMED.get(name, name) not in names:
                     raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
-                _put(root, name, parse_value(text, where, name))
+                _put(root, RENAMED.get(name, name), parse_value(text, where, name))
     complaints.check()
 
 

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.declare import PREFIX, apply_environment, part, read_section, section_kind, setting
+from ollama_proxy.settings.declare import (
+    PREFIX,
+    RENAMED,
+    apply_environment,
+    part,
+    read_section,
+    rename_entries,
+    section_kind,
+    setting,
+)
 from ollama_proxy.settings.formats import (
     HOST,
     KEEP_ALIVE,
@@ -57,7 +66,7 @@ class Server:
         list_of(TEXT),
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
-    body_s: float = setting(300.0, "Time limit in seconds for a whole request body; then 408.", SECONDS)
+    body_timeout_s: float = setting(300.0, "Time limit in seconds for a whole request body; then 408.", SECONDS)
     max_connections: int = setting(
         2000,
         "Most connections of one worker; then idle ones are closed for new ones. Takes effect at the next start.",
@@ -203,6 +212,8 @@ class Settings:
     source: Path | None = None
     #: Where each setting that was given comes from, by dotted name.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    #: Where each setting that was given by its old name comes from, by the old name.
+    old_names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     #: SHA-256 of the file as read, empty without one: how a watcher knows this very content.
     fingerprint: str = field(default="", compare=False, repr=False)
 
@@ -247,21 +258,27 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
     complaints, values = Complaints(), dict[str, Any]()
     names = setting_names()
     with complaints.collected():
+        rename_entries(root)
+    with complaints.collected():
         apply_environment(root, environ, names)
     with complaints.collected():
         values = read_section(Settings, root, names)
     complaints.check()
     origins: dict[str, str] = {}
+    old_names: dict[str, str] = {}
     for name in names:
         entry: Entry | None = root
         for key in name.split("."):
             entry = entry.entries.get(key) if entry else None
         if entry is not None:
             origins[name] = entry.where
+            if entry.name in RENAMED:
+                old_names[entry.name] = entry.where
     settings = Settings(
         **values,
         source=None if data is None else path.absolute(),
         origins=origins,
+        old_names=old_names,
         fingerprint="" if data is None else hashlib.sha256(data).hexdigest(),
     )
     if is_open(settings) and not settings.auth.allow_open_network:

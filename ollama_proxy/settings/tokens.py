@@ -8,7 +8,7 @@ from datetime import date
 from itertools import chain
 from typing import NamedTuple
 
-from ollama_proxy.settings.declare import VARIABLE_WORDS, read_section, setting
+from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, setting
 from ollama_proxy.settings.formats import DAY, NAME
 from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
@@ -143,7 +143,7 @@ class Auth:
     manage_tokens: tuple[Token, ...] | None = setting(
         None, "Tokens that may also manage models. Absent: generate_tokens may, too.", _token_list("manage-token")
     )
-    max_failures: int = setting(
+    max_failed_logins: int = setting(
         100,
         "Most different wrong tokens a minute from one address; then 429. 0: no limit.",
         whole(0, 1_000_000),
@@ -185,4 +185,7 @@ def _auth(entry: Entry) -> Auth:
 AUTH = Kind("a mapping of settings", _auth)
 
 #: Every name that can stand below `auth`: the ones that complaints may quote.
-AUTH_NAMES = frozenset(each.name for section in (Auth, TokenFields) for each in fields(section))
+AUTH_NAMES = frozenset(
+    [each.name for section in (Auth, TokenFields) for each in fields(section)]
+    + [name.removeprefix("auth.") for name in RENAMED if name.startswith("auth.")]
+)

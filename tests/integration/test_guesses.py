@@ -119,16 +119,18 @@ def test_event_says_it_once_and_without_a_token(gateway: Gateway, address: str) 
     guess(gateway, address, LIMIT + 10)
     ask(gateway, "guess-canary", address, "/health")
 
-    def told() -> list[dict[str, Any]]:
+    def told(name: str) -> list[dict[str, Any]]:
         return [
-            {name: event[name] for name in ("level", "client", "failures")}
+            {key: event[key] for key in ("level", "client", "failures")}
             for event in gateway.log_lines("events")
-            if (event["event"], event.get("client")) == ("tokens_guessed", address)
+            if (event["event"], event.get("client")) == (name, address)
         ]
 
-    assert wait_until(told, 5) == [{"level": "WARNING", "client": address, "failures": LIMIT}]
+    once = [{"level": "WARNING", "client": address, "failures": LIMIT}]
+    assert wait_until(lambda: told("tokens_guessed"), 5) == once  # the former name, which is written last
+    assert told("auth_rate_limited") == once
     refused = [event for event in gateway.log_lines("events") if event.get("client") == address]
-    assert len(refused) == LIMIT + 1
+    assert len(refused) == LIMIT + 2
     assert "guess-" not in gateway.output()
 
 

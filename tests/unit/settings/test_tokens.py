@@ -48,7 +48,7 @@ def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
 def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
     assert read("{generate_tokens: []}").refuses_all
     assert read("{generate_tokens: null}").refuses_all
-    assert not read("{max_failures: 5}").refuses_all
+    assert not read("{max_failed_logins: 5}").refuses_all
     assert not read("{generate_tokens: [], enabled: false}").refuses_all
 
 
