@@ -23,7 +23,7 @@
      |   +- TokenRevoked        401     the caller may not go on
      |   +- GatewayStopping     503     there was no time left to finish
      +- UpstreamError           502
-         +- UpstreamDeniesUs    502     it wants credentials that we don't have
+         +- UpstreamAuthError    502     it wants credentials that we don't have
          +- UpstreamConnect     503     it never saw the request
          +- UpstreamTimeout     504
          +- UpstreamCut         502     the answer stopped before its end
@@ -221,7 +221,7 @@ class UpstreamError(GatewayError):
     state = "upstream_error"
 
 
-class UpstreamDeniesUs(UpstreamError):
+class UpstreamAuthError(UpstreamError):
     """It wants credentials that this gateway does not have: not the client's fault, so never the client's 401."""
 
     #: Statuses that mean it.

@@ -38,7 +38,7 @@ class Tool:
     parameters: Mapping[str, Json] | None
     strict: bool | None = None
     #: What else the client says of it, as it came: for upstreams that know it.
-    carried: Mapping[str, Json] = field(default_factory=dict)
+    passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,7 +93,7 @@ class ModelRequest:
     #: Who asked, by the client's own word; for logs and providers.
     user: str | None = None
     #: Fields without an equivalent here, as the client sent them: for upstreams that know them.
-    carried: Mapping[str, Json] = field(default_factory=dict)
+    passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, ModelRequest
 from ollama_proxy.policy import check_lease
 from ollama_proxy.settings import Server
-from ollama_proxy.upstreams import Call, give_turn
+from ollama_proxy.upstreams import Call, yield_to_loop
 
 READ_BYTES = 65536
 
@@ -114,7 +114,7 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
         raise BadRequest(f"The request body must be a JSON object, not {names.get(type(document), 'a number')}.")
     if marks > MAX_MESSAGES:
         check_counts(document)
-        give_turn()  # what was just built has taken its time
+        yield_to_loop()  # what was just built has taken its time
     return document
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.schema_fields import as_text, bad
+from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import THINK_LEVELS, Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.upstreams import paced
@@ -39,13 +39,13 @@ _WHOLE_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
 def load_image(url: Json, where: str) -> str | ImageUrl:
     """An image given inline, as plain base64, or by its address; raises BadRequest for anything else."""
     if not isinstance(url, str):
-        bad(where, "is missing")
+        raise_invalid(where, "is missing")
     if is_web_address(url):
         if len(url) > MAX_URL_CHARS:
-            bad(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
+            raise_invalid(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
-    return match[1] if match else bad(where, NO_WEB_ADDRESS)
+    return match[1] if match else raise_invalid(where, NO_WEB_ADDRESS)
 
 
 def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Image]]:
@@ -53,7 +53,7 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
     if content is None or isinstance(content, str):
         return content or "", []
     if not isinstance(content, list):
-        bad(where, "must be a text or a list of parts")
+        raise_invalid(where, "must be a text or a list of parts")
     texts: list[str] = []
     images: list[Image] = []
     for index, part in enumerate(paced(content)):
@@ -67,9 +67,9 @@ def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
         try:
             arguments = orjson.loads(arguments)
         except orjson.JSONDecodeError:
-            bad(where, "invalid tool call arguments: not JSON")
+            raise_invalid(where, "invalid tool call arguments: not JSON")
     if not isinstance(arguments or {}, dict):
-        bad(where, "invalid tool call arguments: not an object")
+        raise_invalid(where, "invalid tool call arguments: not an object")
     return arguments or {}
 
 
@@ -77,15 +77,15 @@ def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
     """A tool in the form of OpenAI's `function` objects; its schema is not touched. `carries`: also what has no name
     here."""
     if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
-        bad(f"{where}.name", "is missing or has characters that names can't have")
+        raise_invalid(f"{where}.name", "is missing or has characters that names can't have")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        bad(f"{where}.parameters", "must be a JSON Schema object")
+        raise_invalid(f"{where}.parameters", "must be a JSON Schema object")
     description = function.get("description")
     if description is not None:
         as_text(description, f"{where}.description")
-    carried = {name: value for name, value in function.items() if carries and name not in _TOOL_FIELDS}
-    return Tool(function["name"], description, parameters, function.get("strict"), carried)
+    passthrough_fields = {name: value for name, value in function.items() if carries and name not in _TOOL_FIELDS}
+    return Tool(function["name"], description, parameters, function.get("strict"), passthrough_fields)
 
 
 def load_extensions(data: Mapping[str, Json]) -> dict[str, Any]:
@@ -104,7 +104,11 @@ def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
         value = data.get(name)
         if value is not None:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return int(value) if is_number and value >= 1 else bad(name, "must be a number of milliseconds above 0")
+            return (
+                int(value)
+                if is_number and value >= 1
+                else raise_invalid(name, "must be a number of milliseconds above 0")
+            )
     return None
 
 
@@ -119,7 +123,7 @@ def load_think(think: Json) -> bool | str | None:
     """Ollama's own `think`; raises BadRequest for what Ollama would refuse."""
     if think is None or isinstance(think, bool) or (isinstance(think, str) and think in THINK_LEVELS):
         return think
-    return bad("think", 'must be true, false, "low", "medium", "high" or "max"')
+    return raise_invalid("think", 'must be true, false, "low", "medium", "high" or "max"')
 
 
 def load_reasoning(data: Mapping[str, Json]) -> bool | str | None:
@@ -138,12 +142,12 @@ def _load_effort(effort: Json, param: str) -> bool | str | None:
     word = effort or ""
     if not isinstance(word, str) or word not in _EFFORTS:
         known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
-        bad(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
+        raise_invalid(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
     return _EFFORTS[word]
 
 
 def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
     """How many alternatives to each token; None for none. Raises BadRequest above 20."""
     if value is not None and not 0 <= value <= 20:
-        bad(param, "must be between 0 and 20")
+        raise_invalid(param, "must be between 0 and 20")
     return int(value or 0) or None

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from flask import Blueprint
 
-from ollama_proxy.gateway import ErrorFace, Gateway, current_exchange
+from ollama_proxy.gateway import ErrorRenderer, Gateway, current_exchange
 from ollama_proxy.hub import Model
 from ollama_proxy.telemetry import Reader
 
@@ -39,7 +39,7 @@ class Dialect:
     name: str
     #: Whether a request, given as WSGI environment, is one of this API, also if its address does not exist.
     recognises: Callable[[Mapping[str, Any]], bool]
-    errors: ErrorFace
+    errors: ErrorRenderer
     routes: tuple[Routes, ...]
     #: Prefixes of the paths that web pages of the configured origins may call.
     cors_paths: tuple[str, ...]

@@ -18,12 +18,12 @@ from ollama_proxy.hub import Json
 MAPPED, CARRIED, REFUSED = "mapped", "carried", "refused"
 
 
-class Fated(fields.Field[Any]):
+class RequestField(fields.Field[Any]):
     """A field with its fate; null is the same as absent."""
 
-    def __init__(self, fate: str, check: Callable[[Json], bool], expected: str) -> None:
+    def __init__(self, handling: str, check: Callable[[Json], bool], expected: str) -> None:
         super().__init__(allow_none=True)
-        self.fate = fate
+        self.handling = handling
         self._check = check
         self._expected = expected
 
@@ -48,44 +48,44 @@ def is_texts(value: Json) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def number(fate: str = MAPPED) -> Fated:
+def number(handling: str = MAPPED) -> RequestField:
     """A number that is not true or false."""
-    return Fated(fate, _is_number, "must be a number")
+    return RequestField(handling, _is_number, "must be a number")
 
 
-def whole_number(fate: str = MAPPED) -> Fated:
+def whole_number(handling: str = MAPPED) -> RequestField:
     """A number without a fraction, also written 5.0."""
-    return Fated(fate, is_whole, "must be a whole number")
+    return RequestField(handling, is_whole, "must be a whole number")
 
 
-def flag(fate: str = MAPPED) -> Fated:
+def flag(handling: str = MAPPED) -> RequestField:
     """True or false."""
-    return Fated(fate, lambda value: isinstance(value, bool), "must be true or false")
+    return RequestField(handling, lambda value: isinstance(value, bool), "must be true or false")
 
 
-def text(fate: str = MAPPED) -> Fated:
+def text(handling: str = MAPPED) -> RequestField:
     """A text."""
-    return Fated(fate, lambda value: isinstance(value, str), "must be a text")
+    return RequestField(handling, lambda value: isinstance(value, str), "must be a text")
 
 
-def mapping(fate: str = MAPPED) -> Fated:
+def mapping(handling: str = MAPPED) -> RequestField:
     """An object."""
-    return Fated(fate, lambda value: isinstance(value, dict), "must be an object")
+    return RequestField(handling, lambda value: isinstance(value, dict), "must be an object")
 
 
-def listing(fate: str = MAPPED) -> Fated:
+def listing(handling: str = MAPPED) -> RequestField:
     """A list."""
-    return Fated(fate, lambda value: isinstance(value, list), "must be a list")
+    return RequestField(handling, lambda value: isinstance(value, list), "must be a list")
 
 
-def anything(fate: str = MAPPED) -> Fated:
+def anything(handling: str = MAPPED) -> RequestField:
     """Any value: whoever reads it checks it."""
-    return Fated(fate, lambda value: True, "")
+    return RequestField(handling, lambda value: True, "")
 
 
-def refused(why: str, *harmless: Json) -> Fated:
+def refused(why: str, *harmless: Json) -> RequestField:
     """A field that can't be honoured, except with a value that asks for nothing special."""
-    return Fated(REFUSED, lambda value: any(value == one and type(value) is type(one) for one in harmless), why)
+    return RequestField(REFUSED, lambda value: any(value == one and type(value) is type(one) for one in harmless), why)
 
 
 class Extensions(Schema):
@@ -121,26 +121,26 @@ def _narrowed(kind: type[Schema], names: frozenset[str]) -> Schema:
     return kind(only=names)
 
 
-def carried(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
+def passthrough_fields(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
     """The fields that the hub has no name for, with values that ask for something."""
     known = schema.fields
     return {
         name: value
         for name, value in data.items()
-        if value not in (None, [], {}) and (name not in known or getattr(known[name], "fate", MAPPED) == CARRIED)
+        if value not in (None, [], {}) and (name not in known or getattr(known[name], "handling", MAPPED) == CARRIED)
     }
 
 
 def as_object(value: Json, param: str) -> dict[str, Json]:
     """The value, if it is an object; raises BadRequest."""
-    return value if isinstance(value, dict) else bad(param, "must be an object")
+    return value if isinstance(value, dict) else raise_invalid(param, "must be an object")
 
 
 def as_text(value: Json, param: str) -> str:
     """The value, if it is a text; raises BadRequest."""
-    return value if isinstance(value, str) else bad(param, "must be a text")
+    return value if isinstance(value, str) else raise_invalid(param, "must be a text")
 
 
-def bad(param: str, why: str) -> NoReturn:
+def raise_invalid(param: str, why: str) -> NoReturn:
     """Raises BadRequest that names the field."""
     raise BadRequest(f"{param}: {why}", param=param)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_proxy.errors import BodyTooLarge
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams import give_turn
+from ollama_proxy.upstreams import yield_to_loop
 
 #: Objects, lists and fields of one body. A conversation of 5,000 messages with a call in every other one has 40,000.
 MAX_NODES = 100_000
@@ -108,7 +108,7 @@ def _slices(body: bytes) -> Iterator[bytes]:
         while end < len(body) and body[end - 1] == ord("\\"):
             end += 1
         yield body[start:end]
-        give_turn()
+        yield_to_loop()
         start = end
 
 

@@ -1,17 +1,17 @@
 """One admitted call: resolve the model, prepare the request, open an upstream, deliver the answer."""
 
 from ollama_proxy.gateway import capacity
-from ollama_proxy.gateway.delivery import deliver, fail, fault
+from ollama_proxy.gateway.delivery import deliver, log_internal_error, record_failure
 from ollama_proxy.gateway.draining import WORKER
-from ollama_proxy.gateway.exchange import EXCHANGE_KEY, REMARKS, Exchange, current_exchange
+from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.model_management import BOX_ARGUMENT, BOX_HEADER, ModelManagement
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
-from ollama_proxy.gateway.rendering import ClientDialect, ErrorFace
+from ollama_proxy.gateway.rendering import ClientDialect, ErrorRenderer
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
-from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, failure, without_strangers
+from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, drop_not_found, failure
 
 __all__ = [
     "BOX_ARGUMENT",
@@ -22,13 +22,13 @@ __all__ = [
     "COMPLETIONS",
     "EMBEDDINGS",
     "EXCHANGE_KEY",
-    "ErrorFace",
+    "ErrorRenderer",
     "Exchange",
     "Gateway",
     "Line",
     "ModelManagement",
     "OPTIONS",
-    "REMARKS",
+    "DIAGNOSTIC_HEADERS",
     "ResolvedModel",
     "Result",
     "SYSTEM",
@@ -40,10 +40,10 @@ __all__ = [
     "count_whole",
     "current_exchange",
     "deliver",
-    "fail",
+    "record_failure",
     "failure",
-    "fault",
+    "log_internal_error",
     "streamed",
     "whole",
-    "without_strangers",
+    "drop_not_found",
 ]

@@ -16,7 +16,7 @@ from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import NO_USAGE, Choice, Done, Event, Truncated, Usage
 from ollama_proxy.policy import renamed
 from ollama_proxy.upstreams import Reply
-from ollama_proxy.wire import PROMPT_CUT, StreamTail, on_one_line
+from ollama_proxy.wire import PROMPT_CUT, StreamTail, escape_line_separators
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ SLICE_BYTES = 64 * 1024
 CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 
 #: What to say last when an answer fails in its middle; None where the dialect has no frame for that.
-LastWords = Callable[[GatewayError], bytes | None]
+ErrorFrameRenderer = Callable[[GatewayError], bytes | None]
 
 
-def fail(exchange: Exchange, error: GatewayError) -> None:
+def record_failure(exchange: Exchange, error: GatewayError) -> None:
     """Notes what went wrong on the exchange, and in the log where it was the upstream's fault. From here on the error
     calls the model as the client does."""
     exchange.state, exchange.error = error.state, error.slug
@@ -41,7 +41,7 @@ def fail(exchange: Exchange, error: GatewayError) -> None:
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
 
-def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) -> Iterator[bytes]:
+def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFrameRenderer) -> Iterator[bytes]:
     """Hands out the pieces and notes how it ended: a piece that is never asked for again has met a client that is
     gone, for nobody tells a generator that it was left.
 
@@ -63,9 +63,9 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
         exchange.state = "aborted"
         raise
     except Exception as error:  # whatever it was, the client must not take what it has for the whole answer
-        failure = error if isinstance(error, GatewayError) else fault(exchange, error)
-        fail(exchange, failure)
-        frame = None if isinstance(failure, ClientGone) else last_words(failure)
+        failure = error if isinstance(error, GatewayError) else log_internal_error(exchange, error)
+        record_failure(exchange, failure)
+        frame = None if isinstance(failure, ClientGone) else render_failure(failure)
         if frame is None:
             raise cut_connection() from error
         exchange.sent(len(frame))
@@ -73,7 +73,7 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], last_words: LastWords) 
         yield frame
 
 
-def fault(exchange: Exchange, error: Exception) -> InternalError:
+def log_internal_error(exchange: Exchange, error: Exception) -> InternalError:
     """A fault of our own: its place goes to the log, nothing of it to the client."""
     log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
     return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")
@@ -92,11 +92,11 @@ def native_stream(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[by
     """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
     tail = StreamTail()
 
-    def last_words(error: GatewayError) -> bytes:
+    def render_failure(error: GatewayError) -> bytes:
         frame = exchange.dialect.errors.render_error_frame(error)
         return frame if tail.ends_with_newline else b"\n" + frame
 
-    return deliver(exchange, _native_lines(exchange, reply, first, tail), last_words)
+    return deliver(exchange, _native_lines(exchange, reply, first, tail), render_failure)
 
 
 def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTail) -> Iterator[bytes]:
@@ -113,7 +113,7 @@ def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTa
         if not tail.end().finished:
             raise
     finally:
-        note_end(exchange, tail)
+        record_stream_end(exchange, tail)
 
 
 def native_rest(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
@@ -127,7 +127,7 @@ def _native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> I
         if data:
             tail.feed(data)
             yield data
-    note_end(exchange, tail)
+    record_stream_end(exchange, tail)
 
 
 def slices(exchange: Exchange, body: bytes) -> Iterator[bytes]:
@@ -143,28 +143,28 @@ def frames(
     renderer: Renderer,
 ) -> Iterator[bytes]:
     """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
-    return deliver(exchange, _drawn(exchange, first, batches, renderer), renderer.render_failure)
+    return deliver(exchange, _render_frames(exchange, first, batches, renderer), renderer.render_failure)
 
 
-def _drawn(
+def _render_frames(
     exchange: Exchange, first: Sequence[Event], batches: Iterator[Sequence[Event]], renderer: Renderer
 ) -> Iterator[bytes]:
     batch: Sequence[Event] | None = first
-    said = 0
+    estimated_tokens = 0
     try:
         while batch is not None:
-            said += len(batch)
+            estimated_tokens += len(batch)
             if batch and isinstance(batch[-1], Done):
                 # About a token each, and the end itself.
-                note_done(exchange, batch[-1], said - 1)
+                record_usage(exchange, batch[-1], estimated_tokens - 1)
             if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
                 yield PROMPT_CUT  # the head, which would have said so, has gone
-            if frame := on_one_line(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
+            if frame := escape_line_separators(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
                 yield frame
             batch = next(batches, None)
     finally:
-        if exchange.usage.completion is None and said:
-            _estimate(exchange, said)  # it was cut; what was said has been said
+        if exchange.usage.completion is None and estimated_tokens:
+            _estimate(exchange, estimated_tokens)  # it was cut; what was said has been said
 
 
 def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
@@ -175,7 +175,7 @@ def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
     return cut
 
 
-def note_end(exchange: Exchange, tail: StreamTail) -> None:
+def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
     exchange.usage = end.usage
@@ -195,14 +195,14 @@ def _is_outgrown(exchange: Exchange) -> bool:
     return exchange.is_outgrown((usage.prompt or 0) + usage.completion)
 
 
-def note_done(exchange: Exchange, done: Done, said: int = 0) -> None:
-    """Adds the token counts of an answer's last event; several answers may have been asked for. `said`: about how many
-    tokens it had, for an upstream that counts none."""
+def record_usage(exchange: Exchange, done: Done, estimated_tokens: int = 0) -> None:
+    """Adds the token counts of an answer's last event; several answers may have been asked for. `estimated_tokens`:
+    about how many tokens it had, for an upstream that counts none."""
     exchange.usage += done.usage
     if done.outgrown:
         exchange.note_truncated("answer")
-    if said and not (done.eval_count or done.prompt_eval_count):
-        _estimate(exchange, (exchange.usage.completion or 0) + said)
+    if estimated_tokens and not (done.eval_count or done.prompt_eval_count):
+        _estimate(exchange, (exchange.usage.completion or 0) + estimated_tokens)
 
 
 def _estimate(exchange: Exchange, completion: int) -> None:

@@ -19,7 +19,7 @@ from ollama_proxy.upstreams import Call
 EXCHANGE_KEY = "ollama_proxy.exchange"
 
 #: What the client is told of its request: the field of the exchange, and the header that says it.
-REMARKS = {
+DIAGNOSTIC_HEADERS = {
     name: f"X-Ollama-Proxy-{name.capitalize()}"
     for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial")
 }

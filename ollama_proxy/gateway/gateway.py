@@ -12,14 +12,14 @@ from flask import Response
 
 from ollama_proxy.errors import CallEnded, NotFound, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
-from ollama_proxy.gateway.delivery import note_done
+from ollama_proxy.gateway.delivery import record_usage
 from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.model_lists import ModelLists
 from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.native_edits import EditedReply
-from ollama_proxy.gateway.passthrough.openai import Passage, passes
+from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.prepare import (
     is_without_thinking,
     prepared_chat,
@@ -32,15 +32,15 @@ from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.resolve import ResolvedModel, has_only_known_fields
 from ollama_proxy.gateway.responses import passed_through
 from ollama_proxy.gateway.retries import RefusedReply, forwarded, open_there
-from ollama_proxy.gateway.snapshot import PATIENCE, Snapshot
+from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
 from ollama_proxy.policy import (
     SEEN,
     TOKENS,
     Authenticator,
-    Catalogue,
-    Guesses,
+    AuthFailureLimiter,
+    ModelAliases,
     OriginPolicy,
     Principal,
     check_own_names,
@@ -62,7 +62,9 @@ class Gateway:
         self._finish_observers = finish_observers
         #: Admitted exchanges that are not over. Health checks are not counted.
         self._open: set[Exchange] = set()
-        self._guesses = Guesses(settings.auth.max_failed_logins, tell=_say_guessed, seen=SEEN)
+        self._auth_failures = AuthFailureLimiter(
+            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
+        )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(settings, build_fleet(settings), ImageFetcher(settings.images))
 
@@ -77,16 +79,16 @@ class Gateway:
         return self.snapshot.fleet
 
     @property
-    def catalogue(self) -> Catalogue:
+    def model_aliases(self) -> ModelAliases:
         """The models as the operator names them."""
-        return self.snapshot.catalogue
+        return self.snapshot.model_aliases
 
     @property
     def in_flight(self) -> int:
         """How many admitted exchanges are not over."""
         return len(self._open)
 
-    def room(self) -> dict[str, int]:
+    def capacity(self) -> dict[str, int]:
         """How much this worker takes at a time."""
         return {"connections": self._connections, "requests": self.snapshot.max_requests}
 
@@ -100,7 +102,7 @@ class Gateway:
             fleet = build_fleet(settings, running=fleet)
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
-        self._guesses.limit = settings.auth.max_failed_logins
+        self._auth_failures.limit = settings.auth.max_failed_logins
         self.snapshot = self._take_snapshot(settings, fleet, images)
         if fleet is not old.fleet:
             old.fleet.close(but=fleet)
@@ -112,8 +114,10 @@ class Gateway:
         return Snapshot(
             settings=settings,
             fleet=fleet,
-            catalogue=Catalogue(settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name),
-            authenticator=Authenticator(settings.auth, self._guesses),
+            model_aliases=ModelAliases(
+                settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name
+            ),
+            authenticator=Authenticator(settings.auth, self._auth_failures),
             origins=OriginPolicy(settings),
             images=images,
             max_requests=capacity.requests(settings.server.max_in_flight, self._connections),
@@ -159,17 +163,17 @@ class Gateway:
         outgoing: UpstreamRequest,
         models: Iterable[str] = (),
         *,
-        patient: bool = False,
+        long_running: bool = False,
         box: Node | None = None,
     ) -> Response:
         """Same dialect on both sides: bytes through to one Ollama server, and names mean what it means by them. `box`
-        None: the first. `patient`: work on models may take hours, and be silent."""
+        None: the first. `long_running`: work on models may take hours, and be silent."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
-        node = box or first_box(self.fleet)
+        node = box or first_ollama_node(self.fleet)
         exchange.call.limit(node.timeouts(self.settings.timeouts))
-        if patient:
-            exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
+        if long_running:
+            exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         reply = open_there(node, exchange, lambda: node.upstream.forward(outgoing, exchange.call))
         return self._passed(exchange, reply)
 
@@ -181,11 +185,13 @@ class Gateway:
         resolved = snapshot.resolve_model(exchange, exchange.model)
         silent = is_without_thinking(exchange.data, resolved.model, ruled)
 
-        def send(node: Node, own: str) -> Reply:
+        def send(node: Node, upstream_model: str) -> Reply:
             """The reply of one node."""
-            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, own, timeout_ms)
+            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, timeout_ms)
             edited = prepared_native(exchange.data, model, node.upstream, exchange, ruled)
-            exchange.is_outgrown = partial(node.upstream.is_outgrown, own, requested=requested_context(edited))
+            exchange.is_outgrown = partial(
+                node.upstream.is_outgrown, upstream_model, requested=requested_context(edited)
+            )
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forwarded(node, replace(outgoing, body=body), exchange.call)
 
@@ -198,7 +204,9 @@ class Gateway:
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
         return self._passed(exchange, reply)
 
-    def pass_on(self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]) -> Response | None:
+    def try_passthrough(
+        self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
+    ) -> Response | None:
         """The answer of an upstream that takes OpenAI's bytes, to a body that may go on as it is; None: the request is
         to be translated. `data`: the body with the default model; `path`: see passage; `known`: fields of the API,
         which are all that a token with a list of models may pass."""
@@ -207,7 +215,7 @@ class Gateway:
             return None
         exchange.model = model
         resolved = snapshot.resolve_prompt(exchange, model)
-        if not passes(exchange.data, path, resolved):
+        if not can_pass_through(exchange.data, path, resolved):
             return None
         if allowed(exchange) and not has_only_known_fields(exchange.data, known, resolved.route):
             return None
@@ -215,14 +223,14 @@ class Gateway:
             if not resolved.route.loads_media:
                 return None  # translated, so that the gateway itself fetches what it may
             snapshot.images.check_all(addresses, exchange.call, exchange.caller)
-        passage = Passage(exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange)))
+        passthrough = OpenAIPassthrough(exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange)))
 
-        def send(node: Node, own: str) -> Reply:
+        def send(node: Node, upstream_model: str) -> Reply:
             """The reply of one node."""
-            snapshot.bind_to_node(exchange, exchange.call, resolved, node, own, None)
-            return passage.send(node, own)
+            snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
+            return passthrough.send(node, upstream_model)
 
-        return passage.answer(snapshot.open(exchange, resolved, send))
+        return passthrough.answer(snapshot.open(exchange, resolved, send))
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
@@ -238,14 +246,14 @@ class Gateway:
         snapshot = self.snapshot
         resolved = snapshot.resolve_prompt(exchange, asked.model)
 
-        def start(node: Node, own: str) -> EmbedAnswer:
+        def start(node: Node, upstream_model: str) -> EmbedAnswer:
             """The vectors of one node."""
-            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, own, asked.timeout_ms)
+            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms)
             prepared = prepared_embedding(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
         answer = snapshot.open(exchange, resolved, start)
-        note_done(exchange, Done("stop", answer.prompt_eval_count))
+        record_usage(exchange, Done("stop", answer.prompt_eval_count))
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
@@ -255,15 +263,15 @@ class Gateway:
         return passed_through(exchange, reply)
 
 
-def first_box(fleet: Fleet) -> Node:
+def first_ollama_node(fleet: Fleet) -> Node:
     """The first Ollama server; raises NotFound where there is none."""
-    boxes = fleet.boxes()
+    boxes = fleet.ollama_nodes()
     if not boxes:
         raise NotFound("There is no Ollama server behind this gateway.")
     return boxes[0]
 
 
-def _say_guessed(client: str, failures: int) -> None:
+def _log_auth_rate_limited(client: str, failures: int) -> None:
     log.warning("auth_rate_limited", extra={"fields": {"client": client, "failures": failures}})
     # The former name of the event, for alerts that still look for it; the next version drops it.
     renamed = {"warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"}

@@ -26,7 +26,7 @@ from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, Upstr
 from ollama_proxy.hub import ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
 from ollama_proxy.settings import Images, Timeouts
-from ollama_proxy.upstreams import Alarm, Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, tls_context
+from ollama_proxy.upstreams import Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, WaitTimer, tls_context
 from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
 #: Of one request.
@@ -69,9 +69,9 @@ def _lookups() -> ThreadPool:
 
 
 @cache
-def _alarm() -> Alarm:
+def _wait_timer() -> WaitTimer:
     """One for all fetchers: its greenlet never ends, and other settings make another fetcher."""
-    return Alarm()
+    return WaitTimer()
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -89,7 +89,7 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ImageLocation:
     """Where a URL points to. `path` is what is asked there, with the query."""
 
     scheme: str
@@ -104,7 +104,7 @@ class Place:
         return f"{self.scheme}://{host}" + (f":{self.port}" if self.port != _PORTS[self.scheme] else "")
 
 
-def place_of(url: str) -> Place:
+def location_of(url: str) -> ImageLocation:
     """Where `url` points to; raises BadRequest for anything but a plain http or https URL."""
     # First of all: the standard library keeps what it has split.
     if len(url) > MAX_URL_CHARS:
@@ -118,7 +118,7 @@ def place_of(url: str) -> Place:
     plain = "@" not in parts.netloc and url.isprintable()
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
-    return Place(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
+    return ImageLocation(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
 
 
 @dataclass(slots=True)
@@ -251,12 +251,12 @@ class ImageFetcher:
         with gevent.Timeout(self._settings.timeout_s, BadRequest(NOT_FROM_THERE)):
             for each in wanted:
                 try:
-                    place = place_of(each.url)
-                    if place.host not in hosts:
+                    location = location_of(each.url)
+                    if location.host not in hosts:
                         if len(hosts) >= MAX_URLS:
                             raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
-                        self._addresses(place, job)
-                        hosts.add(place.host)
+                        self._addresses(location, job)
+                        hosts.add(location.host)
                 except BadRequest as error:
                     raise _about(each, error) from None
         call.check()
@@ -280,9 +280,9 @@ class ImageFetcher:
 
     def _follow(self, url: str, job: _Job) -> bytearray:
         for _ in range(1 + MAX_REDIRECTS):
-            place = place_of(url)
+            location = location_of(url)
             try:
-                return self._ask(place, job)
+                return self._ask(location, job)
             except Redirected as error:
                 url = _next_url(url, error)
             except UpstreamError as error:
@@ -295,40 +295,40 @@ class ImageFetcher:
                         reason = "its server stopped in the middle of its answer"
                     case _:
                         reason = "its server gave an answer that can't be used"
-                detail = f"image from {place.host}: {type(error).__name__} {error.detail}"
+                detail = f"image from {location.host}: {type(error).__name__} {error.detail}"
                 raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
         raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
 
-    def _ask(self, place: Place, job: _Job) -> bytearray:
+    def _ask(self, location: ImageLocation, job: _Job) -> bytearray:
         """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""
-        *others, last = self._addresses(place, job)
+        *others, last = self._addresses(location, job)
         for address in others:
             with suppress(UpstreamConnect):
-                return self._ask_at(address, place, job)
-        return self._ask_at(last, place, job)
+                return self._ask_at(address, location, job)
+        return self._ask_at(last, location, job)
 
-    def _ask_at(self, address: str, place: Place, job: _Job) -> bytearray:
-        if place.scheme == "https" and self._tls is None:
+    def _ask_at(self, address: str, location: ImageLocation, job: _Job) -> bytearray:
+        if location.scheme == "https" and self._tls is None:
             # One for all: reading the authorities takes longer than fetching most images.
             self._tls = tls_context()
-        transport = HttpTransport(place.origin, tls=self._tls, address=address, alarm=_alarm())
+        transport = HttpTransport(location.origin, tls=self._tls, address=address, wait_timer=_wait_timer())
         with (
             closing(transport),
-            closing(transport.open(UpstreamRequest("GET", place.path, headers=HEADERS), job.call)) as reply,
+            closing(transport.open(UpstreamRequest("GET", location.path, headers=HEADERS), job.call)) as reply,
         ):
             return self._read(reply, job)
 
-    def _addresses(self, place: Place, job: _Job) -> list[str]:
+    def _addresses(self, location: ImageLocation, job: _Job) -> list[str]:
         """All addresses of the host, if it may be asked. A name that is unknown is refused like one that may not be
         asked: which private names there are is nobody's business."""
-        if as_address(place.host):
-            texts = [place.host]
+        if as_address(location.host):
+            texts = [location.host]
         else:
-            texts = self._lookups.look_up(job.round.caller, place.host, place.port)
+            texts = self._lookups.look_up(job.round.caller, location.host, location.port)
         addresses = [address for address in map(as_address, texts) if address]
-        if not self._policy.permits(place.host, addresses):
+        if not self._policy.permits(location.host, addresses):
             raise BadRequest(
-                NOT_FROM_THERE, detail=f"image from {place.host}: at {', '.join(texts)[:200] or 'nowhere'}"
+                NOT_FROM_THERE, detail=f"image from {location.host}: at {', '.join(texts)[:200] or 'nowhere'}"
             )
         return [str(address) for address in addresses]
 

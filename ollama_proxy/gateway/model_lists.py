@@ -39,7 +39,7 @@ class ModelLists:
     def filter(self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]) -> list[R]:
         """The rows of a list that this caller may see, with the team's names."""
         identity = self._snapshot.fleet.identity
-        return self._snapshot.catalogue.listed(rows, name_of, renamed, identity=identity, may_use=self.may_use)
+        return self._snapshot.model_aliases.listed(rows, name_of, renamed, identity=identity, may_use=self.may_use)
 
     def may_use(self, name: str) -> bool:
         """Whether the caller's token may use a model by this name."""

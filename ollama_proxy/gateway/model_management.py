@@ -13,7 +13,7 @@ from functools import partial
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, UpstreamError
 from ollama_proxy.gateway.exchange import Attempt, Exchange
 from ollama_proxy.gateway.server_broadcast import Broadcast
-from ollama_proxy.gateway.snapshot import PATIENCE, Snapshot
+from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
 from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
 from ollama_proxy.wire import encode_request
@@ -58,7 +58,7 @@ class ModelManagement:
         """The Ollama server that the request names; None if it names none. Raises BadRequest for an unknown one."""
         if not self._box_name:
             return None
-        nodes = {node.name: node for node in self._fleet.boxes()}
+        nodes = {node.name: node for node in self._fleet.ollama_nodes()}
         if self._box_name not in nodes:
             known = ", ".join(nodes) or "none"
             raise BadRequest(
@@ -68,7 +68,7 @@ class ModelManagement:
 
     def only_node(self, why: str) -> Node | None:
         """The server for what can't go to several; None: there is only one. Raises BadRequest if none is named."""
-        named, nodes = self.requested_node(), self._fleet.boxes()
+        named, nodes = self.requested_node(), self._fleet.ollama_nodes()
         if named is None and len(nodes) > 1:
             names = ", ".join(node.name for node in nodes)
             raise BadRequest(
@@ -77,7 +77,7 @@ class ModelManagement:
             )
         return named
 
-    def plan(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
+    def route_work(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
         """Where the work is done. `names`: the models that the request names. Raises BadRequest, Forbidden, and what a
         call to a model of a provider would raise."""
         for name in names:
@@ -90,7 +90,7 @@ class ModelManagement:
             if node is None and self._is_pull_of_provided(outgoing.path, names):
                 return ModelWork(outgoing, names, (), is_provided=True)
             node = node or self._fitting_node(outgoing.path, names)
-        nodes = self._fleet.boxes() if node is None else [node]
+        nodes = self._fleet.ollama_nodes() if node is None else [node]
         for each in nodes:
             self._exchange.on_finish(each.forget_list)
         return ModelWork(outgoing, names, nodes)
@@ -102,15 +102,19 @@ class ModelManagement:
         would take it for the address of a registry. Raises BadRequest for names of different servers."""
         fleet, data = self._fleet, self._exchange.data
         parted = {name: fleet.parted(name) for name in names if name}
-        upstreams = {upstream for upstream, _ in parted.values() if fleet.is_box(upstream)}
+        upstreams = {upstream for upstream, _ in parted.values() if fleet.is_ollama_node(upstream)}
         if not upstreams:
             return outgoing, names, node
         named = fleet.node(upstreams.pop())
         if upstreams or (node or named) is not named:
             raise BadRequest("One request can't be about models of different servers.", param="model")
-        own = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_box(upstream)}
-        renamed = {field: own[data[field]] for field in _NAMING if str(data.get(field)) in own}
-        return replace(outgoing, body=encode_request(data | renamed)), [own.get(name, name) for name in names], named
+        upstream_model = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_ollama_node(upstream)}
+        renamed = {field: upstream_model[data[field]] for field in _NAMING if str(data.get(field)) in upstream_model}
+        return (
+            replace(outgoing, body=encode_request(data | renamed)),
+            [upstream_model.get(name, name) for name in names],
+            named,
+        )
 
     def _is_pull_of_provided(self, path: str, names: Sequence[str]) -> bool:
         """Whether a provider's model is to be pulled; raises Forbidden for all other work on one, or if there are no
@@ -121,26 +125,26 @@ class ModelManagement:
                 raise Forbidden(f"The model '{name[:200]}' is a provider's: it can't be changed from here.")
             self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
             return True
-        if not is_pull and not self._fleet.boxes():
+        if not is_pull and not self._fleet.ollama_nodes():
             raise Forbidden(
                 "There is no Ollama server behind this gateway: models of providers can't be changed from here."
             )
         return False
 
     def _is_provided(self, name: str) -> bool:
-        if not name or any(node.own_name(canonical(name)) for node in self._fleet.boxes()):
+        if not name or any(node.upstream_model(canonical(name)) for node in self._fleet.ollama_nodes()):
             return False
-        route = self._fleet.find(self._snapshot.catalogue.find(name).target)
+        route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
         # A provider that takes any name does not thereby have this model.
-        return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].own_name(route.bare))
+        return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].upstream_model(route.bare))
 
     def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
         """The one server that such work goes to; None: to all."""
-        data, nodes = self._exchange.data, self._fleet.boxes()
+        data, nodes = self._exchange.data, self._fleet.ollama_nodes()
         if path == "/api/create" and (data.get("files") or data.get("adapters")):
             return self.only_node("The files of a model are on one server")
         if path == "/api/push":
-            return next((node for node in nodes if node.own_name(canonical(names[0]))), nodes[0])
+            return next((node for node in nodes if node.upstream_model(canonical(names[0]))), nodes[0])
         return None
 
     def start_everywhere(self, work: ModelWork, *, streams: bool) -> Broadcast:
@@ -149,7 +153,7 @@ class ModelManagement:
         exchange = self._exchange
         if exchange.principal is not None:
             check_own_names(exchange.principal, work.names)
-        exchange.call.limit(replace(exchange.call.timeouts, **PATIENCE))
+        exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         outgoing = work.outgoing
         if streams:
             # Also if the client wants no stream: the lines show that a server is alive.
@@ -157,7 +161,7 @@ class ModelManagement:
         openers, calls = {}, {}
         for node in [each for each in work.nodes if not each.declared.drain] or work.nodes:
             limits = node.timeouts(self._snapshot.settings.timeouts)
-            limits = replace(limits, **PATIENCE | {"first_byte_s": min(limits.first_byte_s, FIRST_LINE_S)})
+            limits = replace(limits, **MANAGEMENT_TIMEOUTS | {"first_byte_s": min(limits.first_byte_s, FIRST_LINE_S)})
             openers[node.name] = partial(_open_reply, node, exchange.begin_attempt(node.name), outgoing)
             calls[node.name] = exchange.call.branch(limits)
         broadcast = Broadcast(openers, calls, streams=streams)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
-from ollama_proxy.policy import TeamModel, edited_system, limits, merged_keep_alive, merged_options, with_system
+from ollama_proxy.policy import ModelAlias, edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.upstreams import Api, Call, Upstream
 
@@ -25,7 +25,7 @@ Prepared = TypeVar("Prepared", ChatRequest, GenerateRequest)
 class Prepare(Protocol[Prepared]):
     """prepared_chat or prepared_completion."""
 
-    def __call__(self, asked: Prepared, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Prepared: ...
+    def __call__(self, asked: Prepared, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Prepared: ...
 
 
 #: What of a native request the rules are about.
@@ -40,7 +40,7 @@ _WITHOUT_SYSTEM = ("raw", "template", "suffix")
 _DECISIVE = frozenset({"role", "content"})
 
 
-def prepared_chat(asked: ChatRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> ChatRequest:
+def prepared_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """The chat as its upstream gets it."""
     asked = _apply_rules(asked, model, upstream, exchange)
     if asked.think:
@@ -70,7 +70,7 @@ def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Ex
 
 
 def prepared_completion(
-    asked: GenerateRequest, model: TeamModel, upstream: Upstream, exchange: Exchange
+    asked: GenerateRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange
 ) -> GenerateRequest:
     """The completion as its upstream gets it; raises BadRequest for a suffix if there are rules for system prompts."""
     asked = _apply_rules(asked, model, upstream, exchange)
@@ -79,12 +79,12 @@ def prepared_completion(
     return replace(asked, system=_completion_system(asked.system or "", {"suffix": asked.suffix}, model.rules.system))
 
 
-def prepared_embedding(asked: EmbedRequest, model: TeamModel, upstream: Upstream, exchange: Exchange) -> EmbedRequest:
+def prepared_embedding(asked: EmbedRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> EmbedRequest:
     """The texts as their upstream gets them."""
     return _apply_rules(asked, model, upstream, exchange)
 
 
-def _apply_rules(asked: Asked, model: TeamModel, upstream: Upstream, exchange: Exchange) -> Asked:
+def _apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Asked:
     """The request with the operator's parameters, thinking and the upstream's name of the model."""
     if exchange.ignored:
         taken = upstream.passed_on(asked)
@@ -112,7 +112,7 @@ def _thinking(asked: TextRequest, rules: ModelSettings) -> dict[str, Json]:
 
 
 def _parameters(
-    given: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, *, is_text: bool
+    given: Native, model: ModelAlias, upstream: Upstream, exchange: Exchange, *, is_text: bool
 ) -> dict[str, Json]:
     """Options and lease; what a limit has changed is noted on the exchange. `is_text`: see merged_options."""
     clamped: list[str] = []
@@ -139,7 +139,7 @@ def _note_clamped(exchange: Exchange, clamped: list[str]) -> None:
 
 
 def prepared_native(
-    data: Native, model: TeamModel, upstream: Upstream, exchange: Exchange, ruled: frozenset[str]
+    data: Native, model: ModelAlias, upstream: Upstream, exchange: Exchange, ruled: frozenset[str]
 ) -> Native:
     """A native body with the same rules applied; `data` itself where there are none, and only there: what they were
     applied to is one reading of the client's bytes, so nobody else may get to read those.
@@ -222,7 +222,7 @@ def requested_context(data: Native) -> Json:
     return options.get("num_ctx") if isinstance(options, dict) else None
 
 
-def is_without_thinking(data: Native, model: TeamModel, ruled: frozenset[str]) -> bool:
+def is_without_thinking(data: Native, model: ModelAlias, ruled: frozenset[str]) -> bool:
     """Whether the answer to a native request leaves the thinking out; `ruled`: see prepared_native."""
     word = data.get("exclude_reasoning")
     return THINKING in ruled and (word is True or (model.rules.exclude_reasoning and word is not False))

@@ -10,7 +10,7 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Event
 
 
-class ErrorFace(ABC):
+class ErrorRenderer(ABC):
     """A dialect's error shapes, and what it has on every answer."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class ClientDialect(Protocol):
         """As the access log has it."""
 
     @property
-    def errors(self) -> ErrorFace:
+    def errors(self) -> ErrorRenderer:
         """Its error shapes."""
 
 

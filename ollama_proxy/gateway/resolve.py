@@ -11,9 +11,9 @@ from ollama_proxy.policy import (
     INVALID_NAME,
     NO_RULES,
     UNNAMED,
-    Catalogue,
+    ModelAlias,
+    ModelAliases,
     Principal,
-    TeamModel,
     check_cloud,
     check_name,
     check_ollama_names,
@@ -36,22 +36,22 @@ _MOST_NAMED = 64
 class ResolvedModel:
     """A model under the name that a client used, and where it is."""
 
-    model: TeamModel
+    model: ModelAlias
     route: Route
 
-    def on(self, own: str) -> TeamModel:
+    def on(self, upstream_model: str) -> ModelAlias:
         """The model as one upstream calls it."""
-        return self.model if own == self.model.target else replace(self.model, target=own)
+        return self.model if upstream_model == self.model.target else replace(self.model, target=upstream_model)
 
 
-def resolve_model(principal: Principal | None, name: str, catalogue: Catalogue, fleet: Fleet) -> ResolvedModel:
+def resolve_model(principal: Principal | None, name: str, model_aliases: ModelAliases, fleet: Fleet) -> ResolvedModel:
     """Raises BadRequest for a name that no model can have, ModelNotFound for a model that is nowhere, or outside the
     token's list; Forbidden for one in Ollama's cloud that the operator does not name."""
     if not name and not fleet.is_single:
         raise BadRequest("model is required", param="model")
-    check_name(name, catalogue)
-    check_cloud(name, catalogue)
-    model = catalogue.find(name)
+    check_name(name, model_aliases)
+    check_cloud(name, model_aliases)
+    model = model_aliases.find(name)
     route = fleet.find(model.target)
     if route is not None:
         route = permitted(principal.models if principal else (), model, route)
@@ -63,14 +63,14 @@ def resolve_model(principal: Principal | None, name: str, catalogue: Catalogue, 
 
 def check_sent_names(route: Route) -> None:
     """Raises BadRequest if an upstream could take the name that it is sent for that of another model."""
-    for node, own in route.nodes:
-        if node.is_box:
-            check_ollama_names((own,))
-        elif not is_plain(own) and node.own_name(route.bare) != own:
+    for node, upstream_model in route.nodes:
+        if node.is_ollama_node:
+            check_ollama_names((upstream_model,))
+        elif not is_plain(upstream_model) and node.upstream_model(route.bare) != upstream_model:
             raise BadRequest(INVALID_NAME, param="model")
 
 
-def permitted(patterns: Sequence[str], model: TeamModel, route: Route) -> Route | None:
+def permitted(patterns: Sequence[str], model: ModelAlias, route: Route) -> Route | None:
     """As much of a route as a token with these patterns (none: every model) may use. What counts is the name that the
     team gave the model, or the one name that all of its spellings mean; a pattern may also name an upstream."""
     if not patterns or not model.name or is_allowed(route.name, patterns):
@@ -86,10 +86,10 @@ def check_choices(principal: Principal | None, data: Mapping[str, Json], route: 
     outside the list, and Forbidden for a choice that no list of models covers. `data`: the client's body."""
     if principal is None or not principal.models:
         return
-    for node, own in route.nodes:
-        if node.is_box:
+    for node, upstream_model in route.nodes:
+        if node.is_ollama_node:
             continue
-        if _is_composite(own) and node.own_name(route.bare) != own:
+        if _is_composite(upstream_model) and node.upstream_model(route.bare) != upstream_model:
             raise _uncheckable("model")
         for field in _given(data, node.profile.routing_fields):
             if data[field] not in (None, False, []):
@@ -114,7 +114,7 @@ def _check_further_model(patterns: Sequence[str], name: str, field: str, node: N
     if _is_composite(name):
         raise _uncheckable(field)
     there = fleet.find(f"{node.name}/{name}")
-    if there is None or not permitted(patterns, TeamModel(name, name, NO_RULES), there):
+    if there is None or not permitted(patterns, ModelAlias(name, name, NO_RULES), there):
         raise ModelNotFound(f"model '{name[:200]}' not found", param=field, detail="not in the token's models")
 
 

@@ -11,17 +11,17 @@ from wsgiref.types import WSGIEnvironment
 
 from flask import Response
 
-from ollama_proxy.errors import BUSY_RETRY_S, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BUSY_RETRY_S, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.delivery import (
     CHARS_PER_TOKEN,
     SLICE_BYTES,
-    fail,
     frames,
     native_rest,
     native_stream,
-    note_done,
-    note_end,
     note_truncated,
+    record_failure,
+    record_stream_end,
+    record_usage,
     slices,
 )
 from ollama_proxy.gateway.exchange import Exchange
@@ -115,8 +115,8 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
     expects: a page of a proxy, a sign-in demand, a coding that nobody asked for."""
     content_type = _header(reply.headers, "content-type") or ""
     coding = _header(reply.headers, "content-encoding") or "identity"
-    if reply.status in UpstreamDeniesUs.statuses:
-        raise UpstreamDeniesUs(detail=f"status {reply.status}")
+    if reply.status in UpstreamAuthError.statuses:
+        raise UpstreamAuthError(detail=f"status {reply.status}")
     if coding != "identity":
         raise UpstreamError(detail=f"content coding {coding[:20]!r} that was not asked for")
     media_type, _, parameters = content_type.partition(";")
@@ -142,9 +142,9 @@ def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
     body = b"".join(parts)
     tail = StreamTail()
     tail.feed(body)
-    note_end(exchange, tail)
+    record_stream_end(exchange, tail)
     if reply.status >= 400:
-        fail(exchange, UpstreamRefused(reply.status, ""))
+        record_failure(exchange, UpstreamRefused(reply.status, ""))
     response = Response(body, content_type=content_type or None)
     if not content_type:
         del response.headers["Content-Type"]
@@ -164,7 +164,7 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         exchange.call.sending_since = time.monotonic()
 
 
-def drawn_stream(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
+def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
     """Events drawn as frames. Waits for the first of them, so that an early failure still gets its real status."""
     batches = iter(events)
     first = next(batches, ())
@@ -187,7 +187,7 @@ def _limited(events: EventStream) -> Iterator[Sequence[Event]]:
             yield batch
 
 
-def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
+def single_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
     """Events collected and drawn as one answer."""
     with closing(events):
         batches = list(_limited(events))
@@ -195,7 +195,7 @@ def drawn_whole(exchange: Exchange, events: EventStream, renderer: Renderer) -> 
         note_truncated(exchange, batch)
     answers = collect(chain.from_iterable(batches))
     for answer in answers:
-        note_done(exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN)
+        record_usage(exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN)
     if any(answer.done.done_reason == "length" for answer in answers):
         exchange.note_truncated("answer")
     return whole(renderer.render_single(answers))

@@ -65,7 +65,7 @@ class RunningAttempt:
         if self._end("ok"):
             self._slot.node.succeeded(self._slot.model)
 
-    def fail(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException) -> None:
         """It ended with an error, which may be somebody else's fault."""
         state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
         if self._end(state, slug) and isinstance(error, UpstreamError):
@@ -83,7 +83,7 @@ class RunningAttempt:
         if exchange.state == "ok":
             node.succeeded(self._slot.model)
         elif exchange.state in FAILED_STATES and exchange.status not in BUSY:
-            node.fault(self._slot.model)
+            node.record_model_failure(self._slot.model)
 
     def _end(self, state: str, error: str = "") -> bool:
         """Gives the slot back; false if the attempt has ended before."""
@@ -104,7 +104,7 @@ class TrackedEvents:
         try:
             yield from self._events
         except GatewayError as error:
-            self._attempt.fail(error)
+            self._attempt.record_failure(error)
             raise
         self._attempt.succeed()
 
@@ -140,14 +140,14 @@ class Attempts:
         self._balancer.count_request()
         failed: RunningAttempt | None = None
         while True:
-            node, own = self._balancer.pick(self._route, self._token, self._tried)
+            node, upstream_model = self._balancer.pick(self._route, self._token, self._tried)
             if failed is not None:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
             try:
-                opened = ask(node, own)
+                opened = ask(node, upstream_model)
             except BaseException as error:  # whatever it was, also when the worker is being stopped
-                attempt.fail(error)
+                attempt.record_failure(error)
                 if not isinstance(error, UpstreamError):
                     raise
                 self._again(error, node, call)
@@ -194,7 +194,7 @@ class Attempts:
 
     def _busy_pause_s(self, error: UpstreamError, node: Node, backoff_s: float) -> float | None:
         """A provider says when it has room again; a box's queue is not made shorter by asking again."""
-        if error.status not in BUSY or node.is_box:
+        if error.status not in BUSY or node.is_ollama_node:
             return None
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
@@ -231,7 +231,7 @@ def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
     try:
         opened = ask()
     except BaseException as error:  # whatever it was, also when the worker is being stopped
-        attempt.fail(error)
+        attempt.record_failure(error)
         raise
     exchange.on_finish(attempt.end)
     return opened

@@ -107,7 +107,7 @@ def failure(results: Mapping[str, Result]) -> UpstreamError | None:
     return UpstreamRefused(statuses.pop() if len(statuses) == 1 else UpstreamError.status, text)
 
 
-def without_strangers(results: Mapping[str, Result]) -> Mapping[str, Result]:
+def drop_not_found(results: Mapping[str, Result]) -> Mapping[str, Result]:
     """The results without those of servers that never had the model, unless none had it."""
     having = {box: result for box, result in results.items() if result.status != 404}
     return having or results

@@ -11,14 +11,14 @@ from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.prepare import set_limits
 from ollama_proxy.gateway.resolve import ResolvedModel, check_choices, resolve_model
 from ollama_proxy.gateway.retries import Attempts
-from ollama_proxy.policy import Authenticator, Catalogue, OriginPolicy, TeamModel
+from ollama_proxy.policy import Authenticator, ModelAlias, ModelAliases, OriginPolicy
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Call, Fleet, Node
 
 T = TypeVar("T")
 
 #: Limits for work on models: a large pull takes hours, and sends nothing while it verifies. In seconds.
-PATIENCE = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
+MANAGEMENT_TIMEOUTS = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,7 +27,7 @@ class Snapshot:
 
     settings: Settings
     fleet: Fleet
-    catalogue: Catalogue
+    model_aliases: ModelAliases
     authenticator: Authenticator
     origins: OriginPolicy
     images: ImageFetcher
@@ -39,7 +39,7 @@ class Snapshot:
         known = exchange.resolved_model
         if known is not None and known.model.name == name:
             return known
-        resolved = resolve_model(exchange.principal, name, self.catalogue, self.fleet)
+        resolved = resolve_model(exchange.principal, name, self.model_aliases, self.fleet)
         if name == exchange.model:
             exchange.resolved_model = resolved
         return resolved
@@ -51,14 +51,20 @@ class Snapshot:
         return resolved
 
     def bind_to_node(
-        self, exchange: Exchange, call: Call, resolved: ResolvedModel, node: Node, own: str, timeout_ms: int | None
-    ) -> TeamModel:
-        """The model as this node knows it; from now on the call has the limits of the node and of the model. `own`:
-        the node's name of the model; `timeout_ms`: the caller's own limit."""
-        exchange.target = own if own != resolved.model.name else ""
+        self,
+        exchange: Exchange,
+        call: Call,
+        resolved: ResolvedModel,
+        node: Node,
+        upstream_model: str,
+        timeout_ms: int | None,
+    ) -> ModelAlias:
+        """The model as this node knows it; from now on the call has the limits of the node and of the model.
+        `upstream_model`: the node's name of the model; `timeout_ms`: the caller's own limit."""
+        exchange.target = upstream_model if upstream_model != resolved.model.name else ""
         call.limit(node.timeouts(self.settings.timeouts))
         set_limits(exchange, call, resolved.model.rules, timeout_ms)
-        return resolved.on(own)
+        return resolved.on(upstream_model)
 
     def open(self, exchange: Exchange, resolved: ResolvedModel, ask: Callable[[Node, str], T]) -> T:
         """What one node answers to a prompt: the best one, or another one if that is safe. The exchange has no other

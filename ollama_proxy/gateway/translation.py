@@ -16,7 +16,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.prepare import Prepare
 from ollama_proxy.gateway.rendering import Renderer
-from ollama_proxy.gateway.responses import drawn_stream, drawn_whole
+from ollama_proxy.gateway.responses import single_response, stream_response
 from ollama_proxy.gateway.retries import Attempts
 from ollama_proxy.gateway.snapshot import Snapshot
 from ollama_proxy.hub import ChatRequest, Event
@@ -77,7 +77,7 @@ class TranslatedCall(Generic[Asked]):
         events = OpeningEvents(self._open())
         exchange.on_finish(events.close)
         exchange.stream = stream
-        return drawn_stream(exchange, events, renderer) if stream else drawn_whole(exchange, events, renderer)
+        return stream_response(exchange, events, renderer) if stream else single_response(exchange, events, renderer)
 
     def _open(self) -> Opening:
         """Opens what takes time first; raises BodyTooLarge if the answers, each of which takes a copy of the request,
@@ -99,9 +99,9 @@ class TranslatedCall(Generic[Asked]):
         """The events of one answer, from the node that is best for it."""
         exchange, snapshot, resolved = self._exchange, self._snapshot, self._resolved
 
-        def start(node: Node, own: str) -> EventStream:
+        def start(node: Node, upstream_model: str) -> EventStream:
             """Those of one node."""
-            model = snapshot.bind_to_node(exchange, call, resolved, node, own, asked.timeout_ms)
+            model = snapshot.bind_to_node(exchange, call, resolved, node, upstream_model, asked.timeout_ms)
             prepared = self._prepare(asked, model, node.upstream, exchange)
             return opened(self._way(node.upstream), prepared, self._heartbeat_s, call)
 

@@ -23,9 +23,9 @@ from ollama_proxy.policy.addresses import (
     plain_host,
 )
 from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Authenticator, PathToken, Principal
-from ollama_proxy.policy.brute_force import SEEN, Guesses
+from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
-from ollama_proxy.policy.model_aliases import NO_RULES, Catalogue, TeamModel
+from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
 from ollama_proxy.policy.model_names import (
     DEFAULT_TAG,
     canonical,
@@ -40,15 +40,16 @@ from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_ali
 
 __all__ = [
     "Address",
+    "AuthFailureLimiter",
     "Authenticator",
-    "Catalogue",
     "DEFAULT_TAG",
     "FetchPolicy",
     "GENERATE",
-    "Guesses",
     "INVALID_NAME",
     "MANAGE",
     "MAX_URL_CHARS",
+    "ModelAlias",
+    "ModelAliases",
     "NO_RULES",
     "NO_WEB_ADDRESS",
     "OriginPolicy",
@@ -60,7 +61,6 @@ __all__ = [
     "SEEN",
     "TOKENS",
     "TOKEN_CHARS",
-    "TeamModel",
     "UNNAMED",
     "as_address",
     "candidates",

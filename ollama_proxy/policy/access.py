@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import MANAGE, Principal
-from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import is_allowed, is_cloud, is_ollama_name, is_well_formed
 from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
 
 PUBLIC = "public"
 
 #: No names but those of the upstreams.
-UNNAMED = Catalogue({}, ())
+UNNAMED = ModelAliases({}, ())
 
 #: As Ollama says it.
 INVALID_NAME = "invalid model name"
@@ -35,10 +35,10 @@ def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) 
         raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
 
 
-def check_name(name: str, catalogue: Catalogue = UNNAMED) -> None:
+def check_name(name: str, model_aliases: ModelAliases = UNNAMED) -> None:
     """Raises BadRequest for what cannot name a model of any upstream, before any rule is applied to it: its readers may
     disagree about it. Only a name that the operator wrote down, with a target, may have spaces."""
-    if not is_well_formed(name) or (" " in name and not catalogue.is_alias(name)):
+    if not is_well_formed(name) or (" " in name and not model_aliases.is_alias(name)):
         raise BadRequest(INVALID_NAME, param="model")
 
 
@@ -50,9 +50,9 @@ def check_ollama_names(names: Iterable[str]) -> None:
             raise BadRequest(INVALID_NAME, param="model")
 
 
-def check_cloud(name: str, catalogue: Catalogue) -> None:
+def check_cloud(name: str, model_aliases: ModelAliases) -> None:
     """Raises Forbidden for a model in Ollama's cloud that the operator doesn't name."""
-    if is_cloud(name) and not catalogue.names(name):
+    if is_cloud(name) and not model_aliases.names(name):
         raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
 
 

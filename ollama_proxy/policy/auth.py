@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
-from ollama_proxy.policy.brute_force import Guesses
+from ollama_proxy.policy.brute_force import AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import TOKENS
 from ollama_proxy.settings import Auth, Token
 
@@ -48,9 +48,9 @@ class Authenticator:
     """The token list, ready to be asked. `guesses` outlives it: who guessed at the last list guesses at this one;
     without it nobody counts."""
 
-    def __init__(self, auth: Auth, guesses: Guesses | None = None) -> None:
+    def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
-        self._guesses = guesses or Guesses(0)
+        self._auth_failures = auth_failures or AuthFailureLimiter(0)
         self._tokens = {token.digest: token for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
@@ -70,14 +70,14 @@ class Authenticator:
                 "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
             )
         digest = digests.pop()
-        self._guesses.check(client, digest)
+        self._auth_failures.check(client, digest)
         # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
         token = self._tokens.get(digest)
         today = datetime.now(UTC).date()
         if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, today):
-            self._guesses.note_wrong(client, digest)
+            self._auth_failures.note_wrong(client, digest)
             raise AuthError
-        self._guesses.note_right(client, digest)
+        self._auth_failures.note_right(client, digest)
         TOKENS.learn(digest, sent[0].decode("latin-1"))
         return Principal(token.name, token.scopes, token.models, digest)
 

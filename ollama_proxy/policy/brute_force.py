@@ -43,7 +43,7 @@ class _Window:
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=MOST_REPEATED))
 
 
-class Guesses:
+class AuthFailureLimiter:
     """The wrong tokens of the last minute in this process; `limit` may be changed while it runs, 0 switches it off.
 
     `seen` has the marks of good tokens (see SEEN; none: marks of its own). `tell` hears the address and the number of

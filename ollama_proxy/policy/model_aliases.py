@@ -14,7 +14,7 @@ NO_RULES = ModelSettings()
 
 
 @dataclass(slots=True, frozen=True)
-class TeamModel:
+class ModelAlias:
     """A model under the name that a client used, and the operator's word on it."""
 
     name: str
@@ -40,7 +40,7 @@ R = TypeVar("R")
 OneName = Callable[[str], str]
 
 
-class Catalogue:
+class ModelAliases:
     """The `models` of the settings, ready to be asked."""
 
     def __init__(
@@ -65,12 +65,14 @@ class Catalogue:
         """Whether the operator said anything about models."""
         return bool(self._rules)
 
-    def find(self, name: str) -> TeamModel:
+    def find(self, name: str) -> ModelAlias:
         """The model that a client means, however it spells the name."""
         if not self._rules:
-            return TeamModel(name, name, NO_RULES)
+            return ModelAlias(name, name, NO_RULES)
         known = self._known(name)
-        return TeamModel(name, self._targets.get(known, name), self._rules.get(known, NO_RULES), known in self._targets)
+        return ModelAlias(
+            name, self._targets.get(known, name), self._rules.get(known, NO_RULES), known in self._targets
+        )
 
     def _key(self, name: str) -> str:
         """The one spelling of a name, or of a pattern, with its upstream."""

@@ -10,7 +10,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Flask, Response, request
 
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
-from ollama_proxy.gateway import EXCHANGE_KEY, REMARKS, Gateway, count_whole, current_exchange
+from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Gateway, count_whole, current_exchange
 from ollama_proxy.policy import PathToken
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
@@ -101,7 +101,7 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
     headers.setdefault("Cache-Control", "no-store")
-    for name, header in REMARKS.items():
+    for name, header in DIAGNOSTIC_HEADERS.items():
         if words := getattr(exchange, name):
             headers[header] = ", ".join(words)[:500]
     for name, value in exchange.dialect.errors.head_fields(exchange.id, request.environ):

@@ -79,7 +79,7 @@ class ClientWatch:
             if call.is_stalled(now):
                 # The write that waits for it fails at once; the end of the exchange does the rest.
                 shut(socket, SHUT_RDWR)
-            elif call.is_kept_waiting(now, socket):
+            elif call.is_upload_stalled(now, socket):
                 # Only this side: the client can still be told.
                 self._forget(socket.fileno())
                 call.read_too_slow = True

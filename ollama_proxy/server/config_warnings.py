@@ -8,7 +8,7 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from ollama_proxy.hub import OPTION_TYPES
-from ollama_proxy.policy import Catalogue
+from ollama_proxy.policy import ModelAliases
 from ollama_proxy.settings import (
     RENAMED,
     Settings,
@@ -90,9 +90,9 @@ def _access_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _model_warnings(settings: Settings) -> Iterator[str]:
-    catalogue = Catalogue(settings.models, [upstream.name for upstream in effective_upstreams(settings)])
-    for name in catalogue.chained():
-        target = catalogue.find(name).target
+    model_aliases = ModelAliases(settings.models, [upstream.name for upstream in effective_upstreams(settings)])
+    for name in model_aliases.chained():
+        target = model_aliases.find(name).target
         yield f"models.{name}: its target {target} is an alias itself; aliases are not followed, so name a real model"
     for name, rules in settings.models.items():
         for option in rules.options:

@@ -9,7 +9,7 @@ from flask import Flask, Response, request
 from flask_cors.core import get_cors_options, set_cors_headers
 
 from ollama_proxy.dialects import Dialect
-from ollama_proxy.gateway import REMARKS, Gateway
+from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, Gateway
 
 MAX_AGE_S = 43200
 
@@ -17,7 +17,7 @@ MAX_AGE_S = 43200
 def install_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> None:
     """Adds the headers to responses of the paths that the dialects name."""
     paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
-    exposed = ["X-Request-Id", "Retry-After", *REMARKS.values()]
+    exposed = ["X-Request-Id", "Retry-After", *DIAGNOSTIC_HEADERS.values()]
     exposed += [name for dialect in dialects for name in dialect.exposed_headers]
 
     @app.after_request

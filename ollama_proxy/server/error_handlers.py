@@ -15,7 +15,7 @@ from ollama_proxy.errors import (
     MethodNotAllowed,
     NotFound,
 )
-from ollama_proxy.gateway import current_exchange, fail, fault, whole
+from ollama_proxy.gateway import current_exchange, log_internal_error, record_failure, whole
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def install_error_handlers(app: Flask) -> None:
     def answer(error: GatewayError) -> Response:
         """The response for one of our errors."""
         exchange = current_exchange()
-        fail(exchange, error)
+        record_failure(exchange, error)
         if error.status in (401, 403):
             fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
@@ -49,7 +49,7 @@ def install_error_handlers(app: Flask) -> None:
 
     def answer_any(error: Exception) -> Response:
         """The response for a fault of our own."""
-        return answer(fault(current_exchange(), error))
+        return answer(log_internal_error(current_exchange(), error))
 
     app.register_error_handler(GatewayError, answer)
     app.register_error_handler(HTTPException, answer_http)

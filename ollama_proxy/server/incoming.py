@@ -11,7 +11,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader, SocketUnreader
 
-from ollama_proxy.upstreams import give_turn
+from ollama_proxy.upstreams import yield_to_loop
 
 #: Largest head of a request, from its first line to the empty one; also largest trailer of a chunked body.
 MAX_HEAD_BYTES = 32 * 1024
@@ -35,7 +35,7 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no typ
         self._since_turn += len(data)
         if self._since_turn >= TURN_BYTES:
             self._since_turn = 0
-            give_turn()
+            yield_to_loop()
         return data
 
     def read_head(self, max_line_bytes: int) -> bytes:

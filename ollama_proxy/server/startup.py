@@ -90,7 +90,7 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     gevent.spawn(health.run)
     parts["client_watch"].start()
     Watchdog().start()
-    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.room()}})
+    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
     say_hidden(settings)
     log_warnings(settings, environ)
     return app

@@ -12,7 +12,7 @@ from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
 from ollama_proxy.settings import hidden_upstreams
-from ollama_proxy.upstreams import LIMITS, Call, Health, Node
+from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, Call, Health, Node
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()
@@ -27,7 +27,7 @@ def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, wel
     usable = [name for name, state in health.states().items() if state.usable]
     fleet = gateway.fleet
     # Where there is no Ollama server at all, whatever takes its place counts.
-    boxes = [box.name for box in fleet.boxes()]
+    boxes = [box.name for box in fleet.ollama_nodes()]
     has_ollama = any(name in usable for name in boxes) if boxes else bool(usable)
     uptime_s = int(time.monotonic() - _STARTED)
     document: dict[str, Json] = {
@@ -71,7 +71,7 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 def _asked(node: Node) -> list[Model]:
     """The models of the only server, whose list nobody else asks for."""
     try:
-        node.learn(Call(LIMITS))
+        node.learn(Call(HEALTH_CHECK_TIMEOUTS))
     except GatewayError:
         return []
     return [model for _, model in node.listing.models.values()] if node.listing else []

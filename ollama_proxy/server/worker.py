@@ -29,7 +29,7 @@ from ollama_proxy.gateway import WORKER, capacity
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import ClientRequest, ClientRequests
 from ollama_proxy.server.request import plain_address, request_id
-from ollama_proxy.upstreams import give_turn
+from ollama_proxy.upstreams import yield_to_loop
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ NOTICE_S = 1.0
 SETTLED_S = 2.0
 
 #: Seconds before its master kills it in which a worker cuts what has not finished, so that clients can still be told.
-LAST_WORDS_S = 3
+TERMINATION_GRACE_S = 3
 
 #: Seconds after which a refused client may try again.
 RETRY_S = 1
@@ -134,7 +134,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             # Whoever sends many requests in advance waits between them like everybody else.
             self._served += 1
             if self._served % FAIR_AFTER == 0:
-                give_turn()
+                yield_to_loop()
 
     def timeout_ctx(self) -> gevent.Timeout:
         """How long a connection may wait for a request's head: also at the end, when gunicorn's own limit is 0."""
@@ -145,7 +145,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """The process of the worker begins."""
         limit_s = self.cfg.graceful_timeout
-        self.cfg.set("graceful_timeout", limit_s - min(LAST_WORDS_S, limit_s // 2))
+        self.cfg.set("graceful_timeout", limit_s - min(TERMINATION_GRACE_S, limit_s // 2))
         super().init_process()
 
     def handle_exit(self, sig: int, frame: object) -> None:

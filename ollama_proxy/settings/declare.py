@@ -10,7 +10,7 @@ from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.types import BOOLEAN, Kind, check_kind, suggestion
+from ollama_proxy.settings.types import BOOLEAN, SettingType, check_kind, suggestion
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_value
 
 #: Start of the environment variables that can give any setting.
@@ -24,7 +24,7 @@ RENAMED = {"auth.max_failures": "auth.max_failed_logins", "server.body_s": "serv
 T = TypeVar("T")
 
 
-def setting(default: T, text: str, kind: Kind[Any], *, env: tuple[str, ...] = (), alias: str = "") -> T:
+def setting(default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ...] = (), alias: str = "") -> T:
     """Declare one setting. `env`: variables of its own, later ones win; `alias`: a second name it is known by."""
     details = {"text": text, "kind": kind, "env": env, "alias": alias}
     if default == {}:
@@ -32,15 +32,15 @@ def setting(default: T, text: str, kind: Kind[Any], *, env: tuple[str, ...] = ()
     return field(default=default, metadata=details)
 
 
-def part(section: type[T], kind: Kind[T] | None = None) -> T:
+def section(section: type[T], kind: SettingType[T] | None = None) -> T:
     """Declare a section of settings, all of them at their defaults when the file leaves it out."""
-    details = {"text": section.__doc__, "kind": kind or section_kind(section), "section": section}
+    details = {"text": section.__doc__, "kind": kind or section_type(section), "section": section}
     return field(default_factory=section, metadata=details)
 
 
-def section_kind(section: Callable[..., T]) -> Kind[T]:
+def section_type(section: Callable[..., T]) -> SettingType[T]:
     """The kind of a mapping that holds the settings of a section."""
-    return Kind("a mapping of settings", lambda entry: section(**read_section(section, entry)))
+    return SettingType("a mapping of settings", lambda entry: section(**read_section(section, entry)))
 
 
 def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> dict[str, Any]:

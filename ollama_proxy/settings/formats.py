@@ -13,13 +13,13 @@ from ollama_proxy.settings.types import (
     ANYTHING,
     BOOLEAN,
     TEXT,
-    Kind,
+    SettingType,
     check_kind,
     choice,
     list_of,
     map_of,
     seconds,
-    text_kind,
+    text_type,
 )
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
@@ -169,28 +169,28 @@ def _level(entry: Entry) -> str:
 
 
 SECONDS = seconds()
-SIZE = Kind("a size in bytes, such as 64MiB", _size)
-HOST = text_kind("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
-NETWORK = Kind("an IP address or a network such as 10.0.0.0/8", _network)
-PROXY = Kind("an IP address, a network such as 10.0.0.0/8, or unix:", _proxy)
-BASE_URL = Kind("http://host[:port][/path] or https, without user, query and fragment", _base_url, raw=True)
-KEEP_ALIVE = Kind("a duration such as 30m, or a number of seconds (below 0: for ever)", _keep_alive)
-KEEP_ALIVE_LIMIT = Kind("a duration such as 1h", _keep_alive_limit)
-DAY = Kind("a date such as 2027-01-31", _day)
-NAME = text_kind("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
-VARIABLE = text_kind("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
+SIZE = SettingType("a size in bytes, such as 64MiB", _size)
+HOST = text_type("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
+NETWORK = SettingType("an IP address or a network such as 10.0.0.0/8", _network)
+PROXY = SettingType("an IP address, a network such as 10.0.0.0/8, or unix:", _proxy)
+BASE_URL = SettingType("http://host[:port][/path] or https, without user, query and fragment", _base_url, raw=True)
+KEEP_ALIVE = SettingType("a duration such as 30m, or a number of seconds (below 0: for ever)", _keep_alive)
+KEEP_ALIVE_LIMIT = SettingType("a duration such as 1h", _keep_alive_limit)
+DAY = SettingType("a date such as 2027-01-31", _day)
+NAME = text_type("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
+VARIABLE = text_type("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
 _THINK_LEVEL = choice(*THINK_LEVELS)
-THINK = Kind("true, false, low, medium, high or max", _think)
-OPTIONS = Kind("a mapping of Ollama's options", _options)
-_SOME_TEXT = text_kind("text", r"(?s).*\S.*")
+THINK = SettingType("true, false, low, medium, high or max", _think)
+OPTIONS = SettingType("a mapping of Ollama's options", _options)
+_SOME_TEXT = text_type("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
-REMOVED = Kind(
+REMOVED = SettingType(
     "true, false, or a list of texts",
     lambda entry: BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry),
 )
-REPLACED = Kind(
+REPLACED = SettingType(
     "a text, or a mapping from text to text",
     lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
 )
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
-LEVEL = Kind("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)
+LEVEL = SettingType("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ollama_proxy.hub import THINK_LEVELS
 from ollama_proxy.settings.declare import read_section, setting
-from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.yaml_file import Entry
 
 #: What tells a model whether to think, and how much.
@@ -29,7 +29,7 @@ NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE = (
 NEVER, TOOL_TURNS, ALWAYS = "never", "tool_turns", "always"
 
 #: A path below the base URL; none: there is no such place.
-PATH = text_kind('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+PATH = text_type('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 #: Ollama's options that OpenAI does not have.
 EXTRA_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty")
@@ -52,7 +52,7 @@ ROUTING_FIELDS = (
 )
 
 
-def _by_name(names: tuple[str, ...], kind: Kind[Any], label: str) -> Kind[dict[str, Any]]:
+def _by_name(names: tuple[str, ...], kind: SettingType[Any], label: str) -> SettingType[dict[str, Any]]:
     free = map_of(kind)
 
     def parse(entry: Entry) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _by_name(names: tuple[str, ...], kind: Kind[Any], label: str) -> Kind[dict[s
                 raise item.error(f"is not one of {', '.join(names)}")
         return found
 
-    return Kind(label, parse)
+    return SettingType(label, parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,4 +203,4 @@ def _settings(entry: Entry) -> dict[str, Any]:
     return read_section(Profile, entry)
 
 
-PROFILE = Kind("a mapping of settings", _settings)
+PROFILE = SettingType("a mapping of settings", _settings)

@@ -21,10 +21,10 @@ from ollama_proxy.settings.declare import (
     PREFIX,
     RENAMED,
     apply_environment,
-    part,
     read_section,
     rename_entries,
-    section_kind,
+    section,
+    section_type,
     setting,
 )
 from ollama_proxy.settings.formats import (
@@ -44,7 +44,7 @@ from ollama_proxy.settings.formats import (
 )
 from ollama_proxy.settings.timeouts import OVERRIDES, Timeouts
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
-from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, optional, text_kind, whole
+from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.upstreams import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
 
@@ -105,7 +105,7 @@ class SystemPrompt:
     replace: str | Mapping[str, str] = setting(
         dict[str, str](), "Replacement, or a mapping from string to replacement.", REPLACED
     )
-    prepend: str | None = setting(None, "Text to insert in front.", text_kind("text", r"(?s).*\S.*"))
+    prepend: str | None = setting(None, "Text to insert in front.", text_type("text", r"(?s).*\S.*"))
 
     @property
     def is_given(self) -> bool:
@@ -132,8 +132,8 @@ class ModelSettings:
         None, "Milliseconds for a whole answer.", whole(1, 1_000_000_000), alias="timeout_ms"
     )
     exclude_reasoning: bool = setting(False, "Omit thinking from answers.", BOOLEAN)
-    clamp: Clamp = part(Clamp)
-    system: SystemPrompt = part(SystemPrompt)
+    clamp: Clamp = section(Clamp)
+    system: SystemPrompt = section(SystemPrompt)
     truncate: bool = setting(
         False, "Cut the oldest messages of prompts that are too long, and report it in the answer.", BOOLEAN
     )
@@ -153,7 +153,7 @@ def _place(entry: Entry) -> str:
     raise entry.error(f"must be {_PLACE.label}")
 
 
-_PLACE = Kind("a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _place)
+_PLACE = SettingType("a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +193,21 @@ class Logging:
 class Settings:
     """Everything an operator can decide. Frozen; a reload makes a new one."""
 
-    server: Server = part(Server)
-    auth: Auth = part(Auth, AUTH)
-    service: Service = part(Service)
+    server: Server = section(Server)
+    auth: Auth = section(Auth, AUTH)
+    service: Service = section(Service)
     upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models; replaces service.", UPSTREAMS)
-    timeouts: Timeouts = part(Timeouts)
-    stream: Stream = part(Stream)
+    timeouts: Timeouts = section(Timeouts)
+    stream: Stream = section(Stream)
     models: Mapping[str, ModelSettings] = setting(
         dict[str, ModelSettings](),
         "Names for clients, and what they mean; * matches any text.",
-        map_of(section_kind(ModelSettings)),
+        map_of(section_type(ModelSettings)),
     )
     default_model: str | None = setting(None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",))
-    images: Images = part(Images)
-    cors: Cors = part(Cors)
-    logging: Logging = part(Logging)
+    images: Images = section(Images)
+    cors: Cors = section(Cors)
+    logging: Logging = section(Logging)
     #: The file that was read; None: there is none at the default path.
     source: Path | None = None
     #: Where each setting that was given comes from, by dotted name.

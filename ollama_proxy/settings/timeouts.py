@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.formats import SECONDS
-from ollama_proxy.settings.types import Kind
+from ollama_proxy.settings.types import SettingType
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +30,6 @@ class Timeouts:
         return replace(self, **merged)
 
 
-OVERRIDES: Kind[dict[str, float]] = Kind("a mapping of timeouts", lambda entry: read_section(Timeouts, entry))
+OVERRIDES: SettingType[dict[str, float]] = SettingType(
+    "a mapping of timeouts", lambda entry: read_section(Timeouts, entry)
+)

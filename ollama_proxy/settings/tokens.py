@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, setting
 from ollama_proxy.settings.formats import DAY, NAME
-from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, check_kind, choice, list_of, text_kind, whole
+from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, check_kind, choice, list_of, text_type, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 SCOPES = frozenset({"read", "generate", "manage"})
@@ -44,8 +44,8 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
     return found
 
 
-_TOKEN_TEXT = text_kind("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
-_HEX = text_kind("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
+_TOKEN_TEXT = text_type("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
+_HEX = text_type("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
 _SCOPE_LIST = list_of(choice("read", "generate", "manage"))
 
 
@@ -85,13 +85,17 @@ class TokenFields:
     """A token as the file writes it: the mapping form."""
 
     name: str | None = setting(None, "Name in logs and usage. Absent: a number.", NAME)
-    token: bytes | None = setting(None, "The token itself; sha256 is better.", Kind(_TOKEN_TEXT.label, _token_digest))
-    sha256: bytes | None = setting(
-        None, "SHA-256 of the token, from `ollama-proxy token hash`.", Kind(_HEX.label, _digest)
+    token: bytes | None = setting(
+        None, "The token itself; sha256 is better.", SettingType(_TOKEN_TEXT.label, _token_digest)
     )
-    scopes: frozenset[str] | None = setting(None, "Scopes of the token. Absent: all.", Kind(_SCOPE_LIST.label, _scopes))
+    sha256: bytes | None = setting(
+        None, "SHA-256 of the token, from `ollama-proxy token hash`.", SettingType(_HEX.label, _digest)
+    )
+    scopes: frozenset[str] | None = setting(
+        None, "Scopes of the token. Absent: all.", SettingType(_SCOPE_LIST.label, _scopes)
+    )
     models: tuple[str, ...] = setting(
-        (), "Models that the token may use; * matches any text. Absent: all.", Kind("a list", _patterns)
+        (), "Models that the token may use; * matches any text. Absent: all.", SettingType("a list", _patterns)
     )
     expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
 
@@ -114,7 +118,7 @@ def _token(entry: Entry, fallback_name: str) -> Token:
     )
 
 
-def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
+def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
     def parse(entry: Entry) -> tuple[Token, ...]:
         """All tokens, those without a name numbered from 1. No value is what is left once the last line of a list is
         deleted, so it means an empty list."""
@@ -128,7 +132,7 @@ def _token_list(prefix: str) -> Kind[tuple[Token, ...]]:
         complaints.check()
         return tuple(tokens)
 
-    return Kind("a list of tokens", parse)
+    return SettingType("a list of tokens", parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ def _auth(entry: Entry) -> Auth:
     return replace(auth, generate_tokens=tuple(narrowed))
 
 
-AUTH = Kind("a mapping of settings", _auth)
+AUTH = SettingType("a mapping of settings", _auth)
 
 #: Every name that can stand below `auth`: the ones that complaints may quote.
 AUTH_NAMES = frozenset(

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class SettingType(Generic[T]):
     """What a setting may be: words for documentation and complaints, and the way to read it."""
 
     label: str
@@ -43,7 +43,7 @@ def check_kind(entry: Entry, label: str, *kinds: str) -> None:
     raise entry.error(f"must be {label}")
 
 
-def text_kind(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> Kind[str]:
+def text_type(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> SettingType[str]:
     """Text on one line that matches `pattern` as a whole."""
     compiled = re.compile(pattern)
 
@@ -54,10 +54,10 @@ def text_kind(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bo
             raise entry.error(f"must be {label}")
         return entry.text
 
-    return Kind(label, parse, raw)
+    return SettingType(label, parse, raw)
 
 
-TEXT = text_kind("one line of text")
+TEXT = text_type("one line of text")
 
 
 def _boolean(entry: Entry) -> bool:
@@ -65,10 +65,10 @@ def _boolean(entry: Entry) -> bool:
     return entry.text.lower() in ("true", "yes", "on")
 
 
-BOOLEAN = Kind("true or false", _boolean)
+BOOLEAN = SettingType("true or false", _boolean)
 
 
-def whole(low: int, high: int) -> Kind[int]:
+def whole(low: int, high: int) -> SettingType[int]:
     """Plain decimal digits between `low` and `high`; octal, hexadecimal and `12:30` are refused."""
     label = f"a whole number from {low} to {high}"
 
@@ -79,10 +79,10 @@ def whole(low: int, high: int) -> Kind[int]:
             raise entry.error(f"must be {label}")
         return int(entry.text)
 
-    return Kind(label, parse)
+    return SettingType(label, parse)
 
 
-def seconds(high: float = 1_000_000.0) -> Kind[float]:
+def seconds(high: float = 1_000_000.0) -> SettingType[float]:
     """More than 0 seconds, decimals allowed."""
     label = f"seconds, more than 0 and at most {high:.0f}"
 
@@ -93,7 +93,7 @@ def seconds(high: float = 1_000_000.0) -> Kind[float]:
             raise entry.error(f"must be {label}")
         return float(entry.text)
 
-    return Kind(label, parse)
+    return SettingType(label, parse)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -103,7 +103,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f', did you mean "{close[0]}"?' if close else ""
 
 
-def choice(*names: str) -> Kind[str]:
+def choice(*names: str) -> SettingType[str]:
     """One of `names`, in any case. YAML reads a plain `off` as false, so false is the choice `off` if there is one."""
     label = "one of " + ", ".join(names)
     folded = {name.lower(): name for name in names}
@@ -118,15 +118,17 @@ def choice(*names: str) -> Kind[str]:
             raise entry.error(f"must be {label}{suggestion(entry.text.lower(), folded)}")
         return found
 
-    return Kind(label, parse, raw=True)
+    return SettingType(label, parse, raw=True)
 
 
-def optional(kind: Kind[T]) -> Kind[T | None]:
+def optional(kind: SettingType[T]) -> SettingType[T | None]:
     """The same, or null for "not set"."""
-    return Kind(f"{kind.label}, or null", lambda entry: None if entry.kind == "null" else kind.parse(entry), kind.raw)
+    return SettingType(
+        f"{kind.label}, or null", lambda entry: None if entry.kind == "null" else kind.parse(entry), kind.raw
+    )
 
 
-def list_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
+def list_of(kind: SettingType[T]) -> SettingType[tuple[T, ...]]:
     """A YAML list, each item of the kind; all bad items are complained about at once."""
     label = f"a list, each {kind.label}"
 
@@ -140,10 +142,10 @@ def list_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
         complaints.check()
         return tuple(values)
 
-    return Kind(label, parse)
+    return SettingType(label, parse)
 
 
-def map_of(kind: Kind[T]) -> Kind[dict[str, T]]:
+def map_of(kind: SettingType[T]) -> SettingType[dict[str, T]]:
     """A YAML mapping with free names."""
     label = f"a mapping, each value {kind.label}"
 
@@ -157,7 +159,7 @@ def map_of(kind: Kind[T]) -> Kind[dict[str, T]]:
         complaints.check()
         return values
 
-    return Kind(label, parse)
+    return SettingType(label, parse)
 
 
 def _plain(entry: Entry) -> object:
@@ -185,4 +187,4 @@ def _plain(entry: Entry) -> object:
     return entry.text
 
 
-ANYTHING: Kind[object] = Kind("any value", _plain)
+ANYTHING: SettingType[object] = SettingType("any value", _plain)

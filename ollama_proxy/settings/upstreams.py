@@ -10,7 +10,7 @@ from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.formats import BASE_URL, NAME, VARIABLE
 from ollama_proxy.settings.provider_profiles import PROFILE, Profile, profile_of
 from ollama_proxy.settings.timeouts import OVERRIDES
-from ollama_proxy.settings.types import BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 DEMO_URL = "demo:"
@@ -95,15 +95,15 @@ def _upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
     return {name: model if model.id else replace(model, id=name) for name, model in models.items()}
 
 
-_UPSTREAM_MODEL = Kind(
+_UPSTREAM_MODEL = SettingType(
     "a name or a mapping of settings",
     lambda entry: UpstreamModel(
         **{"id": TEXT.parse(entry)} if entry.kind == "str" else read_section(UpstreamModel, entry)
     ),
 )
 #: The kinds are read anew each time, because further ones may be registered.
-KIND = Kind(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
-SERVICE_URL = Kind(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
+KIND = SettingType(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
+SERVICE_URL = SettingType(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class UpstreamSettings:
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
         "A list, or a mapping from names for clients to its own names, or to {id: ...}. Absent: what it lists.",
-        Kind("a list of names, or a mapping from name to name", _upstream_models),
+        SettingType("a list of names, or a mapping from name to name", _upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES)
@@ -205,5 +205,5 @@ def _upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     return upstreams
 
 
-_UPSTREAM_LIST = list_of(Kind("a mapping of settings", _upstream))
-UPSTREAMS = Kind("a list of upstreams", _upstreams)
+_UPSTREAM_LIST = list_of(SettingType("a mapping of settings", _upstream))
+UPSTREAMS = SettingType("a list of upstreams", _upstreams)

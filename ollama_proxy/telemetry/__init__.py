@@ -2,6 +2,6 @@
 
 from ollama_proxy.telemetry.access_log import AccessLog, configure, flush_all, located, note
 from ollama_proxy.telemetry.chat_log import ChatLog
-from ollama_proxy.telemetry.transcript import Reader, Spoken
+from ollama_proxy.telemetry.transcript import Reader, Transcript
 
-__all__ = ["AccessLog", "ChatLog", "Reader", "Spoken", "configure", "flush_all", "located", "note"]
+__all__ = ["AccessLog", "ChatLog", "Reader", "Transcript", "configure", "flush_all", "located", "note"]

@@ -24,7 +24,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put
 from ollama_proxy.telemetry.redaction import Redaction
-from ollama_proxy.telemetry.transcript import Listener, Reader, Spoken
+from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
 
 #: Requests and answers that may wait to be written, in bytes of memory; what comes on top of that is left out and
 #: counted.
@@ -46,7 +46,7 @@ class Record:
     fields: dict[str, Any]
     request: dict[str, Json]
     #: None: the answer is vectors, or there was none to be heard.
-    listener: Listener | None
+    recorder: TranscriptRecorder | None
     #: How many vectors the answer is; None: none.
     vectors: int | None
     #: SHA-256 of the tokens that must not be in it.
@@ -57,15 +57,15 @@ class Record:
     def line(self) -> bytes:
         """The line, with its end."""
         asked, said = Redaction(self.tokens), Redaction(self.tokens)
-        spoken = self.listener.end() if self.listener else Spoken()
+        transcript = self.recorder.end() if self.recorder else Transcript()
         document = {
             **{name: asked.of(value) for name, value in self.fields.items()},
             "request": asked.of(self.request),
-            "answers": said.of(spoken.answers()),
+            "answers": said.of(transcript.answers()),
             "vectors": self.vectors,
-            "failure": said.of(spoken.error),
+            "failure": said.of(transcript.error),
         }
-        cut = {"request": asked.cut, "answers": spoken.cut or said.cut}
+        cut = {"request": asked.cut, "answers": transcript.cut or said.cut}
         return orjson.dumps(document | {"cut": [name for name, is_cut in cut.items() if is_cut]}) + b"\n"
 
 
@@ -141,32 +141,34 @@ class ChatLog:
         # Without data nothing was asked: it was refused unread.
         if not (self._settings().logging.chat_logs and endpoint in self._readers and exchange.data):
             return response
-        listener: Listener | None = None
+        recorder: TranscriptRecorder | None = None
         reader = self._readers[endpoint]
         if reader is not None or response.status_code != 200:  # of vectors nothing but an error is wanted
-            listener = Listener(reader or (lambda document, spoken: None), is_stream=response.mimetype in _STREAMS)
+            recorder = TranscriptRecorder(
+                reader or (lambda document, spoken: None), is_stream=response.mimetype in _STREAMS
+            )
             if response.is_streamed:
-                response.response = _overheard(cast("Iterator[bytes]", response.response), listener.hear)
+                response.response = _overheard(cast("Iterator[bytes]", response.response), recorder.feed)
             else:
-                listener.hear(response.get_data())
-        exchange.finish_observers.append(partial(self._record, listener))
+                recorder.feed(response.get_data())
+        exchange.finish_observers.append(partial(self._record, recorder))
         return response
 
-    def _record(self, listener: Listener | None, exchange: Exchange) -> None:
+    def _record(self, recorder: TranscriptRecorder | None, exchange: Exchange) -> None:
         vectors: int | None = None
-        if listener is None:  # one for each text
+        if recorder is None:  # one for each text
             texts = exchange.data.get("input")
             vectors = len(texts) if isinstance(texts, list) else 1
         tokens = {token.digest for token in self._settings().auth.tokens()}
-        size = memory(exchange.data, len(exchange.body)) + (listener.held if listener else 0)
-        self._files.put(Record(access_record(exchange), exchange.data, listener, vectors, tokens, size))
+        size = memory(exchange.data, len(exchange.body)) + (recorder.held if recorder else 0)
+        self._files.put(Record(access_record(exchange), exchange.data, recorder, vectors, tokens, size))
 
 
-def _overheard(pieces: Iterator[bytes], hear: Callable[[bytes], None]) -> Iterator[bytes]:
+def _overheard(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> Iterator[bytes]:
     """The same pieces, each heard on its way."""
     try:
         for piece in pieces:
-            hear(piece)
+            feed(piece)
             yield piece
     finally:
         # The end of an answer that nobody reads to its end has to reach whoever makes it.

@@ -51,7 +51,7 @@ class _Said:
         }
 
 
-class Spoken:
+class Transcript:
     """The answers to one request, by index, put together from what a dialect's reader finds."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Spoken:
         if isinstance(reason, str):
             self._answer(index).finish = reason[:40]
 
-    def fail(self, error: object) -> None:
+    def record_failure(self, error: object) -> None:
         """What the client was told instead of an answer, or in its middle."""
         message = error.get("message") if isinstance(error, dict) else error
         if isinstance(message, str):
@@ -127,10 +127,10 @@ class Spoken:
 
 
 #: Takes what one JSON document of a dialect's answers says: the whole of a single one, or the next of a stream.
-Reader = Callable[[dict[str, Any], Spoken], None]
+Reader = Callable[[dict[str, Any], Transcript], None]
 
 
-class Listener:
+class TranscriptRecorder:
     """Hears the bytes of an answer; of a stream it holds 64 KiB at most, since they are read from time to time, and
     what was said in them."""
 
@@ -138,14 +138,14 @@ class Listener:
         self._reader = reader
         self._is_stream = is_stream
         self._heard = bytearray()
-        self._spoken = Spoken()
+        self._transcript = Transcript()
 
     @property
     def held(self) -> int:
         """Bytes of memory that it takes, about: what is not read yet, and what is kept of the rest."""
-        return len(self._heard) + self._spoken.held
+        return len(self._heard) + self._transcript.held
 
-    def hear(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """The next bytes; raises nothing, whatever they are."""
         self._heard += data
         if len(self._heard) <= PIECE_BYTES:
@@ -155,13 +155,13 @@ class Listener:
             self._read(lines)
         if len(self._heard) > MAX_SINGLE_BYTES:
             self._heard.clear()
-            self._spoken.cut = True
+            self._transcript.cut = True
 
-    def end(self) -> Spoken:
+    def end(self) -> Transcript:
         """All that was said, once nothing comes any more."""
         self._read(self._heard)
         self._heard = bytearray()
-        return self._spoken
+        return self._transcript
 
     def _read(self, data: bytes | bytearray) -> None:
         for document in _documents(data) if self._is_stream else (data,):
@@ -169,11 +169,11 @@ class Listener:
                 read = orjson.loads(document)
                 if isinstance(read, dict):
                     if error := read.get("error"):
-                        self._spoken.fail(error)
-                    self._reader(read, self._spoken)
+                        self._transcript.record_failure(error)
+                    self._reader(read, self._transcript)
             except (ValueError, AttributeError, TypeError, KeyError, IndexError):
                 continue  # a model server's own idea of an answer: no part of this record, and none of our business
-        self._spoken.pack()
+        self._transcript.pack()
 
 
 def _documents(data: bytes | bytearray) -> Iterator[bytes | bytearray]:

@@ -11,9 +11,9 @@ from ollama_proxy.upstreams.answer_events import (
     too_large,
 )
 from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.call import Call, ClientSocket, give_turn
+from ollama_proxy.upstreams.call import Call, ClientSocket, yield_to_loop
 from ollama_proxy.upstreams.fleet.health import Health
-from ollama_proxy.upstreams.fleet.model_index import LIMITS, SHOWN_FOR_S, Fleet
+from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
@@ -21,11 +21,11 @@ from ollama_proxy.upstreams.ollama.progress import read_progress
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 __all__ = [
     "Api",
-    "Alarm",
+    "WaitTimer",
     "BUSY",
     "Call",
     "ClientSocket",
@@ -38,7 +38,7 @@ __all__ = [
     "Health",
     "HttpReply",
     "HttpTransport",
-    "LIMITS",
+    "HEALTH_CHECK_TIMEOUTS",
     "MAX_ANSWER_BYTES",
     "MergedStreams",
     "Node",
@@ -51,7 +51,7 @@ __all__ = [
     "Upstream",
     "UpstreamRequest",
     "build_fleet",
-    "give_turn",
+    "yield_to_loop",
     "paced",
     "read_all",
     "read_before",

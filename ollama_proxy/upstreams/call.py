@@ -20,7 +20,7 @@ from ollama_proxy.settings import Timeouts
 _socket = monkey.get_original("socket", "socket")
 
 #: Seconds that a client has to take the last words of a call that was ended for it.
-LAST_WORDS_S = 5.0
+ERROR_FLUSH_TIMEOUT_S = 5.0
 
 
 #: As short as a turn can be that is none of the loop's own, in seconds.
@@ -34,13 +34,13 @@ class ClientSocket(Protocol):
     def fileno(self) -> int: ...
 
 
-def give_turn() -> None:
+def yield_to_loop() -> None:
     """Lets others go on, also those that wait for a socket: after a sleep of 0 the loop goes on with what is ready, up
     to fifty times before it looks at one."""
     gevent.sleep(TURN_S)
 
 
-def silent_s(client: ClientSocket) -> float:
+def seconds_since_last_receive(client: ClientSocket) -> float:
     """Seconds since something last came from a client; infinite where the kernel doesn't tell. See tcp(7), TCP_INFO."""
     try:
         with _socket(fileno=os.dup(client.fileno())) as twin:
@@ -127,15 +127,15 @@ class Call:
 
     def is_stalled(self, now: float) -> bool:
         """The client has not taken what was sent for longer than its limit."""
-        limit_s = LAST_WORDS_S if self.ended else self.timeouts.send_idle_s
+        limit_s = ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
         return self.sending_since is not None and now - self.sending_since > limit_s
 
-    def is_kept_waiting(self, now: float, client: ClientSocket) -> bool:
+    def is_upload_stalled(self, now: float, client: ClientSocket) -> bool:
         """Nothing of the client's body has come within its limit, or not all of it, or the call is over."""
         if self.reading_since is None:
             return False
         limit_s = self.timeouts.send_idle_s
-        paused = now - self.reading_since > limit_s and silent_s(client) > limit_s
+        paused = now - self.reading_since > limit_s and seconds_since_last_receive(client) > limit_s
         return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:

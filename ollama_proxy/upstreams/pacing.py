@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from ollama_proxy.upstreams.call import give_turn
+from ollama_proxy.upstreams.call import yield_to_loop
 
 T = TypeVar("T")
 
@@ -18,4 +18,4 @@ def paced(items: Iterable[T]) -> Iterator[T]:
     for number, item in enumerate(items, 1):
         yield item
         if number % ITEMS_PER_TURN == 0:
-            give_turn()
+            yield_to_loop()

@@ -20,7 +20,7 @@ from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import transport as demo
 from ollama_proxy.upstreams.fleet.model_index import Fleet
-from ollama_proxy.upstreams.fleet.node import BOXES, Node
+from ollama_proxy.upstreams.fleet.node import OLLAMA_PROTOCOLS, Node
 from ollama_proxy.upstreams.litellm import upstream as litellm
 from ollama_proxy.upstreams.ollama import upstream as ollama
 from ollama_proxy.upstreams.openai import upstream as openai
@@ -77,4 +77,4 @@ def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[obj
     """What makes two settings mean the same server."""
     same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers know their models and their ways from the settings.
-    return same if declared.protocol in BOXES else (*same, repr(declared.models), repr(declared.profile))
+    return same if declared.protocol in OLLAMA_PROTOCOLS else (*same, repr(declared.models), repr(declared.profile))

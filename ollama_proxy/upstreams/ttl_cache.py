@@ -23,7 +23,7 @@ UNKNOWN_KEPT_S = 10.0
 MOST, MOST_BYTES = 1000, 4 << 20
 
 
-class Facts(Generic[T]):
+class TtlCache(Generic[T]):
     """Facts by their key, each good for `keep_s` seconds."""
 
     def __init__(self, keep_s: float, most: int = MOST) -> None:

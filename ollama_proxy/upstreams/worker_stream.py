@@ -17,7 +17,7 @@ T = TypeVar("T")
 AHEAD = 64
 
 
-class Feed(Generic[T]):
+class WorkerStream(Generic[T]):
     """See the module. The limits are those of `call`, and a client that leaves ends the work."""
 
     def __init__(

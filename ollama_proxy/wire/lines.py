@@ -131,7 +131,7 @@ PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
-def on_one_line(frames: bytes) -> bytes:
+def escape_line_separators(frames: bytes) -> bytes:
     """Frames with such characters escaped: inside JSON that means the same, and clients that split the text into lines
     lose nothing."""
     if frames.isascii():

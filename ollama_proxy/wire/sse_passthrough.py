@@ -107,7 +107,7 @@ def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
 class EventTail:
     """Notes the end of OpenAI's answers from the events that pass, and parses only those that tell of it."""
 
-    __slots__ = ("_answers", "_finished", "_limited", "_usage", "done", "failure", "said")
+    __slots__ = ("_answers", "_finished", "_limited", "_usage", "done", "failure", "estimated_tokens")
 
     def __init__(self, answers: int = 1) -> None:
         """`answers`: how many are made beside each other."""
@@ -116,7 +116,7 @@ class EventTail:
         self._limited = False
         self._usage = Usage()
         #: Events so far, about a token each.
-        self.said = 0
+        self.estimated_tokens = 0
         #: `[DONE]` was seen.
         self.done = False
         #: What reports a failure: an event, or one of its choices.
@@ -124,7 +124,7 @@ class EventTail:
 
     def feed(self, events: bytes) -> bytes:
         """Takes whole events; gives those that come before the report of a failure."""
-        self.said += events.count(b"data:")
+        self.estimated_tokens += events.count(b"data:")
         if not _tell(events):
             return events
         passed = 0

@@ -36,7 +36,7 @@ from ollama_proxy.upstreams.openai.errors import refused as refused_by_openai
 from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.requests import decode_embed
 from ollama_proxy.upstreams.transport.connection import Connection
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail
 from tests.fuzz.strategies import documents
@@ -208,7 +208,7 @@ def test_any_bytes_pass_or_end_the_passage(pieces: list[bytes]) -> None:
     edits.events(tail.feed(cutter.rest()))
     tail.end()
     lines.end()
-    assert not b"".join(pieces).count(b"\n\n") or tail.said >= 0
+    assert not b"".join(pieces).count(b"\n\n") or tail.estimated_tokens >= 0
 
 
 # The head of an answer.
@@ -254,7 +254,7 @@ def test_any_bytes_are_an_answer_or_a_failure(pieces: list[bytes]) -> None:
 
 
 #: One for all: its greenlet stays.
-ALARM = Alarm()
+ALARM = WaitTimer()
 
 
 # Time and memory.

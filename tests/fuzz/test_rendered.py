@@ -27,7 +27,7 @@ from ollama_proxy.dialects.openai.render import ChatRenderer, CompletionRenderer
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
-from ollama_proxy.wire.lines import on_one_line
+from ollama_proxy.wire.lines import escape_line_separators
 from tests.fuzz.strategies import answers, batches, mixed, several_answers
 
 MODEL, HI = "m", [{"role": "user", "content": "hi"}]
@@ -68,7 +68,7 @@ def told(events: Sequence[Event]) -> Told:
 
 def drawn(renderer: Renderer, parts: Sequence[Sequence[Event]]) -> bytes:
     """A stream as it goes out."""
-    return b"".join(on_one_line(renderer.render_stream(part)) for part in parts)
+    return b"".join(escape_line_separators(renderer.render_stream(part)) for part in parts)
 
 
 class Clients:

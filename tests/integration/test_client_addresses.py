@@ -39,7 +39,7 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
 
 def config(upstream: FaultUpstream, **server: Any) -> dict[str, Any]:
     return {
-        "auth": {"generate_tokens": [TOKEN], "max_failures": LIMIT},
+        "auth": {"generate_tokens": [TOKEN], "max_failed_logins": LIMIT},
         "service": {"base_url": upstream.url},
         "server": server,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from tests.golden.face import TOKEN, forwarded, get, post
 from tests.golden.fates import CHAT, COMPLETION, SMALLEST, Document
 from tests.rig.calls import FACES, MESSAGES
@@ -118,7 +118,7 @@ def test_unknown_fields_of_a_response_are_carried_and_named(gateway: Gateway, up
 def test_pages_may_read_every_remark(name: str, gateway: Gateway) -> None:
     answer = post(gateway, FACES[name].path, FACES[name].body, Origin="https://chat.example.org")
     exposed = (answer.headers.get("Access-Control-Expose-Headers") or "").split(", ")
-    assert {"X-Request-Id", *REMARKS.values()} <= {*exposed}
+    assert {"X-Request-Id", *DIAGNOSTIC_HEADERS.values()} <= {*exposed}
 
 
 def test_native_images_are_not_fetched(gateway: Gateway, upstream: FaultUpstream) -> None:

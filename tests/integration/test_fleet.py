@@ -31,7 +31,7 @@ class Fleet(NamedTuple):
     """A gateway and what is behind it."""
 
     gateway: Gateway
-    boxes: Sequence[Box]
+    ollama_nodes: Sequence[Box]
     provider: provider.Provider
 
     def ask(self, name: str, face: Face = FACES["native chat"], token: str = TOKEN, **fields: Any) -> Answer:
@@ -47,7 +47,7 @@ class Fleet(NamedTuple):
 
     def got(self) -> list[str]:
         """Who got prompts."""
-        asked = [box.name for box in self.boxes for _ in box.prompts]
+        asked = [box.name for box in self.ollama_nodes for _ in box.prompts]
         return asked + ["cloud" for seen in self.provider.requests if seen.method == "POST"]
 
 
@@ -85,10 +85,10 @@ def started() -> Iterator[Fleet]:
 @pytest.fixture
 def fleet(started: Fleet) -> Iterator[Fleet]:
     """The gateway; all that is behind it is healthy. What a test changes of the boxes is undone behind it."""
-    for server in (*started.boxes, started.provider):
+    for server in (*started.ollama_nodes, started.provider):
         server.clear()
     yield started
-    if any([box.restore() for box in started.boxes]):
+    if any([box.restore() for box in started.ollama_nodes]):
         wait_until_listed(started.gateway, without_tag(SHOWN))
         wait_until_listed(started.gateway, set(), "/api/ps")
 
@@ -116,7 +116,7 @@ def test_every_spelling_leads_to_who_has_the_model_and_is_echoed(fleet: Fleet, n
     assert answer.json()["model"] == name
     [who] = fleet.got()
     assert who in LEADS_TO[name]
-    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    [seen] = [seen for box in fleet.ollama_nodes for seen in box.prompts]
     bare = name.partition("/")[2] if name.startswith("box") and "/" in name else name
     assert seen.json()["model"] == {"coder": "m", "BOX2:M": "M", "box3:third:latest": "third:latest"}.get(name, bare)
 
@@ -145,16 +145,16 @@ def test_bytes_of_a_client_pass_as_they_are_also_to_one_of_several(fleet: Fleet)
     asked = b'{"model":"own/second:1b","prompt":"hi" }'
     plain = request(fleet.gateway.url, "POST", "/api/generate", asked, bearer(TOKEN))
     assert plain.status == 200
-    [seen] = fleet.boxes[1].prompts
+    [seen] = fleet.ollama_nodes[1].prompts
     assert seen.body == asked, "no rule is about what it says"
     answer = request(fleet.gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
-    direct = request(fleet.boxes[0].url, "POST", "/api/chat", body)
+    direct = request(fleet.ollama_nodes[0].url, "POST", "/api/chat", body)
     assert answer.body == direct.body
 
 
 def test_a_model_that_was_just_pulled_is_found(fleet: Fleet) -> None:
     assert fleet.ask("pulled").status == 404
-    fleet.boxes[1].models.append("pulled:latest")
+    fleet.ollama_nodes[1].models.append("pulled:latest")
     wait_until(lambda: fleet.ask("pulled").status == 200, 5)
 
 
@@ -192,8 +192,8 @@ def test_every_name_of_the_list_can_be_used_and_looked_up(fleet: Fleet, name: st
 
 
 def test_what_is_loaded_anywhere_is_shown_once_for_each_box(fleet: Fleet) -> None:
-    fleet.boxes[0].loaded[:] = ["m:latest"]
-    fleet.boxes[1].loaded[:] = ["m:latest", "own/second:1b"]
+    fleet.ollama_nodes[0].loaded[:] = ["m:latest"]
+    fleet.ollama_nodes[1].loaded[:] = ["m:latest", "own/second:1b"]
 
     def told() -> list[tuple[str, str]]:
         return sorted((each["name"], each.get("box", "")) for each in fleet.get("/api/ps")["models"])
@@ -271,14 +271,14 @@ def test_lists_show_what_the_token_may_use(fleet: Fleet, token: str, expected: s
 def test_a_clamp_holds_whatever_way_leads_to_the_model(fleet: Fleet, name: str, face: Face) -> None:
     answer = fleet.ask(name, face, options={"num_ctx": 131072})
     assert answer.status == 200, answer.text
-    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    [seen] = [seen for box in fleet.ollama_nodes for seen in box.prompts]
     assert seen.json()["options"]["num_ctx"] == 1024
 
 
 @pytest.mark.parametrize("name", ["third", "box3/third", "box1/qwen3:8b"])
 def test_the_clamp_of_a_pattern_holds_for_all_others(fleet: Fleet, name: str) -> None:
     fleet.ask(name, options={"num_ctx": 131072})
-    [seen] = [seen for box in fleet.boxes for seen in box.prompts]
+    [seen] = [seen for box in fleet.ollama_nodes for seen in box.prompts]
     assert seen.json()["options"]["num_ctx"] == 4096
 
 

@@ -23,7 +23,7 @@ NUMBERS = itertools.count(1)
 
 def config(upstream: FaultUpstream, limit: int = LIMIT) -> dict[str, Any]:
     return {
-        "auth": {"generate_tokens": [TOKEN, OTHER], "max_failures": limit},
+        "auth": {"generate_tokens": [TOKEN, OTHER], "max_failed_logins": limit},
         "service": {"base_url": upstream.url},
         # The tests are the proxy in front.
         "server": {"trusted_proxies": ["127.0.0.1"]},

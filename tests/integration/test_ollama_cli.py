@@ -57,7 +57,7 @@ def test_every_version_of_the_command_line_gets_a_403(gateway: Gateway, user_age
 
 @pytest.mark.parametrize("name", ["list", "run", "run, a chat"])
 def test_a_command_prints_that_too_many_tokens_were_tried(name: str) -> None:
-    with Gateway({"auth": {"generate_tokens": [TOKEN], "max_failures": 1}}, workers=1) as gateway:
+    with Gateway({"auth": {"generate_tokens": [TOKEN], "max_failed_logins": 1}}, workers=1) as gateway:
         run(gateway, COMMANDS[name], "sk-first-guess")
         answer = run(gateway, COMMANDS[name], "sk-second-guess")
     assert (answer.status, printed(COMMANDS[name], answer).endswith(MANY_WRONG_TOKENS)) == (429, True)

@@ -21,7 +21,7 @@ from tests.rig.fault_upstream import Flood
 from tests.rig.http_client import Stream, bearer, encode_request, open_stream
 from tests.rig.leaks import open_descriptors, worker_details
 
-SEND_IDLE_S, BODY_S, HEAD_S, NGINX_HEAD_S = 4.5, 3.5, 3, 2
+SEND_IDLE_S, BODY_TIMEOUT_S, HEAD_S, NGINX_HEAD_S = 4.5, 3.5, 3, 2
 #: How much later than its limit a connection may end on a machine that has a lot to do.
 GRACE_S = 5.0
 NGINX = {"client_header_timeout 10s;": f"client_header_timeout {NGINX_HEAD_S}s;"}
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    config = {"timeouts": {"send_idle_s": SEND_IDLE_S}, "server": {"body_s": BODY_S}}
+    config = {"timeouts": {"send_idle_s": SEND_IDLE_S}, "server": {"body_timeout_s": BODY_TIMEOUT_S}}
     with Rig(config=config, nginx=NGINX, env=ENV) as rig:
         yield rig
 
@@ -181,9 +181,9 @@ def test_c8_bodies_come_byte_for_byte(row: Row) -> None:
         if row.door == "gateway":
             wait_until(lambda: total(row, "in_flight") >= CROWD, 3, "not all of them are in flight")
             row.measured("greenlets meanwhile", total(row, "greenlets") - greenlets, "more")
-            crowd.wait_over(BODY_S + 5)
+            crowd.wait_over(BODY_TIMEOUT_S + 5)
         else:
-            held = most_held(row, opened, BODY_S + 1)
+            held = most_held(row, opened, BODY_TIMEOUT_S + 1)
             row.measured("connections to the gateway", held, "more")
             assert held < 20 and crowd.present == CROWD
     assert asked_of_the_upstream(row) == []
@@ -195,6 +195,6 @@ def check_cut_bodies(row: Row, slow: list[tuple[Face, Visitor]]) -> None:
     """Each was told that its time was over, in the words of its dialect."""
     cut_after_s = [visitor.was_cut_after_s for _, visitor in slow]
     row.measured("cut after", max(cut_after_s), "s")
-    assert min(cut_after_s) > BODY_S - 0.5 and max(cut_after_s) < BODY_S + GRACE_S
+    assert min(cut_after_s) > BODY_TIMEOUT_S - 0.5 and max(cut_after_s) < BODY_TIMEOUT_S + GRACE_S
     for face, visitor in slow:
         assert "did not arrive in time" in assert_error(visitor.answer(), face.dialect, 408)

@@ -26,7 +26,7 @@ def rig() -> Iterator[Rig]:
         {"name": "reader", "token": READER, "scopes": ["read"]},
         {"name": "narrow", "token": NARROW, "models": ["m"], "scopes": ["generate"]},
     ]
-    with Rig(config={"auth": {"generate_tokens": tokens, "max_failures": 0}}) as running:
+    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}) as running:
         yield running
 
 

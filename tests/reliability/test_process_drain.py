@@ -123,7 +123,7 @@ def test_p1_streams_are_finished_before_the_end(row: Row) -> None:
 
 LIMIT_S = 6
 #: So long before its limit at most it may tell the clients, so that it has said and written everything by then.
-LAST_WORDS_S = 4
+TERMINATION_GRACE_S = 4
 
 
 def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
@@ -136,7 +136,7 @@ def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
             assert b"word00" in body
             assert last_error(body, each.face)
         told_after = time.monotonic() - began
-        assert told_after > LIMIT_S - LAST_WORDS_S
+        assert told_after > LIMIT_S - TERMINATION_GRACE_S
         row.measured("the clients are told after", told_after, "s")
         end_of(row, LIMIT_S + GONE_S + 5)
         gone_after = time.monotonic() - began

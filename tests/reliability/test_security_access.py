@@ -38,7 +38,7 @@ def rig() -> Iterator[Rig]:
         {"name": "expired", "token": EXPIRED, "expires": str(yesterday)},
         *({"name": scope, "token": token, "scopes": [scope]} for scope, token in BY_SCOPE.items()),
     ]
-    with Rig(config={"auth": {"generate_tokens": tokens, "max_failures": 0}}) as rig:
+    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}) as rig:
         yield rig
 
 

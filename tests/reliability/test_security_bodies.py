@@ -16,7 +16,7 @@ from tests.rig.trickle import Trickle, cpu_s
 
 MIB = 1 << 20
 #: Wrong tokens of one address that are looked at.
-MAX_FAILURES = 5
+MAX_FAILED_LOGINS = 5
 #: Longest wait for health; nginx takes a whole core for what it reads itself, see FULL_SPEED.
 LIVEZ_S = {"gateway": 0.25, "nginx": 1.0}
 FULL_SPEED = "one client sends at full speed, which takes as much of the machine as it can get"
@@ -25,7 +25,7 @@ FULL_SPEED = "one client sends at full speed, which takes as much of the machine
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     """Of one worker, so that one connection could stop all of it."""
-    config = {"server": {"max_body": "1MiB", "trusted_proxies": []}, "auth": {"max_failures": MAX_FAILURES}}
+    config = {"server": {"max_body": "1MiB", "trusted_proxies": []}, "auth": {"max_failed_logins": MAX_FAILED_LOGINS}}
     with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}, workers=1) as rig:
         yield rig
 
@@ -117,9 +117,9 @@ def test_s40_addresses_that_a_process_invents(row: Row) -> None:
     assert "canary" not in (row.gateway.logs_directory / "access.log").read_text(encoding="utf-8")
     guesses = [
         status_from(row, source, f"sk-guess-{row.door}-{n}", {"X-Forwarded-For": f"198.51.100.{n}"})
-        for n in range(2 * MAX_FAILURES + 3)
+        for n in range(2 * MAX_FAILED_LOGINS + 3)
     ]
     # A minute may end between two of them.
-    assert guesses[-1] == 429 and guesses.count(401) <= 2 * MAX_FAILURES, guesses
+    assert guesses[-1] == 429 and guesses.count(401) <= 2 * MAX_FAILED_LOGINS, guesses
     assert status_from(row, "127.0.0.13", TOKEN, {}) == 200
     row.gateway.write_config(row.rig.config)

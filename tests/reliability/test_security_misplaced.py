@@ -31,7 +31,7 @@ def rig() -> Iterator[Rig]:
         {"name": "expired", "token": OLD, "expires": "2026-01-31"},
     ]
     config = {
-        "auth": {"generate_tokens": tokens, "max_failures": 0},
+        "auth": {"generate_tokens": tokens, "max_failed_logins": 0},
         "logging": {"level": "DEBUG", "chat_logs": True},
         "server": {"allowed_hosts": ["gw", "127.0.0.1"]},
     }

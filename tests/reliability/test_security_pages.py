@@ -24,7 +24,7 @@ def rig() -> Iterator[Rig]:
     """A gateway for one page, by the names of the loopback address alone."""
     tokens = [{"name": "team", "token": TOKEN}, {"name": "reader", "token": READER, "scopes": ["read"]}]
     config = {
-        "auth": {"generate_tokens": tokens, "max_failures": 0},
+        "auth": {"generate_tokens": tokens, "max_failed_logins": 0},
         "cors": {"origins": [PAGE, "https://*.intern.example"]},
         "server": {"allowed_hosts": ["127.0.0.1"], "max_body": LIMIT},
     }

@@ -52,7 +52,7 @@ def rig(provider: ScriptedServer) -> Iterator[Rig]:
         {"name": "lab", "kind": "openai", **keyed, "models": {"gpt-lab": "org/model"}},
         {"name": "claude", "kind": "anthropic", **keyed, "models": {"claude-lab": "org/model"}},
     ]
-    config = {"auth": {"generate_tokens": tokens, "max_failures": 0}, "logging": {"level": "DEBUG"}}
+    config = {"auth": {"generate_tokens": tokens, "max_failed_logins": 0}, "logging": {"level": "DEBUG"}}
     with Rig(
         config=config,
         more_upstreams=more,

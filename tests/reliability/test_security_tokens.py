@@ -32,7 +32,7 @@ from tests.rig.http_client import Answer, Stream, bearer, encode_request, reques
 OTHER, UNSEEN, GONE = "sk-another-team", "sk-nobody-has-used-it-yet", "sk-withdrawn"
 HASHED, EXPIRED = "sk-known-by-its-digest", "sk-expired-yesterday"
 #: As shipped: wrong tokens that are looked at, per minute, address and worker.
-MAX_FAILURES = 100
+MAX_FAILED_LOGINS = 100
 
 
 def listed(*, without: str = "") -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def test_s3_guessing_tokens(row: Row) -> None:
     seconds = time.monotonic() - began
     counts = Counter(status for status, _, _ in answers)
     workers = len(row.gateway.worker_pids())
-    assert counts == {401: MAX_FAILURES * workers, 429: TRIES - MAX_FAILURES * workers}
+    assert counts == {401: MAX_FAILED_LOGINS * workers, 429: TRIES - MAX_FAILED_LOGINS * workers}
     refusals = [(headers, body) for status, headers, body in answers if status == 429]
     assert all(1 <= int(headers["retry-after"]) <= 60 for headers, _ in refusals)
     right = [from_guesser(row, UNSEEN) for _ in range(8)]

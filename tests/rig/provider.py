@@ -1,7 +1,7 @@
 """A provider of OpenAI's API on real sockets: its models, and answers as a test wants them said.
 
-`chunks` and `completion` say the same as a stream and as a single answer; `streamed`, `said` and `refused` make scripts
-of it. Nothing here imports the package under test.
+`chunks` and `completion` say the same as a stream and as a single answer; `streamed`, `said` and `refused`
+make scripts of it. Nothing here imports the package under test.
 """
 
 from __future__ import annotations

@@ -16,18 +16,18 @@ from flask import Blueprint, Response
 from ollama_proxy.dialects import DIALECTS, Dialect, Routes
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.errors import BadRequest, GatewayError
-from ollama_proxy.gateway import ErrorFace, Gateway, current_exchange, whole
+from ollama_proxy.gateway import ErrorRenderer, Gateway, current_exchange, whole
 from ollama_proxy.hub import Answer, ChatRequest, Content, Done, Event, Message
 from ollama_proxy.policy import GENERATE, MANAGE
 from ollama_proxy.server.startup import serve
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 
 def line(**fields: Any) -> bytes:
     return orjson.dumps(fields) + b"\n"
 
 
-class ToyErrors(ErrorFace):
+class ToyErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         return line(toy_problem=str(error), slug=error.slug, id=request_id)
 
@@ -81,10 +81,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     return blueprint
 
 
-def read(document: dict[str, Any], spoken: Spoken) -> None:
-    spoken.text(document.get("say"))
-    spoken.finish(document.get("end"))
-    spoken.fail(document.get("toy_problem"))
+def read(document: dict[str, Any], transcript: Transcript) -> None:
+    transcript.text(document.get("say"))
+    transcript.finish(document.get("end"))
+    transcript.record_failure(document.get("toy_problem"))
 
 
 TOY = Dialect(

@@ -21,7 +21,7 @@ from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
-from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
@@ -233,7 +233,7 @@ def test_nothing_else_is_said_to_have_no_effect(row: Row) -> None:
     assert [name for name in row.subjects if name in schema.fields and fate_of(schema, name) != CARRIED] == []
 
 
-@pytest.mark.parametrize("remark", [name.capitalize() for name in REMARKS])
+@pytest.mark.parametrize("remark", [name.capitalize() for name in DIAGNOSTIC_HEADERS])
 def test_every_remark_is_explained(remark: str) -> None:
     assert [row for row in rows_of(SHARED, "Headers") if f"X-Ollama-Proxy-{remark}" in row.subjects]
 

@@ -351,7 +351,7 @@ def test_curl_example_gets_an_answer(example: str, demo: Gateway, tmp_path: Path
 class Fleet(NamedTuple):
     """Three boxes and DeepSeek, as docs/providers.md sets them up."""
 
-    boxes: list[FaultUpstream]
+    ollama_nodes: list[FaultUpstream]
     provider: Provider
     gateway: Gateway
 
@@ -387,10 +387,10 @@ def test_example_for_several_upstreams_reaches_the_one_that_it_names(fleet: Flee
     fleet.provider.clear()
     (to_box,) = [each for each in curl_examples(PROVIDERS) if "box2/" in each]
     (to_provider,) = [each for each in curl_examples(PROVIDERS) if "deepseek:" in each]
-    before = [_chats(box) for box in fleet.boxes]
+    before = [_chats(box) for box in fleet.ollama_nodes]
     run_curl(to_box, fleet.gateway, tmp_path)
     run_curl(to_provider, fleet.gateway, tmp_path)
-    assert [_chats(box) for box in fleet.boxes] == [before[0], before[1] + 1, before[2]]
+    assert [_chats(box) for box in fleet.ollama_nodes] == [before[0], before[1] + 1, before[2]]
     assert [body["model"] for body in fleet.provider.bodies()] == ["deepseek-chat"]
 
 

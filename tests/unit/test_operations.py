@@ -15,7 +15,7 @@ import pytest
 
 from ollama_proxy import errors
 from ollama_proxy.gateway import retries
-from ollama_proxy.gateway.exchange import REMARKS
+from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
@@ -135,7 +135,7 @@ def headers() -> list[str]:
     found = {
         name for tree in trees().values() for text in texts(tree) for name in re.findall(r"X-Ollama-[A-Z]\w+", text)
     }
-    return sorted((found - {"X-Ollama-Proxy"}) | set(REMARKS.values()))
+    return sorted((found - {"X-Ollama-Proxy"}) | set(DIAGNOSTIC_HEADERS.values()))
 
 
 # The page has them.
@@ -263,7 +263,7 @@ def test_every_number_is_said(module: ModuleType) -> None:
 
 def test_words_for_numbers_are_true() -> None:
     assert (health.DOWN_INTERVAL_S, breaker.FIRST_SHARE) == (1.0, 0.1)
-    assert model_index.LIMITS.total_s == 3.0
+    assert model_index.HEALTH_CHECK_TIMEOUTS.total_s == 3.0
     assert "must arrive within 3 s" in flowing(prose(PAGE))
 
 

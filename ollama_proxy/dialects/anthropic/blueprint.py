@@ -26,7 +26,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         exchange = current_exchange()
         data = load_body(exchange, gateway)
         asked = load_chat(data)
-        note_request(exchange, asked, asked.carried)
+        note_request(exchange, asked, asked.passthrough_fields)
         # Only a stream has to say it before the model does.
         read = estimate_tokens(asked) if asked.stream else 0
         renderer = MessageRenderer(asked.model, input_tokens=read, show_thinking=shows_thinking(data))
@@ -38,7 +38,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/messages/count_tokens: an estimate; no model is run for it."""
         exchange = current_exchange()
         asked = load_count(load_body(exchange, gateway))
-        note_request(exchange, asked, asked.carried)
+        note_request(exchange, asked, asked.passthrough_fields)
         gateway.resolve_model(exchange, asked.model)
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ollama_proxy.errors import GatewayError, PromptTooLong
-from ollama_proxy.gateway import ErrorFace
+from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
 
 #: Of the API, for clients that name none.
@@ -40,18 +40,18 @@ _DETAILS: dict[str, dict[str, Json]] = {
 TOO_LONG = "prompt is too long"
 
 
-class AnthropicErrors(ErrorFace):
+class AnthropicErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorFace."""
+        """See ErrorRenderer."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorFace. The version that the client has asked for comes back to it."""
+        """See ErrorRenderer. The version that the client has asked for comes back to it."""
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorFace. No `message_stop` follows it: clients raise on this event."""
+        """See ErrorRenderer. No `message_stop` follows it: clients raise on this event."""
         return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"
 
 

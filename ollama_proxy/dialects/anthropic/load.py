@@ -8,7 +8,7 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.anthropic.tools import is_sequential, load_tool_choice, load_tools
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json
 
@@ -53,7 +53,7 @@ def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
         lenient_think=True,
         options=load_options(data),
         user=None if user is None else as_text(user, "metadata.user_id"),
-        carried=carried(MESSAGES, data),
+        passthrough_fields=passthrough_fields(MESSAGES, data),
         **content_parts.load_extensions(data),
     )
 
@@ -77,7 +77,7 @@ def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
     if not wanted:
         return None
     if as_object(wanted, name).get("type") != "json_schema":
-        bad(f"{name}.type", "must be json_schema")
+        raise_invalid(f"{name}.type", "must be json_schema")
     return as_object(wanted.get("schema"), f"{name}.schema")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_image
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams import paced
 
@@ -55,7 +55,7 @@ def load_messages(messages: list[Json]) -> list[Message]:
 def _load_message(message: Json, where: str, names: dict[str, str]) -> list[Message]:
     role = as_object(message, where).get("role")
     if not isinstance(role, str) or role not in ROLES:
-        bad(f"{where}.role", f"must be {', '.join(ROLES)}")
+        raise_invalid(f"{where}.role", f"must be {', '.join(ROLES)}")
     blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
     thinking = "\n".join(blocks.thoughts) or None
     own = Message(role, blocks.text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
@@ -74,10 +74,10 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
         for index, block in enumerate(paced(content)):
             kind = as_object(block, f"{where}[{index}]").get("type")
             if not isinstance(kind, str) or kind not in kinds:
-                bad(f"{where}[{index}].type", f"must be one of {', '.join(kinds)}")
+                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(kinds)}")
             kinds[kind](block, blocks, f"{where}[{index}]")
     elif content is not None:
-        bad(where, "must be a text or a list of blocks")
+        raise_invalid(where, "must be a text or a list of blocks")
     return blocks
 
 
@@ -94,7 +94,7 @@ def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "url":
             blocks.images.append(load_image(source.get("url"), f"{where}.source.url"))
         case _:
-            bad(f"{where}.source.type", "must be base64 or url; files are not kept here")
+            raise_invalid(f"{where}.source.type", "must be base64 or url; files are not kept here")
 
 
 def _decode(data: Json, where: str) -> bytes:
@@ -102,8 +102,8 @@ def _decode(data: Json, where: str) -> bytes:
         # Some encoders break lines, and Ollama doesn't mind.
         decoded = base64.b64decode(as_text(data, where).replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
-        bad(where, "is not base64")
-    return decoded or bad(where, "is empty")
+        raise_invalid(where, "is not base64")
+    return decoded or raise_invalid(where, "is empty")
 
 
 def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -123,9 +123,9 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             try:
                 blocks.texts.append(_decode(source.get("data"), f"{where}.source.data").decode())
             except UnicodeDecodeError:
-                bad(f"{where}.source.data", "is not text in UTF-8")
+                raise_invalid(f"{where}.source.data", "is not text in UTF-8")
         case _:
-            bad(f"{where}.source", "only text can be read here: no PDF, no address and no file")
+            raise_invalid(f"{where}.source", "only text can be read here: no PDF, no address and no file")
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -147,7 +147,7 @@ def _load_redacted(block: dict[str, Json], blocks: Blocks, where: str) -> None:
 def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     call_id, name = (as_text(block.get(part) or "", f"{where}.{part}") for part in ("id", "name"))
     if not call_id or not name:
-        bad(f"{where}.{'name' if call_id else 'id'}", "is missing")
+        raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is missing")
     blocks.names[call_id] = name
     blocks.calls.append(ToolCall(call_id, name, load_arguments(block.get("input"), f"{where}.input")))
 

@@ -9,7 +9,7 @@ from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     MAPPED,
     Extensions,
-    Fated,
+    RequestField,
     anything,
     flag,
     is_texts,
@@ -32,7 +32,7 @@ class MessagesSchema(Extensions):
     stream = flag()
     temperature = number()
     top_p = number()
-    stop_sequences = Fated(MAPPED, is_texts, "must be a list of texts")
+    stop_sequences = RequestField(MAPPED, is_texts, "must be a list of texts")
     tools = listing()
     tool_choice = anything()
     thinking = mapping()

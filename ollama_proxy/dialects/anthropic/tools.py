@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.content_parts import load_function
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import paced
 
@@ -79,7 +79,7 @@ def load_tools(tools: list[Json]) -> list[Tool]:
 
 def _load_tool(tool: Json, where: str) -> Tool:
     if not isinstance(tool, dict):
-        bad(where, "must be an object")
+        raise_invalid(where, "must be an object")
     kind = tool.get("type") or "custom"
     if kind == "function":
         # OpenAI's form, which clients that change only the address still send.
@@ -87,12 +87,14 @@ def _load_tool(tool: Json, where: str) -> Tool:
     if kind == "custom":
         schema = tool.get("input_schema")
         if schema is not None and not isinstance(schema, dict):
-            bad(f"{where}.input_schema", "must be a JSON Schema object")
+            raise_invalid(f"{where}.input_schema", "must be a JSON Schema object")
         return load_function({**tool, "parameters": schema}, where)
     kind = as_text(kind, f"{where}.type")
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
-        bad(f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs")
+        raise_invalid(
+            f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs"
+        )
     description, schema = known
     size = [tool.get("display_width_px"), tool.get("display_height_px")]
     if all(size):
@@ -110,14 +112,14 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:
         case "auto" | "none":
             return str(kind)
         case "any" | "required":
-            return "required" if tools else bad("tool_choice", "no tools are on offer")
+            return "required" if tools else raise_invalid("tool_choice", "no tools are on offer")
         case "tool" if isinstance(choice, dict):
             name = as_text(choice.get("name"), "tool_choice.name")
             if name not in [tool.name for tool in tools]:
-                bad("tool_choice.name", "is none of the tools")
+                raise_invalid("tool_choice.name", "is none of the tools")
             return {"name": name}
         case _:
-            bad("tool_choice.type", "must be auto, any, tool or none")
+            raise_invalid("tool_choice.type", "must be auto, any, tool or none")
 
 
 def is_sequential(choice: Json) -> bool:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 
-def read(document: dict[str, Any], spoken: Spoken) -> None:
-    """A whole message, or an event of one; see spoken.Reader."""
+def read(document: dict[str, Any], transcript: Transcript) -> None:
+    """A whole message, or an event of one; see transcript.Reader."""
     match document.get("type"):
         case "message":
             for number, block in enumerate(document["content"]):
-                _read_block(number, block, spoken)
-            spoken.finish(document.get("stop_reason"))
+                _read_block(number, block, transcript)
+            transcript.finish(document.get("stop_reason"))
         case "content_block_start":
-            _read_block(document["index"], document["content_block"], spoken)
+            _read_block(document["index"], document["content_block"], transcript)
         case "content_block_delta":
             delta = document["delta"]
-            spoken.think(delta.get("thinking"))
-            spoken.text(delta.get("text"))
+            transcript.think(delta.get("thinking"))
+            transcript.text(delta.get("text"))
             if "partial_json" in delta:
-                spoken.call(document["index"], arguments=delta["partial_json"])
+                transcript.call(document["index"], arguments=delta["partial_json"])
         case "message_delta":
-            spoken.finish(document["delta"].get("stop_reason"))
+            transcript.finish(document["delta"].get("stop_reason"))
 
 
-def _read_block(number: int, block: dict[str, Any], spoken: Spoken) -> None:
+def _read_block(number: int, block: dict[str, Any], transcript: Transcript) -> None:
     if block["type"] == "tool_use":
-        spoken.call(number, name=block["name"], arguments=block.get("input"))
-    spoken.think(block.get("thinking"))
-    spoken.text(block.get("text"))
+        transcript.call(number, name=block["name"], arguments=block.get("input"))
+    transcript.think(block.get("thinking"))
+    transcript.text(block.get("text"))

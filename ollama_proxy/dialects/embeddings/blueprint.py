@@ -21,10 +21,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/embeddings."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())) is not None:
+        if (passed := gateway.try_passthrough(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())) is not None:
             return passed
         asked, encoding = load_embeddings(data), load_encoding(data)
-        note_request(exchange, asked, asked.carried)
+        note_request(exchange, asked, asked.passthrough_fields)
         return whole(render_embeddings(gateway.embed(exchange, asked), asked.model, encoding))
 
     return blueprint

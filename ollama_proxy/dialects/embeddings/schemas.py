@@ -7,10 +7,10 @@ from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     Extensions,
     anything,
-    bad,
-    carried,
     check_fields,
     flag,
+    passthrough_fields,
+    raise_invalid,
     text,
     whole_number,
 )
@@ -38,7 +38,7 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     """The hub request; raises BadRequest that names the field."""
     check_fields(SCHEMA, data)
     return EmbedRequest(
-        model=str(data.get("model") or "") or bad("model", "is required"),
+        model=str(data.get("model") or "") or raise_invalid("model", "is required"),
         input=_load_input(data.get("input")),
         dimensions=_load_dimensions(data.get("dimensions")),
         options=content_parts.load_options(data),
@@ -46,13 +46,13 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
         truncate=data.get("truncate"),
         timeout_ms=content_parts.load_timeout_ms(data),
         user=data.get("user"),
-        carried=carried(SCHEMA, data),
+        passthrough_fields=passthrough_fields(SCHEMA, data),
     )
 
 
 def _load_dimensions(value: Json) -> int | None:
     if value is not None and value < 1:
-        bad("dimensions", "must be at least 1")
+        raise_invalid("dimensions", "must be at least 1")
     return None if value is None else int(value)
 
 
@@ -60,9 +60,9 @@ def _load_input(value: Json) -> list[str]:
     # A single empty text is a text here; Ollama would take it for an order to load the model.
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
-        bad("input", "invalid input: must be a text or a list of texts")
+        raise_invalid("input", "invalid input: must be a text or a list of texts")
     if not all(isinstance(item, str) for item in texts):
-        bad(
+        raise_invalid(
             "input",
             "invalid input type: token ids can't be read, send texts (LangChain: check_embedding_ctx_length=False)",
         )

@@ -126,7 +126,7 @@ def _read(gateway: Gateway, name: str) -> Response:
     if name == "version":
         _show_version(response, exchange)
     is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
-    if is_list and (gateway.catalogue or allowed(exchange)):
+    if is_list and (gateway.model_aliases or allowed(exchange)):
         _show_team_list(response, gateway, exchange)
     return response
 
@@ -220,7 +220,7 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
         return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
     parts = read_parts(request.environ, exchange.call)
     outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
-    return gateway.forward(exchange, outgoing, patient=True, box=box)
+    return gateway.forward(exchange, outgoing, long_running=True, box=box)
 
 
 ROUTES = Routes(

@@ -8,24 +8,24 @@ from typing import Any
 import orjson
 
 from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS, GatewayError, MissingToken
-from ollama_proxy.gateway import ErrorFace
+from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.wire import ndjson_frame
 
 #: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
 _OLLAMA_CLI = "ollama/"
 
 
-class NativeErrors(ErrorFace):
+class NativeErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorFace."""
+        """See ErrorRenderer."""
         return orjson.dumps({"error": str(error)})
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorFace. No `done` line follows it."""
+        """See ErrorRenderer. No `done` line follows it."""
         return ndjson_frame({"error": str(error)})
 
     def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
-        """See ErrorFace. Ollama's command line gets 403 instead of 401: it never prints the text of a 401, but asks
+        """See ErrorRenderer. Ollama's command line gets 403 instead of 401: it never prints the text of a 401, but asks
         the user to sign in to Ollama or to read the server's log. It can't send headers, so the text tells it to put
         the token into the address."""
         if error.status != 401 or not environ.get("HTTP_USER_AGENT", "").startswith(_OLLAMA_CLI):

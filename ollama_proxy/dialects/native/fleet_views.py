@@ -26,7 +26,7 @@ _Placed = tuple[str, dict[str, Json]]
 
 def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
-    boxes = gateway.fleet.boxes()
+    boxes = gateway.fleet.ollama_nodes()
     rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
     shown = gateway.lists(exchange).filter(rows, lambda placed: str(placed[1].get("name")), _rename)
     here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
@@ -46,7 +46,7 @@ def _rename(placed: _Placed, name: str) -> _Placed:
 
 def _version(gateway: Gateway, exchange: Exchange) -> bytes:
     """The oldest of the Ollama servers: what it can do all can do."""
-    versions = [box.state.version for box in gateway.fleet.boxes() if box.state and box.state.version]
+    versions = [box.state.version for box in gateway.fleet.ollama_nodes() if box.state and box.state.version]
     oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
     return orjson.dumps(version_document(oldest))
 
@@ -67,10 +67,10 @@ def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
 
 def shown(exchange: Exchange, resolved: ResolvedModel) -> Response:
     """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
-    node, own = resolved.route.nodes[0]
+    node, upstream_model = resolved.route.nodes[0]
     known = node.listing.models.get(resolved.route.bare) if node.listing else None
-    model = known[1] if known else Model(own, 0, node.name)
+    model = known[1] if known else Model(upstream_model, 0, node.name)
     if model.capabilities is None:
         with contextlib.suppress(GatewayError):
-            model = replace(model, capabilities=node.upstream.capabilities(own, exchange.call))
+            model = replace(model, capabilities=node.upstream.capabilities(upstream_model, exchange.call))
     return whole(render_show(replace(model, name=exchange.model)), content_type=SINGLE)

@@ -17,7 +17,7 @@ import orjson
 
 from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
-from ollama_proxy.dialects.schema_fields import bad
+from ollama_proxy.dialects.schema_fields import raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import (
     OPTION_TYPES,
@@ -79,14 +79,14 @@ def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
     for what needs the model's own template."""
     texts = {name: _text(data, name, "GenerateRequest") for name in ("prompt", "suffix", "system", "template")}
     if _flag(data, "raw", "GenerateRequest"):
-        bad("raw", "this model's server puts prompts into its own template: a raw one can't be sent")
+        raise_invalid("raw", "this model's server puts prompts into its own template: a raw one can't be sent")
     if texts["template"]:
-        bad("template", "this model's server has its own template, and takes no other")
+        raise_invalid("template", "this model's server has its own template, and takes no other")
     images = _load_images(_listed(data, "images", "GenerateRequest"))
     asked, format_ = _load_text(data, "GenerateRequest"), load_format(data.get("format"))
     if texts["suffix"]:
         if images or format_ is not None:
-            bad("suffix", "can't be combined with images or format here")
+            raise_invalid("suffix", "can't be combined with images or format here")
         return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
     system = [Message("system", texts["system"])] if texts["system"] else []
     user = Message("user", texts["prompt"], images=images)
@@ -191,7 +191,7 @@ def _load_message(message: Json, where: str) -> Message:
     as_go(message, f"ChatRequest.{where}", "api.Message", dict)
     struct = "ChatRequest.messages"
     said = _text(message, "role", struct).lower()
-    role = _ROLES.get(said) or bad(f"{where}.role", "must be system, user, assistant or tool")
+    role = _ROLES.get(said) or raise_invalid(f"{where}.role", "must be system, user, assistant or tool")
     calls = _listed(message, "tool_calls", struct)
     return Message(
         role,
@@ -208,7 +208,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
     """A call of an earlier turn. Clients of Ollama may leave out its id, and nobody makes one up here."""
     as_go(call, f"ChatRequest.{where}", "api.ToolCall", dict)
     function = as_go(call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict)
-    name = _text(function, "name", "ToolCallFunction") or bad(f"{where}.function.name", "is missing")
+    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is missing")
     given = function.get("arguments")
     arguments = as_go({} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict)
     return ToolCall(_text(call, "id", "ToolCall"), name, arguments)
@@ -217,7 +217,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
 def _load_tool(tool: Json, where: str) -> Tool:
     as_go(tool, f"ChatRequest.{where}", "api.Tool", dict)
     if tool.get("type") not in (None, "", "function"):
-        bad(f"{where}.type", "only tools of the type 'function' are supported by this model's server")
+        raise_invalid(f"{where}.type", "only tools of the type 'function' are supported by this model's server")
     return load_function(tool.get("function"), f"{where}.function")
 
 

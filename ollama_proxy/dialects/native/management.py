@@ -22,11 +22,11 @@ from ollama_proxy.gateway import (
     Result,
     as_document,
     deliver,
-    fail,
+    drop_not_found,
     failure,
+    record_failure,
     streamed,
     whole,
-    without_strangers,
 )
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams import UpstreamRequest
@@ -49,13 +49,13 @@ def managed(
 ) -> Response:
     """The answer to work on models. `names`: those that the request speaks of; `streams`: it is answered by lines."""
     management = model_management(gateway, exchange)
-    work = management.plan(outgoing, names)
+    work = management.route_work(outgoing, names)
     if work.is_provided:
         return whole(pulled(stream=exchange.stream), content_type=NDJSON if exchange.stream else SINGLE)
     if not work.nodes:
         return _not_pulled(exchange)
     if len(work.nodes) == 1:
-        response = gateway.forward(exchange, work.outgoing, work.names, patient=True, box=work.nodes[0])
+        response = gateway.forward(exchange, work.outgoing, work.names, long_running=True, box=work.nodes[0])
         is_silent = outgoing.path in ON_THOSE_WITH_IT and response.status_code == 200
         return whole(_DONE, content_type=SINGLE) if is_silent else response
     broadcast = management.start_everywhere(work, streams=streams)
@@ -71,7 +71,7 @@ def _not_pulled(exchange: Exchange) -> Response:
     """As Ollama reports a name that its registry does not know."""
     if not exchange.stream:
         raise ModelNotFound(_NOWHERE, param="model")
-    fail(exchange, ModelNotFound(_NOWHERE))
+    record_failure(exchange, ModelNotFound(_NOWHERE))
     lines = ({"status": "pulling manifest"}, {"error": _NOWHERE})
     return whole(b"".join(map(ndjson_frame, lines)), content_type=NDJSON)
 
@@ -98,11 +98,11 @@ def _end(broadcast: Broadcast) -> Iterator[bytes]:
 def _single(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
     for _ in broadcast:
         pass
-    results = without_strangers(broadcast.results) if path in ON_THOSE_WITH_IT else broadcast.results
+    results = drop_not_found(broadcast.results) if path in ON_THOSE_WITH_IT else broadcast.results
     error = failure(results)
     if error is None:
         return whole(orjson.dumps(_success(results)), content_type=SINGLE)
-    fail(exchange, error)
+    record_failure(exchange, error)
     document = {"error": str(error), "boxes": as_document(results)}
     return whole(orjson.dumps(document), status=error.status, content_type=SINGLE)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 
-def read(document: dict[str, Any], spoken: Spoken) -> None:
-    """One object of `/api/chat` or `/api/generate`; see spoken.Reader."""
+def read(document: dict[str, Any], transcript: Transcript) -> None:
+    """One object of `/api/chat` or `/api/generate`; see transcript.Reader."""
     message = document.get("message") or {}
-    spoken.think(message.get("thinking") or document.get("thinking"))
-    spoken.text(message.get("content") or document.get("response"))
+    transcript.think(message.get("thinking") or document.get("thinking"))
+    transcript.text(message.get("content") or document.get("response"))
     for call in message.get("tool_calls") or ():
-        spoken.call(None, name=call["function"]["name"], arguments=call["function"].get("arguments"))
-    spoken.finish(document.get("done_reason"))
+        transcript.call(None, name=call["function"]["name"], arguments=call["function"].get("arguments"))
+    transcript.finish(document.get("done_reason"))

@@ -27,10 +27,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/chat/completions."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, CHAT, CHAT_FIELDS)) is not None:
+        if (passed := gateway.try_passthrough(exchange, data, CHAT, CHAT_FIELDS)) is not None:
             return passed
         asked = load_chat(data)
-        note_request(exchange, asked, (name for name in asked.carried if name != "response_format"))
+        note_request(exchange, asked, (name for name in asked.passthrough_fields if name != "response_format"))
         calls_as = FUNCTIONS if is_legacy(exchange.data) else TOOLS
         include_usage = _include_usage(exchange, gateway)
         renderer = ChatRenderer(asked.model, include_usage=include_usage, n=asked.n, calls_as=calls_as)
@@ -41,10 +41,10 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/completions."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.pass_on(exchange, data, COMPLETIONS, COMPLETION_FIELDS)) is not None:
+        if (passed := gateway.try_passthrough(exchange, data, COMPLETIONS, COMPLETION_FIELDS)) is not None:
             return passed
         asked, shape = load_completion(data)
-        note_request(exchange, asked, asked.carried)
+        note_request(exchange, asked, asked.passthrough_fields)
         renderer = CompletionRenderer(asked.model, include_usage=_include_usage(exchange, gateway), shape=shape)
         return gateway.generate(exchange, asked, renderer)
 

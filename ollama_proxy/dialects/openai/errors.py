@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
-from ollama_proxy.gateway import ErrorFace
+from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
 
@@ -18,9 +18,9 @@ _TYPES = {
 }
 
 
-class OpenAIErrors(ErrorFace):
+class OpenAIErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorFace."""
+        """See ErrorRenderer."""
         kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
         if error.slug == ModelNotFound.slug:
             kind = "invalid_request_error"  # as OpenAI says it; `not_found_error` is for addresses
@@ -31,13 +31,13 @@ class OpenAIErrors(ErrorFace):
         return orjson.dumps({"error": _fields(error, kind, code)})
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorFace. No `[DONE]` follows it: clients raise on this frame."""
+        """See ErrorRenderer. No `[DONE]` follows it: clients raise on this frame."""
         # Inside a stream there is no status left to tell whose fault it was.
         kind = "server_error" if error.status >= 500 else "invalid_request_error"
         return sse_frame({"error": _fields(error, kind, None)})
 
     def hint_at_address(self, path: str) -> str:
-        """See ErrorFace."""
+        """See ErrorRenderer."""
         return "" if path.startswith("/v1") else " The base URL of OpenAI's clients ends with /v1."
 
 

@@ -9,7 +9,7 @@ from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
-from ollama_proxy.dialects.schema_fields import as_object, bad, carried, check_fields
+from ollama_proxy.dialects.schema_fields import as_object, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
 CHAT = ChatSchema()
@@ -53,7 +53,8 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         top_logprobs=content_parts.load_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
         # The name of a schema and whether it is strict, for upstreams that ask for them; Ollama keeps every schema.
-        carried=carried(CHAT, data) | ({"response_format": wanted} if wanted.get("type") == "json_schema" else {}),
+        passthrough_fields=passthrough_fields(CHAT, data)
+        | ({"response_format": wanted} if wanted.get("type") == "json_schema" else {}),
         **content_parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
     )
 
@@ -78,7 +79,7 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
         logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
         top_logprobs=content_parts.load_top_logprobs(logprobs, "logprobs"),
         user=data.get("user"),
-        carried=carried(COMPLETION, data),
+        passthrough_fields=passthrough_fields(COMPLETION, data),
         **content_parts.load_extensions(data),
     )
     return request, shape
@@ -89,35 +90,35 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
     best_of = n if data.get("best_of") is None else load_count(data["best_of"], "best_of")
     shape = CompletionShape(prompts, n, best_of, bool(data.get("echo")), data.get("logprobs") is not None)
     if best_of < n:
-        bad("best_of", f"must be at least n, which is {n}")
+        raise_invalid("best_of", f"must be at least n, which is {n}")
     if best_of > n and data.get("stream"):
-        bad("best_of", "can't be streamed: which answers are the best is known at their end")
+        raise_invalid("best_of", "can't be streamed: which answers are the best is known at their end")
     if shape.echo and shape.logprobs:
-        bad("echo", "can't be combined with logprobs: those of the prompt are not known")
+        raise_invalid("echo", "can't be combined with logprobs: those of the prompt are not known")
     if len(prompts) * best_of > MAX_ANSWERS:
-        bad("prompt", f"asks for {len(prompts) * best_of} answers in all; {MAX_ANSWERS} is the limit")
+        raise_invalid("prompt", f"asks for {len(prompts) * best_of} answers in all; {MAX_ANSWERS} is the limit")
     return shape
 
 
 def _load_prompts(prompt: Json) -> list[str]:
     prompts = prompt if isinstance(prompt, list) else [prompt]
     if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
-        bad("prompt", "token ids can't be read here: send the prompt as text")
+        raise_invalid("prompt", "token ids can't be read here: send the prompt as text")
     if not prompts or not all(isinstance(one, str) for one in prompts):
-        bad("prompt", "must be a text or a list of texts")
+        raise_invalid("prompt", "must be a text or a list of texts")
     # Ollama would take an empty prompt for an order to load the model.
-    return prompts if all(prompts) else bad("prompt", "must not be empty")
+    return prompts if all(prompts) else raise_invalid("prompt", "must not be empty")
 
 
 def load_count(value: Json, param: str) -> int:
     """How many answers to one prompt; raises BadRequest above 16."""
     if value is not None and not 1 <= value <= MAX_CHOICES:
-        bad(param, f"must be between 1 and {MAX_CHOICES}")
+        raise_invalid(param, f"must be between 1 and {MAX_CHOICES}")
     return int(value or 1)
 
 
 def _model(data: Mapping[str, Json]) -> str:
-    return str(data.get("model") or "") or bad("model", "is required")
+    return str(data.get("model") or "") or raise_invalid("model", "is required")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -144,7 +145,7 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
             named = as_object(response_format.get("json_schema"), "response_format.json_schema")
             return as_object(named.get("schema"), "response_format.json_schema.schema")
         case _:
-            bad("response_format.type", "must be text, json_object or json_schema")
+            raise_invalid("response_format.type", "must be text, json_object or json_schema")
 
 
 def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
@@ -155,5 +156,5 @@ def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
     elif exclude is None and data.get("include_reasoning") is not None:
         exclude = not data["include_reasoning"]
     if exclude is not None and not isinstance(exclude, bool):
-        bad("reasoning.exclude", "must be true or false")
+        raise_invalid("reasoning.exclude", "must be true or false")
     return exclude

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams import paced
 
@@ -29,14 +29,14 @@ class _Called:
 def load_messages(messages: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
     if not messages:
-        bad("messages", "must hold at least one message")
+        raise_invalid("messages", "must hold at least one message")
     called = _Called()
     return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(paced(messages))]
 
 
 def _load_message(message: Json, where: str, called: _Called) -> Message:
     if not isinstance(message, dict):
-        bad(where, "must be an object")
+        raise_invalid(where, "must be an object")
     content, images = load_content(message.get("content"), f"{where}.content", _load_part)
     match message.get("role"):
         case "system" | "developer":
@@ -54,13 +54,13 @@ def _load_message(message: Json, where: str, called: _Called) -> Message:
             # Its result names only the function.
             return Message("tool", content, images=images, tool_name=name, tool_call_id=called.last.get(name))
         case _:
-            bad(f"{where}.role", "must be system, developer, user, assistant, tool or function")
+            raise_invalid(f"{where}.role", "must be system, developer, user, assistant, tool or function")
 
 
 def _load_assistant(message: Mapping[str, Json], content: str, where: str, called: _Called) -> Message:
     given = message.get("tool_calls") or []
     if not isinstance(given, list):
-        bad(f"{where}.tool_calls", "must be a list")
+        raise_invalid(f"{where}.tool_calls", "must be a list")
     calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(given))]
     if (function := message.get("function_call")) is not None:
         # The older form has no id: the call gets one that is the same whenever the history is sent again.
@@ -69,7 +69,7 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calle
     called.add(calls)
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
-        bad(f"{where}.reasoning", "must be a text")
+        raise_invalid(f"{where}.reasoning", "must be a text")
     return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=calls)
 
 
@@ -81,7 +81,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
 
 def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        bad(f"{where}.name", "is missing")
+        raise_invalid(f"{where}.name", "is missing")
     return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
@@ -90,7 +90,7 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
     match kind:
         case "text" | "refusal":
             value = part.get(kind)
-            texts.append(value if isinstance(value, str) else bad(f"{where}.{kind}", "must be a text"))
+            texts.append(value if isinstance(value, str) else raise_invalid(f"{where}.{kind}", "must be a text"))
         case "image_url":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
@@ -99,8 +99,8 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             # Ollama takes sound by the same field and tells it apart by its bytes.
             sound = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             if not isinstance(sound, str) or not sound:
-                bad(f"{where}.input_audio.data", "is missing")
+                raise_invalid(f"{where}.input_audio.data", "is missing")
             # Some servers load an address that is given here.
-            images.append(bad(f"{where}.input_audio.data", "must be base64") if ":" in sound else sound)
+            images.append(raise_invalid(f"{where}.input_audio.data", "must be base64") if ":" in sound else sound)
         case _:
-            bad(f"{where}.type", "must be text, image_url, input_audio or refusal")
+            raise_invalid(f"{where}.type", "must be text, image_url, input_audio or refusal")

@@ -9,7 +9,7 @@ from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     MAPPED,
     Extensions,
-    Fated,
+    RequestField,
     anything,
     flag,
     is_texts,
@@ -23,10 +23,10 @@ from ollama_proxy.dialects.schema_fields import (
 )
 
 
-def limit() -> Fated:
+def limit() -> RequestField:
     """A number of tokens; -1 is how clients of Ollama say that there is no limit."""
     expected = "must be a whole number of at least 1, or -1 for no limit"
-    return Fated(MAPPED, lambda value: is_whole(value) and (value >= 1 or value == -1), expected)
+    return RequestField(MAPPED, lambda value: is_whole(value) and (value >= 1 or value == -1), expected)
 
 
 class Sampling(Extensions):
@@ -41,7 +41,9 @@ class Sampling(Extensions):
     presence_penalty = number()
     max_tokens = limit()
     seed = whole_number()
-    stop = Fated(MAPPED, lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts")
+    stop = RequestField(
+        MAPPED, lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts"
+    )
     user = text()
     logit_bias = mapping(CARRIED)
     n = whole_number()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.content_parts import load_function
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import paced
@@ -22,7 +22,7 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     tools = [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(data.get("tools") or []))]
     if is_legacy(data):
         if tools:
-            bad("functions", "can't stand beside tools")
+            raise_invalid("functions", "can't stand beside tools")
         return _load_legacy_offer(data)
     choice = data.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
@@ -45,7 +45,7 @@ def _load_legacy_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice
 
 def _load_tool(tool: Json, where: str) -> Tool:
     if not isinstance(tool, dict) or tool.get("type", "function") != "function":
-        bad(f"{where}.type", "only tools of the type 'function' are supported")
+        raise_invalid(f"{where}.type", "only tools of the type 'function' are supported")
     return load_function(tool.get("function"), f"{where}.function", carries=True)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 
-def read(document: dict[str, Any], spoken: Spoken) -> None:
-    """A whole answer, or a chunk of one; see spoken.Reader."""
+def read(document: dict[str, Any], transcript: Transcript) -> None:
+    """A whole answer, or a chunk of one; see transcript.Reader."""
     for choice in document.get("choices") or ():
         index = choice.get("index")
         message = choice.get("delta") or choice.get("message") or {}
         # Two names are in use for the same thing, and some send both.
-        spoken.think(message.get("reasoning_content") or message.get("reasoning"), index)
-        spoken.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
+        transcript.think(message.get("reasoning_content") or message.get("reasoning"), index)
+        transcript.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
         for call in message.get("tool_calls") or ():
             function = call.get("function") or {}
-            spoken.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
+            transcript.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
         if function := message.get("function_call"):
-            spoken.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
-        spoken.finish(choice.get("finish_reason"), index)
+            transcript.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
+        transcript.finish(choice.get("finish_reason"), index)

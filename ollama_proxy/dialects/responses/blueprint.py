@@ -29,7 +29,9 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         exchange = current_exchange()
         data = load_body(exchange, gateway)
         asked = load_response(data)
-        note_request(exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.carried))
+        note_request(
+            exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
+        )
         sealed = ENCRYPTED_REASONING in (data.get("include") or ())
         return gateway.chat(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
 

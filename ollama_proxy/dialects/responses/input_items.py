@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
-from ollama_proxy.dialects.schema_fields import as_text, bad
+from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
 from ollama_proxy.upstreams import paced
 
@@ -28,15 +28,15 @@ _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;
 def load_input(value: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
     if not value:
-        bad("input", "must be a text or a list with at least one item")
+        raise_invalid("input", "must be a text or a list with at least one item")
     if isinstance(value, str):
         return [Message("user", value)]
     if not isinstance(value, list):
-        bad("input", "must be a text or a list of items")
+        raise_invalid("input", "must be a text or a list of items")
     history = History()
     for index, item in enumerate(paced(value)):
         history.add(item, f"input[{index}]")
-    return history.end() or bad("input", "must hold at least one message")
+    return history.end() or raise_invalid("input", "must hold at least one message")
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class History:
     def add(self, item: Json, where: str) -> None:
         """Takes the next item; raises BadRequest that names it."""
         if not isinstance(item, dict):
-            bad(where, "must be an object")
+            raise_invalid(where, "must be an object")
         kind = item.get("type") or ("message" if "role" in item else None)
         match kind:
             case "message":
@@ -85,7 +85,7 @@ class History:
             case "reasoning":
                 self._thinking += load_reasoning(item, where)
             case _ if kind not in _SKIPPED:
-                bad(where, f'unknown input item type: "{str(kind)[:40]}"')
+                raise_invalid(where, f'unknown input item type: "{str(kind)[:40]}"')
 
     def end(self) -> list[Message]:
         """All messages; nothing comes after that."""
@@ -93,7 +93,9 @@ class History:
         return self._messages
 
     def _add_message(self, item: Mapping[str, Json], where: str) -> None:
-        role = _ROLES.get(str(item.get("role"))) or bad(f"{where}.role", "must be user, assistant, system or developer")
+        role = _ROLES.get(str(item.get("role"))) or raise_invalid(
+            f"{where}.role", "must be user, assistant, system or developer"
+        )
         content, images = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
             self._hear(Message(role, content, images=images))
@@ -146,11 +148,11 @@ def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
 
 def _texts(parts: Json, kind: str, where: str) -> list[str]:
     if not isinstance(parts or [], list):
-        bad(where, "must be a list of parts")
+        raise_invalid(where, "must be a list of parts")
     texts = []
     for index, part in enumerate(parts or []):
         if not isinstance(part, dict) or part.get("type") != kind:
-            bad(f"{where}[{index}].type", f"must be {kind}")
+            raise_invalid(f"{where}[{index}].type", f"must be {kind}")
         texts.append(as_text(part.get("text"), f"{where}[{index}].text"))
     return texts
 
@@ -164,24 +166,26 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
         case "input_image":
             if part.get("file_id"):
-                bad(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
+                raise_invalid(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
             images.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_file":
             texts.append(_load_file(part, where))
         case _:
-            bad(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
+            raise_invalid(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
 
 
 def _load_file(part: Mapping[str, Json], where: str) -> str:
     """The text of a file that came with the request, under its name."""
     for name in ("file_id", "file_url"):
         if part.get(name):
-            bad(f"{where}.{name}", "files are neither stored nor fetched here: send the text as `input_text`")
+            raise_invalid(f"{where}.{name}", "files are neither stored nor fetched here: send the text as `input_text`")
     match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
     if match is None:
-        bad(f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here")
+        raise_invalid(
+            f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here"
+        )
     try:
         text = base64.b64decode(match[1], validate=True).decode()
     except (binascii.Error, ValueError):
-        bad(f"{where}.file_data", "must be base64 of UTF-8 text")
+        raise_invalid(f"{where}.file_data", "must be base64 of UTF-8 text")
     return _joined(as_text(part.get("filename") or "", f"{where}.filename"), text)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.responses.input_items import load_input
 from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
-from ollama_proxy.dialects.schema_fields import as_object, as_text, bad, carried, check_fields
+from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
 from ollama_proxy.upstreams import paced
@@ -30,7 +30,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
     tools, tool_choice = load_tool_choice(data.get("tool_choice"), load_tools(data.get("tools") or []))
     top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     return ChatRequest(
-        model=str(data.get("model") or "") or bad("model", "is required"),
+        model=str(data.get("model") or "") or raise_invalid("model", "is required"),
         messages=([Message("system", instructions)] if instructions else []) + load_input(data.get("input")),
         stream=bool(data.get("stream")),
         tools=tools,
@@ -42,7 +42,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
         logprobs=bool(top_logprobs or LOGPROBS in (data.get("include") or ())) or None,
         top_logprobs=top_logprobs,
         user=data.get("user"),
-        carried=_carried(data, text),
+        passthrough_fields=_passthrough_fields(data, text),
         **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
 
@@ -50,7 +50,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
 def _check_summary(reasoning: Mapping[str, Json]) -> None:
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
-            bad(f"reasoning.{name}", "must be auto, concise or detailed")
+            raise_invalid(f"reasoning.{name}", "must be auto, concise or detailed")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -60,7 +60,7 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     limit = data.get("max_output_tokens")
     if limit is not None:
         # Ollama takes what is below 1 for "no limit at all".
-        options["num_predict"] = int(limit) if limit >= 1 else bad("max_output_tokens", "must be at least 1")
+        options["num_predict"] = int(limit) if limit >= 1 else raise_invalid("max_output_tokens", "must be at least 1")
     return options
 
 
@@ -77,7 +77,7 @@ def load_format(chosen: Json) -> str | Mapping[str, Json] | None:
             as_text(chosen.get("name"), "text.format.name")
             return as_object(chosen.get("schema"), "text.format.schema")
         case _:
-            bad("text.format.type", "must be text, json_object or json_schema")
+            raise_invalid("text.format.type", "must be text, json_object or json_schema")
 
 
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
@@ -88,9 +88,9 @@ def load_tools(tools: Sequence[Json]) -> list[Tool]:
 def _load_tool(tool: Json, where: str) -> Tool:
     kind = tool.get("type") if isinstance(tool, dict) else None
     if kind != "function":
-        bad(f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are")
+        raise_invalid(f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are")
     if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
-        bad(f"{where}.strict", "must be true or false")
+        raise_invalid(f"{where}.strict", "must be true or false")
     return content_parts.load_function(tool, where)
 
 
@@ -101,13 +101,13 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolC
     def load_name(function: Json, where: str) -> str:
         """The name of a function that is on offer."""
         if as_object(function, where).get("type") != "function":
-            bad(f"{where}.type", "must be function")
+            raise_invalid(f"{where}.type", "must be function")
         name = as_text(function.get("name"), f"{where}.name")
-        return name if name in offered else bad(f"{where}.name", "is not among the tools")
+        return name if name in offered else raise_invalid(f"{where}.name", "is not among the tools")
 
     if choice is None or isinstance(choice, str):
         if choice not in _WORDS:
-            bad("tool_choice", "must be none, auto or required")
+            raise_invalid("tool_choice", "must be none, auto or required")
         check_choice(choice, tools, "tool_choice")
         return tools, choice
     match as_object(choice, "tool_choice").get("type"):
@@ -115,15 +115,19 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolC
             return tools, {"name": load_name(choice, "tool_choice")}
         case "allowed_tools":
             allowed, mode = load_allowed_tools(choice, tools, "tool_choice", load_name)
-            return allowed or bad("tool_choice.tools", "must be a list of functions"), mode
+            return allowed or raise_invalid("tool_choice.tools", "must be a list of functions"), mode
         case _:
-            bad("tool_choice.type", "must be function or allowed_tools")
+            raise_invalid("tool_choice.type", "must be function or allowed_tools")
 
 
-def _carried(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:
+def _passthrough_fields(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:
     """Under the names that chat completions have for them: that is what other upstreams speak."""
-    found = {name: value for name, value in carried(RESPONSE, data).items() if value not in _HARMLESS.get(name, ())}
+    found = {
+        name: value
+        for name, value in passthrough_fields(RESPONSE, data).items()
+        if value not in _HARMLESS.get(name, ())
+    }
     verbosity = text.get("verbosity")
     if verbosity not in (None, "low", "medium", "high"):
-        bad("text.verbosity", "must be low, medium or high")
+        raise_invalid("text.verbosity", "must be low, medium or high")
     return found | ({"verbosity": verbosity} if verbosity else {})

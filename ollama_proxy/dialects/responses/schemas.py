@@ -9,7 +9,7 @@ from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     MAPPED,
     Extensions,
-    Fated,
+    RequestField,
     anything,
     flag,
     is_texts,
@@ -40,9 +40,9 @@ INCLUDABLE = (
 _STATELESS = "this gateway keeps no state: send the whole history as `input`"
 
 
-def one_of(*words: str, fate: str = MAPPED) -> Fated:
+def one_of(*words: str, handling: str = MAPPED) -> RequestField:
     """One of some words."""
-    return Fated(fate, lambda value: value in words, f"must be one of {', '.join(words)}")
+    return RequestField(handling, lambda value: value in words, f"must be one of {', '.join(words)}")
 
 
 class ResponseSchema(Extensions):
@@ -54,7 +54,7 @@ class ResponseSchema(Extensions):
     stream = flag()
     # Padding against eavesdroppers who watch sizes: accepted, never sent.
     stream_options = mapping()
-    include = Fated(
+    include = RequestField(
         MAPPED,
         lambda value: isinstance(value, list) and all(item in INCLUDABLE for item in value),
         f"must be a list of some of {', '.join(INCLUDABLE)}",
@@ -79,15 +79,15 @@ class ResponseSchema(Extensions):
     background = refused("answers can't be made in the background: this gateway keeps no state", False)
     prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
     context_management = refused("the history is not shortened here: send a shorter `input`", [])
-    metadata = Fated(
+    metadata = RequestField(
         CARRIED, lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts"
     )
     moderation = anything(CARRIED)
-    prompt_cache_key = Fated(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    prompt_cache_key = RequestField(CARRIED, lambda value: isinstance(value, str), "must be a text")
     prompt_cache_options = anything(CARRIED)
     prompt_cache_retention = anything(CARRIED)
-    safety_identifier = Fated(CARRIED, lambda value: isinstance(value, str), "must be a text")
-    service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", fate=CARRIED)
+    safety_identifier = RequestField(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", handling=CARRIED)
     store = flag(CARRIED)
     # Last: behind it, the word means this field and no longer the kind of field.
     text = mapping()

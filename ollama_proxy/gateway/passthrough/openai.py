@@ -12,7 +12,7 @@ from itertools import chain
 from flask import Response
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError
-from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, note_done
+from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, record_usage
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
@@ -45,7 +45,7 @@ OURS = frozenset(
 _ANSWERED = frozenset({"choices", "data"})
 
 
-def passes(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
+def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
@@ -53,7 +53,9 @@ def passes(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool
         return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
-    return is_sound and all(_can(node.profile, own, path, data) for node, own in resolved.route.nodes)
+    return is_sound and all(
+        _can(node.profile, upstream_model, path, data) for node, upstream_model in resolved.route.nodes
+    )
 
 
 def _is_free(rules: ModelSettings) -> bool:
@@ -63,12 +65,14 @@ def _is_free(rules: ModelSettings) -> bool:
     return replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None) == NO_RULES
 
 
-def _can(profile: Profile, own: str, path: str, data: Mapping[str, Json]) -> bool:
+def _can(profile: Profile, upstream_model: str, path: str, data: Mapping[str, Json]) -> bool:
     """Whether a provider has a place for a request, and answers in the way that was asked for."""
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_place(profile, path, data)) and (data.get("stream") is True or not profile.only_streams(own))
+    return bool(_place(profile, path, data)) and (
+        data.get("stream") is True or not profile.only_streams(upstream_model)
+    )
 
 
 def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
@@ -78,7 +82,7 @@ def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
     return profile.insert_path if data.get("suffix") else profile.completions_path
 
 
-class Passage:
+class OpenAIPassthrough:
     """One request on its way to a provider, and its answer on the way back."""
 
     def __init__(self, exchange: Exchange, path: str, settings: Stream, *, is_checked: bool = False) -> None:
@@ -99,12 +103,15 @@ class Passage:
 
     # To the provider.
 
-    def send(self, node: Node, own: str) -> Reply:
-        """The reply of a node that calls the model `own`; the head of a stream may come later. Raises UpstreamError."""
-        self._upstream, self._own = node.upstream, own
+    def send(self, node: Node, upstream_model: str) -> Reply:
+        """The reply of a node that calls the model `upstream_model`; the head of a stream may come later. Raises
+        UpstreamError."""
+        self._upstream, self._upstream_model = node.upstream, upstream_model
         name = self._exchange.model
         counts = self._lacks_usage and node.profile.stream_options
-        self._edits = AnswerEdits(name=None if own == name else name, without_usage=counts and not self._shows_usage)
+        self._edits = AnswerEdits(
+            name=None if upstream_model == name else name, without_usage=counts and not self._shows_usage
+        )
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
         path = _place(node.profile, self._path, self._data)
         outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
@@ -115,7 +122,9 @@ class Passage:
     def _body(self, *, counts: bool) -> bytes:
         """The client's own bytes, or what they say with the provider's name of the model. `counts`: also with a wish
         for the usage."""
-        changes: dict[str, Json] = {} if self._own == self._data.get("model") else {"model": self._own}
+        changes: dict[str, Json] = (
+            {} if self._upstream_model == self._data.get("model") else {"model": self._upstream_model}
+        )
         if counts:
             changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
         return encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
@@ -124,7 +133,7 @@ class Passage:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
         try:
             if reply.status not in (0, 200):
-                raise self._upstream.refused(reply, model=self._own)
+                raise self._upstream.refused(reply, model=self._upstream_model)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -135,7 +144,7 @@ class Passage:
         """What an answer that is none amounts to."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._upstream.error_in(document, model=self._own)
+        return self._upstream.error_in(document, model=self._upstream_model)
 
     # To the client.
 
@@ -158,7 +167,7 @@ class Passage:
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
@@ -181,7 +190,7 @@ class Passage:
             if not self._tail.done:
                 yield b"data: " + DONE + b"\n\n"
         finally:
-            self._note(self._tail.said)
+            self._note(self._tail.estimated_tokens)
 
     def _begun(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The pieces, of which the first has something to read if that comes within a heartbeat's time: comments of a
@@ -209,7 +218,7 @@ class Passage:
         if passed := self._edits.events(self._tail.feed(events)):
             yield passed
         if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._own)
+            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
 
     def _next(self, reply: Reply) -> bytes | None:
         """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
@@ -217,12 +226,13 @@ class Passage:
             return reply.read_some(self._heartbeat_s)
         return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
 
-    def _note(self, said: int) -> None:
-        """Writes down what the answer took, as far as it came; `said`: about so many tokens, where nobody counted."""
+    def _note(self, estimated_tokens: int) -> None:
+        """Writes down what the answer took, as far as it came; `estimated_tokens`: about so many tokens, where nobody
+        counted."""
         end, exchange = self._tail.end(), self._exchange
         exchange.usage = end.usage
-        if said and end.usage == NO_USAGE:
-            note_done(exchange, Done(""), said)
+        if estimated_tokens and end.usage == NO_USAGE:
+            record_usage(exchange, Done(""), estimated_tokens)
         if end.limited:
             exchange.note_truncated("answer")
 

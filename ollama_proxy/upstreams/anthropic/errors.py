@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.error_text import without_keys
 from ollama_proxy.upstreams.ollama.codec import error_text
@@ -27,7 +27,7 @@ _STATUSES = {
 }
 
 #: About our own key or its account.
-_DENIED = (*UpstreamDeniesUs.statuses, 403)
+_DENIED = (*UpstreamAuthError.statuses, 403)
 _DENIED_TYPES = ("authentication_error", "billing_error", "permission_error")
 
 #: The account has no money left, which is said with a 400.
@@ -49,7 +49,7 @@ def refused(
     except orjson.JSONDecodeError:
         document = None
     if status in _DENIED:
-        return UpstreamDeniesUs(detail=f"upstream status {status}")
+        return UpstreamAuthError(detail=f"upstream status {status}")
     if not isinstance(document, dict):
         return UpstreamError(detail=f"upstream status {status} without JSON")
     return _refused(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
@@ -73,7 +73,7 @@ def _refused(
     text = text[:MOST_CHARS]
     kind, lowered = str(fields.get("type"))[:100], text.lower()
     if kind in _DENIED_TYPES or _NO_CREDIT in lowered:
-        return UpstreamDeniesUs(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
+        return UpstreamAuthError(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
     if status == 400 and any(sign in lowered for sign in _TOO_LONG):
         return PromptTooLong(text)
     if status == 404 and lowered.startswith("model:"):

@@ -80,7 +80,7 @@ def passed_on(request: ModelRequest) -> dict[str, Json]:
     """The carried fields that are this API's own."""
     fields: dict[str, Json] = {}
     for name, (kind, words) in _CARRIED.items():
-        value = request.carried.get(name)
+        value = request.passthrough_fields.get(name)
         if isinstance(value, kind) and (not words or value in words):
             fields[name] = value
     return fields

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
-from ollama_proxy.errors import UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
@@ -26,7 +26,7 @@ from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, Ups
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import Facts
+from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request
 
 #: The API that is spoken here.
@@ -56,7 +56,7 @@ class AnthropicUpstream(TransportUpstream):
         self._secrets = secrets
         self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
         #: Whether its models were asked for.
-        self._asked = Facts[bool](MODELS_KEPT_S)
+        self._asked = TtlCache[bool](MODELS_KEPT_S)
         #: What was told of them last.
         self._told: Mapping[str, Traits] = {}
         self._thoughts = Thoughts()
@@ -127,8 +127,8 @@ class AnthropicUpstream(TransportUpstream):
         """See Upstream.version: it has none to tell. Whatever it says but that our key is wrong, it is there."""
         with self._get(_ONE_MODEL, call) as reply:
             # What it lists is read when it is asked for: that may take its time.
-            if reply.status in (*UpstreamDeniesUs.statuses, 403):
-                raise UpstreamDeniesUs(detail=f"upstream status {reply.status}")
+            if reply.status in (*UpstreamAuthError.statuses, 403):
+                raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
     def _ask(self, path: str, call: Call) -> dict[str, Json]:

@@ -12,7 +12,7 @@ import gevent
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.model_index import LIMITS, Fleet
+from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, Fleet
 from ollama_proxy.upstreams.fleet.node import QUICK_S, Node, State
 
 log = logging.getLogger(__name__)
@@ -110,17 +110,19 @@ class Health:
 
 
 def _interval_s(node: Node) -> float:
-    is_down = not node.connection.is_closed or (node.is_box and node.state is not None and not node.state.usable)
+    is_down = not node.connection.is_closed or (
+        node.is_ollama_node and node.state is not None and not node.state.usable
+    )
     # A provider that refuses our key does so for good.
-    return DOWN_INTERVAL_S if is_down else INTERVAL_S if node.is_box else PROVIDER_INTERVAL_S
+    return DOWN_INTERVAL_S if is_down else INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
 
 
 def check_upstream(node: Node) -> State:
     """Whether it answers, by its version."""
     try:
-        return State(True, node.upstream.version(Call(LIMITS)))
+        return State(True, node.upstream.version(Call(HEALTH_CHECK_TIMEOUTS)))
     except GatewayError as error:
-        if not node.is_box and isinstance(error, UpstreamTimeout | UpstreamCut):
+        if not node.is_ollama_node and isinstance(error, UpstreamTimeout | UpstreamCut):
             # What a provider has to say of its models may take its time; its answers tell how it is.
             return State(True, reason=error.detail or str(error))
         lost = isinstance(error, UpstreamConnect | UpstreamTimeout | UpstreamCut)

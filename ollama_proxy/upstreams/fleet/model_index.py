@@ -21,7 +21,7 @@ from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.fleet.route import Route
 
 #: One look at an upstream may take this long, in seconds.
-LIMITS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
+HEALTH_CHECK_TIMEOUTS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
 
 #: How old lists may be that are shown, and that decide that a model is nowhere; and how long newer ones are waited
 #: for. In seconds.
@@ -47,15 +47,15 @@ class Fleet:
     @property
     def is_single(self) -> bool:
         """Whether one server of Ollama's kind is all there is: names mean what it says they mean."""
-        return len(self.nodes) == 1 and self.nodes[0].is_box and not self.nodes[0].declared.models
+        return len(self.nodes) == 1 and self.nodes[0].is_ollama_node and not self.nodes[0].declared.models
 
     def takes(self, api: Api) -> bool:
         """Whether any node takes requests of an API as they are."""
         return any(node.upstream.api is api for node in self.nodes)
 
-    def boxes(self) -> list[Node]:
+    def ollama_nodes(self) -> list[Node]:
         """The Ollama servers."""
-        return [node for node in self.nodes if node.is_box]
+        return [node for node in self.nodes if node.is_ollama_node]
 
     def node(self, name: str) -> Node | None:
         """The node of this name."""
@@ -106,15 +106,17 @@ class Fleet:
 
     def _there(self, node: Node, name: str, rest: str) -> Route | None:
         """A model on the node that stands in front of its name; or one that has that whole name there."""
-        own = _own_name(node, rest)
-        if own is None and (whole := _own_name(node, name)):
+        upstream_model = _upstream_model(node, rest)
+        if upstream_model is None and (whole := _upstream_model(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
         # A provider that was named has the last word: many list less than they have.
-        is_open = self._may_have(node) or not (node.is_box or node.declared.models)
-        if own is None and not (node.upstream.takes_any_model or is_open):
+        is_open = self._may_have(node) or not (node.is_ollama_node or node.declared.models)
+        if upstream_model is None and not (node.upstream.takes_any_model or is_open):
             return None
         # Without its list, the whole may as well be the name of a model.
-        return Route(self._shortest_name(node, rest), ((node, own or rest),), canonical(rest), node.listing is None)
+        return Route(
+            self._shortest_name(node, rest), ((node, upstream_model or rest),), canonical(rest), node.listing is None
+        )
 
     def _shortest_name(self, node: Node, name: str) -> str:
         """The canonical name of a node's model, without the node if the name alone leads there as well."""
@@ -127,17 +129,19 @@ class Fleet:
         is the name of a model there."""
         upstream, rest = split_upstream(name, self._names)
         node = self.node(upstream)
-        if not upstream or (node and not _own_name(node, rest) and _own_name(node, name)):
+        if not upstream or (node and not _upstream_model(node, rest) and _upstream_model(node, name)):
             return "", name
         return upstream, rest
 
-    def is_box(self, name: str) -> bool:
+    def is_ollama_node(self, name: str) -> bool:
         """Whether an Ollama server is called so."""
         node = self.node(name)
-        return node is not None and node.is_box
+        return node is not None and node.is_ollama_node
 
     def _listed(self, name: str) -> Route | None:
-        return self._route(name, [(node, own) for node in self.nodes if (own := _own_name(node, name))])
+        return self._route(
+            name, [(node, upstream_model) for node in self.nodes if (upstream_model := _upstream_model(node, name))]
+        )
 
     def _unlisted(self, name: str) -> Route | None:
         """Whose list is not known may have it, the only one says itself that it has it not; and some take any name."""
@@ -146,7 +150,7 @@ class Fleet:
         open_ended = [
             (node, name)
             for node in self.nodes
-            if self._may_have(node) and (alone or (node.is_box and not node.refuses))
+            if self._may_have(node) and (alone or (node.is_ollama_node and not node.refuses))
         ]
         if open_ended:
             return self._route(name, open_ended, is_guess=not self.is_single)
@@ -215,14 +219,14 @@ class Fleet:
 
 def _learn(node: Node) -> None:
     with contextlib.suppress(GatewayError):
-        node.learn(Call(LIMITS))
+        node.learn(Call(HEALTH_CHECK_TIMEOUTS))
 
 
-def _own_name(node: Node, name: str) -> str | None:
+def _upstream_model(node: Node, name: str) -> str | None:
     """What a node calls a model; Ollama takes its own names in any spelling, and repeats the one that it got."""
     bare = canonical(name)
-    own = node.own_name(bare)
-    return name if own and node.is_box and canonical(own) == bare else own
+    upstream_model = node.upstream_model(bare)
+    return name if upstream_model and node.is_ollama_node and canonical(upstream_model) == bare else upstream_model
 
 
 def _share(first: Node, other: Node) -> bool:

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from ollama_proxy.errors import (
     GatewayError,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -46,7 +46,7 @@ MOST_MODELS, MOST_BYTES = 1000, 1 << 20
 QUICK_S = 0.1
 
 #: Protocols of servers of Ollama's kind.
-BOXES = ("ollama", "demo")
+OLLAMA_PROTOCOLS = ("ollama", "demo")
 
 #: Statuses that only say that it is busy.
 BUSY = frozenset({429, 503, 529})
@@ -107,9 +107,9 @@ class Node:
         return self.declared.name
 
     @property
-    def is_box(self) -> bool:
+    def is_ollama_node(self) -> bool:
         """Whether it is a server of Ollama's kind, and no provider."""
-        return self.declared.protocol in BOXES
+        return self.declared.protocol in OLLAMA_PROTOCOLS
 
     @property
     def refuses(self) -> bool:
@@ -127,7 +127,7 @@ class Node:
         if self.listing is None or declared.models != self.declared.models:
             self.forget_list()
             # A provider may have no list to show; what is configured is there.
-            known = {} if declared.protocol in BOXES else declared.models
+            known = {} if declared.protocol in OLLAMA_PROTOCOLS else declared.models
             self.listing = Listing(_configured(known, (), declared.name)) if known else None
             self.changes += 1
         self.declared = declared
@@ -149,7 +149,7 @@ class Node:
             raise
         known = {canonical(model.name): (model.name, model) for model in listed}
         if self.declared.models:
-            known = _configured(self.declared.models, listed, self.name, only_listed=self.is_box)
+            known = _configured(self.declared.models, listed, self.name, only_listed=self.is_ollama_node)
         if self.listing is None or _names(self.listing) != _names(Listing(known)):
             self.changes += 1
         self.listing, self.listed_at = Listing(known, loaded), time.monotonic()
@@ -164,15 +164,15 @@ class Node:
         needs no asking."""
         if self.declared.drain:
             return False
-        if not self.is_box:
+        if not self.is_ollama_node:
             than = -inf if self.listing and self.declared.models else than - PROVIDER_LIST_S
         return self.listed_at < than
 
     def tells(self, now: float) -> bool:
         """Whether it is worth asking for its list: some providers have none to show."""
-        return self.is_box or self._untold_at < now - PROVIDER_LIST_S
+        return self.is_ollama_node or self._untold_at < now - PROVIDER_LIST_S
 
-    def own_name(self, name: str) -> str | None:
+    def upstream_model(self, name: str) -> str | None:
         """What it calls the model that clients know by this canonical name; None where it has none."""
         found = self.listing.models.get(name) if self.listing else None
         return found[0] if found else None
@@ -232,14 +232,14 @@ class Node:
         if not isinstance(error, UpstreamCut | UpstreamTimeout):
             self.connection.succeeded()
         if is_fault(error):
-            self.fault(name)
+            self.record_model_failure(name)
 
     def lost(self, *, quickly: bool) -> None:
         """A check did not reach it; `quickly`: see refuses_at_once."""
         self._is_quick = quickly
         self.connection.trip()
 
-    def fault(self, name: str) -> None:
+    def record_model_failure(self, name: str) -> None:
         """An answer that should have been another one."""
         breaker = self._failing.get(name)
         if breaker is None:
@@ -282,13 +282,13 @@ class Slot:
 
 def is_fault(error: GatewayError) -> bool:
     """Whether an error says that the upstream, not the request, is at fault."""
-    if isinstance(error, UpstreamDeniesUs) or error.status in BUSY:
+    if isinstance(error, UpstreamAuthError) or error.status in BUSY:
         return False
     return isinstance(error, UpstreamError) and (not isinstance(error, UpstreamRefused) or error.status >= 500)
 
 
 def _names(listing: Listing) -> dict[str, str]:
-    return {name: own for name, (own, _) in listing.models.items()}
+    return {name: upstream_model for name, (upstream_model, _) in listing.models.items()}
 
 
 def _configured(

@@ -45,7 +45,11 @@ class Route:
         names = ", ".join(node.name for node, _ in self.nodes)
         if self.is_guess:
             return f"No upstream that answers has the model '{self.bare[:200]}', and {names} can't be reached."
-        return CONNECT_FAILED if self.nodes[0][0].is_box else f"The provider {names} can't be reached; try again later."
+        return (
+            CONNECT_FAILED
+            if self.nodes[0][0].is_ollama_node
+            else f"The provider {names} can't be reached; try again later."
+        )
 
     def unusable(self) -> UpstreamConnect:
         """The error while no node takes a request."""

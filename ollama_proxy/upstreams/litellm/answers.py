@@ -10,7 +10,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Event, Json
 from ollama_proxy.upstreams.answer_events import GRACE_S, Read
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
-from ollama_proxy.upstreams.worker_stream import Feed
+from ollama_proxy.upstreams.worker_stream import WorkerStream
 
 #: Chunks of a stream that LiteLLM may keep at each of its ends.
 KEPT_CHUNKS = 8
@@ -22,7 +22,7 @@ Document = Mapping[str, Json]
 class LiteLLMEvents:
     """The events of one answer, streamed or single; see EventStream."""
 
-    def __init__(self, feed: Feed[Document], decoder: ChunkDecoder, heartbeat_s: float | None) -> None:
+    def __init__(self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None) -> None:
         """Waits for its beginning, at most for one heartbeat; raises UpstreamError where there is none."""
         self._feed = feed
         self._decoder = decoder

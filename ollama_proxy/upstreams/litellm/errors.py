@@ -16,9 +16,9 @@ import orjson
 
 from ollama_proxy.errors import (
     PromptTooLong,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -92,7 +92,7 @@ def _its_own(raised: Exception, names: Sequence[str], model: str, secrets: Seque
     if "LLM Provider NOT provided" in text:
         return UpstreamRefused(404, f"model '{model}' not found")
     if "AuthenticationError" in names or "Missing credentials" in text:
-        return UpstreamDeniesUs(detail=f"LiteLLM has no key for the provider of this model: {beneath}")
+        return UpstreamAuthError(detail=f"LiteLLM has no key for the provider of this model: {beneath}")
     if not isinstance(status, int) or not 400 <= status < 500:
         return UpstreamError(detail=f"LiteLLM: {beneath}")
     said = plain(text[: 2 * MOST_CHARS])[:MOST_CHARS]

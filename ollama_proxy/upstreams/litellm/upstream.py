@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ollama_proxy.errors import BadRequest, ConfigError, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import BadRequest, ConfigError, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     EmbedAnswer,
@@ -41,7 +41,7 @@ from ollama_proxy.upstreams.openai.requests import (
     passed_on,
     shortened,
 )
-from ollama_proxy.upstreams.worker_stream import Feed
+from ollama_proxy.upstreams.worker_stream import WorkerStream
 
 #: Read by LiteLLM while it is imported: no list of prices from the network, no `.env` from wherever the process runs.
 BEFORE_IMPORT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
@@ -208,7 +208,7 @@ class LiteLLMUpstream(Upstream):
 
     # Requests.
 
-    def _feed(self, work: Callable[[], Generator[Document]], model: str, call: Call) -> Feed[Document]:
+    def _feed(self, work: Callable[[], Generator[Document]], model: str, call: Call) -> WorkerStream[Document]:
         def counted() -> Generator[Document]:
             """The work, counted while it goes on."""
             self._active += 1
@@ -217,10 +217,10 @@ class LiteLLMUpstream(Upstream):
             finally:
                 self._active -= 1
 
-        return Feed(counted, call, failure=partial(error_of, model=model, secrets=self._secrets))
+        return WorkerStream(counted, call, failure=partial(error_of, model=model, secrets=self._secrets))
 
     def _target(self, model: str) -> Target:
-        """What a name means to LiteLLM; raises UpstreamRefused for one that means nothing, UpstreamDeniesUs."""
+        """What a name means to LiteLLM; raises UpstreamRefused for one that means nothing, UpstreamAuthError."""
         if "://" in model:
             # Some of its providers take an address for a name: prompts and keys would go wherever a client likes.
             raise _not_found(model)
@@ -265,7 +265,7 @@ class LiteLLMUpstream(Upstream):
             raise _not_found(model)
         key = next(filter(None, map(os.environ.get, preset.key_variables)), None)
         if key is None:
-            raise UpstreamDeniesUs(detail=f"{' or '.join(preset.key_variables)} is not set")
+            raise UpstreamAuthError(detail=f"{' or '.join(preset.key_variables)} is not set")
         return {"model": f"openai/{rest}", "api_base": preset.base_url, "api_key": key}
 
     def _profile_of(self, target: Target) -> Profile:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import PromptTooLong, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -303,8 +303,8 @@ def refused_line(line: dict[str, Json]) -> UpstreamRefused:
 
 def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
     """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
-    if status in UpstreamDeniesUs.statuses:
-        return UpstreamDeniesUs(detail=f"upstream status {status}")
+    if status in UpstreamAuthError.statuses:
+        return UpstreamAuthError(detail=f"upstream status {status}")
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -43,7 +43,7 @@ from ollama_proxy.upstreams.ollama.codec import (
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import Facts
+from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import LineSplitter, encode_request
 
 #: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
@@ -68,8 +68,8 @@ class OllamaUpstream(TransportUpstream):
 
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name, transport)
-        self._capabilities = Facts[frozenset[str] | None](CAPABILITIES_KEPT_S)
-        self._loaded = Facts[dict[str, int]](LOADED_KEPT_S)
+        self._capabilities = TtlCache[frozenset[str] | None](CAPABILITIES_KEPT_S)
+        self._loaded = TtlCache[dict[str, int]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self._ask_loaded)
         #: Whether requests say `shift: false`, by the version that the last health check found.
         self._unshifted = False

@@ -15,7 +15,7 @@ import orjson
 
 from ollama_proxy.errors import (
     PromptTooLong,
-    UpstreamDeniesUs,
+    UpstreamAuthError,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -101,8 +101,8 @@ def _document(data: bytes) -> Json:
 
 def _without_json(status: int, wait_s: int | None) -> UpstreamError:
     """A page, or nothing at all: most likely of something that stands before the provider."""
-    if status in (*UpstreamDeniesUs.statuses, 403):
-        return UpstreamDeniesUs(detail=f"upstream status {status}")
+    if status in (*UpstreamAuthError.statuses, 403):
+        return UpstreamAuthError(detail=f"upstream status {status}")
     if status in _FAULTS:
         return _fault(status, f"The model server answered {_phrase(status)}.", "", wait_s)
     return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
@@ -114,7 +114,7 @@ def _refusal(status: int, document: Json, wait_s: int | None, model: str, secret
     if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
         return _not_found(text, words, model)
     if _is_about_us(status, words):
-        return UpstreamDeniesUs(detail=f"upstream status {status}: {without_keys(_code(document), secrets)[:60]}")
+        return UpstreamAuthError(detail=f"upstream status {status}: {without_keys(_code(document), secrets)[:60]}")
     if status in _FAULTS:
         return _fault(status, text, words, wait_s)
     return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)
@@ -129,7 +129,7 @@ def _fault(status: int, text: str, words: str, wait_s: int | None) -> UpstreamEr
 
 
 def _is_about_us(status: int, words: str) -> bool:
-    if status in UpstreamDeniesUs.statuses:
+    if status in UpstreamAuthError.statuses:
         return True
     if status == 403:
         return not _has(words, _CENSORED)

@@ -81,7 +81,7 @@ def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
     """Those fields without an equivalent in the hub that the provider knows all the same."""
     return {
         name: value
-        for name, value in request.carried.items()
+        for name, value in request.passthrough_fields.items()
         if (name in OPENAI_FIELDS or name in profile.fields) and value not in _FOREIGN.get(name, ())
     }
 
@@ -111,7 +111,7 @@ def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
 
 def _tool(tool: Tool) -> dict[str, Json]:
     optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"type": "function", "function": {**tool.carried, "name": tool.name} | _present(optional)}
+    return {"type": "function", "function": {**tool.passthrough_fields, "name": tool.name} | _present(optional)}
 
 
 # Answers in JSON.
@@ -125,7 +125,7 @@ def is_put_in_words(request: ChatRequest, profile: Profile) -> bool:
 def _response_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
     if not isinstance(request.format, Mapping) or not profile.json_schema:
         return {"type": "json_object"}
-    asked = (request.carried.get("response_format") or {}).get("json_schema") or {}
+    asked = (request.passthrough_fields.get("response_format") or {}).get("json_schema") or {}
     details = {name: asked[name] for name in ("name", "description", "strict") if asked.get(name) is not None}
     return {"type": "json_schema", "json_schema": {"name": "schema"} | details | {"schema": request.format}}
 
@@ -165,7 +165,7 @@ def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
         TYPED: {TYPED: {"type": "enabled" if on else "disabled"}} | effort,
         ENABLED: {ENABLED: on} | _present({"thinking_budget": profile.budgets.get(level)}),
         REASONING: {REASONING: {"effort": word} if word else {"enabled": on}},
-        TEMPLATE: {TEMPLATE: {"enable_thinking": on} | (request.carried.get(TEMPLATE) or {})} | effort,
+        TEMPLATE: {TEMPLATE: {"enable_thinking": on} | (request.passthrough_fields.get(TEMPLATE) or {})} | effort,
     }
     return switches[profile.thinking]
 

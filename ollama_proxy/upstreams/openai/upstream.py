@@ -16,9 +16,9 @@ import orjson
 from ollama_proxy.errors import (
     BadRequest,
     PromptTooLong,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
 )
@@ -53,7 +53,7 @@ from ollama_proxy.upstreams.openai.requests import (
     shortened,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import Facts
+from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         self._declared = {model.id: model for model in (models or {}).values()}
         self._secrets = secrets
         self._thoughts = ReasoningCache()
-        self._listed = Facts[dict[str, Model]](MODELS_KEPT_S)
+        self._listed = TtlCache[dict[str, Model]](MODELS_KEPT_S)
         self._stream_only = BoundedCache[str, bool](_MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES)
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
@@ -271,7 +271,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         with contextlib.closing(reply):
             # What it lists is read when it is asked for: that may take its time.
             if reply.status in (401, 403):
-                raise UpstreamDeniesUs(detail=f"upstream status {reply.status}")
+                raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"", *, model: str = "") -> Json:

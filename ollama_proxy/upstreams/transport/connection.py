@@ -24,8 +24,8 @@ from gevent import ssl as gssl
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.upstreams.call import Call, give_turn
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.call import Call, yield_to_loop
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 #: The loop's number for "can be read".
 READ = 1
@@ -48,9 +48,9 @@ _READABLE = select.POLLIN | select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Connection:
     """A connection and the answer that is being read from it."""
 
-    def __init__(self, sock: gsocket.socket, alarm: Alarm) -> None:
+    def __init__(self, sock: gsocket.socket, wait_timer: WaitTimer) -> None:
         self._sock = sock
-        self._alarm = alarm
+        self._wait_timer = wait_timer
         self._readable: Any = gevent.get_hub().loop.io(sock.fileno(), READ)
         self._ready = _poll()
         self._ready.register(sock.fileno(), _READABLE)
@@ -126,7 +126,7 @@ class Connection:
             if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
                 self._keep_never()
                 return False
-            give_turn()  # where both sides are fast, neither reading nor sending ever waits
+            yield_to_loop()  # where both sides are fast, neither reading nor sending ever waits
         return True
 
     def _send_bytes(self, data: bytes, call: Call) -> bool:
@@ -201,10 +201,10 @@ class Connection:
         if not self._drained and self._receive_now():
             self._streak += 1
             if self._streak % FAIR_AFTER == 0:
-                give_turn()  # an upstream that never pauses leaves no turn for anybody else
+                yield_to_loop()  # an upstream that never pauses leaves no turn for anybody else
             return True
         self._streak, self._drained = 0, False
-        if self._alarm.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
+        if self._wait_timer.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
             return True
         call.check()
         return False

@@ -27,7 +27,7 @@ from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.connection import Connection
 from ollama_proxy.upstreams.transport.resolver import Host
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 MAX_IDLE_CONNECTIONS = 256
 
@@ -110,7 +110,12 @@ class Pool:
     """The connections to one upstream: last used, first taken."""
 
     def __init__(
-        self, base_url: str, tls: ssl.SSLContext | None, *, address: str | None = None, alarm: Alarm | None = None
+        self,
+        base_url: str,
+        tls: ssl.SSLContext | None,
+        *,
+        address: str | None = None,
+        wait_timer: WaitTimer | None = None,
     ) -> None:
         url = urlsplit(base_url)
         self.host = url.hostname or ""
@@ -118,8 +123,8 @@ class Pool:
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
         self._target = Host(address or self.host, self.port)
-        self._alarm = alarm or Alarm()
-        self._shares_alarm = alarm is not None
+        self._alarm = wait_timer or WaitTimer()
+        self._shares_alarm = wait_timer is not None
         self.active = 0
         self._closed = False
 
@@ -271,7 +276,7 @@ class HttpTransport:
         headers: Mapping[str, str] | None = None,
         tls: Any = None,
         address: str | None = None,
-        alarm: Alarm | None = None,
+        wait_timer: WaitTimer | None = None,
     ) -> None:
         """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`: where to connect
         to, in place of looking the host up. `alarm`: one to share, for a transport that does not stay."""
@@ -279,7 +284,7 @@ class HttpTransport:
         self._prefix = url.path.rstrip("/")
         self._origin = f"{url.scheme}://{url.netloc}"
         self._pool = Pool(
-            base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, alarm=alarm
+            base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
         self._prepared = BoundedCache[tuple[str, str], requests.PreparedRequest](MAX_PREPARED, MAX_PREPARED_BYTES)
         self._session = requests.Session()

@@ -13,7 +13,7 @@ from gevent.hub import Waiter
 TICK_S = 0.25
 
 
-class Alarm:
+class WaitTimer:
     """Ends waits whose time has come, at most a quarter of a second late."""
 
     def __init__(self) -> None:

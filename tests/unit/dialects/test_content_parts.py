@@ -66,8 +66,8 @@ def test_arguments_that_are_no_object_are_refused(arguments: Any) -> None:
 
 def test_function_carries_unknown_fields_only_if_asked() -> None:
     function = {"name": "f", "parameters": {"type": "object"}, "defer": True}
-    assert load_function(function, "x").carried == {}
-    assert load_function(function, "x", carries=True).carried == {"defer": True}
+    assert load_function(function, "x").passthrough_fields == {}
+    assert load_function(function, "x", carries=True).passthrough_fields == {"defer": True}
 
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"name": "a b"}, {"parameters": []}, {"description": 1}])

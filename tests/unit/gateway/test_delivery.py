@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
-from ollama_proxy.gateway.delivery import deliver, fail, no_frame
+from ollama_proxy.gateway.delivery import deliver, no_frame, record_failure
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
@@ -58,6 +58,6 @@ def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
 )
 def test_only_what_the_upstream_said_of_the_model_is_renamed(error: GatewayError, said: str) -> None:
     one = exchange(model="coder", target="llama")
-    fail(one, error)
-    fail(one, error)
+    record_failure(one, error)
+    record_failure(one, error)
     assert str(error) == said

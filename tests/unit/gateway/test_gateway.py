@@ -57,7 +57,7 @@ def test_an_edit_of_the_upstreams_makes_another_fleet(gateway: Gateway) -> None:
 def test_a_snapshot_that_a_request_holds_does_not_change(gateway: Gateway) -> None:
     held = gateway.snapshot
     gateway.apply(settings("models: {helper: {target: demo}}\n"))
-    assert (bool(held.catalogue), bool(gateway.snapshot.catalogue)) == (False, True)
+    assert (bool(held.model_aliases), bool(gateway.snapshot.model_aliases)) == (False, True)
 
 
 def test_a_new_limit_counts_the_requests_that_are_in_flight(gateway: Gateway) -> None:

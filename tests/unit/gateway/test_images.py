@@ -29,7 +29,7 @@ from ollama_proxy.hub import ImageUrl
 from ollama_proxy.settings.schema import Images
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 from tests.rig import Turn, chunk
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
@@ -421,7 +421,7 @@ def clocks() -> int:
     """Greenlets that end the waits of this process."""
     gc.collect()
     found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
-    return len([each for each in found if getattr(getattr(each, "_run", None), "__func__", None) is Alarm._run])
+    return len([each for each in found if getattr(getattr(each, "_run", None), "__func__", None) is WaitTimer._run])
 
 
 def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -> None:

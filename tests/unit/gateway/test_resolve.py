@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.gateway.resolve import ResolvedModel, check_choices, resolve_model
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.settings.schema import ModelSettings
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from tests.unit.upstreams.stock import node, stock
@@ -32,10 +32,10 @@ def fleet() -> Fleet:
 
 def planned(name: str, *patterns: str, known: Fleet | None = None, **models: Any) -> ResolvedModel:
     known = known or fleet()
-    catalogue = Catalogue(
+    model_aliases = ModelAliases(
         {each: ModelSettings(**rules) for each, rules in models.items()}, [n.name for n in known.nodes]
     )
-    return resolve_model(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, catalogue, known)
+    return resolve_model(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, model_aliases, known)
 
 
 def where(name: str, *patterns: str, **models: Any) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from flask import Response
 
-from ollama_proxy.errors import UpstreamDeniesUs, UpstreamError
+from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.gateway.responses import SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.upstreams.base import Reply
 
@@ -47,7 +47,7 @@ def test_other_answers_are_a_fault_of_the_upstream(head: dict[str, str]) -> None
 
 @pytest.mark.parametrize("status", [401, 402, 407])
 def test_a_demand_for_credentials_is_not_the_clients_affair(status: int) -> None:
-    with pytest.raises(UpstreamDeniesUs):
+    with pytest.raises(UpstreamAuthError):
         check_head(reply(status, content_type="application/json"))
 
 

@@ -16,9 +16,9 @@ from ollama_proxy.errors import (
     ClientGone,
     GatewayError,
     PromptTooLong,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -137,7 +137,7 @@ NEVER: dict[str, BaseException] = {
     "413": UpstreamRefused(413, "no"),
     "501": UpstreamRefused(501, "no"),
     "prompt too long": PromptTooLong("too long"),
-    "our key": UpstreamDeniesUs(),
+    "our key": UpstreamAuthError(),
     "quota used up": UpstreamRefused(429, "no", final=True),
     "too slow": UpstreamTimeout(),
     "cut": UpstreamCut(),
@@ -420,7 +420,7 @@ def test_how_an_answer_ended_is_noted_on_its_node(clock: Clock, case: str) -> No
     scene.open("answer")
     box = scene.fleet.nodes[0]
     for _ in range(4):
-        box.fault(M)
+        box.record_model_failure(M)
     scene.exchange.state, scene.exchange.status = state, status
     scene.exchange.finish()
     assert box.is_failing(M) is is_fault
@@ -430,7 +430,7 @@ def test_an_answer_that_ended_well_forgives_what_was_before(clock: Clock) -> Non
     scene = Scene(clock, *boxes(1))
     box = scene.fleet.nodes[0]
     for _ in range(5):
-        box.fault(M)
+        box.record_model_failure(M)
     assert box.is_failing(M)
     scene.open("answer")
     scene.exchange.finish()
@@ -511,7 +511,7 @@ def test_each_answer_has_its_own_outcome(clock: Clock, case: str) -> None:
     scene = Scene(clock, *boxes(3))
     for box in scene.fleet.nodes:
         for _ in range(4):
-            box.fault(M)
+            box.record_model_failure(M)
     answers = [Told(error), Told(), Told()]
     one, *others = open_events(scene, *answers)
     waiting = iter(others[0])
@@ -529,7 +529,7 @@ def test_each_answer_has_its_own_outcome(clock: Clock, case: str) -> None:
     assert first is not None and first.is_failing(M) is is_failure
     assert not any(each.is_failing(M) for each in rest if each)
     for _ in range(4 if is_success else 0):
-        first.fault(M)  # forgiven, so four more are not too many
+        first.record_model_failure(M)  # forgiven, so four more are not too many
     assert first.is_failing(M) is is_failure
 
 

@@ -11,7 +11,7 @@ import gevent.event
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
-from ollama_proxy.gateway.server_broadcast import Broadcast, Result, as_document, failure, without_strangers
+from ollama_proxy.gateway.server_broadcast import Broadcast, Result, as_document, drop_not_found, failure
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.call import Call
@@ -167,7 +167,7 @@ def test_a_failure_names_the_servers_that_failed(boxes: str, status: int, text: 
 
 @pytest.mark.parametrize(("boxes", "left"), [("ab", "a"), ("abc", "ac"), ("b", "b"), ("bc", "c")])
 def test_servers_without_the_model_count_only_where_none_has_it(boxes: str, left: str) -> None:
-    assert "".join(without_strangers({box: FAILED[box] for box in boxes})) == left
+    assert "".join(drop_not_found({box: FAILED[box] for box in boxes})) == left
 
 
 def test_a_document_of_results_has_their_statuses() -> None:

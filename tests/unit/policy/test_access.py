@@ -21,7 +21,7 @@ from ollama_proxy.policy.access import (
     keep_alive_s,
 )
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import ModelSettings, Settings
@@ -99,17 +99,17 @@ def test_nobody_reaches_the_cloud_by_an_upstreams_own_names(principal: Principal
 @pytest.mark.parametrize("models", [{}, {"other:cloud": ModelSettings()}])
 def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(models: dict[str, ModelSettings]) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_cloud("m:cloud", Catalogue(models, []))
+        check_cloud("m:cloud", ModelAliases(models, []))
 
 
 def test_a_cloud_model_that_the_operator_names_may_be_used() -> None:
-    check_cloud("m:cloud", Catalogue({"m:cloud": ModelSettings()}, []))
+    check_cloud("m:cloud", ModelAliases({"m:cloud": ModelSettings()}, []))
 
 
 @pytest.mark.parametrize("pattern", ["*", "m*", "*:cloud", "m:cl?ud"])
 def test_a_pattern_opens_no_cloud(pattern: str) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        check_cloud("m:cloud", Catalogue({pattern: ModelSettings(keep_alive="5m")}, []))
+        check_cloud("m:cloud", ModelAliases({pattern: ModelSettings(keep_alive="5m")}, []))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy import brute_force as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
-from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, Guesses, origin_of
+from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, AuthFailureLimiter, origin_of
 from ollama_proxy.settings.tokens import Auth, Token
 
 LIMIT = 3
@@ -36,7 +36,9 @@ class Office:
     def __init__(self, limit: int = LIMIT, seen: bytearray | None = None) -> None:
         self.now = 1000.0
         self.told: list[tuple[str, int]] = []
-        self.guesses = Guesses(limit, tell=lambda *what: self.told.append(what), seen=seen, clock=lambda: self.now)
+        self.guesses = AuthFailureLimiter(
+            limit, tell=lambda *what: self.told.append(what), seen=seen, clock=lambda: self.now
+        )
         self.authenticator = Authenticator(AUTH, self.guesses)
 
     def ask(self, token: str, address: str = OFFICE) -> Principal:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.policy.model_aliases import Catalogue
+from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
@@ -20,11 +20,11 @@ SPELLINGS = [
 ]
 
 
-def catalogue(**models: Any) -> Catalogue:
-    return Catalogue({name: ModelSettings(**rules) for name, rules in models.items()}, ["box1"])
+def aliases(**models: Any) -> ModelAliases:
+    return ModelAliases({name: ModelSettings(**rules) for name, rules in models.items()}, ["box1"])
 
 
-def listed(known: Catalogue, rows: Sequence[str], *may_not: str) -> list[str]:
+def listed(known: ModelAliases, rows: Sequence[str], *may_not: str) -> list[str]:
     return known.listed(rows, str, lambda row, name: name, identity=canonical, may_use=lambda name: name not in may_not)
 
 
@@ -33,41 +33,41 @@ CODER: dict[str, Any] = {"coder": {"target": "qwen3:8b"}}
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_B10_an_alias_stands_for_its_target_however_it_is_spelled(spelling: str) -> None:
-    model = catalogue(**CODER).find(spelling)
+    model = aliases(**CODER).find(spelling)
     assert (model.name, model.target, model.is_alias) == (spelling, "qwen3:8b", True)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_B10_rules_hold_for_every_spelling_and_leave_it_alone(spelling: str) -> None:
-    model = catalogue(coder={"hidden": True}).find(spelling)
+    model = aliases(coder={"hidden": True}).find(spelling)
     assert (model.target, model.is_alias, model.rules.hidden) == (spelling, False, True)
 
 
 def test_a_model_may_be_called_like_an_upstream() -> None:
     rules = {"box1": {"keep_alive": "1h"}}
-    found = [catalogue(**rules).find(name).rules.keep_alive for name in ("box1", "box1:", "box1:latest", "box1/box1")]
+    found = [aliases(**rules).find(name).rules.keep_alive for name in ("box1", "box1:", "box1:latest", "box1/box1")]
     assert found == ["1h", "1h", None, "1h"]
 
 
 def test_name_with_local_behind_it_can_have_rules_of_its_own() -> None:
-    known = catalogue(**CODER, **{"coder:local": {"target": "tiny"}})
+    known = aliases(**CODER, **{"coder:local": {"target": "tiny"}})
     assert known.find("Coder:LOCAL").target == "tiny"
 
 
 @pytest.mark.parametrize("name", ["other", "coder:8b", "ns/coder", "codercoder", ""])
 def test_other_names_stand_for_themselves(name: str) -> None:
-    model = catalogue(**CODER).find(name)
+    model = aliases(**CODER).find(name)
     assert (model.target, model.is_plain, model.is_alias) == (name, True, False)
 
 
 def test_without_rules_every_model_is_plain() -> None:
-    assert not Catalogue({}, ["box1"])
-    assert Catalogue({}, ["box1"]).find("M").is_plain
+    assert not ModelAliases({}, ["box1"])
+    assert ModelAliases({}, ["box1"]).find("M").is_plain
 
 
 @pytest.mark.parametrize("target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"])
 def test_a_target_stays_as_the_operator_wrote_it(target: str) -> None:
-    assert catalogue(coder={"target": target}).find("coder").target == target
+    assert aliases(coder={"target": target}).find("coder").target == target
 
 
 # --- Upstreams in front of names --------------------------------------------------------------------------------------
@@ -90,23 +90,23 @@ RULES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ["box1/m", "box1:m", "Box1/M", "box1:m:latest", "box1/library/m", "box1/m:local"])
 @pytest.mark.parametrize("case", RULES)
 def test_rules_count_whatever_way_leads_to_a_model(case: str, name: str) -> None:
-    model = catalogue(**RULES[case]).find(name)
+    model = aliases(**RULES[case]).find(name)
     assert (model.rules.options, model.target, model.is_named) == ({"num_ctx": 1024}, name, False)
 
 
 def test_what_a_name_stands_for_counts_for_that_very_name_alone() -> None:
-    model = catalogue(m={"target": "other", "options": {"num_ctx": 1}}).find("box1/m")
+    model = aliases(m={"target": "other", "options": {"num_ctx": 1}}).find("box1/m")
     assert (model.target, model.is_plain) == ("box1/m", True)
 
 
 @pytest.mark.parametrize("name", ["box1/m", "box1:M"])
 def test_a_name_with_its_upstream_can_be_an_alias(name: str) -> None:
-    assert catalogue(**{"box1/m": {"target": "other"}}).find(name).target == "other"
+    assert aliases(**{"box1/m": {"target": "other"}}).find(name).target == "other"
 
 
 @pytest.mark.parametrize("name", ["box9/m", "box1m", "box1", "box1/", "m/box1"])
 def test_other_words_in_front_are_part_of_the_name(name: str) -> None:
-    assert catalogue(m=SMALL).find(name).is_plain
+    assert aliases(m=SMALL).find(name).is_plain
 
 
 LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
@@ -135,12 +135,12 @@ LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
 @pytest.mark.parametrize("case", LISTS)
 def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None:
     models, rows, may_not, expected = LISTS[case]
-    assert listed(catalogue(**models), rows, *may_not) == expected
+    assert listed(aliases(**models), rows, *may_not) == expected
 
 
 def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     row = {"name": "a:latest"}
-    rows = catalogue(**CODER).listed(
+    rows = aliases(**CODER).listed(
         [row],
         lambda each: each["name"],
         lambda each, name: {"name": name},
@@ -165,11 +165,11 @@ def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     ],
 )
 def test_aliases_of_aliases_are_known(models: dict[str, Any], chained: list[str]) -> None:
-    assert catalogue(**models).chained() == chained
+    assert aliases(**models).chained() == chained
 
 
 def test_alias_of_an_alias_is_not_followed() -> None:
-    assert catalogue(a={"target": "b"}, b={"target": "c"}).find("a").target == "b"
+    assert aliases(a={"target": "b"}, b={"target": "c"}).find("a").target == "b"
 
 
 def loaded(text: str) -> Settings:
@@ -201,7 +201,7 @@ def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
 )
 def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(asked: str, target: str) -> None:
     models = {"claude-haiku*": {"target": "small"}, "claude-*": {"target": "big"}, "claude-exact": {"target": "exact"}}
-    assert catalogue(**models).find(asked).target == target
+    assert aliases(**models).find(asked).target == target
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(aske
 )
 def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None:
     models = {"a*b*c*": {"target": "one"}, "*d*e*": {"target": "two"}, "*/f?:9": {"target": "three"}}
-    assert catalogue(**models).find(asked).target == target
+    assert aliases(**models).find(asked).target == target
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None
     ],
 )
 def test_pattern_names_nothing_but_its_target(models: dict[str, Any], name: str, named: bool) -> None:
-    assert catalogue(**models).names(name) is named
+    assert aliases(**models).names(name) is named
 
 
 def one_name(name: str) -> str:
@@ -241,11 +241,11 @@ def one_name(name: str) -> str:
 @pytest.mark.parametrize("ruled", ["gpt-4o", "openai/gpt-4o"])
 @pytest.mark.parametrize("asked", ["gpt-4o", "openai/gpt-4o", "box1/gpt-4o", "box1:openai/GPT-4o"])
 def test_B10_rules_hold_for_every_name_that_means_the_model(ruled: str, asked: str) -> None:
-    known = Catalogue({ruled: ModelSettings(hidden=True)}, ["box1"], one_name)
+    known = ModelAliases({ruled: ModelSettings(hidden=True)}, ["box1"], one_name)
     assert known.find(asked).rules.hidden
     assert not known.find("gpt-4").rules.hidden
 
 
 def test_B10_patterns_cover_what_a_name_means() -> None:
-    known = Catalogue({"dashscope/*": ModelSettings(hidden=True)}, [], one_name)
+    known = ModelAliases({"dashscope/*": ModelSettings(hidden=True)}, [], one_name)
     assert known.find("datascope/qwen-max").rules.hidden

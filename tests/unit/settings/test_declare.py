@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.declare import apply_environment, default_of, part, read_section, setting
+from ollama_proxy.settings.declare import apply_environment, default_of, read_section, section, setting
 from ollama_proxy.settings.types import BOOLEAN, TEXT, whole
 from ollama_proxy.settings.yaml_file import Entry, parse_value
 
@@ -20,7 +20,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
-    inner: Inner = part(Inner)
+    inner: Inner = section(Inner)
     on: bool = setting(True, "A switch.", BOOLEAN, env=("ON",))
 
 

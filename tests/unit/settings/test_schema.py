@@ -19,7 +19,7 @@ from ollama_proxy.settings.schema import (
     variable_name,
 )
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.types import Kind
+from ollama_proxy.settings.types import SettingType
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Entry
 
@@ -337,7 +337,7 @@ def test_all_complaints_come_at_once(load) -> None:
     [
         "server:",
         "auth:",
-        "auth: {max_failures: }",
+        "auth: {max_failed_logins: }",
         "auth: {generate_tokens: [{token: CANARY, scopes: }]}",
         "server: {trusted_proxies: }",
         "cors: {origins: }",
@@ -486,6 +486,6 @@ def _declarations(section: type, name: str = "Settings"):
 @pytest.mark.parametrize(("name", "declared"), [pair for pair in _declarations(Settings) if "kind" in pair[1].metadata])
 def test_every_setting_says_what_it_means(name: str, declared: dataclasses.Field) -> None:
     assert declared.metadata["text"].endswith(".")
-    assert isinstance(declared.metadata["kind"], Kind)
+    assert isinstance(declared.metadata["kind"], SettingType)
     with pytest.raises(ConfigError):
         declared.metadata["kind"].parse(Entry("x:1", name, "binary"))

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
 from ollama_proxy.settings.tokens import AUTH_NAMES
-from ollama_proxy.settings.types import ANYTHING, BOOLEAN, TEXT, Kind, choice, list_of, map_of, whole
+from ollama_proxy.settings.types import ANYTHING, BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
 from ollama_proxy.settings.yaml_file import MAX_BYTES, Complaints, Entry, parse_document, parse_value, read_bytes
 
 
@@ -22,7 +22,7 @@ def complaint(text: str | bytes) -> str:
     return str(caught.value)
 
 
-def value(text: str, kind: Kind[object]) -> object:
+def value(text: str, kind: SettingType[object]) -> object:
     return kind.parse(parse_value(text, "X", "thing"))
 
 
@@ -172,7 +172,7 @@ def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None
         ("{a: 0.5, b: [1, true, null, x]}", map_of(ANYTHING), {"a": 0.5, "b": [1, True, None, "x"]}),
     ],
 )
-def test_values_are_read_as_meant(text: str, kind: Kind[object], expected: object) -> None:
+def test_values_are_read_as_meant(text: str, kind: SettingType[object], expected: object) -> None:
     assert value(text, kind) == expected
 
 
@@ -219,7 +219,7 @@ def test_values_are_read_as_meant(text: str, kind: Kind[object], expected: objec
         ("{a: 2027-01-31}", map_of(ANYTHING)),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(text: str, kind: Kind[object]) -> None:
+def test_values_that_cannot_be_meant_are_refused(text: str, kind: SettingType[object]) -> None:
     with pytest.raises(ConfigError, match="^X: "):
         value(text, kind)
 
@@ -227,7 +227,7 @@ def test_values_that_cannot_be_meant_are_refused(text: str, kind: Kind[object]) 
 @pytest.mark.parametrize(
     ("text", "kind"), [("on", choice("public", "off")), ("yes", choice("public", "off")), ("off", choice("a", "b"))]
 )
-def test_a_boolean_is_a_choice_only_as_off(text: str, kind: Kind[str]) -> None:
+def test_a_boolean_is_a_choice_only_as_off(text: str, kind: SettingType[str]) -> None:
     with pytest.raises(ConfigError, match="^X: thing must be "):
         value(text, kind)
 

@@ -18,7 +18,7 @@ import pytest
 from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.telemetry import chat_log
 from ollama_proxy.telemetry.chat_log import DayFiles, Record, memory
-from ollama_proxy.telemetry.transcript import Listener
+from ollama_proxy.telemetry.transcript import TranscriptRecorder
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
 Events = list[dict[str, Any]]
@@ -52,11 +52,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
 
 
 def record(day: str = DAY, asked: Any = None, *, answer: bytes | None = None, size: int = 100, **fields: Any) -> Record:
-    listener = None
+    recorder = None
     if answer is not None:
-        listener = Listener(spoken_native.read, is_stream=False)
-        listener.hear(answer)
-    return Record({"time": f"{day}T10:00:00.000Z", **fields}, asked or {"model": "m"}, listener, None, set(), size)
+        recorder = TranscriptRecorder(spoken_native.read, is_stream=False)
+        recorder.feed(answer)
+    return Record({"time": f"{day}T10:00:00.000Z", **fields}, asked or {"model": "m"}, recorder, None, set(), size)
 
 
 def write(files: DayFiles, *records: Record) -> None:

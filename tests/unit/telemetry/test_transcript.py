@@ -22,10 +22,10 @@ from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import render as responses
 from ollama_proxy.dialects.responses import transcript as spoken_responses
 from ollama_proxy.errors import UpstreamCut
-from ollama_proxy.gateway.rendering import ErrorFace, Renderer
+from ollama_proxy.gateway.rendering import ErrorRenderer, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.telemetry import transcript as module
-from ollama_proxy.telemetry.transcript import Listener, Reader, Spoken
+from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
 
 WEATHER = ToolCall(id="call_1", name="get_weather", arguments={"city": "Zürich", "unit": "C"})
 TIME = ToolCall(id="call_2", name="time", arguments={})
@@ -44,18 +44,18 @@ DIALECTS: dict[str, tuple[Reader, Make]] = {
     "anthropic": (spoken_anthropic.read, lambda: anthropic.MessageRenderer("m")),
     "responses": (spoken_responses.read, lambda: responses.ResponseRenderer("m", {"tools": []}, sealed=False)),
 }
-FACES: dict[str, tuple[Reader, ErrorFace]] = {
+FACES: dict[str, tuple[Reader, ErrorRenderer]] = {
     "native": (spoken_native.read, NativeErrors()),
     "openai": (spoken_openai.read, OpenAIErrors()),
     "anthropic": (spoken_anthropic.read, AnthropicErrors()),
 }
 
 
-def heard(reader: Reader, body: bytes, *, is_stream: bool, piece: int = 1 << 30) -> Spoken:
-    listener = Listener(reader, is_stream=is_stream)
+def heard(reader: Reader, body: bytes, *, is_stream: bool, piece: int = 1 << 30) -> Transcript:
+    recorder = TranscriptRecorder(reader, is_stream=is_stream)
     for start in range(0, len(body), piece):
-        listener.hear(body[start : start + piece])
-    return listener.end()
+        recorder.feed(body[start : start + piece])
+    return recorder.end()
 
 
 def drawn(renderer: Renderer, events: list[Event]) -> bytes:
@@ -64,9 +64,9 @@ def drawn(renderer: Renderer, events: list[Event]) -> bytes:
     return begun + renderer.render_heartbeat() + renderer.render_stream(events[1:])
 
 
-def answers(spoken: Spoken) -> list[dict[str, Any]]:
+def answers(transcript: Transcript) -> list[dict[str, Any]]:
     """The answers, less the dialect's own word for the end."""
-    found: Any = spoken.answers()
+    found: Any = transcript.answers()
     return [{name: value for name, value in answer.items() if name != "finish"} for answer in found]
 
 
@@ -91,10 +91,10 @@ def test_what_was_drawn_is_read_back(dialect: str, case: str, stream: bool, monk
     events = ANSWERS[case]
     body = drawn(make(), events) if stream else make().render_single(collect(events))
     for piece in (1, 7, 1 << 20):
-        spoken = heard(reader, body, is_stream=stream, piece=piece)
-        assert answers(spoken) == said(events)
-        assert (spoken.error, spoken.cut) == (None, False)
-        assert all(answer["finish"] for answer in spoken.answers() if isinstance(answer, dict))
+        transcript = heard(reader, body, is_stream=stream, piece=piece)
+        assert answers(transcript) == said(events)
+        assert (transcript.error, transcript.cut) == (None, False)
+        assert all(answer["finish"] for answer in transcript.answers() if isinstance(answer, dict))
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
@@ -107,8 +107,8 @@ def test_completions_and_several_answers(stream: bool) -> None:
         openai.ChatRenderer("m", include_usage=False, n=2),
     ):
         body = renderer.render_stream(events) if stream else renderer.render_single(collect(events))
-        spoken = heard(spoken_openai.read, body, is_stream=stream)
-        found: Any = spoken.answers()
+        transcript = heard(spoken_openai.read, body, is_stream=stream)
+        found: Any = transcript.answers()
         assert [(answer["text"], answer["finish"]) for answer in found] == [("aA", "stop"), ("b", "length")]
 
 
@@ -147,9 +147,9 @@ def test_thinking_by_either_name(name: str) -> None:
 
 @pytest.mark.parametrize("dialect", FACES)
 def test_errors_are_read_as_the_client_was_told(dialect: str) -> None:
-    reader, face = FACES[dialect]
-    whole = heard(reader, face.render_error(UpstreamCut("It broke."), "id"), is_stream=False)
-    frame = heard(reader, face.render_error_frame(UpstreamCut("It broke.")), is_stream=True)
+    reader, error_renderer = FACES[dialect]
+    whole = heard(reader, error_renderer.render_error(UpstreamCut("It broke."), "id"), is_stream=False)
+    frame = heard(reader, error_renderer.render_error_frame(UpstreamCut("It broke.")), is_stream=True)
     assert (whole.error, frame.error) == ("It broke.", "It broke.")
     assert whole.answers() == frame.answers() == []
 
@@ -157,8 +157,8 @@ def test_errors_are_read_as_the_client_was_told(dialect: str) -> None:
 def test_a_response_that_failed_says_why() -> None:
     renderer = responses.ResponseRenderer("m", {"tools": []}, sealed=False)
     body = renderer.render_stream([Content("Hel")]) + renderer.render_failure(UpstreamCut("It broke."))
-    spoken = heard(spoken_responses.read, body, is_stream=True)
-    assert (answers(spoken)[0]["text"], spoken.error) == ("Hel", "It broke.")
+    transcript = heard(spoken_responses.read, body, is_stream=True)
+    assert (answers(transcript)[0]["text"], transcript.error) == ("Hel", "It broke.")
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -174,8 +174,11 @@ def test_a_response_that_failed_says_why() -> None:
 def test_an_answer_of_another_shape_is_no_answer(dialect: str, junk: bytes) -> None:
     reader, _ = DIALECTS[dialect]
     for is_stream in (True, False):
-        spoken = heard(reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream)
-        assert answers(spoken) in ([], [{"text": "", "thinking": "", "tool_calls": [{"name": None, "arguments": {}}]}])
+        transcript = heard(reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream)
+        assert answers(transcript) in (
+            [],
+            [{"text": "", "thinking": "", "tool_calls": [{"name": None, "arguments": {}}]}],
+        )
 
 
 def test_junk_spoils_nothing_of_what_is_around_it() -> None:
@@ -185,16 +188,16 @@ def test_junk_spoils_nothing_of_what_is_around_it() -> None:
 
 
 def test_memory_is_bounded_while_a_stream_goes_on() -> None:
-    listener = Listener(spoken_native.read, is_stream=True)
+    recorder = TranscriptRecorder(spoken_native.read, is_stream=True)
     line = orjson.dumps({"message": {"content": "x" * 1000}}) + b"\n"
     held = 0
     for _ in range(5000):
-        listener.hear(line)
-        held = max(held, listener.held)
+        recorder.feed(line)
+        held = max(held, recorder.held)
     assert held <= module.PIECE_BYTES + len(line) + module.MAX_CHARS + module.FRAME_BYTES + 200
-    spoken = listener.end()
-    assert len(answers(spoken)[0]["text"]) == module.MAX_CHARS
-    assert spoken.cut
+    transcript = recorder.end()
+    assert len(answers(transcript)[0]["text"]) == module.MAX_CHARS
+    assert transcript.cut
 
 
 def calling(number: int) -> dict[str, Any]:
@@ -216,30 +219,30 @@ def test_what_it_holds_is_what_it_takes_in_memory(delta: dict[str, Any]) -> None
     event = b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": delta}]})
     tracemalloc.start()
     try:
-        listeners = [Listener(spoken_openai.read, is_stream=True) for _ in range(5)]
-        for listener in listeners:
+        listeners = [TranscriptRecorder(spoken_openai.read, is_stream=True) for _ in range(5)]
+        for recorder in listeners:
             for _ in range(4 * module.PIECE_BYTES // len(event)):
-                listener.hear(event)
+                recorder.feed(event)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    held = sum(listener.held for listener in listeners)
+    held = sum(recorder.held for recorder in listeners)
     assert taken / 1.3 < held < taken * 1.3
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_memory_is_bounded_where_no_line_ends(is_stream: bool) -> None:
-    listener = Listener(spoken_native.read, is_stream=is_stream)
+    recorder = TranscriptRecorder(spoken_native.read, is_stream=is_stream)
     held = 0
     for _ in range(200):
-        listener.hear(b"x" * 65536)
-        held = max(held, listener.held)
+        recorder.feed(b"x" * 65536)
+        held = max(held, recorder.held)
     assert held <= module.MAX_SINGLE_BYTES + 65536
-    assert listener.end().cut
+    assert recorder.end().cut
 
 
 def test_calls_are_bounded() -> None:
     calls = [{"function": {"name": "f", "arguments": {"x": "y" * 100}}}] * 20_000
-    spoken = heard(spoken_native.read, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False)
-    assert len(answers(spoken)[0]["tool_calls"]) == module.MAX_CALLS
-    assert spoken.cut
+    transcript = heard(spoken_native.read, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False)
+    assert len(answers(transcript)[0]["tool_calls"]) == module.MAX_CALLS
+    assert transcript.cut

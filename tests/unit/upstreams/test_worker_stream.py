@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamTimeout
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.worker_stream import AHEAD, Feed
+from ollama_proxy.upstreams.worker_stream import AHEAD, WorkerStream
 
 LIMITS = Timeouts(first_byte_s=0.2, idle_s=0.2, total_s=0.5)
 PATIENT = Timeouts(first_byte_s=5, idle_s=5, total_s=5)
@@ -45,11 +45,11 @@ def named(error: Exception) -> Exception:
 
 
 @pytest.fixture
-def feed_of() -> Iterator[Callable[..., Feed[int]]]:
-    feeds: list[Feed[int]] = []
+def feed_of() -> Iterator[Callable[..., WorkerStream[int]]]:
+    feeds: list[WorkerStream[int]] = []
 
-    def begin(work: Work, limits: Timeouts = PATIENT, call: Call | None = None) -> Feed[int]:
-        feeds.append(Feed(work, call or Call(limits), failure=named))
+    def begin(work: Work, limits: Timeouts = PATIENT, call: Call | None = None) -> WorkerStream[int]:
+        feeds.append(WorkerStream(work, call or Call(limits), failure=named))
         return feeds[-1]
 
     yield begin
@@ -57,7 +57,7 @@ def feed_of() -> Iterator[Callable[..., Feed[int]]]:
         feed.close()
 
 
-def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., Feed[int]]) -> None:
+def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., WorkerStream[int]]) -> None:
     feed = feed_of(Work(1, 2, 3))
     taken: list[int] = []
     while items := feed.take():
@@ -65,7 +65,7 @@ def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., Feed[
     assert (taken, items, feed.take()) == ([1, 2, 3], [], [])
 
 
-def test_a_failure_comes_behind_the_items_in_our_words(feed_of: Callable[..., Feed[int]]) -> None:
+def test_a_failure_comes_behind_the_items_in_our_words(feed_of: Callable[..., WorkerStream[int]]) -> None:
     feed = feed_of(Work(1, failure=KeyError("secret")))
     assert feed.take() == [1]
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_a_failure_comes_behind_the_items_in_our_words(feed_of: Callable[..., Fe
     assert raised.value.detail == "KeyError"
 
 
-def test_silence_is_none(feed_of: Callable[..., Feed[int]]) -> None:
+def test_silence_is_none(feed_of: Callable[..., WorkerStream[int]]) -> None:
     assert feed_of(Work(None)).take(0.01) is None
 
 
@@ -89,7 +89,7 @@ def test_silence_is_none(feed_of: Callable[..., Feed[int]]) -> None:
 )
 @pytest.mark.parametrize("wait_s", [None, 0.05], ids=["", "with heartbeats"])
 def test_limits_end_the_wait(
-    feed_of: Callable[..., Feed[int]], work: Work, limits: Timeouts, says: str, wait_s: float | None
+    feed_of: Callable[..., WorkerStream[int]], work: Work, limits: Timeouts, says: str, wait_s: float | None
 ) -> None:
     feed = feed_of(work, limits)
     with pytest.raises(UpstreamTimeout, match=says):
@@ -97,7 +97,7 @@ def test_limits_end_the_wait(
             assert feed.take(wait_s) != []
 
 
-def test_a_client_that_leaves_ends_the_work(feed_of: Callable[..., Feed[int]]) -> None:
+def test_a_client_that_leaves_ends_the_work(feed_of: Callable[..., WorkerStream[int]]) -> None:
     work, call = Work(None), Call(PATIENT)
     feed = feed_of(work, call=call)
     leaving = gevent.spawn_later(0.05, call.leave)
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_ends_the_work(feed_of: Callable[..., Feed[int]]) -
     assert work.let_go
 
 
-def test_a_client_that_has_left_begins_no_work(feed_of: Callable[..., Feed[int]]) -> None:
+def test_a_client_that_has_left_begins_no_work(feed_of: Callable[..., WorkerStream[int]]) -> None:
     call = Call(PATIENT)
     call.leave()
     work = Work(1)
@@ -119,7 +119,7 @@ def test_a_client_that_has_left_begins_no_work(feed_of: Callable[..., Feed[int]]
 
 
 @pytest.mark.parametrize("items", [(None,), range(10 * AHEAD)], ids=["that waits", "that is far ahead"])
-def test_closing_ends_work(feed_of: Callable[..., Feed[int]], items: tuple[int | None, ...]) -> None:
+def test_closing_ends_work(feed_of: Callable[..., WorkerStream[int]], items: tuple[int | None, ...]) -> None:
     work = Work(*items)
     with closing(feed_of(work)):
         gevent.sleep(0.01)
@@ -128,7 +128,7 @@ def test_closing_ends_work(feed_of: Callable[..., Feed[int]], items: tuple[int |
     assert work.let_go
 
 
-def test_work_is_not_far_ahead_of_who_takes(feed_of: Callable[..., Feed[int]]) -> None:
+def test_work_is_not_far_ahead_of_who_takes(feed_of: Callable[..., WorkerStream[int]]) -> None:
     work = Work(*range(10 * AHEAD))
     feed = feed_of(work)
     gevent.sleep(0.01)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.anthropic.transcript import read
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 WHOLE: list[Any] = [
     {
@@ -38,8 +38,8 @@ FINISH = "tool_use"
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    spoken = Spoken()
+    transcript = Transcript()
     for document in documents:
-        read(document, spoken)
+        read(document, transcript)
     call = {"name": "f", "arguments": {"a": 1}}
-    assert spoken.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]

@@ -13,7 +13,7 @@ from ollama_proxy.errors import BadRequest
 def test_one_text_and_several() -> None:
     assert load_embeddings({"model": "m", "input": ""}).input == [""]
     request = load_embeddings({"model": "m", "input": ["a", "b"], "dimensions": 8.0, "novelty": 1})
-    assert (request.input, request.dimensions, request.carried) == (["a", "b"], 8, {"novelty": 1})
+    assert (request.input, request.dimensions, request.passthrough_fields) == (["a", "b"], 8, {"novelty": 1})
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,8 @@ def test_every_parameter_of_the_official_client_has_a_fate(path: str) -> None:
 def test_schema_is_carried_with_its_name_for_those_who_ask_for_it() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}}}
     asked = load_chat(chat(response_format=wanted))
-    assert (asked.format, asked.carried) == ({"type": "object"}, {"response_format": wanted})
-    assert load_chat(chat(response_format={"type": "json_object"})).carried == {}
+    assert (asked.format, asked.passthrough_fields) == ({"type": "object"}, {"response_format": wanted})
+    assert load_chat(chat(response_format={"type": "json_object"})).passthrough_fields == {}
 
 
 def test_strictness_of_a_tool_is_kept() -> None:

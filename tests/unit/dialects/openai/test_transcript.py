@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.openai.transcript import read
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 CALL = {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
 WHOLE: list[Any] = [
@@ -41,16 +41,16 @@ FINISH = "tool_calls"
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    spoken = Spoken()
+    transcript = Transcript()
     for document in documents:
-        read(document, spoken)
+        read(document, transcript)
     call = {"name": "f", "arguments": {"a": 1}}
-    assert spoken.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
 
 
 def test_calls_in_the_older_form_and_several_answers() -> None:
-    spoken = Spoken()
+    transcript = Transcript()
     older = {"function_call": {"name": "f", "arguments": "{}"}}
-    read({"choices": [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]}, spoken)
-    first, second = spoken.answers()
+    read({"choices": [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]}, transcript)
+    first, second = transcript.answers()
     assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses.transcript import read
-from ollama_proxy.telemetry import Spoken
+from ollama_proxy.telemetry import Transcript
 
 CALL = {"type": "function_call", "name": "f", "arguments": '{"a":1}'}
 WHOLE: list[Any] = [
@@ -34,14 +34,14 @@ FINISH = "completed"
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    spoken = Spoken()
+    transcript = Transcript()
     for document in documents:
-        read(document, spoken)
+        read(document, transcript)
     call = {"name": "f", "arguments": {"a": 1}}
-    assert spoken.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
 
 
 def test_failure_is_what_the_client_was_told() -> None:
-    spoken = Spoken()
-    read({"type": "response.failed", "response": {"status": "failed", "error": {"message": "boom"}}}, spoken)
-    assert spoken.error == "boom"
+    transcript = Transcript()
+    read({"type": "response.failed", "response": {"status": "failed", "error": {"message": "boom"}}}, transcript)
+    assert transcript.error == "boom"

@@ -403,9 +403,9 @@ def test_user_is_named_unless_the_name_is_personal(user: str | None, metadata: A
 
 def test_fields_of_the_api_itself_go_on_and_those_of_others_do_not() -> None:
     own = {"cache_control": {"type": "ephemeral"}, "service_tier": "standard_only", "inference_geo": "eu"}
-    assert encoded(chat(carried=own)).items() >= own.items()
+    assert encoded(chat(passthrough_fields=own)).items() >= own.items()
     foreign = {"service_tier": "flex", "store": True, "cache_control": "yes", "context_management": {"edits": []}}
-    assert encoded(chat(carried=foreign)) == encoded(chat())
+    assert encoded(chat(passthrough_fields=foreign)) == encoded(chat())
 
 
 def consumed(value: Any) -> Any:
@@ -422,7 +422,7 @@ def consumed(value: Any) -> Any:
         {"think": True},
         {"think": "low", "format": SCHEMA},
         {"tools": [Tool("f", "x", SCHEMA, True)], "tool_choice": {"name": "f"}, "parallel_tool_calls": False},
-        {"user": "u", "carried": {"cache_control": {"type": "ephemeral"}}, "options": {"stop": ["a"]}},
+        {"user": "u", "passthrough_fields": {"cache_control": {"type": "ephemeral"}}, "options": {"stop": ["a"]}},
     ],
 )
 def test_body_is_one_that_anthropics_own_client_could_send(fields: dict[str, Any], traits: Traits) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy.errors import PromptTooLong, UpstreamCut, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Answer, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.anthropic.errors import refused, refused_event
 from ollama_proxy.upstreams.anthropic.events import MessageReader
@@ -244,10 +244,10 @@ def test_single_answer_of_another_shape_is_an_error(body: bytes) -> None:
             "input length and `max_tokens` exceed context limit: 5 + 4 > 8",
             PromptTooLong("x"),
         ),
-        (400, "invalid_request_error", "Your credit balance is too low to access the API", UpstreamDeniesUs()),
-        (401, "authentication_error", "invalid x-api-key", UpstreamDeniesUs()),
-        (402, "billing_error", "Pay", UpstreamDeniesUs()),
-        (403, "permission_error", "Not yours", UpstreamDeniesUs()),
+        (400, "invalid_request_error", "Your credit balance is too low to access the API", UpstreamAuthError()),
+        (401, "authentication_error", "invalid x-api-key", UpstreamAuthError()),
+        (402, "billing_error", "Pay", UpstreamAuthError()),
+        (403, "permission_error", "Not yours", UpstreamAuthError()),
     ],
 )
 @pytest.mark.parametrize("in_stream", [False, True])
@@ -262,7 +262,7 @@ def test_refusal_is_told_as_ours(status: int, kind: str, said: str, expected: Up
     assert (type(error), error.status, error.retry_after_s) == (type(expected), expected.status, expected.retry_after_s)
     if type(expected) is UpstreamRefused:
         assert (str(error), error.slug) == (str(expected), expected.slug)
-    assert not isinstance(error, UpstreamDeniesUs) or said not in str(error)
+    assert not isinstance(error, UpstreamAuthError) or said not in str(error)
 
 
 def test_pause_that_the_provider_asks_for_is_kept() -> None:
@@ -287,7 +287,7 @@ def test_long_text_is_cut(status: int) -> None:
 def test_refusal_without_an_error_in_it_shows_nothing(body: bytes) -> None:
     error = refused(502, body, None, rig.MODEL)
     assert type(error) is UpstreamError and "html" not in f"{error}{error.detail}"
-    assert isinstance(refused(401, body, None, rig.MODEL), UpstreamDeniesUs)
+    assert isinstance(refused(401, body, None, rig.MODEL), UpstreamAuthError)
 
 
 @pytest.mark.parametrize("kind", ["invalid_request_error", "authentication_error", "my-odd-key"])

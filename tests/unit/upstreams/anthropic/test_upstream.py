@@ -13,9 +13,9 @@ import pytest
 from ollama_proxy.errors import (
     BadRequest,
     PromptTooLong,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -157,7 +157,7 @@ def test_answer_that_is_cut_is_no_answer(
         (rig.refused(404, "not_found_error", f"model: {MODEL}"), UpstreamRefused),
         (rig.refused(429, "rate_limit_error", "Slow down", {"retry-after": "7"}), UpstreamRefused),
         (rig.refused(529, "overloaded_error", "Overloaded"), UpstreamRefused),
-        (rig.refused(401, "authentication_error", f"invalid x-api-key {rig.KEY}"), UpstreamDeniesUs),
+        (rig.refused(401, "authentication_error", f"invalid x-api-key {rig.KEY}"), UpstreamAuthError),
         ([Whole(b"<html>Bad gateway</html>", 502)], UpstreamError),
         ([Whole(b"<html>Welcome</html>", 200)], UpstreamError),
         ([Head(200, {"Content-Type": "text/event-stream"})], UpstreamError),
@@ -237,7 +237,7 @@ def test_switches_follow_what_the_provider_tells_of_its_models(
 
 def test_fields_that_go_on_have_their_names_told(upstream: AnthropicUpstream) -> None:
     carried = {"service_tier": "auto", "cache_control": {"type": "ephemeral"}, "container": "c"}
-    assert upstream.passed_on(chat(carried=carried)) == {"service_tier", "cache_control"}
+    assert upstream.passed_on(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
 
 
 def test_models_are_asked_for_once_for_all_chats(
@@ -336,9 +336,9 @@ def test_provider_that_does_not_take_our_key_can_not_be_used(
     provider: MessagesProvider, upstream: AnthropicUpstream, call: Call, status: int
 ) -> None:
     provider.script(MODELS, rig.refused(status, "authentication_error", "invalid x-api-key"))
-    with pytest.raises(UpstreamDeniesUs):
+    with pytest.raises(UpstreamAuthError):
         upstream.version(call)
-    with pytest.raises(UpstreamDeniesUs):
+    with pytest.raises(UpstreamAuthError):
         upstream.models(call)
 
 

@@ -140,7 +140,7 @@ def test_a_box_that_its_check_found_useless_is_the_last_choice(clock: Clock) -> 
 def test_a_box_that_fails_with_one_model_is_used_for_another(clock: Clock) -> None:
     fleet, boxes = three(box1="m")
     for _ in range(5):
-        boxes[0].fault(M)
+        boxes[0].record_model_failure(M)
     boxes[0].begin("other:latest")
     assert (picked(fleet), picked(fleet, "other")) == ("box2", "box1")
 
@@ -149,7 +149,7 @@ def test_where_all_fail_with_a_model_it_is_still_tried(clock: Clock) -> None:
     fleet, boxes = three()
     for box in boxes:
         for _ in range(5):
-            box.fault(M)
+            box.record_model_failure(M)
     assert picked(fleet) in ("box1", "box2", "box3")
 
 

@@ -9,9 +9,9 @@ import pytest
 from ollama_proxy.errors import (
     BadRequest,
     GatewayError,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -48,7 +48,7 @@ def unreached(took_s: float = 0.0) -> UpstreamConnect:
 
 def test_models_are_known_by_the_one_name_of_all_their_spellings() -> None:
     box = node("box1", "Library/M", "qwen3:8b")
-    assert [box.own_name(name) for name in (M, "qwen3:8b", "qwen3:latest")] == ["Library/M", "qwen3:8b", None]
+    assert [box.upstream_model(name) for name in (M, "qwen3:8b", "qwen3:latest")] == ["Library/M", "qwen3:8b", None]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_configured_models_are_those_that_there_are(kind: str, known: set[str]) 
     box = node("one", "qwen3:8b", "other", kind=kind, mapped={"fast": "qwen3:8b", "gone": "nowhere"})
     assert box.listing is not None
     assert box.listing.models.keys() == known
-    assert box.own_name("fast:latest") == "qwen3:8b"
+    assert box.upstream_model("fast:latest") == "qwen3:8b"
 
 
 def test_configured_models_of_a_provider_are_known_before_it_was_asked() -> None:
-    assert node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).own_name("fast:latest") == "v3"
+    assert node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).upstream_model("fast:latest") == "v3"
     assert node("one", kind="ollama", mapped={"fast": "v3"}, learnt=False).listing is None
 
 
@@ -73,7 +73,7 @@ def test_what_it_had_stays_when_it_can_not_be_asked() -> None:
     stock(box).down = True
     with pytest.raises(UpstreamConnect):
         box.learn(call())
-    assert box.own_name(M) == "m"
+    assert box.upstream_model(M) == "m"
 
 
 def test_only_other_models_are_a_change() -> None:
@@ -93,9 +93,9 @@ def test_only_other_models_are_a_change() -> None:
 def test_other_settings_keep_what_was_learnt_and_other_models_do_not() -> None:
     box = node("box1", "m")
     box.configure(replace(box.declared, weight=3))
-    assert (box.own_name(M), box.declared.weight) == ("m", 3)
+    assert (box.upstream_model(M), box.declared.weight) == ("m", 3)
     box.configure(replace(box.declared, models={"fast": UpstreamModel("m")}))
-    assert (box.own_name(M), box.listing) == (None, None)
+    assert (box.upstream_model(M), box.listing) == (None, None)
 
 
 def test_its_own_limits_come_before_the_general_ones() -> None:
@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[GatewayError, bool]] = {
     "overloaded": (UpstreamRefused(529, ""), False),
     "bad request": (UpstreamRefused(400, ""), False),
     "no such model": (UpstreamRefused(404, ""), False),
-    "our key": (UpstreamDeniesUs(), False),
+    "our key": (UpstreamAuthError(), False),
     "the client's fault": (BadRequest(), False),
 }
 
@@ -284,7 +284,9 @@ def test_what_it_is_for_the_operator(clock: Clock) -> None:
 
 
 def test_a_box_is_a_server_of_ollamas_kind() -> None:
-    kinds = {kind: node("one", kind=kind).is_box for kind in ("ollama", "demo", "openai", "anthropic", "litellm")}
+    kinds = {
+        kind: node("one", kind=kind).is_ollama_node for kind in ("ollama", "demo", "openai", "anthropic", "litellm")
+    }
     assert [kind for kind, is_box in kinds.items() if is_box] == ["ollama", "demo"]
 
 

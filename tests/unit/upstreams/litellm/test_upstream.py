@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import ConfigError, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import ConfigError, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
@@ -97,7 +97,7 @@ def moved(preset: Preset, server: Provider) -> Preset:
         ("ollama/llama3", UpstreamRefused),
         ("ollama_chat/llama3", UpstreamRefused),
         ("llamafile/x", UpstreamRefused),
-        ("siliconflow/x", UpstreamDeniesUs),
+        ("siliconflow/x", UpstreamAuthError),
     ],
 )
 def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
@@ -111,7 +111,7 @@ def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, err
 def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for variable in ("OPENAI", "ANTHROPIC", "VOLCENGINE"):
         monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
-    with pytest.raises(UpstreamDeniesUs):
+    with pytest.raises(UpstreamAuthError):
         upstream().chat(asked(name), call())
 
 

@@ -142,7 +142,7 @@ def test_a_tool_of_few_words() -> None:
 
 
 def test_what_else_is_said_of_a_tool_goes_on_but_is_no_other_name_for_it() -> None:
-    tool = Tool("f", None, None, carried={"cache": {"type": "x"}, "name": "g"})
+    tool = Tool("f", None, None, passthrough_fields={"cache": {"type": "x"}, "name": "g"})
     assert extra(tools=[tool]) == {"tools": [{"type": "function", "function": {"cache": {"type": "x"}, "name": "f"}}]}
 
 
@@ -236,7 +236,7 @@ def test_fields_of_a_provider_alone() -> None:
 
 @pytest.mark.parametrize(("tier", "sent"), [("flex", {"service_tier": "flex"}), ("standard_only", {})])
 def test_words_of_another_vendor_are_not_passed_on(tier: str, sent: dict[str, Json]) -> None:
-    asked = ChatRequest(model="m", messages=HI, carried={"service_tier": tier})
+    asked = ChatRequest(model="m", messages=HI, passthrough_fields={"service_tier": tier})
     assert passed_on(asked, Profile()) == sent
 
 

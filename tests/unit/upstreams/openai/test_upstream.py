@@ -17,9 +17,9 @@ from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
     PromptTooLong,
+    UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
-    UpstreamDeniesUs,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
@@ -272,8 +272,8 @@ def test_a_page_with_status_200(
 
 REFUSALS: dict[str, tuple[Script, type[UpstreamError], int]] = {
     "bad": (rig.refused(400, "bad"), UpstreamRefused, 400),
-    "our key": (rig.refused(401, "Incorrect API key provided"), UpstreamDeniesUs, 502),
-    "our balance": (rig.refused(402, "Insufficient Balance"), UpstreamDeniesUs, 502),
+    "our key": (rig.refused(401, "Incorrect API key provided"), UpstreamAuthError, 502),
+    "our balance": (rig.refused(402, "Insufficient Balance"), UpstreamAuthError, 502),
     "unknown": (rig.refused(404, "The model does not exist", code="model_not_found"), UpstreamRefused, 404),
     "often": (rig.refused(429, "slow down", {"Retry-After": "7"}), UpstreamRefused, 429),
     "long": (rig.refused(400, "too long", code="context_length_exceeded"), PromptTooLong, 400),
@@ -333,10 +333,10 @@ def test_nobody_there(provider: Provider, upstream: OpenAICompatibleUpstream, ca
 
 def test_a_wrong_key_is_not_the_clients(provider: Provider, call: Call) -> None:
     with closing(built(provider, key="sk-another")) as upstream:
-        with pytest.raises(UpstreamDeniesUs) as failed:
+        with pytest.raises(UpstreamAuthError) as failed:
             upstream.chat(chat(), call)
         assert failed.value.status == 502
-        with pytest.raises(UpstreamDeniesUs):
+        with pytest.raises(UpstreamAuthError):
             upstream.version(call)
 
 
@@ -507,7 +507,7 @@ def test_it_can_not_be_used_where_it_does_not_know_us(
     provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, status: int
 ) -> None:
     provider.script(MODELS, [Json({}, status)])
-    with pytest.raises(UpstreamDeniesUs):
+    with pytest.raises(UpstreamAuthError):
         upstream.version(call)
 
 
@@ -522,7 +522,7 @@ def test_what_is_only_put_in_words_is_said(provider: Provider) -> None:
 
 
 def test_fields_that_are_passed_on_are_known(upstream: OpenAICompatibleUpstream) -> None:
-    assert upstream.passed_on(chat(carried={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
+    assert upstream.passed_on(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
 
 
 def test_closing_closes_the_connections(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from ollama_proxy.errors import PromptTooLong, UpstreamCut, UpstreamDeniesUs, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream
 from tests.rig import provider as rig
@@ -54,7 +54,7 @@ FURTHER: dict[str, tuple[Script, type[UpstreamError]]] = {
     "broken": (rig.refused(500), UpstreamRefused),
     "no answer": ([Whole(b"<html>")], UpstreamCut),
     "too few": (vectors(1), UpstreamCut),
-    "our key": (rig.refused(401), UpstreamDeniesUs),
+    "our key": (rig.refused(401), UpstreamAuthError),
 }
 
 

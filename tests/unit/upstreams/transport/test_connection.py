@@ -15,7 +15,7 @@ from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, Upstream
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.connection import MAX_HEAD_BYTES, MAX_HEADERS, Connection
-from ollama_proxy.upstreams.transport.wait_timer import Alarm
+from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
@@ -28,7 +28,7 @@ class Rig:
 
     def __init__(self) -> None:
         ours, self.peer = gsocket.socketpair()
-        self.connection = Connection(ours, Alarm())
+        self.connection = Connection(ours, WaitTimer())
         self.call = Call(Timeouts(first_byte_s=2, idle_s=2, total_s=5))
 
     def ask(self, *, headless: bool = False) -> None:

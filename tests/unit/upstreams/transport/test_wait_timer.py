@@ -10,7 +10,7 @@ import pytest
 from gevent import socket as gsocket
 
 from ollama_proxy.upstreams.transport.session import Pool
-from ollama_proxy.upstreams.transport.wait_timer import TICK_S, Alarm
+from ollama_proxy.upstreams.transport.wait_timer import TICK_S, WaitTimer
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def silent() -> Iterator[object]:
         yield gevent.get_hub().loop.io(ours.fileno(), 1)
 
 
-def wait_shortly(alarm: Alarm, silent: object) -> bool:
-    return alarm.wait(silent, time.monotonic() + 0.01)
+def wait_shortly(wait_timer: WaitTimer, silent: object) -> bool:
+    return wait_timer.wait(silent, time.monotonic() + 0.01)
 
 
 def is_over(greenlet: gevent.Greenlet[..., None] | None) -> bool:
@@ -33,36 +33,36 @@ def is_over(greenlet: gevent.Greenlet[..., None] | None) -> bool:
 
 
 def test_a_closed_alarm_lets_its_greenlet_go(silent: object) -> None:
-    alarm = Alarm()
-    assert not wait_shortly(alarm, silent)
-    greenlet = alarm._greenlet
+    wait_timer = WaitTimer()
+    assert not wait_shortly(wait_timer, silent)
+    greenlet = wait_timer._greenlet
     assert greenlet is not None and not greenlet.dead
-    alarm.close()
+    wait_timer.close()
     assert is_over(greenlet)
 
 
 def test_a_wait_that_outlives_the_end_of_its_alarm_still_ends(silent: object) -> None:
-    alarm = Alarm()
-    waiting = gevent.spawn(alarm.wait, silent, time.monotonic() + 2 * TICK_S)
+    wait_timer = WaitTimer()
+    waiting = gevent.spawn(wait_timer.wait, silent, time.monotonic() + 2 * TICK_S)
     gevent.sleep(0)
-    first = alarm._greenlet
-    alarm.close()
+    first = wait_timer._greenlet
+    wait_timer.close()
     assert waiting.get(timeout=5) is False
     assert is_over(first)
-    later = gevent.spawn(wait_shortly, alarm, silent)
+    later = gevent.spawn(wait_shortly, wait_timer, silent)
     gevent.sleep(0)
-    second = alarm._greenlet
+    second = wait_timer._greenlet
     assert later.get(timeout=5) is False
     assert is_over(second)
 
 
 def test_a_pool_closes_its_own_alarm_and_no_other(silent: object) -> None:
-    shared, own = Alarm(), Pool("http://127.0.0.1:1", None)
+    shared, own = WaitTimer(), Pool("http://127.0.0.1:1", None)
     assert not wait_shortly(shared, silent)
     assert not wait_shortly(own._alarm, silent)
     greenlet, others = own._alarm._greenlet, shared._greenlet
     own.close()
-    Pool("http://127.0.0.1:1", None, alarm=shared).close()
+    Pool("http://127.0.0.1:1", None, wait_timer=shared).close()
     assert is_over(greenlet)
     assert others is not None and not others.dead
     shared.close()
