@@ -60,7 +60,7 @@ SITE ?= build/site
 docs: dev  ## the documentation as a website in build/site
 	@rm -rf $(DOCS_SOURCE) && mkdir -p $(DOCS_SOURCE)
 	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md tests/*.md tests/recordings/*.md config/config.yaml $(DOCS_SOURCE)
-	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
 
 bench: dev  ## CPU per request and per token against the budgets
 	$(BIN)/python -m benchmarks

@@ -189,7 +189,7 @@ def test_row_names_tests_that_exist(row: Row) -> None:
 
 
 def fate_of(schema: Schema, name: str) -> str:
-    return str(getattr(schema.fields[name], "fate", ""))
+    return str(getattr(schema.fields[name], "handling", ""))
 
 
 def is_extension(schema: Schema, name: str) -> bool:

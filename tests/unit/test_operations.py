@@ -210,7 +210,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
     "New connections are accepted for {NOTICE_S} s more": (worker,),
     "idle for {SETTLED_S} s are closed": (worker,),
-    "not ended {LAST_WORDS_S} s before `GRACEFUL_TIMEOUT` is over": (worker,),
+    "not ended {TERMINATION_GRACE_S} s before `GRACEFUL_TIMEOUT` is over": (worker,),
     "a second thread logs it after {BLOCKED_S} s": (watchdog,),
 }
 

@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 #: Attributes that are a BoundedCache: entries, MiB.
 BOUNDED = {
-    "upstreams.ttl_cache.Facts._known": (1000, 4),
+    "upstreams.ttl_cache.TtlCache._known": (1000, 4),
     "upstreams.fleet.model_index.Fleet._routes": (10_000, 8),
     "upstreams.fleet.balancer.Balancer._last": (10_000, 8),
     "upstreams.fleet.node.Node._failing": (1000, 1),
@@ -42,16 +42,16 @@ FUNCTIONS = {
     "dialects.schema_fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "gateway.images._lookups": (None, "one thread pool"),
-    "gateway.images._alarm": (None, "one alarm"),
+    "gateway.images._wait_timer": (None, "one timer"),
 }
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
     "upstreams.bounded_cache.BoundedCache._entries": "its own limits",
-    "policy.brute_force.Guesses._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
+    "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
     "server.client_watch.ClientWatch._calls": "requests in flight",
-    "upstreams.transport.wait_timer.Alarm._waiting": "requests in flight",
+    "upstreams.transport.wait_timer.WaitTimer._waiting": "requests in flight",
     "server.connections.Connections._new": "connections, at most server.max_connections",
     "server.connections.Connections._kept": "connections, at most server.max_connections",
     "server.connections.Connections._busy": "connections, at most server.max_connections",
@@ -80,7 +80,7 @@ SHORT_LIVED = frozenset(
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
-        "telemetry.transcript.Spoken",
+        "telemetry.transcript.Transcript",
         "wire.sse_passthrough.EventTail",
         "upstreams.call.Call",
         "upstreams.anthropic.events.MessageReader",

@@ -107,5 +107,5 @@ def test_the_user_is_named_unless_that_is_personal(user: str, is_sent: bool) -> 
 
 def test_own_fields_pass() -> None:
     carried = {"service_tier": "auto", "inference_geo": 5, "cache_control": {"type": "ephemeral"}, "x": 1}
-    fields = encode(carried=carried).fields
+    fields = encode(passthrough_fields=carried).fields
     assert fields == {"max_tokens": DEFAULT_TOKENS, "service_tier": "auto", "cache_control": {"type": "ephemeral"}}

@@ -122,7 +122,7 @@ def test_thinking(switch: str, settings: dict[str, Any], think: Any, expected: d
 
 
 def test_what_a_template_is_told_beside_the_thinking_is_kept() -> None:
-    told = extra(PROFILES["vllm"], think=False, carried={"chat_template_kwargs": {"other": 1}})
+    told = extra(PROFILES["vllm"], think=False, passthrough_fields={"chat_template_kwargs": {"other": 1}})
     assert told == {"chat_template_kwargs": {"enable_thinking": False, "other": 1}}
 
 
@@ -183,7 +183,7 @@ def test_json_by_a_schema() -> None:
 
 def test_the_name_of_a_schema_and_whether_it_is_strict() -> None:
     named = {"name": "fruit", "description": "d", "strict": True, "schema": FORMAT}
-    told = extra(format=FORMAT, carried={"response_format": {"type": "json_schema", "json_schema": named}})
+    told = extra(format=FORMAT, passthrough_fields={"response_format": {"type": "json_schema", "json_schema": named}})
     assert told == {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
@@ -225,13 +225,13 @@ def test_who_asks() -> None:
 
 def test_fields_that_the_hub_has_no_name_for() -> None:
     carried = {"logit_bias": {"1": 2}, "verbosity": "low", "store": False, "unheard_of": 1, "container": "c"}
-    assert extra(carried=carried) == {"logit_bias": {"1": 2}, "verbosity": "low", "store": False}
+    assert extra(passthrough_fields=carried) == {"logit_bias": {"1": 2}, "verbosity": "low", "store": False}
 
 
 def test_fields_of_a_provider_alone() -> None:
     carried = {"provider": {"order": ["a"]}}
-    assert extra(carried=carried) == {}
-    assert extra(PROFILES["openrouter"], carried=carried) == carried
+    assert extra(passthrough_fields=carried) == {}
+    assert extra(PROFILES["openrouter"], passthrough_fields=carried) == carried
 
 
 @pytest.mark.parametrize(("tier", "sent"), [("flex", {"service_tier": "flex"}), ("standard_only", {})])
