@@ -48,7 +48,7 @@ FUNCTIONS = {
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
     "upstreams.bounded_cache.BoundedCache._entries": "its own limits",
-    "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses of at most 64 characters, each with 8 digests of 32 bytes",
+    "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
     "server.client_watch.ClientWatch._calls": "requests in flight",
     "upstreams.transport.wait_timer.WaitTimer._waiting": "requests in flight",
