@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from math import inf
 from typing import Protocol
 
@@ -99,14 +98,10 @@ class AnswerEvents:
                 self._accept()
             else:
                 yield ()
-        yield from self._told(self._streamed() if self._stream else self._whole())
-
-    def _told(self, batches: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
-        """The batches, with the word of what was cut in front of the first event."""
-        if not self._truncated:
-            return batches
-        first = next(batches, ())
-        return chain([[Truncated(), *first]], batches)
+        batches = self._streamed() if self._stream else self._whole()
+        if self._truncated:
+            yield [Truncated(), *next(batches, ())]
+        yield from batches
 
     def _whole(self) -> Iterator[Sequence[Event]]:
         events = self._reader.whole(read_all(self._reply))
@@ -129,21 +124,19 @@ class AnswerEvents:
             if failure is not None:
                 raise failure
             if _is_done(events):
-                self._drain()
+                with contextlib.suppress(GatewayError):
+                    self._reply.read_some(DRAIN_S)
                 return
-        yield from self._rest()
-
-    def _is_silent(self) -> bool:
-        """Whether nothing was told for a heartbeat's time, while what came makes no event: signs of life, and pieces of
-        a long call."""
-        return self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s
-
-    def _rest(self) -> Iterator[Sequence[Event]]:
         events, failure = self._reader.end()
         if events:
             yield events
         if failure is not None or not _is_done(events):
             raise failure or UpstreamCut(detail="stream ended without its end")
+
+    def _is_silent(self) -> bool:
+        """Whether nothing was told for a heartbeat's time, while what came makes no event: signs of life, and pieces of
+        a long call."""
+        return self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s
 
     def _next(self) -> bytes | None:
         """The next bytes, None after a heartbeat without any, b"" at the end, which is also that of all patience."""
@@ -153,10 +146,6 @@ class AnswerEvents:
         if self._ends_at is None:
             self._ends_at = time.monotonic() + grace_s
         return read_before(self._reply, self._ends_at)
-
-    def _drain(self) -> None:
-        with contextlib.suppress(GatewayError):
-            self._reply.read_some(DRAIN_S)
 
     def close(self) -> None:
         """Closes the upstream's answer; at its end the connection is kept for the next one."""

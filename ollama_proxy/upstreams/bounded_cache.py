@@ -23,7 +23,8 @@ class BoundedCache(Generic[K, V]):
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._bytes = 0
+        #: About how much memory the entries take.
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -31,11 +32,6 @@ class BoundedCache(Generic[K, V]):
     def items(self) -> Iterator[tuple[K, V]]:
         """All of them, the least recently used first."""
         return ((key, value) for key, (value, _) in self._entries.items())
-
-    @property
-    def bytes(self) -> int:
-        """About how much memory the entries take."""
-        return self._bytes
 
     def get(self, key: K) -> V | None:
         """The value, which counts as used now; None if there is none."""
@@ -50,19 +46,19 @@ class BoundedCache(Generic[K, V]):
         self.drop(key)
         size = ENTRY_BYTES + memory_of(key) + memory_of(value)
         self._entries[key] = (value, size)
-        self._bytes += size
-        while len(self._entries) > self.max_entries or self._bytes > self.max_bytes:
-            self._bytes -= self._entries.popitem(last=False)[1][1]
+        self.bytes += size
+        while len(self._entries) > self.max_entries or self.bytes > self.max_bytes:
+            self.bytes -= self._entries.popitem(last=False)[1][1]
 
     def drop(self, key: K) -> None:
         """Forgets a value, if there is one."""
         entry = self._entries.pop(key, None)
-        self._bytes -= entry[1] if entry else 0
+        self.bytes -= entry[1] if entry else 0
 
     def clear(self) -> None:
         """Forgets all of them."""
         self._entries.clear()
-        self._bytes = 0
+        self.bytes = 0
 
 
 def memory_of(value: object) -> int:

@@ -132,7 +132,11 @@ def _metrics(said: Said) -> dict[str, Json]:
 
 def embed(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/embed`: vectors of length 1."""
-    texts = _inputs(data.get("input", ""))
+    texts = data.get("input", "")
+    if isinstance(texts, str):
+        texts = [texts] if texts else []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Refusal(400, "invalid input type")
     dimensions, truncate = field(data, "dimensions", 0), field(data, "truncate", True)
     model = _load_model(data)
     if not truncate and any(count_tokens(text) > CONTEXT_LENGTH for text in texts):
@@ -143,13 +147,6 @@ def embed(data: Mapping[str, Json]) -> Outcome:
     if count := sum(map(count_tokens, texts)):
         answered["prompt_eval_count"] = count
     return whole(answered)
-
-
-def _inputs(value: Json) -> list[str]:
-    texts = ([value] if value else []) if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise Refusal(400, "invalid input type")
-    return texts
 
 
 def embeddings(data: Mapping[str, Json]) -> Outcome:

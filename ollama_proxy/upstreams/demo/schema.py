@@ -83,15 +83,12 @@ class Example:
             elif options := _list(flat.get("anyOf")) or _list(flat.get("oneOf")):
                 flat = _merged(rest, _mapping(_alternative(options, depth)))
             elif parts := _list(flat.get("allOf")):
-                flat = self._all(rest, parts, depth + 1)
+                flat = rest
+                for part in parts[:MAX_DEPTH] if depth + 1 < MAX_DEPTH else ():
+                    flat = _merged(flat, self._flat(part, depth + 1))
             else:
                 break
         return flat
-
-    def _all(self, schema: Mapping[str, Json], parts: Sequence[Json], depth: int) -> Mapping[str, Json]:
-        for part in parts[:MAX_DEPTH] if depth < MAX_DEPTH else ():
-            schema = _merged(schema, self._flat(part, depth))
-        return schema
 
     def _target(self, reference: Json) -> Mapping[str, Json]:
         """What a reference inside this schema points at (RFC 6901); nothing for any other."""

@@ -86,20 +86,14 @@ class DemoReply:
         if not self._pieces:
             self.close()
             return b""
-        return self._take() if self._wait(wait_s) else None
-
-    def _wait(self, wait_s: float | None) -> bool:
-        """True when the next piece is due, False when that takes longer than `wait_s`."""
         due_in_s = self._due - time.monotonic()
-        if due_in_s <= 0:
-            return True
-        pause_s = due_in_s if wait_s is None else min(due_in_s, wait_s)
-        gevent.sleep(pause_s)
-        self._call.check()
-        return pause_s == due_in_s
-
-    def _take(self) -> bytes:
-        """The next piece, and those behind it that a slow reader has let fall due."""
+        if due_in_s > 0:
+            pause_s = due_in_s if wait_s is None else min(due_in_s, wait_s)
+            gevent.sleep(pause_s)
+            self._call.check()
+            if pause_s < due_in_s:
+                return None
+        # With the next piece go those behind it that a slow reader has let fall due.
         parts: list[bytes] = []
         while self._pieces and (not parts or self._due <= time.monotonic()):
             parts.append(self._pieces.popleft())

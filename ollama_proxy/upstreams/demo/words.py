@@ -60,9 +60,8 @@ class Said:
 def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
     thoughts = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
-    calls = [Piece(call=call) for call in _tool_calls(asked)]
     text = _until_stop(_text(asked), asked.options.get("stop") or ())
-    pieces = thoughts + (calls or [Piece(content=token) for token in tokens(text)])
+    pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in tokens(text)])
     prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
     limit = int(asked.options.get("num_predict") or -1)
     if 0 < limit <= len(pieces):
@@ -129,7 +128,7 @@ def _until_stop(text: str, stops: Iterable[str]) -> str:
     return text[: min((end for end in ends if end >= 0), default=len(text))]
 
 
-def _tool_calls(asked: Asked) -> list[dict[str, Json]]:
+def _tool_calls(asked: Asked) -> list[Piece]:
     """Calls of the tools that the user names, else of the first one offered; none once a tool has answered."""
     last = asked.messages[-1]
     if _role(last) != "user":
@@ -141,17 +140,14 @@ def _tool_calls(asked: Asked) -> list[dict[str, Json]]:
     found = {name: re.search(mention.format(re.escape(name)), said, re.IGNORECASE) for name in offered}
     named = {name: match.start() for name, match in found.items() if match}
     chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
-    return [_call(asked, index, offered[name]) for index, name in enumerate(chosen)]
-
-
-def _call(asked: Asked, index: int, function: Mapping[str, Json]) -> dict[str, Json]:
-    # The turn is part of it, so that two calls of one conversation never share an id.
-    seed = f"{len(asked.messages)} {index} {function['name']} {asked.messages[-1].get('content')}"
-    arguments = Example(function.get("parameters") or {}, only_required=True).object()
-    return {
-        "id": f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}",
-        "function": {"index": index, "name": function["name"], "arguments": arguments},
-    }
+    calls: list[Piece] = []
+    for index, name in enumerate(chosen):
+        # The turn is part of it, so that two calls of one conversation never share an id.
+        seed = f"{len(asked.messages)} {index} {name} {last.get('content')}"
+        call_id = f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+        arguments = Example(offered[name].get("parameters") or {}, only_required=True).object()
+        calls.append(Piece(call={"id": call_id, "function": {"index": index, "name": name, "arguments": arguments}}))
+    return calls
 
 
 def logprobs(pieces: Iterable[Piece], top: int) -> list[dict[str, Json]]:

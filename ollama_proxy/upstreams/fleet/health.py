@@ -95,10 +95,7 @@ class Health:
             node.connection.succeeded()
         else:
             node.lost(quickly=state.refused)
-        self._say(node, state)
-
-    def _say(self, node: Node, state: State) -> None:
-        """Says in the log who came and who went."""
+        # Only who came and who went is said in the log.
         times, usable = self._said.get(node, (deque[float](maxlen=MOST_SAID), None))
         is_noise = len(times) == MOST_SAID and time.monotonic() - times[0] < SAID_IN_S
         if usable == state.usable or is_noise:

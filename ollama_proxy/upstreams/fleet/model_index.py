@@ -37,6 +37,8 @@ class Fleet:
     def __init__(self, nodes: Iterable[Node], hidden: Iterable[str] = ()) -> None:
         self.nodes = tuple(nodes)
         self.hidden = tuple(hidden)
+        #: A name that begins with one of these means that upstream, whatever others call their models, and also while
+        #: it is hidden.
         self._names = (*(node.name for node in self.nodes), *self.hidden)
         self._routes = BoundedCache[str, Route](MOST_KEPT, MOST_BYTES)
         #: The state of all lists that the routes are by.
@@ -99,11 +101,6 @@ class Fleet:
             self._routes.put(name, route)
         return route
 
-    def _upstream_of(self, name: str) -> str:
-        """The upstream that a name begins with, "" for none: it means that one, whatever others call their models, and
-        also while it is hidden."""
-        return split_upstream(name, self._names)[0]
-
     def _there(self, node: Node, name: str, rest: str) -> Route | None:
         """A model on the node that stands in front of its name; or one that has that whole name there."""
         upstream_model = _upstream_model(node, rest)
@@ -120,7 +117,8 @@ class Fleet:
 
     def _shortest_name(self, node: Node, name: str) -> str:
         """The canonical name of a node's model, without the node if the name alone leads there as well."""
-        alone = None if self._upstream_of(name) else self._listed(name) or self._unlisted(name)
+        names_upstream = split_upstream(name, self._names)[0]
+        alone = None if names_upstream else self._listed(name) or self._unlisted(name)
         is_enough = alone is not None and any(each is node for each, _ in alone.nodes)
         return canonical(name) if is_enough else f"{node.name}/{canonical(name)}"
 
@@ -177,7 +175,7 @@ class Fleet:
             listing = None if node.declared.drain else node.listing
             for bare, (_, model) in (listing.models if listing else {}).items():
                 is_shared = _share(first.setdefault(bare, node), node)
-                is_ours = is_shared and self._upstream_of(model.name) in ("", node.name)
+                is_ours = is_shared and split_upstream(model.name, self._names)[0] in ("", node.name)
                 name = model.name if is_ours else f"{node.name}/{model.name}"
                 if (key := bare if is_ours else name.lower()) not in shown:
                     shown.add(key)

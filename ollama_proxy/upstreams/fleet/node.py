@@ -79,6 +79,9 @@ class Node:
 
     def __init__(self, declared: UpstreamSettings, upstream: Upstream) -> None:
         self.declared = declared
+        #: Its name in the configuration, and whether it is a server of Ollama's kind, and no provider. Other settings
+        #: for the same server change neither.
+        self.name, self.is_ollama_node = declared.name, declared.protocol in OLLAMA_PROTOCOLS
         self.upstream = upstream
         self.in_flight = 0
         #: Monotonic time of its last request.
@@ -102,16 +105,6 @@ class Node:
         self.configure(declared)
 
     @property
-    def name(self) -> str:
-        """Its name in the configuration."""
-        return self.declared.name
-
-    @property
-    def is_ollama_node(self) -> bool:
-        """Whether it is a server of Ollama's kind, and no provider."""
-        return self.declared.protocol in OLLAMA_PROTOCOLS
-
-    @property
     def refuses(self) -> bool:
         """Whether it answers, but not as an Ollama server that can be used from here."""
         return self.state is not None and self.state.reached and not self.state.usable
@@ -127,7 +120,7 @@ class Node:
         if self.listing is None or declared.models != self.declared.models:
             self.forget_list()
             # A provider may have no list to show; what is configured is there.
-            known = {} if declared.protocol in OLLAMA_PROTOCOLS else declared.models
+            known = {} if self.is_ollama_node else declared.models
             self.listing = Listing(_configured(known, (), declared.name)) if known else None
             self.changes += 1
         self.declared = declared

@@ -198,7 +198,9 @@ class ChatDecoder:
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
-        events = text_events(message.get("thinking"), message.get("content"), _logprobs(line))
+        events = text_events(
+            message.get("thinking"), message.get("content"), sound_logprobs(line.get("logprobs") or ())
+        )
         events += [self._tool_call(call) for call in message.get("tool_calls") or ()]
         if line.get("done") is True:
             events.append(_done(line))
@@ -228,7 +230,7 @@ def can_be_written(arguments: Mapping[str, Json]) -> bool:
 
 def decode_generate(line: dict[str, Json]) -> list[Event]:
     """Lines of `/api/generate` to events."""
-    events = text_events(line.get("thinking"), line.get("response"), _logprobs(line))
+    events = text_events(line.get("thinking"), line.get("response"), sound_logprobs(line.get("logprobs") or ()))
     if line.get("done") is True:
         events.append(_done(line))
     return events
@@ -255,10 +257,6 @@ def _text(value: Json) -> str:
     if not isinstance(value, str):
         raise TypeError("a text is something else")
     return value
-
-
-def _logprobs(line: Mapping[str, Json]) -> Logprobs:
-    return sound_logprobs(line.get("logprobs") or ())
 
 
 def sound_logprobs(entries: Json) -> Logprobs:

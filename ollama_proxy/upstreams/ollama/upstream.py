@@ -109,15 +109,13 @@ class OllamaUpstream(TransportUpstream):
             outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
             return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
 
-        def is_outgrown(tokens: int) -> bool:
-            """Whether the answer outgrew its context."""
-            return self.is_outgrown(request.model, tokens, request.options.get("num_ctx"))
-
         # Refused first and then allowed is the only way to know that something was cut.
         again = partial(open_reply, cut=True) if request.truncate else None
         return AnswerEvents(
             open_reply(cut=False),
-            OllamaReader(decode, is_outgrown),
+            OllamaReader(
+                decode, lambda tokens: self.is_outgrown(request.model, tokens, request.options.get("num_ctx"))
+            ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
             refused=self.refused,
@@ -138,7 +136,11 @@ class OllamaUpstream(TransportUpstream):
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(request.input):
             raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
-        if not all(_is_vector(vector) for vector in vectors):
+        try:
+            are_numbers = all(isinstance(vector, list) and array("f", vector) for vector in vectors)
+        except (TypeError, OverflowError):
+            are_numbers = False
+        if not are_numbers:
             raise UpstreamError(detail="embeddings are no lists of numbers")
         return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
 
@@ -147,17 +149,18 @@ class OllamaUpstream(TransportUpstream):
         listed = self._ask("GET", "/api/tags", call).get("models") or []
         if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
             raise UpstreamError(detail="the list of models is of another shape")
-        return [_model(row) for row in listed]
+        return [
+            Model(row["name"], seconds_of(row.get("modified_at")), "ollama", _capabilities_of(row), row=row)
+            for row in listed
+        ]
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-
-        def ask(call: Call) -> frozenset[str] | None:
-            """What the server says now."""
-            listed = self._ask("POST", "/api/show", call, encode_request({"model": model})).get("capabilities")
-            return frozenset(map(str, listed)) if isinstance(listed, list) else None
-
-        return self._capabilities.get(model, call, ask)
+        return self._capabilities.get(
+            model,
+            call,
+            lambda call: _capabilities_of(self._ask("POST", "/api/show", call, encode_request({"model": model}))),
+        )
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
@@ -257,18 +260,11 @@ def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
     return {name: length for name, length in contexts.items() if length}
 
 
-def _model(row: Mapping[str, Json]) -> Model:
-    able = row.get("capabilities")
-    capabilities = frozenset(map(str, able)) if isinstance(able, list) else None
-    return Model(row["name"], seconds_of(row.get("modified_at")), "ollama", capabilities, row=row)
+def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:
+    """What a model can do, if the server tells."""
+    listed = described.get("capabilities")
+    return frozenset(map(str, listed)) if isinstance(listed, list) else None
 
 
 def _is_model(row: Json) -> bool:
     return isinstance(row, dict) and isinstance(row.get("name"), str)
-
-
-def _is_vector(vector: Json) -> bool:
-    try:
-        return isinstance(vector, list) and bool(array("f", vector))
-    except (TypeError, OverflowError):
-        return False

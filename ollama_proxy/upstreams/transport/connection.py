@@ -117,17 +117,16 @@ class Connection:
         if isinstance(body, bytes):
             self._send_bytes(head + body, call)
             return
-        if self._send_bytes(head, call) and self._send_parts(body, call, chunked=chunked) and chunked:
-            self._send_bytes(b"0\r\n\r\n", call)
-
-    def _send_parts(self, parts: Iterable[bytes], call: Call, *, chunked: bool) -> bool:
-        for part in parts:
+        if not self._send_bytes(head, call):
+            return
+        for part in body:
             framed = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
             if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
                 self._keep_never()
-                return False
+                return
             yield_to_loop()  # where both sides are fast, neither reading nor sending ever waits
-        return True
+        if chunked:
+            self._send_bytes(b"0\r\n\r\n", call)
 
     def _send_bytes(self, data: bytes, call: Call) -> bool:
         """True when all was sent; False when an answer came first."""
@@ -210,24 +209,20 @@ class Connection:
         return False
 
     def _receive_now(self) -> bool:
-        """Takes what has arrived, without waiting; False when nothing has."""
-        cause: OSError | None = None
+        """Takes and parses what has arrived, without waiting; False when nothing has."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, SSLWantReadError):
             return False
         except OSError as error:
-            data, cause = b"", error
-        if data:
-            # Less than was asked for: there is nothing more to take, so the next receive begins with a wait. What TLS
-            # has decrypted and not handed out yet would never end that wait.
-            self._drained = len(data) < RECEIVE_BYTES and not self._tls
-            self._parse(data)
-        else:
-            self._end_of_input(cause)
-        return True
-
-    def _parse(self, data: bytes) -> None:
+            self._end_of_input(error)
+            return True
+        if not data:
+            self._end_of_input(None)
+            return True
+        # Less than was asked for: there is nothing more to take, so the next receive begins with a wait. What TLS has
+        # decrypted and not handed out yet would never end that wait.
+        self._drained = len(data) < RECEIVE_BYTES and not self._tls
         if not self.head_done:
             self._head_bytes += len(data)
         try:
@@ -239,10 +234,14 @@ class Connection:
                 raise UpstreamError(detail=f"bad HTTP from upstream: {type(error).__name__}") from None
         if not self.head_done and self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             raise UpstreamError(detail="upstream headers over the limit")
+        return True
 
     def _end_of_input(self, cause: OSError | None) -> None:
         self._keep_never()
-        self._taken = cause is None and not _unconfirmed(self._sock)
+        if cause is None:
+            # Bytes that the other side's kernel has not said that it has.
+            (unconfirmed,) = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+            self._taken = not unconfirmed
         if not self.head_done:
             raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
         if self._framed or cause is not None:
@@ -280,9 +279,3 @@ class Connection:
         self._readable.close()
         with contextlib.suppress(OSError):
             self._sock.close()
-
-
-def _unconfirmed(sock: gsocket.socket) -> int:
-    """Bytes that the other side's kernel has not said that it has."""
-    count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
-    return count

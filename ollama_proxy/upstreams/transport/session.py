@@ -138,8 +138,14 @@ class Pool:
 
         Raises UpstreamConnect.
         """
-        connection = None if fresh else self._reuse()
-        if connection is None:
+        oldest = time.monotonic() - MAX_IDLE_S
+        while self._idle and not fresh:
+            since, connection = self._idle.pop()
+            # Input on an idle connection is its end, or an answer that nobody asked for.
+            if since >= oldest and not connection.has_input():
+                break
+            connection.close()
+        else:
             connection = Connection(self._connect(connect_s), self._alarm)
         self.active += 1
         return connection
@@ -163,16 +169,6 @@ class Pool:
         idle, self._idle = self._idle, []
         for _, connection in idle:
             connection.close()
-
-    def _reuse(self) -> Connection | None:
-        oldest = time.monotonic() - MAX_IDLE_S
-        while self._idle:
-            since, connection = self._idle.pop()
-            # Input on an idle connection is its end, or an answer that nobody asked for.
-            if since >= oldest and not connection.has_input():
-                return connection
-            connection.close()
-        return None
 
     def _connect(self, connect_s: float) -> gsocket.socket:
         # One limit over name, address and TLS: each alone could take as long as it likes.
@@ -245,10 +241,13 @@ class PoolAdapter(BaseAdapter):
             raise
 
     def _send(self, connection: Connection, request: requests.PreparedRequest, call: Call) -> None:
+        lines = [f"{request.method} {request.path_url} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         body: bytes | Iterable[bytes] = request.body or b""  # type: ignore[assignment]  # never text here
         chunked = "Transfer-Encoding" in request.headers
         try:
-            connection.send(_head(request), body, call, chunked=chunked, headless=request.method == "HEAD")
+            connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
         except TimeoutError as error:
             raise UpstreamTimeout("The model server did not take the request.") from error
         except OSError:
@@ -258,12 +257,6 @@ class PoolAdapter(BaseAdapter):
     def close(self) -> None:
         """Closes the pool."""
         self._pool.close()
-
-
-def _head(request: requests.PreparedRequest) -> bytes:
-    lines = [f"{request.method} {request.path_url} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class HttpTransport:

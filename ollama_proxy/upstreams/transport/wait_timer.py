@@ -32,18 +32,15 @@ class WaitTimer:
         waiter: Waiter[bool] = Waiter(gevent.get_hub())
         self._waiting[waiter] = until
         if len(self._waiting) == 1:
-            self._start()
+            if self._greenlet is None:
+                self._greenlet = gevent.spawn(self._run)
+            self._busy.set()
         watcher.start(waiter.switch, True)
         try:
             return waiter.get()
         finally:
             watcher.stop()
             del self._waiting[waiter]
-
-    def _start(self) -> None:
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
-        self._busy.set()
 
     def _run(self) -> None:
         # Only the loop itself may switch to a waiting greenlet; a waiter that was woken meanwhile ignores it.
