@@ -175,7 +175,7 @@ class Gateway:
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         reply = open_there(node, exchange, lambda: node.upstream.forward(outgoing, exchange.call))
-        return self._passed(exchange, reply)
+        return passed_through(exchange, reply)
 
     def forward_prompt(
         self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
@@ -202,7 +202,7 @@ class Gateway:
         if exchange.target or silent:
             name = exchange.model
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
-        return self._passed(exchange, reply)
+        return passed_through(exchange, reply)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
@@ -257,10 +257,6 @@ class Gateway:
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
-
-    def _passed(self, exchange: Exchange, reply: Reply) -> Response:
-        exchange.on_finish(reply.close)
-        return passed_through(exchange, reply)
 
 
 def first_ollama_node(fleet: Fleet) -> Node:
