@@ -199,8 +199,4 @@ def profile_of(kind: str, settings: Mapping[str, Any], *, at_home: bool) -> Prof
     return replace(known or Profile(), **settings)
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
-    return read_section(Profile, entry)
-
-
-PROFILE = SettingType("a mapping of settings", _settings)
+PROFILE: SettingType[dict[str, Any]] = SettingType("a mapping of settings", lambda entry: read_section(Profile, entry))
