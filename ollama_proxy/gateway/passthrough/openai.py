@@ -113,20 +113,15 @@ class OpenAIPassthrough:
         )
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
         path = _place(node.profile, self._path, self._data)
-        outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
+        changes: dict[str, Json] = {} if upstream_model == self._data.get("model") else {"model": upstream_model}
+        if counts:
+            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
+        # The client's own bytes, if they already say it.
+        body = encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
+        outgoing = UpstreamRequest("POST", path, body, headers=headers)
         reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
         self._accept(reply)
         return reply
-
-    def _body(self, *, counts: bool) -> bytes:
-        """The client's own bytes, or what they say with the provider's name of the model. `counts`: also with a wish
-        for the usage."""
-        changes: dict[str, Json] = (
-            {} if self._upstream_model == self._data.get("model") else {"model": self._upstream_model}
-        )
-        if counts:
-            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
-        return encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
 
     def _accept(self, reply: Reply) -> None:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
