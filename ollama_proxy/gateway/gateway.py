@@ -21,10 +21,10 @@ from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.native_edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.prepare import (
+    apply_rules,
     is_without_thinking,
     prepared_chat,
     prepared_completion,
-    prepared_embedding,
     prepared_native,
     requested_context,
 )
@@ -249,7 +249,7 @@ class Gateway:
         def start(node: Node, upstream_model: str) -> EmbedAnswer:
             """The vectors of one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms)
-            prepared = prepared_embedding(asked, model, node.upstream, exchange)
+            prepared = apply_rules(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
         answer = snapshot.open(exchange, resolved, start)
