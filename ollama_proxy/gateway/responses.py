@@ -80,7 +80,8 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
 
 
 def passed_through(exchange: Exchange, reply: Reply) -> Response:
-    """The upstream's answer as it came: status, content type and bytes. Its end is that of the exchange."""
+    """The upstream's answer as it came: status, content type and bytes. It is closed when the exchange
+    is over."""
     exchange.on_finish(reply.close)
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):

@@ -104,7 +104,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         request: ClientRequest | None = None
         try:
             while True:
-                # Also at the end, when gunicorn's own limit is 0. False: it says nothing.
+                # Also while the worker ends, when gunicorn's own limit is 0. False: no exception leaves the block.
                 with gevent.Timeout(self._head_s, False):  # type: ignore[arg-type]
                     request = next(requests)
                 if request is None:

@@ -53,7 +53,7 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # Only how the model is found, and how long it may take, may be ruled.
+        # The operator may only say how the model is found, and how long it may take.
         others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
         if others != NO_RULES:
             return False
