@@ -163,18 +163,15 @@ def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 def _shown(value: Any) -> Any:
     """A setting as YAML can hold it, without secrets."""
     if isinstance(value, Token):
-        return {"name": value.name, "sha256": MASK} | _shown_fields(value, "scopes", "models", "expires")
+        shown = {name: _shown(getattr(value, name)) for name in ("scopes", "models", "expires")}
+        return {"name": value.name, "sha256": MASK} | shown
     if is_dataclass(value):
-        return _shown_fields(value, *(each.name for each in fields(value) if "kind" in each.metadata))
+        return {each.name: _shown(getattr(value, each.name)) for each in fields(value) if "kind" in each.metadata}
     if isinstance(value, Mapping):
         return {name: _shown(each) for name, each in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
     return [_shown(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _shown_fields(value: Any, *names: str) -> dict[str, Any]:
-    return {name: _shown(getattr(value, name)) for name in names}
 
 
 def make_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:

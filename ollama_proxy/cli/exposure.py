@@ -10,11 +10,12 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ollama_proxy.cli.probe import WANTS_TOKEN, Probe, probe_ollama
+from ollama_proxy.cli.probe import WANTS_TOKEN, probe_ollama
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy import Address, as_address, is_own
 from ollama_proxy.settings import BASE_URL, Entry, Settings, effective_upstreams, is_open
@@ -27,6 +28,9 @@ _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 #: Addresses on the internet (RFC 5737, RFC 3849): the way there begins at this machine's own. Nothing is sent.
 _FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+
+#: Nothing secret is sent, and whoever wants to use a server would not mind its certificate.
+_asked = partial(probe_ollama, checks_certificate=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,6 @@ def _elsewhere(url: str, shown: str) -> Finding:
         f"seen from here: its firewall should let in {source or 'the gateway'} alone. From a third machine: "
         f"ollama-proxy check-exposure {url}"
     )
-
-
-def _asked(url: str) -> Probe:
-    # Nothing secret is sent, and whoever wants to use it would not mind its certificate.
-    return probe_ollama(url, checks_certificate=False)
 
 
 # Addresses.

@@ -67,7 +67,8 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
         record_failure(exchange, failure)
         frame = None if isinstance(failure, ClientGone) else render_failure(failure)
         if frame is None:
-            raise cut_connection() from error
+            # gunicorn closes the connection without the final chunk, and without a traceback in its log.
+            raise BrokenPipeError(errno.EPIPE, "the answer could not be completed") from error
         exchange.sent(len(frame))
         call.sending_since = time.monotonic()
         yield frame
@@ -77,11 +78,6 @@ def log_internal_error(exchange: Exchange, error: Exception) -> InternalError:
     """A fault of our own: its place goes to the log, nothing of it to the client."""
     log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
     return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")
-
-
-def cut_connection() -> OSError:
-    """What makes gunicorn close the connection without the final chunk, and without a traceback in its log."""
-    return BrokenPipeError(errno.EPIPE, "the answer could not be completed")
 
 
 def no_frame(error: GatewayError) -> None:
@@ -116,12 +112,8 @@ def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTa
         record_stream_end(exchange, tail)
 
 
-def native_rest(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
+def native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
     """A large single answer as it arrives; `parts` have arrived already."""
-    return deliver(exchange, _native_parts(exchange, reply, parts), no_frame)
-
-
-def _native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
     tail = StreamTail()
     for data in chain(parts, iter(reply.read_some, b"")):
         if data:
@@ -130,25 +122,10 @@ def _native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> I
     record_stream_end(exchange, tail)
 
 
-def slices(exchange: Exchange, body: bytes) -> Iterator[bytes]:
-    """A large whole answer, slice by slice: a client that takes it slowly is alive, one that takes nothing is not."""
-    parts = (body[start : start + SLICE_BYTES] for start in range(0, len(body), SLICE_BYTES))
-    return deliver(exchange, parts, no_frame)
-
-
-def frames(
-    exchange: Exchange,
-    first: Sequence[Event],
-    batches: Iterator[Sequence[Event]],
-    renderer: Renderer,
-) -> Iterator[bytes]:
-    """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
-    return deliver(exchange, _render_frames(exchange, first, batches, renderer), renderer.render_failure)
-
-
-def _render_frames(
+def render_frames(
     exchange: Exchange, first: Sequence[Event], batches: Iterator[Sequence[Event]], renderer: Renderer
 ) -> Iterator[bytes]:
+    """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
     batch: Sequence[Event] | None = first
     estimated_tokens = 0
     try:

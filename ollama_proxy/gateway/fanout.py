@@ -25,22 +25,18 @@ _Asked = TypeVar("_Asked", ChatRequest, GenerateRequest)
 
 
 def spread(asked: _Asked) -> list[_Asked]:
-    """One request for each answer that is asked for, in the order of their indexes: every prompt `n` times."""
+    """One request for each answer that is asked for, in the order of their indexes: every prompt `n` times. One
+    seed would make the answers to a prompt all equal, so each has the next one."""
     if isinstance(asked, GenerateRequest) and len(asked.prompts) > 1:
         each = [replace(asked, prompt=prompt, prompts=(), n=1) for prompt in asked.prompts]
     elif asked.n > 1:
         each = [replace(asked, n=1)]
     else:
         return [asked]
-    return [_variant(one, number) for one in each for number in range(asked.n)]
-
-
-def _variant(asked: _Asked, number: int) -> _Asked:
-    """One of several answers to the same: a seed would make them all equal, so each has the next one."""
     seed = asked.options.get("seed")
-    if not number or not isinstance(seed, int) or isinstance(seed, bool):
-        return asked
-    return replace(asked, options={**asked.options, "seed": seed + number})
+    if type(seed) is not int:
+        return [one for one in each for _ in range(asked.n)]
+    return [replace(one, options={**one.options, "seed": seed + number}) for one in each for number in range(asked.n)]
 
 
 class FanOut:

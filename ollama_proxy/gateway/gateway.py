@@ -21,10 +21,10 @@ from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.native_edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.prepare import (
+    apply_rules,
     is_without_thinking,
     prepared_chat,
     prepared_completion,
-    prepared_embedding,
     prepared_native,
     requested_context,
 )
@@ -175,7 +175,7 @@ class Gateway:
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         reply = open_there(node, exchange, lambda: node.upstream.forward(outgoing, exchange.call))
-        return self._passed(exchange, reply)
+        return passed_through(exchange, reply)
 
     def forward_prompt(
         self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
@@ -202,7 +202,7 @@ class Gateway:
         if exchange.target or silent:
             name = exchange.model
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
-        return self._passed(exchange, reply)
+        return passed_through(exchange, reply)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
@@ -249,7 +249,7 @@ class Gateway:
         def start(node: Node, upstream_model: str) -> EmbedAnswer:
             """The vectors of one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms)
-            prepared = prepared_embedding(asked, model, node.upstream, exchange)
+            prepared = apply_rules(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
         answer = snapshot.open(exchange, resolved, start)
@@ -257,10 +257,6 @@ class Gateway:
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
-
-    def _passed(self, exchange: Exchange, reply: Reply) -> Response:
-        exchange.on_finish(reply.close)
-        return passed_through(exchange, reply)
 
 
 def first_ollama_node(fleet: Fleet) -> Node:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
+from ollama_proxy.hub import ChatRequest, GenerateRequest, Json, Message, ModelRequest, TextRequest
 from ollama_proxy.policy import ModelAlias, edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.upstreams import Api, Call, Upstream
@@ -41,10 +41,16 @@ _DECISIVE = frozenset({"role", "content"})
 
 
 def prepared_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> ChatRequest:
-    """The chat as its upstream gets it."""
-    asked = _apply_rules(asked, model, upstream, exchange)
-    if asked.think:
-        asked = _with_possible_thinking(asked, upstream, exchange)
+    """The chat as its upstream gets it; raises BadRequest if it asks for thinking that the model is known not to have,
+    unless it says that it would do without."""
+    asked = apply_rules(asked, model, upstream, exchange)
+    if asked.think and (asked.lenient_think or upstream.api is not Api.OLLAMA):
+        # Ollama itself refuses to think with a model that is known to have no thinking.
+        able = upstream.capabilities(asked.model, exchange.call)
+        if able is not None and "thinking" not in able:
+            if not asked.lenient_think:
+                raise BadRequest(f'"{exchange.model}" does not support thinking', param="think")
+            asked = replace(asked, think=None)
     if model.rules.system.is_given:
         messages = with_system(
             asked.messages,
@@ -57,34 +63,17 @@ def prepared_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exc
     return asked
 
 
-def _with_possible_thinking(asked: ChatRequest, upstream: Upstream, exchange: Exchange) -> ChatRequest:
-    """Thinking is left away, or refused, where the model is known to have none. Ollama itself says so."""
-    if not asked.lenient_think and upstream.api is Api.OLLAMA:
-        return asked
-    able = upstream.capabilities(asked.model, exchange.call)
-    if able is None or "thinking" in able:
-        return asked
-    if asked.lenient_think:
-        return replace(asked, think=None)
-    raise BadRequest(f'"{exchange.model}" does not support thinking', param="think")
-
-
 def prepared_completion(
     asked: GenerateRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange
 ) -> GenerateRequest:
     """The completion as its upstream gets it; raises BadRequest for a suffix if there are rules for system prompts."""
-    asked = _apply_rules(asked, model, upstream, exchange)
+    asked = apply_rules(asked, model, upstream, exchange)
     if not model.rules.system.is_given:
         return asked
     return replace(asked, system=_completion_system(asked.system or "", {"suffix": asked.suffix}, model.rules.system))
 
 
-def prepared_embedding(asked: EmbedRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> EmbedRequest:
-    """The texts as their upstream gets them."""
-    return _apply_rules(asked, model, upstream, exchange)
-
-
-def _apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Asked:
+def apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Asked:
     """The request with the operator's parameters, thinking and the upstream's name of the model."""
     if exchange.ignored:
         taken = upstream.passed_on(asked)

@@ -15,14 +15,15 @@ from ollama_proxy.errors import BUSY_RETRY_S, UpstreamAuthError, UpstreamError, 
 from ollama_proxy.gateway.delivery import (
     CHARS_PER_TOKEN,
     SLICE_BYTES,
-    frames,
-    native_rest,
+    deliver,
+    native_parts,
     native_stream,
+    no_frame,
     note_truncated,
     record_failure,
     record_stream_end,
     record_usage,
-    slices,
+    render_frames,
 )
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import Renderer
@@ -79,7 +80,9 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
 
 
 def passed_through(exchange: Exchange, reply: Reply) -> Response:
-    """The upstream's answer as it came: status, content type and bytes."""
+    """The upstream's answer as it came: status, content type and bytes. It is closed when the exchange
+    is over."""
+    exchange.on_finish(reply.close)
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
@@ -136,7 +139,8 @@ def _single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
         parts.append(data)
         size += len(data)
     if size > WHOLE_BYTES:
-        response = Response(native_rest(exchange, reply, parts), content_type=content_type or None)
+        pieces = deliver(exchange, native_parts(exchange, reply, parts), no_frame)
+        response = Response(pieces, content_type=content_type or None)
         _set_length(response, _header(reply.headers, "content-length"))
         return response
     body = b"".join(parts)
@@ -158,7 +162,8 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         return
     body = response.get_data()
     if len(body) > SLICE_BYTES:
-        response.response = slices(exchange, body)
+        parts = (body[start : start + SLICE_BYTES] for start in range(0, len(body), SLICE_BYTES))
+        response.response = deliver(exchange, parts, no_frame)
     else:
         exchange.sent(len(body))
         exchange.call.sending_since = time.monotonic()
@@ -169,7 +174,8 @@ def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer)
     batches = iter(events)
     first = next(batches, ())
     note_truncated(exchange, first)
-    return streamed(frames(exchange, first, batches, renderer), renderer.content_type)
+    frames = render_frames(exchange, first, batches, renderer)
+    return streamed(deliver(exchange, frames, renderer.render_failure), renderer.content_type)
 
 
 def _limited(events: EventStream) -> Iterator[Sequence[Event]]:

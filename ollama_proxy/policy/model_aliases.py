@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,10 +101,12 @@ class ModelAliases:
     def _pattern(self, full: str, bare: str) -> str | None:
         if not self._patterns:
             return None
-        found = [_first(self._patterns, self._covering, full)]
-        if bare != full:
-            found.append(_first(self._ruling, self._covering_bare, bare))
-        return min((name for name in found if name), key=self._patterns.index, default=None)
+        found: list[str] = []
+        if covered := self._covering.match(full):
+            found.append(self._patterns[(covered.lastindex or 1) - 1])
+        if bare != full and (covered := self._covering_bare.match(bare)):
+            found.append(self._ruling[(covered.lastindex or 1) - 1])
+        return min(found, key=self._patterns.index, default=None)
 
     def names(self, name: str) -> bool:
         """Whether the operator wrote down this very model, or what it stands for. A pattern names its target, not what
@@ -152,8 +153,3 @@ def is_pattern(name: str) -> bool:
 def _without_local(known: str) -> str:
     """Ollama takes `:local` behind the name of any model that is not in its cloud."""
     return with_source(known.removesuffix(":local")) if known.endswith(":local") else known
-
-
-def _first(patterns: Sequence[str], covering: re.Pattern[str], name: str) -> str | None:
-    covered = covering.match(name)
-    return patterns[(covered.lastindex or 1) - 1] if covered and patterns else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flask import request
 
 from ollama_proxy.dialects import Dialect, find_dialect
-from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
-from ollama_proxy.policy import PUBLIC, Principal, check_scope
+from ollama_proxy.gateway import EXCHANGE_KEY, Gateway
+from ollama_proxy.policy import PUBLIC, check_scope
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
 
@@ -29,29 +28,22 @@ class RequestAdmission:
     def admit_request(self) -> None:
         """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
         environ, endpoint = request.environ, request.endpoint or ""
-        exchange = self._open_exchange(environ)
-        self._gateway.snapshot.origins.check(environ)
+        gateway, snapshot = self._gateway, self._gateway.snapshot
+        # From now on the exchange is ended and recorded whatever happens.
+        exchange = environ[EXCHANGE_KEY] = new_exchange(
+            environ, snapshot.settings, find_dialect(environ, self._dialects)
+        )
+        gateway.track(exchange)
+        if request.endpoint is None or request.view_args:
+            exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
+        snapshot.origins.check(environ)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return
-        principal = self._authenticate(exchange, environ)
-        check_path(environ)
-        check_scope(principal, endpoint, self._scopes)
-        self._gateway.admit(exchange)
-        if exchange.socket is not None:
-            exchange.on_finish(self._client_watch.add(exchange.socket, exchange.call))
-
-    def _open_exchange(self, environ: dict[str, Any]) -> Exchange:
-        """The exchange of a request, which from now on is ended and recorded whatever happens."""
-        exchange = new_exchange(environ, self._gateway.settings, find_dialect(environ, self._dialects))
-        environ[EXCHANGE_KEY] = exchange
-        self._gateway.track(exchange)
-        if request.endpoint is None or request.view_args:
-            exchange.path = redacted(exchange.path, self._gateway.snapshot.authenticator.is_token)
-        return exchange
-
-    def _authenticate(self, exchange: Exchange, environ: Mapping[str, Any]) -> Principal:
-        principal = self._gateway.snapshot.authenticator.authenticate(environ, exchange.client)
-        exchange.principal = principal
+        exchange.principal = snapshot.authenticator.authenticate(environ, exchange.client)
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
             exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
-        return principal
+        check_path(environ)
+        check_scope(exchange.principal, endpoint, self._scopes)
+        gateway.admit(exchange)
+        if exchange.socket is not None:
+            exchange.on_finish(self._client_watch.add(exchange.socket, exchange.call))

@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 
@@ -56,32 +57,22 @@ def duration(seconds: int) -> str:
 
 def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str, Json]:
     """How many models the caller's lists show, and how many each upstream has of those that it may use."""
-    fleet = gateway.fleet
-    if fleet.is_single:
-        [node] = fleet.nodes
-        listed = _asked(node) if node.name in usable else []
-    else:
+    fleet, lists = gateway.fleet, gateway.lists(exchange)
+    listed: list[Model] = []
+    if not fleet.is_single:
         listed = [model for _, model in fleet.models()]
-    shown = gateway.lists(exchange).filter(listed, attrgetter("name"), lambda model, name: replace(model, name=name))
+    elif (node := fleet.nodes[0]).name in usable:
+        with suppress(GatewayError):
+            node.learn(Call(HEALTH_CHECK_TIMEOUTS))  # nobody else asks for the list of the only server
+            listed = [model for _, model in node.listing.models.values()] if node.listing else []
+    shown = lists.filter(listed, attrgetter("name"), lambda model, name: replace(model, name=name))
     if fleet.is_single:
         return {"total": len(shown), "byProvider": {fleet.nodes[0].name: len(shown)}}
-    return {"total": len(shown), "byProvider": {node.name: _count(gateway, exchange, node) for node in fleet.nodes}}
-
-
-def _asked(node: Node) -> list[Model]:
-    """The models of the only server, whose list nobody else asks for."""
-    try:
-        node.learn(Call(HEALTH_CHECK_TIMEOUTS))
-    except GatewayError:
-        return []
-    return [model for _, model in node.listing.models.values()] if node.listing else []
-
-
-def _count(gateway: Gateway, exchange: Exchange, node: Node) -> int:
-    names = node.listing.models if node.listing else {}
-    if not (exchange.principal and exchange.principal.models):
-        return len(names)
-    return sum(gateway.lists(exchange).may_use(f"{node.name}/{name}") for name in names)
+    counts = {
+        node.name: sum(lists.may_use(f"{node.name}/{name}") for name in node.listing.models) if node.listing else 0
+        for node in fleet.nodes
+    }
+    return {"total": len(shown), "byProvider": counts}
 
 
 def upstream_states(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:

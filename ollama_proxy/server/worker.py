@@ -77,6 +77,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._connections = Connections[Any](self.worker_connections)
         self.worker_connections += capacity.slack(self.worker_connections)
+        #: How long a connection may wait for a request's head.
         self._head_s = self.cfg.keepalive
         self._served = 0
 
@@ -99,12 +100,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _serve(self, listener_name: Any, client: Any, addr: Any) -> bool:
         """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
         sending what is not going to be read."""
-        requests, request = ClientRequests(self.cfg, client, addr), None
+        requests = ClientRequests(self.cfg, client, addr)
+        request: ClientRequest | None = None
         try:
-            while request := self._next(requests):
+            while True:
+                # Also while the worker ends, when gunicorn's own limit is 0. False: no exception leaves the block.
+                with gevent.Timeout(self._head_s, False):  # type: ignore[arg-type]
+                    request = next(requests)
+                if request is None:
+                    return False
                 self.handle_request(listener_name, request, client, addr)
                 request = None
-            return False
         except (StopIteration, http.NoMoreData):
             return request is not None and request.has_unread_body
         except (gevent.GreenletExit, SystemExit):
@@ -117,13 +123,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self.handle_error(request, client, addr, error)
             return True
 
-    def _next(self, requests: ClientRequests) -> ClientRequest | None:
-        """The next request; None if none has come in time."""
-        request: ClientRequest | None = None
-        with self.timeout_ctx():
-            request = next(requests)
-        return request
-
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """One request on it."""
         self._connections.begin(sock)
@@ -135,10 +134,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._served += 1
             if self._served % FAIR_AFTER == 0:
                 yield_to_loop()
-
-    def timeout_ctx(self) -> gevent.Timeout:
-        """How long a connection may wait for a request's head: also at the end, when gunicorn's own limit is 0."""
-        return gevent.Timeout(self._head_s, False)  # type: ignore[arg-type]  # False: it says nothing
 
     # The end.
 

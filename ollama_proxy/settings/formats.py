@@ -143,29 +143,13 @@ def _options(entry: Entry) -> dict[str, object]:
     return values
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
 #: By the type of an option: what its value must be, and the check. Ollama answers a wrong one with 500.
 _OPTION_CHECKS: Mapping[type, tuple[str, Callable[[object], bool]]] = {
-    int: ("a whole number", _is_whole),
-    float: ("a number", _is_number),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    list: ("a list of texts", _are_texts),
+    int: ("a whole number", lambda value: type(value) is int),
+    float: ("a number", lambda value: type(value) in (int, float)),
+    bool: ("true or false", lambda value: type(value) is bool),
+    list: ("a list of texts", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value)),
 }
-
-
-def _level(entry: Entry) -> str:
-    return _LEVEL_NAME.parse(entry).replace("WARNING", "WARN").replace("WARN", "WARNING")
 
 
 SECONDS = seconds()
@@ -193,4 +177,8 @@ REPLACED = SettingType(
     lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
 )
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")
-LEVEL = SettingType("one of DEBUG, INFO, WARNING, ERROR", _level, raw=True)
+LEVEL = SettingType(
+    "one of DEBUG, INFO, WARNING, ERROR",
+    lambda entry: "WARNING" if (name := _LEVEL_NAME.parse(entry)) == "WARN" else name,
+    raw=True,
+)

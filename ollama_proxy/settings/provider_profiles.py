@@ -6,7 +6,7 @@ What is known here of a kind was read in its documentation in 2026; models chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -192,15 +192,4 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-def profile_of(kind: str, settings: Mapping[str, Any], *, at_home: bool) -> Profile:
-    """The profile of an upstream with the operator's word before ours. `at_home`: it answers at the address that is
-    known for its kind; another server that says it is OpenAI is most likely not."""
-    known = PROFILES.get(kind) if at_home or kind != "openai" else None
-    return replace(known or Profile(), **settings)
-
-
-def _settings(entry: Entry) -> dict[str, Any]:
-    return read_section(Profile, entry)
-
-
-PROFILE = SettingType("a mapping of settings", _settings)
+PROFILE: SettingType[dict[str, Any]] = SettingType("a mapping of settings", lambda entry: read_section(Profile, entry))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.formats import BASE_URL, NAME, VARIABLE
-from ollama_proxy.settings.provider_profiles import PROFILE, Profile, profile_of
+from ollama_proxy.settings.provider_profiles import PROFILE, PROFILES, Profile
 from ollama_proxy.settings.timeouts import OVERRIDES
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
@@ -145,8 +145,11 @@ class UpstreamSettings:
 
     @property
     def spoken(self) -> Profile:
-        """Its profile: what is known of its kind, and the operator's word before that."""
-        return profile_of(self.kind, self.profile, at_home=self.base_url == PRESETS[self.kind].base_url)
+        """Its profile: what is known of its kind, and the operator's word before that. Another server that says it is
+        OpenAI is most likely not."""
+        is_known = self.kind != "openai" or self.base_url == PRESETS[self.kind].base_url
+        known = PROFILES.get(self.kind) if is_known else None
+        return replace(known or Profile(), **self.profile)
 
     @property
     def is_shared(self) -> bool:

@@ -99,7 +99,10 @@ class DayFiles:
             self._taken += record.size
             try:
                 line = record.line()
-                self._open(record.fields["time"][:10])
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if (day := record.fields["time"][:10]) != self._day:
+                    self._file.close()
+                    self._day, self._file = day, LineFile(self._directory / f"{day}.jsonl", 0o600)
                 self._file.append(line)
                 self._is_failing = False
             except OSError as error:
@@ -109,12 +112,6 @@ class DayFiles:
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
             note("ERROR", "chat_log_behind", records=left_out, effect="they are not in the chat log")
-
-    def _open(self, day: str) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if day != self._day:
-            self._file.close()
-            self._day, self._file = day, LineFile(self._directory / f"{day}.jsonl", 0o600)
 
     def _complain(self, problem: str) -> None:
         """Says once that lines are lost: again only after one was written, and not more often than once a minute."""

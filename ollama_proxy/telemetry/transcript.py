@@ -164,7 +164,11 @@ class TranscriptRecorder:
         return self._transcript
 
     def _read(self, data: bytes | bytearray) -> None:
-        for document in _documents(data) if self._is_stream else (data,):
+        for line in data.split(b"\n") if self._is_stream else (data,):
+            # The JSON of each line of a stream: that of NDJSON, and the data of server-sent events.
+            document = line.removeprefix(b"data:").strip() if self._is_stream else line
+            if self._is_stream and not document.startswith(b"{"):
+                continue
             try:
                 read = orjson.loads(document)
                 if isinstance(read, dict):
@@ -174,11 +178,3 @@ class TranscriptRecorder:
             except (ValueError, AttributeError, TypeError, KeyError, IndexError):
                 continue  # a model server's own idea of an answer: no part of this record, and none of our business
         self._transcript.pack()
-
-
-def _documents(data: bytes | bytearray) -> Iterator[bytes | bytearray]:
-    """The JSON of each line: that of NDJSON, and the data of server-sent events."""
-    for line in data.split(b"\n"):
-        document = line.removeprefix(b"data:").strip()
-        if document.startswith(b"{"):
-            yield document

@@ -19,7 +19,7 @@ from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
-from ollama_proxy.settings import ModelSettings, Profile, Stream
+from ollama_proxy.settings import Profile, Stream
 from ollama_proxy.upstreams import (
     DRAIN_S,
     GRACE_S,
@@ -49,20 +49,19 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
     """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
     gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
     All others are translated, or refused."""
-    if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data) and _is_free(resolved.model.rules)):
+    if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data)):
         return False
+    rules = resolved.model.rules
+    if rules is not NO_RULES:
+        # The operator may only say how the model is found, and how long it may take.
+        others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
+        if others != NO_RULES:
+            return False
     given, stream = data.get(_NEEDED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
     return is_sound and all(
         _can(node.profile, upstream_model, path, data) for node, upstream_model in resolved.route.nodes
     )
-
-
-def _is_free(rules: ModelSettings) -> bool:
-    """Whether nothing is ruled but how the model is found, and how long it may take."""
-    if rules is NO_RULES:
-        return True
-    return replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None) == NO_RULES
 
 
 def _can(profile: Profile, upstream_model: str, path: str, data: Mapping[str, Json]) -> bool:
@@ -114,20 +113,15 @@ class OpenAIPassthrough:
         )
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
         path = _place(node.profile, self._path, self._data)
-        outgoing = UpstreamRequest("POST", path, self._body(counts=counts), headers=headers)
+        changes: dict[str, Json] = {} if upstream_model == self._data.get("model") else {"model": upstream_model}
+        if counts:
+            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
+        # The client's own bytes, if they already say it.
+        body = encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
+        outgoing = UpstreamRequest("POST", path, body, headers=headers)
         reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
         self._accept(reply)
         return reply
-
-    def _body(self, *, counts: bool) -> bytes:
-        """The client's own bytes, or what they say with the provider's name of the model. `counts`: also with a wish
-        for the usage."""
-        changes: dict[str, Json] = (
-            {} if self._upstream_model == self._data.get("model") else {"model": self._upstream_model}
-        )
-        if counts:
-            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
-        return encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
 
     def _accept(self, reply: Reply) -> None:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
@@ -184,7 +178,17 @@ class OpenAIPassthrough:
                     self._accept(reply)
                 else:
                     yield b""
-            yield from self._begun(self._passed(reply))
+            pieces = self._passed(reply)
+            # The first one has something to read if that comes within a heartbeat's time: comments of a provider would
+            # take its real status from a failure.
+            until = time.monotonic() + (self._heartbeat_s or 0.0)
+            held = b""
+            for piece in pieces:
+                held += piece
+                if not piece or b"data:" in piece or time.monotonic() >= until:
+                    yield held
+                    break
+            yield from pieces
             if not self._tail.finished:
                 raise UpstreamCut(detail="stream ended without its end")
             if not self._tail.done:
@@ -192,39 +196,23 @@ class OpenAIPassthrough:
         finally:
             self._note(self._tail.estimated_tokens)
 
-    def _begun(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, of which the first has something to read if that comes within a heartbeat's time: comments of a
-        provider would take its real status from a failure."""
-        until = time.monotonic() + (self._heartbeat_s or 0.0)
-        held = b""
-        for piece in pieces:
-            held += piece
-            if not piece or b"data:" in piece or time.monotonic() >= until:
-                yield held
-                break
-        yield from pieces
-
     def _passed(self, reply: Reply) -> Iterator[bytes]:
-        while (data := self._next(reply)) != b"":
+        """The events as the client gets them, up to one that reports a failure, which is raised; b"" for each heartbeat
+        without any."""
+        tail = self._tail
+        data: bytes | None = None
+        while data != b"":
+            if not tail.finished:
+                data = reply.read_some(self._heartbeat_s)
+            else:  # nothing more can matter but the end
+                data = read_before(reply, time.monotonic() + (DRAIN_S if tail.done else GRACE_S))
             if data is None:
                 yield b""
-            elif events := self._cutter.feed(data):
-                yield from self._checked(events)
-        if rest := self._cutter.rest():
-            yield from self._checked(rest)
-
-    def _checked(self, events: bytes) -> Iterator[bytes]:
-        """The events as the client gets them, up to one that reports a failure, which is raised."""
-        if passed := self._edits.events(self._tail.feed(events)):
-            yield passed
-        if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
-
-    def _next(self, reply: Reply) -> bytes | None:
-        """The next bytes, None after a heartbeat without any, b"" at the end: also when nothing more can matter."""
-        if not self._tail.finished:
-            return reply.read_some(self._heartbeat_s)
-        return read_before(reply, time.monotonic() + (DRAIN_S if self._tail.done else GRACE_S))
+            elif events := self._cutter.feed(data) if data else self._cutter.rest():
+                if passed := self._edits.events(tail.feed(events)):
+                    yield passed
+                if tail.failure is not None:
+                    raise self._upstream.error_in(tail.failure, model=self._upstream_model)
 
     def _note(self, estimated_tokens: int) -> None:
         """Writes down what the answer took, as far as it came; `estimated_tokens`: about so many tokens, where nobody
