@@ -188,17 +188,13 @@ def decode_embed(document: Mapping[str, Json], wanted: int) -> tuple[list[Sequen
         raise UpstreamError(detail="embeddings are missing")
     if len(rows) != wanted:
         raise UpstreamError(detail=f"{len(rows)} embeddings for {wanted} texts")
+    # Some have the number 0 for each row: then they are in order as they are.
+    numbers = [row.get("index") for row in rows]
+    if set(map(type, numbers)) == {int} and len(set(numbers)) == len(rows):
+        rows = sorted(rows, key=itemgetter("index"))
     usage = usage if isinstance(usage, dict) else {}
     read = count(usage.get("prompt_tokens") or usage.get("total_tokens"))
-    return [_vector(row.get("embedding")) for row in _in_order(rows)], read
-
-
-def _in_order(rows: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """The rows by their numbers, unless these say nothing: some have 0 for each."""
-    numbers = [row.get("index") for row in rows]
-    if set(map(type, numbers)) != {int} or len(set(numbers)) != len(rows):
-        return rows
-    return sorted(rows, key=itemgetter("index"))
+    return [_vector(row.get("embedding")) for row in rows], read
 
 
 def _vector(value: Json) -> Sequence[float]:
