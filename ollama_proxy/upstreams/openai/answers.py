@@ -242,15 +242,18 @@ class OpenAIReader:
 
     def end(self) -> Read:
         """See Reader: an answer that has not said why it ends was cut."""
-        if without_comments(self._head):
-            return _caught(partial(self.whole, bytes(self._head)))
-        events, failure = self._decoded(lambda _: self._events.rest(), b"")
-        if failure is not None or self._ended:
-            return events, failure
-        if not self._decoder.finish_reason:
-            return events, UpstreamCut(detail="stream ended without finish_reason")
-        rest, failure = _caught(self._decoder.end)
-        return [*events, *rest], failure
+        events: list[Event] = []
+        try:
+            if without_comments(self._head):
+                return self.whole(bytes(self._head)), None
+            events, failure = self._decoded(lambda _: self._events.rest(), b"")
+            if failure is not None or self._ended:
+                return events, failure
+            if not self._decoder.finish_reason:
+                raise UpstreamCut(detail="stream ended without finish_reason")
+            return [*events, *self._decoder.end()], None
+        except UpstreamError as error:
+            return events, error
 
     def whole(self, body: bytes) -> list[Event]:
         """See Reader."""
@@ -272,10 +275,3 @@ class OpenAIReader:
         if failure is not None:
             raise failure
         return events
-
-
-def _caught(read: Callable[[], list[Event]]) -> Read:
-    try:
-        return read(), None
-    except UpstreamError as failure:
-        return [], failure

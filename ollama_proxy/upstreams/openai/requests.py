@@ -22,7 +22,6 @@ from ollama_proxy.hub import (
     Message,
     ModelRequest,
     TextRequest,
-    Tool,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count
@@ -57,7 +56,14 @@ def encode_chat(
         "messages": encode_messages(messages, profile, thinks=request.think is not False, find=find),
     }
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in paced(request.tools)]
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {**tool.passthrough_fields, "name": tool.name}
+                | _present({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
+            }
+            for tool in paced(request.tools)
+        ]
         choice: Json = request.tool_choice
         if isinstance(choice, Mapping):
             choice = {"type": "function", "function": dict(choice)}
@@ -107,11 +113,6 @@ def _streaming(profile: Profile, *, stream: bool) -> dict[str, Json]:
 
 def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _tool(tool: Tool) -> dict[str, Json]:
-    optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"type": "function", "function": {**tool.passthrough_fields, "name": tool.name} | _present(optional)}
 
 
 # Answers in JSON.
