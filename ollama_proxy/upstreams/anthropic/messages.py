@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Json, Message, ToolCall
+from ollama_proxy.hub import Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.pending_calls import PendingCalls
@@ -37,7 +37,7 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
         if message.role == "assistant":
             if turns.role != "assistant":
                 calls.begin()
-            turns.add("assistant", _spoken(message, calls, thoughts))
+            turns.add("assistant", calls.spoken(message, thoughts))
         elif message.role == "tool":
             turns.add("user", calls.answered(message))
         elif message.role not in _SYSTEM:
@@ -98,14 +98,20 @@ class Calls:
         """A new turn of the model: what it called before can't be answered any more."""
         self._pending = PendingCalls()
 
-    def add(self, call: ToolCall) -> str:
-        """The id of a call."""
-        call_id = _FOREIGN.sub("_", call.id)
-        while not call_id or call_id in self._taken:
-            call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
-        self._taken.add(call_id)
-        self._pending.add(call, call_id)
-        return call_id
+    def spoken(self, message: Message, thoughts: Thoughts) -> list[Block]:
+        """The blocks of a message of the model. Thinking without its signature is left out: nobody would believe it."""
+        blocks = _texts(message.content)
+        for number, call in enumerate(message.tool_calls):
+            call_id = _FOREIGN.sub("_", call.id)
+            while not call_id or call_id in self._taken:
+                call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
+            self._taken.add(call_id)
+            self._pending.add(call, call_id)
+            # What was thought before the first call was thought before the text, too.
+            place = len(blocks) if number else 0
+            blocks[place:place] = [dict(thought) for thought in thoughts.of(call.id)]
+            blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
+        return blocks
 
     def answered(self, result: Message) -> list[Block]:
         """The blocks of a result, behind the call that it belongs to."""
@@ -119,17 +125,6 @@ class Calls:
         content = [*_texts(result.content), *_images(result)]
         block: Block = {"type": "tool_result", "tool_use_id": call_id}
         return [block | ({"content": content} if content else {})]
-
-
-def _spoken(message: Message, calls: Calls, thoughts: Thoughts) -> list[Block]:
-    """A message of the model. Thinking without its signature is left out: nobody would believe it."""
-    blocks = _texts(message.content)
-    for number, call in enumerate(message.tool_calls):
-        # What was thought before the first call was thought before the text, too.
-        place = len(blocks) if number else 0
-        blocks[place:place] = [dict(thought) for thought in thoughts.of(call.id)]
-        blocks.append({"type": "tool_use", "id": calls.add(call), "name": call.name, "input": call.arguments})
-    return blocks
 
 
 def _texts(text: str) -> list[Block]:

@@ -150,7 +150,7 @@ def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_thin
 
 
 def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
-    """The switch of a model that decides by itself how long it thinks, or that does not think."""
+    """The switch and the level of a model that decides by itself how long it thinks, or that does not think."""
     if request.think:
         asked.add(thinking={"type": "adaptive"} | _display(request))
     elif request.think is False and traits.can_stop_thinking:
