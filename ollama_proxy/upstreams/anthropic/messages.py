@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Json, Message, ToolCall
+from ollama_proxy.hub import Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.pacing import paced
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
 Block = dict[str, Json]
+
+#: Roles whose messages are the system prompt.
+_SYSTEM = ("system", "developer")
 
 #: Stands where a conversation begins with the model, which the API does not know.
 BEGINNING = "(The conversation begins.)"
@@ -27,27 +30,26 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
 def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[str, list[Block]]:
     """The system prompt, and the turns; raises BadRequest for what can't be said."""
-    system = "\n\n".join(message.content for message in messages if _is_system(message) and message.content.strip())
+    system = "\n\n".join(message.content for message in messages if message.role in _SYSTEM and message.content.strip())
     turns = Turns()
     calls = Calls()
     for message in paced(messages):
         if message.role == "assistant":
             if turns.role != "assistant":
                 calls.begin()
-            turns.add("assistant", _spoken(message, calls, thoughts))
-        elif not _is_system(message):
-            turns.add("user", _result(message, calls) if message.role == "tool" else _said(message))
+            turns.add("assistant", calls.spoken(message, thoughts))
+        elif message.role == "tool":
+            turns.add("user", calls.answered(message))
+        elif message.role not in _SYSTEM:
+            # Images first, as Anthropic advises.
+            turns.add("user", [*_images(message), *_texts(message.content)])
     said = turns.finished()
     if not said:
         # A client that has only a system prompt wants an answer to it.
-        system, said = "", [_turn("user", _texts(system))]
+        system, said = "", [{"role": "user", "content": _texts(system)}]
     if not said[0]["content"]:
         raise BadRequest("there is nothing in the messages to answer", param="messages")
     return system, said
-
-
-def _is_system(message: Message) -> bool:
-    return message.role in ("system", "developer")
 
 
 class Turns:
@@ -66,7 +68,7 @@ class Turns:
         if not blocks:
             return
         if role != self.role:
-            self._turns.append(_turn(role, []))
+            self._turns.append({"role": role, "content": []})
         self._turns[-1]["content"] += blocks
 
     def finished(self) -> list[Block]:
@@ -75,16 +77,13 @@ class Turns:
             # Results first: the API looks for them right behind their calls.
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
         if self.role == "assistant":
-            self._strip()
+            # An answer that is to be gone on with may not end with white space.
+            last = self._turns[-1]["content"][-1]
+            if last["type"] == "text":
+                last["text"] = last["text"].rstrip()
         if self._turns and self._turns[0]["role"] == "assistant":
-            self._turns.insert(0, _turn("user", _texts(BEGINNING)))
+            self._turns.insert(0, {"role": "user", "content": _texts(BEGINNING)})
         return self._turns
-
-    def _strip(self) -> None:
-        """An answer that is to be gone on with may not end with white space."""
-        last = self._turns[-1]["content"][-1]
-        if last["type"] == "text":
-            last["text"] = last["text"].rstrip()
 
 
 class Calls:
@@ -99,55 +98,33 @@ class Calls:
         """A new turn of the model: what it called before can't be answered any more."""
         self._pending = PendingCalls()
 
-    def add(self, call: ToolCall) -> str:
-        """The id of a call."""
-        call_id = _FOREIGN.sub("_", call.id)
-        while not call_id or call_id in self._taken:
-            call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
-        self._taken.add(call_id)
-        self._pending.add(call, call_id)
-        return call_id
+    def spoken(self, message: Message, thoughts: Thoughts) -> list[Block]:
+        """The blocks of a message of the model. Thinking without its signature is left out: nobody would believe it."""
+        blocks = _texts(message.content)
+        for number, call in enumerate(message.tool_calls):
+            call_id = _FOREIGN.sub("_", call.id)
+            while not call_id or call_id in self._taken:
+                call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
+            self._taken.add(call_id)
+            self._pending.add(call, call_id)
+            # What was thought before the first call was thought before the text, too.
+            place = len(blocks) if number else 0
+            blocks[place:place] = [dict(thought) for thought in thoughts.of(call.id)]
+            blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
+        return blocks
 
-    def take(self, result: Message) -> str | None:
-        """The id of the call that this is the result of; None where there is none."""
-        found = self._pending.take_by_id(result.tool_call_id) or self._pending.take_by_name(result.tool_name)
-        is_unnamed = not (result.tool_call_id or result.tool_name)
-        return self._pending.take_next() if found is None and is_unnamed else found
-
-
-def _spoken(message: Message, calls: Calls, thoughts: Thoughts) -> list[Block]:
-    """A message of the model. Thinking without its signature is left out: nobody would believe it."""
-    first, *rest = [_call(call, calls, thoughts) for call in message.tool_calls] or [([], [])]
-    blocks = [*first[0], *_texts(message.content), *first[1]]
-    for thinking, called in rest:
-        blocks += [*thinking, *called]
-    return blocks
-
-
-def _call(call: ToolCall, calls: Calls, thoughts: Thoughts) -> tuple[list[Block], list[Block]]:
-    """The thinking in front of a call, and the call."""
-    block = {"type": "tool_use", "id": calls.add(call), "name": call.name, "input": call.arguments}
-    return [dict(thought) for thought in thoughts.of(call.id)], [block]
-
-
-def _result(message: Message, calls: Calls) -> list[Block]:
-    call_id = calls.take(message)
-    if call_id is None:
-        # Its call was left out of the history; what it says still counts.
-        named = f"{message.tool_name}: " if message.tool_name else ""
-        return [*_images(message), *_texts(f"{named}{message.content}")]
-    content = [*_texts(message.content), *_images(message)]
-    block: Block = {"type": "tool_result", "tool_use_id": call_id}
-    return [block | ({"content": content} if content else {})]
-
-
-def _said(message: Message) -> list[Block]:
-    """Images first, as Anthropic advises."""
-    return [*_images(message), *_texts(message.content)]
-
-
-def _turn(role: str, blocks: list[Block]) -> Block:
-    return {"role": role, "content": blocks}
+    def answered(self, result: Message) -> list[Block]:
+        """The blocks of a result, behind the call that it belongs to."""
+        call_id = self._pending.take_by_id(result.tool_call_id) or self._pending.take_by_name(result.tool_name)
+        if call_id is None and not (result.tool_call_id or result.tool_name):
+            call_id = self._pending.take_next()
+        if call_id is None:
+            # Its call was left out of the history; what it says still counts.
+            named = f"{result.tool_name}: " if result.tool_name else ""
+            return [*_images(result), *_texts(f"{named}{result.content}")]
+        content = [*_texts(result.content), *_images(result)]
+        block: Block = {"type": "tool_result", "tool_use_id": call_id}
+        return [block | ({"content": content} if content else {})]
 
 
 def _texts(text: str) -> list[Block]:

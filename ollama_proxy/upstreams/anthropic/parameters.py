@@ -40,6 +40,9 @@ _CARRIED: Mapping[str, tuple[type, tuple[str, ...]]] = {
 _PERSONAL = re.compile(r".*@.*|\+?[\d\s().-]{7,}", re.DOTALL)
 _MOST_USER_CHARS = 256
 
+#: What the API calls the kinds of choice among tools.
+_CHOICES = {"none": "none", "required": "any", "auto": "auto"}
+
 #: What thinking, and models that decide it themselves, have no place for.
 _SAMPLING = ("temperature", "top_k", "top_p")
 
@@ -66,7 +69,13 @@ def encode_parameters(request: ChatRequest, traits: Traits, *, can_think: bool =
     _add_tools(asked, request, traits)
     _add_thinking(asked, request, traits, can_think)
     _add_sampling(asked, request, traits)
-    _add_stop(asked, request.options.get("stop"))
+    # The API refuses sequences without anything to see.
+    stop = request.options.get("stop")
+    words = [stop] if isinstance(stop, str) else list(stop or ())
+    seen = [word for word in words if not isinstance(word, str) or word.strip()]
+    if len(seen) < len(words):
+        asked.unsaid.append("stop")
+    asked.add(stop_sequences=seen or None)
     _add_format(asked, request, traits)
     if request.user and (len(request.user) > _MOST_USER_CHARS or _PERSONAL.fullmatch(request.user)):
         asked.unsaid.append("user")
@@ -90,11 +99,20 @@ def passed_on(request: ModelRequest) -> dict[str, Json]:
 
 
 def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
-    if request.tools:
-        asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=_tool_choice(request))
-    elif called := sorted({call.name for message in request.messages for call in message.tool_calls}):
+    if not request.tools:
         # A history with calls needs their tools, though they are not on offer any more.
-        asked.add(tools=[_tool(Tool(name, None, None), traits) for name in called], tool_choice={"type": "none"})
+        called = sorted({call.name for message in request.messages for call in message.tool_calls})
+        if called:
+            asked.add(tools=[_tool(Tool(name, None, None), traits) for name in called], tool_choice={"type": "none"})
+        return
+    wanted, choice = request.tool_choice, dict[str, Json]()
+    if isinstance(wanted, Mapping):
+        choice = {"type": "tool", "name": wanted["name"]}
+    elif wanted in _CHOICES:
+        choice = {"type": _CHOICES[wanted]}
+    if request.parallel_tool_calls is False and wanted != "none":
+        choice = {"type": "auto"} | choice | {"disable_parallel_tool_use": True}
+    asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=choice or None)
 
 
 def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
@@ -104,53 +122,41 @@ def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
     return {"name": tool.name, **described, "input_schema": {"type": "object"} | schema, **strict}
 
 
-def _tool_choice(request: ChatRequest) -> dict[str, Json] | None:
-    choice: dict[str, Json] | None
-    match request.tool_choice:
-        case "none":
-            return {"type": "none"}
-        case "required":
-            choice = {"type": "any"}
-        case {"name": name}:
-            choice = {"type": "tool", "name": name}
-        case "auto":
-            choice = {"type": "auto"}
-        case _:
-            choice = None
-    if request.parallel_tool_calls is False:
-        return (choice or {"type": "auto"}) | {"disable_parallel_tool_use": True}
-    return choice
-
-
 # Thinking, and the length of the answer that it is part of.
 
 
 def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_think: bool) -> None:
-    limit = _limit(request.options, traits)
-    if request.think and traits.capabilities is not None and "thinking" not in traits.capabilities:
-        raise BadRequest(f'"{request.model}" does not support thinking', param="think")
+    # Tokens that the answer may have, as the client or the operator says; None: no word of it.
+    said = request.options.get("num_predict")
+    limit = min(said, traits.most_tokens or said) if isinstance(said, int) and said > 0 else None
     if request.think and not _may_think(request, traits, limit, can_think):
         asked.unsaid.append("think")
         request = replace(request, think=False)
     if request.think and not traits.is_adaptive:
         _add_budget(asked, request, traits, limit)
-        return
-    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS, thinking=_switch(request, traits))
-    asked.add(output_config=_effort(request, traits))
+    else:
+        asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
+        _add_effort(asked, request, traits)
 
 
 def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_think: bool) -> bool:
+    """Whether the model may think before this answer; raises BadRequest if it never can."""
+    if traits.capabilities is not None and "thinking" not in traits.capabilities:
+        raise BadRequest(f'"{request.model}" does not support thinking', param="think")
     if request.tools and request.tool_choice not in (None, "auto", "none"):
         return False  # a model that must call a tool can't think first
     has_room = limit is None or limit > LEAST_BUDGET
     return traits.is_adaptive or (can_think and has_room)
 
 
-def _switch(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
-    """The switch of a model that decides by itself how long it thinks, or that does not think."""
+def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
+    """The switch and the level of a model that decides by itself how long it thinks, or that does not think."""
     if request.think:
-        return {"type": "adaptive"} | _display(request)
-    return {"type": "disabled"} if request.think is False and traits.can_stop_thinking else None
+        asked.add(thinking={"type": "adaptive"} | _display(request))
+    elif request.think is False and traits.can_stop_thinking:
+        asked.add(thinking={"type": "disabled"})
+    if isinstance(request.think, str) and traits.efforts:
+        asked.add(output_config={"effort": request.think if request.think in traits.efforts else "high"})
 
 
 def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
@@ -166,23 +172,8 @@ def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: 
     asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
 
 
-def _limit(options: Mapping[str, Json], traits: Traits) -> int | None:
-    """Tokens that the answer may have, as the client or the operator says; None: no word of it."""
-    said = options.get("num_predict")
-    if not isinstance(said, int) or said <= 0:
-        return None
-    return min(said, traits.most_tokens or said)
-
-
 def _display(request: ChatRequest) -> dict[str, Json]:
     return {"display": "omitted" if request.exclude_reasoning else "summarized"}
-
-
-def _effort(request: ChatRequest, traits: Traits) -> dict[str, Json] | None:
-    if not isinstance(request.think, str) or not traits.efforts:
-        return None
-    known = request.think in traits.efforts
-    return {"effort": request.think if known else "high"}
 
 
 # Sampling.
@@ -199,15 +190,6 @@ def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> No
         if isinstance(given.get("temperature"), int | float):
             given["temperature"] = min(given["temperature"], 1.0)  # Ollama allows higher values
         asked.add(**given)
-
-
-def _add_stop(asked: Parameters, stop: Json) -> None:
-    """The API refuses sequences without anything to see."""
-    words = [stop] if isinstance(stop, str) else list(stop or ())
-    seen = [word for word in words if not isinstance(word, str) or word.strip()]
-    if len(seen) < len(words):
-        asked.unsaid.append("stop")
-    asked.add(stop_sequences=seen or None)
 
 
 # The form of the answer.

@@ -92,7 +92,10 @@ class AnthropicUpstream(TransportUpstream):
         """The rows of all pages; also learns what they tell."""
         path, rows = _MODELS, list[Mapping[str, Json]]()
         for _ in range(MOST_PAGES):
-            page, last = decode_page(self._ask(path, call))
+            with self._get(path, call) as reply:
+                if reply.status != 200:
+                    raise self.refused(reply)
+                page, last = decode_page(decode_object(read_all(reply)))
             rows += page
             if last is None:
                 break
@@ -130,12 +133,6 @@ class AnthropicUpstream(TransportUpstream):
             if reply.status in (*UpstreamAuthError.statuses, 403):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
-
-    def _ask(self, path: str, call: Call) -> dict[str, Json]:
-        with self._get(path, call) as reply:
-            if reply.status != 200:
-                raise self.refused(reply)
-            return decode_object(read_all(reply))
 
     def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """See Upstream.refused."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Event, Json
-from ollama_proxy.upstreams.answer_events import GRACE_S, Read
+from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
 from ollama_proxy.upstreams.worker_stream import WorkerStream
 
@@ -38,8 +38,19 @@ class LiteLLMEvents:
     def __iter__(self) -> Iterator[Sequence[Event]]:
         documents = self._first
         while documents is None or documents:
-            events, failure = self._decoded(documents or ())
-            if events or documents is None or self._is_silent():
+            events: list[Event] = []
+            failure = None
+            try:
+                for document in documents or ():
+                    events += self._decoder.decode(document)
+            except UpstreamError as error:
+                failure = error
+            # Pieces of a long call make no events: after a heartbeat without any, an empty batch says that it goes on.
+            if (
+                events
+                or documents is None
+                or (self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s)
+            ):
                 self._told_at = time.monotonic()
                 yield events
             if failure is not None:
@@ -48,10 +59,6 @@ class LiteLLMEvents:
         if not self._decoder.finish_reason:
             raise UpstreamCut(detail="stream ended without finish_reason")
         yield self._decoder.end()
-
-    def _is_silent(self) -> bool:
-        """Whether nothing was told for a heartbeat's time, while what came makes no event: pieces of a long call."""
-        return self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s
 
     def _next(self) -> list[Document] | None:
         """The next documents, None after a heartbeat without any, nothing at the end, which is also that of all
@@ -62,16 +69,6 @@ class LiteLLMEvents:
             return self._feed.take(GRACE_S) or []
         except UpstreamError:
             return []  # all that matters has come
-
-    def _decoded(self, documents: Iterable[Document]) -> Read:
-        """The events of some documents, and the failure behind them."""
-        events: list[Event] = []
-        try:
-            for document in documents:
-                events += self._decoder.decode(document)
-        except UpstreamError as failure:
-            return events, failure
-        return events, None
 
     def close(self) -> None:
         """Ends what LiteLLM still does for this answer."""

@@ -335,12 +335,8 @@ def load() -> Any:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     for module, owner, name in BOOKKEEPING:
-        setattr(getattr(importlib.import_module(module), owner), name, _nothing)
+        setattr(getattr(importlib.import_module(module), owner), name, lambda *_, **__: None)
     return litellm
-
-
-def _nothing(*_: object, **__: object) -> None:
-    """What is done for nobody."""
 
 
 def build(declared: UpstreamSettings, key: str | None) -> LiteLLMUpstream:

@@ -64,29 +64,26 @@ class ChunkDecoder:
         """The events of one chunk, or of a whole answer; raises UpstreamError for an error in it, and for a chunk of
         another shape."""
         try:
-            return self._decode(chunk)
+            if chunk.get("usage"):
+                self._usage = chunk["usage"]
+            choices = chunk.get("choices")
+            if not choices or chunk.get("error"):
+                self._check(chunk)
+                return []
+            choice = choices[0]
+            if choice.get("error"):
+                raise self._error_of(choice)
+            delta = choice.get("delta")
+            if delta is None:
+                delta = choice.get("message") or {"content": choice.get("text")}
+            logprobs = choice.get("logprobs")
+            events = self._said(delta, decode_logprobs(logprobs) if logprobs else ())
+            reason = choice.get("finish_reason")
+            if reason:
+                events += self._finish(reason, choice, chunk)
+            return events
         except (AttributeError, TypeError, KeyError, IndexError) as error:
             raise UpstreamError(detail=f"an answer of another shape: {error}") from error
-
-    def _decode(self, chunk: Mapping[str, Json]) -> list[Event]:
-        if chunk.get("usage"):
-            self._usage = chunk["usage"]
-        choices = chunk.get("choices")
-        if not choices or chunk.get("error"):
-            self._check(chunk)
-            return []
-        choice = choices[0]
-        if choice.get("error"):
-            raise self._error_of(choice)
-        delta = choice.get("delta")
-        if delta is None:
-            delta = choice.get("message") or {"content": choice.get("text")}
-        logprobs = choice.get("logprobs")
-        events = self._said(delta, decode_logprobs(logprobs) if logprobs else ())
-        reason = choice.get("finish_reason")
-        if reason:
-            events += self._finish(reason, choice, chunk)
-        return events
 
     def _check(self, chunk: Mapping[str, Json]) -> None:
         """Raises what a chunk without an answer says went wrong."""
@@ -120,7 +117,8 @@ class ChunkDecoder:
         self.finish_reason = word
         if word == "content_filter" and self._filtered is not None:
             self._filtered()
-        self._usage = self._usage or _hidden_usage(choice, chunk)
+        # Two places that are hardly used.
+        self._usage = self._usage or choice.get("usage") or (chunk.get("x_groq") or {}).get("usage") or {}
         return self._called()
 
     def _called(self) -> list[Event]:
@@ -154,11 +152,6 @@ def _texts(delta: Mapping[str, Json]) -> tuple[str, str]:
     return thinking if isinstance(thinking, str) else "", content
 
 
-def _hidden_usage(choice: Mapping[str, Json], chunk: Mapping[str, Json]) -> Mapping[str, Json]:
-    """The usage from two places that are hardly used."""
-    return choice.get("usage") or (chunk.get("x_groq") or {}).get("usage") or {}
-
-
 def _of_parts(content: Json) -> tuple[str, str]:
     """Thinking and text of a content that is a list of parts."""
     thinking: list[str] = []
@@ -176,24 +169,18 @@ def _of_parts(content: Json) -> tuple[str, str]:
 
 def decode_logprobs(logprobs: Mapping[str, Json]) -> Logprobs:
     """Log probabilities as Ollama lists them, from either form: that of chats has the same entries."""
-    if "tokens" in logprobs:
-        return _of_completion(logprobs)
-    return sound_logprobs(logprobs.get("content") or logprobs.get("refusal") or ())
-
-
-def _of_completion(logprobs: Mapping[str, Json]) -> Logprobs:
-    """From the four lists side by side."""
-    tokens, chances = logprobs["tokens"] or (), logprobs.get("token_logprobs") or repeat(None)
+    if "tokens" not in logprobs:
+        return sound_logprobs(logprobs.get("content") or logprobs.get("refusal") or ())
+    # Completions have four lists side by side.
+    entries = []
+    chances = logprobs.get("token_logprobs") or repeat(None)
     tops = logprobs.get("top_logprobs") or repeat(None)
-    entries = [
-        {"token": token, "logprob": _chance(chance)} | ({"top_logprobs": _tops(top)} if top else {})
-        for token, chance, top in zip(tokens, chances, tops, strict=False)
-    ]
+    for token, chance, top in zip(logprobs["tokens"] or (), chances, tops, strict=False):
+        entry: dict[str, Json] = {"token": token, "logprob": _chance(chance)}
+        if top:
+            entry["top_logprobs"] = [{"token": other, "logprob": _chance(value)} for other, value in top.items()]
+        entries.append(entry)
     return sound_logprobs(entries)
-
-
-def _tops(top: Mapping[str, Json]) -> list[dict[str, Json]]:
-    return [{"token": token, "logprob": _chance(chance)} for token, chance in top.items()]
 
 
 def _chance(value: Json) -> float:
@@ -222,12 +209,8 @@ class OpenAIReader:
 
     def feed(self, data: bytes) -> Read:
         """See Reader."""
-        if not self._is_stream:
-            data = self._look(data)
-        return self._decoded(self._events.feed, data)
-
-    def _look(self, data: bytes) -> bytes:
-        """Finds out what is coming; gives the bytes that can be read as a stream."""
+        if self._is_stream:
+            return self._decoded(self._events.feed, data)
         self._head += data
         if self._is_stream is None:
             begin = without_comments(self._head)
@@ -236,11 +219,11 @@ class OpenAIReader:
             else:
                 # There may be many of them: all that matters is whether the last one goes on.
                 self._head[:] = b":" if b":" in self._head and self._head[-1:] not in b"\r\n" else b""
+        data = b""
         if self._is_stream:
             data = bytes(self._head)
             self._head.clear()
-            return data
-        return b""
+        return self._decoded(self._events.feed, data)
 
     def _decoded(self, split: Callable[[bytes], list[bytes]], data: bytes) -> Read:
         events: list[Event] = []
@@ -259,29 +242,29 @@ class OpenAIReader:
 
     def end(self) -> Read:
         """See Reader: an answer that has not said why it ends was cut."""
-        if without_comments(self._head):
-            return _caught(partial(self.whole, bytes(self._head)))
-        events, failure = self._decoded(lambda _: self._events.rest(), b"")
-        if failure is not None or self._ended:
-            return events, failure
-        if not self._decoder.finish_reason:
-            return events, UpstreamCut(detail="stream ended without finish_reason")
-        rest, failure = _caught(self._decoder.end)
-        return [*events, *rest], failure
+        events: list[Event] = []
+        try:
+            if without_comments(self._head):
+                return self.whole(bytes(self._head)), None
+            events, failure = self._decoded(lambda _: self._events.rest(), b"")
+            if failure is not None or self._ended:
+                return events, failure
+            if not self._decoder.finish_reason:
+                raise UpstreamCut(detail="stream ended without finish_reason")
+            return [*events, *self._decoder.end()], None
+        except UpstreamError as error:
+            return events, error
 
     def whole(self, body: bytes) -> list[Event]:
         """See Reader."""
         begin = without_comments(body).strip()
-        if begin[:1] not in b"{":
-            return self._as_stream(body, begin)
-        document = decode_object(begin)
-        events = self._decoder.decode(document)
-        if not document.get("choices"):
-            raise UpstreamError(detail="an answer without choices")
-        return [*events, *self._decoder.end()]
-
-    def _as_stream(self, body: bytes, begin: bytes) -> list[Event]:
-        if not begin or begin[:1] in b"<[":
+        if begin[:1] in b"{":
+            document = decode_object(begin)
+            events = self._decoder.decode(document)
+            if not document.get("choices"):
+                raise UpstreamError(detail="an answer without choices")
+            return [*events, *self._decoder.end()]
+        if begin[:1] in b"<[":
             raise UpstreamError(detail=f"upstream sent {len(body)} bytes that are no answer")
         self._head.clear()
         self._is_stream = True
@@ -292,10 +275,3 @@ class OpenAIReader:
         if failure is not None:
             raise failure
         return events
-
-
-def _caught(read: Callable[[], list[Event]]) -> Read:
-    try:
-        return read(), None
-    except UpstreamError as failure:
-        return [], failure

@@ -57,24 +57,37 @@ _MISSING = re.compile(r"not.?(exist|found|open|available|supported)|does.?n.t ex
 #: Statuses that may be others a moment later.
 _FAULTS = (408, 429, *range(500, 600))
 
+#: Overload stays what it is, so that it can be waited for; every other fault is a bad gateway.
+_OVERLOAD = {429: 429, 503: 503, 529: 503}
+
 
 def refused(
     status: int, data: bytes, headers: Headers = (), *, model: str = "", secrets: Sequence[str] = ()
 ) -> UpstreamError:
     """What an answer that is not 200 amounts to. `model`: as the provider calls the one that was asked for; `secrets`:
     texts that nobody is to see."""
-    document = _document(data)
-    if document is None:
-        return _without_json(status, _waits_s(headers))
-    return _refusal(status, document, _waits_s(headers), model, secrets)
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        text = data[: SHOWN_CHARS * 4].decode("utf-8", "replace").strip()
+        document = text[:SHOWN_CHARS] if text and not text.startswith("<") else None
+    if document is not None:
+        return _refusal(status, document, _waits_s(headers), model, secrets)
+    # A page, or nothing at all: most likely of something that stands before the provider.
+    if status in (*UpstreamAuthError.statuses, 403):
+        return UpstreamAuthError(detail=f"upstream status {status}")
+    if status in _FAULTS:
+        return _fault(status, f"The model server answered {_phrase(status)}.", "", _waits_s(headers))
+    return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
 
 
 def error_in(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
     """The error inside an answer with status 200, or inside a stream that has begun: its own code counts."""
-    code = _code(document)
-    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 0
-    if not status:
-        status = _status_of(f"{code} {_kind(document)} {text_of(document)}".lower())
+    code, kind = _code_and_type(document)
+    if re.fullmatch("[45][0-9][0-9]", code):
+        status = int(code)
+    else:
+        status = _status_of(f"{code} {kind} {text_of(document)}".lower())
     return _refusal(status, document, None, model, secrets)
 
 
@@ -89,32 +102,16 @@ def _status_of(words: str) -> int:
     return 404 if _UNKNOWN_MODEL.search(words) and _MISSING.search(words) else 500
 
 
-def _document(data: bytes) -> Json:
-    """The body as JSON, a bare text as a JSON text; None for a page and for nothing."""
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        text = data[: SHOWN_CHARS * 4].decode("utf-8", "replace").strip()
-        return text[:SHOWN_CHARS] if text and not text.startswith("<") else None
-    return document
-
-
-def _without_json(status: int, wait_s: int | None) -> UpstreamError:
-    """A page, or nothing at all: most likely of something that stands before the provider."""
-    if status in (*UpstreamAuthError.statuses, 403):
-        return UpstreamAuthError(detail=f"upstream status {status}")
-    if status in _FAULTS:
-        return _fault(status, f"The model server answered {_phrase(status)}.", "", wait_s)
-    return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
-
-
 def _refusal(status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]) -> UpstreamError:
     text = without_keys(text_of(document) or f"The model server answered {_phrase(status)}.", secrets)[:MOST_CHARS]
-    words = f"{_code(document)} {_kind(document)} {text}".lower()
+    code, kind = _code_and_type(document)
+    words = f"{code} {kind} {text}".lower()
     if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
-        return _not_found(text, words, model)
+        if not _UNKNOWN_MODEL.search(words):
+            return UpstreamError(detail="upstream status 404, and not about a model: is its base_url right?")
+        return UpstreamRefused(404, f"model '{model}' not found" if model else text)
     if _is_about_us(status, words):
-        return UpstreamAuthError(detail=f"upstream status {status}: {without_keys(_code(document), secrets)[:60]}")
+        return UpstreamAuthError(detail=f"upstream status {status}: {without_keys(code, secrets)[:60]}")
     if status in _FAULTS:
         return _fault(status, text, words, wait_s)
     return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)
@@ -125,7 +122,7 @@ def _fault(status: int, text: str, words: str, wait_s: int | None) -> UpstreamEr
     if status in (408, 504):
         return UpstreamTimeout(detail=f"upstream status {status}")
     final = status == 429 and _has(words, _SPENT)
-    return UpstreamRefused(_public(status), text, retry_after_s=wait_s, final=final)
+    return UpstreamRefused(_OVERLOAD.get(status, 502), text, retry_after_s=wait_s, final=final)
 
 
 def _is_about_us(status: int, words: str) -> bool:
@@ -138,17 +135,6 @@ def _is_about_us(status: int, words: str) -> bool:
 
 def _has(words: str, signs: Sequence[str]) -> bool:
     return any(sign in words for sign in signs)
-
-
-def _not_found(text: str, words: str, model: str) -> UpstreamError:
-    if not _UNKNOWN_MODEL.search(words):
-        return UpstreamError(detail="upstream status 404, and not about a model: is its base_url right?")
-    return UpstreamRefused(404, f"model '{model}' not found" if model else text)
-
-
-def _public(status: int) -> int:
-    """Overload stays what it is, so that it can be waited for; everything else is a bad gateway."""
-    return {429: 429, 503: 503, 529: 503}.get(status, 502)
 
 
 def _phrase(status: int) -> str:
@@ -208,14 +194,8 @@ def _sentence(value: Json) -> str:
     return text[:READ_CHARS]
 
 
-def _error(document: Json) -> Mapping[str, Json]:
+def _code_and_type(document: Json) -> tuple[str, str]:
+    """What an error is called, wherever it stands; "" for what it does not say."""
     inner = document.get("error") if isinstance(document, dict) else None
-    return inner if isinstance(inner, dict) else document if isinstance(document, dict) else {}
-
-
-def _code(document: Json) -> str:
-    return str(_error(document).get("code") or "")
-
-
-def _kind(document: Json) -> str:
-    return str(_error(document).get("type") or "")
+    fields = inner if isinstance(inner, dict) else document if isinstance(document, dict) else {}
+    return str(fields.get("code") or ""), str(fields.get("type") or "")

@@ -34,7 +34,10 @@ class InlineThinking:
         if self._tag == CLOSE:
             events += self._thought(logprobs)
         if self._tag is None:
-            events += self._rest(logprobs)
+            rest = self._held.lstrip() if self._trims else self._held
+            self._held, self._trims = "", self._trims and not rest
+            if rest:
+                events.append(Content(rest, logprobs))
         return events
 
     def _opened(self) -> bool:
@@ -60,11 +63,6 @@ class InlineThinking:
             thought = thought[: len(thought) - kept]
             self._trims = self._trims and not thought
         return [Thinking(thought, logprobs)] if thought else []
-
-    def _rest(self, logprobs: Logprobs) -> list[Event]:
-        text = self._held.lstrip() if self._trims else self._held
-        self._held, self._trims = "", self._trims and not text
-        return [Content(text, logprobs)] if text else []
 
     def end(self) -> list[Event]:
         """What was held back."""

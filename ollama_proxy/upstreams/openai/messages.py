@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -45,7 +45,8 @@ def encode_messages(
                 named = turns.called(message)
                 encoded.append(_assistant(named, profile, _thought(named, before, profile, thinks, find)))
             case "tool":
-                encoded.append(_result(message, turns.answered(message, number)))
+                call_id = turns.answered(message, number)
+                encoded.append({"role": "tool", "tool_call_id": call_id, "content": message.content})
                 pictures += message.images
             case _:
                 encoded.append({"role": message.role, "content": _content(message)})
@@ -96,34 +97,29 @@ def _assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> 
     if message.tool_calls:
         if not message.content and profile.null_content:
             body["content"] = None
-        body["tool_calls"] = [_call(call) for call in message.tool_calls]
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()},
+            }
+            for call in message.tool_calls
+        ]
     return body | thought
-
-
-def _call(call: ToolCall) -> dict[str, Json]:
-    arguments = orjson.dumps(call.arguments).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _thought(
     message: Message, before: Message | None, profile: Profile, thinks: bool, find: FindThought
 ) -> dict[str, Json]:
     """What goes back of the thinking of a turn. Where it is lost, an empty one stands for it: that is taken."""
-    if not thinks or not _goes_back(message, profile):
+    goes_back = profile.reasoning_back == ALWAYS or (profile.reasoning_back != NEVER and message.tool_calls)
+    if not thinks or not goes_back:
         return {}
     kept = find(before, message.tool_calls) or Thought("")
     if profile.reasoning_details and kept.details:
         return {"reasoning_details": kept.details}
     text = message.thinking or kept.text
     return {profile.reasoning_field: text} if text or not profile.reasoning_details else {}
-
-
-def _goes_back(message: Message, profile: Profile) -> bool:
-    return profile.reasoning_back == ALWAYS or (profile.reasoning_back != NEVER and bool(message.tool_calls))
-
-
-def _result(message: Message, call_id: str) -> dict[str, Json]:
-    return {"role": "tool", "tool_call_id": call_id, "content": message.content}
 
 
 def _shown(pictures: Sequence[Image]) -> dict[str, Json]:
@@ -134,17 +130,15 @@ def _content(message: Message) -> Json:
     """One text, which every server takes; a list only where there are images."""
     if not message.images:
         return message.content
-    text: list[Json] = [{"type": "text", "text": message.content}] if message.content else []
-    return [*text, *_parts(message.images)]
-
-
-def _parts(images: Sequence[Image]) -> Iterator[dict[str, Json]]:
-    for image in images:
+    parts: list[Json] = [{"type": "text", "text": message.content}] if message.content else []
+    for image in message.images:
         if isinstance(image, ImageUrl):
-            yield {"type": "image_url", "image_url": {"url": image.url}}
+            parts.append({"type": "image_url", "image_url": {"url": image.url}})
             continue
         kind = base64_media_type(image) or "image/png"  # the provider says what is wrong with others
         if kind.startswith("audio/"):
-            yield {"type": "input_audio", "input_audio": {"data": image, "format": kind.removeprefix("audio/")}}
+            audio = {"data": image, "format": kind.removeprefix("audio/")}
+            parts.append({"type": "input_audio", "input_audio": audio})
         else:
-            yield {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{image}"}}
+            parts.append({"type": "image_url", "image_url": {"url": f"data:{kind};base64,{image}"}})
+    return parts

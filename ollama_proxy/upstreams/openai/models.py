@@ -19,22 +19,13 @@ def decode_models(document: Json, owner: str) -> list[Model]:
         rows = document.get("data") if document.get("data") is not None else document.get("models")
     if not isinstance(rows, list):
         raise UpstreamError(detail="the list of models is of another shape")
-    return [_model(row, owner) for row in rows if isinstance(row, dict) and _name(row)]
-
-
-def _name(row: Mapping[str, Json]) -> str:
-    name = row.get("id") or row.get("name") or row.get("model")
-    return name if isinstance(name, str) else ""
-
-
-def _model(row: Mapping[str, Json], owner: str) -> Model:
-    return Model(
-        _name(row),
-        modified_at=count(row.get("created")),
-        owned_by=owner,
-        capabilities=_capabilities(row),
-        context_length=_context(row),
-    )
+    models = []
+    for row in rows:
+        name = (row.get("id") or row.get("name") or row.get("model")) if isinstance(row, dict) else None
+        if name and isinstance(name, str):
+            made_at, capabilities, context = count(row.get("created")), _capabilities(row), _context(row)
+            models.append(Model(name, made_at, owner, capabilities, context))
+    return models
 
 
 def _context(row: Mapping[str, Json]) -> int | None:

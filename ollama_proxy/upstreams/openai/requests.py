@@ -22,7 +22,6 @@ from ollama_proxy.hub import (
     Message,
     ModelRequest,
     TextRequest,
-    Tool,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count
@@ -57,7 +56,14 @@ def encode_chat(
         "messages": encode_messages(messages, profile, thinks=request.think is not False, find=find),
     }
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in paced(request.tools)]
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {**tool.passthrough_fields, "name": tool.name}
+                | _present({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
+            }
+            for tool in paced(request.tools)
+        ]
         choice: Json = request.tool_choice
         if isinstance(choice, Mapping):
             choice = {"type": "function", "function": dict(choice)}
@@ -107,11 +113,6 @@ def _streaming(profile: Profile, *, stream: bool) -> dict[str, Json]:
 
 def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _tool(tool: Tool) -> dict[str, Json]:
-    optional = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"type": "function", "function": {**tool.passthrough_fields, "name": tool.name} | _present(optional)}
 
 
 # Answers in JSON.
@@ -188,17 +189,13 @@ def decode_embed(document: Mapping[str, Json], wanted: int) -> tuple[list[Sequen
         raise UpstreamError(detail="embeddings are missing")
     if len(rows) != wanted:
         raise UpstreamError(detail=f"{len(rows)} embeddings for {wanted} texts")
+    # Some have the number 0 for each row: then they are in order as they are.
+    numbers = [row.get("index") for row in rows]
+    if set(map(type, numbers)) == {int} and len(set(numbers)) == len(rows):
+        rows = sorted(rows, key=itemgetter("index"))
     usage = usage if isinstance(usage, dict) else {}
     read = count(usage.get("prompt_tokens") or usage.get("total_tokens"))
-    return [_vector(row.get("embedding")) for row in _in_order(rows)], read
-
-
-def _in_order(rows: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """The rows by their numbers, unless these say nothing: some have 0 for each."""
-    numbers = [row.get("index") for row in rows]
-    if set(map(type, numbers)) != {int} or len(set(numbers)) != len(rows):
-        return rows
-    return sorted(rows, key=itemgetter("index"))
+    return [_vector(row.get("embedding")) for row in rows], read
 
 
 def _vector(value: Json) -> Sequence[float]:

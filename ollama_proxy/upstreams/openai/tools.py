@@ -98,17 +98,19 @@ class ToolCallParts:
         """The calls, once all of their pieces are there; raises UpstreamError for one that can't be read. `limited`:
         the answer has met its limit, and a call that was cut by it is left out."""
         calls, self._calls, self._by_index, self._by_id = self._calls, [], {}, {}
-        return [self._made(call) for call in calls if not limited or call.is_whole]
-
-    def _made(self, call: _Parts) -> ToolCall:
-        arguments = call.arguments
-        if isinstance(arguments, str):
-            arguments = _loaded(arguments)
-        if not call.name or not can_be_written(arguments):
-            raise UpstreamError(UNREADABLE, detail="a tool call without a name, or too deep")
-        call_id = call.id if call.id and call.id not in self._given else new_call_id()
-        self._given.add(call_id)
-        return ToolCall(call_id, call.name, arguments)
+        made = []
+        for call in calls:
+            if limited and not call.is_whole:
+                continue
+            arguments = call.arguments
+            if isinstance(arguments, str):
+                arguments = _loaded(arguments)
+            if not call.name or not can_be_written(arguments):
+                raise UpstreamError(UNREADABLE, detail="a tool call without a name, or too deep")
+            call_id = call.id if call.id and call.id not in self._given else new_call_id()
+            self._given.add(call_id)
+            made.append(ToolCall(call_id, call.name, arguments))
+        return made
 
 
 def _text(value: Json) -> str:

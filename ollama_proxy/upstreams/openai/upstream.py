@@ -125,11 +125,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
-
-        def encode(*, stream: bool) -> dict[str, Json]:
-            """The body."""
-            return encode_chat(request, self.profile, stream=stream, find=self._thoughts.find)
-
+        encode = partial(encode_chat, request, self.profile, find=self._thoughts.find)
         heard = None if self.profile.reasoning_back == NEVER else partial(self._heard, request.messages)
         return self._events(CHAT, request, encode, heard, call, heartbeat_s)
 
@@ -156,20 +152,29 @@ class OpenAICompatibleUpstream(TransportUpstream):
         call: Call,
         heartbeat_s: float | None,
     ) -> AnswerEvents:
+        model = request.model
+
         def asked(*, stream: bool) -> AnswerEvents:
             """The answer in one of the two ways; raises UpstreamError."""
             body = encode_request(encode(stream=stream))
             outgoing = UpstreamRequest("POST", path, body, headers=_STREAM if stream else _HEADERS)
+            decoder = ChunkDecoder(
+                inline_thinking=self.profile.inline_thinking,
+                heard=heard,
+                error_of=partial(self.error_in, model=model),
+                filtered=partial(
+                    log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}
+                ),
+            )
             return AnswerEvents(
                 self._transport.open(outgoing, call, head_wait_s=heartbeat_s),
-                self._reader(request.model, heard),
+                OpenAIReader(decoder),
                 stream=stream,
                 heartbeat_s=heartbeat_s,
-                refused=partial(self.refused, model=request.model),
+                refused=partial(self.refused, model=model),
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
-        model = request.model
         stream = request.stream or bool(self._stream_only.get(model)) or self.profile.only_streams(model)
         try:
             return asked(stream=stream)
@@ -178,19 +183,6 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 raise
         self._stream_only.put(model, True)
         return asked(stream=True)
-
-    def _reader(self, model: str, heard: Heard | None) -> OpenAIReader:
-        def log_filtered() -> None:
-            """The provider has withheld an answer."""
-            log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
-
-        decoder = ChunkDecoder(
-            inline_thinking=self.profile.inline_thinking,
-            heard=heard,
-            error_of=partial(self.error_in, model=model),
-            filtered=log_filtered,
-        )
-        return OpenAIReader(decoder)
 
     # Vectors.
 
@@ -243,18 +235,16 @@ class OpenAICompatibleUpstream(TransportUpstream):
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
-        return [self._known(model) for model in decode_models(self._ask("GET", MODELS, call), self.name)]
-
-    def _known(self, model: Model) -> Model:
-        """A model with what the configuration says of it before what the list says."""
-        declared = self._declared.get(model.name)
-        if declared is None:
-            return model
-        return replace(
-            model,
-            capabilities=frozenset(declared.capabilities) or model.capabilities,
-            context_length=declared.context_length or model.context_length,
-        )
+        models = decode_models(self._ask("GET", MODELS, call), self.name)
+        for number, model in enumerate(models):
+            # What the configuration says of a model comes before what the list says.
+            if declared := self._declared.get(model.name):
+                models[number] = replace(
+                    model,
+                    capabilities=frozenset(declared.capabilities) or model.capabilities,
+                    context_length=declared.context_length or model.context_length,
+                )
+        return models
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
