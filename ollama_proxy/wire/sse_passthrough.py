@@ -129,18 +129,15 @@ class EventTail:
             return events
         passed = 0
         for event in split_events(events):
-            self._look(event)
+            data = data_of(event) if _tell(event) else b""
+            if data == DONE:
+                self.done = True
+            elif data:
+                self._note(read(data))
             if self.failure is not None:
                 return events[:passed]
             passed += len(event)
         return events
-
-    def _look(self, event: bytes) -> None:
-        data = data_of(event) if _tell(event) else b""
-        if data == DONE:
-            self.done = True
-        elif data:
-            self._note(read(data))
 
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")
