@@ -56,7 +56,8 @@ def load_messages(messages: list[Json]) -> list[Message]:
         else:
             # Results stand right behind the calls, so before what the user says as well.
             loaded += blocks.results
-            loaded += [own] if own.content or own.images or not blocks.results else []
+            if own.content or own.images or not blocks.results:
+                loaded.append(own)
     return loaded
 
 
