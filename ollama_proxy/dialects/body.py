@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from flask import request
@@ -53,21 +53,20 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
     left = inf if declared is None else declared
-    while left > 0 and (part := _read(environ["wsgi.input"], int(min(READ_BYTES, left)), call)):
+    while left > 0:
+        call.reading_since = time.monotonic()
+        try:
+            part: bytes = environ["wsgi.input"].read(int(min(READ_BYTES, left)))
+        except (OSError, ValueError, ParseException) as error:
+            raise _cut(call) from error
+        finally:
+            call.reading_since = None
+        if not part:
+            break
         left -= len(part)
         yield part
     if call.ended or call.read_too_slow or 0 < left < inf:
         raise _cut(call, "The request body is shorter than its Content-Length.")
-
-
-def _read(source: Any, size: int, call: Call) -> bytes:
-    call.reading_since = time.monotonic()
-    try:
-        return cast(bytes, source.read(size))
-    except (OSError, ValueError, ParseException) as error:
-        raise _cut(call) from error
-    finally:
-        call.reading_since = None
 
 
 def _cut(call: Call, text: str | None = None) -> GatewayError:
@@ -106,7 +105,8 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        document = _first_value(error) if lenient_tail else None
+        has_tail = lenient_tail and error.msg.startswith("unexpected content after document")
+        document = orjson.loads(error.doc[: error.pos]) if has_tail else None
         if document is None:
             raise _bad_json(error, lenient_tail) from None
     if not isinstance(document, dict):
@@ -116,13 +116,6 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
         check_counts(document)
         yield_to_loop()  # what was just built has taken its time
     return document
-
-
-def _first_value(error: orjson.JSONDecodeError) -> Json:
-    """The first JSON value of a body with something behind it; None if that is not what is wrong."""
-    if not error.msg.startswith("unexpected content after document"):
-        return None
-    return orjson.loads(error.doc[: error.pos])
 
 
 def _bad_json(error: orjson.JSONDecodeError, native: bool) -> BadRequest:
@@ -144,18 +137,15 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
 
 
 def _check_twice(body: bytes, names: frozenset[str]) -> None:
-    seen: list[list[str]] = []
-
-    def note(pairs: list[tuple[str, Json]]) -> None:
-        seen[:] = [[key for key, _ in pairs if key in names]]
-
+    # Of every object only those of its keys are kept. Numbers stay text: Python takes quadratic time for long ones.
+    decoder = json.JSONDecoder(
+        object_pairs_hook=lambda pairs: [key for key, _ in pairs if key in names], parse_int=str, parse_float=str
+    )
     try:
-        # Numbers stay text: Python takes quadratic time for long ones.
-        json.JSONDecoder(object_pairs_hook=note, parse_int=str, parse_float=str).raw_decode(body.decode().lstrip())
+        keys, _ = decoder.raw_decode(body.decode().lstrip())
     except (ValueError, RecursionError):
         raise BadRequest("The request body is nested too deep.") from None
-    # The outermost object is the last to be read.
-    for key, times in Counter(seen[-1]).items():
+    for key, times in Counter(keys).items():
         if times > 1:
             raise BadRequest(f"The field '{key}' is there twice.", param=key)
 

@@ -7,7 +7,7 @@ schema are carried too. What was carried and had no effect is named in a respons
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -21,11 +21,11 @@ MAPPED, CARRIED, REFUSED = "mapped", "carried", "refused"
 class RequestField(fields.Field[Any]):
     """A field with its fate; null is the same as absent."""
 
-    def __init__(self, handling: str, check: Callable[[Json], bool], expected: str) -> None:
+    def __init__(self, check: Callable[[Json], bool], expected: str, handling: str = MAPPED) -> None:
         super().__init__(allow_none=True)
-        self.handling = handling
         self._check = check
         self._expected = expected
+        self.handling = handling
 
     def _deserialize(self, value: Json, attr: str | None, data: Any, **kwargs: Any) -> Json:
         if not self._check(value):
@@ -48,44 +48,26 @@ def is_texts(value: Json) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def number(handling: str = MAPPED) -> RequestField:
-    """A number that is not true or false."""
-    return RequestField(handling, _is_number, "must be a number")
+# The kinds of fields; each takes its handling, `mapped` unless told otherwise.
 
+#: A number that is not true or false.
+number = partial(RequestField, _is_number, "must be a number")
 
-def whole_number(handling: str = MAPPED) -> RequestField:
-    """A number without a fraction, also written 5.0."""
-    return RequestField(handling, is_whole, "must be a whole number")
+#: A number without a fraction, also written 5.0.
+whole_number = partial(RequestField, is_whole, "must be a whole number")
 
+flag = partial(RequestField, lambda value: isinstance(value, bool), "must be true or false")
+text = partial(RequestField, lambda value: isinstance(value, str), "must be a text")
+mapping = partial(RequestField, lambda value: isinstance(value, dict), "must be an object")
+listing = partial(RequestField, lambda value: isinstance(value, list), "must be a list")
 
-def flag(handling: str = MAPPED) -> RequestField:
-    """True or false."""
-    return RequestField(handling, lambda value: isinstance(value, bool), "must be true or false")
-
-
-def text(handling: str = MAPPED) -> RequestField:
-    """A text."""
-    return RequestField(handling, lambda value: isinstance(value, str), "must be a text")
-
-
-def mapping(handling: str = MAPPED) -> RequestField:
-    """An object."""
-    return RequestField(handling, lambda value: isinstance(value, dict), "must be an object")
-
-
-def listing(handling: str = MAPPED) -> RequestField:
-    """A list."""
-    return RequestField(handling, lambda value: isinstance(value, list), "must be a list")
-
-
-def anything(handling: str = MAPPED) -> RequestField:
-    """Any value: whoever reads it checks it."""
-    return RequestField(handling, lambda value: True, "")
+#: Any value: whoever reads it checks it.
+anything = partial(RequestField, lambda value: True, "")
 
 
 def refused(why: str, *harmless: Json) -> RequestField:
     """A field that can't be honoured, except with a value that asks for nothing special."""
-    return RequestField(REFUSED, lambda value: any(value == one and type(value) is type(one) for one in harmless), why)
+    return RequestField(lambda value: any(value == one and type(value) is type(one) for one in harmless), why, REFUSED)
 
 
 class Extensions(Schema):

@@ -154,13 +154,11 @@ class StreamEnd:
     limited: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class StreamTail:
     """Remembers the end of a stream that passes through, never more than 16 KiB of it."""
 
-    __slots__ = ("_tail",)
-
-    def __init__(self) -> None:
-        self._tail = b""
+    _tail: bytes = b""
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes. Usually they are whole lines, of which the last is there, and nothing is put together;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import orjson
@@ -30,13 +31,11 @@ _CACHE_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
 _EVENT_END = re.compile(rb"(?:\r?\n){2,}")
 
 
+@dataclass(slots=True, eq=False)
 class EventCutter:
     """Holds back what is not yet a whole event: a client can't use it, and nothing may be said inside of one."""
 
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held = bytearray()
+    _held: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> bytes:
         """The events that are whole now, as they came; raises UpstreamError for one over 8 MiB."""
@@ -129,18 +128,15 @@ class EventTail:
             return events
         passed = 0
         for event in split_events(events):
-            self._look(event)
+            data = data_of(event) if _tell(event) else b""
+            if data == DONE:
+                self.done = True
+            elif data:
+                self._note(read(data))
             if self.failure is not None:
                 return events[:passed]
             passed += len(event)
         return events
-
-    def _look(self, event: bytes) -> None:
-        data = data_of(event) if _tell(event) else b""
-        if data == DONE:
-            self.done = True
-        elif data:
-            self._note(read(data))
 
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")

@@ -18,17 +18,9 @@ MESSAGES = MessagesSchema()
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 
 
-def load_chat(data: dict[str, Json]) -> ChatRequest:
-    """The body of POST /v1/messages; raises BadRequest that names the field."""
-    return _load(data, is_limited=True)
-
-
-def load_count(data: dict[str, Json]) -> ChatRequest:
-    """The body of POST /v1/messages/count_tokens: the same, but nothing will be written, so it needs no limit."""
-    return _load(data, is_limited=False)
-
-
-def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
+def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
+    """The body of POST /v1/messages; raises BadRequest that names the field. `is_limited`: it must say how much may be
+    written at most."""
     check_fields(MESSAGES, data)
     # In the order and the words of Ollama's own layer.
     if not data.get("model"):
@@ -56,6 +48,11 @@ def _load(data: dict[str, Json], *, is_limited: bool) -> ChatRequest:
         passthrough_fields=passthrough_fields(MESSAGES, data),
         **content_parts.load_extensions(data),
     )
+
+
+def load_count(data: dict[str, Json]) -> ChatRequest:
+    """The body of POST /v1/messages/count_tokens: the same, but nothing will be written, so it needs no limit."""
+    return load_chat(data, is_limited=False)
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:

@@ -20,16 +20,12 @@ class Blocks:
 
     #: Which tool the id of each call stands for, over the whole conversation: results say only the id.
     names: dict[str, str]
+    #: Paragraphs.
     texts: list[str] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        """All of the text; blocks are paragraphs."""
-        return "\n".join(self.texts)
 
 
 #: Adds one block to what was read so far; the text is its place in the request.
@@ -48,21 +44,21 @@ def load_messages(messages: list[Json]) -> list[Message]:
     names: dict[str, str] = {}
     loaded: list[Message] = []
     for index, message in enumerate(paced(messages)):
-        loaded += _load_message(message, f"messages[{index}]", names)
+        where = f"messages[{index}]"
+        role = as_object(message, where).get("role")
+        if not isinstance(role, str) or role not in ROLES:
+            raise_invalid(f"{where}.role", f"must be {', '.join(ROLES)}")
+        blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
+        text, thinking = "\n".join(blocks.texts), "\n".join(blocks.thoughts) or None
+        own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
+        if role == "assistant":
+            loaded += [own, *blocks.results]
+        else:
+            # Results stand right behind the calls, so before what the user says as well.
+            loaded += blocks.results
+            if own.content or own.images or not blocks.results:
+                loaded.append(own)
     return loaded
-
-
-def _load_message(message: Json, where: str, names: dict[str, str]) -> list[Message]:
-    role = as_object(message, where).get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise_invalid(f"{where}.role", f"must be {', '.join(ROLES)}")
-    blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
-    thinking = "\n".join(blocks.thoughts) or None
-    own = Message(role, blocks.text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
-    if role == "assistant":
-        return [own, *blocks.results]
-    # Results stand right behind the calls, so before what the user says as well.
-    return [*blocks.results, own] if own.content or own.images or not blocks.results else blocks.results
 
 
 def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]) -> Blocks:
@@ -154,7 +150,8 @@ def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
 
 def _load_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     content = _load_content(block.get("content"), f"{where}.content", RESULT, blocks.names)
-    text = f"Error: {content.text}" if block.get("is_error") is True else content.text
+    text = "\n".join(content.texts)
+    text = f"Error: {text}" if block.get("is_error") is True else text
     _add_result(block, text, content.images, blocks, where)
 
 

@@ -25,6 +25,9 @@ _BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","inde
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
 _BLOCK_END = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 
+#: The mark of a block of thinking, by its digest, which has so many bytes. Clients send it back; nobody here reads it.
+SIGNATURE, SIGNATURE_BYTES = "gw1.%s", 8
+
 _TEXT = b'{"type":"text","text":""}'
 _THINKING = b'{"type":"thinking","thinking":"","signature":""}'
 
@@ -45,11 +48,12 @@ class MessageRenderer:
         self._input_tokens = input_tokens
         self._show_thinking = show_thinking
         self._begun = self._called = False
+        #: The digest of the thinking since the last signature.
+        self._thinking = blake2s(digest_size=SIGNATURE_BYTES)
         #: What the open block is made of, its number, and how each of its deltas begins.
         self._open: type[Event] | None = None
         self._index = -1
         self._delta = b""
-        self._signature = Signature()
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """See Renderer."""
@@ -76,7 +80,7 @@ class MessageRenderer:
                 case Thinking(text):
                     if text:
                         frames += self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
-                        self._signature.add(text)
+                        self._thinking.update(text.encode())
                     if text and self._show_thinking:
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
@@ -127,33 +131,16 @@ class MessageRenderer:
             return []
         frames = [_BLOCK_END % self._index]
         if self._open is Thinking:
-            signature = orjson.dumps(self._signature.take())
-            frames.insert(0, _DELTA % (self._index, b"signature_delta", b"signature") + signature + b"}}\n\n")
+            delta = _DELTA % (self._index, b"signature_delta", b"signature")
+            frames.insert(0, delta + orjson.dumps(SIGNATURE % self._thinking.hexdigest()) + b"}}\n\n")
+            self._thinking = blake2s(digest_size=SIGNATURE_BYTES)
         self._open = None
         return frames
 
 
-class Signature:
-    """The mark of a block of thinking, whatever pieces it came in. Clients send it back; nobody here reads it."""
-
-    def __init__(self) -> None:
-        self._digest = blake2s(digest_size=8)
-
-    def add(self, text: str) -> None:
-        """The next piece of the thinking."""
-        self._digest.update(text.encode())
-
-    def take(self) -> str:
-        """The signature of what was added since the last one was taken."""
-        digest, self._digest = self._digest, blake2s(digest_size=8)
-        return f"gw1.{digest.hexdigest()}"
-
-
 def sign(thinking: str) -> str:
     """The signature of a whole block."""
-    signature = Signature()
-    signature.add(thinking)
-    return signature.take()
+    return SIGNATURE % blake2s(thinking.encode(), digest_size=SIGNATURE_BYTES).hexdigest()
 
 
 def _event(name: bytes, document: dict[str, Json]) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ollama_proxy.dialects.schema_fields import (
     CARRIED,
-    MAPPED,
     Extensions,
     RequestField,
     anything,
@@ -32,7 +31,7 @@ class MessagesSchema(Extensions):
     stream = flag()
     temperature = number()
     top_p = number()
-    stop_sequences = RequestField(MAPPED, is_texts, "must be a list of texts")
+    stop_sequences = RequestField(is_texts, "must be a list of texts")
     tools = listing()
     tool_choice = anything()
     thinking = mapping()

@@ -5,7 +5,7 @@ Bytes and not characters, because one character of Chinese is nearer to a token 
 
 from __future__ import annotations
 
-from ollama_proxy.hub import ChatRequest, Json
+from ollama_proxy.hub import ChatRequest
 from ollama_proxy.wire import encode_request
 
 BYTES_PER_TOKEN = 4
@@ -19,16 +19,12 @@ def estimate_tokens(asked: ChatRequest) -> int:
     size = images = 0
     for message in asked.messages:
         size += _text_size(message.content) + _text_size(message.thinking or "")
-        size += sum(_text_size(call.name) + _json_size(call.arguments) for call in message.tool_calls)
+        size += sum(_text_size(call.name) + len(encode_request(call.arguments)) for call in message.tool_calls)
         images += len(message.images)
     for tool in asked.tools if asked.tool_choice != "none" else ():
-        size += _text_size(tool.name) + _text_size(tool.description or "") + _json_size(tool.parameters or {})
+        size += _text_size(tool.name) + _text_size(tool.description or "") + len(encode_request(tool.parameters or {}))
     return max(1, size // BYTES_PER_TOKEN + images * IMAGE_TOKENS)
 
 
 def _text_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _json_size(document: Json) -> int:
-    return len(encode_request(document))

@@ -37,28 +37,9 @@ SCHEMA = EmbeddingsSchema()
 def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     """The hub request; raises BadRequest that names the field."""
     check_fields(SCHEMA, data)
-    return EmbedRequest(
-        model=str(data.get("model") or "") or raise_invalid("model", "is required"),
-        input=_load_input(data.get("input")),
-        dimensions=_load_dimensions(data.get("dimensions")),
-        options=content_parts.load_options(data),
-        keep_alive=data.get("keep_alive"),
-        truncate=data.get("truncate"),
-        timeout_ms=content_parts.load_timeout_ms(data),
-        user=data.get("user"),
-        passthrough_fields=passthrough_fields(SCHEMA, data),
-    )
-
-
-def _load_dimensions(value: Json) -> int | None:
-    if value is not None and value < 1:
-        raise_invalid("dimensions", "must be at least 1")
-    return None if value is None else int(value)
-
-
-def _load_input(value: Json) -> list[str]:
+    model = str(data.get("model") or "") or raise_invalid("model", "is required")
     # A single empty text is a text here; Ollama would take it for an order to load the model.
-    texts = [value] if isinstance(value, str) else value
+    texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
     if not isinstance(texts, list) or not texts:
         raise_invalid("input", "invalid input: must be a text or a list of texts")
     if not all(isinstance(item, str) for item in texts):
@@ -66,7 +47,20 @@ def _load_input(value: Json) -> list[str]:
             "input",
             "invalid input type: token ids can't be read, send texts (LangChain: check_embedding_ctx_length=False)",
         )
-    return texts
+    dimensions = data.get("dimensions")
+    if dimensions is not None and dimensions < 1:
+        raise_invalid("dimensions", "must be at least 1")
+    return EmbedRequest(
+        model=model,
+        input=texts,
+        dimensions=None if dimensions is None else int(dimensions),
+        options=content_parts.load_options(data),
+        keep_alive=data.get("keep_alive"),
+        truncate=data.get("truncate"),
+        timeout_ms=content_parts.load_timeout_ms(data),
+        user=data.get("user"),
+        passthrough_fields=passthrough_fields(SCHEMA, data),
+    )
 
 
 def load_encoding(data: dict[str, Json]) -> str:

@@ -14,21 +14,23 @@ from ollama_proxy.dialects.native.model_documents import render_ps, render_show,
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import Exchange, Gateway, ResolvedModel, whole
-from ollama_proxy.hub import Json, Model
+from ollama_proxy.hub import Model
 from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document
 
 _NUMBERS = re.compile(r"\d+")
 
-#: A row of Ollama's list, and the server that it is from.
-_Placed = tuple[str, dict[str, Json]]
-
 
 def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
     boxes = gateway.fleet.ollama_nodes()
+    # Rows of Ollama's list, each with the server that it is from.
     rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
-    shown = gateway.lists(exchange).filter(rows, lambda placed: str(placed[1].get("name")), _rename)
+    shown = gateway.lists(exchange).filter(
+        rows,
+        lambda placed: str(placed[1].get("name")),
+        lambda placed, name: (placed[0], placed[1] | {"name": tagged(name), "model": tagged(name)}),
+    )
     here = [(box, [row]) for box, row in shown if _is_there(gateway, exchange, row["name"], box)]
     return render_ps(here, named=len(boxes) > 1)
 
@@ -38,10 +40,6 @@ def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool
     with contextlib.suppress(GatewayError):
         return any(node.name == box for node, _ in gateway.resolve_model(exchange, name).route.nodes)
     return False
-
-
-def _rename(placed: _Placed, name: str) -> _Placed:
-    return placed[0], placed[1] | {"name": tagged(name), "model": tagged(name)}
 
 
 def _version(gateway: Gateway, exchange: Exchange) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import orjson
@@ -19,7 +19,6 @@ from ollama_proxy.gateway import (
     Gateway,
     Line,
     ModelManagement,
-    Result,
     as_document,
     deliver,
     drop_not_found,
@@ -28,7 +27,6 @@ from ollama_proxy.gateway import (
     streamed,
     whole,
 )
-from ollama_proxy.hub import Json
 from ollama_proxy.upstreams import UpstreamRequest
 from ollama_proxy.wire import ndjson_frame
 
@@ -92,7 +90,7 @@ def _end(broadcast: Broadcast) -> Iterator[bytes]:
     error = failure(broadcast.results)
     if error is not None:
         raise error
-    yield ndjson_frame(_success(broadcast.results))
+    yield ndjson_frame({"status": "success", "boxes": as_document(broadcast.results)})
 
 
 def _single(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
@@ -101,11 +99,8 @@ def _single(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
     results = drop_not_found(broadcast.results) if path in ON_THOSE_WITH_IT else broadcast.results
     error = failure(results)
     if error is None:
-        return whole(orjson.dumps(_success(results)), content_type=SINGLE)
+        document = {"status": "success", "boxes": as_document(results)}
+        return whole(orjson.dumps(document), content_type=SINGLE)
     record_failure(exchange, error)
     document = {"error": str(error), "boxes": as_document(results)}
     return whole(orjson.dumps(document), status=error.status, content_type=SINGLE)
-
-
-def _success(results: Mapping[str, Result]) -> dict[str, Json]:
-    return {"status": "success", "boxes": as_document(results)}

@@ -36,6 +36,9 @@ class _NativeRenderer:
     content_type = NDJSON
     #: What stands around a text on its line, behind the head.
     _around: tuple[bytes, bytes]
+    #: What a message begins with, if the text is a part of one; and the field of the text.
+    _role: Mapping[str, Json]
+    _field: str
 
     def __init__(self, model: str, started: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`started`: when the request arrived, by the same clock, in seconds."""
@@ -50,7 +53,12 @@ class _NativeRenderer:
 
     def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
         """The part of a line that holds what the model said."""
-        raise NotImplementedError
+        said: dict[str, Json] = {**self._role, self._field: content}
+        if thinking:
+            said["thinking"] = thinking
+        if calls:
+            said["tool_calls"] = calls
+        return {"message": said} if self._role else said
 
     def render_heartbeat(self) -> bytes:
         """See Renderer. Nothing: every byte would be taken for a line of the answer."""
@@ -74,31 +82,28 @@ class _NativeRenderer:
         head = self._prefix + stamp().encode() + b'",'
         lines: list[bytes] = []
         for event in events:
-            lines += self._lines(event, head)
+            match event:
+                case ToolCall():
+                    self._calls.append(event)
+                    continue
+                case Content(text, logprobs) if not (logprobs or self._calls):
+                    # Nearly every line, so it is not built as a document.
+                    lines.append(self._around[0].join((head, orjson.dumps(text))) + self._around[1])
+                    continue
+                case Content(text, logprobs):
+                    own = self._said(text) | {"done": False} | _logprobs(logprobs)
+                case Thinking(text, logprobs):
+                    own = self._said("", text) | {"done": False} | _logprobs(logprobs)
+                case Done():
+                    own = self._said("") | self._end(event)
+                case _:
+                    continue
+            if self._calls:
+                # The line of the calls stands before that of what follows them.
+                calls, self._calls = self._numbered(self._calls), []
+                lines.append(_line(head, self._said("", calls=calls) | {"done": False}))
+            lines.append(_line(head, own))
         return b"".join(lines)
-
-    def _lines(self, event: Event, head: bytes) -> list[bytes]:
-        """The lines that an event completes: its own, behind that of the calls before it."""
-        match event:
-            case ToolCall():
-                self._calls.append(event)
-                return []
-            case Content(text, logprobs) if not (logprobs or self._calls):
-                # Nearly every line, so it is not built as a document.
-                return [self._around[0].join((head, orjson.dumps(text))) + self._around[1]]
-            case Content(text, logprobs):
-                own = self._said(text) | {"done": False} | _logprobs(logprobs)
-            case Thinking(text, logprobs):
-                own = self._said("", text) | {"done": False} | _logprobs(logprobs)
-            case Done():
-                own = self._said("") | self._end(event)
-            case _:
-                return []
-        lines = [_line(head, own)]
-        if self._calls:
-            calls, self._calls = self._numbered(self._calls), []
-            lines.insert(0, _line(head, self._said("", calls=calls) | {"done": False}))
-        return lines
 
     def _numbered(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
         """Calls as Ollama writes them: arguments are an object, and the index counts through the whole answer."""
@@ -132,28 +137,16 @@ class ChatRenderer(_NativeRenderer):
     """The answer of /api/chat."""
 
     _around = (b'"message":{"role":"assistant","content":', b'},"done":false}\n')
-
-    def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
-        message: dict[str, Json] = {"role": "assistant", "content": content}
-        if thinking:
-            message["thinking"] = thinking
-        if calls:
-            message["tool_calls"] = calls
-        return {"message": message}
+    _role = {"role": "assistant"}
+    _field = "content"
 
 
 class GenerateRenderer(_NativeRenderer):
     """The answer of /api/generate. It has no `context`: only Ollama's own tokens could be continued."""
 
     _around = (b'"response":', b',"done":false}\n')
-
-    def _said(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
-        said: dict[str, Json] = {"response": content}
-        if thinking:
-            said["thinking"] = thinking
-        if calls:
-            said["tool_calls"] = calls
-        return said
+    _role = {}
+    _field = "response"
 
 
 def _line(head: bytes, rest: Mapping[str, Json]) -> bytes:

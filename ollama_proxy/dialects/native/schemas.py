@@ -13,6 +13,17 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from ollama_proxy.errors import BadRequest, Forbidden
 from ollama_proxy.hub import Json
 
+#: Kinds of JSON values as Ollama's decoder names them.
+_GO_KINDS = {
+    bool: "bool",
+    str: "string",
+    list: "array",
+    dict: "object",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
+
 
 class GoField(fields.Field[Any]):
     """A field of one JSON type; null is the same as absent."""
@@ -24,23 +35,16 @@ class GoField(fields.Field[Any]):
 
     def _deserialize(self, value: Json, attr: str | None, data: Any, **kwargs: Any) -> Json:
         if type(value) not in self._types:
-            raise ValidationError(f"json: cannot unmarshal {_go_kind(value)} into Go struct field")
+            raise ValidationError(f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field")
         return value
-
-
-def _go_kind(value: Json) -> str:
-    names = {bool: "bool", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "number")
 
 
 def as_go(value: Json, where: str, go_type: str, *types: type) -> Json:
     """The value, if it has one of the JSON types; raises BadRequest in the words of Ollama's decoder."""
     if type(value) in types:
         return value
-    kind = "null" if value is None else _go_kind(value)
-    raise BadRequest(
-        f"json: cannot unmarshal {kind} into Go struct field {where} of type {go_type}", param=where.partition(".")[2]
-    )
+    text = f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field {where} of type {go_type}"
+    raise BadRequest(text, param=where.partition(".")[2])
 
 
 class Envelope(Schema):

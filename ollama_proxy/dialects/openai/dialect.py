@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer
 from ollama_proxy.dialects.openai.blueprint import ROUTES
@@ -15,13 +13,9 @@ from ollama_proxy.dialects.openai.render import render_model, render_models
 _PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models)$")
 
 
-def _recognises(environ: Mapping[str, Any]) -> bool:
-    return bool(_PATHS.match(environ["PATH_INFO"]))
-
-
 OPENAI = Dialect(
     "openai",
-    _recognises,
+    lambda environ: bool(_PATHS.match(environ["PATH_INFO"])),
     OpenAIErrors(),
     (ROUTES,),
     cors_paths=("/v1/",),

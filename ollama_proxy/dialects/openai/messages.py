@@ -20,11 +20,6 @@ class _Called:
     #: The last call of each tool, by its id.
     last: dict[str, str] = field(default_factory=dict)
 
-    def add(self, calls: list[ToolCall]) -> None:
-        """Takes the calls of one message."""
-        self.names.update({call.id: call.name for call in calls})
-        self.last.update({call.name: call.id for call in calls})
-
 
 def load_messages(messages: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
@@ -66,7 +61,8 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calle
         # The older form has no id: the call gets one that is the same whenever the history is sent again.
         name, arguments = _load_function(function, f"{where}.function_call")
         calls.append(ToolCall(f"call_function_{len(called.names)}", name, arguments))
-    called.add(calls)
+    called.names.update({call.id: call.name for call in calls})
+    called.last.update({call.name: call.id for call in calls})
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
         raise_invalid(f"{where}.reasoning", "must be a text")

@@ -49,18 +49,21 @@ class _OpenAIRenderer:
     #: The one that is drawn.
     _choice: _Choice
 
-    def __init__(self, n: int, *, include_usage: bool) -> None:
+    def __init__(self, document: Mapping[str, Json], n: int, *, include_usage: bool) -> None:
+        """`document`: what all chunks have in common."""
+        self._document = document
         self._n = n
         self._include_usage = include_usage
         #: Those of a stream, once it has begun.
         self._choices: list[_Choice] = []
         self._dones: list[Done] = []
 
-    def _start(self, document: Mapping[str, Json], field: bytes) -> None:
+    def _start(self, field: bytes) -> list[_Choice]:
         """Begins the stream: every choice gets the beginning of its chunks, up to the value of `field`."""
-        head = b"data: " + orjson.dumps({**document, "choices": []})[:-2]
+        head = b"data: " + orjson.dumps({**self._document, "choices": []})[:-2]
         self._choices = [_Choice(b'%b{"index":%d,"%b":' % (head, index, field)) for index in range(self._n)]
         self._choice = self._choices[0]
+        return self._choices
 
     def render_heartbeat(self) -> bytes:
         """See Renderer."""
@@ -70,60 +73,59 @@ class _OpenAIRenderer:
         """See Renderer."""
         return OpenAIErrors().render_error_frame(error)
 
-    def _ended(self, done: Done, document: Mapping[str, Json]) -> list[bytes]:
+    def _ended(self, done: Done) -> list[bytes]:
         """The frames behind the end of a choice: none as long as others go on."""
         self._dones.append(done)
         if len(self._dones) < self._n:
             return []
         if not self._include_usage:
             return [DONE]
-        return [sse_frame({**document, "choices": [], "usage": usage(*self._dones)}), DONE]
+        return [sse_frame({**self._document, "choices": [], "usage": usage(*self._dones)}), DONE]
 
 
 class ChatRenderer(_OpenAIRenderer):
     """One chat completion, of one choice or several."""
 
     def __init__(self, model: str, *, include_usage: bool, n: int = 1, calls_as: str = TOOLS) -> None:
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(14)}", "created": int(time.time()), "model": model}
-        self._legacy = calls_as == FUNCTIONS
-        super().__init__(n, include_usage=include_usage)
-
-    def _document(self, kind: str = "chat.completion.chunk") -> dict[str, Json]:
-        return {**self._head, "object": kind, "system_fingerprint": FINGERPRINT}
+        document = {
+            "id": f"chatcmpl-{secrets.token_hex(14)}",
+            "created": int(time.time()),
+            "model": model,
+            "object": "chat.completion.chunk",
+            "system_fingerprint": FINGERPRINT,
+        }
+        self._calls_as = calls_as
+        super().__init__(document, n, include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """See Renderer."""
-        choices = [self._whole(index, answer) for index, answer in enumerate(answers)]
+        choices: list[Json] = []
+        for index, answer in enumerate(answers):
+            message: dict[str, Json] = {"role": "assistant", "content": answer.content, "refusal": None}
+            if answer.thinking:
+                # Two names are in use for the same thing: vLLM's and DeepSeek's.
+                message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
+            if answer.tool_calls:
+                calls = [render_call(call) for call in answer.tool_calls]
+                message["content"] = answer.content or None
+                message[self._calls_as] = calls if self._calls_as == TOOLS else calls[0]["function"]
+            choice = {
+                "index": index,
+                "message": message,
+                "logprobs": _logprobs(answer.logprobs) if answer.logprobs else None,
+                "finish_reason": finish_reason(answer.done, bool(answer.tool_calls), self._calls_as),
+            }
+            choices.append(choice)
         tokens = usage(*(answer.done for answer in answers))
-        return orjson.dumps(self._document("chat.completion") | {"choices": choices, "usage": tokens})
-
-    def _whole(self, index: int, answer: Answer) -> dict[str, Json]:
-        message: dict[str, Json] = {"role": "assistant", "content": answer.content, "refusal": None}
-        if answer.thinking:
-            # Two names are in use for the same thing: vLLM's and DeepSeek's.
-            message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
-        if answer.tool_calls:
-            message["content"] = answer.content or None
-            message |= self._calls(answer.tool_calls)
-        return {
-            "index": index,
-            "message": message,
-            "logprobs": _logprobs(answer.logprobs) if answer.logprobs else None,
-            "finish_reason": self._reason(answer.done, bool(answer.tool_calls)),
-        }
-
-    def _calls(self, calls: Sequence[ToolCall]) -> dict[str, Json]:
-        if self._legacy:
-            return {FUNCTIONS: render_call(calls[0])["function"]}
-        return {TOOLS: [render_call(call) for call in calls]}
-
-    def _reason(self, done: Done, called: bool) -> str:
-        reason = finish_reason(done, called)
-        return FUNCTIONS if self._legacy and reason == TOOLS else reason
+        return orjson.dumps({**self._document, "object": "chat.completion", "choices": choices, "usage": tokens})
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """See Renderer."""
-        frames = [] if self._choices else self._begin()
+        frames: list[bytes] = []
+        if not self._choices:
+            # The role of every choice, in their order: openai-python's helper would mix up those that begin in another.
+            role = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
+            frames += [choice.prefix + role for choice in self._start(b"delta")]
         for event in events:
             match event:
                 case Content(text, logprobs):
@@ -133,22 +135,16 @@ class ChatRenderer(_OpenAIRenderer):
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
                 case ToolCall():
                     number, self._choice.calls = self._choice.calls, self._choice.calls + 1
-                    if not self._legacy:
+                    if self._calls_as == TOOLS:
                         frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event)}]}))
                     elif not number:  # the older form has room for one
-                        frames.append(self._chunk(self._calls([event])))
+                        frames.append(self._chunk({FUNCTIONS: render_call(event)["function"]}))
                 case Done():
-                    frames.append(self._chunk({}, reason=self._reason(event, bool(self._choice.calls))))
-                    frames += self._ended(event, self._document())
+                    reason = finish_reason(event, bool(self._choice.calls), self._calls_as)
+                    frames += [self._chunk({}, reason=reason), *self._ended(event)]
                 case Choice(index):
                     self._choice = self._choices[index]
         return b"".join(frames)
-
-    def _begin(self) -> list[bytes]:
-        """The role of every choice, in their order: openai-python's helper would mix up those that begin in another."""
-        self._start(self._document(), b"delta")
-        rest = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
-        return [choice.prefix + rest for choice in self._choices]
 
     def _chunk(self, delta: dict[str, Json], logprobs: Logprobs = (), reason: str | None = None) -> bytes:
         extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
@@ -179,7 +175,7 @@ class CompletionRenderer(_OpenAIRenderer):
 
     def __init__(self, model: str, *, include_usage: bool, shape: CompletionShape | None = None) -> None:
         self._shape = shape = shape or ONE_COMPLETION
-        self._document = {
+        document = {
             "id": f"cmpl-{secrets.token_hex(14)}",
             "object": "text_completion",
             "created": int(time.time()),
@@ -188,45 +184,41 @@ class CompletionRenderer(_OpenAIRenderer):
         }
         #: What stands before each choice.
         self._echoes = [prompt if shape.echo else "" for prompt in shape.prompts for _ in range(shape.n)]
-        super().__init__(len(self._echoes), include_usage=include_usage)
+        super().__init__(document, len(self._echoes), include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """See Renderer."""
         made = len(answers) // len(self._shape.prompts)
         groups = [answers[start : start + made] for start in range(0, len(answers), made)]
         shown = [answer for group in groups for answer in most_likely(group, self._shape.n)]
-        choices = [self._whole(index, answer) for index, answer in enumerate(shown)]
+        choices = [
+            {
+                "index": index,
+                "text": self._echoes[index] + answer.content,
+                "logprobs": legacy_logprobs(answer.logprobs, 0) if answer.logprobs and self._shape.logprobs else None,
+                "finish_reason": finish_reason(answer.done, False),
+            }
+            for index, answer in enumerate(shown)
+        ]
         tokens = usage(*(answer.done for answer in answers))
         return orjson.dumps({**self._document, "choices": choices, "usage": tokens})
 
-    def _whole(self, index: int, answer: Answer) -> dict[str, Json]:
-        logprobs = legacy_logprobs(answer.logprobs, 0) if answer.logprobs and self._shape.logprobs else None
-        return {
-            "index": index,
-            "text": self._echoes[index] + answer.content,
-            "logprobs": logprobs,
-            "finish_reason": finish_reason(answer.done, False),
-        }
-
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """See Renderer."""
-        frames = [] if self._choices else self._begin()
+        frames: list[bytes] = []
+        if not self._choices:
+            echoed = zip(self._start(b"text"), self._echoes, strict=True)
+            empty = b',"logprobs":null' + GOES_ON
+            frames += [choice.prefix + orjson.dumps(echo) + empty for choice, echo in echoed if echo]
         for event in events:
             match event:
                 case Content(text, logprobs):
                     frames.append(self._chunk(text, logprobs))
                 case Done():
-                    frames.append(self._chunk("", reason=finish_reason(event, False)))
-                    frames += self._ended(event, self._document)
+                    frames += [self._chunk("", reason=finish_reason(event, False)), *self._ended(event)]
                 case Choice(index):
                     self._choice = self._choices[index]
         return b"".join(frames)
-
-    def _begin(self) -> list[bytes]:
-        """The prompt of every choice, where it is to stand before the answer."""
-        self._start(self._document, b"text")
-        echoed = zip(self._choices, self._echoes, strict=True)
-        return [choice.prefix + orjson.dumps(echo) + b',"logprobs":null' + GOES_ON for choice, echo in echoed if echo]
 
     def _chunk(self, text: str, logprobs: Logprobs = (), reason: str | None = None) -> bytes:
         choice = self._choice
@@ -241,20 +233,18 @@ def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
     their order."""
     if len(answers) <= count:
         return answers
-
-    def likelihood(answer: Answer) -> float:
-        """The mean of its tokens."""
-        chances = [float(entry.get("logprob") or 0.0) for entry in answer.logprobs]
-        return fmean(chances) if chances else -inf
-
-    return sorted(answers, key=likelihood, reverse=True)[:count]
+    return sorted(
+        answers,
+        key=lambda answer: fmean([float(entry.get("logprob") or 0.0) for entry in answer.logprobs] or [-inf]),
+        reverse=True,
+    )[:count]
 
 
-def finish_reason(done: Done, called: bool) -> str:
+def finish_reason(done: Done, called: bool, calls_as: str = TOOLS) -> str:
     """OpenAI's word for `done_reason`: a limit that was hit outweighs a call."""
     if done.done_reason == "length":
         return "length"
-    return TOOLS if called else "stop"
+    return calls_as if called else "stop"
 
 
 def usage(*dones: Done) -> dict[str, Json]:

@@ -5,9 +5,10 @@ Source: OpenAI's API description of August 2026, and the extensions that clients
 
 from __future__ import annotations
 
+from functools import partial
+
 from ollama_proxy.dialects.schema_fields import (
     CARRIED,
-    MAPPED,
     Extensions,
     RequestField,
     anything,
@@ -22,11 +23,12 @@ from ollama_proxy.dialects.schema_fields import (
     whole_number,
 )
 
-
-def limit() -> RequestField:
-    """A number of tokens; -1 is how clients of Ollama say that there is no limit."""
-    expected = "must be a whole number of at least 1, or -1 for no limit"
-    return RequestField(MAPPED, lambda value: is_whole(value) and (value >= 1 or value == -1), expected)
+#: A number of tokens; -1 is how clients of Ollama say that there is no limit.
+limit = partial(
+    RequestField,
+    lambda value: is_whole(value) and (value >= 1 or value == -1),
+    "must be a whole number of at least 1, or -1 for no limit",
+)
 
 
 class Sampling(Extensions):
@@ -41,9 +43,7 @@ class Sampling(Extensions):
     presence_penalty = number()
     max_tokens = limit()
     seed = whole_number()
-    stop = RequestField(
-        MAPPED, lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts"
-    )
+    stop = RequestField(lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts")
     user = text()
     logit_bias = mapping(CARRIED)
     n = whole_number()

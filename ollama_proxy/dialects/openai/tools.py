@@ -19,7 +19,11 @@ def is_legacy(data: Mapping[str, Json]) -> bool:
 def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     """The tools on offer, whose schemas are not touched, and which of them is to be called; raises BadRequest for a
     choice that is not on offer."""
-    tools = [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(data.get("tools") or []))]
+    tools: list[Tool] = []
+    for index, tool in enumerate(paced(data.get("tools") or [])):
+        if not isinstance(tool, dict) or tool.get("type", "function") != "function":
+            raise_invalid(f"tools[{index}].type", "only tools of the type 'function' are supported")
+        tools.append(load_function(tool.get("function"), f"tools[{index}].function", carries=True))
     if is_legacy(data):
         if tools:
             raise_invalid("functions", "can't stand beside tools")
@@ -41,12 +45,6 @@ def _load_legacy_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice
         choice = {"name": as_text(as_object(choice, "function_call").get("name"), "function_call.name")}
     check_choice(choice, tools, "function_call")
     return tools, choice
-
-
-def _load_tool(tool: Json, where: str) -> Tool:
-    if not isinstance(tool, dict) or tool.get("type", "function") != "function":
-        raise_invalid(f"{where}.type", "only tools of the type 'function' are supported")
-    return load_function(tool.get("function"), f"{where}.function", carries=True)
 
 
 def _load_name(tool: Json, where: str) -> str:

@@ -6,6 +6,7 @@ Every item is opened, filled and closed by events of its own, in the order in wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import orjson
 
@@ -16,7 +17,6 @@ from ollama_proxy.dialects.responses.output_items import (
     message,
     new_id,
     reasoning,
-    summary_part,
     text_part,
 )
 from ollama_proxy.errors import UpstreamError
@@ -29,13 +29,13 @@ MOST_HELD = 64 * 1024 * 1024
 _PIECE_BYTES, _LOGPROBS_BYTES = 64, 1000
 
 
+@dataclass(slots=True, eq=False)
 class Events:
     """Draws events and numbers them, from 0 and without a gap."""
 
-    def __init__(self) -> None:
-        #: The number of the next event.
-        self.next = 0
-        self._held = 0
+    #: The number of the next event.
+    next: int = 0
+    _held: int = 0
 
     def hold(self, text: str, logprobs: Logprobs = ()) -> None:
         """A piece is held until the last event. Raises UpstreamError when that has become too much."""
@@ -53,18 +53,34 @@ class Events:
 class OpenItem:
     """An item that is all text, of which there may be more to come."""
 
-    def __init__(self, events: Events, index: int, prefix: str) -> None:
-        self._events, self._index, self._id = events, index, new_id(prefix)
+    #: What its id begins with, and what the events of its text and of its only part begin with.
+    _prefix: str
+    _text_events: str
+    _part_events: str
+    #: The field that holds the part; the part before its first text; its place in the item, as events tell it.
+    _parts: str
+    _empty_part: Mapping[str, Json]
+    _part_index: Mapping[str, Json]
+    #: Fields of the events of its text, besides the text, with their values in most deltas.
+    _extra: Mapping[str, Json]
+
+    def __init__(self, events: Events, index: int) -> None:
+        self._events, self._index, self._id = events, index, new_id(self._prefix)
         self._texts: list[str] = []
         self._logprobs: list[Mapping[str, Json]] = []
-        self._place: dict[str, Json] = {"item_id": self._id, "output_index": index}
-        #: A delta without what differs from one to the next.
-        self._head = self._tail = b""
+        self._place: dict[str, Json] = {"item_id": self._id, "output_index": index, **self._part_index}
+        # A delta without what differs from one to the next.
+        kind = f"response.{self._text_events}.delta"
+        head = orjson.dumps({"type": kind, **self._place})[:-1]
+        self._head = b'event: %b\ndata: %b,"delta":' % (kind.encode(), head)
+        self._tail = _more(self._extra)
 
-    def _prepare(self, kind: str, **extra: Json) -> None:
-        head = orjson.dumps({"type": f"response.{kind}", **self._place})[:-1]
-        self._head = b'event: response.%b\ndata: %b,"delta":' % (kind.encode(), head)
-        self._tail = _more(extra)
+    def open(self) -> bytes:
+        """The events before the first text."""
+        item = {**self.item(IN_PROGRESS), self._parts: []}
+        return self._events.draw("output_item.added", output_index=self._index, item=item) + self._events.draw(
+            f"{self._part_events}.added", **self._place, part=self._empty_part
+        )
 
     def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
         """The event for more of it; raises UpstreamError when there is too much of it."""
@@ -78,15 +94,21 @@ class OpenItem:
         self._events.next = number + 1
         return self._head + orjson.dumps(text) + tail + b"%d}\n\n" % number
 
-    def _added(self, item: Json, part_kind: str, part: Json) -> bytes:
-        return self._events.draw("output_item.added", output_index=self._index, item=item) + self._events.draw(
-            f"{part_kind}.added", **self._place, part=part
+    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
+        """The events behind the last text, and the item."""
+        draw, item = self._events.draw, self.item(status)
+        [part] = item[self._parts]
+        said = {name: part[name] for name in ("text", *self._extra)}
+        frames = (
+            draw(f"{self._text_events}.done", **self._place, **said)
+            + draw(f"{self._part_events}.done", **self._place, part=part)
+            + draw("output_item.done", output_index=self._index, item=item)
         )
+        return frames, item
 
-    def _finished(self, item: Json, part_kind: str, part: Json) -> bytes:
-        return self._events.draw(f"{part_kind}.done", **self._place, part=part) + self._events.draw(
-            "output_item.done", output_index=self._index, item=item
-        )
+    def item(self, status: str) -> dict[str, Json]:
+        """The item as far as it has come."""
+        raise NotImplementedError
 
 
 def _more(fields: Mapping[str, Json]) -> bytes:
@@ -97,21 +119,9 @@ def _more(fields: Mapping[str, Json]) -> bytes:
 class OpenMessage(OpenItem):
     """What the model is saying."""
 
-    def __init__(self, events: Events, index: int) -> None:
-        super().__init__(events, index, "msg")
-        self._place["content_index"] = 0
-        self._prepare("output_text.delta", logprobs=[])
-
-    def open(self) -> bytes:
-        """The events before the first text."""
-        return self._added(message(self._id, IN_PROGRESS), "content_part", text_part(""))
-
-    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
-        """The events behind the last text, and the item."""
-        item = self.item(status)
-        [part] = item["content"]
-        done = self._events.draw("output_text.done", **self._place, text=part["text"], logprobs=part["logprobs"])
-        return done + self._finished(item, "content_part", part), item
+    _prefix, _text_events, _part_events = "msg", "output_text", "content_part"
+    _parts, _empty_part, _part_index = "content", text_part(""), {"content_index": 0}
+    _extra = {"logprobs": []}
 
     def item(self, status: str) -> dict[str, Json]:
         """The message as far as it has come."""
@@ -121,26 +131,18 @@ class OpenMessage(OpenItem):
 class OpenReasoning(OpenItem):
     """What the model is thinking."""
 
+    _prefix, _text_events, _part_events = "rs", "reasoning_summary_text", "reasoning_summary_part"
+    _parts, _empty_part, _part_index = "summary", {"type": "summary_text", "text": ""}, {"summary_index": 0}
+    _extra = {}
+
     def __init__(self, events: Events, index: int, *, sealed: bool) -> None:
-        super().__init__(events, index, "rs")
-        self._place["summary_index"] = 0
+        super().__init__(events, index)
         self._sealed = sealed
-        self._prepare("reasoning_summary_text.delta")
-
-    def open(self) -> bytes:
-        """The events before the first text."""
-        return self._added(reasoning(self._id, IN_PROGRESS), "reasoning_summary_part", summary_part(""))
-
-    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
-        """The events behind the last text, and the item."""
-        item = self.item(status)
-        [part] = item["summary"]
-        done = self._events.draw("reasoning_summary_text.done", **self._place, text=part["text"])
-        return done + self._finished(item, "reasoning_summary_part", part), item
 
     def item(self, status: str) -> dict[str, Json]:
-        """The thinking as far as it has come."""
-        return reasoning(self._id, status, "".join(self._texts), sealed=self._sealed)
+        """The thinking as far as it has come, and, once it has ended, also in the form to be sent back."""
+        sealed = self._sealed and status != IN_PROGRESS
+        return reasoning(self._id, status, "".join(self._texts), sealed=sealed)
 
 
 def draw_call(events: Events, index: int, call: ToolCall) -> tuple[bytes, dict[str, Json]]:

@@ -48,11 +48,6 @@ class _Turn:
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
 
-    def message(self) -> Message:
-        """All of it."""
-        thinking = _joined(*self.thoughts) or None
-        return Message("assistant", _joined(*self.texts), thinking=thinking, images=self.images, tool_calls=self.calls)
-
 
 class History:
     """The messages that a list of items amounts to, as far as it has been read."""
@@ -127,8 +122,11 @@ class History:
         return turn
 
     def _end_turn(self) -> None:
-        if self._turn:
-            self._messages.append(self._turn.message())
+        if turn := self._turn:
+            text, thinking = _joined(*turn.texts), _joined(*turn.thoughts) or None
+            self._messages.append(
+                Message("assistant", text, thinking=thinking, images=turn.images, tool_calls=turn.calls)
+            )
             self._turn = None
 
 

@@ -82,16 +82,17 @@ def load_format(chosen: Json) -> str | Mapping[str, Json] | None:
 
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
     """The functions on offer, in the flat form of this API; their schemas are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
-
-
-def _load_tool(tool: Json, where: str) -> Tool:
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if kind != "function":
-        raise_invalid(f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are")
-    if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
-        raise_invalid(f"{where}.strict", "must be true or false")
-    return content_parts.load_function(tool, where)
+    loaded: list[Tool] = []
+    for index, tool in enumerate(paced(tools)):
+        where, kind = f"tools[{index}]", tool.get("type") if isinstance(tool, dict) else None
+        if kind != "function":
+            raise_invalid(
+                f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are"
+            )
+        if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
+            raise_invalid(f"{where}.strict", "must be true or false")
+        loaded.append(content_parts.load_function(tool, where))
+    return loaded
 
 
 def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolChoice]:

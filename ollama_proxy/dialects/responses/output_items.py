@@ -24,11 +24,6 @@ def text_part(text: str, logprobs: Logprobs = ()) -> dict[str, Json]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": rows}
 
 
-def summary_part(text: str) -> dict[str, Json]:
-    """A part of a reasoning item."""
-    return {"type": "summary_text", "text": text}
-
-
 def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
     """What the model says."""
     return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
@@ -36,7 +31,7 @@ def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
 
 def reasoning(item_id: str, status: str, thinking: str = "", *, sealed: bool = False) -> dict[str, Json]:
     """What the model thinks, as a summary that leaves nothing out; `sealed`: also in the form to be sent back."""
-    parts = [summary_part(thinking)] if thinking else []
+    parts = [{"type": "summary_text", "text": thinking}] if thinking else []
     item: dict[str, Json] = {"type": "reasoning", "id": item_id, "summary": parts, "status": status}
     return item | {"encrypted_content": seal(thinking)} if sealed else item
 

@@ -42,7 +42,7 @@ _STATELESS = "this gateway keeps no state: send the whole history as `input`"
 
 def one_of(*words: str, handling: str = MAPPED) -> RequestField:
     """One of some words."""
-    return RequestField(handling, lambda value: value in words, f"must be one of {', '.join(words)}")
+    return RequestField(lambda value: value in words, f"must be one of {', '.join(words)}", handling)
 
 
 class ResponseSchema(Extensions):
@@ -55,7 +55,6 @@ class ResponseSchema(Extensions):
     # Padding against eavesdroppers who watch sizes: accepted, never sent.
     stream_options = mapping()
     include = RequestField(
-        MAPPED,
         lambda value: isinstance(value, list) and all(item in INCLUDABLE for item in value),
         f"must be a list of some of {', '.join(INCLUDABLE)}",
     )
@@ -80,13 +79,13 @@ class ResponseSchema(Extensions):
     prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
     context_management = refused("the history is not shortened here: send a shorter `input`", [])
     metadata = RequestField(
-        CARRIED, lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts"
+        lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts", CARRIED
     )
     moderation = anything(CARRIED)
-    prompt_cache_key = RequestField(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    prompt_cache_key = text(CARRIED)
     prompt_cache_options = anything(CARRIED)
     prompt_cache_retention = anything(CARRIED)
-    safety_identifier = RequestField(CARRIED, lambda value: isinstance(value, str), "must be a text")
+    safety_identifier = text(CARRIED)
     service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", handling=CARRIED)
     store = flag(CARRIED)
     # Last: behind it, the word means this field and no longer the kind of field.
