@@ -47,7 +47,7 @@ def test_every_field_of_the_official_client_has_a_fate() -> None:
 @pytest.mark.parametrize("name", FATES)
 def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Callable[..., Asked]) -> None:
     fate = FATES[name]
-    assert getattr(MessagesSchema().fields[name], "fate", None) == fate.kind
+    assert getattr(MessagesSchema().fields[name], "handling", None) == fate.kind
     asked = ask(**fate.beside, **{name: fate.value})
     if fate.kind == REFUSED:
         assert_refused(asked, name)

@@ -43,7 +43,7 @@ ALL = [(path, name) for path, names in FIELDS.items() for name in names]
 @pytest.mark.parametrize("path", FIELDS)
 def test_every_field_of_the_api_has_a_fate_here_and_in_the_schema(path: str) -> None:
     assert FATES[path].keys() == set(FIELDS[path])
-    fates = {name: getattr(SCHEMAS[path].fields.get(name), "fate", None) for name in FIELDS[path]}
+    fates = {name: getattr(SCHEMAS[path].fields.get(name), "handling", None) for name in FIELDS[path]}
     assert [name for name, fate in fates.items() if fate not in (MAPPED, CARRIED, REFUSED)] == []
 
 
@@ -66,7 +66,7 @@ def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: 
 
 @pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
 def test_schema_agrees_with_what_happens(path: str, name: str) -> None:
-    assert getattr(SCHEMAS[path].fields[name], "fate", None) == FATES[path][name].kind
+    assert getattr(SCHEMAS[path].fields[name], "handling", None) == FATES[path][name].kind
 
 
 @pytest.mark.parametrize(

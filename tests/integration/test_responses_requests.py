@@ -105,7 +105,7 @@ FATES: dict[str, Fate] = {
 def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Ask) -> None:
     fate = FATES[name]
     asked = ask(**fate.beside, **{name: fate.value})
-    assert getattr(SCHEMA.fields[name], "fate", None) == fate.kind
+    assert getattr(SCHEMA.fields[name], "handling", None) == fate.kind
     if fate.kind == REFUSED:
         error = asked.answer.json()["error"]
         assert (asked.answer.status, error["param"], error["type"]) == (400, name, "invalid_request_error")
