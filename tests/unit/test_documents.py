@@ -189,7 +189,9 @@ def test_refused_routes_are_named(path: str) -> None:
 
 
 def fields_with(fate: str, *schemas: Schema) -> set[str]:
-    return {name for schema in schemas for name, field in schema.fields.items() if getattr(field, "handling", "") == fate}
+    return {
+        name for schema in schemas for name, field in schema.fields.items() if getattr(field, "handling", "") == fate
+    }
 
 
 def test_fields_without_effect_are_those_that_the_schemas_carry() -> None:
