@@ -139,6 +139,12 @@ def wait_until_usable(row: Row, *boxes: FaultUpstream, seconds: float = 15) -> N
     wait_until(lambda: all(each == expected for each in thought()), seconds, lambda: str(thought()))
 
 
+def wait_until_asked(row: Row, box: FaultUpstream) -> None:
+    """Until prompts reach this box: one that was down gets them back gradually."""
+    before = prompts(box)
+    wait_until(lambda: ask_all(row, DIALECTS) and prompts(box) > before, 15, "no prompt reaches it")
+
+
 def wait_until_forgiven(row: Row, seconds: float = 15) -> None:
     """Until no worker holds a failure with a model against any healthy box."""
 

@@ -25,6 +25,7 @@ from tests.reliability.asked import (
     failing_models,
     prompts,
     script_all,
+    wait_until_asked,
     wait_until_forgiven,
     wait_until_usable,
 )
@@ -61,6 +62,7 @@ def asked_again(row: Row) -> list[Asked]:
     """The calls that another box answered when the first one was gone: none if a health check noticed that before."""
     one, *others = row.rig.boxes
     wait_until_usable(row, *row.rig.boxes)
+    wait_until_asked(row, one)
     with down(row, one):
         calls = ask_all(row, WAYS * 3)
         assert {call.status for call in calls} == {200}
