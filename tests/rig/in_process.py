@@ -42,7 +42,11 @@ def in_process(**config: Any) -> Iterator[InProcess]:
     if not given.keys() & {"service", "upstreams"}:
         given["service"] = {"base_url": "demo:"}
     app = create_app(settings_from(json.dumps(given).encode(), Path("config.yaml"), {}))
+    fleet = app.extensions["ollama_proxy"]["gateway"].fleet
+    if "upstreams" in given:
+        # A request waits less than a second for a list that is not there yet.
+        fleet.refresh(60, wait_s=10)
     try:
         yield InProcess(app)
     finally:
-        app.extensions["ollama_proxy"]["gateway"].fleet.close()
+        fleet.close()

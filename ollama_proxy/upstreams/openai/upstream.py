@@ -143,6 +143,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
     ) -> None:
         self._thoughts.keep(messages[-1] if messages else None, calls, Thought(thought, details))
 
+    def _log_filtered(self, model: str) -> None:
+        log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
+
     def _events(
         self,
         path: str,
@@ -162,9 +165,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 inline_thinking=self.profile.inline_thinking,
                 heard=heard,
                 error_of=partial(self.error_in, model=model),
-                filtered=partial(
-                    log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}
-                ),
+                filtered=partial(self._log_filtered, model),
             )
             return AnswerEvents(
                 self._transport.open(outgoing, call, head_wait_s=heartbeat_s),
