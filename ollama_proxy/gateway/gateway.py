@@ -1,4 +1,4 @@
-"""One call from its admission to its answer. Knows that there are dialects and upstreams, and none of them by name."""
+"""One admitted call and the ways to answer it: passed through, translated, or embedded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_
 from ollama_proxy.gateway.prepare import (
     apply_rules,
     is_without_thinking,
-    prepared_chat,
-    prepared_completion,
-    prepared_native,
+    prepare_chat,
+    prepare_completion,
+    prepare_native,
     requested_context,
 )
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.resolve import ResolvedModel, has_only_known_fields
-from ollama_proxy.gateway.responses import passed_through
+from ollama_proxy.gateway.responses import respond_with_reply
 from ollama_proxy.gateway.retries import RefusedReply, forwarded, open_there
 from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
@@ -56,7 +56,7 @@ OVERLOADED_S = 1
 
 
 class Gateway:
-    """What the requests of a worker share, and the ways of a call; `apply` gives it other settings while it runs."""
+    """What the requests of a worker share, and the ways to answer one; `apply` changes the settings while it runs."""
 
     def __init__(self, settings: Settings, *, finish_observers: Sequence[FinishObserver] = ()) -> None:
         self._finish_observers = finish_observers
@@ -95,7 +95,7 @@ class Gateway:
     # Settings.
 
     def apply(self, settings: Settings) -> None:
-        """Settings for the requests to come; those in flight go on with what they have, unless their token is gone."""
+        """Settings for new requests. Requests in flight keep theirs, and end if their token was removed."""
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
@@ -137,7 +137,7 @@ class Gateway:
         exchange.on_finish(partial(self._open.discard, exchange))
 
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
-        """Ends what is being answered, to certain callers; returns how many exchanges that were."""
+        """Ends the calls in flight of the callers that `of` selects; returns how many."""
         ended = [each for each in self._open if each.principal and of(each.principal)]
         for exchange in ended:
             exchange.call.end(reason)
@@ -166,8 +166,8 @@ class Gateway:
         long_running: bool = False,
         box: Node | None = None,
     ) -> Response:
-        """Same dialect on both sides: bytes through to one Ollama server, and names mean what it means by them. `box`
-        None: the first. `long_running`: work on models may take hours, and be silent."""
+        """Sends bytes unchanged to one Ollama server, `box` or else the first, and its answer back. `models`: those
+        that the request names. `long_running`: work on models may take hours without output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
         node = box or first_ollama_node(self.fleet)
@@ -175,12 +175,12 @@ class Gateway:
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         reply = open_there(node, exchange, lambda: node.upstream.forward(outgoing, exchange.call))
-        return passed_through(exchange, reply)
+        return respond_with_reply(exchange, reply)
 
     def forward_prompt(
         self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
     ) -> Response:
-        """Bytes through to one model, edited only where the operator has rules for it; see prepared_native."""
+        """Bytes through to one model, edited only where the operator has rules for it; see prepare_native."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_model(exchange, exchange.model)
         silent = is_without_thinking(exchange.data, resolved.model, ruled)
@@ -188,7 +188,7 @@ class Gateway:
         def send(node: Node, upstream_model: str) -> Reply:
             """The reply of one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, timeout_ms)
-            edited = prepared_native(exchange.data, model, node.upstream, exchange, ruled)
+            edited = prepare_native(exchange.data, model, node.upstream, exchange, ruled)
             exchange.is_outgrown = partial(
                 node.upstream.is_outgrown, upstream_model, requested=requested_context(edited)
             )
@@ -202,14 +202,14 @@ class Gateway:
         if exchange.target or silent:
             name = exchange.model
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
-        return passed_through(exchange, reply)
+        return respond_with_reply(exchange, reply)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
     ) -> Response | None:
-        """The answer of an upstream that takes OpenAI's bytes, to a body that may go on as it is; None: the request is
-        to be translated. `data`: the body with the default model; `path`: see passage; `known`: fields of the API,
-        which are all that a token with a list of models may pass."""
+        """The answer of an upstream with OpenAI's API to a body that may be sent unchanged; None if the request has to
+        be translated. `data`: the body with the default model; `path`: below the base URL, such as CHAT; `known`: the
+        fields of the API, which are all that a token with a list of models may send."""
         model, snapshot = data.get("model"), self.snapshot
         if not (snapshot.fleet.takes(Api.OPENAI) and model and isinstance(model, str)):
             return None
@@ -234,11 +234,11 @@ class Gateway:
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
-        return TranslatedCall(exchange, self.snapshot, asked, prepared_chat, attrgetter("chat")).respond(renderer)
+        return TranslatedCall(exchange, self.snapshot, asked, prepare_chat, attrgetter("chat")).respond(renderer)
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
-        call = TranslatedCall(exchange, self.snapshot, asked, prepared_completion, attrgetter("generate"))
+        call = TranslatedCall(exchange, self.snapshot, asked, prepare_completion, attrgetter("generate"))
         return call.respond(renderer)
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:

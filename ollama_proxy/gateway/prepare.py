@@ -23,7 +23,7 @@ Prepared = TypeVar("Prepared", ChatRequest, GenerateRequest)
 
 
 class Prepare(Protocol[Prepared]):
-    """prepared_chat or prepared_completion."""
+    """prepare_chat or prepare_completion."""
 
     def __call__(self, asked: Prepared, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Prepared: ...
 
@@ -40,7 +40,7 @@ _WITHOUT_SYSTEM = ("raw", "template", "suffix")
 _DECISIVE = frozenset({"role", "content"})
 
 
-def prepared_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> ChatRequest:
+def prepare_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> ChatRequest:
     """The chat as its upstream gets it; raises BadRequest if it asks for thinking that the model is known not to have,
     unless it says that it would do without."""
     asked = apply_rules(asked, model, upstream, exchange)
@@ -63,7 +63,7 @@ def prepared_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exc
     return asked
 
 
-def prepared_completion(
+def prepare_completion(
     asked: GenerateRequest, model: ModelAlias, upstream: Upstream, exchange: Exchange
 ) -> GenerateRequest:
     """The completion as its upstream gets it; raises BadRequest for a suffix if there are rules for system prompts."""
@@ -127,7 +127,7 @@ def _note_clamped(exchange: Exchange, clamped: list[str]) -> None:
         exchange.clamped = tuple(dict.fromkeys([*exchange.clamped, *clamped]))
 
 
-def prepared_native(
+def prepare_native(
     data: Native, model: ModelAlias, upstream: Upstream, exchange: Exchange, ruled: frozenset[str]
 ) -> Native:
     """A native body with the same rules applied; `data` itself where there are none, and only there: what they were
@@ -212,6 +212,6 @@ def requested_context(data: Native) -> Json:
 
 
 def is_without_thinking(data: Native, model: ModelAlias, ruled: frozenset[str]) -> bool:
-    """Whether the answer to a native request leaves the thinking out; `ruled`: see prepared_native."""
+    """Whether the answer to a native request leaves the thinking out; `ruled`: see prepare_native."""
     word = data.get("exclude_reasoning")
     return THINKING in ruled and (word is True or (model.rules.exclude_reasoning and word is not False))

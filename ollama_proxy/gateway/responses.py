@@ -79,7 +79,7 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     return response
 
 
-def passed_through(exchange: Exchange, reply: Reply) -> Response:
+def respond_with_reply(exchange: Exchange, reply: Reply) -> Response:
     """The upstream's answer as it came: status, content type and bytes. It is closed when the exchange
     is over."""
     exchange.on_finish(reply.close)

@@ -17,9 +17,9 @@ from ollama_proxy.dialects.body import check_keys, declared_length, parse_object
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.native import schemas, transcript
-from ollama_proxy.dialects.native.fleet_views import shown, told
-from ollama_proxy.dialects.native.management import managed, model_management
-from ollama_proxy.dialects.native.translated import answered
+from ollama_proxy.dialects.native.fleet_views import respond_for_fleet, show_provided_model
+from ollama_proxy.dialects.native.management import manage_models, model_management
+from ollama_proxy.dialects.native.translated import answer_translated
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
@@ -50,7 +50,7 @@ class Route:
     streams: bool = False
     #: Changes models: may take hours, and must not happen twice.
     manages: bool = False
-    #: What the operator's rules for a model are about; see prepared_native.
+    #: What the operator's rules for a model are about; see prepare_native.
     ruled: frozenset[str] = frozenset()
 
 
@@ -121,7 +121,7 @@ def _read(gateway: Gateway, name: str) -> Response:
     """GET /api/{name}, for addresses without a body."""
     exchange = current_exchange()
     if not gateway.fleet.is_single:
-        return told(gateway, exchange, name)
+        return respond_for_fleet(gateway, exchange, name)
     response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
     if name == "version":
         _show_version(response, exchange)
@@ -168,14 +168,15 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
         route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
     )
     if route.manages:
-        return managed(gateway, exchange, outgoing, names, streams=route.streams)
+        return manage_models(gateway, exchange, outgoing, names, streams=route.streams)
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
         resolved = gateway.resolve_model(exchange, exchange.model)
         if not resolved.route.takes(Api.OLLAMA):
-            is_show = route.endpoint == "show"
-            return shown(exchange, resolved) if is_show else answered(gateway, exchange, route.endpoint)
+            if route.endpoint == "show":
+                return show_provided_model(exchange, resolved)
+            return answer_translated(gateway, exchange, route.endpoint)
     return gateway.forward_prompt(exchange, outgoing, load_timeout_ms(exchange.data), route.ruled)
 
 

@@ -58,12 +58,12 @@ _DOCUMENTS: Mapping[str, Callable[[Gateway, Exchange], bytes]] = {
 }
 
 
-def told(gateway: Gateway, exchange: Exchange, name: str) -> Response:
+def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Response:
     """The answer to GET /api/{name} of the whole fleet."""
     return whole(_DOCUMENTS[name](gateway, exchange), content_type=SINGLE)
 
 
-def shown(exchange: Exchange, resolved: ResolvedModel) -> Response:
+def show_provided_model(exchange: Exchange, resolved: ResolvedModel) -> Response:
     """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
     node, upstream_model = resolved.route.nodes[0]
     known = node.listing.models.get(resolved.route.bare) if node.listing else None

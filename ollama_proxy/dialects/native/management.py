@@ -42,7 +42,7 @@ def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
     return gateway.manage_models(exchange, request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT))
 
 
-def managed(
+def manage_models(
     gateway: Gateway, exchange: Exchange, outgoing: UpstreamRequest, names: Sequence[str], *, streams: bool
 ) -> Response:
     """The answer to work on models. `names`: those that the request speaks of; `streams`: it is answered by lines."""

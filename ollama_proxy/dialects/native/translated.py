@@ -27,7 +27,7 @@ from ollama_proxy.gateway import Exchange, Gateway, whole
 from ollama_proxy.hub import GenerateRequest
 
 
-def answered(gateway: Gateway, exchange: Exchange, route: str) -> Response:
+def answer_translated(gateway: Gateway, exchange: Exchange, route: str) -> Response:
     """The answer to a request whose model is on such an upstream; `route`: chat, generate, embed or embeddings. An
     order to load or unload a model is answered here: nobody there has to hold it ready."""
     order = load_order(route, exchange.data)
