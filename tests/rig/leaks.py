@@ -143,7 +143,7 @@ def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int
     seen: dict[int, Details] = {}
 
     def all_seen() -> bool:
-        seen.update((details["pid"], details) for details in _some_details(gateway, token))
+        seen.update((details["pid"], details) for details in some_details(gateway, token))
         return gateway.worker_pids() <= seen.keys()
 
     def missing() -> str:
@@ -153,9 +153,9 @@ def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int
     return seen
 
 
-def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
-    """Of those workers that take one of several connections. All are open before the first one is used: otherwise
-    the same worker might win each of them."""
+def some_details(gateway: Gateway, token: str) -> Iterator[Details]:
+    """What those workers say of themselves that take one of several connections. All are open before the first one is
+    used: otherwise the same worker might win each of them."""
     with ExitStack() as closing:
         streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
         for stream in streams:

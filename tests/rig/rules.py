@@ -22,7 +22,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway, group_is_alive
 from tests.rig.http_client import Answer
-from tests.rig.leaks import LeakCheck, Snapshot, open_descriptors, worker_details
+from tests.rig.leaks import LeakCheck, Snapshot, open_descriptors, some_details, worker_details
 from tests.rig.probe import P99_MS, Sample, p99
 from tests.rig.workers import until_all_answer
 
@@ -144,27 +144,35 @@ class RowRules:
         return found
 
     def _settle(self) -> None:
-        """Rule 2."""
-        busy: list[str] = []
+        """Rule 2. Each worker must be idle once: a health check that one of them makes meanwhile is no request left."""
+        looks: dict[int, Mapping[str, Any]] = {}
+        idle: set[int] = set()
 
         def is_idle() -> bool:
-            busy[:] = self._busy(worker_details(self._gateway, self._token))
-            return not busy
+            for details in some_details(self._gateway, self._token):
+                looks[details["pid"]] = details
+                if not any(_counts(details).values()):
+                    idle.add(details["pid"])
+            return self._gateway.worker_pids() <= idle and not self._surplus(looks)
 
-        wait_until(is_idle, IDLE_AGAIN_S, lambda: "not idle: " + "; ".join(busy))
+        def busy() -> str:
+            found = [
+                f"worker {pid} has {count} {what}"
+                for pid in looks.keys() - idle
+                for what, count in _counts(looks[pid]).items()
+                if count
+            ]
+            unseen = self._gateway.worker_pids() - looks.keys()
+            found += [f"workers {sorted(unseen)} did not answer"] if unseen else []
+            return "not idle: " + "; ".join(found + self._surplus(looks))
 
-    def _busy(self, details: Mapping[int, Mapping[str, Any]]) -> list[str]:
-        found = [
-            f"worker {pid} has {count} {what}"
-            for pid, each in details.items()
-            for what, count in _counts(each).items()
-            if count
-        ]
-        pooled = sum(each["upstream_connections"]["idle"] for each in details.values())
+        wait_until(is_idle, IDLE_AGAIN_S, busy)
+
+    def _surplus(self, looks: Mapping[int, Mapping[str, Any]]) -> list[str]:
+        """Connections that an upstream holds and no worker knows of."""
+        known = sum(sum(each["upstream_connections"].values()) for each in looks.values())
         connections = sum(box.connections_open for box in self._boxes)
-        if connections > pooled:
-            found.append(f"upstreams have {connections} open connections, the workers keep {pooled}")
-        return found
+        return [f"upstreams have {connections} open connections, the workers {known}"] if connections > known else []
 
     def _wait_for_logs(self) -> None:
         """Lines of a worker are written in their order: when a later one is there, all of the row's are."""
