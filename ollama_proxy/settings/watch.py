@@ -5,7 +5,6 @@ A good edit goes to `on_change`; a broken one to `on_error`, and the last good s
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.schema import Settings, settings_from, shown_path
+from ollama_proxy.settings.schema import Settings, fingerprint_of, settings_from, shown_path
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
 from ollama_proxy.settings.yaml_file import read_bytes
 
@@ -60,7 +59,7 @@ class SettingsWatch:
         self._signature = signature
         try:
             data = self._read()
-            fingerprint = "" if data is None else hashlib.sha256(data).hexdigest()
+            fingerprint = fingerprint_of(data)
             if fingerprint == self._judged:
                 return
             self._judged = fingerprint
@@ -71,6 +70,13 @@ class SettingsWatch:
             self.current, self.problem = settings, None
         except ConfigError as error:
             self._report(error)
+
+    def is_outdated(self) -> bool:
+        """Whether the file is not, or no longer, what the current settings were loaded from."""
+        try:
+            return fingerprint_of(self._read()) != self.current.fingerprint
+        except ConfigError:
+            return True
 
     def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
         """Look every `interval_s` seconds, for ever. `sleep` is gevent's, which the settings do not load."""
