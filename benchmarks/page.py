@@ -51,11 +51,11 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
 
 
 def show_machine(record: Record) -> str:
-    machine = record["machine"]
+    machine, floor = record["machine"], record["works"]["single"]["floor"]
     return (
         f"Measured on {machine['date'][:10]} on {machine['cores']} cores ({machine['cpu']}), Linux "
         f"{machine['kernel'].partition('-')[0]},\nPython {machine['python']}, with a load average of "
-        f"{machine['load_average'][0]:.1f} at the start. The floor took {show(record['works']['single']['floor'])} ms.\n"
+        f"{machine['load_average'][0]:.1f} at the start. The floor took {show(floor)} ms.\n"
         "Figures marked `noisy` had no quiet round."
     )
 
