@@ -70,7 +70,7 @@ def node(name: str, *models: str, kind: str = "ollama", learnt: bool = True, **d
     settings = UpstreamSettings(name=name, kind=kind, models=known, **declared)
     made = Node(settings, Stock(name, models, kind))
     if learnt:
-        made.learn(Call(Timeouts()))
+        made.models.fetch(Call(Timeouts()))
     return made
 
 
