@@ -187,8 +187,8 @@ class Fleet:
 
     def counts(self) -> dict[str, int]:
         """`active` and `idle` connections to all upstreams."""
-        counts = [node.upstream.counts() for node in self.nodes]
-        return {key: sum(each[key] for each in counts) for key in ("active", "idle")}
+        all_of_them = [node.upstream.connections for node in self.nodes]
+        return {"active": sum(each.active for each in all_of_them), "idle": sum(each.idle for each in all_of_them)}
 
     def close(self, but: Fleet | None = None) -> None:
         """Closes idle connections now, those in use when they are released; `but`: a fleet whose nodes stay open."""

@@ -12,7 +12,7 @@ from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.base import Api, EventStream, Upstream
+from ollama_proxy.upstreams.base import Api, Connections, EventStream, Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node
 
@@ -24,6 +24,7 @@ class Stock(Upstream):
 
     def __init__(self, name: str, models: Sequence[str], kind: str) -> None:
         super().__init__(name)
+        self.connections = Connections(active=1, idle=2)
         self.has = list(models)
         self.has_loaded: list[str] = []
         self.down = False
@@ -53,10 +54,6 @@ class Stock(Upstream):
         """See Upstream.version."""
         self.models(call)
         return "1"
-
-    def counts(self) -> dict[str, int]:
-        """See Upstream.counts."""
-        return {"active": 1, "idle": 2}
 
     def close(self) -> None:
         """See Upstream.close."""
