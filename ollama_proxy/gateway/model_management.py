@@ -101,7 +101,7 @@ class ModelManagement:
         """The work with names as their server knows them, and that server if one stands in front of a name: Ollama
         would take it for the address of a registry. Raises BadRequest for names of different servers."""
         fleet, data = self._fleet, self._exchange.data
-        parted = {name: fleet.parted(name) for name in names if name}
+        parted = {name: fleet.split_name(name) for name in names if name}
         upstreams = {upstream for upstream, _ in parted.values() if fleet.is_ollama_node(upstream)}
         if not upstreams:
             return outgoing, names, node

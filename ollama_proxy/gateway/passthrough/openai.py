@@ -127,7 +127,7 @@ class OpenAIPassthrough:
         """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
         try:
             if reply.status not in (0, 200):
-                raise self._upstream.refused(reply, model=self._upstream_model)
+                raise self._upstream.decode_refusal(reply, model=self._upstream_model)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -138,7 +138,7 @@ class OpenAIPassthrough:
         """What an answer that is none amounts to."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._upstream.error_in(document, model=self._upstream_model)
+        return self._upstream.decode_error(document, model=self._upstream_model)
 
     # To the client.
 
@@ -161,7 +161,7 @@ class OpenAIPassthrough:
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
+            raise self._upstream.decode_error(self._tail.failure, model=self._upstream_model)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
@@ -212,7 +212,7 @@ class OpenAIPassthrough:
                 if passed := self._edits.events(tail.feed(events)):
                     yield passed
                 if tail.failure is not None:
-                    raise self._upstream.error_in(tail.failure, model=self._upstream_model)
+                    raise self._upstream.decode_error(tail.failure, model=self._upstream_model)
 
     def _note(self, estimated_tokens: int) -> None:
         """Writes down what the answer took, as far as it came; `estimated_tokens`: about so many tokens, where nobody

@@ -284,7 +284,7 @@ def new_call_id() -> str:
     return "call_" + secrets.token_hex(4)
 
 
-def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
+def decode_refusal(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
     """The error for an answer that is not 200, with the upstream's text if it has one."""
     if status in UpstreamAuthError.statuses:
         return UpstreamAuthError(detail=f"upstream status {status}")
