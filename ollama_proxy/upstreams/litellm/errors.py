@@ -55,7 +55,13 @@ def decode_exception(raised: Exception, *, model: str, secrets: Sequence[str] = 
     names = [type(each).__name__ for each in chain]
     for each, name in zip(chain, names, strict=True):
         if name == "HTTPStatusError":
-            return decode_refusal(*_read_response(getattr(each, "response", None)), model=model, secrets=secrets)
+            response: Any = getattr(each, "response", None)
+            try:
+                body = bytes(response.content[:MOST_REFUSED_BYTES])
+            except RuntimeError:
+                body = b""  # the HTTP client did not read it
+            headers = [(key.lower(), value) for key, value in response.headers.items()]
+            return decode_refusal(int(response.status_code), body, headers, model=model, secrets=secrets)
     for name in names:
         if name in TRANSPORT:
             return TRANSPORT[name](detail=f"{names[0]} after {name}")
@@ -71,15 +77,6 @@ def _follow_causes(raised: BaseException | None) -> Iterator[BaseException]:
             return
         yield raised
         raised = getattr(raised, "original_exception", None) or raised.__cause__ or raised.__context__
-
-
-def _read_response(response: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """Status, body and headers of the provider's answer."""
-    try:
-        body = bytes(response.content[:MOST_REFUSED_BYTES])
-    except RuntimeError:
-        body = b""  # the HTTP client did not read it
-    return int(response.status_code), body, [(name.lower(), value) for name, value in response.headers.items()]
 
 
 def _decode_own_error(raised: Exception, names: Sequence[str], model: str, secrets: Sequence[str]) -> UpstreamError:
