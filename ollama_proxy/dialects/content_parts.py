@@ -11,7 +11,7 @@ import orjson
 from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import THINK_LEVELS, Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 #: Adds one part of a message to its texts or its images; the text is the part's place in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]
@@ -56,7 +56,7 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
         raise_invalid(where, "must be a text or a list of parts")
     texts: list[str] = []
     images: list[Image] = []
-    for index, part in enumerate(paced(content)):
+    for index, part in enumerate(pace(content)):
         load_part(part, f"{where}[{index}]", texts, images)
     return "\n".join(texts), images
 

@@ -18,7 +18,7 @@ from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.progress import read_progress
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.registry import build_fleet, log_hidden, register_kind
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
@@ -52,7 +52,7 @@ __all__ = [
     "UpstreamRequest",
     "build_fleet",
     "yield_to_loop",
-    "paced",
+    "pace",
     "read_all",
     "read_before",
     "read_progress",

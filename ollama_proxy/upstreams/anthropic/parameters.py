@@ -15,7 +15,7 @@ from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
 from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.anthropic.schema import close_objects
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.wire import encode_request
 
 #: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The one default that is
@@ -116,7 +116,7 @@ def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
         choice = {"type": _CHOICES[wanted]}
     if request.parallel_tool_calls is False and wanted != "none":
         choice = {"type": "auto"} | choice | {"disable_parallel_tool_use": True}
-    asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=choice or None)
+    asked.add(tools=[_tool(tool, traits) for tool in pace(request.tools)], tool_choice=choice or None)
 
 
 def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:

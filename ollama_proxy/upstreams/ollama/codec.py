@@ -28,7 +28,7 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
@@ -74,7 +74,7 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
             instruction = MUST_CALL_ONE.format(name)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in paced(_add_instruction(request.messages, instruction))],
+        "messages": [_encode_message(message) for message in pace(_add_instruction(request.messages, instruction))],
     }
     if tools:
         body["tools"] = [
@@ -83,7 +83,7 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
                 "function": {"name": tool.name}
                 | drop_none({"description": tool.description, "parameters": tool.parameters}),
             }
-            for tool in paced(tools)
+            for tool in pace(tools)
         ]
     return body | drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
 

@@ -26,7 +26,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count, drop_none
 from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 
 #: Ollama's options that OpenAI has under the same names.
 _SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
@@ -62,7 +62,7 @@ def encode_chat(
                 "function": {**tool.passthrough_fields, "name": tool.name}
                 | drop_none({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
             }
-            for tool in paced(request.tools)
+            for tool in pace(request.tools)
         ]
         choice: Json = request.tool_choice
         if isinstance(choice, Mapping):
