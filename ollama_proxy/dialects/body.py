@@ -34,14 +34,14 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     check_media_type(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
-        raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
+        raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
     parts: list[bytes] = []
     size = 0
     call.body_ends_at = time.monotonic() + limits.body_timeout_s
     for part in read_parts(environ, call):
         size += len(part)
         if size > limits.max_body:
-            raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
+            raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -87,10 +87,12 @@ def check_media_type(environ: Mapping[str, Any]) -> None:
     """Raises UnsupportedMediaType for what can't be JSON. Form and text types pass: `curl -d` sends them."""
     media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
     if media.startswith("multipart/"):
-        raise UnsupportedMediaType("This address takes JSON, not a multipart form.")
+        raise UnsupportedMediaType("This endpoint accepts JSON, not multipart forms.")
     coding = (environ.get("HTTP_CONTENT_ENCODING") or "identity").strip().lower()
     if coding != "identity":
-        raise UnsupportedMediaType(f"The content coding '{coding[:20]}' is not supported; send the JSON as it is.")
+        raise UnsupportedMediaType(
+            f"The content encoding '{coding[:20]}' is not supported; send the JSON uncompressed."
+        )
 
 
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
@@ -110,7 +112,7 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
         if document is None:
             raise _bad_json(error, lenient_tail) from None
     if not isinstance(document, dict):
-        names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+        names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
         raise BadRequest(f"The request body must be a JSON object, not {names.get(type(document), 'a number')}.")
     if marks > MAX_MESSAGES:
         check_counts(document)
@@ -130,7 +132,7 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
     names = frozenset(decisive)
     for key in data:
         if key not in names and key.casefold() in names:
-            raise BadRequest(f"The field '{key[:40]}' must be written '{key.casefold()}'.", param=key[:40])
+            raise BadRequest(f"The field '{key[:40]}' must be spelled '{key.casefold()}'.", param=key[:40])
     escaped = b"\\u00" in body
     if escaped or any(body.count(b'"%b"' % name.encode()) > 1 for name in names if name in data):
         _check_twice(body, names)
@@ -144,10 +146,10 @@ def _check_twice(body: bytes, names: frozenset[str]) -> None:
     try:
         keys, _ = decoder.raw_decode(body.decode().lstrip())
     except (ValueError, RecursionError):
-        raise BadRequest("The request body is nested too deep.") from None
+        raise BadRequest("The request body is nested too deeply.") from None
     for key, times in Counter(keys).items():
         if times > 1:
-            raise BadRequest(f"The field '{key}' is there twice.", param=key)
+            raise BadRequest(f"The request body has a duplicate field '{key}'.", param=key)
 
 
 #: What a request is decided on; another spelling of these is refused.

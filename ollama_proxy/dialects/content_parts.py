@@ -39,10 +39,10 @@ _WHOLE_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
 def load_image(url: Json, where: str) -> str | ImageUrl:
     """An image given inline, as plain base64, or by its address; raises BadRequest for anything else."""
     if not isinstance(url, str):
-        raise_invalid(where, "is missing")
+        raise_invalid(where, "must be a string")
     if is_web_address(url):
         if len(url) > MAX_URL_CHARS:
-            raise_invalid(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
+            raise_invalid(where, f"must have at most {MAX_URL_CHARS} characters; send the image as base64 instead")
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
     return match[1] if match else raise_invalid(where, NO_WEB_ADDRESS)
@@ -53,7 +53,7 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
     if content is None or isinstance(content, str):
         return content or "", []
     if not isinstance(content, list):
-        raise_invalid(where, "must be a text or a list of parts")
+        raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
     images: list[Image] = []
     for index, part in enumerate(paced(content)):
@@ -67,9 +67,9 @@ def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
         try:
             arguments = orjson.loads(arguments)
         except orjson.JSONDecodeError:
-            raise_invalid(where, "invalid tool call arguments: not JSON")
+            raise_invalid(where, "invalid tool call arguments: must be valid JSON")
     if not isinstance(arguments or {}, dict):
-        raise_invalid(where, "invalid tool call arguments: not an object")
+        raise_invalid(where, "invalid tool call arguments: must be an object")
     return arguments or {}
 
 
@@ -77,7 +77,7 @@ def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
     """A tool in the form of OpenAI's `function` objects; its schema is not touched. `carries`: also what has no name
     here."""
     if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
-        raise_invalid(f"{where}.name", "is missing or has characters that names can't have")
+        raise_invalid(f"{where}.name", f"is required and must match ^{TOOL_NAME.pattern}$")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise_invalid(f"{where}.parameters", "must be a JSON Schema object")
@@ -107,7 +107,7 @@ def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
             return (
                 int(value)
                 if is_number and value >= 1
-                else raise_invalid(name, "must be a number of milliseconds above 0")
+                else raise_invalid(name, "must be a number of milliseconds, at least 1")
             )
     return None
 

@@ -54,12 +54,12 @@ def is_texts(value: Json) -> bool:
 number = partial(RequestField, _is_number, "must be a number")
 
 #: A number without a fraction, also written 5.0.
-whole_number = partial(RequestField, is_whole, "must be a whole number")
+whole_number = partial(RequestField, is_whole, "must be an integer")
 
-flag = partial(RequestField, lambda value: isinstance(value, bool), "must be true or false")
-text = partial(RequestField, lambda value: isinstance(value, str), "must be a text")
+flag = partial(RequestField, lambda value: isinstance(value, bool), "must be a boolean")
+text = partial(RequestField, lambda value: isinstance(value, str), "must be a string")
 mapping = partial(RequestField, lambda value: isinstance(value, dict), "must be an object")
-listing = partial(RequestField, lambda value: isinstance(value, list), "must be a list")
+listing = partial(RequestField, lambda value: isinstance(value, list), "must be an array")
 
 #: Any value: whoever reads it checks it.
 anything = partial(RequestField, lambda value: True, "")
@@ -86,7 +86,7 @@ class Extensions(Schema):
     truncate = flag()
     request_timeout = whole_number()
     timeout_ms = whole_number()
-    _debug_render_only = refused("is not passed on", False)
+    _debug_render_only = refused("is not supported", False)
 
 
 def check_fields(schema: Schema, data: dict[str, Json]) -> None:
@@ -120,7 +120,7 @@ def as_object(value: Json, param: str) -> dict[str, Json]:
 
 def as_text(value: Json, param: str) -> str:
     """The value, if it is a text; raises BadRequest."""
-    return value if isinstance(value, str) else raise_invalid(param, "must be a text")
+    return value if isinstance(value, str) else raise_invalid(param, "must be a string")
 
 
 def raise_invalid(param: str, why: str) -> NoReturn:

@@ -42,7 +42,7 @@ def check_structure(body: bytes) -> int:
     if nodes > MAX_NODES or values > MAX_VALUES:
         nodes, values = _count(_marks_outside_strings(body))
     if nodes > MAX_NODES:
-        raise BodyTooLarge(f"The request body has more than {MAX_NODES} objects, lists and fields.")
+        raise BodyTooLarge(f"The request body has more than {MAX_NODES} objects, arrays and fields.")
     if values > MAX_VALUES:
         raise BodyTooLarge(f"The request body has more than {MAX_VALUES} values.")
     return sum(bound)
@@ -55,10 +55,10 @@ def check_counts(data: Mapping[str, Json]) -> None:
         items = data.get(field)
         messages = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
         if len(messages) > MAX_MESSAGES:
-            raise BodyTooLarge(f"{field}: more than {MAX_MESSAGES} messages in one request.")
+            raise BodyTooLarge(f"{field}: must have at most {MAX_MESSAGES} messages.")
         parts = sum(len(value) for item in messages for value in item.values() if isinstance(value, list))
         if parts > MAX_PARTS:
-            raise BodyTooLarge(f"{field}: more than {MAX_PARTS} parts in the messages of one request.")
+            raise BodyTooLarge(f"{field}: must have at most {MAX_PARTS} content parts in all messages.")
         _check_arguments(field, messages)
 
 
@@ -69,9 +69,11 @@ def _check_arguments(field: str, messages: Iterable[Mapping[str, Json]]) -> None
         more_nodes, more_values = _count(_marks_outside_strings(text.encode()))
         nodes, values = nodes + more_nodes, values + more_values
         if nodes > MAX_NODES:
-            raise BodyTooLarge(f"{field}: more than {MAX_NODES} objects, lists and fields in the arguments of calls.")
+            raise BodyTooLarge(
+                f"{field}: must have at most {MAX_NODES} objects, arrays and fields in tool call arguments."
+            )
         if values > MAX_VALUES:
-            raise BodyTooLarge(f"{field}: more than {MAX_VALUES} values in the arguments of calls.")
+            raise BodyTooLarge(f"{field}: must have at most {MAX_VALUES} values in tool call arguments.")
 
 
 def _arguments(messages: Iterable[Mapping[str, Json]]) -> Iterator[str]:

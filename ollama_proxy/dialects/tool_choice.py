@@ -15,9 +15,9 @@ def load_allowed_tools(
     on offer. `load_name` reads the name of one of its entries."""
     mode, entries = allowed.get("mode"), allowed.get("tools")
     if mode not in ("auto", "required"):
-        raise_invalid(f"{where}.mode", "must be auto or required")
+        raise_invalid(f"{where}.mode", "must be 'auto' or 'required'")
     if not isinstance(entries, list):
-        raise_invalid(f"{where}.tools", "must be a list of functions")
+        raise_invalid(f"{where}.tools", "must be an array of functions")
     names = {load_name(entry, f"{where}.tools[{index}]") for index, entry in enumerate(entries)}
     check_offered(names, tools, f"{where}.tools")
     return [tool for tool in tools if tool.name in names], str(mode)
@@ -26,7 +26,7 @@ def load_allowed_tools(
 def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
     """Raises BadRequest if a tool must be called that is not on offer."""
     if choice == "required" and not tools:
-        raise_invalid(param, "no tools are on offer")
+        raise_invalid(param, "this request defines no tools")
     if isinstance(choice, Mapping):
         check_offered({choice["name"]}, tools, param)
 
@@ -34,4 +34,4 @@ def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
 def check_offered(names: set[str], tools: Sequence[Tool], param: str) -> None:
     """Raises BadRequest for a name that no tool has."""
     if missing := names - {tool.name for tool in tools}:
-        raise_invalid(param, f"the tool '{min(missing)[:80]}' is not on offer")
+        raise_invalid(param, f"this request defines no tool '{min(missing)[:80]}'")

@@ -175,7 +175,7 @@ class _Round:
     def check(self, size: int) -> None:
         """Raises BadRequest if the request may not have so many bytes more."""
         if self._bytes + size > self._max_bytes:
-            raise BadRequest(f"is too much: the images of one request may have {self._max_bytes} bytes in all")
+            raise BadRequest(f"exceeds the limit of {self._max_bytes} bytes for all images of one request")
 
     def take(self, size: int) -> None:
         """Counts bytes; raises BadRequest, and does not count them, if they are too many."""
@@ -254,7 +254,7 @@ class ImageFetcher:
                     location = location_of(each.url)
                     if location.host not in hosts:
                         if len(hosts) >= MAX_URLS:
-                            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
+                            raise BadRequest(f"exceeds the limit of {MAX_URLS} hosts")
                         self._addresses(location, job)
                         hosts.add(location.host)
                 except BadRequest as error:
@@ -265,7 +265,7 @@ class ImageFetcher:
         if asked and self._settings.fetch == "off":
             raise _about(asked[0], BadRequest(NOT_ANYWHERE))
         if len(asked) > MAX_URLS:
-            raise _about(asked[MAX_URLS], BadRequest(f"is one image too many: {MAX_URLS} can be given by URL"))
+            raise _about(asked[MAX_URLS], BadRequest(f"exceeds the limit of {MAX_URLS} images by URL"))
 
     def _fetch_one(self, url: str, call: Call, shared: _Round, times: int) -> str | GatewayError:
         """An error is handed over, not raised: gevent would print it as one that nobody has handled."""
@@ -294,10 +294,10 @@ class ImageFetcher:
                     case UpstreamCut():
                         reason = "its server stopped in the middle of its answer"
                     case _:
-                        reason = "its server gave an answer that can't be used"
+                        reason = "its server sent an invalid response"
                 detail = f"image from {location.host}: {type(error).__name__} {error.detail}"
                 raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
-        raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
+        raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: use the final URL, {INSTEAD}")
 
     def _ask(self, location: ImageLocation, job: _Job) -> bytearray:
         """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""

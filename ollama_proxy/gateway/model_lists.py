@@ -34,7 +34,7 @@ class ModelLists:
         for model in self._upstream_models():
             if self._snapshot.fleet.identity(model.name) == wanted:
                 return replace(model, name=name)
-        raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")
+        raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")
 
     def filter(self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]) -> list[R]:
         """The rows of a list that this caller may see, with the team's names."""

@@ -62,7 +62,7 @@ class ModelManagement:
         if self._box_name not in nodes:
             known = ", ".join(nodes) or "none"
             raise BadRequest(
-                f"There is no Ollama server '{self._box_name[:60]}' here; there are: {known}.", param=BOX_ARGUMENT
+                f"There is no Ollama server '{self._box_name[:60]}'; available: {known}.", param=BOX_ARGUMENT
             )
         return nodes[self._box_name]
 
@@ -72,7 +72,7 @@ class ModelManagement:
         if named is None and len(nodes) > 1:
             names = ", ".join(node.name for node in nodes)
             raise BadRequest(
-                f"{why}: say which, with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; there are: {names}.",
+                f"{why}: choose it with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; available: {names}.",
                 param=BOX_ARGUMENT,
             )
         return named
@@ -83,7 +83,7 @@ class ModelManagement:
         for name in names:
             check_name(name)
             if is_local(name) and outgoing.path in _WITHOUT_SOURCE:
-                raise BadRequest("invalid model name: leave out ':local' here", param="model")
+                raise BadRequest("invalid model name: omit ':local' in this request", param="model")
         node = self.requested_node()
         if not self._fleet.is_single:
             outgoing, names, node = self._strip_node_names(outgoing, names, node)
@@ -107,7 +107,7 @@ class ModelManagement:
             return outgoing, names, node
         named = fleet.node(upstreams.pop())
         if upstreams or (node or named) is not named:
-            raise BadRequest("One request can't be about models of different servers.", param="model")
+            raise BadRequest("The models of one request must be on the same server.", param="model")
         upstream_model = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_ollama_node(upstream)}
         renamed = {field: upstream_model[data[field]] for field in _NAMING if str(data.get(field)) in upstream_model}
         return (
@@ -122,12 +122,14 @@ class ModelManagement:
         is_pull = path == "/api/pull"
         for name in filter(self._is_provided, names):
             if not is_pull:
-                raise Forbidden(f"The model '{name[:200]}' is a provider's: it can't be changed from here.")
+                raise Forbidden(
+                    f"The model '{name[:200]}' belongs to a provider and can't be changed through this gateway."
+                )
             self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
             return True
         if not is_pull and not self._fleet.ollama_nodes():
             raise Forbidden(
-                "There is no Ollama server behind this gateway: models of providers can't be changed from here."
+                "There is no Ollama server behind this gateway, and models of providers can't be changed through it."
             )
         return False
 

@@ -182,7 +182,7 @@ def _as_read(message: Json) -> Json:
         return {} if message is None else message
     for key in message:
         if key not in _DECISIVE and key.casefold() in _DECISIVE:
-            raise BadRequest(f"messages: the field '{key[:40]}' must be written '{key.casefold()}'.", param="messages")
+            raise BadRequest(f"messages: the field '{key[:40]}' must be spelled '{key.casefold()}'.", param="messages")
     return {name: value for name, value in message.items() if name != "role" or value is not None}
 
 
@@ -198,7 +198,7 @@ def _completion_system(given: str, data: Native, rules: SystemPrompt) -> str | N
     for field in _WITHOUT_SYSTEM:
         if data.get(field):
             raise BadRequest(
-                f"{field}: this model has a system prompt of its operator, which '{field}' would leave out.",
+                f"{field}: is not allowed for this model: it would bypass the system prompt that the operator has set.",
                 param=field,
             )
     edited = edited_system([given] if given else [], rules)

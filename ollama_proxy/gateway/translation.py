@@ -89,9 +89,7 @@ class TranslatedCall(Generic[Asked]):
         if len(requests) == 1:
             return self._open_answer(requests[0], exchange.call)
         if len(requests) * len(exchange.body) > snapshot.settings.server.max_body:
-            raise BodyTooLarge(
-                f"{len(requests)} answers to a request of this size are too many at once; ask for fewer."
-            )
+            raise BodyTooLarge(f"{len(requests)} answers are too many for a request of this size; request fewer.")
         openers = [partial(self._open_answer, one) for one in requests]
         return FanOut(openers, exchange.call, self._heartbeat_s)
 

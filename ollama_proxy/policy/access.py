@@ -32,7 +32,7 @@ def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) 
     is for managers only. No endpoint: there is no such route, and the client gets a 404 later."""
     scope = scopes.get(endpoint, MANAGE if endpoint else PUBLIC)
     if scope != PUBLIC and scope not in principal.scopes:
-        raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
+        raise Forbidden(f"This token lacks the scope '{scope}'.", detail=f"scope {scope}")
 
 
 def check_name(name: str, model_aliases: ModelAliases = UNNAMED) -> None:
@@ -74,7 +74,7 @@ def check_lease(principal: Principal | None, keep_alive: Json) -> None:
         return
     if principal is None or MANAGE not in principal.scopes:
         verb = "unload" if 0 <= lease_s < UNLOAD_BELOW_S else "pin"
-        raise Forbidden(f"This token may not {verb} a model: the scope 'manage' is needed.", param="keep_alive")
+        raise Forbidden(f"This token lacks the scope 'manage', which is needed to {verb} a model.", param="keep_alive")
 
 
 def keep_alive_s(value: Json) -> float | None:

@@ -120,7 +120,9 @@ def with_system(
         elif other := next(remaining):
             placed.append(with_text(message, other))
     if not placed:
-        raise BadRequest("messages: nothing is left but a system prompt, and this model takes none.", param="messages")
+        raise BadRequest(
+            "messages: must contain more than system prompts, which this model does not accept.", param="messages"
+        )
     return placed
 
 

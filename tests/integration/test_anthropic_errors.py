@@ -82,7 +82,7 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
         (b"{nope", "not valid JSON"),
         (b"[]", "must be a JSON object"),
         (b"", "missing request body"),
-        (json.dumps({**BODY, "Model": "other"}).encode(), "must be written 'model'"),
+        (json.dumps({**BODY, "Model": "other"}).encode(), "must be spelled 'model'"),
         (b'{"model":"m","model":"n"}', "twice"),
     ],
 )

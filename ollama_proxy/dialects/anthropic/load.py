@@ -74,7 +74,7 @@ def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
     if not wanted:
         return None
     if as_object(wanted, name).get("type") != "json_schema":
-        raise_invalid(f"{name}.type", "must be json_schema")
+        raise_invalid(f"{name}.type", "must be 'json_schema'")
     return as_object(wanted.get("schema"), f"{name}.schema")
 
 

@@ -47,7 +47,7 @@ def load_messages(messages: list[Json]) -> list[Message]:
         where = f"messages[{index}]"
         role = as_object(message, where).get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise_invalid(f"{where}.role", f"must be {', '.join(ROLES)}")
+            raise_invalid(f"{where}.role", f"must be one of {', '.join(map(repr, ROLES))}")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
         text, thinking = "\n".join(blocks.texts), "\n".join(blocks.thoughts) or None
         own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
@@ -70,10 +70,10 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
         for index, block in enumerate(paced(content)):
             kind = as_object(block, f"{where}[{index}]").get("type")
             if not isinstance(kind, str) or kind not in kinds:
-                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(kinds)}")
+                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(map(repr, kinds))}")
             kinds[kind](block, blocks, f"{where}[{index}]")
     elif content is not None:
-        raise_invalid(where, "must be a text or a list of blocks")
+        raise_invalid(where, "must be a string or an array of content blocks")
     return blocks
 
 
@@ -90,7 +90,7 @@ def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "url":
             blocks.images.append(load_image(source.get("url"), f"{where}.source.url"))
         case _:
-            raise_invalid(f"{where}.source.type", "must be base64 or url; files are not kept here")
+            raise_invalid(f"{where}.source.type", "must be 'base64' or 'url': stored files are not supported")
 
 
 def _decode(data: Json, where: str) -> bytes:
@@ -98,8 +98,8 @@ def _decode(data: Json, where: str) -> bytes:
         # Some encoders break lines, and Ollama doesn't mind.
         decoded = base64.b64decode(as_text(data, where).replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
-        raise_invalid(where, "is not base64")
-    return decoded or raise_invalid(where, "is empty")
+        raise_invalid(where, "must be base64")
+    return decoded or raise_invalid(where, "must not be empty")
 
 
 def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -119,9 +119,9 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             try:
                 blocks.texts.append(_decode(source.get("data"), f"{where}.source.data").decode())
             except UnicodeDecodeError:
-                raise_invalid(f"{where}.source.data", "is not text in UTF-8")
+                raise_invalid(f"{where}.source.data", "must be base64-encoded UTF-8 text")
         case _:
-            raise_invalid(f"{where}.source", "only text can be read here: no PDF, no address and no file")
+            raise_invalid(f"{where}.source", "must be text: PDFs, URLs and stored files are not supported")
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -143,7 +143,7 @@ def _load_redacted(block: dict[str, Json], blocks: Blocks, where: str) -> None:
 def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     call_id, name = (as_text(block.get(part) or "", f"{where}.{part}") for part in ("id", "name"))
     if not call_id or not name:
-        raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is missing")
+        raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is required")
     blocks.names[call_id] = name
     blocks.calls.append(ToolCall(call_id, name, load_arguments(block.get("input"), f"{where}.input")))
 

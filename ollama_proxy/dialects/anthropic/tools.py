@@ -93,7 +93,8 @@ def _load_tool(tool: Json, where: str) -> Tool:
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
         raise_invalid(
-            f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs"
+            f"{where}.type",
+            f"'{kind[:60]}' is not supported; define a tool with an input_schema and run it in the client",
         )
     description, schema = known
     size = [tool.get("display_width_px"), tool.get("display_height_px")]
@@ -112,14 +113,14 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:
         case "auto" | "none":
             return str(kind)
         case "any" | "required":
-            return "required" if tools else raise_invalid("tool_choice", "no tools are on offer")
+            return "required" if tools else raise_invalid("tool_choice", "this request defines no tools")
         case "tool" if isinstance(choice, dict):
             name = as_text(choice.get("name"), "tool_choice.name")
             if name not in [tool.name for tool in tools]:
-                raise_invalid("tool_choice.name", "is none of the tools")
+                raise_invalid("tool_choice.name", f"this request defines no tool '{name[:80]}'")
             return {"name": name}
         case _:
-            raise_invalid("tool_choice.type", "must be auto, any, tool or none")
+            raise_invalid("tool_choice.type", "must be 'auto', 'any', 'tool' or 'none'")
 
 
 def is_sequential(choice: Json) -> bool:

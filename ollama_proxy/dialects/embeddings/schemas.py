@@ -41,11 +41,11 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     # A single empty text is a text here; Ollama would take it for an order to load the model.
     texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
     if not isinstance(texts, list) or not texts:
-        raise_invalid("input", "invalid input: must be a text or a list of texts")
+        raise_invalid("input", "invalid input: must be a string or an array of strings")
     if not all(isinstance(item, str) for item in texts):
         raise_invalid(
             "input",
-            "invalid input type: token ids can't be read, send texts (LangChain: check_embedding_ctx_length=False)",
+            "invalid input type: token IDs are not supported; send text (LangChain: check_embedding_ctx_length=False)",
         )
     dimensions = data.get("dimensions")
     if dimensions is not None and dimensions < 1:

@@ -114,7 +114,7 @@ def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Res
 
 
 def _refuse(**_: str) -> Response:
-    raise Forbidden("This gateway does not pass on account, cloud and web requests.")
+    raise Forbidden("This gateway does not forward account, cloud or web requests.")
 
 
 def _read(gateway: Gateway, name: str) -> Response:

@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -79,14 +79,14 @@ def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
     for what needs the model's own template."""
     texts = {name: _text(data, name, "GenerateRequest") for name in ("prompt", "suffix", "system", "template")}
     if _flag(data, "raw", "GenerateRequest"):
-        raise_invalid("raw", "this model's server puts prompts into its own template: a raw one can't be sent")
+        raise_invalid("raw", "is not supported for this model: its server always applies its own template")
     if texts["template"]:
-        raise_invalid("template", "this model's server has its own template, and takes no other")
+        raise_invalid("template", "is not supported for this model: its server always applies its own template")
     images = _load_images(_listed(data, "images", "GenerateRequest"))
     asked, format_ = _load_text(data, "GenerateRequest"), load_format(data.get("format"))
     if texts["suffix"]:
         if images or format_ is not None:
-            raise_invalid("suffix", "can't be combined with images or format here")
+            raise_invalid("suffix", "can't be combined with images or format for this model")
         return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
     system = [Message("system", texts["system"])] if texts["system"] else []
     user = Message("user", texts["prompt"], images=images)
@@ -146,15 +146,15 @@ def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
 def _load_option(name: str, value: Json) -> Json:
     if name == "stop":
         if not isinstance(value, list):
-            _bad_option(name, "array")
+            _raise_bad_option(name, "type array")
         if not all(isinstance(text, str) for text in value):
-            _bad_option(name, "an array of strings")
+            _raise_bad_option(name, "an array of strings")
         return [text for text in value if text]
     wanted = OPTION_TYPES.get(name)
     if wanted is int:
-        return int(value) if _is_number(value) else _bad_option(name, "integer")
+        return int(value) if _is_number(value) else _raise_bad_option(name, "type integer")
     if wanted is float:
-        return value if _is_number(value) else _bad_option(name, "float32")
+        return value if _is_number(value) else _raise_bad_option(name, "type float32")
     return value
 
 
@@ -162,8 +162,8 @@ def _is_number(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _bad_option(name: str, wanted: str) -> Json:
-    raise BadRequest(f'option "{name}" must be of type {wanted}', param=f"options.{name}")
+def _raise_bad_option(name: str, wanted: str) -> NoReturn:
+    raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
 
 
 def load_think(think: Json) -> bool | str | None:
@@ -191,7 +191,7 @@ def _load_message(message: Json, where: str) -> Message:
     as_go(message, f"ChatRequest.{where}", "api.Message", dict)
     struct = "ChatRequest.messages"
     said = _text(message, "role", struct).lower()
-    role = _ROLES.get(said) or raise_invalid(f"{where}.role", "must be system, user, assistant or tool")
+    role = _ROLES.get(said) or raise_invalid(f"{where}.role", "must be 'system', 'user', 'assistant' or 'tool'")
     calls = _listed(message, "tool_calls", struct)
     return Message(
         role,
@@ -208,7 +208,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
     """A call of an earlier turn. Clients of Ollama may leave out its id, and nobody makes one up here."""
     as_go(call, f"ChatRequest.{where}", "api.ToolCall", dict)
     function = as_go(call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict)
-    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is missing")
+    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is required")
     given = function.get("arguments")
     arguments = as_go({} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict)
     return ToolCall(_text(call, "id", "ToolCall"), name, arguments)
@@ -217,7 +217,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
 def _load_tool(tool: Json, where: str) -> Tool:
     as_go(tool, f"ChatRequest.{where}", "api.Tool", dict)
     if tool.get("type") not in (None, "", "function"):
-        raise_invalid(f"{where}.type", "only tools of the type 'function' are supported by this model's server")
+        raise_invalid(f"{where}.type", "must be 'function': no other type of tool is supported for this model")
     return load_function(tool.get("function"), f"{where}.function")
 
 

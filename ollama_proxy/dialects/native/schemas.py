@@ -117,7 +117,7 @@ class CopyEnvelope(Schema):
 def check_not_passed_on(data: Mapping[str, Json]) -> None:
     """Raises for what would show the rendered prompt, or make a model of somebody else's server."""
     if data.get("_debug_render_only"):
-        raise BadRequest("_debug_render_only is not passed on", param="_debug_render_only")
+        raise BadRequest("_debug_render_only is not supported", param="_debug_render_only")
     if data.get("remote_host"):
         raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
 

@@ -92,20 +92,20 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
     if best_of < n:
         raise_invalid("best_of", f"must be at least n, which is {n}")
     if best_of > n and data.get("stream"):
-        raise_invalid("best_of", "can't be streamed: which answers are the best is known at their end")
+        raise_invalid("best_of", "must be equal to n if stream is true")
     if shape.echo and shape.logprobs:
-        raise_invalid("echo", "can't be combined with logprobs: those of the prompt are not known")
+        raise_invalid("echo", "can't be combined with logprobs: log probabilities of the prompt are not available")
     if len(prompts) * best_of > MAX_ANSWERS:
-        raise_invalid("prompt", f"asks for {len(prompts) * best_of} answers in all; {MAX_ANSWERS} is the limit")
+        raise_invalid("prompt", f"asks for {len(prompts) * best_of} completions in total; the limit is {MAX_ANSWERS}")
     return shape
 
 
 def _load_prompts(prompt: Json) -> list[str]:
     prompts = prompt if isinstance(prompt, list) else [prompt]
     if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
-        raise_invalid("prompt", "token ids can't be read here: send the prompt as text")
+        raise_invalid("prompt", "token IDs are not supported; send the prompt as a string")
     if not prompts or not all(isinstance(one, str) for one in prompts):
-        raise_invalid("prompt", "must be a text or a list of texts")
+        raise_invalid("prompt", "must be a string or an array of strings")
     # Ollama would take an empty prompt for an order to load the model.
     return prompts if all(prompts) else raise_invalid("prompt", "must not be empty")
 
@@ -145,7 +145,7 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
             named = as_object(response_format.get("json_schema"), "response_format.json_schema")
             return as_object(named.get("schema"), "response_format.json_schema.schema")
         case _:
-            raise_invalid("response_format.type", "must be text, json_object or json_schema")
+            raise_invalid("response_format.type", "must be 'text', 'json_object' or 'json_schema'")
 
 
 def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
@@ -156,5 +156,5 @@ def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
     elif exclude is None and data.get("include_reasoning") is not None:
         exclude = not data["include_reasoning"]
     if exclude is not None and not isinstance(exclude, bool):
-        raise_invalid("reasoning.exclude", "must be true or false")
+        raise_invalid("reasoning.exclude", "must be a boolean")
     return exclude

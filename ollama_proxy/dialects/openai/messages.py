@@ -24,7 +24,7 @@ class _Called:
 def load_messages(messages: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
     if not messages:
-        raise_invalid("messages", "must hold at least one message")
+        raise_invalid("messages", "must contain at least one message")
     called = _Called()
     return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(paced(messages))]
 
@@ -49,13 +49,13 @@ def _load_message(message: Json, where: str, called: _Called) -> Message:
             # Its result names only the function.
             return Message("tool", content, images=images, tool_name=name, tool_call_id=called.last.get(name))
         case _:
-            raise_invalid(f"{where}.role", "must be system, developer, user, assistant, tool or function")
+            raise_invalid(f"{where}.role", "must be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'")
 
 
 def _load_assistant(message: Mapping[str, Json], content: str, where: str, called: _Called) -> Message:
     given = message.get("tool_calls") or []
     if not isinstance(given, list):
-        raise_invalid(f"{where}.tool_calls", "must be a list")
+        raise_invalid(f"{where}.tool_calls", "must be an array")
     calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(given))]
     if (function := message.get("function_call")) is not None:
         # The older form has no id: the call gets one that is the same whenever the history is sent again.
@@ -65,7 +65,7 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calle
     called.last.update({call.name: call.id for call in calls})
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
-        raise_invalid(f"{where}.reasoning", "must be a text")
+        raise_invalid(f"{where}.reasoning", "must be a string")
     return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=calls)
 
 
@@ -77,7 +77,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
 
 def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise_invalid(f"{where}.name", "is missing")
+        raise_invalid(f"{where}.name", "is required")
     return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
@@ -86,7 +86,7 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
     match kind:
         case "text" | "refusal":
             value = part.get(kind)
-            texts.append(value if isinstance(value, str) else raise_invalid(f"{where}.{kind}", "must be a text"))
+            texts.append(value if isinstance(value, str) else raise_invalid(f"{where}.{kind}", "must be a string"))
         case "image_url":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
@@ -95,8 +95,8 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             # Ollama takes sound by the same field and tells it apart by its bytes.
             sound = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             if not isinstance(sound, str) or not sound:
-                raise_invalid(f"{where}.input_audio.data", "is missing")
+                raise_invalid(f"{where}.input_audio.data", "is required")
             # Some servers load an address that is given here.
             images.append(raise_invalid(f"{where}.input_audio.data", "must be base64") if ":" in sound else sound)
         case _:
-            raise_invalid(f"{where}.type", "must be text, image_url, input_audio or refusal")
+            raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio' or 'refusal'")

@@ -22,11 +22,11 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     tools: list[Tool] = []
     for index, tool in enumerate(paced(data.get("tools") or [])):
         if not isinstance(tool, dict) or tool.get("type", "function") != "function":
-            raise_invalid(f"tools[{index}].type", "only tools of the type 'function' are supported")
+            raise_invalid(f"tools[{index}].type", "must be 'function': no other type of tool is supported")
         tools.append(load_function(tool.get("function"), f"tools[{index}].function", carries=True))
     if is_legacy(data):
         if tools:
-            raise_invalid("functions", "can't stand beside tools")
+            raise_invalid("functions", "can't be combined with tools")
         return _load_legacy_offer(data)
     choice = data.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":

@@ -37,7 +37,9 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
     def stored(name: str = "") -> Response:
         """Answers and conversations that were stored: none are."""
-        raise NotFound("Answers are not stored here: keep what POST /v1/responses gives, and send it back as `input`.")
+        raise NotFound(
+            "This gateway stores no responses: keep the output of POST /v1/responses and send it back in input."
+        )
 
     for rule in STORED:
         blueprint.add_url_rule(rule, "stored", stored, methods=["GET", "POST", "DELETE"])

@@ -28,15 +28,15 @@ _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;
 def load_input(value: Json) -> list[Message]:
     """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
     if not value:
-        raise_invalid("input", "must be a text or a list with at least one item")
+        raise_invalid("input", "must be a string or an array with at least one item")
     if isinstance(value, str):
         return [Message("user", value)]
     if not isinstance(value, list):
-        raise_invalid("input", "must be a text or a list of items")
+        raise_invalid("input", "must be a string or an array of items")
     history = History()
     for index, item in enumerate(paced(value)):
         history.add(item, f"input[{index}]")
-    return history.end() or raise_invalid("input", "must hold at least one message")
+    return history.end() or raise_invalid("input", "must contain at least one message")
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class History:
 
     def _add_message(self, item: Mapping[str, Json], where: str) -> None:
         role = _ROLES.get(str(item.get("role"))) or raise_invalid(
-            f"{where}.role", "must be user, assistant, system or developer"
+            f"{where}.role", "must be 'user', 'assistant', 'system' or 'developer'"
         )
         content, images = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
@@ -146,11 +146,11 @@ def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
 
 def _texts(parts: Json, kind: str, where: str) -> list[str]:
     if not isinstance(parts or [], list):
-        raise_invalid(where, "must be a list of parts")
+        raise_invalid(where, "must be an array of content parts")
     texts = []
     for index, part in enumerate(parts or []):
         if not isinstance(part, dict) or part.get("type") != kind:
-            raise_invalid(f"{where}[{index}].type", f"must be {kind}")
+            raise_invalid(f"{where}[{index}].type", f"must be '{kind}'")
         texts.append(as_text(part.get("text"), f"{where}[{index}].text"))
     return texts
 
@@ -164,26 +164,28 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
         case "input_image":
             if part.get("file_id"):
-                raise_invalid(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
+                raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
             images.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_file":
             texts.append(_load_file(part, where))
         case _:
-            raise_invalid(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
+            raise_invalid(
+                f"{where}.type", "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'"
+            )
 
 
 def _load_file(part: Mapping[str, Json], where: str) -> str:
     """The text of a file that came with the request, under its name."""
     for name in ("file_id", "file_url"):
         if part.get(name):
-            raise_invalid(f"{where}.{name}", "files are neither stored nor fetched here: send the text as `input_text`")
+            raise_invalid(f"{where}.{name}", "stored and remote files are not supported; send the text in file_data")
     match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
     if match is None:
         raise_invalid(
-            f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here"
+            f"{where}.file_data", "must be a base64 data URI of a text file: no other type of file is supported"
         )
     try:
         text = base64.b64decode(match[1], validate=True).decode()
     except (binascii.Error, ValueError):
-        raise_invalid(f"{where}.file_data", "must be base64 of UTF-8 text")
+        raise_invalid(f"{where}.file_data", "must be base64-encoded UTF-8 text")
     return _joined(as_text(part.get("filename") or "", f"{where}.filename"), text)

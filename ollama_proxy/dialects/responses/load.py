@@ -50,7 +50,7 @@ def load_response(data: dict[str, Json]) -> ChatRequest:
 def _check_summary(reasoning: Mapping[str, Json]) -> None:
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
-            raise_invalid(f"reasoning.{name}", "must be auto, concise or detailed")
+            raise_invalid(f"reasoning.{name}", "must be 'auto', 'concise' or 'detailed'")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -77,7 +77,7 @@ def load_format(chosen: Json) -> str | Mapping[str, Json] | None:
             as_text(chosen.get("name"), "text.format.name")
             return as_object(chosen.get("schema"), "text.format.schema")
         case _:
-            raise_invalid("text.format.type", "must be text, json_object or json_schema")
+            raise_invalid("text.format.type", "must be 'text', 'json_object' or 'json_schema'")
 
 
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
@@ -87,10 +87,10 @@ def load_tools(tools: Sequence[Json]) -> list[Tool]:
         where, kind = f"tools[{index}]", tool.get("type") if isinstance(tool, dict) else None
         if kind != "function":
             raise_invalid(
-                f"{where}.type", f"'{str(kind)[:40]}' is not supported, only tools of the type 'function' are"
+                f"{where}.type", f"must be 'function', not '{str(kind)[:40]}': no other type of tool is supported"
             )
         if tool.get("strict") is not None and not isinstance(tool["strict"], bool):
-            raise_invalid(f"{where}.strict", "must be true or false")
+            raise_invalid(f"{where}.strict", "must be a boolean")
         loaded.append(content_parts.load_function(tool, where))
     return loaded
 
@@ -102,13 +102,15 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolC
     def load_name(function: Json, where: str) -> str:
         """The name of a function that is on offer."""
         if as_object(function, where).get("type") != "function":
-            raise_invalid(f"{where}.type", "must be function")
+            raise_invalid(f"{where}.type", "must be 'function'")
         name = as_text(function.get("name"), f"{where}.name")
-        return name if name in offered else raise_invalid(f"{where}.name", "is not among the tools")
+        return (
+            name if name in offered else raise_invalid(f"{where}.name", f"this request defines no tool '{name[:80]}'")
+        )
 
     if choice is None or isinstance(choice, str):
         if choice not in _WORDS:
-            raise_invalid("tool_choice", "must be none, auto or required")
+            raise_invalid("tool_choice", "must be 'none', 'auto' or 'required'")
         check_choice(choice, tools, "tool_choice")
         return tools, choice
     match as_object(choice, "tool_choice").get("type"):
@@ -116,9 +118,9 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> tuple[list[Tool], ToolC
             return tools, {"name": load_name(choice, "tool_choice")}
         case "allowed_tools":
             allowed, mode = load_allowed_tools(choice, tools, "tool_choice", load_name)
-            return allowed or raise_invalid("tool_choice.tools", "must be a list of functions"), mode
+            return allowed or raise_invalid("tool_choice.tools", "must be an array of functions"), mode
         case _:
-            raise_invalid("tool_choice.type", "must be function or allowed_tools")
+            raise_invalid("tool_choice.type", "must be 'function' or 'allowed_tools'")
 
 
 def _passthrough_fields(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:
@@ -130,5 +132,5 @@ def _passthrough_fields(data: dict[str, Json], text: Mapping[str, Json]) -> dict
     }
     verbosity = text.get("verbosity")
     if verbosity not in (None, "low", "medium", "high"):
-        raise_invalid("text.verbosity", "must be low, medium or high")
+        raise_invalid("text.verbosity", "must be 'low', 'medium' or 'high'")
     return found | ({"verbosity": verbosity} if verbosity else {})

@@ -37,12 +37,12 @@ INCLUDABLE = (
     "web_search_call.results",
 )
 
-_STATELESS = "this gateway keeps no state: send the whole history as `input`"
+_STATELESS = "is not supported: this gateway stores no conversations; send the whole history in input"
 
 
 def one_of(*words: str, handling: str = MAPPED) -> RequestField:
     """One of some words."""
-    return RequestField(lambda value: value in words, f"must be one of {', '.join(words)}", handling)
+    return RequestField(lambda value: value in words, f"must be one of {', '.join(map(repr, words))}", handling)
 
 
 class ResponseSchema(Extensions):
@@ -56,7 +56,7 @@ class ResponseSchema(Extensions):
     stream_options = mapping()
     include = RequestField(
         lambda value: isinstance(value, list) and all(item in INCLUDABLE for item in value),
-        f"must be a list of some of {', '.join(INCLUDABLE)}",
+        f"must be an array of {', '.join(map(repr, INCLUDABLE))}",
     )
     temperature = number()
     top_p = number()
@@ -75,11 +75,13 @@ class ResponseSchema(Extensions):
     user = text()
     previous_response_id = refused(_STATELESS)
     conversation = refused(_STATELESS)
-    background = refused("answers can't be made in the background: this gateway keeps no state", False)
-    prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
-    context_management = refused("the history is not shortened here: send a shorter `input`", [])
+    background = refused("is not supported: this gateway stores no responses", False)
+    prompt = refused("stored prompts are not supported; send the text in instructions and input")
+    context_management = refused("is not supported; send a shorter input", [])
     metadata = RequestField(
-        lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts", CARRIED
+        lambda value: isinstance(value, dict) and is_texts([*value.values()]),
+        "must be an object whose values are strings",
+        CARRIED,
     )
     moderation = anything(CARRIED)
     prompt_cache_key = text(CARRIED)

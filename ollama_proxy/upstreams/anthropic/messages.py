@@ -48,7 +48,7 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
         # A client that has only a system prompt wants an answer to it.
         system, said = "", [{"role": "user", "content": _texts(system)}]
     if not said[0]["content"]:
-        raise BadRequest("there is nothing in the messages to answer", param="messages")
+        raise BadRequest("messages: must contain at least one message with content", param="messages")
     return system, said
 
 
@@ -136,6 +136,6 @@ def _images(message: Message) -> Iterator[Block]:
         data = str(image).replace("\n", "").replace("\r", "")
         kind = base64_media_type(data)
         if not kind.startswith("image/"):
-            raise BadRequest("an image is neither PNG, JPEG, GIF nor WebP", param="messages")
+            raise BadRequest("messages: images must be PNG, JPEG, GIF or WebP", param="messages")
         source = {"type": "base64", "media_type": kind, "data": data}
         yield {"type": "image", "source": source}
