@@ -83,7 +83,7 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
         (b"[]", "must be a JSON object"),
         (b"", "missing request body"),
         (json.dumps({**BODY, "Model": "other"}).encode(), "must be spelled 'model'"),
-        (b'{"model":"m","model":"n"}', "twice"),
+        (b'{"model":"m","model":"n"}', "duplicate field"),
     ],
 )
 @pytest.mark.parametrize("path", PATHS)
