@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
-from ollama_proxy.hub import THINK_LEVELS, Image, ImageUrl, Json, Tool
+from ollama_proxy.hub import Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
+from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams import paced
 
 #: Adds one part of a message to its texts or its images; the string is the path of the part in the request.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import MANAGE, Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import is_allowed, is_cloud, is_ollama_name, is_well_formed
 from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
+
+if TYPE_CHECKING:
+    from ollama_proxy.hub import Json
 
 PUBLIC = "public"
 

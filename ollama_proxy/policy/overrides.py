@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Json
 from ollama_proxy.settings import Clamp, ModelSettings, SystemPrompt, Timeouts, duration_s
+
+if TYPE_CHECKING:
+    from ollama_proxy.hub import Json
 
 M = TypeVar("M")
 

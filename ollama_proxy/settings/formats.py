@@ -8,7 +8,6 @@ from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from ollama_proxy.hub import OPTION_TYPES, THINK_LEVELS
 from ollama_proxy.settings.types import (
     ANYTHING,
     BOOLEAN,
@@ -22,6 +21,19 @@ from ollama_proxy.settings.types import (
     text_type,
 )
 from ollama_proxy.settings.yaml_file import Complaints, Entry
+
+#: Levels of thinking, as Ollama names them.
+THINK_LEVELS = ("low", "medium", "high", "max")
+
+#: Ollama's options and the types of their values; an option of the type float may be any number.
+OPTION_TYPES: Mapping[str, type] = {
+    **dict.fromkeys("num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int),
+    **dict.fromkeys("draft_num_predict top_k repeat_last_n seed".split(), int),
+    **dict.fromkeys("temperature top_p min_p typical_p".split(), float),
+    **dict.fromkeys("repeat_penalty presence_penalty frequency_penalty".split(), float),
+    "use_mmap": bool,
+    "stop": list,
+}
 
 
 def _size(entry: Entry) -> int:

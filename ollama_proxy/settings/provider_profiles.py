@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ollama_proxy.hub import THINK_LEVELS
 from ollama_proxy.settings.declare import read_section, setting
+from ollama_proxy.settings.formats import THINK_LEVELS
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.yaml_file import Entry
 

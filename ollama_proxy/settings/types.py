@@ -45,12 +45,11 @@ def check_kind(entry: Entry, label: str, *kinds: str) -> None:
 
 def text_type(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> SettingType[str]:
     """Text on one line that matches `pattern` as a whole."""
-    compiled = re.compile(pattern)
 
     def parse(entry: Entry) -> str:
         """The text as written."""
         check_kind(entry, "text", "str")
-        if not compiled.fullmatch(entry.text):
+        if not re.fullmatch(pattern, entry.text):
             raise entry.error(f"must be {label}")
         return entry.text
 

@@ -22,7 +22,7 @@ from flask import Response, request
 from ollama_proxy.gateway import Exchange, current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put
+from ollama_proxy.telemetry.access_log import FILES, LineFile, access_record, note
 from ollama_proxy.telemetry.redaction import Redaction
 from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
 
@@ -90,7 +90,7 @@ class DayFiles:
             return
         self._put += record.size
         self._waiting.append(record)
-        put(self, b"")
+        FILES.put(self, b"")
 
     def write(self, lines: list[bytes]) -> None:
         """Writes all records that wait; the lines only say that there are some."""

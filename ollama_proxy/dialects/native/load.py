@@ -20,8 +20,6 @@ from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import (
-    OPTION_TYPES,
-    THINK_LEVELS,
     ChatRequest,
     EmbedRequest,
     GenerateRequest,
@@ -31,6 +29,7 @@ from ollama_proxy.hub import (
     ToolCall,
 )
 from ollama_proxy.policy import keep_alive_s
+from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
 from ollama_proxy.upstreams import paced
 
 #: Why a request without anything to answer was sent, in Ollama's words.

@@ -167,7 +167,7 @@ def modules_loaded_by(program: str, *arguments: str) -> set[str]:
 @pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show", "config check"])
 def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
     # Each of these takes longer to load than the command takes to run.
-    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl"}
+    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl", "ollama_proxy.hub"}
     program = "from ollama_proxy.cli import main; main(sys.argv[1:])"
     assert not modules_loaded_by(program, *command.split()) & heavy
 

@@ -35,7 +35,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written but by the tests themselves."""
-    monkeypatch.setattr(chat_log, "put", lambda sink, line: None)
+    monkeypatch.setattr(chat_log.FILES, "put", lambda sink, line: None)
 
 
 @pytest.fixture
