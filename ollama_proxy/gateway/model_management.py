@@ -92,7 +92,7 @@ class ModelManagement:
             node = node or self._fitting_node(outgoing.path, names)
         nodes = self._fleet.ollama_nodes() if node is None else [node]
         for each in nodes:
-            self._exchange.on_finish(each.forget_list)
+            self._exchange.on_finish(each.models.forget)
         return ModelWork(outgoing, names, nodes)
 
     def _strip_node_names(
@@ -134,11 +134,15 @@ class ModelManagement:
         return False
 
     def _is_provided(self, name: str) -> bool:
-        if not name or any(node.upstream_model(canonical(name)) for node in self._fleet.ollama_nodes()):
+        if not name or any(node.models.upstream_model(canonical(name)) for node in self._fleet.ollama_nodes()):
             return False
         route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
         # A provider that takes any name does not thereby have this model.
-        return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].upstream_model(route.bare))
+        return (
+            route is not None
+            and not route.takes(Api.OLLAMA)
+            and bool(route.nodes[0][0].models.upstream_model(route.bare))
+        )
 
     def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
         """The one server that such work goes to; None: to all."""
@@ -146,7 +150,7 @@ class ModelManagement:
         if path == "/api/create" and (data.get("files") or data.get("adapters")):
             return self.only_node("The files of a model are on one server")
         if path == "/api/push":
-            return next((node for node in nodes if node.upstream_model(canonical(names[0]))), nodes[0])
+            return next((node for node in nodes if node.models.upstream_model(canonical(names[0]))), nodes[0])
         return None
 
     def start_everywhere(self, work: ModelWork, *, streams: bool) -> Broadcast:

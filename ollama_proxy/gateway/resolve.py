@@ -66,7 +66,7 @@ def check_sent_names(route: Route) -> None:
     for node, upstream_model in route.nodes:
         if node.is_ollama_node:
             check_ollama_names((upstream_model,))
-        elif not is_plain(upstream_model) and node.upstream_model(route.bare) != upstream_model:
+        elif not is_plain(upstream_model) and node.models.upstream_model(route.bare) != upstream_model:
             raise BadRequest(INVALID_NAME, param="model")
 
 
@@ -89,7 +89,7 @@ def check_choices(principal: Principal | None, data: Mapping[str, Json], route: 
     for node, upstream_model in route.nodes:
         if node.is_ollama_node:
             continue
-        if _is_composite(upstream_model) and node.upstream_model(route.bare) != upstream_model:
+        if _is_composite(upstream_model) and node.models.upstream_model(route.bare) != upstream_model:
             raise _uncheckable("model")
         for field in _given(data, node.profile.routing_fields):
             if data[field] not in (None, False, []):

@@ -20,7 +20,8 @@ from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import transport as demo
 from ollama_proxy.upstreams.fleet.model_index import Fleet
-from ollama_proxy.upstreams.fleet.node import OLLAMA_PROTOCOLS, Node
+from ollama_proxy.upstreams.fleet.model_list import OLLAMA_PROTOCOLS
+from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.litellm import upstream as litellm
 from ollama_proxy.upstreams.ollama import upstream as ollama
 from ollama_proxy.upstreams.openai import upstream as openai

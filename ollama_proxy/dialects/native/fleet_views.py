@@ -25,7 +25,7 @@ def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
     boxes = gateway.fleet.ollama_nodes()
     # Rows of Ollama's list, each with the server that it is from.
-    rows = [(box.name, dict(row)) for box in boxes if box.listing for row in box.listing.loaded]
+    rows = [(box.name, dict(row)) for box in boxes if box.models.listing for row in box.models.listing.loaded]
     shown = gateway.lists(exchange).filter(
         rows,
         lambda placed: str(placed[1].get("name")),
@@ -66,7 +66,7 @@ def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Respon
 def show_provided_model(exchange: Exchange, resolved: ResolvedModel) -> Response:
     """The answer to /api/show for a model of a provider: all that is known of it, under the client's name."""
     node, upstream_model = resolved.route.nodes[0]
-    known = node.listing.models.get(resolved.route.bare) if node.listing else None
+    known = node.models.listing.models.get(resolved.route.bare) if node.models.listing else None
     model = known[1] if known else Model(upstream_model, 0, node.name)
     if model.capabilities is None:
         with contextlib.suppress(GatewayError):

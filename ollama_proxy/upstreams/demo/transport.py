@@ -17,7 +17,7 @@ import gevent
 
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
-from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, empty, generate, lines, stamp, whole
 from ollama_proxy.upstreams.demo.requests import (
@@ -117,7 +117,7 @@ class DemoTransport:
     """Answers requests itself; see Transport."""
 
     def __init__(self) -> None:
-        self._active = 0
+        self.connections = Connections()
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> DemoReply:
         """See Transport.open. The head is there at once."""
@@ -126,15 +126,11 @@ class DemoTransport:
             outcome = answer(request, call)
         except Refusal as refusal:
             outcome = whole({"error": refusal.text}, status=refusal.status)
-        self._active += 1
+        self.connections.active += 1
         return DemoReply(outcome, call, self._release, headless=request.method == "HEAD")
 
     def _release(self) -> None:
-        self._active -= 1
-
-    def counts(self) -> dict[str, int]:
-        """`active` answers; nothing is ever kept `idle`."""
-        return {"active": self._active, "idle": 0}
+        self.connections.active -= 1
 
     def close(self) -> None:
         """Nothing to close: an answer in progress ends by itself."""

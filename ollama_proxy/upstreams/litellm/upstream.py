@@ -130,7 +130,7 @@ class LiteLLMUpstream(Upstream):
     configuration."""
 
     def __init__(self, declared: UpstreamSettings, key: str | None, litellm: Any) -> None:
-        super().__init__(declared.name)
+        super().__init__(declared.name)  # LiteLLM does not show its idle connections: they are not counted
         #: Whether every name may be one of its models; a list of them is a list.
         self.takes_any_model = not declared.models
         self._declared = {model.id: model for model in declared.models.values()}
@@ -140,7 +140,6 @@ class LiteLLMUpstream(Upstream):
         self._address = declared.base_url if declared.base_url != PRESETS[declared.kind].base_url else ""
         self._given = {name: value for name, value in (("api_base", self._address), ("api_key", key)) if value}
         self._secrets = tuple(self._given.values())
-        self._active = 0
 
     # Texts.
 
@@ -211,11 +210,11 @@ class LiteLLMUpstream(Upstream):
     def _feed(self, work: Callable[[], Generator[Document]], model: str, call: Call) -> WorkerStream[Document]:
         def counted() -> Generator[Document]:
             """The work, counted while it goes on."""
-            self._active += 1
+            self.connections.active += 1
             try:
                 yield from work()
             finally:
-                self._active -= 1
+                self.connections.active -= 1
 
         return WorkerStream(counted, call, failure=partial(error_of, model=model, secrets=self._secrets))
 
@@ -303,10 +302,6 @@ class LiteLLMUpstream(Upstream):
         """What LiteLLM's own table says of a model."""
         table = self._litellm.model_cost
         return table.get(model) or table.get(self.one_name(model)) or table.get(model.partition("/")[2]) or {}
-
-    def counts(self) -> dict[str, int]:
-        """See Transport.counts; of connections that LiteLLM keeps nobody knows."""
-        return {"active": self._active, "idle": 0}
 
 
 def _not_found(model: str) -> UpstreamRefused:

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.errors import BadRequest, UpstreamError
 from ollama_proxy.hub import ChatRequest, Content, Done, EmbedRequest, Event, GenerateRequest, Message, Model
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import Upstream, UpstreamRequest, as_chat
+from ollama_proxy.upstreams.base import Connections, Upstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.call import Call
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1)) == ([], False)
     assert (upstream.approximated(chat), upstream.passed_on(chat)) == ((), frozenset())
     assert (upstream.one_name, upstream.takes_any_model) == (None, False)
-    assert (upstream.version(call), upstream.counts()) == ("", {"active": 0, "idle": 0})
+    assert (upstream.version(call), upstream.connections) == ("", Connections(active=0, idle=0))
     upstream.close()
 
 

@@ -62,7 +62,7 @@ BOUNDED_OTHERWISE = {
     "policy.configured_tokens.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
-    "upstreams.fleet.model_index.Fleet._learning": "upstreams of the configuration",
+    "upstreams.fleet.model_index.Fleet._fetching": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checks": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checked_at": "upstreams of the configuration",
     "upstreams.fleet.health.Health._said": "upstreams of the configuration",

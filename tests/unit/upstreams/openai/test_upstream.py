@@ -38,7 +38,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.telemetry.access_log import log
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream, build
 from tests.rig import SSE
@@ -63,7 +63,7 @@ def upstream(provider: Provider) -> Iterator[OpenAICompatibleUpstream]:
     """Behind that provider, with no answer left open when the test is over."""
     with closing(built(provider)) as one:
         yield one
-        assert one.counts()["active"] == 0
+        assert one.connections.active == 0
 
 
 def built(
@@ -527,7 +527,7 @@ def test_fields_that_are_passed_on_are_known(upstream: OpenAICompatibleUpstream)
 
 def test_closing_closes_the_connections(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
     answered(upstream, chat(), call)
-    assert upstream.counts() == {"active": 0, "idle": 1}
+    assert upstream.connections == Connections(active=0, idle=1)
     upstream.close()
     wait_until(lambda: provider.connections_open == 0)
 
