@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
 
 from flask import Response
 
@@ -23,15 +22,13 @@ from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_
 from ollama_proxy.gateway.prepare import (
     apply_rules,
     is_without_thinking,
-    prepare_chat,
-    prepare_completion,
     prepare_native,
     requested_context,
 )
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.resolve import ResolvedModel, has_only_known_fields
 from ollama_proxy.gateway.responses import respond_with_reply
-from ollama_proxy.gateway.retries import RefusedReply, forwarded, open_there
+from ollama_proxy.gateway.retries import RefusedReply, forward_to, open_there
 from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
@@ -134,7 +131,7 @@ class Gateway:
         if len(self._open) >= self.snapshot.max_requests:
             raise Overloaded(retry_after_s=OVERLOADED_S)
         self._open.add(exchange)
-        exchange.on_finish(partial(self._open.discard, exchange))
+        exchange.finish_observers.insert(0, self._open.discard)
 
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
         """Ends the calls in flight of the callers that `of` selects; returns how many."""
@@ -193,7 +190,7 @@ class Gateway:
                 node.upstream.is_outgrown, upstream_model, requested=requested_context(edited)
             )
             body = exchange.body if edited is exchange.data else encode_request(edited)
-            return forwarded(node, replace(outgoing, body=body), exchange.call)
+            return forward_to(node, replace(outgoing, body=body), exchange.call)
 
         try:
             reply = snapshot.open(exchange, resolved, send)
@@ -234,12 +231,11 @@ class Gateway:
 
     def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
         """A translated chat, streamed or single."""
-        return TranslatedCall(exchange, self.snapshot, asked, prepare_chat, attrgetter("chat")).respond(renderer)
+        return TranslatedCall(exchange, self.snapshot, asked).respond(renderer)
 
     def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
         """A translated completion, streamed or single."""
-        call = TranslatedCall(exchange, self.snapshot, asked, prepare_completion, attrgetter("generate"))
-        return call.respond(renderer)
+        return TranslatedCall(exchange, self.snapshot, asked).respond(renderer)
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:
         """The vectors of some texts."""

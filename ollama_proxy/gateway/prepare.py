@@ -6,7 +6,7 @@ The caller's word comes first, then the operator's, then the model's own.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.exchange import Exchange
@@ -18,15 +18,6 @@ from ollama_proxy.upstreams import Api, Call, Upstream
 Asked = TypeVar("Asked", bound=ModelRequest)
 
 Native = dict[str, Json]
-
-Prepared = TypeVar("Prepared", ChatRequest, GenerateRequest)
-
-
-class Prepare(Protocol[Prepared]):
-    """prepare_chat or prepare_completion."""
-
-    def __call__(self, asked: Prepared, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Prepared: ...
-
 
 #: What of a native request the rules are about.
 OPTIONS, THINKING, SYSTEM = "options", "thinking", "system"
