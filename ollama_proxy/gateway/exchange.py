@@ -61,7 +61,7 @@ class Exchange:
     #: The client's connection; None where the server doesn't show it.
     socket: Any = None
     principal: Principal | None = None
-    #: The client's bytes, never edited.
+    #: The client's bytes, decoded if they were compressed, and never edited.
     body: bytes = b""
     #: The same, read.
     data: dict[str, Json] = field(default_factory=dict)
