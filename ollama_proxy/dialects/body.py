@@ -14,6 +14,7 @@ import orjson
 from flask import request
 from gunicorn.http.errors import ParseException
 
+from ollama_proxy.dialects.content_coding import bounded, content_coding, decoded
 from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.gateway import Exchange, Gateway
@@ -26,24 +27,21 @@ READ_BYTES = 65536
 
 
 def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
-    """Return the whole body.
+    """Return the whole body, decoded if it is compressed.
 
-    Raises UnsupportedMediaType, BodyTooLarge for a body over the limit, with a Content-Length or chunked, and what
-    read_parts raises; SlowBody also if the whole body takes longer than `server.body_timeout_s`.
+    Raises BodyTooLarge (sized or chunked alike; for compressed bodies also by their decoded size),
+    UnsupportedMediaType, BadRequest for broken compression, and what read_parts raises; SlowBody also if the whole
+    body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
+    coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
         raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
-    parts: list[bytes] = []
-    size = 0
     call.body_ends_at = time.monotonic() + limits.body_timeout_s
-    for part in read_parts(environ, call):
-        size += len(part)
-        if size > limits.max_body:
-            raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    parts = bounded(read_parts(environ, call), limits.max_body)
+    whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
+    return whole[0] if len(whole) == 1 else b"".join(whole)
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
@@ -88,11 +86,6 @@ def check_media_type(environ: Mapping[str, Any]) -> None:
     media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
     if media.startswith("multipart/"):
         raise UnsupportedMediaType("This endpoint accepts JSON, not multipart forms.")
-    coding = (environ.get("HTTP_CONTENT_ENCODING") or "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedMediaType(
-            f"The content encoding '{coding[:20]}' is not supported; send the JSON uncompressed."
-        )
 
 
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:

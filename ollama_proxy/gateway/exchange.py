@@ -60,7 +60,7 @@ class Exchange:
     #: The client's connection; None if the server doesn't expose it.
     socket: Any = None
     principal: Principal | None = None
-    #: The client's bytes, never edited.
+    #: The client's bytes, decoded if they were compressed, and never edited.
     body: bytes = b""
     #: The same bytes, parsed.
     data: dict[str, Json] = field(default_factory=dict)

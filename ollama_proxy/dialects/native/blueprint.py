@@ -14,13 +14,14 @@ from marshmallow import Schema
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.content_coding import content_coding
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.native import schemas, transcript
 from ollama_proxy.dialects.native.fleet_views import respond_for_fleet, show_provided_model
 from ollama_proxy.dialects.native.management import manage_models, model_management
 from ollama_proxy.dialects.native.translated import answer_translated
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
@@ -219,6 +220,8 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
     box = model_management(gateway, exchange).only_node("A file goes to one server")
     if exchange.method == "HEAD":
         return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
+    if content_coding(request.environ):
+        raise UnsupportedMediaType("A file is uploaded as it is, without a content coding.")
     parts = read_parts(request.environ, exchange.call)
     outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
     return gateway.forward(exchange, outgoing, long_running=True, box=box)
