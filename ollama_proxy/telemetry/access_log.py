@@ -202,9 +202,8 @@ class AccessLog:
     may change while the gateway runs."""
 
     def __init__(self, directory: Path | None, *, is_enabled: Callable[[], bool]) -> None:
-        self._outputs: list[tuple[LineWriter, Sink]] = []
-        if directory:
-            self._outputs = [(OUTPUT, STDOUT), (FILES, LineFile(directory / "access.log"))]
+        files = directory and LineFile(directory / "access.log")
+        self._outputs: tuple[tuple[LineWriter, Sink], ...] = ((OUTPUT, STDOUT), (FILES, files)) if files else ()
         self._is_enabled = is_enabled
 
     def record(self, exchange: Exchange) -> None:

@@ -20,7 +20,7 @@ from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction
-from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, node
+from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, model_list, node
 from tests.configuration_page import shown_default
 from tests.unit.test_documents import blocks, codes, prose, table_with
 
@@ -190,7 +190,7 @@ def test_every_header_is_explained(header: str) -> None:
 #: What the page says of the constants in these modules, with the numbers left out.
 SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
-    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
+    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, model_list),
     "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
     "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
@@ -253,7 +253,7 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [retries, balancer, breaker, model_index, health, node, watchdog, worker],
+    [retries, balancer, breaker, model_index, model_list, health, node, watchdog, worker],
     ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
@@ -278,7 +278,7 @@ def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> No
     assert said.format(size >> 20) in flowing(prose(PAGE))
 
 
-@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.FAILED)])
+@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.RETRYABLE - node.BUSY)])
 def test_statuses_are_those_that_are_tried_again(said: str, statuses: frozenset[int]) -> None:
     assert said + ", ".join(map(str, sorted(statuses))) in flowing(prose(PAGE))
 
