@@ -42,16 +42,16 @@ TOO_LONG = "prompt is too long"
 
 class AnthropicErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorRenderer."""
+        """Return the body of an error response."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorRenderer. The version that the client has asked for comes back to it."""
+        """Return the headers that clients read on every response. The version is the one that the client sent."""
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorRenderer. No `message_stop` follows it: clients raise on this event."""
+        """Return the frame that ends a failed stream. No `message_stop` follows: clients raise an exception for it."""
         return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"
 
 

@@ -56,7 +56,7 @@ class MessageRenderer:
         self._delta = b""
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """See Renderer."""
+        """Return the body of a single answer."""
         [answer] = answers
         content: list[Json] = []
         if answer.thinking:
@@ -69,7 +69,7 @@ class MessageRenderer:
         return orjson.dumps(self._message(content, reason, usage(answer.done)))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """See Renderer."""
+        """Return the frames for a batch of events."""
         frames = self._begin()
         for event in events:
             match event:
@@ -98,11 +98,11 @@ class MessageRenderer:
         return b"".join(frames)
 
     def render_heartbeat(self) -> bytes:
-        """See Renderer. No client takes an event before the start of the message, so that goes first."""
+        """Return a ping. The first one follows the start of the message, which clients expect first."""
         return b"".join(self._begin()) or PING
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """See Renderer."""
+        """Return the frames that end a failed stream."""
         return AnthropicErrors().render_error_frame(error)
 
     def _message(self, content: list[Json], reason: str | None, counts: dict[str, int]) -> dict[str, Json]:

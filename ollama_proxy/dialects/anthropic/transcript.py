@@ -8,7 +8,7 @@ from ollama_proxy.telemetry import Transcript
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """A whole message, or an event of one; see transcript.Reader."""
+    """Read a whole message, or an event of one."""
     match document.get("type"):
         case "message":
             for number, block in enumerate(document["content"]):
