@@ -1,4 +1,4 @@
-"""Anthropic's error shapes. Clients pick their exception by the status; inside a stream only `type` is left."""
+"""Anthropic's error format. Clients choose the exception by status; in a stream there is only `type`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
 
-#: Of the API, for clients that name none.
+#: The version of the API, for clients that send none.
 VERSION = "2023-06-01"
 
 _VISIBLE = re.compile(r"[!-~]{1,64}")
@@ -31,12 +31,12 @@ _TYPES = {
     529: "overloaded_error",
 }
 
-#: By the field at fault: what tells the official clients' tool runners to send the whole history themselves.
+#: Details by field; these make the tool runners of official clients send the whole history.
 _DETAILS: dict[str, dict[str, Json]] = {
     "thread": {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 }
 
-#: How clients that then shorten their history recognise a prompt that doesn't fit.
+#: Clients that shorten their history recognize a prompt that does not fit by this text.
 TOO_LONG = "prompt is too long"
 
 

@@ -1,4 +1,4 @@
-"""What an answer of Anthropic's messages says."""
+"""Read the text of answers of Anthropic's Messages API."""
 
 from __future__ import annotations
 
