@@ -1,4 +1,4 @@
-"""Every field of Anthropic's messages with its fate.
+"""Every field of Anthropic's Messages API with its handling.
 
 Source: the official client's types of November 2026 with their betas, and what older clients still send.
 """

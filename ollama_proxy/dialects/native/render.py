@@ -61,22 +61,22 @@ class _NativeRenderer:
         return {"message": said} if self._role else said
 
     def render_heartbeat(self) -> bytes:
-        """See Renderer. Nothing: every byte would be taken for a line of the answer."""
+        """Return nothing: every byte would be taken for a line of the answer."""
         return b""
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """See Renderer."""
+        """Return the frames that end a failed stream."""
         return NativeErrors().render_error_frame(error)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """See Renderer."""
+        """Return the body of a single answer."""
         answer = answers[0]
         said = self._said(answer.content, answer.thinking, self._numbered(answer.tool_calls))
         document = {"model": self._model, "created_at": stamp(), **said, **self._end(answer.done)}
         return orjson.dumps(document | _logprobs(answer.logprobs))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """See Renderer."""
+        """Return the frames for a batch of events."""
         if self._first_at is None and events:
             self._first_at = self._clock()
         head = self._prefix + stamp().encode() + b'",'

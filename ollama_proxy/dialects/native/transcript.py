@@ -8,7 +8,7 @@ from ollama_proxy.telemetry import Transcript
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """One object of `/api/chat` or `/api/generate`; see transcript.Reader."""
+    """Read one object of `/api/chat` or `/api/generate`."""
     message = document.get("message") or {}
     transcript.think(message.get("thinking") or document.get("thinking"))
     transcript.text(message.get("content") or document.get("response"))

@@ -1,4 +1,4 @@
-"""The routes of OpenAI's chat and completions."""
+"""The routes of OpenAI's chat completions and completions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
 from ollama_proxy.policy import GENERATE
 
-#: What the gateway knows the meaning of.
+#: The fields that the gateway knows.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
 
 

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's chat and completions with its fate.
+"""Every field of OpenAI's chat completions and completions with its handling.
 
 Source: OpenAI's API description of August 2026, and the extensions that clients of Ollama send.
 """
@@ -23,7 +23,7 @@ from ollama_proxy.dialects.schema_fields import (
     whole_number,
 )
 
-#: A number of tokens; -1 is how clients of Ollama say that there is no limit.
+#: A number of tokens; clients of Ollama send -1 for no limit.
 limit = partial(
     RequestField,
     lambda value: is_whole(value) and (value >= 1 or value == -1),
@@ -32,7 +32,7 @@ limit = partial(
 
 
 class Sampling(Extensions):
-    """What chat and completions share."""
+    """The fields that chat completions and completions share."""
 
     model = text()
     stream = flag()
