@@ -194,6 +194,12 @@ class TransportUpstream(Upstream):
         self._transport = transport
         self.connections = transport.connections
 
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """See Upstream.forward."""
+        if self.api is None:
+            return super().forward(request, call, head_wait_s=head_wait_s)
+        return self._transport.open(request, call, head_wait_s=head_wait_s)
+
     def close(self) -> None:
         """See Upstream.close."""
         self._transport.close()

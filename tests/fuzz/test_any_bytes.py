@@ -44,7 +44,7 @@ from tests.fuzz.strategies import documents
 READERS: dict[str, Callable[[], Reader]] = {
     "ollama chat": lambda: OllamaReader(ChatDecoder()),
     "ollama generate": lambda: OllamaReader(decode_generate),
-    "openai": lambda: OpenAIReader(ChunkDecoder(inline_thinking=True, heard=lambda *_: None)),
+    "openai": lambda: OpenAIReader(ChunkDecoder(inline_thinking=True, on_tool_calls=lambda *_: None)),
     "anthropic": lambda: MessageReader("m", Thoughts()),
 }
 EVERY_READER = pytest.mark.parametrize("kind", READERS)

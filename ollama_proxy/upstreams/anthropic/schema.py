@@ -1,6 +1,6 @@
-"""A JSON Schema as the Messages API takes it for the form of an answer: closed objects, and few limits.
+"""A JSON Schema in the form that the Messages API accepts for an answer: closed objects, and few limits.
 
-What it refuses is told to the model in the description, as Anthropic's own client does.
+Limits that it refuses go into the description for the model, as in Anthropic's own client.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _REFUSED = frozenset(
     "minContains maxContains minProperties maxProperties patternProperties propertyNames".split()
 )
 
-#: Where a schema has others inside: in a mapping, in a list, or alone.
+#: Keywords with schemas inside: in a mapping, in a list, or alone.
 _MAPPINGS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems"), "items"
 
 
 def closed(schema: Json) -> Json:
-    """The same schema as far as it can be asked for; one that can be is not changed."""
+    """The schema in the accepted form; one that is accepted already stays unchanged."""
     if not isinstance(schema, dict):
         return schema
     limits = {

@@ -39,7 +39,7 @@ class MaskedReply:
 
     def __init__(self, reply: Reply, *, in_errors: Sequence[bytes], in_answers: Sequence[bytes]) -> None:
         self._reply = reply
-        self.close = reply.close
+        self.wait_head, self.close = reply.wait_head, reply.close
         self._in_errors, self._in_answers = in_errors, in_answers
         #: The end of what has arrived, if it may be the beginning of a secret.
         self._held = b""
@@ -54,10 +54,6 @@ class MaskedReply:
         """See Reply."""
         masked = ((name, _mask(value.encode("latin-1"), self._in_errors)) for name, value in self._reply.headers)
         return [(name, value.decode("latin-1")) for name, value in masked]
-
-    def wait_head(self, wait_s: float | None = None) -> bool:
-        """See Reply."""
-        return self._reply.wait_head(wait_s)
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
         """See Reply; at most the length of a secret is held back until what follows is there."""

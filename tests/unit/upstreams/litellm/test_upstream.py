@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import logging
-import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import ConfigError, UpstreamAuthError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.litellm import upstream as litellm_models
+from ollama_proxy.upstreams.litellm import targets
 from ollama_proxy.upstreams.litellm.answers import forget
 from ollama_proxy.upstreams.litellm.errors import error_of, plain
-from ollama_proxy.upstreams.litellm.upstream import BOOKKEEPING, LOGGERS, SWITCHES, LiteLLMUpstream, build, load
+from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
 from tests.rig.provider import CHAT, HELLO, Provider
 
 KEY = "sk-" + "0123" * 6
-
-
-@pytest.fixture(autouse=True)
-def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is set for the whole process is as it was afterwards, and nothing stays open."""
-    # LiteLLM makes itself an event loop where the main thread has none, and never closes it.
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    litellm = importlib.import_module("litellm")
-    for name in SWITCHES:
-        monkeypatch.setattr(litellm, name, getattr(litellm, name))
-    for module, owner, name in BOOKKEEPING:
-        held = getattr(importlib.import_module(module), owner)
-        monkeypatch.setattr(held, name, getattr(held, name))
-    for logger in map(logging.getLogger, LOGGERS):
-        monkeypatch.setattr(logger, "handlers", logger.handlers)
-        monkeypatch.setattr(logger, "propagate", logger.propagate)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
-    for client in litellm.in_memory_llm_clients_cache.cache_dict.values():
-        if not asyncio.iscoroutinefunction(client.close):
-            client.close()
-    litellm.in_memory_llm_clients_cache.flush_cache()
 
 
 def upstream(**models: UpstreamModel) -> LiteLLMUpstream:
@@ -75,7 +45,7 @@ def test_providers_that_litellm_does_not_know_are_reached_with_their_keys(
     monkeypatch: pytest.MonkeyPatch, name: str, kind: str, variable: str
 ) -> None:
     with Provider(key=KEY) as server:
-        monkeypatch.setattr(litellm_models, "PRESETS", PRESETS | {kind: moved(PRESETS[kind], server)})
+        monkeypatch.setattr(targets, "PRESETS", PRESETS | {kind: moved(PRESETS[kind], server)})
         monkeypatch.setenv(variable, KEY)
         events = [event for batch in upstream().chat(asked(name), call()) for event in batch]
         assert events[0] == type(events[0])(HELLO)
@@ -84,27 +54,6 @@ def test_providers_that_litellm_does_not_know_are_reached_with_their_keys(
 
 def moved(preset: Preset, server: Provider) -> Preset:
     return Preset(server.base_url, preset.key_variables, preset.protocol, needs_key=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("of-nobody", UpstreamRefused),
-        ("of-nobody/at-all", UpstreamRefused),
-        ("vllm-of-mine/x", UpstreamRefused),
-        ("ollama-box/x", UpstreamRefused),
-        ("huggingface/http://10.0.0.1/x", UpstreamRefused),
-        ("ollama/llama3", UpstreamRefused),
-        ("ollama_chat/llama3", UpstreamRefused),
-        ("llamafile/x", UpstreamRefused),
-        ("siliconflow/x", UpstreamAuthError),
-    ],
-)
-def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
-    monkeypatch.delenv("SILICONFLOW_API_KEY", raising=False)
-    with pytest.raises(error) as raised:
-        upstream().chat(asked(name), call())
-    assert raised.value.status == (404 if error is UpstreamRefused else 502)
 
 
 @pytest.mark.parametrize("name", ["gpt-4", "claude-3-7-sonnet-20250219", "volcengine/x"])
@@ -153,37 +102,6 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
         with pytest.raises(UpstreamError):  # it is none of Ollama's
             list(build(declared, None).chat(asked(name), call()))
         assert server.requests
-
-
-@pytest.mark.parametrize(
-    ("name", "one"),
-    [
-        ("datascope/qwen-max", "dashscope/qwen-max"),
-        ("dashscope/qwen-max", "dashscope/qwen-max"),
-        ("gpt-4o", "openai/gpt-4o"),
-        ("openai/gpt-4o", "openai/gpt-4o"),
-        ("gpt-3.5-turbo-instruct", "openai/gpt-3.5-turbo-instruct"),
-        ("command-r", "cohere/command-r"),
-        ("cohere_chat/command-r", "cohere/command-r"),
-        ("openrouter/openai/gpt-4o", "openrouter/openai/gpt-4o"),
-        ("siliconflow/Yi-34B-Chat", "siliconflow/Yi-34B-Chat"),
-        ("of-nobody", "of-nobody"),
-    ],
-)
-def test_every_model_has_one_name_whatever_it_is_called(name: str, one: str) -> None:
-    assert upstream().one_name(name) == one
-
-
-@pytest.mark.parametrize("name", ["mine", "openai/mine"])
-def test_what_is_behind_one_address_has_one_name(name: str) -> None:
-    there = UpstreamSettings(name="lite", kind="litellm", base_url="http://localhost:1")
-    assert build(there, None).one_name(name) == "openai/mine"
-
-
-def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "litellm", None)
-    with pytest.raises(ConfigError, match="make install EXTRAS=litellm"):
-        load()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
+from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from tests.rig import pieces
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
@@ -337,20 +338,20 @@ def test_what_led_to_calls_is_heard() -> None:
     heard: list[Any] = []
     details = [{"type": "reasoning.encrypted", "data": "x"}]
     documents = [chunk({"reasoning_details": details}), *chunks("", thinking="hm, so", calls=[SAID_CALL])]
-    read(frames(documents), heard=lambda *told: heard.append(told))
-    assert heard == [([CALL], "hm, so", details)]
+    read(frames(documents), on_tool_calls=lambda *told: heard.append(told))
+    assert heard == [([CALL], Thought("hm, so", details))]
 
 
 def test_nothing_is_heard_of_an_answer_without_calls() -> None:
     heard: list[Any] = []
-    read(frames(chunks("Hi", thinking="hm")), heard=lambda *told: heard.append(told))
+    read(frames(chunks("Hi", thinking="hm")), on_tool_calls=lambda *told: heard.append(told))
     assert heard == []
 
 
 @pytest.mark.parametrize(("finish", "times"), [("content_filter", 1), ("stop", 0)])
 def test_an_answer_that_was_filtered_is_noticed(finish: str, times: int) -> None:
     noticed: list[bool] = []
-    read(frames(chunks("Hi", finish=finish)), filtered=lambda: noticed.append(True))
+    read(frames(chunks("Hi", finish=finish)), on_filtered=lambda: noticed.append(True))
     assert len(noticed) == times
 
 
