@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 from flask import Response
@@ -20,24 +20,26 @@ from ollama_proxy.gateway.snapshot import Snapshot
 from ollama_proxy.hub import ChatRequest, Event, GenerateRequest
 from ollama_proxy.upstreams import Call, EventStream, Node
 
-#: Opens an event stream: an empty batch for each heartbeat until it is open.
-Opening = Generator[Sequence[Event], None, EventStream]
+#: Completes a request: yields an empty batch for each heartbeat that this takes.
+Completing = Generator[Sequence[Event], None, ChatRequest]
 
 
-class OpeningEvents:
-    """An event stream that is opened when it is iterated; the client gets heartbeats while that takes time."""
+class LateEvents:
+    """The events of a request that has to be completed first; the client gets heartbeats meanwhile."""
 
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
+    def __init__(self, completing: Completing, open_events: Callable[[ChatRequest], EventStream]) -> None:
+        self._completing = completing
+        self._open_events = open_events
         self._events: EventStream | None = None
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        self._events = yield from self._opening
+        asked = yield from self._completing
+        self._events = self._open_events(asked)
         yield from self._events
 
     def close(self) -> None:
-        """Ends the opening, or closes what it has opened."""
-        self._opening.close()
+        """Stops completing the request, or closes its events."""
+        self._completing.close()
         if self._events is not None:
             self._events.close()
 
@@ -57,15 +59,13 @@ class TranslatedCall:
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
         if isinstance(asked, ChatRequest) and has_image_urls(asked):
-            events: EventStream = OpeningEvents(self._fetch_images_and_open(asked))
+            fetching = fetch_images(asked, self._snapshot.images, exchange, self._heartbeat_s)
+            events: EventStream = LateEvents(fetching, self._open)
         else:
             events = self._open(asked)
         exchange.on_finish(events.close)
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
-
-    def _fetch_images_and_open(self, asked: ChatRequest) -> Opening:
-        return self._open((yield from fetch_images(asked, self._snapshot.images, self._exchange, self._heartbeat_s)))
 
     def _open(self, asked: ChatRequest | GenerateRequest) -> EventStream:
         """Returns the events of all answers; raises BodyTooLarge if the answers, each of which takes a copy of the

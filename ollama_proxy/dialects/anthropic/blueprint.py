@@ -30,7 +30,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         # A stream reports them before the model does.
         input_tokens = estimate_tokens(asked) if asked.stream else 0
         renderer = MessageRenderer(asked.model, input_tokens=input_tokens, show_thinking=shows_thinking(data))
-        return gateway.chat(exchange, asked, renderer)
+        return gateway.complete(exchange, asked, renderer)
 
     @blueprint.post("/anthropic/v1/messages/count_tokens", endpoint="count_tokens")
     @blueprint.post("/v1/messages/count_tokens", endpoint="count_tokens")
@@ -39,7 +39,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         exchange = current_exchange()
         asked = load_chat(load_body(exchange, gateway), is_limited=False)
         note_request(exchange, asked, asked.passthrough_fields)
-        gateway.resolve_model(exchange, asked.model)
+        gateway.snapshot.resolve_model(exchange, asked.model)
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
 
     return blueprint

@@ -127,7 +127,7 @@ def _read(gateway: Gateway, name: str) -> Response:
     if name == "version":
         _show_version(response, exchange)
     is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
-    if is_list and (gateway.model_aliases or allowed(exchange)):
+    if is_list and (gateway.snapshot.model_aliases or allowed(exchange)):
         _show_team_list(response, gateway, exchange)
     return response
 
@@ -173,7 +173,7 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
-        resolved = gateway.resolve_model(exchange, exchange.model)
+        resolved = gateway.snapshot.resolve_model(exchange, exchange.model)
         if not resolved.route.takes(Api.OLLAMA):
             if route.endpoint == "show":
                 return show_provided_model(exchange, resolved)

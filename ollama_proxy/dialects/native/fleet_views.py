@@ -38,7 +38,7 @@ def _ps(gateway: Gateway, exchange: Exchange) -> bytes:
 def _is_there(gateway: Gateway, exchange: Exchange, name: str, box: str) -> bool:
     """Whether a name may lead to a server: one that the team gave may mean a model on another one alone."""
     with contextlib.suppress(GatewayError):
-        return any(node.name == box for node, _ in gateway.resolve_model(exchange, name).route.nodes)
+        return any(node.name == box for node, _ in gateway.snapshot.resolve_model(exchange, name).route.nodes)
     return False
 
 

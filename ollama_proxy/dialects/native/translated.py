@@ -24,7 +24,6 @@ from ollama_proxy.dialects.native.render import (
     render_load,
 )
 from ollama_proxy.gateway import Exchange, Gateway, whole
-from ollama_proxy.hub import GenerateRequest
 
 
 def answer_translated(gateway: Gateway, exchange: Exchange, route: str) -> Response:
@@ -39,10 +38,7 @@ def answer_translated(gateway: Gateway, exchange: Exchange, route: str) -> Respo
     asked = load_chat(exchange.data) if route == "chat" else load_generate(exchange.data)
     note_request(exchange, asked, ignored(exchange.data))
     renderer = (ChatRenderer if route == "chat" else GenerateRenderer)(asked.model, exchange.call.started)
-    if isinstance(asked, GenerateRequest):
-        response = gateway.generate(exchange, asked, renderer)
-    else:
-        response = gateway.chat(exchange, asked, renderer)
+    response = gateway.complete(exchange, asked, renderer)
     if not response.is_streamed:
         response.content_type = SINGLE
     return response

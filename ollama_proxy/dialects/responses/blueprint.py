@@ -33,7 +33,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
             exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
         )
         sealed = ENCRYPTED_REASONING in (data.get("include") or ())
-        return gateway.chat(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
+        return gateway.complete(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
 
     def stored(name: str = "") -> Response:
         """Raises NotFound: no responses or conversations are stored."""
