@@ -146,7 +146,10 @@ def test_every_function_with_a_cache_is_listed() -> None:
         # LiteLLM is an extra, which need not be installed, and `__main__` runs the command line.
         if "litellm" not in name and path.stem != "__main__":
             importlib.import_module(name)
+    # The objects of imported modules are frozen; see tests/conftest.py.
+    gc.unfreeze()
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    gc.freeze()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
         f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
