@@ -253,6 +253,11 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     return settings_from(read_bytes(chosen, shown_path(chosen)), chosen, environ)
 
 
+def fingerprint_of(data: bytes | None) -> str:
+    """What tells one content of the file from another; empty: there is no file."""
+    return "" if data is None else hashlib.sha256(data).hexdigest()
+
+
 def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) -> Settings:
     """Settings from the content of the file (None: there is none). Raises ConfigError."""
     shown = shown_path(path)
@@ -281,7 +286,7 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
         source=None if data is None else path.absolute(),
         origins=origins,
         old_names=old_names,
-        fingerprint="" if data is None else hashlib.sha256(data).hexdigest(),
+        fingerprint=fingerprint_of(data),
     )
     if is_open(settings) and not settings.auth.allow_open_network:
         raise ConfigError(

@@ -5,7 +5,6 @@ Valid settings are passed to `on_change`, errors to `on_error`; after an error t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.schema import Settings, settings_from, shown_path
+from ollama_proxy.settings.schema import Settings, fingerprint_of, settings_from, shown_path
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
 from ollama_proxy.settings.yaml_file import read_bytes
 
@@ -60,9 +59,8 @@ class SettingsWatch:
         self._signature = signature
         try:
             before, self._checked = self._checked, None
-            is_missing = self.current.source is None and not os.path.lexists(self._path)
-            data = None if is_missing else read_bytes(self._path, shown_path(self._path))
-            self._checked = "" if data is None else hashlib.sha256(data).hexdigest()
+            data = self._read()
+            self._checked = fingerprint_of(data)
             if self._checked == before:
                 return
             settings = settings_from(data, self._path, self._environ)
@@ -72,6 +70,13 @@ class SettingsWatch:
             self.current, self.problem = settings, None
         except ConfigError as error:
             self._report(error)
+
+    def is_outdated(self) -> bool:
+        """Whether the file is not, or no longer, what the current settings were loaded from."""
+        try:
+            return fingerprint_of(self._read()) != self.current.fingerprint
+        except ConfigError:
+            return True
 
     def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
         """Check every `interval_s` seconds, forever. `sleep` is gevent's, which the settings do not import."""
@@ -88,6 +93,10 @@ class SettingsWatch:
         except OSError:
             return None
         return max(status.st_mtime_ns, status.st_ctime_ns), status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read(self) -> bytes | None:
+        is_missing = self.current.source is None and not os.path.lexists(self._path)
+        return None if is_missing else read_bytes(self._path, shown_path(self._path))
 
     def _report(self, error: ConfigError) -> None:
         if str(error) != self.problem:
