@@ -249,7 +249,7 @@ class PoolAdapter(BaseAdapter):
         try:
             connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
         except TimeoutError as error:
-            raise UpstreamTimeout("The model server did not take the request.") from error
+            raise UpstreamTimeout("The model server did not accept the request in time.") from error
         except OSError:
             # It may have answered and closed before reading everything: what it said comes next, or its end does.
             call.check()
