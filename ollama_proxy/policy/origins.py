@@ -41,7 +41,7 @@ class OriginPolicy:
             raise BadRequest("The Host header is missing or malformed.")
         if not self._is_served(host, match[1]):
             if self._has_auth:
-                raise BadRequest("This host name is not served here.", detail=f"host {host}")
+                raise BadRequest("This gateway does not serve this host name.", detail=f"host {host}")
             raise ForeignHost(detail=f"host {host}")
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):

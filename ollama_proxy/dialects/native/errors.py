@@ -1,4 +1,4 @@
-"""Ollama's error shapes: `{"error": "text"}`, always a string."""
+"""Ollama's error format: `{"error": "text"}`, always a string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS, GatewayError, MissingT
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.wire import ndjson_frame
 
-#: How Ollama's command line, and its Go library, name themselves; those for Python and JavaScript have other names.
+#: The user agent of Ollama's command line and its Go library; those of Python and JavaScript differ.
 _OLLAMA_CLI = "ollama/"
 
 

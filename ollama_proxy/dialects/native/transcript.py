@@ -1,4 +1,4 @@
-"""What an answer of Ollama's API says."""
+"""Read the text of answers of Ollama's API."""
 
 from __future__ import annotations
 

@@ -75,8 +75,11 @@ class ResponseRenderer:
                         (opened.add if isinstance(opened, OpenMessage) else self._open_message)(text, logprobs)
                     )
                 case Thinking(text):
-                    opened = self._open
-                    frames.append((opened.add if isinstance(opened, OpenReasoning) else self._open_reasoning)(text))
+                    if not isinstance(self._open, OpenReasoning):
+                        frames.append(self._close(COMPLETED))
+                        self._open = OpenReasoning(self._events, len(self._output), sealed=self._sealed)
+                        frames.append(self._open.open())
+                    frames.append(self._open.add(text))
                 case ToolCall():
                     frames.append(self._close(COMPLETED))
                     frame, item = render_call(self._events, len(self._output), event)
@@ -119,12 +122,6 @@ class ResponseRenderer:
         self._open = opened = OpenMessage(self._events, len(self._output))
         held, self._held = self._held, []
         return closing + opened.open() + opened.add(text, [*held, *logprobs])
-
-    def _open_reasoning(self, text: str) -> bytes:
-        """Close the open item and begin one of thinking."""
-        closing = self._close(COMPLETED)
-        self._open = opened = OpenReasoning(self._events, len(self._output), sealed=self._sealed)
-        return closing + opened.open() + opened.add(text)
 
     def _close(self, status: str) -> bytes:
         """Close the open item, if there is one."""

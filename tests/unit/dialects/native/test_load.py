@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.native.load import (
-    ignored,
+    find_ignored,
+    find_purpose,
     load_chat,
     load_embed,
     load_embeddings,
     load_generate,
-    load_order,
 )
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Message, ToolCall
@@ -201,8 +201,8 @@ def test_what_needs_the_models_own_template_is_refused_by_name(fields: dict[str,
 
 def test_fields_without_effect_are_named() -> None:
     fields = {"context": [1, 2], "shift": True, "keep_alive": "5m", "raw": False, "options": {}}
-    assert ignored(fields) == ["context", "shift", "keep_alive"]
-    assert ignored({"context": [], "shift": None}) == []
+    assert find_ignored(fields) == ["context", "shift", "keep_alive"]
+    assert find_ignored({"context": [], "shift": None}) == []
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_fields_without_effect_are_named() -> None:
 def test_G08_nothing_to_answer_is_an_order_to_load_or_unload(
     route: str, data: dict[str, Any], order: str | None
 ) -> None:
-    assert load_order(route, data) == order
+    assert find_purpose(route, data) == order
 
 
 @pytest.mark.parametrize(("given", "texts"), [("Hi", ["Hi"]), (["a", ""], ["a", ""]), ([], []), ("", []), (None, [])])

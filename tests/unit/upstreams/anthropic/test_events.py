@@ -195,7 +195,7 @@ def test_call_that_can_not_be_read_is_an_error_behind_what_came_before(written: 
     pieces_of_it = [each for each in said if each.get("delta", {}).get("partial_json")]
     pieces_of_it[0]["delta"]["partial_json"] = written
     events, failure = MessageReader(rig.MODEL, Thoughts()).feed(rig.frames(said))
-    assert str(failure) == "The model server sent a tool call that can't be read."
+    assert str(failure) == "The model server sent an invalid tool call."
     assert [getattr(event, "text", "") for event in events] == ["Hm."]
 
 
