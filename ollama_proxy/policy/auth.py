@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
@@ -47,6 +47,11 @@ class Principal:
 ANYONE = Principal("anyone", SCOPES)
 
 
+class KnownToken(NamedTuple):
+    token: Token
+    principal: Principal
+
+
 class Authenticator:
     """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
     failures are not counted."""
@@ -54,7 +59,10 @@ class Authenticator:
     def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {token.digest: token for token in auth.tokens()}
+        self._tokens = {
+            token.digest: KnownToken(token, Principal(token.name, token.scopes, token.models, token.digest))
+            for token in auth.tokens()
+        }
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
@@ -74,14 +82,14 @@ class Authenticator:
         digest = hashlib.sha256(sent[0]).digest()
         self._auth_failures.check(client, digest)
         # The digest of a guess does not reveal how close the guess was, so neither does the time of the lookup.
-        token = self._tokens.get(digest)
+        known = self._tokens.get(digest)
         today = datetime.now(UTC).date()
-        if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, today):
+        if known is None or not hmac.compare_digest(known.principal.digest, digest) or is_expired(known.token, today):
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
         TOKENS.learn(digest, sent[0].decode("latin-1"))
-        return Principal(token.name, token.scopes, token.models, digest)
+        return known.principal
 
     def knows(self, principal: Principal) -> bool:
         """Whether the token of an authenticated caller is still on the list."""
