@@ -22,7 +22,7 @@ if (ROOT / "config/config.yaml").exists():
 
 from ollama_proxy.errors import ConfigError  # noqa: E402
 from ollama_proxy.gateway import WORKER, capacity  # noqa: E402
-from ollama_proxy.server.startup import check_start  # noqa: E402
+from ollama_proxy.server.startup import PRELOADED, check_start  # noqa: E402
 from ollama_proxy.telemetry import flush_all  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
@@ -75,6 +75,11 @@ def heartbeat_directory() -> str | None:
     return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
 
 
+def pre_fork(server: Any, worker: object) -> None:
+    """The worker gets an application of the configuration as it is now, in memory that it shares with its master."""
+    PRELOADED.refresh()
+
+
 def post_fork(server: Any, worker: object) -> None:
     """A worker that is told to end before it listens to that does so at once. gunicorn would lose the word: until a
     worker has its own handlers it has its master's, which only put signals into a queue."""
@@ -103,7 +108,7 @@ backlog = 2048
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
 worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
 worker_tmp_dir = heartbeat_directory()
-preload_app = False  # the application and its connections belong to one worker
+preload_app = False  # pre_fork builds the application, and wsgi.py starts it in each worker
 max_requests = 0  # recycling would cut long streams
 
 # A heartbeat of the worker's event loop, not a limit for requests.

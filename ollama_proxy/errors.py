@@ -123,7 +123,7 @@ class MissingToken(AuthError):
 class Forbidden(GatewayError):
     status = 403
     slug = "not_allowed"
-    text = "This token may not do that."
+    text = "This token lacks the permission for this request."
 
 
 class ForeignHost(Forbidden):
@@ -142,30 +142,30 @@ class ForeignOrigin(Forbidden):
 class NotFound(GatewayError):
     status = 404
     slug = "not_found"
-    text = "There is nothing at this address."
+    text = "This path does not exist."
 
 
 class ModelNotFound(NotFound):
     slug = "model_not_found"
-    text = "This model does not exist here."
+    text = "The model does not exist."
 
 
 class MethodNotAllowed(GatewayError):
     status = 405
     slug = "method_not_allowed"
-    text = "This address does not take this method."
+    text = "This path does not support this method."
 
 
 class BodyTooLarge(GatewayError):
     status = 413
     slug = "body_too_large"
-    text = "The request body is larger than this gateway takes."
+    text = "The request body is too large."
 
 
 class UnsupportedMediaType(GatewayError):
     status = 415
     slug = "unsupported_media_type"
-    text = "This address takes JSON."
+    text = "This endpoint accepts only JSON."
 
 
 class LimitError(GatewayError):
@@ -185,7 +185,7 @@ class InternalError(GatewayError):
 class Overloaded(GatewayError):
     status = 503
     slug = "overloaded"
-    text = "This gateway has as many requests as it can take; try again in a moment."
+    text = "This gateway is at its limit of concurrent requests; try again in a moment."
 
 
 class CallEnded(GatewayError):
@@ -201,7 +201,7 @@ class TokenRevoked(CallEnded):
 class GatewayStopping(CallEnded):
     status = 503
     slug = "gateway_stopping"
-    text = "This gateway is being stopped and could not finish the answer in time; ask again."
+    text = "This gateway is shutting down and could not complete the answer in time; try again."
     state = "aborted"
 
 
@@ -217,7 +217,7 @@ class UpstreamError(GatewayError):
 
     status = 502
     slug = "upstream_error"
-    text = "The model server gave an answer that can't be used."
+    text = "The model server sent an invalid response."
     state = "upstream_error"
 
 

@@ -64,20 +64,6 @@ class Message:
     tool_call_id: str | None = None
 
 
-#: Levels of thinking, as Ollama names them.
-THINK_LEVELS = ("low", "medium", "high", "max")
-
-#: Ollama's options and the types of their values; an option of the type float may be any number.
-OPTION_TYPES: Mapping[str, type] = {
-    **dict.fromkeys("num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int),
-    **dict.fromkeys("draft_num_predict top_k repeat_last_n seed".split(), int),
-    **dict.fromkeys("temperature top_p min_p typical_p".split(), float),
-    **dict.fromkeys("repeat_penalty presence_penalty frequency_penalty".split(), float),
-    "use_mmap": bool,
-    "stop": list,
-}
-
-
 @dataclass(slots=True, kw_only=True)
 class ModelRequest:
     """What every request to a model may say."""

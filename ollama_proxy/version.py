@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ def _build(package: Path = Path(__file__).parent) -> dict[str, str | None]:
         "version": VERSION,
         "date": told.get("date"),
         "commit": told.get("commit") or _checked_out(package.parent / ".git"),
-        "node": f"Python {platform.python_version()}",
+        "node": f"Python {sys.version.split()[0]}",
     }
 
 

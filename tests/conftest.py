@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +19,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Markers, and what writes docs/reliability.md."""
     config.addinivalue_line("markers", "door(*names): the row goes through these doors only")
     config.pluginmanager.register(Reliability(), "reliability")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Keeps the garbage collector away from modules and collected tests: they stay, and a search among them takes up to
+    a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

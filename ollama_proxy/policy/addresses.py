@@ -18,7 +18,7 @@ Network = IPv4Network | IPv6Network
 #: Of the URL of an image: a longer one is not even split, which takes long and is kept in memory.
 MAX_URL_CHARS = 8192
 
-NO_WEB_ADDRESS = "must be an http(s) address, or a data URI with base64"
+NO_WEB_ADDRESS = "must be an http(s) URL or a base64 data URI"
 _WEB_SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
 #: A name has at most 253 characters and the root's dot.

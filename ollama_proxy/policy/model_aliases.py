@@ -28,11 +28,6 @@ class ModelAlias:
         """Whether the upstream knows it by another name."""
         return self.target != self.name
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing was said of it."""
-        return self.rules is NO_RULES
-
 
 R = TypeVar("R")
 

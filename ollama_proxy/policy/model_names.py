@@ -22,8 +22,9 @@ _LOCAL = ":local"
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAMESPACE = "[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"
-#: A host, and a scheme before it, only in front of a namespace. Only one source, which may not repeat one in the tag.
-_OLLAMA_NAME = re.compile(
+#: The names that Ollama's parser accepts; each means the model of its canonical name there. A host, and a scheme before
+#: it, only in front of a namespace. Only one source, which may not repeat one in the tag.
+OLLAMA_NAME = re.compile(
     rf"(?:(?:(?:https?://)?[A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?{_NAMESPACE}/)?{_PART}"
     rf"(?::(?!(?i:local|cloud|{_PART}-cloud):){_PART})?(?::(?i:local|cloud))?"
 )
@@ -37,11 +38,6 @@ def is_well_formed(name: str) -> bool:
         return False
     is_short = name.isascii() or len(name.encode()) <= MAX_NAME_BYTES
     return is_short and ("://" not in name or "://" not in _SCHEME.sub("", name))
-
-
-def is_ollama_name(name: str) -> bool:
-    """Whether Ollama's parser takes a name. It then means the model of that canonical name there."""
-    return _OLLAMA_NAME.fullmatch(name) is not None
 
 
 def is_plain(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -44,6 +45,7 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
     Raises ConfigError. A first token that was made just now is shown on stderr, this once. `reloading`: workers that
     are already there have the say on what was good last.
     """
+    PRELOADED.discard()
     settings, token = with_first_token(load_settings(environ=environ), environ)
     build_fleet(settings, environ).close()
     if not reloading:
@@ -61,10 +63,27 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     Raises ConfigError, and RuntimeError when the standard library was imported before gevent patched it.
     """
     check_patched()
+    app = PRELOADED.app if PRELOADED.app is not None and dialects is DIALECTS else build_app(environ, dialects)
+    parts = app.extensions["ollama_proxy"]
+    gateway, health, watch = parts["gateway"], parts["health"], parts["watch"]
+    settings = gateway.settings
+    configure(log_directory(settings, environ), settings.logging.level)
+    WORKER.cut = lambda: gateway.end_all(GatewayStopping)
+    gevent.spawn(watch.run, gevent.sleep)
+    gevent.spawn(health.run)
+    parts["client_watch"].start()
+    Watchdog().start()
+    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
+    log_hidden(settings)
+    log_warnings(settings, environ)
+    return app
+
+
+def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
+    """The application of the settings as they are now. Nothing in it runs yet, and it holds no thread, greenlet or
+    descriptor, so a process that it is forked into can start it. Raises ConfigError."""
     loaded = load_or_last_good(environ)
     settings, _ = with_first_token(loaded, environ)
-    directory = log_directory(settings, environ)
-    configure(directory, settings.logging.level)
 
     def change(new: Settings) -> None:
         """Takes over a good edit of the configuration."""
@@ -82,18 +101,40 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
         )
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
+    directory = log_directory(settings, environ)
     app = create_app(settings, log_directory=directory, problem=lambda: watch.problem, dialects=dialects)
-    parts = app.extensions["ollama_proxy"]
-    gateway, health = parts["gateway"], parts["health"]
-    WORKER.cut = lambda: gateway.end_all(GatewayStopping)
-    gevent.spawn(watch.run, gevent.sleep)
-    gevent.spawn(health.run)
-    parts["client_watch"].start()
-    Watchdog().start()
-    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
-    log_hidden(settings)
-    log_warnings(settings, environ)
+    app.extensions["ollama_proxy"]["watch"] = watch
+    gateway = app.extensions["ollama_proxy"]["gateway"]
     return app
+
+
+class PreloadedApp:
+    """The application that the master builds for the workers that it forks: they share the memory of all that they
+    don't change. Starting it is left to each worker, see `serve`."""
+
+    def __init__(self) -> None:
+        #: None: a worker builds its own.
+        self.app: Flask | None = None
+
+    def refresh(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Before a fork: builds the application, unless it is there and its configuration file is unchanged."""
+        if self.app is not None and not self.app.extensions["ollama_proxy"]["watch"].is_outdated():
+            return
+        self.app = None
+        with contextlib.suppress(Exception):  # the worker fails in the same way, and reports why; the master must live
+            self.app = build_app(environ, DIALECTS)
+        # A collection in a worker would write into every object that it looks at, and so copy all of them.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
+    def discard(self) -> None:
+        """The next fork gets a new one, whatever the configuration file says."""
+        self.app = None
+
+
+#: Of this process; workers inherit it.
+PRELOADED = PreloadedApp()
 
 
 def log_warnings(settings: Settings, environ: Mapping[str, str]) -> None:

@@ -148,5 +148,5 @@ class Call:
         """Seconds until the total limit; raises UpstreamTimeout if there are none."""
         left = self.ends_at - time.monotonic()
         if left <= 0:
-            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in all.")
+            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in total.")
         return left

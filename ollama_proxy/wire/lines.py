@@ -110,7 +110,7 @@ def encode_request(document: object) -> bytes:
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError as error:
-        text = "The request can't be passed on: it is nested too deep, or a number in it is too large."
+        text = "The request can't be forwarded: it is nested too deeply, or a number in it is too large."
         raise BadRequest(text, detail=str(error)[:100]) from None
 
 

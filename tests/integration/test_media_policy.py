@@ -40,7 +40,7 @@ WITHOUT_SCHEME = [
     ),
     *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "file:///etc/passwd", "iVBORw0KGgo="),
 ]
-NO_ADDRESS = "must be an http(s) address, or a data URI with base64"
+NO_ADDRESS = "must be an http(s) URL or a base64 data URI"
 
 Part = Callable[[str], dict[str, Any]]
 PARTS: dict[str, Part] = {

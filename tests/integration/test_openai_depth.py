@@ -389,7 +389,7 @@ def test_prompts_that_are_no_texts_are_refused(prompt: Any, ask: Callable[..., A
 
 
 def test_token_ids_are_refused_with_the_way_out(ask: Callable[..., Asked]) -> None:
-    assert "as text" in ask(COMPLETION, prompt=[1, 2]).answer.json()["error"]["message"]
+    assert "as a string" in ask(COMPLETION, prompt=[1, 2]).answer.json()["error"]["message"]
 
 
 def test_answers_of_one_request_are_limited(ask: Callable[..., Asked]) -> None:

@@ -210,7 +210,7 @@ def test_user_is_in_the_access_log(gateway: Gateway) -> None:
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
 def test_G27_gateway_without_state_says_what_to_do(name: str, ask: Ask) -> None:
     error = ask(**{name: "resp_1"}).answer.json()["error"]
-    assert "send the whole history as `input`" in error["message"]
+    assert "send the whole history in input" in error["message"]
 
 
 @pytest.mark.parametrize(

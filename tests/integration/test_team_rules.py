@@ -498,7 +498,7 @@ def test_chat_of_nothing_but_a_system_prompt_is_no_order_to_load(
     fields: Document = {"input": said} if name == "openai responses" else {"messages": said}
     answer = ask(gateway, name, "mute", **fields)
     assert answer.status == 400
-    assert "nothing is left" in answer.text
+    assert "must contain more than system prompts" in answer.text
     assert GIVEN not in answer.text
     assert forwarded(upstream) == []
 

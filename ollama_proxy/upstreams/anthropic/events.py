@@ -165,7 +165,7 @@ class MessageReader:
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             arguments = None
         if not isinstance(arguments, dict):
-            raise UpstreamError("The model server sent a tool call that can't be read.")
+            raise UpstreamError("The model server sent an invalid tool call.")
         call_id = check_text(block.start.get("id") or "")
         if not call_id or call_id in self._ids:
             call_id = new_call_id()

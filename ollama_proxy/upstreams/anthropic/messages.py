@@ -49,7 +49,7 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
         # A client that sends only a system prompt expects an answer to it.
         system, encoded = "", [{"role": "user", "content": _texts(system)}]
     if not encoded[0]["content"]:
-        raise BadRequest("there is nothing in the messages to answer", param="messages")
+        raise BadRequest("messages: must contain at least one message with content", param="messages")
     return system, encoded
 
 
@@ -134,6 +134,6 @@ def _images(message: Message) -> Iterator[Block]:
         data = str(image).replace("\n", "").replace("\r", "")
         kind = base64_media_type(data)
         if not kind.startswith("image/"):
-            raise BadRequest("an image is neither PNG, JPEG, GIF nor WebP", param="messages")
+            raise BadRequest("messages: images must be PNG, JPEG, GIF or WebP", param="messages")
         source = {"type": "base64", "media_type": kind, "data": data}
         yield {"type": "image", "source": source}

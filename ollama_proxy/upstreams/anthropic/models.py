@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import THINK_LEVELS, Json, Model
+from ollama_proxy.hub import Json, Model
+from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams.ollama.codec import count, seconds_of
 
 _DATED = re.compile(r"(.+)-\d{8}")

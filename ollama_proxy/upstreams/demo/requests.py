@@ -12,8 +12,9 @@ from typing import TypeVar
 import orjson
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import OPTION_TYPES, THINK_LEVELS, Json
+from ollama_proxy.hub import Json
 from ollama_proxy.policy import keep_alive_s
+from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
 
 T = TypeVar("T")
 

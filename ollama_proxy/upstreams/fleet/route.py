@@ -55,7 +55,7 @@ class Route:
         """The error while no node takes a request."""
         if all(node.declared.drain for node, _ in self.nodes):
             return UpstreamConnect(
-                "The model server is being drained and takes no new requests.", detail="draining", retry_after_s=5
+                "The model server is being drained and accepts no new requests.", detail="draining", retry_after_s=5
             )
         wait_s = min(node.connection.retry_after_s() for node, _ in self.nodes if not node.declared.drain)
         return UpstreamConnect(self.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s)))

@@ -200,7 +200,7 @@ class ChatDecoder:
         function = call.get("function") or {}
         arguments = function.get("arguments") or {}
         if not isinstance(arguments, dict) or not can_be_written(arguments):
-            raise UpstreamError("The model server sent a tool call that can't be read.")
+            raise UpstreamError("The model server sent an invalid tool call.")
         call_id = call.get("id") or ""
         if not call_id or call_id in self._ids:
             call_id = new_call_id()
@@ -311,7 +311,7 @@ def error_text(document: Json) -> str:
         else:
             break
     text = document if isinstance(document, str) else ""
-    return text.strip() or "The model server reported an error without a text."
+    return text.strip() or "The model server reported an error without a message."
 
 
 def seconds_of(stamp: Json) -> int:

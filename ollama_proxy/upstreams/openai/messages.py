@@ -83,7 +83,7 @@ class _Turns:
         found = self.pending.take_by_name(message.tool_name) or self.pending.take_next()
         if found is None:
             where = f"messages[{number}]"
-            raise BadRequest(f"{where}: the result of a tool without a call before it", param=where)
+            raise BadRequest(f"{where}: must follow the message with its tool call", param=where)
         return found
 
 

@@ -11,7 +11,7 @@ from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, ToolCall
 from ollama_proxy.upstreams.ollama.codec import can_be_written, new_call_id
 
-UNREADABLE = "The model server sent a tool call that can't be read."
+UNREADABLE = "The model server sent an invalid tool call."
 
 
 @dataclass(slots=True, eq=False)

@@ -149,7 +149,7 @@ class Connection:
             except TimeoutError:
                 waited_s += SEND_LOOK_S
                 if waited_s >= call.timeouts.idle_s:
-                    raise UpstreamTimeout("The model server did not take the request.") from None
+                    raise UpstreamTimeout("The model server did not accept the request in time.") from None
             if data and self._is_answered():
                 self._must_close = True
                 return False

@@ -232,7 +232,7 @@ class PoolAdapter(BaseAdapter):
             try:
                 connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
             except TimeoutError as error:
-                raise UpstreamTimeout("The model server did not take the request.") from error
+                raise UpstreamTimeout("The model server did not accept the request in time.") from error
             except OSError:
                 # It may have answered and closed before reading everything: its answer comes next, or its end.
                 call.check()

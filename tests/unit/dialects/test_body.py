@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import time
@@ -55,7 +56,7 @@ def test_a_body_is_read_whole(size: int) -> None:
 
 @pytest.mark.parametrize("environ", [sized(b"x" * 11), chunked(b"x" * 11), sized(b"", declared=11)])
 def test_a_body_over_the_limit_is_refused_however_it_is_framed(environ: dict[str, Any]) -> None:
-    with pytest.raises(BodyTooLarge, match="over 10 bytes"):
+    with pytest.raises(BodyTooLarge, match="larger than 10 bytes"):
         read_body(environ, limits(10), call())
 
 
@@ -111,15 +112,23 @@ def test_multipart_is_refused(media: str) -> None:
         read_body(sized(b"--x\r\n" * 10_000, CONTENT_TYPE=media), limits(1_000_000), call())
 
 
-@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "gzip, identity"])
-def test_content_codings_are_refused(coding: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match="content coding"):
-        check_media_type({"HTTP_CONTENT_ENCODING": coding})
+def test_a_compressed_body_is_decoded() -> None:
+    data = gzip.compress(b"x" * 1000)
+    assert read_body(sized(data, HTTP_CONTENT_ENCODING="gzip"), limits(1000), call()) == b"x" * 1000
+    assert read_body(chunked(data) | {"HTTP_CONTENT_ENCODING": "gzip"}, limits(1000), call()) == b"x" * 1000
 
 
-@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
-def test_no_content_coding_is_no_reason(coding: str) -> None:
-    check_media_type({"HTTP_CONTENT_ENCODING": coding})
+def test_the_limit_is_also_that_of_the_decoded_body() -> None:
+    with pytest.raises(BodyTooLarge, match="larger than 1000 bytes"):
+        read_body(sized(gzip.compress(b"x" * 1001), HTTP_CONTENT_ENCODING="gzip"), limits(1000), call())
+
+
+def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None:
+    # Empty blocks of zstd, three bytes each.
+    environ = chunked(b"\x28\xb5\x2f\xfd\x00\x58" + bytes(3) * 1_000_000) | {"HTTP_CONTENT_ENCODING": "zstd"}
+    with pytest.raises(BodyTooLarge):
+        read_body(environ, limits(1000), call())
+    assert environ["wsgi.input"].tell() <= 1000 + 65536
 
 
 @pytest.mark.parametrize("lenient", [True, False])
@@ -129,11 +138,11 @@ def test_no_content_coding_is_no_reason(coding: str) -> None:
         (b"", "missing request body"),
         (b" \r\n", "missing request body"),
         (b'{"model":', "unexpected EOF|not valid JSON"),
-        (b"[]", "a list"),
+        (b"[]", "an array"),
         (b"null", "null"),
-        (b'"text"', "a text"),
+        (b'"text"', "a string"),
         (b"5", "a number"),
-        (b"true", "true or false"),
+        (b"true", "a boolean"),
         (b"{model: 1}", "not valid JSON"),
         (b"{'model': 1}", "not valid JSON"),
         (b'{"a":NaN}', "not valid JSON"),
@@ -214,7 +223,7 @@ def test_bodies_that_can_be_read_one_way_only_pass(body: str) -> None:
 @pytest.mark.parametrize("beside", [True, False])
 def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, beside: bool) -> None:
     body = {change(name): "a", **({name: "b"} if beside else {})}
-    with pytest.raises(BadRequest, match=f"must be written '{name}'") as refused:
+    with pytest.raises(BadRequest, match=f"must be spelled '{name}'") as refused:
         check(json.dumps(body))
     assert refused.value.param == change(name)
 
@@ -222,7 +231,7 @@ def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, bes
 @pytest.mark.parametrize("key", [f"{KELVIN}eep_alive", f"{LONG_S}tream", f"me{LONG_S}{LONG_S}ages", f"me{LONG_S}sages"])
 def test_letters_that_go_folds_to_ascii_are_refused(key: str) -> None:
     for body in (json.dumps({key: 1}), json.dumps({key: 1}, ensure_ascii=False)):
-        with pytest.raises(BadRequest, match="must be written"):
+        with pytest.raises(BadRequest, match="must be spelled"):
             check(body)
 
 
@@ -233,13 +242,13 @@ def test_a_decisive_field_that_is_there_twice_is_refused(name: str, disguise: st
     second = {"escaped": escaped, "upper case escape": escaped.replace("006d", "006D"), "both escaped": escaped}
     first = escaped if disguise == "both escaped" else name
     gap = " \n" if disguise == "spaced" else ""
-    with pytest.raises(BadRequest, match=f"'{name}' is there twice"):
+    with pytest.raises(BadRequest, match=f"duplicate field '{name}'"):
         check(f'{{"{first}"{gap}:1,"x":[],"{second.get(disguise, name)}"{gap}:1}}')
 
 
 def test_twice_is_found_in_front_of_ignored_bytes_too() -> None:
     body = b'{"model":"a","model":"b"} tail'
-    with pytest.raises(BadRequest, match="twice"):
+    with pytest.raises(BadRequest, match="duplicate field"):
         check_keys(parse_object(body, lenient_tail=True), body, DECISIVE)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.dialects import find_dialect
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.gateway.chat_images import fetch_images
+from ollama_proxy.gateway.chat_images import fetch_images, has_image_urls
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.hub import ChatRequest, Event, ImageUrl, Message
@@ -71,7 +71,8 @@ def test_each_image_takes_the_place_of_its_url(pictures: ScriptedServer) -> None
 def test_a_chat_without_urls_is_sent_as_it_is_even_if_fetching_is_off() -> None:
     asked = chat(Message("user", "This.", images=[INLINE]), Message("user", "Well?"))
     batches, complete = fetch(asked, mode="off")
-    assert complete is asked
+    assert complete == asked
+    assert not has_image_urls(asked)
     assert batches == []
 
 

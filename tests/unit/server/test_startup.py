@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.server.startup import LAST_GOOD_FILE, check_start, keep_last_good, load_or_last_good, log_directory
+from ollama_proxy.server.startup import (
+    LAST_GOOD_FILE,
+    PRELOADED,
+    PreloadedApp,
+    check_start,
+    keep_last_good,
+    load_or_last_good,
+    log_directory,
+)
 from ollama_proxy.settings.schema import Settings
 
 GOOD = "auth: {generate_tokens: [aaa]}\nservice: {base_url: 'demo:'}\n"
@@ -50,3 +62,80 @@ def test_a_broken_file_at_the_first_start_is_refused(environ: dict[str, str], fi
 def test_logs_go_where_systemd_says() -> None:
     assert log_directory(Settings(), {"LOGS_DIRECTORY": "/var/log/a:/var/log/b"}) == Path("/var/log/a")
     assert log_directory(Settings(), {}) == Path(Settings().logging.dir)
+
+
+@pytest.fixture
+def preloaded() -> Iterator[PreloadedApp]:
+    yield PreloadedApp()
+    gc.unfreeze()
+
+
+def models_of(preloaded: PreloadedApp) -> str | None:
+    """The default model of the application; each configuration below has another one."""
+    assert preloaded.app is not None
+    model: str | None = preloaded.app.extensions["ollama_proxy"]["gateway"].settings.default_model
+    return model
+
+
+class TestPreloadedApp:
+    def test_workers_of_one_configuration_share_one_application(
+        self, preloaded: PreloadedApp, environ: dict[str, str]
+    ) -> None:
+        preloaded.refresh(environ)
+        first = preloaded.app
+        preloaded.refresh(environ)
+        assert first is not None
+        assert preloaded.app is first
+
+    def test_an_edit_of_the_file_is_in_the_next_one(
+        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+    ) -> None:
+        preloaded.refresh(environ)
+        file.write_text(GOOD + "default_model: edited\n")
+        preloaded.refresh(environ)
+        assert models_of(preloaded) == "edited"
+
+    def test_a_broken_file_gives_the_settings_that_workers_have_adopted_since(
+        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+    ) -> None:
+        for model in ("first", "second"):
+            file.write_text(GOOD + f"default_model: {model}\n")
+            keep_last_good(environ)
+            file.write_text("auth: [")
+            preloaded.refresh(environ)
+            assert models_of(preloaded) == model
+
+    def test_nothing_to_build_from_is_left_to_the_worker(
+        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+    ) -> None:
+        preloaded.refresh(environ)
+        file.write_text("auth: [")
+        preloaded.refresh(environ)
+        assert preloaded.app is None
+
+    def test_a_reload_builds_another_one(self, environ: dict[str, str]) -> None:
+        try:
+            PRELOADED.refresh(environ)
+            check_start(environ, reloading=True)
+            assert PRELOADED.app is None
+        finally:
+            PRELOADED.discard()
+            gc.unfreeze()
+
+    def test_it_holds_no_descriptor_and_runs_nothing(self, preloaded: PreloadedApp, environ: dict[str, str]) -> None:
+        preloaded.refresh(environ)  # what the first one imports or opens for good
+        preloaded.discard()
+
+        def count_running() -> int:
+            return sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects())
+
+        gc.unfreeze()
+        descriptors, running = sorted(os.listdir("/proc/self/fd")), count_running()
+        preloaded.refresh(environ)
+        gc.unfreeze()
+        assert sorted(os.listdir("/proc/self/fd")) == descriptors
+        assert count_running() == running
+
+    def test_a_collection_in_a_worker_leaves_it_alone(self, preloaded: PreloadedApp, environ: dict[str, str]) -> None:
+        preloaded.refresh(environ)
+        assert not any(each is preloaded.app for each in gc.get_objects())

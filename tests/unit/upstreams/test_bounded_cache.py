@@ -8,17 +8,15 @@ import gc
 import importlib
 import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import ollama_proxy
 from ollama_proxy.hub import Message, ToolCall
 from ollama_proxy.upstreams.bounded_cache import ENTRY_BYTES, BoundedCache, memory_of
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from tests.rig.source_code import trees
 
-PACKAGE = Path(ollama_proxy.__file__).parent
 MIB = 1 << 20
 
 #: Attributes that are a BoundedCache: entries, MiB.
@@ -39,7 +37,7 @@ FUNCTIONS = {
     "server.request.is_trusted": (1024, "an address of at most 45 characters"),
     "server.request._networks": (16, "the proxies of the configuration"),
     "server.request._plain_address": (1024, "at most 45 characters"),
-    "dialects.schema_fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
+    "dialects.schema_fields._narrow_schema": (256, "fields of our own schemas, under 100 KB each"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "gateway.images._lookups": (None, "one thread pool"),
     "gateway.images._wait_timer": (None, "one timer"),
@@ -120,9 +118,8 @@ def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
 def collections() -> Iterator[tuple[str, str]]:
     """`module.Class` and attribute of every collection that an instance of the package begins with empty; "" for the
     class of those of modules."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for module, tree in trees().items():
+        for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
                 yield module, ast.unparse(node)
             for init in node.body if isinstance(node, ast.ClassDef) else ():
@@ -135,18 +132,21 @@ def collections() -> Iterator[tuple[str, str]]:
 
 
 def test_every_collection_that_may_grow_is_listed_with_what_bounds_it() -> None:
-    found = {f"{owner}.{name}" for owner, name in collections() if owner not in SHORT_LIVED}
-    assert found == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
-    assert {owner for owner, _ in collections()} >= SHORT_LIVED
+    found = list(collections())
+    kept = {f"{owner}.{name}" for owner, name in found if owner not in SHORT_LIVED}
+    assert kept == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
+    assert {owner for owner, _ in found} >= SHORT_LIVED
 
 
 def test_every_function_with_a_cache_is_listed() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for name in trees():
         # LiteLLM is an extra, which need not be installed, and `__main__` runs the command line.
-        if "litellm" not in name and path.stem != "__main__":
-            importlib.import_module(name)
+        if "litellm" not in name and not name.endswith("__main__"):
+            importlib.import_module(f"ollama_proxy.{name}".removesuffix("."))
+    # The objects of imported modules are frozen; see tests/conftest.py.
+    gc.unfreeze()
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    gc.freeze()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
         f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
@@ -161,8 +161,7 @@ def test_limits_are_those_of_the_list(place: str) -> None:
     owner, _, attribute = place.rpartition(".")
     module, _, name = owner.rpartition(".")
     code = importlib.import_module(f"ollama_proxy.{module}")
-    tree = ast.parse(Path(code.__file__ or "").read_text(encoding="utf-8"))
-    [kind] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    [kind] = [node for node in trees()[module].body if isinstance(node, ast.ClassDef) and node.name == name]
     [init] = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     [made] = [value for found, value in assigned(init) if found == attribute]
     assert isinstance(made, ast.Call) and ast.unparse(made.func).startswith("BoundedCache")
@@ -231,13 +230,13 @@ def test_the_inside_of_a_value_counts() -> None:
 
 
 def fill_thoughts(cache: ReasoningCache) -> None:
-    for number in range(30_000):
+    for number in range(10_000):
         call = ToolCall(f"call_{number}", "f", {})
         cache.keep(Message("user", str(number)), [call], Thought("x"))
 
 
 def fill_names(cache: BoundedCache[str, float]) -> None:
-    for number in range(30_000):
+    for number in range(3000):
         cache.put(f"{number}".ljust(512, "x"), float(number))
 
 

@@ -130,7 +130,6 @@ SHORT, TIMES = 400, 10
 @pytest.fixture
 def no_collections() -> Iterator[None]:
     """The collector's share grows with all objects of the test process."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -77,7 +77,7 @@ def test_system_prompt_alone_is_what_the_model_answers() -> None:
 
 @pytest.mark.parametrize("messages", [[Message("user", " ")], [Message("system", "")], [Message("assistant", "")]])
 def test_nothing_to_answer_is_refused(messages: list[Message]) -> None:
-    with pytest.raises(BadRequest, match="nothing in the messages"):
+    with pytest.raises(BadRequest, match="must contain at least one message with content"):
         encoded(chat(*messages))
 
 
@@ -115,7 +115,7 @@ def test_image_is_named_after_its_first_bytes(data: str, kind: str) -> None:
 
 @pytest.mark.parametrize("data", [base64.b64encode(b"%PDF-1.7 whatever").decode(), "?", ""])
 def test_image_of_another_kind_is_refused(data: str) -> None:
-    with pytest.raises(BadRequest, match="neither PNG, JPEG, GIF nor WebP"):
+    with pytest.raises(BadRequest, match="must be PNG, JPEG, GIF or WebP"):
         turns(Message("user", "Look", images=[data]))
 
 

@@ -79,7 +79,7 @@ def called(arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
 def test_a_call_that_no_answer_could_hold_is_the_model_servers_fault(arguments: Any) -> None:
-    with pytest.raises(UpstreamError, match="sent a tool call that can't be read") as refused:
+    with pytest.raises(UpstreamError, match="sent an invalid tool call") as refused:
         decode_events(ChatDecoder(), called(arguments))
     assert refused.value.status == 502
 

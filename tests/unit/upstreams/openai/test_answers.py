@@ -220,17 +220,17 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
     "an abort": ([chunk(finish="abort")], 502, "stopped in the middle"),
     "a code and a message": ([{"code": 20012, "message": "Model does not exist"}], 404, "Model does not exist"),
     "an older form": ([{"object": "error", "message": "oops", "code": 400}], 400, "oops"),
-    "no JSON": ([b"data: {oops\n\n"], 502, "can't be used"),
-    "another shape": ([{"choices": [1]}], 502, "can't be used"),
-    "another shape of choices": ([{"choices": {"a": 1}}], 502, "can't be used"),
-    "a text that is none": ([chunk({"content": 7})], 502, "can't be used"),
+    "no JSON": ([b"data: {oops\n\n"], 502, "invalid response"),
+    "another shape": ([{"choices": [1]}], 502, "invalid response"),
+    "another shape of choices": ([{"choices": {"a": 1}}], 502, "invalid response"),
+    "a text that is none": ([chunk({"content": 7})], 502, "invalid response"),
     "logprobs that are none": (
         [chunk({"content": "a"}) | {"choices": [{"delta": {}, "logprobs": {"content": [1]}}]}],
         502,
-        "can't",
+        "invalid response",
     ),
     "a call that is cut": (chunks("", calls=[said.call("f", '{"a":')]), 502, "tool call"),
-    "a call that is no object": ([chunk({"tool_calls": [7]})], 502, "can't be used"),
+    "a call that is no object": ([chunk({"tool_calls": [7]})], 502, "invalid response"),
 }
 
 
