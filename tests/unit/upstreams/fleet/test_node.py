@@ -28,13 +28,9 @@ from ollama_proxy.upstreams.fleet.node import (
     State,
     is_fault,
 )
-from tests.unit.upstreams.stock import Clock, node, stock
+from tests.unit.upstreams.stock import Clock, new_call, node, stock
 
 M = "m:latest"
-
-
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def unreached(took_s: float = 0.0) -> UpstreamConnect:
@@ -72,7 +68,7 @@ def test_what_it_had_stays_when_it_can_not_be_asked() -> None:
     box = node("box1", "m")
     stock(box).down = True
     with pytest.raises(UpstreamConnect):
-        box.learn(call())
+        box.learn(new_call())
     assert box.upstream_model(M) == "m"
 
 
@@ -80,13 +76,13 @@ def test_only_other_models_are_a_change() -> None:
     box = node("box1", "m")
     before = box.changes
     stock(box).has_loaded = ["m"]
-    box.learn(call())
+    box.learn(new_call())
     assert box.changes == before
     stock(box).has.append("other")
-    box.learn(call())
+    box.learn(new_call())
     assert box.changes == before + 1
     stock(box).has[0] = "M"
-    box.learn(call())
+    box.learn(new_call())
     assert box.changes == before + 2
 
 
@@ -115,7 +111,7 @@ def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) ->
     clock.passes(WARM_S + 1)
     assert not box.is_warm(M)
     stock(box).has_loaded = ["M:latest"]
-    box.learn(call())
+    box.learn(new_call())
     assert box.is_warm(M)
 
 
