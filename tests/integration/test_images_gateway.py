@@ -90,13 +90,6 @@ def answer(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed"
         return stream.status, stream.read_all().decode()
 
 
-@pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    """A server of images on the allowed address."""
-    with ScriptedServer() as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def fetching_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     images = {"allow": [HERE], "timeout_s": 1, "max_bytes": "64KiB"}

@@ -75,12 +75,6 @@ def shared_provider() -> Iterator[Provider]:
         yield server
 
 
-@pytest.fixture
-def provider(shared_provider: Provider) -> Provider:
-    shared_provider.clear()
-    return shared_provider
-
-
 @pytest.fixture(scope="module")
 def off(shared_provider: Provider) -> Iterator[Gateway]:
     with gateway_with(shared_provider, {"fetch": "off"}) as running:
@@ -101,10 +95,9 @@ def allowing(shared_provider: Provider) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.script("/a.png", [Whole(PNG)])
-        yield server
+def pictures(pictures: ScriptedServer) -> ScriptedServer:
+    pictures.script("/a.png", [Whole(PNG)])
+    return pictures
 
 
 def body_of(kind: str, *parts: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def _events(function: ast.FunctionDef) -> Iterator[Event]:
     for each in ast.walk(function):
         if isinstance(each, ast.Dict) and "event" in _keys(each):
             yield from (Event(name, _keys(each) - {"event", "time", "level"}) for name in _names(each, values))
-        if isinstance(each, ast.Call) and _is_log(each.func):
-            named = each.args[1] if _is_note(each.func) else each.args[0]
+        if isinstance(each, ast.Call) and (_is_log(each.func) or any(map(_is_log, each.args[:1]))):
+            named = each.args[0] if _is_log(each.func) and not _is_note(each.func) else each.args[1]
             kept = _keys_within(each, values) | {
                 word.arg for word in each.keywords if word.arg and word.arg not in _NO_FIELDS
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,12 +24,11 @@ INLINE = "aW5saW5l"
 
 
 @pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
+def pictures(pictures: ScriptedServer) -> ScriptedServer:
     """A server with two images."""
-    with ScriptedServer() as server:
-        server.script("/png", [Whole(PNG)])
-        server.script("/jpeg", [Whole(JPEG)])
-        yield server
+    pictures.script("/png", [Whole(PNG)])
+    pictures.script("/jpeg", [Whole(JPEG)])
+    return pictures
 
 
 def fetch(

@@ -57,13 +57,6 @@ LIMITS = Timeouts(connect_s=5, first_byte_s=10, idle_s=10, total_s=20)
 NO_URL = "must be an http or https URL"
 
 
-@pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    """A server of images on 127.0.0.1, the address that the tests allow."""
-    with ScriptedServer() as server:
-        yield server
-
-
 def settings(**changed: Any) -> Images:
     return Images(**{"allow": (HERE,), "timeout_s": 3.0, **changed})
 

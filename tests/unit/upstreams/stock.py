@@ -19,6 +19,11 @@ from ollama_proxy.upstreams.fleet.node import Node
 LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
 
 
+def new_call() -> Call:
+    """A call with the limits as shipped."""
+    return Call(Timeouts())
+
+
 class Stock(Upstream):
     """What an upstream says that it has; `down`: it can't be reached; `hangs_s`: it takes so long to say it."""
 

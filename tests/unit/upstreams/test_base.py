@@ -8,7 +8,6 @@ import pytest
 
 from ollama_proxy.errors import BadRequest, UpstreamError
 from ollama_proxy.hub import ChatRequest, Content, Done, EmbedRequest, Event, GenerateRequest, Message, Model
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Connections, Upstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.call import Call
 
@@ -40,11 +39,6 @@ class Smallest(Upstream):
 PROMPT = GenerateRequest(
     model="m", prompt="a", system="Be kind.", stream=True, think=False, options={"seed": 1}, user="ann", timeout_ms=5
 )
-
-
-@pytest.fixture
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def test_a_prompt_becomes_a_chat(call: Call) -> None:

@@ -11,15 +11,8 @@ from tests.rig.in_process import InProcess, in_process
 from tests.rig.provider import CHAT, EMBEDDINGS, HELLO, MODEL, Provider
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture
 def app(provider: Provider) -> Iterator[InProcess]:
-    provider.clear()
     upstream = {"name": "p", "kind": "openai", "base_url": provider.base_url, "models": [MODEL]}
     with in_process(upstreams=[upstream]) as running:
         yield running

@@ -13,20 +13,12 @@ from tests.rig.provider import CHAT, MODEL, Provider
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture
 def app(provider: Provider) -> Iterator[InProcess]:
-    provider.clear()
     models = {MODEL: MODEL, "ours": MODEL}
-    with in_process(
-        upstreams=[{"name": "p", "kind": "openai", "base_url": provider.base_url, "models": models}]
-    ) as app:
-        yield app
+    upstream = {"name": "p", "kind": "openai", "base_url": provider.base_url, "models": models}
+    with in_process(upstreams=[upstream]) as running:
+        yield running
 
 
 def ask(app: InProcess, model: str = MODEL, **fields: Any) -> Any:

@@ -27,13 +27,9 @@ from ollama_proxy.upstreams.fleet.node import (
     State,
     is_fault,
 )
-from tests.unit.upstreams.stock import Clock, node, stock
+from tests.unit.upstreams.stock import Clock, new_call, node, stock
 
 M = "m:latest"
-
-
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def unreached(took_s: float = 0.0) -> UpstreamConnect:
@@ -59,7 +55,7 @@ def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) ->
     clock.passes(WARM_S + 1)
     assert not box.is_warm(M)
     stock(box).has_loaded = ["M:latest"]
-    box.models.fetch(call())
+    box.models.fetch(new_call())
     assert box.is_warm(M)
 
 

@@ -9,24 +9,19 @@ import pytest
 
 from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm import targets
 from ollama_proxy.upstreams.litellm.answers import drop_middle
 from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
 from tests.rig.provider import CHAT, HELLO, Provider
+from tests.unit.upstreams.stock import new_call
 
 KEY = "sk-" + "0123" * 6
 
 
 def upstream(**models: UpstreamModel) -> LiteLLMUpstream:
     return build(UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models), None)
-
-
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def asked(model: str) -> ChatRequest:
@@ -47,7 +42,7 @@ def test_providers_that_litellm_does_not_know_are_reached_with_their_keys(
     with Provider(key=KEY) as server:
         monkeypatch.setattr(targets, "PRESETS", PRESETS | {kind: moved(PRESETS[kind], server)})
         monkeypatch.setenv(variable, KEY)
-        events = [event for batch in upstream().chat(asked(name), call()) for event in batch]
+        events = [event for batch in upstream().chat(asked(name), new_call()) for event in batch]
         assert events[0] == type(events[0])(HELLO)
         assert server.bodies(CHAT)[0]["model"] == name.partition("/")[2]
 
@@ -61,7 +56,7 @@ def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.M
     for variable in ("OPENAI", "ANTHROPIC", "VOLCENGINE"):
         monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
     with pytest.raises(UpstreamAuthError):
-        upstream().chat(asked(name), call())
+        upstream().chat(asked(name), new_call())
 
 
 @pytest.mark.parametrize(
@@ -74,14 +69,14 @@ def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.M
     ],
 )
 def test_what_a_model_can_do(model: str, capabilities: set[str] | None) -> None:
-    found = upstream().capabilities(model, call())
+    found = upstream().capabilities(model, new_call())
     assert found is None if capabilities is None else found and capabilities <= found
 
 
 def test_the_configuration_knows_better_what_a_model_can_do() -> None:
     listed = upstream(mine=UpstreamModel("gpt-4o", ("completion",), 1000))
-    assert listed.capabilities("gpt-4o", call()) == {"completion"}
-    assert [model.name for model in listed.models(call())] == ["gpt-4o"]
+    assert listed.capabilities("gpt-4o", new_call()) == {"completion"}
+    assert [model.name for model in listed.models(new_call())] == ["gpt-4o"]
 
 
 def test_a_list_of_models_is_a_list() -> None:
@@ -100,7 +95,7 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
         base_url = server.url if has_address else "litellm:"
         declared = UpstreamSettings(name="lite", kind="litellm", base_url=base_url, models=models)
         with pytest.raises(UpstreamError):  # it is none of Ollama's
-            list(build(declared, None).chat(asked(name), call()))
+            list(build(declared, None).chat(asked(name), new_call()))
         assert server.requests
 
 

@@ -12,9 +12,9 @@ from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, c
 from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from tests.rig import pieces
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
+from tests.unit.upstreams.openai.reading import read_stream
 
 SIZES = (1, 2, 3, 7, 50, 100_000)
 CALL = ToolCall("c1", "f", {"b": 1, "a": "世🎉"})
@@ -23,15 +23,7 @@ SAID_CALL = said.call("f", {"b": 1, "a": "世🎉"}, "c1")
 
 def read(body: bytes, size: int = 100_000, **options: Any) -> tuple[list[Event], UpstreamError | None]:
     """The events of a stream, and what went wrong behind them."""
-    reader = OpenAIReader(ChunkDecoder(**options))
-    events: list[Event] = []
-    for piece in pieces(body, size):
-        more, failure = reader.feed(piece)
-        events += more
-        if failure is not None or (events and isinstance(events[-1], Done)):
-            return events, failure
-    more, failure = reader.end()
-    return [*events, *more], failure
+    return read_stream(OpenAIReader(ChunkDecoder(**options)), body, size)
 
 
 def whole(document: Any, **options: Any) -> list[Event]:
