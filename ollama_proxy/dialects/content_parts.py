@@ -12,7 +12,7 @@ from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.settings import THINK_LEVELS
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 #: Adds one part of a message to its texts or its images; the string is the path of the part in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]
@@ -57,7 +57,7 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
         raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
     images: list[Image] = []
-    for index, part in enumerate(paced(content)):
+    for index, part in enumerate(pace(content)):
         load_part(part, f"{where}[{index}]", texts, images)
     return "\n".join(texts), images
 

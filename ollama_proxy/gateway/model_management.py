@@ -102,7 +102,7 @@ class ModelManagement:
         """Returns the work with names as their server knows them, and that server if it precedes a name: Ollama would
         read it as the address of a registry. Raises BadRequest for names of different servers."""
         fleet, data = self._fleet, self._exchange.data
-        parted = {name: fleet.parted(name) for name in names if name}
+        parted = {name: fleet.split_name(name) for name in names if name}
         upstreams = {upstream for upstream, _ in parted.values() if fleet.is_ollama_node(upstream)}
         if not upstreams:
             return outgoing, names, node

@@ -58,7 +58,7 @@ def prepare_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exch
             with_text=lambda message, text: replace(message or Message("system"), content=text),
         )
         asked = replace(asked, messages=messages)
-    exchange.approximated = upstream.approximated(asked)
+    exchange.approximated = upstream.list_approximated(asked)
     return asked
 
 
@@ -75,7 +75,7 @@ def prepare_completion(
 def apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: Exchange) -> Asked:
     """Returns the request with the operator's parameters, thinking and the upstream's name of the model."""
     if exchange.ignored:
-        taken = upstream.passed_on(asked)
+        taken = upstream.select_passthrough(asked)
         exchange.ignored = tuple(name for name in exchange.ignored if name not in taken)
     rules = model.rules
     changes: dict[str, Any] = {"model": model.target} if model.is_alias else {}

@@ -28,7 +28,7 @@ MOST_REFUSED_BYTES = 1 << 20
 Read = tuple[list[Event], UpstreamError | None]
 
 #: The error for a reply whose status is not 200.
-Refused = Callable[[Reply], UpstreamError]
+DecodeRefusal = Callable[[Reply], UpstreamError]
 
 
 class Reader(Protocol):
@@ -57,13 +57,13 @@ class AnswerEvents:
         *,
         stream: bool,
         heartbeat_s: float | None,
-        refused: Refused,
-        again: Callable[[], Reply] | None = None,
+        decode_refusal: DecodeRefusal,
+        resend: Callable[[], Reply] | None = None,
         max_bytes: float = inf,
     ) -> None:
-        """Raises the error that `refused` makes of an error response, if its head is there already.
+        """Raises the error that `decode_refusal` makes of an error response, if its head is there already.
 
-        `again`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the limit for a stream whose
+        `resend`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the limit for a stream whose
         events are collected into a single answer.
         """
         self._reply = reply
@@ -73,8 +73,8 @@ class AnswerEvents:
         #: An empty batch says that the answer goes on if its data makes no event for this long: comments, and pieces of
         #: a long call.
         self._max_silence_s = inf if heartbeat_s is None else heartbeat_s
-        self._refused = refused
-        self._again = again
+        self._decode_refusal = decode_refusal
+        self._resend = resend
         self._bytes_left = max_bytes
         self._truncated = False
         #: Monotonic time of the last batch.
@@ -87,10 +87,10 @@ class AnswerEvents:
         """Checks the head, if it is there: raises UpstreamError, or sends the request again with the prompt cut."""
         while self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
-                refusal = self._refused(self._reply)
-            if self._again is None or not isinstance(refusal, PromptTooLong):
+                refusal = self._decode_refusal(self._reply)
+            if self._resend is None or not isinstance(refusal, PromptTooLong):
                 raise refusal
-            self._reply, self._again, self._truncated = self._again(), None, True
+            self._reply, self._resend, self._truncated = self._resend(), None, True
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         if not self._reply.status:

@@ -144,20 +144,20 @@ class Upstream(ABC):
         """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
         raise UpstreamError(detail=f"{self.name} forwards no requests")
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """The error for a reply to forwarded bytes whose status is not 200; `model`: the upstream's name of the model
         that was asked for."""
         return UpstreamError(detail=f"upstream status {reply.status}")
 
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+    def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
         """The error for an error document in a reply to forwarded bytes with status 200; `model`: as above."""
         return UpstreamError(detail="an error in place of an answer")
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """Names of fields of a chat that it has no parameter for, and that only the prompt can ask for."""
         return ()
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """Names of the passthrough fields of a request that it receives."""
         return frozenset()
 

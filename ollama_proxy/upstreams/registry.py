@@ -68,7 +68,7 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
     return Fleet(nodes, hidden)
 
 
-def say_hidden(settings: Settings) -> None:
+def log_hidden(settings: Settings) -> None:
     """Logs which upstreams are hidden, and why."""
     for name, reason in hidden_upstreams(settings).items():
         log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.content_parts import load_arguments, load_image
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ def load_messages(messages: list[Json]) -> list[Message]:
     """Load the conversation; raises BadRequest that names the invalid part."""
     names: dict[str, str] = {}
     loaded: list[Message] = []
-    for index, message in enumerate(paced(messages)):
+    for index, message in enumerate(pace(messages)):
         where = f"messages[{index}]"
         role = as_object(message, where).get("role")
         if not isinstance(role, str) or role not in ROLES:
@@ -67,7 +67,7 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
     if isinstance(content, str):
         blocks.texts.append(content)
     elif isinstance(content, list):
-        for index, block in enumerate(paced(content)):
+        for index, block in enumerate(pace(content)):
             kind = as_object(block, f"{where}[{index}]").get("type")
             if not isinstance(kind, str) or kind not in kinds:
                 raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(map(repr, kinds))}")

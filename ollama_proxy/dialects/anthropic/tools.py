@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 _TEXT: Json = {"type": "string"}
 _INTEGER: Json = {"type": "integer"}
@@ -74,7 +74,7 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
 
 def load_tools(tools: list[Json]) -> list[Tool]:
     """Load the tools, with the schemas of the client unchanged."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))]
 
 
 def _load_tool(tool: Json, where: str) -> Tool:

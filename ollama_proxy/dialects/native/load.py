@@ -30,7 +30,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.policy import keep_alive_s
 from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 #: The purposes of a request that has nothing to answer, in Ollama's words.
 LOAD, UNLOAD = "load", "unload"
@@ -66,8 +66,8 @@ def load_chat(data: Mapping[str, Json]) -> ChatRequest:
     """Load the body of POST /api/chat; raises BadRequest."""
     messages, tools = _listed(data, "messages", "ChatRequest"), _listed(data, "tools", "ChatRequest")
     return ChatRequest(
-        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(paced(messages))],
-        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))],
+        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(pace(messages))],
+        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))],
         format=load_format(data.get("format")),
         **_load_text(data, "ChatRequest"),
     )
@@ -194,7 +194,7 @@ def _load_message(message: Json, where: str) -> Message:
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
         images=_load_images(_listed(message, "images", struct)),
-        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(calls))],
+        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(calls))],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,
     )

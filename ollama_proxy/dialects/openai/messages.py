@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,7 +26,7 @@ def load_messages(messages: Json) -> list[Message]:
     if not messages:
         raise_invalid("messages", "must contain at least one message")
     calls = _Calls()
-    return [_load_message(message, f"messages[{index}]", calls) for index, message in enumerate(paced(messages))]
+    return [_load_message(message, f"messages[{index}]", calls) for index, message in enumerate(pace(messages))]
 
 
 def _load_message(message: Json, where: str, calls: _Calls) -> Message:
@@ -56,7 +56,7 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls
     given = message.get("tool_calls") or []
     if not isinstance(given, list):
         raise_invalid(f"{where}.tool_calls", "must be an array")
-    tool_calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(given))]
+    tool_calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(given))]
     if (function := message.get("function_call")) is not None:
         # The older form has no id; this one stays the same when the history is sent again.
         name, arguments = _load_function(function, f"{where}.function_call")

@@ -8,7 +8,7 @@ from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 def is_legacy(data: Mapping[str, Json]) -> bool:
@@ -20,7 +20,7 @@ def load_tools(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     """Return the tools, with their schemas unchanged, and the tool choice; raises BadRequest for the choice of a tool
     that the request does not define."""
     tools: list[Tool] = []
-    for index, tool in enumerate(paced(data.get("tools") or [])):
+    for index, tool in enumerate(pace(data.get("tools") or [])):
         if not isinstance(tool, dict) or tool.get("type", "function") != "function":
             raise_invalid(f"tools[{index}].type", "must be 'function': no other type of tool is supported")
         tools.append(load_function(tool.get("function"), f"tools[{index}].function", carries=True))

@@ -15,7 +15,7 @@ from ollama_proxy.dialects.content_parts import load_arguments, load_content, lo
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 #: Calls of tools that another server ran: the text after them contains the results.
 _SKIPPED = ("web_search_call",)
@@ -34,7 +34,7 @@ def load_input(value: Json) -> list[Message]:
     if not isinstance(value, list):
         raise_invalid("input", "must be a string or an array of items")
     history = History()
-    for index, item in enumerate(paced(value)):
+    for index, item in enumerate(pace(value)):
         history.add(item, f"input[{index}]")
     return history.end() or raise_invalid("input", "must contain at least one message")
 

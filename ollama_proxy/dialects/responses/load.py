@@ -11,7 +11,7 @@ from ollama_proxy.dialects.responses.schemas import LOGPROBS, ResponseSchema
 from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import ChatRequest, Json, Message, Tool, ToolChoice
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 RESPONSE = ResponseSchema()
 
@@ -84,7 +84,7 @@ def load_format(wanted: Json) -> str | Mapping[str, Json] | None:
 def load_tools(tools: Sequence[Json]) -> list[Tool]:
     """Load the functions, in the flat form of this API, with their schemas unchanged."""
     loaded: list[Tool] = []
-    for index, tool in enumerate(paced(tools)):
+    for index, tool in enumerate(pace(tools)):
         where, kind = f"tools[{index}]", tool.get("type") if isinstance(tool, dict) else None
         if kind != "function":
             raise_invalid(

@@ -128,7 +128,7 @@ class OpenAIPassthrough:
         """Checks the head of an answer if it is there; raises UpstreamError for another kind than was asked for."""
         try:
             if reply.status not in (0, 200):
-                raise self._upstream.refused(reply, model=self._upstream_model)
+                raise self._upstream.decode_refusal(reply, model=self._upstream_model)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -139,7 +139,7 @@ class OpenAIPassthrough:
         """Returns the error for a document that is not an answer."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._upstream.error_in(document, model=self._upstream_model)
+        return self._upstream.decode_error(document, model=self._upstream_model)
 
     # To the client.
 
@@ -162,7 +162,7 @@ class OpenAIPassthrough:
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
+            raise self._upstream.decode_error(self._tail.failure, model=self._upstream_model)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
@@ -213,7 +213,7 @@ class OpenAIPassthrough:
                 if edited := self._edits.events(tail.feed(events)):
                     yield edited
                 if tail.failure is not None:
-                    raise self._upstream.error_in(tail.failure, model=self._upstream_model)
+                    raise self._upstream.decode_error(tail.failure, model=self._upstream_model)
 
     def _note(self, estimated_tokens: int) -> None:
         """Records the usage of the answer, as far as it came; `estimated_tokens`: used if the provider reports none."""

@@ -39,7 +39,7 @@ MOST_CHARS = 2000
 _TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context", "context window")
 
 
-def refused(
+def decode_refusal(
     status: int, data: bytes, retry_after_s: int | None, model: str, secrets: Sequence[str] = ()
 ) -> UpstreamError:
     """The error for an answer that is not 200, with the provider's text if it has one. `model`: the provider's name of
@@ -52,14 +52,14 @@ def refused(
         return UpstreamAuthError(detail=f"upstream status {status}")
     if not isinstance(document, dict):
         return UpstreamError(detail=f"upstream status {status} without JSON")
-    return _refused(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
+    return _make_error(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
 
 
-def refused_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+def decode_error_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
     """The error that ends a stream, or that an answer of status 200 contains."""
     fields = _fields(document)
     status = _STATUSES.get(str(fields.get("type")), 500)
-    return _refused(status, fields, without_keys(error_text(document), secrets), None, model)
+    return _make_error(status, fields, without_keys(error_text(document), secrets), None, model)
 
 
 def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -67,7 +67,7 @@ def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
     return error if isinstance(error, dict) else {}
 
 
-def _refused(
+def _make_error(
     status: int, fields: Mapping[str, Json], text: str, retry_after_s: int | None, model: str
 ) -> UpstreamError:
     text = text[:MOST_CHARS]

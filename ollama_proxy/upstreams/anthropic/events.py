@@ -12,7 +12,7 @@ import orjson
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Json, Thinking, ToolCall
-from ollama_proxy.upstreams.anthropic.errors import refused_event
+from ollama_proxy.upstreams.anthropic.errors import decode_error_event
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.ollama.codec import check_text, count, decode_object, new_call_id
 from ollama_proxy.wire import SseSplitter
@@ -81,7 +81,7 @@ class MessageReader:
         """See Reader."""
         document = decode_object(body)
         if document.get("type") == "error":
-            raise refused_event(document, self._model, self._secrets)
+            raise decode_error_event(document, self._model, self._secrets)
         events: list[Event] = []
         try:
             for block in document["content"]:
@@ -115,7 +115,7 @@ class MessageReader:
                 case "message_stop":
                     events.append(self._done())
                 case "error":
-                    raise refused_event(document, self._model, self._secrets)
+                    raise decode_error_event(document, self._model, self._secrets)
         except (AttributeError, KeyError, TypeError) as error:
             raise UpstreamError(detail=f"an event of another shape: {error!r:.100}") from error
 

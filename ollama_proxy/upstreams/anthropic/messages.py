@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
@@ -33,7 +33,7 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
     system = "\n\n".join(message.content for message in messages if message.role in _SYSTEM and message.content.strip())
     turns = Turns()
     calls = Calls()
-    for message in paced(messages):
+    for message in pace(messages):
         if message.role == "assistant":
             if turns.role != "assistant":
                 # Earlier calls can't be answered any more.

@@ -93,7 +93,7 @@ def _has(told: Json, *path: str) -> bool:
     return isinstance(told, dict) and told.get("supported") is True
 
 
-def traits_of(model: str, told: Mapping[str, Traits]) -> Traits:
+def find_traits(model: str, told: Mapping[str, Traits]) -> Traits:
     """The traits of a model, by its id or by the same id with a date after it."""
     if model in told:
         return told[model]

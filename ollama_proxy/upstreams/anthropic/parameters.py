@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
 from ollama_proxy.upstreams.anthropic.models import Traits
-from ollama_proxy.upstreams.anthropic.schema import closed
+from ollama_proxy.upstreams.anthropic.schema import close_objects
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.wire import encode_request
 
 #: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The one default that is
@@ -76,7 +76,7 @@ def encode_parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) 
     elif request.format:
         written = encode_request(request.format)  # also limits its depth
         if traits.has_schemas:
-            form = {"type": "json_schema", "schema": closed(request.format)}
+            form = {"type": "json_schema", "schema": close_objects(request.format)}
             asked.fields["output_config"] = asked.fields.get("output_config", {}) | {"format": form}
         else:
             asked.instruction = AS_SCHEMA + written.decode()
@@ -85,11 +85,11 @@ def encode_parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) 
         asked.unsaid.append("user")
     elif request.user:
         asked.fields["metadata"] = {"user_id": request.user}
-    asked.add(**passed_on(request))
+    asked.add(**select_passthrough(request))
     return asked
 
 
-def passed_on(request: ModelRequest) -> dict[str, Json]:
+def select_passthrough(request: ModelRequest) -> dict[str, Json]:
     """The passthrough fields of this API."""
     fields: dict[str, Json] = {}
     for name, (kind, words) in _CARRIED.items():
@@ -116,7 +116,7 @@ def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
         choice = {"type": _CHOICES[wanted]}
     if request.parallel_tool_calls is False and wanted != "none":
         choice = {"type": "auto"} | choice | {"disable_parallel_tool_use": True}
-    asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=choice or None)
+    asked.add(tools=[_tool(tool, traits) for tool in pace(request.tools)], tool_choice=choice or None)
 
 
 def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:

@@ -19,7 +19,7 @@ _REFUSED = frozenset(
 _MAPPINGS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems"), "items"
 
 
-def closed(schema: Json) -> Json:
+def close_objects(schema: Json) -> Json:
     """The schema in the accepted form; one that is accepted already stays unchanged."""
     if not isinstance(schema, dict):
         return schema
@@ -43,7 +43,7 @@ def closed(schema: Json) -> Json:
 
 def _close_inside(name: str, value: Json) -> Json:
     if name in _MAPPINGS and isinstance(value, dict):
-        return {key: closed(inner) for key, inner in value.items()}
+        return {key: close_objects(inner) for key, inner in value.items()}
     if name in _LISTS and isinstance(value, list):
-        return [closed(inner) for inner in value]
-    return closed(value) if name == _SINGLE else value
+        return [close_objects(inner) for inner in value]
+    return close_objects(value) if name == _SINGLE else value

@@ -17,10 +17,10 @@ from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.anthropic.codec import encode_chat
-from ollama_proxy.upstreams.anthropic.errors import refused
+from ollama_proxy.upstreams.anthropic.errors import decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, traits_of
-from ollama_proxy.upstreams.anthropic.parameters import encode_parameters, passed_on
+from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, find_traits
+from ollama_proxy.upstreams.anthropic.parameters import encode_parameters, select_passthrough
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
@@ -73,16 +73,16 @@ class AnthropicUpstream(TransportUpstream):
             MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=partial(self.refused, model=request.model),
+            decode_refusal=partial(self.decode_refusal, model=request.model),
         )
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated; also those that are left out."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated; also those that are left out."""
         return tuple(encode_parameters(request, self._known(request.model), self._thoughts).unsaid)
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """See Upstream.passed_on."""
-        return frozenset(passed_on(request))
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.select_passthrough."""
+        return frozenset(select_passthrough(request))
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
@@ -94,7 +94,7 @@ class AnthropicUpstream(TransportUpstream):
         for _ in range(MOST_PAGES):
             with self._get(path, call) as reply:
                 if reply.status != 200:
-                    raise self.refused(reply)
+                    raise self.decode_refusal(reply)
                 page, last = decode_page(decode_object(read_all(reply)))
             rows += page
             if last is None:
@@ -110,7 +110,7 @@ class AnthropicUpstream(TransportUpstream):
         return self._known(model)
 
     def _known(self, model: str) -> Traits:
-        traits, configured = traits_of(model, self._told), self._configured.get(model)
+        traits, configured = find_traits(model, self._told), self._configured.get(model)
         return replace(traits, capabilities=configured) if configured else traits
 
     def _try_list(self, call: Call) -> bool:
@@ -134,9 +134,9 @@ class AnthropicUpstream(TransportUpstream):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
 
     def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
         return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))

@@ -81,7 +81,7 @@ class Fleet:
         return route.name if route else canonical(name)
 
     def _find_known(self, name: str) -> Route | None:
-        lists = sum(node.models.changes for node in self.nodes)
+        lists = sum([node.models.changes for node in self.nodes])
         if lists != self._routes_by:
             self._routes.clear()
             self._routes_by = lists
@@ -134,7 +134,7 @@ class Fleet:
         first, bare = having[0][0], canonical(name)
         return Route(bare, tuple(each for each in having if _is_shared(first, each[0])), bare, is_guess)
 
-    def parted(self, name: str) -> tuple[str, str]:
+    def split_name(self, name: str) -> tuple[str, str]:
         """The upstream that a name begins with, and the rest; "" and the whole name if there is none, or if the whole
         is the name of a model there."""
         upstream, rest = split_upstream(name, self._names)

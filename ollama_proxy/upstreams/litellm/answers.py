@@ -82,7 +82,7 @@ def is_made_up(answer: Any, document: Document) -> bool:
     )
 
 
-def forget(answer: Any) -> None:
+def drop_middle(answer: Any) -> None:
     """Drops the middle of a stream, of which LiteLLM keeps every chunk: kilobytes for each token. Counts are at its
     beginning or at its end."""
     kept = getattr(answer, "chunks", None)
@@ -90,7 +90,7 @@ def forget(answer: Any) -> None:
         del kept[KEPT_CHUNKS:-KEPT_CHUNKS]
 
 
-def let_go(answer: Any) -> None:
+def close_stream(answer: Any) -> None:
     """Closes the connection of a stream, wherever LiteLLM keeps it."""
     stream = getattr(answer, "completion_stream", None)
     for holder in (stream, getattr(stream, "streaming_response", None)):

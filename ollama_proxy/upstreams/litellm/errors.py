@@ -24,7 +24,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.upstreams.answer_events import MOST_REFUSED_BYTES
-from ollama_proxy.upstreams.openai.errors import MOST_CHARS, error_in, refused
+from ollama_proxy.upstreams.openai.errors import MOST_CHARS, decode_error, decode_refusal
 
 #: Exceptions of the HTTP client, and ours.
 TRANSPORT: dict[str, type[UpstreamError]] = {
@@ -49,19 +49,25 @@ _LABEL = re.compile(r"^(litellm\.)?\w*(Error|Exception)( \w*Error)?\s*[:-]\s+")
 _BEHIND = re.compile(r"Traceback \(most recent call last\)|\bTo drop \w+|\bLearn more: ")
 
 
-def error_of(raised: Exception, *, model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+def decode_exception(raised: Exception, *, model: str, secrets: Sequence[str] = ()) -> UpstreamError:
     """The error for an exception of a call to LiteLLM. `secrets`: texts that no error may show."""
     chain = list(_follow_causes(raised))
     names = [type(each).__name__ for each in chain]
     for each, name in zip(chain, names, strict=True):
         if name == "HTTPStatusError":
-            return refused(*_read_response(getattr(each, "response", None)), model=model, secrets=secrets)
+            response: Any = getattr(each, "response", None)
+            try:
+                body = bytes(response.content[:MOST_REFUSED_BYTES])
+            except RuntimeError:
+                body = b""  # the HTTP client did not read it
+            headers = [(key.lower(), value) for key, value in response.headers.items()]
+            return decode_refusal(int(response.status_code), body, headers, model=model, secrets=secrets)
     for name in names:
         if name in TRANSPORT:
             return TRANSPORT[name](detail=f"{names[0]} after {name}")
     for each, name in zip(chain, names, strict=True):
         if name == "APIError" and isinstance(getattr(each, "body", None), dict):
-            return error_in({"error": each.body}, model=model, secrets=secrets)  # type: ignore[attr-defined]
+            return decode_error({"error": each.body}, model=model, secrets=secrets)  # type: ignore[attr-defined]
     return _decode_own_error(raised, names, model, secrets)
 
 
@@ -71,15 +77,6 @@ def _follow_causes(raised: BaseException | None) -> Iterator[BaseException]:
             return
         yield raised
         raised = getattr(raised, "original_exception", None) or raised.__cause__ or raised.__context__
-
-
-def _read_response(response: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """Status, body and headers of the provider's answer."""
-    try:
-        body = bytes(response.content[:MOST_REFUSED_BYTES])
-    except RuntimeError:
-        body = b""  # the HTTP client did not read it
-    return int(response.status_code), body, [(name.lower(), value) for name, value in response.headers.items()]
 
 
 def _decode_own_error(raised: Exception, names: Sequence[str], model: str, secrets: Sequence[str]) -> UpstreamError:
@@ -94,13 +91,13 @@ def _decode_own_error(raised: Exception, names: Sequence[str], model: str, secre
         return UpstreamAuthError(detail=f"LiteLLM has no key for the provider of this model: {beneath}")
     if not isinstance(status, int) or not 400 <= status < 500:
         return UpstreamError(detail=f"LiteLLM: {beneath}")
-    said = plain(text[: 2 * MOST_CHARS])[:MOST_CHARS]
+    said = strip_labels(text[: 2 * MOST_CHARS])[:MOST_CHARS]
     if "ContextWindowExceededError" in names:
         return PromptTooLong(said)
-    return refused(status, orjson.dumps({"error": {"message": said}}), model=model, secrets=secrets)
+    return decode_refusal(status, orjson.dumps({"error": {"message": said}}), model=model, secrets=secrets)
 
 
-def plain(text: str) -> str:
+def strip_labels(text: str) -> str:
     """A text of LiteLLM without the class names before it, and without the advice for programmers after it."""
     text = _BEHIND.split(text, maxsplit=1)[0]
     while match := _LABEL.match(text):

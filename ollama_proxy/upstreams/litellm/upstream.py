@@ -28,8 +28,8 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, forget, is_made_up, let_go
-from ollama_proxy.upstreams.litellm.errors import error_of
+from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, close_stream, drop_middle, is_made_up
+from ollama_proxy.upstreams.litellm.errors import decode_exception
 from ollama_proxy.upstreams.litellm.library import load_litellm
 from ollama_proxy.upstreams.litellm.targets import Options, Target, Targets
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
@@ -37,8 +37,8 @@ from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
     encode_chat,
     is_put_in_words,
-    passed_on,
-    shortened,
+    select_passthrough,
+    shorten,
 )
 from ollama_proxy.upstreams.worker_stream import WorkerStream
 
@@ -83,15 +83,17 @@ class LiteLLMUpstream(Upstream):
         decoder = ChunkDecoder(inline_thinking=profile.inline_thinking)
         return LiteLLMEvents(self._start(partial(work, options), request.model, call), decoder, heartbeat_s)
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """See Upstream.passed_on."""
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.select_passthrough."""
         if isinstance(request, TextRequest):
             with contextlib.suppress(UpstreamError):  # the request itself will report it
-                return frozenset(self._targets.resolve(request.model).select(passed_on(request, self._profile)))
+                return frozenset(
+                    self._targets.resolve(request.model).select(select_passthrough(request, self._profile))
+                )
         return frozenset()
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated."""
         if request.format:
             with contextlib.suppress(UpstreamError):  # the request itself will report it
                 if is_put_in_words(request, self._profile_of(self._targets.resolve(request.model))):
@@ -110,9 +112,9 @@ class LiteLLMUpstream(Upstream):
                 if is_made_up(answer, document):
                     return
                 yield document
-                forget(answer)
+                drop_middle(answer)
         finally:
-            let_go(answer)
+            close_stream(answer)
 
     # Vectors.
 
@@ -129,7 +131,7 @@ class LiteLLMUpstream(Upstream):
             raise UpstreamError(detail="embeddings are missing")
         vectors, read = decode_embed(documents[0], len(request.input))
         if request.dimensions:
-            vectors = [shortened(vector, request.dimensions) for vector in vectors]
+            vectors = [shorten(vector, request.dimensions) for vector in vectors]
         return EmbedAnswer(vectors, read)
 
     # Requests.
@@ -151,7 +153,7 @@ class LiteLLMUpstream(Upstream):
             finally:
                 self.connections.active -= 1
 
-        failure = partial(error_of, model=model, secrets=self._targets.secrets)
+        failure = partial(decode_exception, model=model, secrets=self._targets.secrets)
         return WorkerStream(count_while_active, call, failure=failure)
 
     # Models.

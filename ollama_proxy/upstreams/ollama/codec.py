@@ -28,7 +28,7 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
@@ -74,7 +74,7 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
             instruction = MUST_CALL_ONE.format(name)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in paced(_add_instruction(request.messages, instruction))],
+        "messages": [_encode_message(message) for message in pace(_add_instruction(request.messages, instruction))],
     }
     if tools:
         body["tools"] = [
@@ -83,7 +83,7 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
                 "function": {"name": tool.name}
                 | drop_none({"description": tool.description, "parameters": tool.parameters}),
             }
-            for tool in paced(tools)
+            for tool in pace(tools)
         ]
     return body | drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
 
@@ -284,7 +284,7 @@ def new_call_id() -> str:
     return "call_" + secrets.token_hex(4)
 
 
-def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
+def decode_refusal(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
     """The error for an answer that is not 200, with the upstream's text if it has one."""
     if status in UpstreamAuthError.statuses:
         return UpstreamAuthError(detail=f"upstream status {status}")

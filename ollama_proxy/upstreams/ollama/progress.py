@@ -8,7 +8,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.answer_events import read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.upstreams.ollama.codec import decode_object, error_text, refused
+from ollama_proxy.upstreams.ollama.codec import decode_object, decode_refusal, error_text
 from ollama_proxy.wire import LineSplitter
 
 
@@ -16,7 +16,7 @@ def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
     """The lines before the last one; raises UpstreamError if the work has failed. An answer that does not stream has
     no lines, only its status."""
     if reply.status >= 300:
-        raise refused(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+        raise decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
     if not streams:
         read_all(reply)
         return

@@ -32,11 +32,11 @@ from ollama_proxy.upstreams.ollama.codec import (
     decode_events,
     decode_generate,
     decode_object,
+    decode_refusal,
     encode_chat,
     encode_embed,
     encode_generate,
     error_text,
-    refused,
     seconds_of,
     takes_shift_per_request,
 )
@@ -79,8 +79,8 @@ class OllamaUpstream(TransportUpstream):
         encode = partial(encode_chat, request)
         return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated."""
         return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
@@ -106,7 +106,7 @@ class OllamaUpstream(TransportUpstream):
             return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
 
         # Refusing it first and then allowing it is the only way to detect that something was cut.
-        again = partial(open_reply, cut=True) if request.truncate else None
+        resend = partial(open_reply, cut=True) if request.truncate else None
         return AnswerEvents(
             open_reply(cut=False),
             OllamaReader(
@@ -114,8 +114,8 @@ class OllamaUpstream(TransportUpstream):
             ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=self.refused,
-            again=again,
+            decode_refusal=self.decode_refusal,
+            resend=resend,
         )
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
@@ -192,12 +192,12 @@ class OllamaUpstream(TransportUpstream):
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
         with contextlib.closing(reply):
             if reply.status != 200:
-                raise self.refused(reply)
+                raise self.decode_refusal(reply)
             return decode_object(read_all(reply))
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
 
 
 class OllamaReader:

@@ -14,7 +14,7 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Content, Done, Event, Json, Logprobs, ToolCall
 from ollama_proxy.upstreams.answer_events import GRACE_S, Read
 from ollama_proxy.upstreams.ollama.codec import decode_object, sound_logprobs, text_events
-from ollama_proxy.upstreams.openai.errors import error_in
+from ollama_proxy.upstreams.openai.errors import decode_error
 from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from ollama_proxy.upstreams.openai.tools import ToolCallParts
@@ -45,14 +45,14 @@ class ChunkDecoder:
         *,
         inline_thinking: bool = False,
         on_tool_calls: OnToolCalls | None = None,
-        error_of: Callable[[Mapping[str, Json]], UpstreamError] = error_in,
+        decode_error: Callable[[Mapping[str, Json]], UpstreamError] = decode_error,
         on_filtered: Callable[[], None] | None = None,
     ) -> None:
-        """`error_of`: makes the error for an error object in an answer; `on_filtered`: called when the provider has cut
-        an answer because of its content."""
+        """`decode_error`: makes the error for an error object in an answer; `on_filtered`: called when the provider has
+        cut an answer because of its content."""
         self._inline = InlineThinking() if inline_thinking else None
         self._on_tool_calls = on_tool_calls
-        self._error_of = error_of
+        self._decode_error = decode_error
         self._on_filtered = on_filtered
         self._calls = ToolCallParts()
         self._usage: Mapping[str, Json] = {}
@@ -73,7 +73,7 @@ class ChunkDecoder:
                 return []
             choice = choices[0]
             if choice.get("error"):
-                raise self._error_of(choice)
+                raise self._decode_error(choice)
             delta = choice.get("delta")
             if delta is None:
                 delta = choice.get("message") or {"content": choice.get("text")}
@@ -89,7 +89,7 @@ class ChunkDecoder:
     def _check(self, chunk: Mapping[str, Json]) -> None:
         """Raises the error of a chunk without an answer, if it has one."""
         if chunk.get("error") or chunk.get("object") == "error" or ("code" in chunk and chunk.get("message")):
-            raise self._error_of(chunk)
+            raise self._decode_error(chunk)
 
     def _decode_delta(self, delta: Mapping[str, Json], logprobs: Logprobs) -> list[Event]:
         thinking, content = _texts(delta)

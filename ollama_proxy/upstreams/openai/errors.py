@@ -69,7 +69,7 @@ _FAULTS = (408, 429, *range(500, 600))
 _OVERLOAD = {429: 429, 503: 503, 529: 503}
 
 
-def refused(
+def decode_refusal(
     status: int, data: bytes, headers: Headers = (), *, model: str = "", secrets: Sequence[str] = ()
 ) -> UpstreamError:
     """The error for an answer that is not 200. `model`: the provider's name of the requested model; `secrets`: texts
@@ -89,7 +89,7 @@ def refused(
     return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
 
 
-def error_in(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
+def decode_error(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
     """The error inside an answer with status 200, or inside a stream that has begun; its status is that of its code."""
     code, kind = _code_and_type(document)
     if re.fullmatch("[45][0-9][0-9]", code):

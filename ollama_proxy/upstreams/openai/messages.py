@@ -11,7 +11,7 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.settings import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
@@ -31,7 +31,7 @@ def encode_messages(
     encoded: list[dict[str, Json]] = []
     pictures: list[Image] = []
     before: Message | None = None
-    for number, message in enumerate(paced(messages)):
+    for number, message in enumerate(pace(messages)):
         if pictures and message.role != "tool":
             encoded.append(_show_images(pictures))
             pictures = []

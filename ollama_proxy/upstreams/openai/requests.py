@@ -26,7 +26,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
 from ollama_proxy.upstreams.ollama.codec import count, drop_none
 from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 
 #: Ollama's options that OpenAI has under the same names.
 _SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
@@ -62,7 +62,7 @@ def encode_chat(
                 "function": {**tool.passthrough_fields, "name": tool.name}
                 | drop_none({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
             }
-            for tool in paced(request.tools)
+            for tool in pace(request.tools)
         ]
         choice: Json = request.tool_choice
         if isinstance(choice, Mapping):
@@ -83,7 +83,7 @@ def encode_generate(request: GenerateRequest, profile: Profile, *, stream: bool)
     return body | _encode_parameters(request, profile, stream=stream, limit="max_tokens")
 
 
-def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
+def select_passthrough(request: ModelRequest, profile: Profile) -> dict[str, Json]:
     """The fields without an equivalent in the hub that the provider knows."""
     return {
         name: value
@@ -102,7 +102,7 @@ def _encode_parameters(request: TextRequest, profile: Profile, *, stream: bool, 
         body[limit or profile.limit_field] = int(most)
     if stop := [stop] if isinstance(stop, str) else [text for text in stop or () if text != ""]:
         body["stop"] = stop
-    body |= drop_none({"user": request.user}) | passed_on(request, profile) | {"stream": stream}
+    body |= drop_none({"user": request.user}) | select_passthrough(request, profile) | {"stream": stream}
     return body | ({"stream_options": {"include_usage": True}} if stream and profile.stream_options else {})
 
 
@@ -169,7 +169,7 @@ def encode_embed(request: EmbedRequest, texts: Sequence[str], profile: Profile) 
     """The body of POST /embeddings for some of the texts of a request."""
     body: dict[str, Json] = {"model": request.model, "input": list(texts), "encoding_format": "float"}
     dimensions = request.dimensions if profile.dimensions else None
-    return body | drop_none({"dimensions": dimensions, "user": request.user}) | passed_on(request, profile)
+    return body | drop_none({"dimensions": dimensions, "user": request.user}) | select_passthrough(request, profile)
 
 
 def decode_embed(document: Mapping[str, Json], wanted: int) -> tuple[list[Sequence[float]], int]:
@@ -203,7 +203,7 @@ def _decode_vector(value: Json) -> Sequence[float]:
     raise UpstreamError(detail="embeddings are not lists of numbers")
 
 
-def shortened(vector: Sequence[float], dimensions: int) -> Sequence[float]:
+def shorten(vector: Sequence[float], dimensions: int) -> Sequence[float]:
     """The first numbers of a vector, normalised to length 1."""
     if len(vector) <= dimensions:
         return vector

@@ -35,7 +35,7 @@ from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader
 from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
-from ollama_proxy.upstreams.openai.errors import error_in, refused
+from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal
 from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache
 from ollama_proxy.upstreams.openai.requests import (
@@ -44,8 +44,8 @@ from ollama_proxy.upstreams.openai.requests import (
     encode_embed,
     encode_generate,
     is_put_in_words,
-    passed_on,
-    shortened,
+    select_passthrough,
+    shorten,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import TtlCache
@@ -92,21 +92,21 @@ class OpenAICompatibleUpstream(TransportUpstream):
         self._listed = TtlCache[dict[str, Model]](MODELS_KEPT_S)
         self._stream_only = BoundedCache[str, bool](_MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES)
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
 
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """See Upstream.error_in."""
-        return error_in(document, model=model, secrets=self._secrets)
+    def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_error."""
+        return decode_error(document, model=model, secrets=self._secrets)
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated."""
         return ("format",) if is_put_in_words(request, self.profile) else ()
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """See Upstream.passed_on."""
-        return frozenset(passed_on(request, self.profile))
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.select_passthrough."""
+        return frozenset(select_passthrough(request, self.profile))
 
     # Texts.
 
@@ -145,7 +145,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
             decoder = ChunkDecoder(
                 inline_thinking=self.profile.inline_thinking,
                 on_tool_calls=on_tool_calls,
-                error_of=partial(self.error_in, model=model),
+                decode_error=partial(self.decode_error, model=model),
                 on_filtered=partial(
                     log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}
                 ),
@@ -155,7 +155,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 OpenAIReader(decoder),
                 stream=stream,
                 heartbeat_s=heartbeat_s,
-                refused=partial(self.refused, model=model),
+                decode_refusal=partial(self.decode_refusal, model=model),
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
@@ -175,7 +175,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         size = self.profile.embedding_batch or max(1, len(request.input))
         vectors, read = embed_batches(partial(self._embed, request, call), request.input, size, call)
         if request.dimensions and not self.profile.dimensions:
-            vectors = [shortened(vector, request.dimensions) for vector in vectors]
+            vectors = [shorten(vector, request.dimensions) for vector in vectors]
         return EmbedAnswer(vectors, read)
 
     def _embed(self, request: EmbedRequest, call: Call, texts: Sequence[str]) -> Batch:
@@ -187,7 +187,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         if not isinstance(answer, dict):
             raise UpstreamError(detail="embeddings are missing")
         if answer.get("data") is None:
-            raise self.error_in(answer, model=request.model)
+            raise self.decode_error(answer, model=request.model)
         return decode_embed(answer, len(texts))
 
     # Models.
@@ -228,7 +228,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_HEADERS), call)
         with contextlib.closing(reply):
             if reply.status != 200:
-                raise self.refused(reply, model=model)
+                raise self.decode_refusal(reply, model=model)
             data = read_all(reply)
         try:
             return orjson.loads(without_comments(data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
@@ -99,16 +99,11 @@ def secret_forms(secret: str, shortest: int) -> tuple[bytes, ...]:
     texts |= {text.replace("/", "\\/") for text in tuple(texts)}
     # Go escapes these letters in JSON.
     texts |= {text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}) for text in tuple(texts)}
-    forms = {text.encode("utf-8", "replace") for text in texts} | {raw} | set(_base64_cores(raw))
-    return tuple(sorted((form for form in forms if len(form) >= shortest), key=len, reverse=True))
-
-
-def _base64_cores(raw: bytes) -> Iterator[bytes]:
-    """The base64 forms of a secret after any text, such as the user name of HTTP Basic, without the edges that depend
-    on the surrounding text."""
+    forms = {text.encode("utf-8", "replace") for text in texts} | {raw}
+    # Base64 of the secret after any text, such as the user name of HTTP Basic, without the edges that depend on the
+    # surrounding text.
     for offset in range(3):
-        encoded = base64.b64encode(bytes(offset) + raw)
-        core = encoded[(0, 2, 3)[offset] : len(bytes(offset) + raw) * 8 // 6]
+        core = base64.b64encode(bytes(offset) + raw)[(0, 2, 3)[offset] : (offset + len(raw)) * 8 // 6]
         if len(core) >= _MIN_BASE64:
-            yield core
-            yield core.replace(b"+", b"-").replace(b"/", b"_")
+            forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+    return tuple(sorted((form for form in forms if len(form) >= shortest), key=len, reverse=True))

@@ -72,7 +72,7 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     upstream, chat = Smallest(), as_chat(PROMPT)
     assert (upstream.capabilities("m", call), upstream.loaded_context("m", call)) == (None, None)
     assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1)) == ([], False)
-    assert (upstream.approximated(chat), upstream.passed_on(chat)) == ((), frozenset())
+    assert (upstream.list_approximated(chat), upstream.select_passthrough(chat)) == ((), frozenset())
     assert (upstream.one_name, upstream.takes_any_model) == (None, False)
     assert (upstream.version(call), upstream.connections) == ("", Connections(active=0, idle=0))
     upstream.close()

@@ -17,7 +17,7 @@ from ollama_proxy.upstreams.anthropic.codec import encode_chat
 from ollama_proxy.upstreams.anthropic.messages import BEGINNING
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
 from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, AS_SCHEMA, BUDGETS, DEFAULT_TOKENS, encode_parameters
-from ollama_proxy.upstreams.anthropic.schema import closed
+from ollama_proxy.upstreams.anthropic.schema import close_objects
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from tests.rig import messages_provider as rig
 
@@ -382,7 +382,7 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
     ],
 )
 def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> None:
-    assert json.dumps(closed(schema)) == json.dumps(sent)
+    assert json.dumps(close_objects(schema)) == json.dumps(sent)
 
 
 @pytest.mark.parametrize(

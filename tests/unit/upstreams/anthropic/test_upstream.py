@@ -232,12 +232,12 @@ def test_switches_follow_what_the_provider_tells_of_its_models(
     answered(upstream, asked, call)
     [seen] = provider.asked
     assert seen.json()["thinking"]["type"] == "adaptive" and seen.json()["max_tokens"] == 64_000
-    assert upstream.approximated(asked) == ("temperature",)
+    assert upstream.list_approximated(asked) == ("temperature",)
 
 
 def test_fields_that_go_on_have_their_names_told(upstream: AnthropicUpstream) -> None:
     carried = {"service_tier": "auto", "cache_control": {"type": "ephemeral"}, "container": "c"}
-    assert upstream.passed_on(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
+    assert upstream.select_passthrough(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
 
 
 def test_models_are_asked_for_once_for_all_chats(

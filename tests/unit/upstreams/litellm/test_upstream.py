@@ -11,8 +11,8 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.litellm import targets
-from ollama_proxy.upstreams.litellm.answers import forget
-from ollama_proxy.upstreams.litellm.errors import error_of, plain
+from ollama_proxy.upstreams.litellm.answers import drop_middle
+from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
 from tests.rig.provider import CHAT, HELLO, Provider
 from tests.unit.upstreams.stock import new_call
@@ -110,14 +110,14 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
     ],
 )
 def test_texts_without_what_litellm_puts_around_them(text: str, said: str) -> None:
-    assert plain(text) == said
+    assert strip_labels(text) == said
 
 
 def test_of_a_long_stream_only_the_ends_are_kept() -> None:
     answer = SimpleNamespace(chunks=[])
     for number in range(10_000):
         answer.chunks.append(number)
-        forget(answer)
+        drop_middle(answer)
         assert len(answer.chunks) < 100
     assert (answer.chunks[0], answer.chunks[-1]) == (0, 9999)
 
@@ -143,7 +143,7 @@ class HTTPStatusError(Exception):
     ],
 )
 def test_a_failure_of_litellm_itself_is_told_without_its_text(failure: Exception) -> None:
-    error = error_of(failure, model="m")
+    error = decode_exception(failure, model="m")
     assert (type(error), error.status) == (UpstreamError, 502)
     assert "prompt" not in str(error) + error.detail
 
@@ -161,11 +161,11 @@ class ContextWindowExceededError(BadRequestError):
 
 @pytest.mark.parametrize("failure", [BadRequestError(), ContextWindowExceededError()])
 def test_a_long_text_of_litellm_is_cut(failure: Exception) -> None:
-    assert str(error_of(failure, model="m")).count("x") == 2000
+    assert str(decode_exception(failure, model="m")).count("x") == 2000
 
 
 def test_an_answer_that_was_never_read_still_has_its_status() -> None:
     failure: Any = HTTPStatusError()
     failure.response = HTTPStatusError.response()
-    error = error_of(failure, model="m")
+    error = decode_exception(failure, model="m")
     assert (error.status, "prompt" in str(error)) == (429, False)

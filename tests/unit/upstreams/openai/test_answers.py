@@ -349,4 +349,4 @@ def test_an_answer_that_was_filtered_is_noticed(finish: str, times: int) -> None
 
 def test_an_error_is_what_the_upstream_makes_of_it() -> None:
     refusal = UpstreamRefused(404, "gone")
-    assert read(frames([said.error("no")]), error_of=lambda document: refusal) == ([], refusal)
+    assert read(frames([said.error("no")]), decode_error=lambda document: refusal) == ([], refusal)

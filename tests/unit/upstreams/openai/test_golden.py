@@ -16,7 +16,7 @@ import pytest
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.errors import error_in
+from ollama_proxy.upstreams.openai.errors import decode_error
 from tests.unit.upstreams.openai.reading import read_stream
 
 CASES = sorted(path.parent for path in (Path(__file__).parents[3] / "golden" / "providers").glob("*/case.json"))
@@ -43,7 +43,7 @@ def told(event: Event) -> dict[str, Any]:
 def test_a_provider_is_understood(directory: Path, size: int | None) -> None:
     case = json.loads((directory / "case.json").read_bytes())
     profile = PROFILES.get(case.get("profile"), Profile())
-    decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, error_of=partial(error_in, model="org/m"))
+    decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, decode_error=partial(decode_error, model="org/m"))
     events, failure = read_stream(OpenAIReader(decoder), (directory / "upstream.sse").read_bytes(), size)
     assert [told(event) for event in events] == case["events"]
     said = {"status": failure.status, "text": str(failure)} if failure else None

@@ -517,12 +517,12 @@ def test_nothing_of_it_is_loaded(upstream: OpenAICompatibleUpstream, call: Call)
 
 def test_what_is_only_put_in_words_is_said(provider: Provider) -> None:
     with closing(built(provider, profile={"json_schema": False})) as upstream:
-        assert upstream.approximated(chat(format={"type": "object"})) == ("format",)
-        assert upstream.approximated(chat(format="json")) == ()
+        assert upstream.list_approximated(chat(format={"type": "object"})) == ("format",)
+        assert upstream.list_approximated(chat(format="json")) == ()
 
 
 def test_fields_that_are_passed_on_are_known(upstream: OpenAICompatibleUpstream) -> None:
-    assert upstream.passed_on(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
+    assert upstream.select_passthrough(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
 
 
 def test_closing_closes_the_connections(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
