@@ -117,7 +117,7 @@ ENDS: dict[str, tuple[list[Action], str]] = {
     "ends cleanly": ([], CUT_TEXT),
     "cut": ([Cut()], CUT_TEXT),
     "reset": ([Reset()], CUT_TEXT),
-    "half a line": ([Chunk(b'{"model":"m","mess')], "The model server gave an answer that can't be used."),
+    "half a line": ([Chunk(b'{"model":"m","mess')], "The model server sent an answer that can't be used."),
 }
 
 
