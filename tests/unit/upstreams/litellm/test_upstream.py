@@ -95,7 +95,7 @@ def moved(preset: Preset, server: Provider) -> Preset:
         ("siliconflow/x", UpstreamAuthError),
     ],
 )
-def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
+def test_unusable_names_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
     monkeypatch.delenv("SILICONFLOW_API_KEY", raising=False)
     with pytest.raises(error) as raised:
         upstream().chat(asked(name), new_call())
@@ -124,13 +124,13 @@ def test_what_a_model_can_do(model: str, capabilities: set[str] | None) -> None:
     assert found is None if capabilities is None else found and capabilities <= found
 
 
-def test_the_configuration_knows_better_what_a_model_can_do() -> None:
+def test_configured_capabilities_come_first() -> None:
     listed = upstream(mine=UpstreamModel("gpt-4o", ("completion",), 1000))
     assert listed.capabilities("gpt-4o", new_call()) == {"completion"}
     assert [model.name for model in listed.models(new_call())] == ["gpt-4o"]
 
 
-def test_a_list_of_models_is_a_list() -> None:
+def test_only_an_upstream_without_a_list_takes_any_model() -> None:
     assert upstream().takes_any_model
     assert not upstream(mine=UpstreamModel("gpt-4o")).takes_any_model
 
@@ -175,7 +175,7 @@ def test_what_is_behind_one_address_has_one_name(name: str) -> None:
     assert build(there, None).one_name(name) == "openai/mine"
 
 
-def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
     with pytest.raises(ConfigError, match="make install EXTRAS=litellm"):
         load()
@@ -195,7 +195,7 @@ def test_texts_without_what_litellm_puts_around_them(text: str, said: str) -> No
     assert plain(text) == said
 
 
-def test_of_a_long_stream_only_the_ends_are_kept() -> None:
+def test_only_both_ends_of_a_long_stream_are_kept() -> None:
     answer = SimpleNamespace(chunks=[])
     for number in range(10_000):
         answer.chunks.append(number)
@@ -224,7 +224,7 @@ class HTTPStatusError(Exception):
         ImportError("No module named 'x' a prompt, and a key"),
     ],
 )
-def test_a_failure_of_litellm_itself_is_told_without_its_text(failure: Exception) -> None:
+def test_internal_failure_of_litellm_is_reported_without_its_text(failure: Exception) -> None:
     error = error_of(failure, model="m")
     assert (type(error), error.status) == (UpstreamError, 502)
     assert "prompt" not in str(error) + error.detail
@@ -242,7 +242,7 @@ class ContextWindowExceededError(BadRequestError):
 
 
 @pytest.mark.parametrize("failure", [BadRequestError(), ContextWindowExceededError()])
-def test_a_long_text_of_litellm_is_cut(failure: Exception) -> None:
+def test_long_error_text_is_truncated(failure: Exception) -> None:
     assert str(error_of(failure, model="m")).count("x") == 2000
 
 
