@@ -65,8 +65,8 @@ docs: dev  ## the documentation as a website in build/site
 	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md tests/*.md tests/recordings/*.md config/config.yaml $(DOCS_SOURCE)
 	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
 
-bench: dev  ## CPU per request and per token against the budgets
-	$(BIN)/python -m benchmarks
+bench: dev  ## CPU per request and per token, latency and memory against the budgets; BENCH=--check: fail if one is exceeded
+	$(BIN)/python -m benchmarks $(BENCH)
 
 soak: dev  ## streams for ten minutes while servers restart, and a report; SOAK_S=60 SOAK_STREAMS=150: less of it
 	@$(BIN)/python -m benchmarks.soak

@@ -4,8 +4,8 @@
 
 Answers are rendered once and kept; a stream is one chunk and one send per token, as Ollama flushes them.
 `options.num_predict` sets the number of tokens, and a model whose tag is a time (`bench:50ms`) sets the pause before
-each of them. Under `/v1` it speaks OpenAI's API, where `max_tokens` is that number. `/_stats` tells what was asked (of
-the process that answers).
+each of them; `bench:50ms-x4` sends four tokens after each pause, in one piece. Under `/v1` it speaks OpenAI's API,
+where `max_tokens` is that number. `/_stats` tells what was asked (of the process that answers).
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httptools
 import orjson
 
-MODELS = ("bench:latest", "bench:50ms", "bench:1000ms")
+from benchmarks.works import MODELS
+
 #: Together with those that are asked for they are two hundred.
-OTHER_MODELS = tuple(f"other-{number}:latest" for number in range(197))
+OTHER_MODELS = tuple(f"other-{number}:latest" for number in range(194))
 CREATED_AT = "2026-01-02T10:00:00.123456789Z"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: Fri, 02 Jan 2026 10:00:00 GMT\r\n"
 TIMES = {
@@ -47,6 +48,13 @@ class Answer:
 
     pieces: tuple[bytes, ...]
     delay_s: float = 0.0
+
+
+class Pace(NamedTuple):
+    """Seconds before each send, and how many tokens are in one."""
+
+    delay_s: float
+    batch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +76,18 @@ def make_single(value: object, delay_s: float = 0.0) -> Answer:
     return Answer((head + body,), delay_s)
 
 
-def make_lines(lines: list[dict[str, Any]], delay_s: float) -> Answer:
+def make_lines(lines: list[dict[str, Any]], pace: Pace) -> Answer:
     """A stream of Ollama: one chunk per line."""
-    return make_stream(b"application/x-ndjson", [orjson.dumps(line) + b"\n" for line in lines], delay_s)
+    return make_stream(b"application/x-ndjson", [orjson.dumps(line) + b"\n" for line in lines], pace)
 
 
-def make_stream(content_type: bytes, bodies: list[bytes], delay_s: float) -> Answer:
+def make_stream(content_type: bytes, bodies: list[bytes], pace: Pace) -> Answer:
     """One chunk per body; the headers go out with the first, the end of the whole with the last."""
-    pieces = [b"%x\r\n%s\r\n" % (len(body), body) for body in bodies]
+    chunks = [b"%x\r\n%s\r\n" % (len(body), body) for body in bodies]
+    pieces = [b"".join(chunks[start : start + pace.batch]) for start in range(0, len(chunks), pace.batch)]
     pieces[0] = HEAD % content_type + b"Transfer-Encoding: chunked\r\n\r\n" + pieces[0]
     pieces[-1] += b"0\r\n\r\n"
-    return Answer(tuple(pieces), delay_s)
+    return Answer(tuple(pieces), pace.delay_s)
 
 
 def make_refusal(status: bytes, text: str) -> Answer:
@@ -88,10 +97,10 @@ def make_refusal(status: bytes, text: str) -> Answer:
     return Answer((head % (status, len(body)) + body,))
 
 
-def delay_of(model: str, default_s: float) -> float:
-    """Seconds before each token: the model's tag when it is a time, else the default."""
-    tag = re.fullmatch(r".*:(\d+)ms", model)
-    return int(tag[1]) / 1000 if tag else default_s
+def pace_of(model: str, default_s: float) -> Pace:
+    """The pace of an answer: the model's tag when it is a time, else the default."""
+    tag = re.fullmatch(r".*:(\d+)ms(?:-x(\d+))?", model)
+    return Pace(int(tag[1]) / 1000, int(tag[2] or 1)) if tag else Pace(default_s)
 
 
 def make_completion(
@@ -101,13 +110,13 @@ def make_completion(
     model = str(request.get("model"))
     words = words or [" token"] * int((request.get("options") or {}).get("num_predict") or script.tokens)
     count = len(words)
-    delay_s = delay_of(model, script.delay_s)
+    pace = pace_of(model, script.delay_s)
     base = {"model": model, "created_at": CREATED_AT}
     end = {"done": True, "done_reason": "stop", **TIMES, "eval_count": count, "eval_duration": 52479709}
     if request.get("stream") is False:
-        return make_single({**base, **shape("".join(words)), **end}, delay_s * count)
+        return make_single({**base, **shape("".join(words)), **end}, pace.delay_s * count)
     lines = [{**base, **shape(word), "done": False} for word in words]
-    return make_lines([*lines, {**base, **shape(""), **end}], delay_s)
+    return make_lines([*lines, {**base, **shape(""), **end}], pace)
 
 
 def chat_shape(text: str) -> dict[str, Any]:
@@ -132,13 +141,15 @@ def make_provider_chat(request: dict[str, Any], script: Script, words: Sequence[
     model = str(request.get("model"))
     words = words or [" token"] * int(request.get("max_tokens") or script.tokens)
     count = len(words)
-    delay_s = delay_of(model, script.delay_s)
+    pace = pace_of(model, script.delay_s)
     usage = {"prompt_tokens": 11, "completion_tokens": count, "total_tokens": 11 + count}
     base = {"id": "chatcmpl-bench", "created": 1767348000, "model": model, "object": "chat.completion.chunk"}
     if not request.get("stream"):
         message = {"role": "assistant", "content": "".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-        return make_single({**base, "object": "chat.completion", "choices": [choice], "usage": usage}, delay_s * count)
+        return make_single(
+            {**base, "object": "chat.completion", "choices": [choice], "usage": usage}, pace.delay_s * count
+        )
     chunk = {"index": 0, "delta": {}, "finish_reason": None, "logprobs": None}
     said = [{**base, "choices": [{**chunk, "delta": {"content": word}}]} for word in words]
     chunks: list[dict[str, Any]] = [*said, {**base, "choices": [{**chunk, "finish_reason": "stop"}]}]
@@ -146,7 +157,7 @@ def make_provider_chat(request: dict[str, Any], script: Script, words: Sequence[
         chunks.append({**base, "choices": [], "usage": usage})
     frames = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
     frames[-1] += b"data: [DONE]\n\n"
-    return make_stream(b"text/event-stream", frames, delay_s)
+    return make_stream(b"text/event-stream", frames, pace)
 
 
 def make_provider_list() -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +58,27 @@ def resident_mb(pid: int) -> float:
     return 0.0
 
 
-def largest_worker_mb(pid: int) -> float:
-    """Resident memory of the largest process that `pid` started, or its own when it has none."""
-    workers = process_tree(pid)[1:] or [pid]
-    return max(resident_mb(worker) for worker in workers)
+def shared_mb(pid: int) -> float:
+    """Memory of the tree under `pid` in MB (10^6 bytes), as PSS: a page that several processes share is counted once,
+    in equal parts. What a process outside the tree shares with it, such as libraries, is counted in part only."""
+    return sum(_memory_mb(member, "Pss:") for member in process_tree(pid))
+
+
+def private_mb(pid: int) -> float:
+    """Memory that no other process shares with this one, in MB: what would be free without it."""
+    return _memory_mb(pid, "Private_Clean:", "Private_Dirty:")
+
+
+def _memory_mb(pid: int, *names: str) -> float:
+    lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names)) * 1024 / 1e6
+
+
+def read_busy_s(cores: Set[int]) -> float:
+    """CPU seconds that processes have spent on `cores` since the machine started, in whole clock ticks."""
+    ticks = 0
+    for line in (PROC / "stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.removeprefix("cpu").isdecimal() and int(name.removeprefix("cpu")) in cores:
+            ticks += sum(map(int, fields[:3]))  # user, nice, system
+    return ticks / os.sysconf("SC_CLK_TCK")

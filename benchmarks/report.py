@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rounds import Measure
+from benchmarks.rounds import COMPARED, Measure, ratio_to_floor
 from benchmarks.works import Work
 
 PACKAGES = (
     "flask", "werkzeug", "gevent", "greenlet", "gunicorn", "gunicorn_h1c", "requests", "urllib3",
     "marshmallow", "orjson", "httptools", "flask-cors", "pyyaml",
 )  # fmt: skip
-HEADINGS = ("work", "", "measured", "lowest", "budget", "ratio", "nginx", "rate", "cores", "errors")
+HEADINGS = ("work", "", "measured", "x floor", "budget", "", "floor", "nginx", "LiteLLM", "rate", "cores", "errors")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,27 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Measured to budget, None without a budget."""
-        return None if self.work.budget is None else float(self.gateway["value"]) / self.work.budget
+        """The figure in units of the floor; None if it has none, or was not compared."""
+        return ratio_to_floor(self.work, self.measures)
 
     @property
-    def is_over_budget(self) -> bool:
-        return self.ratio is not None and self.ratio > 1
+    def figure(self) -> float | None:
+        """What the budget limits; None if it was not measured."""
+        return self.ratio if self.work.is_relative else float(self.gateway["value"])
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a round of the gateway and one of the floor count."""
+        return all(self.measures[name]["quiet_rounds"] for name in COMPARED if name in self.measures)
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `OVER` or `noisy`; empty without a budget, or if nothing was compared with it."""
+        if self.work.budget is None or self.figure is None:
+            return ""
+        if not self.is_quiet:
+            return "noisy"
+        return "OVER" if self.figure > self.work.budget else "ok"
 
     @property
     def errors(self) -> int:
@@ -57,18 +72,18 @@ def show(value: float | None, unit: str = "") -> str:
 
 def render_row(row: Row) -> tuple[str, ...]:
     work, gateway = row.work, row.gateway
-    nginx = row.measures.get("nginx")
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f} {'OVER' if row.is_over_budget else 'ok'}"
-    rate = f"{gateway['requests_per_s']:.0f}/s" if "requests_per_s" in gateway else ""
+    others = {name: measure["value"] for name, measure in row.measures.items()}
     return (
         work.name,
         work.what,
         show(gateway["value"], work.unit),
-        show(min(gateway["values"])),
+        show(row.ratio),
         show(work.budget),
-        ratio,
-        show(nginx["value"] if nginx else None),
-        rate,
+        row.verdict,
+        show(others.get("floor")),
+        show(others.get("nginx")),
+        show(others.get("litellm")),
+        f"{gateway['requests_per_s']:.0f}/s" if "requests_per_s" in gateway else "",
         show(gateway.get("cpu_cores")),
         str(row.errors or ""),
     )
@@ -128,6 +143,7 @@ def as_record(rows: Sequence[Row], machine: dict[str, Any], options: dict[str, A
             "value": row.gateway["value"],
             "budget": row.work.budget,
             "ratio": row.ratio,
+            "verdict": row.verdict,
             "connections": row.work.connections,
             "tokens": row.work.tokens,
             "measures": row.measures,

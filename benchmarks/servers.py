@@ -1,9 +1,11 @@
-"""Starts what takes part in a measurement: the scripted upstream, the gateway as in production, and nginx."""
+"""Starts what takes part in a measurement: the scripted upstream, the gateway as in production, the floor, and its
+peers: nginx and LiteLLM's proxy."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import resource
 import shutil
@@ -16,10 +18,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.works import TOKEN, GatewayName
+from benchmarks.works import MODELS, TOKEN, GatewayName
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 30.0
+#: LiteLLM's first start compiles all that it imports.
+LITELLM_START_S = 120.0
+#: Where tests/run.sh puts it: it does not fit beside the gateway's own packages.
+LITELLM = Path(sys.prefix) / "second" / "bin" / "litellm"
+#: Workers of the gateway that shows what one more costs.
+MORE_WORKERS = 3
 STOP_S = 15.0
 #: Settings of the machine that must not reach the gateway under test.
 FOREIGN = ("PORT", "HOST", "TIMEOUT", "DEFAULT_MODEL", "CHAT_LOGS", "LOG_LEVEL", "GUNICORN_CMD_ARGS", "LISTEN_FDS")
@@ -35,6 +43,7 @@ BEHIND: Mapping[GatewayName, str] = {
     "gateway": 'service: {{base_url: "{upstream}"}}\n',
     "fleet": "upstreams:\n"
     + "".join(f'  - {{{{name: box{number}, base_url: "{{upstream}}"}}}}\n' for number in range(1, 9)),
+    "workers": 'service: {{base_url: "{upstream}"}}\n',
     "provider": """\
 upstreams:
   - {{name: lab, kind: openai, base_url: "{upstream}/v1", models: ["bench:latest"]}}
@@ -138,9 +147,11 @@ def is_ready(port: int, path: str) -> bool:
         return False
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+def wait_until_ready(
+    process: subprocess.Popen[bytes], port: int, path: str, log: Path, start_s: float = START_S
+) -> None:
     """Returns when GET `path` is 200. Raises RuntimeError, with the end of the log, when it never is."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + start_s
     while time.monotonic() < deadline and process.poll() is None:
         if is_ready(port, path):
             return
@@ -170,6 +181,7 @@ def running(
     ready_path: str,
     environment: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
+    start_s: float = START_S,
 ) -> Iterator[Server]:
     """The server while it serves; its output goes to `folder/<name>.log`."""
     log = folder / f"{name}.log"
@@ -178,7 +190,7 @@ def running(
             command, stdout=output, stderr=output, env=environment, cwd=cwd, start_new_session=True
         )
     try:
-        wait_until_ready(process, port, ready_path, log)
+        wait_until_ready(process, port, ready_path, log, start_s)
         yield Server(name, process.pid, port)
     finally:
         stop(process)
@@ -232,6 +244,44 @@ def running_gateway(
     with running(
         "gateway", command, port, cores=cores, folder=folder, ready_path="/readyz", environment=environment, cwd=project
     ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_floor(folder: Path, cores: frozenset[int], answer_bytes: int) -> Iterator[Server]:
+    """The server of `floor.py`, whose answers have as many bytes, with gunicorn's own settings."""
+    port = free_port()
+    options = ["-k", "gevent", "--bind", f"127.0.0.1:{port}", "--worker-tmp-dir", "/dev/shm"]
+    command = [sys.executable, "-m", "gunicorn", *options, "benchmarks.floor:app"]
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    environment = kept | {"FLOOR_BYTES": str(answer_bytes), "WEB_CONCURRENCY": "1"}
+    with running("floor", command, port, cores=cores, folder=folder, ready_path="/", environment=environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_litellm(folder: Path, cores: frozenset[int], upstream: Server) -> Iterator[Server | None]:
+    """LiteLLM's proxy in front of the scripted provider, None if it is not installed."""
+    if not LITELLM.exists():
+        yield None
+        return
+    folder = folder / "litellm"
+    folder.mkdir()
+    common = {"api_base": f"http://127.0.0.1:{upstream.port}/v1", "api_key": "sk-bench", "max_retries": 0}
+    models = [{"model_name": name, "litellm_params": {"model": f"openai/{name}"} | common} for name in MODELS]
+    config = {"model_list": models, "general_settings": {"master_key": TOKEN}, "router_settings": {"num_retries": 0}}
+    (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    port = free_port()
+    command = [str(LITELLM), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port), "--telemetry=False"]
+    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(("_KEY", "_PROXY"))}
+    # No list of prices from the network, and no page for administrators; the scripted answers repeat one token.
+    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "DISABLE_ADMIN_UI": "True"}
+    quiet["REPEATED_STREAMING_CHUNK_LIMIT"] = str(10**9)
+    path = "/health/liveliness"
+    with running(
+        "litellm", command, port, cores=cores, folder=folder, ready_path=path, environment=kept | quiet, cwd=folder,
+        start_s=LITELLM_START_S,
+    ) as server:  # fmt: skip
         yield server
 
 

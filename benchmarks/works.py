@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["cpu_per_request", "cpu_per_token", "cpu_share", "latency", "memory_idle", "memory_open"]
-#: Configurations of the gateway: one Ollama, eight of them, an OpenAI-compatible provider.
-GatewayName = Literal["gateway", "fleet", "provider"]
+Kind = Literal[
+    "cpu_per_request", "cpu_per_token", "cpu_share", "latency", "memory_idle", "memory_open", "memory_worker"
+]
+#: Configurations of the gateway: one Ollama, eight of them, an OpenAI-compatible provider, and one with more workers.
+GatewayName = Literal["gateway", "fleet", "provider", "workers"]
 
 TOKEN = "bench-token-000000000000"
 #: What an SDK sends from behind nginx; with Host and Content-Length they are fifteen.
@@ -32,6 +34,8 @@ MESSAGES = [
     {"role": "system", "content": "You are a careful assistant. Answer briefly and say when you are not sure."},
     {"role": "user", "content": "Explain in two sentences why a gateway in front of several model servers is useful."},
 ]
+#: What the scripted upstream has, see `fake_ollama`.
+MODELS = ("bench:latest", "bench:50ms", "bench:50ms-x4", "bench:50ms-x16", "bench:1000ms", "bench:0ms-x1000")
 PACED_MODEL = "bench:50ms"
 HELD_MODEL = "bench:1000ms"
 UNITS: dict[Kind, str] = {
@@ -41,7 +45,10 @@ UNITS: dict[Kind, str] = {
     "latency": "ms p50",
     "memory_idle": "MB",
     "memory_open": "MB",
+    "memory_worker": "MB",
 }
+#: Milliseconds of a unit. Works of these kinds have a ratio to what the floor costs.
+UNIT_MS: dict[Kind, float] = {"cpu_per_request": 1, "cpu_per_token": 0.001, "latency": 1}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class Request:
 @dataclass(frozen=True)
 class Work:
     """One row of the table. `tokens` are those of one answer; `native` is the same work for a peer that only passes
-    bytes; `budget` is in the unit of the kind and None where there is none; `gateway` is the one that does the work."""
+    bytes; `budget` is a ratio to the floor if the kind has one, else in the unit of the kind; None: there is none.
+    `gateway` is the one that does the work."""
 
     name: str
     what: str
@@ -72,6 +80,11 @@ class Work:
     @property
     def unit(self) -> str:
         return UNITS[self.kind]
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether its figure is compared with the floor."""
+        return self.kind in UNIT_MS
 
 
 def encode(value: Mapping[str, object]) -> str:
@@ -127,33 +140,43 @@ RULED_STREAM = provider_chat(128, stream=True, model="ruled")
 OLLAMA_STREAM = replace(native_chat(128, stream=True), upstream_path="/v1/chat/completions")
 
 
+def make_batched(name: str, count: int) -> Work:
+    """Streams whose upstream sends several tokens at a time, as a fast one does or one whose reader is late."""
+    model = f"{PACED_MODEL}-x{count}"
+    tokens = 80 * count
+    request, native = (make(tokens, stream=True, model=model) for make in (openai_chat, native_chat))
+    return Work(name, f"the same, {count} tokens at a time", "cpu_per_token", request, native, tokens, 200)
+
+
 def at_provider(name: str, what: str, request: Request, native: Request, tokens: int) -> Work:
     """A work whose answers come from an OpenAI-compatible provider."""
     return Work(f"provider-{name}", what, "cpu_per_request", request, native, tokens, 8, gateway="provider")
 
 
-#: In the order of doing: idle memory before the loads, that of many streams after them.
+#: Memory first: before other gateways share its libraries, and idle before the load.
 WORKS = (
-    Work("memory-idle", "resident, largest worker, idle", "memory_idle", SINGLE, NATIVE_SINGLE, 8, 1, 80),
-    Work("single", "single answer, translated", "cpu_per_request", SINGLE, NATIVE_SINGLE, 8, 8, 0.5),
-    Work("single-native", "single answer, passed through", "cpu_per_request", NATIVE_SINGLE, NATIVE_SINGLE, 8, 8),
-    Work("stream", "128 tokens, translated", "cpu_per_request", STREAM, NATIVE_STREAM, 128, 8, 0.9),
-    Work("stream-native", "128 tokens, passed through", "cpu_per_request", NATIVE_STREAM, NATIVE_STREAM, 128, 8, 0.8),
-    # Both within 1.2 times of what the stream above costs in the same run.
-    Work("stream-messages", "128 tokens, Anthropic's", "cpu_per_request", MESSAGES_STREAM, NATIVE_STREAM, 128, 8),
-    Work("stream-responses", "128 tokens, Responses", "cpu_per_request", RESPONSES_STREAM, NATIVE_STREAM, 128, 8),
-    Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8),
+    Work("memory-idle", "master and one worker, idle", "memory_idle", SINGLE, NATIVE_SINGLE, 8, 1, 50),
+    Work("memory-1000", "the same with 1,000 open streams", "memory_open", HELD, NATIVE_HELD, 60, 1000, 100),
+    Work("memory-worker", "each further worker", "memory_worker", SINGLE, NATIVE_SINGLE, 8, 1, 25, "workers"),
+    Work("single", "single answer, translated", "cpu_per_request", SINGLE, NATIVE_SINGLE, 8, 8, 1.3),
+    Work("single-native", "single answer, passed through", "cpu_per_request", NATIVE_SINGLE, NATIVE_SINGLE, 8, 8, 1.2),
+    Work("stream", "128 tokens, translated", "cpu_per_request", STREAM, NATIVE_STREAM, 128, 8, 2.5),
+    Work("stream-native", "128 tokens, passed through", "cpu_per_request", NATIVE_STREAM, NATIVE_STREAM, 128, 8, 2.0),
+    Work("stream-messages", "128 tokens, Anthropic's", "cpu_per_request", MESSAGES_STREAM, NATIVE_STREAM, 128, 8, 2.5),
+    Work("stream-responses", "128 tokens, Responses", "cpu_per_request", RESPONSES_STREAM, NATIVE_STREAM, 128, 8, 2.5),
+    Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8, 1.4),
     Work("routing", "8 upstreams, 200 models: a single answer", "cpu_share", SINGLE, NATIVE_SINGLE, 8, 8, 5, "fleet"),
     at_provider("single", "single answer, translated", RULED_SINGLE, PROVIDER_SINGLE, 8),
     at_provider("single-passed", "single answer, passed through", PROVIDER_SINGLE, PROVIDER_SINGLE, 8),
     at_provider("stream", "128 tokens, translated", RULED_STREAM, PROVIDER_STREAM, 128),
     at_provider("stream-passed", "128 tokens, passed through", PROVIDER_STREAM, PROVIDER_STREAM, 128),
     at_provider("stream-ollama", "128 tokens, asked by Ollama's client", OLLAMA_STREAM, PROVIDER_STREAM, 128),
-    Work("paced", "200 streams x 20 tokens/s, translated", "cpu_per_token", PACED, NATIVE_PACED, 80, 200, 40),
-    Work("paced-native", "the same, passed through", "cpu_per_token", NATIVE_PACED, NATIVE_PACED, 80, 200, 40),
-    Work("latency", "added at concurrency 1, single, translated", "latency", SINGLE, NATIVE_SINGLE, 8, 1, 0.5),
-    Work("latency-native", "the same, passed through", "latency", NATIVE_SINGLE, NATIVE_SINGLE, 8, 1, 0.5),
-    Work("memory-1000", "resident with 1,000 open streams", "memory_open", HELD, NATIVE_HELD, 60, 1000, 200),
+    Work("paced", "200 streams x 20 tokens/s, translated", "cpu_per_token", PACED, NATIVE_PACED, 80, 200, 0.13),
+    make_batched("paced-4", 4),
+    make_batched("paced-16", 16),
+    Work("paced-native", "200 streams, passed through", "cpu_per_token", NATIVE_PACED, NATIVE_PACED, 80, 200, 0.13),
+    Work("latency", "added at concurrency 1, single, translated", "latency", SINGLE, NATIVE_SINGLE, 8, 1, 1.3),
+    Work("latency-native", "the same, passed through", "latency", NATIVE_SINGLE, NATIVE_SINGLE, 8, 1, 1.3),
 )
 
 

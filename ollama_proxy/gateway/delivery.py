@@ -26,8 +26,11 @@ SLICE_BYTES = 64 * 1024
 #: About the size of a token in text, and in the lines of Ollama's streams; for answers without token counts.
 CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 
-#: Renders the last frame of an answer that failed in its middle; None if the dialect has no such frame.
-ErrorFrameRenderer = Callable[[GatewayError], bytes | None]
+#: The events that a batch with a cut prompt begins with: the report itself, or the index of its answer.
+_BEFORE_TEXT = (Truncated, Choice)
+
+#: Renders the last frame of an answer that failed in its middle.
+ErrorFrameRenderer = Callable[[GatewayError], bytes]
 
 
 def record_failure(exchange: Exchange, error: GatewayError) -> None:
@@ -41,11 +44,11 @@ def record_failure(exchange: Exchange, error: GatewayError) -> None:
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
 
-def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFrameRenderer) -> Iterator[bytes]:
+def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFrameRenderer | None) -> Iterator[bytes]:
     """Yields the pieces and records how the exchange ended: if the next piece is never requested, the client is gone,
     because a generator is not told that it was abandoned.
 
-    A failure ends with an error frame or, if there is none, with a cut connection: never with a clean end.
+    A failure ends with an error frame or, if `render_failure` is None, with a cut connection: never with a clean end.
     """
     state, exchange.state = exchange.state, ClientGone.state
     call = exchange.call
@@ -64,10 +67,10 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
     except Exception as error:  # whatever it was, the client must not mistake a part for the whole answer
         failure = error if isinstance(error, GatewayError) else log_internal_error(exchange, error)
         record_failure(exchange, failure)
-        frame = None if isinstance(failure, ClientGone) else render_failure(failure)
-        if frame is None:
+        if render_failure is None or isinstance(failure, ClientGone):
             # gunicorn closes the connection without the final chunk, and without a traceback in its log.
             raise BrokenPipeError(errno.EPIPE, "the answer could not be completed") from error
+        frame = render_failure(failure)
         exchange.begin_send(len(frame))
         yield frame
 
@@ -76,10 +79,6 @@ def log_internal_error(exchange: Exchange, error: Exception) -> InternalError:
     """Logs an error of the gateway itself with its traceback; the returned error reveals nothing of it to clients."""
     log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
     return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")
-
-
-def no_frame(error: GatewayError) -> None:
-    """The error frame of an answer that is one JSON document: there is none."""
 
 
 def native_stream(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
@@ -127,13 +126,17 @@ def render_frames(
     estimated_tokens = 0
     try:
         while batch is not None:
-            estimated_tokens += len(batch)
-            if batch and isinstance(batch[-1], Done):
-                # About one token for each event but the last.
-                record_usage(exchange, batch[-1], estimated_tokens - 1)
-            if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
-                yield PROMPT_CUT  # the header that reports this is not possible any more
-            if frame := escape_line_separators(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
+            if batch:
+                estimated_tokens += len(batch)
+                if isinstance(batch[-1], Done):
+                    # About one token for each event but the last.
+                    record_usage(exchange, batch[-1], estimated_tokens - 1)
+                if isinstance(batch[0], _BEFORE_TEXT) and note_truncated(exchange, batch) and exchange.first_byte_at:
+                    yield PROMPT_CUT  # too late for the header that reports this
+                frame = escape_line_separators(renderer.render_stream(batch))
+            else:
+                frame = renderer.render_heartbeat()
+            if frame:
                 yield frame
             batch = next(batches, None)
     finally:
@@ -143,14 +146,10 @@ def render_frames(
 
 def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
     """Returns whether a batch reports that the upstream had to cut the prompt, and notes it on the exchange."""
-    if not batch:
-        return False
-    # The report comes first, or directly after the index of its answer.
-    first = batch[:2][-1] if isinstance(batch[0], Choice) else batch[0]
-    if not isinstance(first, Truncated):
-        return False
-    exchange.note_truncated("prompt")
-    return True
+    is_cut = Truncated in map(type, batch[:2])
+    if is_cut:
+        exchange.note_truncated("prompt")
+    return is_cut
 
 
 def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:

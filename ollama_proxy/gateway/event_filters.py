@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, Thinking, ToolCall
 from ollama_proxy.upstreams import EventStream
@@ -15,29 +16,26 @@ def filter_events(events: EventStream, asked: ChatRequest | GenerateRequest, hea
     without_thinking = bool(asked.exclude_reasoning)
     if not (without_thinking or one_call):
         return events
-    return FilteredEvents(events, without_thinking=without_thinking, one_call=one_call, heartbeat_s=heartbeat_s)
+    return FilteredEvents(events, without_thinking, one_call, heartbeat_s)
 
 
+@dataclass(slots=True, eq=False)
 class FilteredEvents:
     """The wanted events of another stream."""
 
-    def __init__(
-        self, events: EventStream, *, without_thinking: bool, one_call: bool, heartbeat_s: float | None
-    ) -> None:
-        self._events = events
-        self._without_thinking = without_thinking
-        self._one_call = one_call
-        self._heartbeat_s = heartbeat_s
-        self._called = False
+    _events: EventStream
+    _without_thinking: bool
+    _one_call: bool
+    _heartbeat_s: float | None
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        sent_at = time.monotonic()
+        sent_at, has_call = time.monotonic(), False
         for batch in self._events:
             kept: list[Event] = []
             for event in batch:
                 if isinstance(event, ToolCall):
-                    is_first, self._called = not self._called, True
-                    is_wanted = is_first or not self._one_call
+                    is_wanted = not (self._one_call and has_call)
+                    has_call = True
                 else:
                     is_wanted = not (self._without_thinking and isinstance(event, Thinking))
                 if is_wanted:

@@ -316,7 +316,9 @@ class ImageFetcher:
             closing(transport),
             closing(transport.open(UpstreamRequest("GET", location.path, headers=HEADERS), job.call)) as reply,
         ):
-            return self._read(reply, job)
+            if reply.status != 200:
+                raise _refused(reply.status)
+            return self._read_image(reply, job)
 
     def _look_up_allowed(self, location: ImageLocation, job: _Job) -> list[str]:
         """Returns all addresses of an allowed host; raises BadRequest for any other one. An unknown name is refused
@@ -332,9 +334,7 @@ class ImageFetcher:
             )
         return [str(address) for address in addresses]
 
-    def _read(self, reply: HttpReply, job: _Job) -> bytearray:
-        if reply.status != 200:
-            raise _refused(reply.status)
+    def _read_image(self, reply: HttpReply, job: _Job) -> bytearray:
         length = dict(reply.headers).get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         self._check_size(declared)

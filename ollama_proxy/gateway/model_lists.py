@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TypeVar
 
@@ -17,12 +17,12 @@ from ollama_proxy.upstreams import SHOWN_FOR_S
 R = TypeVar("R")
 
 
+@dataclass(slots=True, frozen=True)
 class ModelLists:
     """The lists of models for one caller."""
 
-    def __init__(self, snapshot: Snapshot, exchange: Exchange) -> None:
-        self._snapshot = snapshot
-        self._exchange = exchange
+    _snapshot: Snapshot
+    _exchange: Exchange
 
     def all(self) -> list[Model]:
         """Returns every model that this caller may use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import cast
 from wsgiref.types import WSGIEnvironment
 
@@ -16,7 +17,6 @@ from ollama_proxy.gateway.delivery import (
     deliver,
     native_parts,
     native_stream,
-    no_frame,
     note_truncated,
     record_failure,
     record_stream_end,
@@ -50,15 +50,15 @@ def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Respon
     return Response(body, status=status, content_type=content_type)
 
 
+@dataclass(slots=True, eq=False)
 class Pieces:
     """The body of a stream for the server: the generator itself, and what to run at its end."""
 
-    def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
-        self._pieces = pieces
-        self.close = close
+    pieces: Iterator[bytes]
+    close: Callable[[], None]
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return self.pieces
 
 
 class StreamResponse(Response):
@@ -135,7 +135,7 @@ def _read_single(exchange: Exchange, reply: Reply, content_type: str) -> Respons
         parts.append(data)
         size += len(data)
     if size > WHOLE_BYTES:
-        pieces = deliver(exchange, native_parts(exchange, reply, parts), no_frame)
+        pieces = deliver(exchange, native_parts(exchange, reply, parts), None)
         response = Response(pieces, content_type=content_type or None)
         _set_length(response, reply)
         return response
@@ -162,7 +162,7 @@ def count_whole(exchange: Exchange, response: Response) -> None:
     else:
         body = response.get_data()
         parts = (body[start : start + SLICE_BYTES] for start in range(0, size, SLICE_BYTES))
-        response.response = deliver(exchange, parts, no_frame)
+        response.response = deliver(exchange, parts, None)
 
 
 def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:

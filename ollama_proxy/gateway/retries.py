@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
@@ -83,12 +84,12 @@ class RunningAttempt:
             self._slot.node.record_model_failure(self._slot.model)
 
 
+@dataclass(slots=True, eq=False)
 class TrackedEvents:
     """The events of one answer. Its attempt ends with them."""
 
-    def __init__(self, events: EventStream, attempt: RunningAttempt) -> None:
-        self._events = events
-        self._attempt = attempt
+    _events: EventStream
+    _attempt: RunningAttempt
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         try:

@@ -62,12 +62,18 @@ class Broadcast:
                 continue
             box, line = self._boxes[taken[0]], taken[1]
             if isinstance(line, Ended):
-                found[box] = result = self._result(box, line.failure)
-                if result.error is not None:
+                error = line.failure
+                if isinstance(error, CallEnded):
+                    raise error
+                if error is not None and not isinstance(error, GatewayError):
+                    log.error("internal_error", exc_info=error, extra={"fields": {"upstream": box}})
+                    error = InternalError()
+                if error is not None:
                     self.failed.add(box)
+                found[box] = Result(error.status, error) if error is not None else Result(self._statuses[box])
                 if self._streams:
                     # Neither a bare `success` nor a bare error: clients would stop there.
-                    outcome = f"failed: {result.error}" if result.error else "success"
+                    outcome = f"failed: {error}" if error is not None else "success"
                     yield {"status": f"{box}: {outcome}", "box": box}
             else:
                 yield line | {"box": box}
@@ -78,15 +84,6 @@ class Broadcast:
         with opener(call) as reply:
             self._statuses[box] = reply.status
             yield from read_progress(reply, streams=self._streams)
-
-    def _result(self, box: str, failure: Exception | None) -> Result:
-        """Returns the result of one server; raises CallEnded."""
-        if isinstance(failure, CallEnded):
-            raise failure
-        if failure is not None and not isinstance(failure, GatewayError):
-            log.error("internal_error", exc_info=failure, extra={"fields": {"upstream": box}})
-            failure = InternalError()
-        return Result(failure.status, failure) if failure is not None else Result(self._statuses[box])
 
     def close(self) -> None:
         """Ends the work that is still running; a second call does nothing."""

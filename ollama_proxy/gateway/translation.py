@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from flask import Response
@@ -24,13 +25,13 @@ from ollama_proxy.upstreams import Call, EventStream, Node
 Completing = Generator[Sequence[Event], None, ChatRequest]
 
 
+@dataclass(slots=True, eq=False)
 class LateEvents:
     """The events of a request that has to be completed first; the client gets heartbeats meanwhile."""
 
-    def __init__(self, completing: Completing, open_events: Callable[[ChatRequest], EventStream]) -> None:
-        self._completing = completing
-        self._open_events = open_events
-        self._events: EventStream | None = None
+    _completing: Completing
+    _open_events: Callable[[ChatRequest], EventStream]
+    _events: EventStream | None = None
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         asked = yield from self._completing

@@ -31,11 +31,10 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     config = {
         "auth": {"generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]},
-        "service": {"base_url": shared_upstream.url},
         "server": {"max_body": LIMIT},
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
-    with checked_gateway(config, shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN, **config) as running:
         yield running
 
 

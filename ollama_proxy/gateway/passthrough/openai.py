@@ -146,17 +146,17 @@ class OpenAIPassthrough:
     def answer(self, reply: Reply) -> Response:
         """Returns the client's answer. Waits for the first event, so that an early failure gets its real status."""
         self._exchange.on_finish(reply.close)
-        if self._stream:
+        if not self._stream:
+            response = whole(self._read_whole(reply))
+        else:
             pieces = self._pieces(reply)
             first = next(pieces)
             sent = (piece or SSE_COMMENT for piece in chain((first,), pieces))
             response = streamed(deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE)
-        else:
-            response = whole(self._whole(reply))
         forward_headers(reply, response)
         return response
 
-    def _whole(self, reply: Reply) -> bytes:
+    def _read_whole(self, reply: Reply) -> bytes:
         with closing(reply):
             body = read_all(reply)
         document = read(body) or read(body := without_comments(body))

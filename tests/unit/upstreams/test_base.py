@@ -63,7 +63,7 @@ def test_embeddings_are_refused(call: Call) -> None:
         Smallest().embed(EmbedRequest(model="m", input=["a"]), call)
 
 
-def test_bytes_of_a_client_are_not_taken(call: Call) -> None:
+def test_requests_are_not_forwarded_unchanged(call: Call) -> None:
     with pytest.raises(UpstreamError):
         Smallest().forward(UpstreamRequest("POST", "/v1/chat/completions"), call)
 
@@ -78,6 +78,6 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     upstream.close()
 
 
-def test_a_request_may_be_sent_once_more_unless_that_is_denied() -> None:
+def test_a_request_is_replayable_by_default() -> None:
     request = UpstreamRequest("GET", "/api/tags")
     assert (request.replayable, request.body, request.length, tuple(request.headers)) == (True, b"", None, ())

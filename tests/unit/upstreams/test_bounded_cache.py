@@ -131,14 +131,14 @@ def collections() -> Iterator[tuple[str, str]]:
                     )
 
 
-def test_every_collection_that_may_grow_is_listed_with_what_bounds_it() -> None:
+def test_every_growing_collection_is_listed_with_its_bound() -> None:
     found = list(collections())
     kept = {f"{owner}.{name}" for owner, name in found if owner not in SHORT_LIVED}
     assert kept == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
     assert {owner for owner, _ in found} >= SHORT_LIVED
 
 
-def test_every_function_with_a_cache_is_listed() -> None:
+def test_every_cached_function_is_listed() -> None:
     for name in trees():
         # LiteLLM is an extra, which need not be installed, and `__main__` runs the command line.
         if "litellm" not in name and not name.endswith("__main__"):
@@ -156,7 +156,7 @@ def test_every_function_with_a_cache_is_listed() -> None:
 
 
 @pytest.mark.parametrize("place", BOUNDED)
-def test_limits_are_those_of_the_list(place: str) -> None:
+def test_cache_limits_match_the_list(place: str) -> None:
     """By the source: many of these classes can't be made without an upstream."""
     owner, _, attribute = place.rpartition(".")
     module, _, name = owner.rpartition(".")
@@ -174,7 +174,7 @@ def test_limits_are_those_of_the_list(place: str) -> None:
     assert limits == [entries, mib * MIB]
 
 
-def test_addresses_of_any_length_are_not_kept() -> None:
+def test_long_addresses_are_not_cached() -> None:
     request = importlib.import_module("ollama_proxy.server.request")
     request._plain_address.cache_clear()
     for number in range(2000):
@@ -185,7 +185,7 @@ def test_addresses_of_any_length_are_not_kept() -> None:
 # The cache itself.
 
 
-def test_the_least_recently_used_go_first() -> None:
+def test_least_recently_used_entries_are_evicted_first() -> None:
     cache = BoundedCache[str, int](2, MIB)
     cache.put("a", 1)
     cache.put("b", 2)
@@ -194,7 +194,7 @@ def test_the_least_recently_used_go_first() -> None:
     assert [cache.get(key) for key in "abc"] == [1, None, 3]
 
 
-def test_bytes_are_limited_whatever_is_large() -> None:
+def test_bytes_are_limited_for_large_keys_and_large_values() -> None:
     keys, values = BoundedCache[str, str](1000, MIB), BoundedCache[int, str](1000, MIB)
     for number in range(100):
         keys.put(f"{number}" * 30_000, "")
@@ -203,14 +203,14 @@ def test_bytes_are_limited_whatever_is_large() -> None:
     assert 5 < len(keys) < 40 and len(values) == MIB // (30_000 + ENTRY_BYTES + memory_of("") + memory_of(1))
 
 
-def test_what_is_too_large_alone_is_not_kept_and_its_place_is_empty() -> None:
+def test_oversized_value_is_not_kept_and_its_key_is_dropped() -> None:
     cache = BoundedCache[str, str](10, 10_000)
     cache.put("a", "small")
     cache.put("a", "x" * 20_000)
     assert (cache.get("a"), len(cache), cache.bytes) == (None, 0, 0)
 
 
-def test_what_is_replaced_dropped_and_cleared_is_not_counted() -> None:
+def test_replaced_dropped_and_cleared_entries_are_not_counted() -> None:
     cache = BoundedCache[str, str](10, MIB)
     for _ in range(3):
         cache.put("a", "x" * 1000)
@@ -223,7 +223,7 @@ def test_what_is_replaced_dropped_and_cleared_is_not_counted() -> None:
     assert (cache.bytes, len(cache)) == (0, 0)
 
 
-def test_the_inside_of_a_value_counts() -> None:
+def test_nested_objects_count_towards_the_size() -> None:
     thought = Thought("x" * 1000, [{"data": "y" * 1000}])
     assert memory_of(thought) > 2000
     assert memory_of((b"key" * 100, {"a": ["b" * 500]})) > 800
@@ -245,9 +245,7 @@ def fill_names(cache: BoundedCache[str, float]) -> None:
     [(ReasoningCache(), fill_thoughts, 16), (BoundedCache[str, float](1000, MIB), fill_names, 1)],
     ids=["short thoughts", "names of 512 bytes"],
 )
-def test_memory_that_is_really_taken_is_within_the_limit(
-    cache: Any, fill: Callable[[Any], None], most_mib: float
-) -> None:
+def test_measured_memory_is_within_the_limit(cache: Any, fill: Callable[[Any], None], most_mib: float) -> None:
     tracemalloc.start()
     try:
         fill(cache)

@@ -33,13 +33,15 @@ def test_a_completion_streams_lines(app: InProcess) -> None:
 
 
 @pytest.mark.parametrize(("keep_alive", "reason"), [("5m", "load"), (0, "unload")])
-def test_loading_is_answered_here(app: InProcess, provider: Provider, keep_alive: object, reason: str) -> None:
+def test_loading_is_answered_without_the_provider(
+    app: InProcess, provider: Provider, keep_alive: object, reason: str
+) -> None:
     answer = app.ask("POST", "/api/generate", {"model": MODEL, "keep_alive": keep_alive})
     assert (answer.json["done_reason"], answer.json["response"]) == (reason, "")
     assert provider.bodies(CHAT) == []
 
 
-def test_vectors_of_both_routes(app: InProcess, provider: Provider) -> None:
+def test_both_embedding_routes_return_vectors(app: InProcess, provider: Provider) -> None:
     assert len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"]) == 2
     assert app.ask("POST", "/api/embeddings", {"model": MODEL, "prompt": "a"}).json["embedding"]
     assert len(provider.bodies(EMBEDDINGS)) == 2

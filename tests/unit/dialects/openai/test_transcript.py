@@ -43,7 +43,7 @@ def test_everything_is_read(documents: list[Any]) -> None:
     assert_everything_is_read(read, documents, "tool_calls")
 
 
-def test_calls_in_the_older_form_and_several_answers() -> None:
+def test_function_call_and_several_choices_are_read() -> None:
     older = {"function_call": {"name": "f", "arguments": "{}"}}
     choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
     first, second = read_all(read, {"choices": choices}).answers()

@@ -36,6 +36,6 @@ def test_everything_is_read(documents: list[Any]) -> None:
     assert_everything_is_read(read, documents, "completed")
 
 
-def test_failure_is_what_the_client_was_told() -> None:
+def test_error_is_the_text_that_the_client_received() -> None:
     failed = {"status": "failed", "error": {"message": "boom"}}
     assert read_all(read, {"type": "response.failed", "response": failed}).error == "boom"

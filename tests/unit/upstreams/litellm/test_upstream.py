@@ -73,13 +73,13 @@ def test_what_a_model_can_do(model: str, capabilities: set[str] | None) -> None:
     assert found is None if capabilities is None else found and capabilities <= found
 
 
-def test_the_configuration_knows_better_what_a_model_can_do() -> None:
+def test_configured_capabilities_come_first() -> None:
     listed = upstream(mine=UpstreamModel("gpt-4o", ("completion",), 1000))
     assert listed.capabilities("gpt-4o", new_call()) == {"completion"}
     assert [model.name for model in listed.models(new_call())] == ["gpt-4o"]
 
 
-def test_a_list_of_models_is_a_list() -> None:
+def test_only_an_upstream_without_a_list_takes_any_model() -> None:
     assert upstream().takes_any_model
     assert not upstream(mine=UpstreamModel("gpt-4o")).takes_any_model
 
@@ -113,7 +113,7 @@ def test_texts_without_what_litellm_puts_around_them(text: str, said: str) -> No
     assert strip_labels(text) == said
 
 
-def test_of_a_long_stream_only_the_ends_are_kept() -> None:
+def test_only_both_ends_of_a_long_stream_are_kept() -> None:
     answer = SimpleNamespace(chunks=[])
     for number in range(10_000):
         answer.chunks.append(number)

@@ -159,7 +159,7 @@ def test_single_answers(document: Any, expected: Answer) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_older_call(size: int) -> None:
+def test_deprecated_function_call(size: int) -> None:
     first, second = {"name": "f", "arguments": '{"b":1,'}, {"arguments": '"a":"世🎉"}'}
     told = [chunk({"function_call": first}), chunk({"function_call": second}), chunk(finish="function_call")]
     events, failure = read(frames(told), size)
@@ -169,13 +169,13 @@ def test_the_older_call(size: int) -> None:
     assert call.id
 
 
-def test_nothing_is_told_where_nothing_is_said() -> None:
+def test_empty_chunks_give_no_events() -> None:
     decoder = ChunkDecoder()
     assert decoder.decode(chunk({"role": "assistant"})) == []
     assert decoder.decode(chunk({"content": ""})) == []
 
 
-def test_calls_come_at_once_when_the_answer_has_finished_and_the_end_only_behind_the_usage() -> None:
+def test_calls_arrive_with_the_finish_reason_and_done_after_the_usage() -> None:
     reader = OpenAIReader(ChunkDecoder())
     *told, usage = chunks("", calls=[SAID_CALL])
     assert reader.feed(frames(told[:-1], done=False)) == ([], None)
@@ -187,13 +187,13 @@ def test_calls_come_at_once_when_the_answer_has_finished_and_the_end_only_behind
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep", [0, 1, 3])
-def test_a_stream_that_ends_without_a_reason_was_cut(keep: int, size: int) -> None:
+def test_stream_without_a_finish_reason_is_cut(keep: int, size: int) -> None:
     events, failure = read(frames(chunks("Hello")[:keep], done=False), size)
     assert isinstance(failure, UpstreamCut)
     assert not any(isinstance(event, Done) for event in events)
 
 
-def test_a_reason_that_is_none_ends_nothing() -> None:
+def test_null_finish_reason_does_not_end_the_stream() -> None:
     _, failure = read(frames([chunk({"content": "Hi"}, finish="null")], done=False))
     assert isinstance(failure, UpstreamCut)
 
@@ -228,7 +228,7 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("documents", "status", "text"), FAILURES.values(), ids=FAILURES)
-def test_what_came_before_a_failure_is_told(documents: list[Any], status: int, text: str, size: int) -> None:
+def test_events_before_a_failure_are_delivered(documents: list[Any], status: int, text: str, size: int) -> None:
     events, failure = read(frames([chunk({"content": "Hi"}), *documents], done=False), size)
     assert events[0] == Content("Hi")
     assert not any(isinstance(event, Done) for event in events)
@@ -252,25 +252,25 @@ BAD_SINGLES: dict[str, tuple[Any, int]] = {
 
 
 @pytest.mark.parametrize(("document", "status"), BAD_SINGLES.values(), ids=BAD_SINGLES)
-def test_single_answers_that_are_none(document: Any, status: int) -> None:
+def test_invalid_single_answers_are_errors(document: Any, status: int) -> None:
     with pytest.raises(UpstreamError) as failed:
         whole(document)
     assert failed.value.status == status
 
 
 @pytest.mark.parametrize("body", [b"<html></html>", b'{"error":{"message":"oops"}}', b"", b": hi\n\n"])
-def test_streams_that_are_none(body: bytes) -> None:
+def test_invalid_streams_are_errors(body: bytes) -> None:
     assert [read(body, size)[1] is None for size in SIZES] == [False] * len(SIZES)
 
 
-def test_an_object_has_its_limit_too() -> None:
+def test_size_of_one_object_is_limited() -> None:
     reader = OpenAIReader(ChunkDecoder())
     failures = [reader.feed(b'{"' + b"x" * (1 << 20))[1] for _ in range(8)]
     assert failures[:7] == [None] * 7
     assert isinstance(failures[7], UpstreamError)
 
 
-def test_a_limit_leaves_out_the_call_that_it_has_cut() -> None:
+def test_truncated_call_is_left_out() -> None:
     events, failure = read(frames(chunks("Hi", calls=[said.call("f", '{"a":')], finish="length")))
     assert failure is None
     assert answer(events) == Answer("Hi", "", [], [], Done("length", 7, 3))
@@ -326,7 +326,7 @@ def test_thinking_in_the_text_that_never_ends() -> None:
     assert answer(events) == Answer("", "hm</thi", [], [], DONE)
 
 
-def test_what_led_to_calls_is_heard() -> None:
+def test_thinking_before_calls_is_reported() -> None:
     heard: list[Any] = []
     details = [{"type": "reasoning.encrypted", "data": "x"}]
     documents = [chunk({"reasoning_details": details}), *chunks("", thinking="hm, so", calls=[SAID_CALL])]
@@ -334,14 +334,14 @@ def test_what_led_to_calls_is_heard() -> None:
     assert heard == [([CALL], Thought("hm, so", details))]
 
 
-def test_nothing_is_heard_of_an_answer_without_calls() -> None:
+def test_thinking_without_calls_is_not_reported() -> None:
     heard: list[Any] = []
     read(frames(chunks("Hi", thinking="hm")), on_tool_calls=lambda *told: heard.append(told))
     assert heard == []
 
 
 @pytest.mark.parametrize(("finish", "times"), [("content_filter", 1), ("stop", 0)])
-def test_an_answer_that_was_filtered_is_noticed(finish: str, times: int) -> None:
+def test_filtered_answer_is_counted(finish: str, times: int) -> None:
     noticed: list[bool] = []
     read(frames(chunks("Hi", finish=finish)), on_filtered=lambda: noticed.append(True))
     assert len(noticed) == times

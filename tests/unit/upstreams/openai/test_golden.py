@@ -40,7 +40,7 @@ def told(event: Event) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, None])
 @pytest.mark.parametrize("directory", CASES, ids=[path.name for path in CASES])
-def test_a_provider_is_understood(directory: Path, size: int | None) -> None:
+def test_stream_gives_the_recorded_events(directory: Path, size: int | None) -> None:
     case = json.loads((directory / "case.json").read_bytes())
     profile = PROFILES.get(case.get("profile"), Profile())
     decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, decode_error=partial(decode_error, model="org/m"))
@@ -50,5 +50,5 @@ def test_a_provider_is_understood(directory: Path, size: int | None) -> None:
     assert said == case.get("failure")
 
 
-def test_there_are_cases() -> None:
+def test_cases_were_found() -> None:
     assert len(CASES) >= 10
