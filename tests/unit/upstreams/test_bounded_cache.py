@@ -79,7 +79,6 @@ SHORT_LIVED = frozenset(
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
         "telemetry.transcript.Transcript",
-        "wire.sse_passthrough.EventTail",
         "upstreams.call.Call",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
@@ -90,8 +89,6 @@ SHORT_LIVED = frozenset(
         "upstreams.openai.answers.ChunkDecoder",
         "upstreams.openai.tools.ToolCallParts",
         "upstreams.pending_calls.PendingCalls",
-        "wire.lines.LineSplitter",
-        "wire.lines.SseSplitter",
     }
 )
 
