@@ -141,9 +141,11 @@ def test_every_cached_function_is_listed() -> None:
         if "litellm" not in name and not name.endswith("__main__"):
             importlib.import_module(f"ollama_proxy.{name}".removesuffix("."))
     # The objects of imported modules are frozen; see tests/conftest.py.
+    gc.disable()
     gc.unfreeze()
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
     gc.freeze()
+    gc.enable()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
         f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
