@@ -40,6 +40,9 @@ dev: $(VENV)/.dev  ## the same with the tools for tests
 run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 	@exec $(BIN)/python -m ollama_proxy.cli run
 
+# Tests start hundreds of interpreters, and each would compile every module again.
+test quick: export PYTHONDONTWRITEBYTECODE =
+
 test: dev  ## everything that can be tested
 	@BIN=$(BIN) sh tests/run.sh
 

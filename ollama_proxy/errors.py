@@ -1,43 +1,43 @@
-"""Every failure that the gateway tells somebody about.
+"""Every error that the gateway reports to operators or clients.
 
-    ConfigError                         a file or a variable an operator must mend
-    GatewayError                        one client call fails; a dialect renders it
-     +- BadRequest              400     the client must change what it sends
-     |   +- BodyCut             400     it stopped in the middle of its body
-     |       +- SlowBody        408     it took too long over it
-     +- AuthError               401     no token, a wrong one, or two different ones
-     +- Forbidden               403     the token may not do this
-     |   +- ForeignHost         403     no authentication, and the host name is not of this machine
-     |   +- ForeignOrigin       403     the web page that sends it may not
+    ConfigError                         a file or a variable that the operator must correct
+    GatewayError                        one call of a client failed; a dialect renders it
+     +- BadRequest              400     the client must change the request
+     |   +- BodyCut             400     the client stopped within the body
+     |       +- SlowBody        408     the body took too long
+     +- AuthError               401     no token, an invalid one, or two different ones
+     +- Forbidden               403     the token does not permit this
+     |   +- ForeignHost         403     no authentication, and the host name is not one of this machine
+     |   +- ForeignOrigin       403     no authentication, and the request is from a web page
      +- NotFound                404
      |   +- ModelNotFound       404
      +- MethodNotAllowed        405
      +- BodyTooLarge            413
      +- UnsupportedMediaType    415
      +- LimitError              429
-     |   +- TooManyGuesses      429     its address has sent too many wrong tokens
+     |   +- TooManyGuesses      429     too many invalid tokens from this address
      +- InternalError           500
-     +- Overloaded              503     more at once than this worker can do
-     +- CallEnded                       the call is over, wherever it was
-     |   +- ClientGone          499     nobody is left to be told
-     |   +- TokenRevoked        401     the caller may not go on
-     |   +- GatewayStopping     503     there was no time left to finish
+     +- Overloaded              503     the worker has no capacity left
+     +- CallEnded                       the call was ended, in any phase
+     |   +- ClientGone          499     the client closed the connection
+     |   +- TokenRevoked        401     the token was removed from the configuration
+     |   +- GatewayStopping     503     the answer could not be finished in time
      +- UpstreamError           502
-         +- UpstreamAuthError    502     it wants credentials that we don't have
-         +- UpstreamConnect     503     it never saw the request
+         +- UpstreamAuthError    502     it requires other credentials
+         +- UpstreamConnect     503     it did not receive the request
          +- UpstreamTimeout     504
-         +- UpstreamCut         502     the answer stopped before its end
-         +- UpstreamRefused     as the upstream said
+         +- UpstreamCut         502     the answer was incomplete
+         +- UpstreamRefused     status of the upstream
              +- PromptTooLong   400     the prompt does not fit into the model's context
 
-`str(error)` is the public sentence. `detail` goes to the log only: neither may hold tokens, prompts or answers.
+`str(error)` is the public text, `detail` is for the log only; neither may contain tokens, prompts or answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Texts that existing users look for, each followed by the other language.
+#: Bilingual texts that existing users search for.
 MISSING_TOKEN = (
     "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
 )
@@ -51,12 +51,12 @@ MANY_WRONG_TOKENS = (
 )
 CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
 
-#: What a busy upstream's 503 carries when it doesn't say how long to wait, and Ollama never does; in seconds.
+#: Retry-After for the 503 of a busy upstream without that header, such as Ollama, in seconds.
 BUSY_RETRY_S = 5
 
 
 class ConfigError(Exception):
-    """A configuration that can't be used; `complaints` has one readable line per fault."""
+    """An invalid configuration; `complaints` has one line for each error."""
 
     def __init__(self, complaints: Sequence[str] | str) -> None:
         self.complaints: list[str] = [complaints] if isinstance(complaints, str) else list(complaints)
@@ -64,7 +64,7 @@ class ConfigError(Exception):
 
 
 class GatewayError(Exception):
-    """One client call fails with `status`; `slug` is stable and safe to match on."""
+    """One call of a client fails with `status`; programs may rely on `slug`, which is stable."""
 
     status = 500
     slug = "internal_error"
@@ -81,11 +81,11 @@ class GatewayError(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(text or self.text)
-        #: The request field at fault, in the client's own words.
+        #: The invalid field, as it is called in the request.
         self.param = param
         #: For the log only.
         self.detail = detail
-        #: Seconds after which a retry makes sense; None: no such promise.
+        #: Seconds after which the client may retry; None: unknown.
         self.retry_after_s = retry_after_s
 
 
@@ -96,7 +96,7 @@ class BadRequest(GatewayError):
 
 
 class BodyCut(BadRequest):
-    """The client stopped in the middle of its body: it is told, if it is still there."""
+    """The client stopped within its body; it gets the answer if it is still connected."""
 
     slug = "body_cut"
     text = "The request body was cut short."
@@ -123,7 +123,7 @@ class MissingToken(AuthError):
 class Forbidden(GatewayError):
     status = 403
     slug = "not_allowed"
-    text = "This token may not do that."
+    text = "This token lacks the permission for this request."
 
 
 class ForeignHost(Forbidden):
@@ -142,30 +142,30 @@ class ForeignOrigin(Forbidden):
 class NotFound(GatewayError):
     status = 404
     slug = "not_found"
-    text = "There is nothing at this address."
+    text = "This path does not exist."
 
 
 class ModelNotFound(NotFound):
     slug = "model_not_found"
-    text = "This model does not exist here."
+    text = "The model does not exist."
 
 
 class MethodNotAllowed(GatewayError):
     status = 405
     slug = "method_not_allowed"
-    text = "This address does not take this method."
+    text = "This path does not support this method."
 
 
 class BodyTooLarge(GatewayError):
     status = 413
     slug = "body_too_large"
-    text = "The request body is larger than this gateway takes."
+    text = "The request body is too large."
 
 
 class UnsupportedMediaType(GatewayError):
     status = 415
     slug = "unsupported_media_type"
-    text = "This address takes JSON."
+    text = "This endpoint accepts only JSON."
 
 
 class LimitError(GatewayError):
@@ -185,11 +185,11 @@ class InternalError(GatewayError):
 class Overloaded(GatewayError):
     status = 503
     slug = "overloaded"
-    text = "This gateway has as many requests as it can take; try again in a moment."
+    text = "This gateway is at its limit of concurrent requests; try again in a moment."
 
 
 class CallEnded(GatewayError):
-    """The whole call is over, whatever was being done for it."""
+    """The whole call was ended, in whatever phase it was."""
 
 
 class TokenRevoked(CallEnded):
@@ -201,7 +201,7 @@ class TokenRevoked(CallEnded):
 class GatewayStopping(CallEnded):
     status = 503
     slug = "gateway_stopping"
-    text = "This gateway is being stopped and could not finish the answer in time; ask again."
+    text = "This gateway is shutting down and could not complete the answer in time; try again."
     state = "aborted"
 
 
@@ -213,18 +213,18 @@ class ClientGone(CallEnded):
 
 
 class UpstreamError(GatewayError):
-    """The upstream answered with something that can't be used."""
+    """The answer of the upstream is invalid."""
 
     status = 502
     slug = "upstream_error"
-    text = "The model server gave an answer that can't be used."
+    text = "The model server sent an invalid response."
     state = "upstream_error"
 
 
 class UpstreamAuthError(UpstreamError):
-    """It wants credentials that this gateway does not have: not the client's fault, so never the client's 401."""
+    """The upstream refused the gateway's credentials. It is not the client's error, so it is never a 401."""
 
-    #: Statuses that mean it.
+    #: The statuses that mean this.
     statuses = (401, 402, 407)
     text = "The model server refused this gateway's own credentials."
 
@@ -233,7 +233,7 @@ class UpstreamConnect(UpstreamError):
     status = 503
     slug = "upstream_unreachable"
     text = CONNECT_FAILED
-    #: How long it was tried, in seconds.
+    #: Duration of the attempt, in seconds.
     took_s = 0.0
 
 
@@ -250,26 +250,26 @@ class UpstreamCut(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream said no: `status` is its own where that says so, the text what it said."""
+    """The upstream refused the request: `status` is its own if it is an error status, the text its message."""
 
     slug = "upstream_refused"
 
     def __init__(self, status: int, text: str, *, retry_after_s: int | None = None, final: bool = False) -> None:
-        """`final`: asking again would not help, because a quota is used up."""
+        """`final`: a retry would not help, because a quota is used up."""
         if not 400 <= status < 600:
             status = UpstreamError.status
         self.final = final
-        # A 404 of an address that exists is about the model.
+        # The address exists, so a 404 is about the model.
         super().__init__(text, param="model" if status == 404 else None, retry_after_s=retry_after_s)
         self.status = status
         if status < 500:
-            # The client's doing, not the upstream's.
+            # Caused by the client, not by the upstream.
             self.state = GatewayError.state
             self.slug = ModelNotFound.slug if status == 404 else BadRequest.slug
 
 
 class PromptTooLong(UpstreamRefused):
-    """The prompt does not fit into the model's context; nothing of it was cut, and nothing was answered."""
+    """The prompt does not fit into the model's context; it was neither truncated nor answered."""
 
     def __init__(self, text: str, *, remedy: str = "shorten it") -> None:
         super().__init__(400, f"{text}: {remedy}")

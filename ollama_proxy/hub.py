@@ -1,7 +1,7 @@
-"""The neutral middle: what a chat, a completion and an embedding are, whoever asks and whoever answers.
+"""The neutral form of chats, completions and embeddings, between all dialects and all upstreams.
 
 Request fields have the names of Ollama's `/api/chat`; an absent parameter stays absent (`None` or a missing key).
-Answers are small events in the order in which they came. Pure values: no I/O, no dialect, no upstream.
+Answers are sequences of small events. Pure values: no I/O, no dialect, no upstream.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A JSON value as orjson gives it.
+#: A JSON value as orjson returns it.
 Json = Any
 
-#: Tokens, each with how likely it was, as Ollama lists them.
+#: Tokens with their log probabilities, as Ollama lists them.
 Logprobs = Sequence[Mapping[str, Json]]
 
 #: "auto", "none", "required" or the name of one tool as {"name": ...}.
@@ -22,7 +22,7 @@ ToolChoice = str | Mapping[str, str] | None
 
 @dataclass(slots=True, frozen=True)
 class ToolCall:
-    """One call of a tool by the model. `arguments` keeps the order of its keys."""
+    """A tool call by the model. `arguments` keeps the order of its keys."""
 
     id: str
     name: str
@@ -31,30 +31,32 @@ class ToolCall:
 
 @dataclass(slots=True, frozen=True)
 class Tool:
-    """A tool that the model may call; `parameters` is its JSON Schema, untouched."""
+    """A tool that the model may call; `parameters` is its JSON Schema, unchanged."""
 
     name: str
     description: str | None
     parameters: Mapping[str, Json] | None
     strict: bool | None = None
-    #: What else the client says of it, as it came: for upstreams that know it.
+    #: Its other fields, unchanged, for upstreams that support them.
     passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
 class ImageUrl:
-    """An image that is still to be fetched; `where` is the part of the request that names it."""
+    """An image that has not been fetched yet; `where`: its place in the request."""
 
     url: str
     where: str
 
 
-#: Plain base64, no data URI; or where to get it.
+#: Base64 without the prefix of a data URI, or a URL.
 Image = str | ImageUrl
 
 
 @dataclass(slots=True, frozen=True)
 class Message:
+    """One message of a chat."""
+
     role: str
     content: str = ""
     thinking: str | None = None
@@ -64,70 +66,60 @@ class Message:
     tool_call_id: str | None = None
 
 
-#: Levels of thinking, as Ollama names them.
-THINK_LEVELS = ("low", "medium", "high", "max")
-
-#: Ollama's options and the types of their values; an option of the type float may be any number.
-OPTION_TYPES: Mapping[str, type] = {
-    **dict.fromkeys("num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int),
-    **dict.fromkeys("draft_num_predict top_k repeat_last_n seed".split(), int),
-    **dict.fromkeys("temperature top_p min_p typical_p".split(), float),
-    **dict.fromkeys("repeat_penalty presence_penalty frequency_penalty".split(), float),
-    "use_mmap": bool,
-    "stop": list,
-}
-
-
 @dataclass(slots=True, kw_only=True)
 class ModelRequest:
-    """What every request to a model may say."""
+    """The fields that all requests to models have."""
 
     model: str
     #: Ollama's option names: temperature, num_predict, stop, ...
     options: Mapping[str, Json] = field(default_factory=dict)
     keep_alive: str | float | None = None
-    #: True: what is too long for the model may be cut, and the answer says so; else it is refused.
+    #: True: a prompt that is too long is truncated, which the answer reports; else it is refused.
     truncate: bool | None = None
-    #: For the whole answer.
+    #: Limit for the whole answer.
     timeout_ms: int | None = None
-    #: Who asked, by the client's own word; for logs and providers.
+    #: The user that the client names; for logs and providers.
     user: str | None = None
-    #: Fields without an equivalent here, as the client sent them: for upstreams that know them.
+    #: Fields without an equivalent here, unchanged, for upstreams that support them.
     passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
 class TextRequest(ModelRequest):
-    """What chats and completions share."""
+    """The fields that chats and completions share."""
 
     stream: bool = False
     think: bool | str | None = None
-    #: What counts where neither the client nor the operator says anything about thinking; None: the model's default.
+    #: The dialect's default for thinking if neither the client nor the operator sets it; None: the model's.
     think_default: bool | None = None
-    #: Thinking is left out of the answer.
+    #: Omit thinking from the answer.
     exclude_reasoning: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    #: How many answers, to each prompt.
+    #: Number of answers to each prompt.
     n: int = 1
 
 
 @dataclass(slots=True, kw_only=True)
 class ChatRequest(TextRequest):
+    """A request for the next message of a chat."""
+
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
     #: "json" or a JSON Schema.
     format: str | Mapping[str, Json] | None = None
-    #: Thinking that the model can't do is left away instead of refused.
+    #: If the model does not support thinking, the request is answered without it instead of refused.
     lenient_think: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class GenerateRequest(TextRequest):
+    """A request to complete a prompt."""
+
     prompt: str
-    #: All of them where there are several; `prompt` is the first.
+    #: All prompts if there are several; `prompt` is the first.
     prompts: Sequence[str] = ()
     system: str | None = None
     suffix: str | None = None
@@ -135,17 +127,21 @@ class GenerateRequest(TextRequest):
 
 @dataclass(slots=True, kw_only=True)
 class EmbedRequest(ModelRequest):
+    """A request for the vectors of texts."""
+
     input: Sequence[str]
     dimensions: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class EmbedAnswer:
+    """The vectors of a request for embeddings."""
+
     #: One vector per input, in the order of the inputs.
     embeddings: Sequence[Sequence[float]]
-    #: Tokens read.
+    #: Tokens of all inputs.
     prompt_eval_count: int
-    #: Inputs were too long, and were cut.
+    #: Some inputs were too long, and were truncated.
     truncated: bool = False
 
 
@@ -156,34 +152,38 @@ class Model:
     name: str
     modified_at: int
     owned_by: str
-    #: In Ollama's words ("completion", "tools", "vision", "thinking", "embedding", "insert"); None: nobody tells.
+    #: As Ollama names them ("completion", "tools", "vision", "thinking", "embedding", "insert"); None: unknown.
     capabilities: frozenset[str] | None = None
-    #: In tokens; None: nobody tells.
+    #: In tokens; None: unknown.
     context_length: int | None = None
-    #: The row of Ollama's own list.
+    #: The entry in Ollama's own list.
     row: Mapping[str, Json] | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class Thinking:
+    """A piece of the model's thinking."""
+
     text: str
     logprobs: Logprobs = ()
 
 
 @dataclass(slots=True, frozen=True)
 class Content:
+    """A piece of the answer's text."""
+
     text: str
     logprobs: Logprobs = ()
 
 
 @dataclass(slots=True, frozen=True)
 class Usage:
-    """How many tokens an answer took; None: the upstream did not report it."""
+    """The token counts of an answer; None: the upstream did not report it."""
 
-    #: The whole prompt, with what came from a cache.
+    #: The whole prompt, including cached tokens.
     prompt: int | None = None
     completion: int | None = None
-    #: Of the prompt: read from the upstream's cache, and written to it.
+    #: Tokens of the prompt that were read from the upstream's cache, and written to it.
     cached: int | None = None
     cache_written: int | None = None
 
@@ -212,7 +212,7 @@ class Done:
     done_reason: str
     prompt_eval_count: int = 0
     eval_count: int = 0
-    #: The answer outgrew the context, and went on without its oldest tokens.
+    #: The context was exceeded, so the answer was continued without the oldest tokens.
     outgrown: bool = False
     #: See Usage.
     cached: int | None = None
@@ -220,20 +220,20 @@ class Done:
 
     @property
     def usage(self) -> Usage:
-        """What the answer took."""
+        """The token counts."""
         return Usage(self.prompt_eval_count, self.eval_count, self.cached, self.cache_written)
 
 
 @dataclass(slots=True, frozen=True)
 class Choice:
-    """What follows belongs to the answer with this index. Only there where several answers were asked for."""
+    """The next events belong to the answer with this index. Only sent if several answers were requested."""
 
     index: int
 
 
 @dataclass(slots=True, frozen=True)
 class Truncated:
-    """The prompt was too long, and its oldest parts were left out; comes before everything else."""
+    """The prompt was too long, and its oldest parts were left out; always the first event."""
 
 
 Event = Thinking | Content | ToolCall | Done | Choice | Truncated
@@ -241,19 +241,19 @@ Event = Thinking | Content | ToolCall | Done | Choice | Truncated
 
 @dataclass(slots=True)
 class Answer:
-    """A whole answer, put together from its events."""
+    """A whole answer, collected from its events."""
 
     content: str
     thinking: str
     tool_calls: list[ToolCall]
-    #: Those of the content.
+    #: Of the content.
     logprobs: list[Mapping[str, Json]]
     done: Done
 
 
 def collect(events: Iterable[Event]) -> list[Answer]:
-    """The single answers that a stream of `events` amounts to, by index: one, except where several were asked for.
-    Each must end with `Done`."""
+    """The whole answers of a stream of `events`, by index: one, unless several were requested. Each must end with
+    `Done`."""
     index, by_choice = 0, dict[int, list[Event]]({0: []})
     for event in events:
         if isinstance(event, Choice):

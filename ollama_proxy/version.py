@@ -1,34 +1,34 @@
-"""The version of this gateway, said once, and what it was built from."""
+"""The version of this gateway, and the commit and date of its build."""
 
 from __future__ import annotations
 
 import json
-import platform
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 VERSION = "0.1.0"
 
-#: The version of Ollama whose API the gateway itself speaks: some clients look at it before they use a feature.
+#: The version of Ollama whose API the gateway implements: some clients check it before they use a feature.
 OLLAMA_VERSION = "0.24.0"
 
 
-def _build(package: Path = Path(__file__).parent) -> dict[str, str | None]:
-    """What the installer has left beside the code, else what the checkout says; None: nobody tells."""
-    told: Mapping[str, str] = {}
+def _read_build(package: Path = Path(__file__).parent) -> dict[str, str | None]:
+    """The details from the installer's build.json, else from the checkout; None: unknown."""
+    details: Mapping[str, str] = {}
     with suppress(OSError, ValueError):
-        told = json.loads((package / "build.json").read_bytes())
+        details = json.loads((package / "build.json").read_bytes())
     return {
         "version": VERSION,
-        "date": told.get("date"),
-        "commit": told.get("commit") or _checked_out(package.parent / ".git"),
-        "node": f"Python {platform.python_version()}",
+        "date": details.get("date"),
+        "commit": details.get("commit") or _read_commit(package.parent / ".git"),
+        "node": f"Python {sys.version.split()[0]}",
     }
 
 
-def _checked_out(git: Path) -> str | None:
-    """The commit of a checkout; read, so that nothing has to be run."""
+def _read_commit(git: Path) -> str | None:
+    """The commit of a checkout, read from its files, so git is not needed."""
     with suppress(OSError, ValueError):
         head = (git / "HEAD").read_text(encoding="ascii").strip()
         name = head.removeprefix("ref: ")
@@ -42,12 +42,12 @@ def _checked_out(git: Path) -> str | None:
 
 
 #: Read once, when the process starts.
-BUILD = _build()
+BUILD = _read_build()
 
 
 def version_document(ollama: str | None) -> dict[str, object]:
-    """What `/api/version` says: Ollama's version, which its clients look for, and beside it the gateway's. `ollama`:
-    the version of the oldest Ollama server; None: there is none that tells."""
+    """The answer of `/api/version`: Ollama's version, which its clients expect, and the gateway's. `ollama`: the
+    version of the oldest Ollama server; None: unknown."""
     return {
         "version": ollama or OLLAMA_VERSION,
         "build": BUILD,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.reliability.report import Reliability
-from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.leaks import LeakCheck
+from tests.rig.provider import Provider
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,11 +22,44 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reliability(), "reliability")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Keeps the garbage collector away from modules and collected tests: they stay, and a search among them takes up to
+    a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture
 def fault_upstream() -> Iterator[FaultUpstream]:
     """A healthy little Ollama on a port of its own, until the test scripts a fault."""
     with FaultUpstream() as upstream:
         yield upstream
+
+
+@pytest.fixture(scope="module")
+def shared_provider() -> Iterator[Provider]:
+    """One provider for the module. Tests ask for `provider`."""
+    with Provider() as server:
+        yield server
+
+
+@pytest.fixture
+def provider(shared_provider: Provider) -> Provider:
+    """The module's provider; nothing is scripted."""
+    shared_provider.clear()
+    return shared_provider
+
+
+@pytest.fixture
+def pictures() -> Iterator[ScriptedServer]:
+    """A server of images on 127.0.0.1, which has none yet."""
+    with ScriptedServer() as server:
+        yield server
 
 
 @pytest.fixture

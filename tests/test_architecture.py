@@ -13,9 +13,9 @@ import pytest
 
 from ollama_proxy.cli import main
 from ollama_proxy.dialects import DIALECTS
+from tests.rig.source_code import PACKAGE, module_name, trees
 
 PROJECT = Path(__file__).resolve().parents[1]
-PACKAGE = PROJECT / "ollama_proxy"
 
 #: Packages from left to right; a module imports from its own package and from those to the left of it.
 ORDER = "version errors hub | wire | settings | policy | upstreams | gateway | telemetry | dialects | server | cli"
@@ -58,13 +58,7 @@ BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.Assert
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def module_name(path: Path) -> str:
-    """`upstreams.base` for upstreams/base.py, `upstreams` for its __init__.py, "" for the package itself."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = trees()
 LINES = {module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
 
 

@@ -1,5 +1,5 @@
-"""`ollama-proxy ...`: check and show the configuration, make tokens, look for open doors, start the gateway in the
-foreground."""
+"""The `ollama-proxy` commands: check and show the configuration, create tokens, find Ollama servers that are open to
+others, start the gateway in the foreground."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ollama_proxy.cli.probe import Probe
 
 EXIT_CONFIG = 2
-#: Exit statuses of `check-exposure`, besides 2 for wrong arguments: a server is open; none is, but one could not be
-#: checked; the configuration can't be used (EX_CONFIG of sysexits.h).
+#: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
+#: be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
 EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
 MASK = "********"
 
@@ -51,8 +51,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for a configuration that can't be used, or one of check-exposure."""
-    options = _parser().parse_args(arguments)
+    """Run one command; the exit status is 0, 2 for an invalid configuration, or one of check-exposure."""
+    options = _build_parser().parse_args(arguments)
     environ = dict(os.environ)
     if options.config is not None:
         environ["OLLAMA_PROXY_CONFIG"] = str(options.config)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_UNCHECKED if options.command is check_exposure else EXIT_CONFIG
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file")
     parser = argparse.ArgumentParser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
@@ -72,49 +72,54 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(group: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
-        """A command that `main` runs, with the options of all commands."""
+        """Add a command that `main` runs, with the options that all commands have."""
         added: argparse.ArgumentParser = group.add_parser(name, parents=[common], help=text, description=text)
         added.set_defaults(command=command)
         return added
 
     add(commands, "run", run, "start the gateway in the foreground")
     add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
-    exposure = add(commands, "check-exposure", check_exposure, "say whether Ollama can be used without the gateway")
+    exposure = add(commands, "check-exposure", check_exposure, "check whether Ollama can be used without the gateway")
     exposure.epilog = (
-        f"Exit status: 0 if nothing is open, {EXIT_OPEN} if a server is, {EXIT_UNKNOWN} if none is but one did not "
-        f"answer as an Ollama server, {EXIT_UNCHECKED} if the configuration can't be used."
+        f"Exit status: 0 if no server is open, {EXIT_OPEN} if one is, {EXIT_UNKNOWN} if none is but one did not answer "
+        f"as an Ollama server, {EXIT_UNCHECKED} if the configuration is invalid."
     )
     exposure.add_argument(
-        "urls", nargs="*", type=_server, metavar="URL", help="to be asked from here; absent: those of the configuration"
+        "urls",
+        nargs="*",
+        type=_parse_server,
+        metavar="URL",
+        help="servers to check from this machine; default: those of the configuration",
     )
     config = commands.add_parser("config", help="check or show the configuration")
     config_commands = config.add_subparsers(required=True, metavar="COMMAND")
-    add(config_commands, "check", check_config, "say whether the configuration can be used")
-    add(config_commands, "show", show_config, "print the settings in effect, secrets masked")
-    token = commands.add_parser("token", help="make tokens")
+    add(config_commands, "check", check_config, "check the configuration")
+    add(config_commands, "show", show_config, "print the settings in effect, with secrets masked")
+    token = commands.add_parser("token", help="create tokens")
     token_commands = token.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
-        ("new", make_token, "make a token and print it with its line for the configuration"),
+        ("new", make_token, "create a token and print it with its line for the configuration"),
         ("hash", hash_token, "read a token from standard input and print its line for the configuration"),
     ):
         added = add(token_commands, name, command, text)
-        added.add_argument("--name", default="NAME", help="who the token is for, in logs and usage")
+        added.add_argument("--name", default="NAME", help="name of the token in logs and usage")
     return parser
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print OK and the warnings. Raises ConfigError with the complaints."""
+    """Print OK and the warnings. Raises ConfigError."""
     from ollama_proxy.server import settings_warnings
 
     settings = load_settings(environ=environ)
     hidden = check_fleet(settings, environ)
-    print(f"OK: {_described_source(settings, environ)}")
+    print(f"OK: {_describe_source(settings, environ)}")
     for warning in (*settings_warnings(settings, environ), *hidden):
         print(f"warning: {warning}")
 
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Which upstreams are hidden for want of a key. Raises ConfigError for those that this installation can't serve."""
+    """A warning for each upstream that is hidden because its key is missing. Raises ConfigError for an upstream that
+    this installation does not support."""
     if any(PRESETS[each.kind].is_checked_by_building for each in effective_upstreams(settings)):
         from ollama_proxy.upstreams import build_fleet
 
@@ -123,7 +128,7 @@ def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
 
 def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print who else can use the servers, and give the exit status. Raises ConfigError."""
+    """Print whether others can use the servers; returns the exit status. Raises ConfigError."""
     from ollama_proxy.cli.exposure import check_servers, check_upstreams
 
     found = check_servers(options.urls) if options.urls else check_upstreams(load_settings(environ=environ))
@@ -134,7 +139,7 @@ def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> i
     return EXIT_OPEN if is_open else EXIT_UNKNOWN if is_unknown else 0
 
 
-def _server(text: str) -> str:
+def _parse_server(text: str) -> str:
     from ollama_proxy.cli.exposure import server_url
 
     try:
@@ -143,61 +148,61 @@ def _server(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _described_source(settings: Settings, environ: Mapping[str, str]) -> str:
+def _describe_source(settings: Settings, environ: Mapping[str, str]) -> str:
     if settings.source is None:
-        return f"there is no {config_path(environ)}, so the defaults and the environment count"
+        return f"there is no {config_path(environ)}; the defaults and the environment apply"
     return shown_path(settings.source)
 
 
 def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print the settings in effect as YAML, then where those come from that were given."""
+    """Print the settings in effect as YAML, then the origin of each that was set."""
     import yaml
 
     settings = load_settings(environ=environ)
-    print(f"# {_described_source(settings, environ)}")
-    print(yaml.safe_dump(_shown(settings), sort_keys=False, allow_unicode=True), end="")
+    print(f"# {_describe_source(settings, environ)}")
+    print(yaml.safe_dump(_mask(settings), sort_keys=False, allow_unicode=True), end="")
     for name, origin in settings.origins.items():
         print(f"# {name}: {origin}")
 
 
-def _shown(value: Any) -> Any:
-    """A setting as YAML can hold it, without secrets."""
+def _mask(value: Any) -> Any:
+    """A setting as values of YAML, without secrets."""
     if isinstance(value, Token):
-        shown = {name: _shown(getattr(value, name)) for name in ("scopes", "models", "expires")}
+        shown = {name: _mask(getattr(value, name)) for name in ("scopes", "models", "expires")}
         return {"name": value.name, "sha256": MASK} | shown
     if is_dataclass(value):
-        return {each.name: _shown(getattr(value, each.name)) for each in fields(value) if "kind" in each.metadata}
+        return {each.name: _mask(getattr(value, each.name)) for each in fields(value) if "kind" in each.metadata}
     if isinstance(value, Mapping):
-        return {name: _shown(each) for name, each in value.items()}
+        return {name: _mask(each) for name, each in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
-    return [_shown(each) for each in value] if isinstance(value, tuple) else value
+    return [_mask(each) for each in value] if isinstance(value, tuple) else value
 
 
 def make_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print a fresh token once, and the mapping that lets it in."""
+    """Print a new token, and its mapping for the configuration."""
     token = new_token()
-    print(f"token: {token}\nfor auth.generate_tokens (it holds no secret, the token is not kept anywhere):")
-    print(_token_line(options.name, token))
+    print(f"token: {token}\nfor auth.generate_tokens (this line is no secret; the token itself is not stored):")
+    print(_render_token(options.name, token))
 
 
 def hash_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print the mapping for a token from standard input: arguments would show it to everybody on the machine."""
+    """Print the mapping of a token from standard input: arguments are visible to all users of the machine."""
     import getpass
 
     token = (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     if not token.isascii() or not token.isprintable() or not token or " " in token:
-        raise ConfigError("a token is one line of visible ASCII characters without spaces")
-    print(_token_line(options.name, token))
+        raise ConfigError("a token must be one line of visible ASCII characters without spaces")
+    print(_render_token(options.name, token))
 
 
-def _token_line(name: str, token: str) -> str:
+def _render_token(name: str, token: str) -> str:
     checked = NAME.parse(Entry("--name", "the name", "str", name))
     return f'    - {{name: "{checked}", sha256: "{token_digest(token).hex()}"}}'
 
 
 def show_documentation(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print what config/config.yaml in the repository holds."""
+    """Print the commented config.yaml, the same as config/config.yaml in the repository."""
     print(documentation(), end="")
 
 
@@ -215,7 +220,7 @@ _INTRODUCTION = """\
 ##     base_url: "http://localhost:11434"
 """
 
-#: For lists and mappings of settings: what declares an item, and a sample.
+#: For lists and mappings of settings: the declaration of an item, and an example.
 _EXAMPLES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "generate_tokens": (
         TokenFields,
@@ -247,60 +252,60 @@ _EXAMPLES: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def documentation() -> str:
-    """The commented config.yaml: prose behind `##`, settings behind `#`, made from the declarations."""
-    return "\n".join([_INTRODUCTION, *_documented(Settings, "")]) + "\n"
+    """The commented config.yaml, from the declarations: text after `##`, settings after `#`."""
+    return "\n".join([_INTRODUCTION, *_document_section(Settings, "")]) + "\n"
 
 
-def _documented(section: Any, indent: str) -> Iterator[str]:
+def _document_section(section: Any, indent: str) -> Iterator[str]:
     for each in fields(section):
         inner = each.metadata.get("section")
         if inner:
             yield f"## {inner.__doc__}"
             yield f"#{each.name}:"
-            yield from _documented(inner, indent + "  ")
+            yield from _document_section(inner, indent + "  ")
             yield ""
         elif "kind" in each.metadata:
-            yield from _prose(f"##{indent} ", f"{each.metadata['text']} {_remarks(each.metadata)}")
+            yield from _wrap(f"##{indent} ", f"{each.metadata['text']} {_describe_type(each.metadata)}")
             if each.name in _EXAMPLES:
                 item, lines = _EXAMPLES[each.name]
-                yield from _items(item, f"##{indent}   ")
+                yield from _document_items(item, f"##{indent}   ")
                 yield f"##{indent} Example:"
                 yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
             default = default_of(section, each.name)
             if default is None and not each.metadata["kind"].label.endswith("or null"):
                 yield f"##{indent} Not set: {each.name}"
             else:
-                yield f"#{indent}{each.name}: {_written(default)}"
+                yield f"#{indent}{each.name}: {_format_default(default)}"
             if not indent:
                 yield ""
 
 
-def _prose(lead: str, text: str) -> list[str]:
+def _wrap(lead: str, text: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, 118, initial_indent=lead, subsequent_indent=lead + "  ", break_on_hyphens=False)
 
 
-def _remarks(metadata: Mapping[str, Any], default: Any = None) -> str:
-    """What it may be, its default where no line of its own shows it, and its variables."""
-    shown = f"; default {_written(default)}" if default not in (None, "", (), {}) else ""
+def _describe_type(metadata: Mapping[str, Any], default: Any = None) -> str:
+    """The type of a setting, its default if no other line shows it, and its variables."""
+    shown = f"; default {_format_default(default)}" if default not in (None, "", (), {}) else ""
     variables = f"; {', '.join(metadata['env'])}" if metadata["env"] else ""
     return f"({metadata['kind'].label}{shown}{variables})"
 
 
-def _items(section: Any, lead: str) -> Iterator[str]:
+def _document_items(section: Any, lead: str) -> Iterator[str]:
     for each in fields(section):
         inner = each.metadata.get("section")
         if inner:
-            yield from _prose(lead, f"{each.name}: {inner.__doc__}")
-            yield from _items(inner, lead + "  ")
+            yield from _wrap(lead, f"{each.name}: {inner.__doc__}")
+            yield from _document_items(inner, lead + "  ")
         else:
-            remarks = _remarks(each.metadata, default_of(section, each.name))
-            yield from _prose(lead, f"{each.name}: {each.metadata['text']} {remarks}")
+            remarks = _describe_type(each.metadata, default_of(section, each.name))
+            yield from _wrap(lead, f"{each.name}: {each.metadata['text']} {remarks}")
 
 
-def _written(value: Any) -> str:
-    """A default as a line of YAML holds it."""
+def _format_default(value: Any) -> str:
+    """A default as YAML."""
     import json
 
     if isinstance(value, bool) or value is None:
@@ -313,7 +318,7 @@ def _written(value: Any) -> str:
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Start gunicorn in place of this process; the demo model answers when Ollama doesn't."""
+    """Replace this process by gunicorn; if Ollama does not answer, with the demo model."""
     from ollama_proxy.cli.probe import probe_ollama
     from ollama_proxy.server import settings_warnings
 
@@ -322,8 +327,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     if chosen:
         environ["OLLAMA_PROXY_CONFIG"] = str(Path(chosen).absolute())
     if not (ROOT / "wsgi.py").is_file():
-        raise ConfigError(f"{ROOT}: there is no wsgi.py here; `run` works in a checkout")
-    # gunicorn gets the same directory, so whatever is relative means the same to both.
+        raise ConfigError(f"{ROOT}: there is no wsgi.py here; `run` works only in a checkout")
+    # gunicorn runs in the same directory, so relative paths mean the same for both.
     os.chdir(ROOT)
     loaded = load_settings(environ=environ)
     hidden = check_fleet(loaded, environ)
@@ -346,63 +351,53 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) -> list[str]:
-    """The few lines that a person who has just started the gateway needs."""
-    addresses = _addresses(settings)
-    return [
-        f"ollama-proxy {VERSION} on {'  '.join(addresses)}",
-        _upstream_line(settings, probe),
-        *_token_lines(settings, first),
-        "Try it:",
-        f"  {_curl(settings, first, probe, addresses[0])}",
-    ]
+    """The lines that `run` prints at the start: addresses, upstreams, token, and an example."""
+    addresses, upstreams = _find_addresses(settings), effective_upstreams(settings)
+    lines = [f"ollama-proxy {VERSION} on {'  '.join(addresses)}"]
+    if probe and probe.refusal:
+        lines.append(f"DEMO: the built-in demo model answers instead of {upstreams[0].base_url}: {probe.refusal}")
+    elif probe:
+        lines.append(f"Ollama at {upstreams[0].base_url}")
+    elif [each.kind for each in upstreams] == ["demo"]:
+        lines.append("DEMO: the built-in demo model answers, as configured")
+    else:
+        lines.append("Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams))
+    if not settings.auth.enabled:
+        lines.append("No token is required (auth.enabled: false), so other web pages and host names are refused")
+    elif settings.auth.refuses_all:
+        lines.append("Tokens: none. Every call is refused, because the list of tokens is empty")
+    elif first is None:
+        lines.append("Tokens: as configured")
+    elif first.created:
+        lines += [f"Token, shown only this once and stored in {first.path}:", f"  {first.text}"]
+    else:
+        lines.append(f"Token: stored in {first.path}")
+    return [*lines, "Try it:", f"  {_render_curl(settings, first, probe, addresses[0])}"]
 
 
-def _addresses(settings: Settings) -> list[str]:
+def _find_addresses(settings: Settings) -> list[str]:
     host, port = settings.server.host, settings.server.port
     if host not in ("0.0.0.0", "::"):
         return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"]
     import socket
 
-    # The address by which others reach this machine, if it has a way out; nothing is sent.
+    # The address at which others reach this machine, if it has a route to the internet; nothing is sent.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address that belongs to nobody
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address for documentation
         except OSError:
             return [f"http://localhost:{port}"]
         return [f"http://localhost:{port}", f"http://{probe.getsockname()[0]}:{port}"]
 
 
-def _upstream_line(settings: Settings, probe: Probe | None) -> str:
-    upstreams = effective_upstreams(settings)
-    if probe and probe.refusal:
-        return f"DEMO: the built-in demo model answers, because of {upstreams[0].base_url}: {probe.refusal}"
-    if probe:
-        return f"Ollama at {upstreams[0].base_url}"
-    if [each.kind for each in upstreams] == ["demo"]:
-        return "DEMO: the built-in demo model answers, as configured"
-    return "Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams)
-
-
-def _token_lines(settings: Settings, first: FirstToken | None) -> list[str]:
-    if not settings.auth.enabled:
-        return ["No token is asked for (auth.enabled: false), so other web pages and host names are refused"]
-    if settings.auth.refuses_all:
-        return ["Tokens: none. Every call is refused, because the list of tokens is empty"]
-    if first is None:
-        return ["Tokens: those of the configuration"]
-    if first.created:
-        return [f"Token, shown this once and kept in {first.path}:", f"  {first.text}"]
-    return [f"Token: kept in {first.path}"]
-
-
-def _curl(settings: Settings, first: FirstToken | None, probe: Probe | None, address: str) -> str:
+def _render_curl(settings: Settings, first: FirstToken | None, probe: Probe | None, address: str) -> str:
     import json
 
     is_demo = (probe and probe.refusal) or {each.kind for each in effective_upstreams(settings)} == {"demo"}
     model = "demo" if is_demo else probe.model if probe else ""
     header = ""
     if settings.auth.enabled:
-        token = "$TOKEN"  # the configuration may hold digests only
+        token = "$TOKEN"  # the configuration may have only its digest
         if first is not None:
             token = first.text if first.created else f"$(cat {shlex.quote(str(first.path))})"
         header = f'-H "Authorization: Bearer {token}" '

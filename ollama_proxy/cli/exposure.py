@@ -1,6 +1,6 @@
-"""Whether Ollama can be used without the gateway: it asks for no token, so whoever reaches it may do everything.
+"""Checks whether Ollama can be used without the gateway: it requires no token, so anyone may do anything.
 
-Asks only for its version and its models, at addresses of the configuration, of the operator, and of this machine.
+Requests only versions and lists of models, at the addresses of the configuration, the operator, and this machine.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ollama_proxy.settings import BASE_URL, Entry, Settings, effective_upstreams
 
 OLLAMA_PORT = 11434
 
-#: Where Linux tells the addresses of this machine.
+#: Where Linux lists the addresses of this machine.
 _IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6")
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
-#: Addresses on the internet (RFC 5737, RFC 3849): the way there begins at this machine's own. Nothing is sent.
+#: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own address. Nothing is sent.
 _FAR_AWAY = ("192.0.2.1", "2001:db8::1")
 
-#: Nothing secret is sent, and whoever wants to use a server would not mind its certificate.
-_asked = partial(probe_ollama, checks_certificate=False)
+#: Nothing secret is sent, and an attacker would not check the certificate.
+_probe = partial(probe_ollama, checks_certificate=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result for one server, in words. `is_open`: others can use it without a token; `is_unknown`: it could not be
-    checked, because nothing answered, or something else did."""
+    """The result for one server, as text. `is_open`: others can use it without a token; `is_unknown`: it could not be
+    checked, because nothing answered, or a different server did."""
 
     text: str
     is_open: bool = False
@@ -44,38 +44,38 @@ class Finding:
 
 
 def check_upstreams(settings: Settings) -> Iterator[Finding]:
-    """A finding for the gateway where it asks for no token, and for every server that the team runs itself."""
+    """A finding for the gateway, if it requires no token, and for each server that the team runs itself."""
     if is_open(settings):
         place = f"{settings.server.host}:{settings.server.port}"
-        yield Finding(f"the gateway ({place}): OPEN. It asks for no token: auth.enabled is false.", True)
+        yield Finding(f"the gateway ({place}): OPEN. It requires no token: auth.enabled is false.", True)
     servers = [each for each in effective_upstreams(settings) if each.is_shared and each.protocol != "demo"]
     if not servers:
         yield Finding("No upstream is an Ollama server.")
     for upstream in servers:
         url, shown = upstream.base_url, f"{upstream.name} ({upstream.base_url})"
         if upstream.protocol != "ollama":
-            yield Finding(f"{shown}: not looked at, because it is no Ollama server.")
+            yield Finding(f"{shown}: not checked, because it is not an Ollama server.")
         else:
-            yield _on_this_machine(url, shown) if _is_here(url) else _elsewhere(url, shown)
+            yield _check_here(url, shown) if _is_here(url) else _check_elsewhere(url, shown)
 
 
 def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
-    """A finding for each address, seen from this machine: it should not be the gateway's."""
+    """A finding for each address, checked from this machine, which should not be the gateway's."""
     for url in urls:
         if _is_here(url):
-            yield _on_this_machine(url, url)
+            yield _check_here(url, url)
             continue
-        found = _asked(url)
+        found = _probe(url)
         model = f" Its first model is {found.model}." if found.model else ""
         if found.is_silent:
-            why = f"{found.refusal}. Either a firewall keeps this machine out, or nothing runs there."
+            why = f"{found.refusal}. Either a firewall blocks this machine, or nothing runs there."
             yield Finding(f"{url}: {why}", is_unknown=True)
         elif found.refusal:
             yield Finding(f"{url}: closed, {found.refusal}.")
         else:
             yield Finding(
                 f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's "
-                "machine, its firewall should let in the gateway alone.",
+                "machine, its firewall should admit only the gateway.",
                 True,
             )
 
@@ -93,32 +93,35 @@ def server_url(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _on_this_machine(url: str, shown: str) -> Finding:
-    places = [_at(url, address) for address in own_addresses()]
-    open_at = [place for place in places if not _asked(place).refusal]
+def _check_here(url: str, shown: str) -> Finding:
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    hosts = [f"[{each}]" if each.version == 6 else str(each) for each in own_addresses()]
+    places = [parts._replace(netloc=host + port).geturl() for host in hosts]
+    open_at = [place for place in places if not _probe(place).refusal]
     if open_at:
         return Finding(
-            f"{shown}: OPEN at {', '.join(open_at)}. Anybody in the network can use it without a token, unless a "
-            "firewall of this machine is in between. Let it listen on this machine alone: OLLAMA_HOST=127.0.0.1 in its "
+            f"{shown}: OPEN at {', '.join(open_at)}. Anyone on the network can use it without a token, unless a "
+            "firewall on this machine blocks them. Make it listen on this machine only: OLLAMA_HOST=127.0.0.1 in its "
             "environment, base_url with 127.0.0.1, and restart it.",
             True,
         )
-    here = _asked(url)
+    here = _probe(url)
     if here.refusal and here.refusal != WANTS_TOKEN:
-        return Finding(f"{shown}: {here.refusal}, so nothing can be told of it.", is_unknown=True)
-    why = here.refusal or f"it answers on this machine alone ({len(places)} other addresses tried)"
+        return Finding(f"{shown}: {here.refusal}, so it could not be checked.", is_unknown=True)
+    why = here.refusal or f"it answers only on this machine ({len(places)} other addresses tried)"
     return Finding(f"{shown}: closed, {why}.")
 
 
-def _elsewhere(url: str, shown: str) -> Finding:
-    found = _asked(url)
+def _check_elsewhere(url: str, shown: str) -> Finding:
+    found = _probe(url)
     if found.refusal:
         return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
-    addresses = _resolved(urlsplit(url).hostname or "")
-    source = _source(addresses[0]) if addresses else None
+    addresses = _resolve(urlsplit(url).hostname or "")
+    source = _find_source(addresses[0]) if addresses else None
     return Finding(
-        f"{shown}: on another machine, and it answers here, as it should. Whether it answers others as well can't be "
-        f"seen from here: its firewall should let in {source or 'the gateway'} alone. From a third machine: "
+        f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others can't be "
+        f"checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third machine: "
         f"ollama-proxy check-exposure {url}"
     )
 
@@ -127,13 +130,13 @@ def _elsewhere(url: str, shown: str) -> Finding:
 
 
 def own_addresses() -> list[Address]:
-    """The addresses by which others reach this machine: none of loopback, none of a single link."""
-    texts = [*_told_by_kernel(), *_resolved(socket.gethostname()), *filter(None, map(_source, _FAR_AWAY))]
+    """The addresses at which others reach this machine, without loopback and link-local ones."""
+    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(_find_source, _FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
 
 
-def _told_by_kernel() -> Iterator[str]:
+def _read_kernel_tables() -> Iterator[str]:
     with suppress(OSError):
         yield from _LOCAL.findall(_IPV4_TABLE.read_text("ascii"))
     with suppress(OSError):
@@ -141,8 +144,8 @@ def _told_by_kernel() -> Iterator[str]:
             yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
-def _source(target: str) -> str | None:
-    """The address of this machine from which another one is asked."""
+def _find_source(target: str) -> str | None:
+    """The address of this machine from which it reaches another one."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((target, 9))
@@ -151,18 +154,12 @@ def _source(target: str) -> str | None:
 
 
 def _is_here(url: str) -> bool:
-    addresses = map(as_address, _resolved(urlsplit(url).hostname or ""))
+    addresses = map(as_address, _resolve(urlsplit(url).hostname or ""))
     return any(each.is_loopback or each.is_unspecified or is_own(each) for each in addresses if each is not None)
 
 
-def _resolved(host: str) -> list[str]:
+def _resolve(host: str) -> list[str]:
     try:
         return [str(place[4][0]) for place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError):
         return []
-
-
-def _at(url: str, address: Address) -> str:
-    parts = urlsplit(url)
-    host = f"[{address}]" if address.version == 6 else str(address)
-    return parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host).geturl()

@@ -1,4 +1,4 @@
-"""The client's body: read within its limits, parsed, and checked for keys that could be read two ways."""
+"""Read the request body within its limits, parse it, and reject keys that servers could read in two ways."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import orjson
 from flask import request
 from gunicorn.http.errors import ParseException
 
+from ollama_proxy.dialects.content_coding import bounded, content_coding, decoded
 from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
 from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
 from ollama_proxy.gateway import Exchange, Gateway
@@ -26,29 +27,26 @@ READ_BYTES = 65536
 
 
 def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
-    """The whole body.
+    """Return the whole body, decoded if it is compressed.
 
-    Raises BodyTooLarge (sized or chunked alike), UnsupportedMediaType, and what read_parts raises; SlowBody also when
-    the whole body takes longer than `server.body_timeout_s`.
+    Raises BodyTooLarge (sized or chunked alike; for compressed bodies also by their decoded size),
+    UnsupportedMediaType, BadRequest for broken compression, and what read_parts raises; SlowBody also if the whole
+    body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
+    coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
-        raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
-    parts: list[bytes] = []
-    size = 0
+        raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
     call.body_ends_at = time.monotonic() + limits.body_timeout_s
-    for part in read_parts(environ, call):
-        size += len(part)
-        if size > limits.max_body:
-            raise BodyTooLarge(f"The request body is over {limits.max_body} bytes.")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    parts = bounded(read_parts(environ, call), limits.max_body)
+    whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
+    return whole[0] if len(whole) == 1 else b"".join(whole)
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of 64 KiB; raises BodyCut when the client stops before its end, SlowBody
-    when nothing comes for longer than `timeouts.send_idle_s`."""
+    """Yield the body as it arrives, in pieces of at most 64 KiB. Raises BodyCut if the client stops before the end,
+    SlowBody if nothing arrives for `timeouts.send_idle_s`."""
     declared = declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
@@ -58,7 +56,7 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
         try:
             part: bytes = environ["wsgi.input"].read(int(min(READ_BYTES, left)))
         except (OSError, ValueError, ParseException) as error:
-            raise _cut(call) from error
+            raise _read_error(call) from error
         finally:
             call.reading_since = None
         if not part:
@@ -66,17 +64,17 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
         left -= len(part)
         yield part
     if call.ended or call.read_too_slow or 0 < left < inf:
-        raise _cut(call, "The request body is shorter than its Content-Length.")
+        raise _read_error(call, "The request body is shorter than its Content-Length.")
 
 
-def _cut(call: Call, text: str | None = None) -> GatewayError:
+def _read_error(call: Call, text: str | None = None) -> GatewayError:
     if call.ended:
         return call.ended()
     return SlowBody() if call.read_too_slow else BodyCut(text)
 
 
 def declared_length(environ: Mapping[str, Any]) -> int | None:
-    """Bytes that the client says it will send; None for a chunked body."""
+    """The Content-Length in bytes; None if there is none or the body is chunked."""
     value = environ.get("CONTENT_LENGTH") or ""
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return None
@@ -84,81 +82,71 @@ def declared_length(environ: Mapping[str, Any]) -> int | None:
 
 
 def check_media_type(environ: Mapping[str, Any]) -> None:
-    """Raises UnsupportedMediaType for what can't be JSON. Form and text types pass: `curl -d` sends them."""
+    """Raises UnsupportedMediaType for a body that can't be JSON. Form and text types pass: `curl -d` sends them."""
     media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
     if media.startswith("multipart/"):
-        raise UnsupportedMediaType("This address takes JSON, not a multipart form.")
-    coding = (environ.get("HTTP_CONTENT_ENCODING") or "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedMediaType(f"The content coding '{coding[:20]}' is not supported; send the JSON as it is.")
+        raise UnsupportedMediaType("This endpoint accepts JSON, not multipart forms.")
 
 
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
-    """The JSON object in `body`; `lenient_tail` ignores what follows it, as Go's decoder does.
+    """Return the JSON object in `body`; with `lenient_tail` anything after it is ignored, as by Go's decoder.
 
-    Raises BadRequest; the texts for an empty and a cut body are Ollama's. Raises BodyTooLarge for a body with more
-    structure than any request needs, before it is parsed.
+    Raises BadRequest, for an empty or truncated body with Ollama's text, and BodyTooLarge, before parsing, for a body
+    with more structure than any request needs.
     """
-    marks = check_structure(body)
+    structure = check_structure(body)
     if not body.strip():
         raise BadRequest("missing request body")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        has_tail = lenient_tail and error.msg.startswith("unexpected content after document")
-        document = orjson.loads(error.doc[: error.pos]) if has_tail else None
-        if document is None:
-            raise _bad_json(error, lenient_tail) from None
+        if lenient_tail and ("end of data" in error.msg or "unexpected end" in error.msg.lower()):
+            raise BadRequest("unexpected EOF") from None
+        if not (lenient_tail and error.msg.startswith("unexpected content after document")):
+            place = f"line {error.lineno}, column {error.colno}"
+            raise BadRequest(f"The request body is not valid JSON: {error.msg} ({place}).") from None
+        document = orjson.loads(error.doc[: error.pos])
     if not isinstance(document, dict):
-        names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+        names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
         raise BadRequest(f"The request body must be a JSON object, not {names.get(type(document), 'a number')}.")
-    if marks > MAX_MESSAGES:
+    if structure > MAX_MESSAGES:
         check_counts(document)
-        yield_to_loop()  # what was just built has taken its time
+        yield_to_loop()  # parsing a large body has blocked the event loop
     return document
 
 
-def _bad_json(error: orjson.JSONDecodeError, native: bool) -> BadRequest:
-    if native and ("end of data" in error.msg or "unexpected end" in error.msg.lower()):
-        return BadRequest("unexpected EOF")
-    return BadRequest(f"The request body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).")
-
-
 def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -> None:
-    """Raises BadRequest when one of the fields that the gateway decides on is there twice or in another case:
-    Go's decoder ignores case, so the upstream could read another value than was checked here."""
+    """Raises BadRequest if a field of `decisive` is duplicated or in another case: Go's decoder ignores case, so the
+    upstream could read another value than the one that was checked here."""
     names = frozenset(decisive)
     for key in data:
         if key not in names and key.casefold() in names:
-            raise BadRequest(f"The field '{key[:40]}' must be written '{key.casefold()}'.", param=key[:40])
-    escaped = b"\\u00" in body
-    if escaped or any(body.count(b'"%b"' % name.encode()) > 1 for name in names if name in data):
-        _check_twice(body, names)
-
-
-def _check_twice(body: bytes, names: frozenset[str]) -> None:
-    # Of every object only those of its keys are kept. Numbers stay text: Python takes quadratic time for long ones.
+            raise BadRequest(f"The field '{key[:40]}' must be spelled '{key.casefold()}'.", param=key[:40])
+    is_escaped = b"\\u00" in body
+    if not is_escaped and all(body.count(b'"%b"' % name.encode()) <= 1 for name in names if name in data):
+        return
+    # A second parse that keeps only these keys. Numbers stay strings: converting long ones takes quadratic time.
     decoder = json.JSONDecoder(
         object_pairs_hook=lambda pairs: [key for key, _ in pairs if key in names], parse_int=str, parse_float=str
     )
     try:
         keys, _ = decoder.raw_decode(body.decode().lstrip())
     except (ValueError, RecursionError):
-        raise BadRequest("The request body is nested too deep.") from None
+        raise BadRequest("The request body is nested too deeply.") from None
     for key, times in Counter(keys).items():
         if times > 1:
-            raise BadRequest(f"The field '{key}' is there twice.", param=key)
+            raise BadRequest(f"The request body has a duplicate field '{key}'.", param=key)
 
 
-#: What a request is decided on; another spelling of these is refused.
+#: The fields that the gateway decides on; any other spelling of them is rejected.
 DECISIVE = ("model", "stream", "messages", "prompt", "options", "keep_alive", "n", "tools", "input", "system")
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
-    """The JSON object that the client sent, checked for keys that could be read two ways; takes the default model
-    where it names none."""
+    """Return the JSON object that the client sent, with the default model if it names none. Raises what read_body,
+    parse_object, check_keys and check_lease raise."""
     exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body)
     check_keys(data, exchange.body, DECISIVE)
@@ -169,7 +157,7 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
 
 
 def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]) -> None:
-    """Writes down what the request is about, and which of its fields can have no effect."""
+    """Record the model and user of the request, and which of its fields have no effect."""
     exchange.model, exchange.user = asked.model, asked.user
-    # They go into a header: only what can stand there.
+    # The names go into a response header.
     exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in ignored)

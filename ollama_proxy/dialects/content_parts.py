@@ -1,4 +1,4 @@
-"""Pieces that the requests of several dialects are made of: images, calls, functions, and the extensions."""
+"""Load the parts that requests of several dialects share: images, tool calls, functions, and the extensions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import orjson
 
 from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
-from ollama_proxy.hub import THINK_LEVELS, Image, ImageUrl, Json, Tool
+from ollama_proxy.hub import Image, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
-from ollama_proxy.upstreams import paced
+from ollama_proxy.settings import THINK_LEVELS
+from ollama_proxy.upstreams import pace
 
-#: Adds one part of a message to its texts or its images; the text is the part's place in the request.
+#: Adds one part of a message to its texts or its images; the string is the path of the part in the request.
 LoadPart = Callable[[Json, str, list[str], list[Image]], None]
 
-#: Efforts of all vendors to Ollama's levels.
+#: The reasoning efforts of all vendors as Ollama's levels.
 _EFFORTS: dict[str, bool | str | None] = {
     "": None,
     "none": False,
@@ -32,52 +33,52 @@ TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
 
-#: Extensions that are options of Ollama: those with whole numbers, and the rest.
-_WHOLE_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
+#: Extensions that are options of Ollama: those that are integers, and the rest.
+_INTEGER_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
 
 
 def load_image(url: Json, where: str) -> str | ImageUrl:
-    """An image given inline, as plain base64, or by its address; raises BadRequest for anything else."""
+    """Return an image: one given by URL as ImageUrl, one in a data URI as its base64. Raises BadRequest."""
     if not isinstance(url, str):
-        raise_invalid(where, "is missing")
+        raise_invalid(where, "must be a string")
     if is_web_address(url):
         if len(url) > MAX_URL_CHARS:
-            raise_invalid(where, f"must have at most {MAX_URL_CHARS} characters, or be the image itself, in base64")
+            raise_invalid(where, f"must have at most {MAX_URL_CHARS} characters; send the image as base64 instead")
         return ImageUrl(url, where)
     match = _DATA_URI.fullmatch(url)
     return match[1] if match else raise_invalid(where, NO_WEB_ADDRESS)
 
 
 def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Image]]:
-    """The text and the images of a message, whether it is one text or a list of parts; nothing at all is no text."""
+    """Return the text and the images of a message, whose content is a string, an array of parts, or absent."""
     if content is None or isinstance(content, str):
         return content or "", []
     if not isinstance(content, list):
-        raise_invalid(where, "must be a text or a list of parts")
+        raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
     images: list[Image] = []
-    for index, part in enumerate(paced(content)):
+    for index, part in enumerate(pace(content)):
         load_part(part, f"{where}[{index}]", texts, images)
     return "\n".join(texts), images
 
 
 def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
-    """What a tool was called with, as an object or as its JSON text; nothing at all is an empty object."""
+    """Return the arguments of a tool call, given as an object or as JSON text; {} if they are absent or empty."""
     if isinstance(arguments, str) and arguments:
         try:
             arguments = orjson.loads(arguments)
         except orjson.JSONDecodeError:
-            raise_invalid(where, "invalid tool call arguments: not JSON")
+            raise_invalid(where, "invalid tool call arguments: must be valid JSON")
     if not isinstance(arguments or {}, dict):
-        raise_invalid(where, "invalid tool call arguments: not an object")
+        raise_invalid(where, "invalid tool call arguments: must be an object")
     return arguments or {}
 
 
 def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
-    """A tool in the form of OpenAI's `function` objects; its schema is not touched. `carries`: also what has no name
-    here."""
+    """Load a tool in the form of OpenAI's `function` objects, with its schema unchanged. `carries`: its other fields
+    become passthrough fields of the tool."""
     if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
-        raise_invalid(f"{where}.name", "is missing or has characters that names can't have")
+        raise_invalid(f"{where}.name", f"is required and must match ^{TOOL_NAME.pattern}$")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise_invalid(f"{where}.parameters", "must be a JSON Schema object")
@@ -89,7 +90,7 @@ def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
 
 
 def load_extensions(data: Mapping[str, Json]) -> dict[str, Any]:
-    """Those fields of a hub request that every dialect may give under the same names."""
+    """Return the fields of a hub request that have the same names in every dialect."""
     return {
         "keep_alive": data.get("keep_alive"),
         "exclude_reasoning": data.get("exclude_reasoning"),
@@ -99,35 +100,33 @@ def load_extensions(data: Mapping[str, Json]) -> dict[str, Any]:
 
 
 def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
-    """Milliseconds that the caller gives the whole answer, by either of the two names; None: no word of it."""
+    """Return the time limit for the whole answer in milliseconds, from either of two fields; None if there is none."""
     for name in ("request_timeout", "timeout_ms"):
         value = data.get(name)
         if value is not None:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return (
-                int(value)
-                if is_number and value >= 1
-                else raise_invalid(name, "must be a number of milliseconds above 0")
-            )
+            if not is_number or value < 1:
+                raise_invalid(name, "must be a number of milliseconds, at least 1")
+            return int(value)
     return None
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama's options that a request gives under Ollama's own names: in `options`, and beside it."""
+    """Return the options that a request has under Ollama's own names: in `options`, and next to it."""
     options = dict(data.get("options") or {})
-    options |= {name: int(data[name]) for name in _WHOLE_OPTIONS if data.get(name) is not None}
+    options |= {name: int(data[name]) for name in _INTEGER_OPTIONS if data.get(name) is not None}
     return options | {name: data[name] for name in _OPTIONS if data.get(name) is not None}
 
 
 def load_think(think: Json) -> bool | str | None:
-    """Ollama's own `think`; raises BadRequest for what Ollama would refuse."""
+    """Return Ollama's own `think`; raises BadRequest for a value that Ollama would refuse."""
     if think is None or isinstance(think, bool) or (isinstance(think, str) and think in THINK_LEVELS):
         return think
     return raise_invalid("think", 'must be true, false, "low", "medium", "high" or "max"')
 
 
 def load_reasoning(data: Mapping[str, Json]) -> bool | str | None:
-    """Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
+    """Return Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
     if data.get("think") is not None:
         return load_think(data["think"])
     reasoning = data.get("reasoning")
@@ -147,7 +146,7 @@ def _load_effort(effort: Json, param: str) -> bool | str | None:
 
 
 def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
-    """How many alternatives to each token; None for none. Raises BadRequest above 20."""
+    """Return the number of alternatives to each token, None for none. Raises BadRequest above 20."""
     if value is not None and not 0 <= value <= 20:
         raise_invalid(param, "must be between 0 and 20")
     return int(value or 0) or None

@@ -1,4 +1,4 @@
-"""Log probabilities of tokens, which all dialects that have any show in nearly the same form."""
+"""Log probabilities of tokens, which have nearly the same form in all dialects that have them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ollama_proxy.hub import Json, Logprobs
 
 
 def render_logprobs(logprobs: Logprobs, *, spells: bool, omits_empty: bool = False) -> list[dict[str, Json]]:
-    """One row for each token, with its alternatives in `top_logprobs`. `spells`: bytes that the upstream has not given
-    are those of the token, else null. `omits_empty`: empty lists are left out, as Ollama does it."""
+    """Return one row per token, with its alternatives in `top_logprobs`. `spells`: if the upstream sent no bytes, those
+    of the token are shown instead of null. `omits_empty`: empty arrays are omitted, as by Ollama."""
 
     def render(entry: Mapping[str, Json], **more: Json) -> dict[str, Json]:
         token, given = str(entry.get("token") or ""), entry.get("bytes")

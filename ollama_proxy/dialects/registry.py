@@ -22,13 +22,13 @@ DIALECTS: tuple[Dialect, ...] = (
 
 
 def find_dialect(environ: Mapping[str, Any], dialects: Sequence[Dialect] = DIALECTS) -> Dialect:
-    """The dialect of a request, whose error shapes its client expects, also on paths that don't exist."""
-    for dialect in dialects:  # of every request: a generator would take twice as long
+    """Return the dialect of a request; its client expects the errors of that API, also for paths that don't exist."""
+    for dialect in dialects:  # runs for every request; a generator would take twice as long
         if dialect.recognises(environ):
             return dialect
     raise LookupError("the last dialect must recognise every request")
 
 
 def all_routes(dialects: Sequence[Dialect]) -> list[Routes]:
-    """The routes of all dialects, each once, also if several dialects share them."""
+    """Return the routes of all dialects without duplicates: dialects may share routes."""
     return list(dict.fromkeys(routes for dialect in dialects for routes in dialect.routes))

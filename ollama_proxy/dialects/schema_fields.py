@@ -1,7 +1,7 @@
-"""What the request schemas of the translated dialects are made of: fields with a fate, and complaints that name them.
+"""The fields of which the request schemas of the translated dialects consist, and errors that name them.
 
-Every field of a request is mapped to the hub, carried for upstreams that know it, or refused. Fields that are in no
-schema are carried too. What was carried and had no effect is named in a response header.
+Every field of a request is mapped to the hub, carried to upstreams that know it, or refused. Fields that are in no
+schema are carried, too. A response header names the carried fields that had no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAPPED, CARRIED, REFUSED = "mapped", "carried", "refused"
 
 
 class RequestField(fields.Field[Any]):
-    """A field with its fate; null is the same as absent."""
+    """A field with its handling; null is the same as absent."""
 
     def __init__(self, check: Callable[[Json], bool], expected: str, handling: str = MAPPED) -> None:
         super().__init__(allow_none=True)
@@ -38,40 +38,39 @@ def _is_number(value: Json) -> bool:
 
 
 def is_whole(value: Json) -> bool:
-    """Whether a value is a number without a fraction that upstreams can read."""
-    # Beyond 64 bits no upstream could read it.
+    """Whether a value is an integer, also written 5.0, that fits in 64 bits: upstreams can't read a larger one."""
     return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
 
 def is_texts(value: Json) -> bool:
-    """Whether a value is a list of texts."""
+    """Whether a value is an array of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-# The kinds of fields; each takes its handling, `mapped` unless told otherwise.
+# The types of fields; each takes its handling, MAPPED by default.
 
 #: A number that is not true or false.
 number = partial(RequestField, _is_number, "must be a number")
 
 #: A number without a fraction, also written 5.0.
-whole_number = partial(RequestField, is_whole, "must be a whole number")
+whole_number = partial(RequestField, is_whole, "must be an integer")
 
-flag = partial(RequestField, lambda value: isinstance(value, bool), "must be true or false")
-text = partial(RequestField, lambda value: isinstance(value, str), "must be a text")
+flag = partial(RequestField, lambda value: isinstance(value, bool), "must be a boolean")
+text = partial(RequestField, lambda value: isinstance(value, str), "must be a string")
 mapping = partial(RequestField, lambda value: isinstance(value, dict), "must be an object")
-listing = partial(RequestField, lambda value: isinstance(value, list), "must be a list")
+listing = partial(RequestField, lambda value: isinstance(value, list), "must be an array")
 
-#: Any value: whoever reads it checks it.
+#: Any value; the code that reads it checks it.
 anything = partial(RequestField, lambda value: True, "")
 
 
 def refused(why: str, *harmless: Json) -> RequestField:
-    """A field that can't be honoured, except with a value that asks for nothing special."""
+    """A field that is not supported, except with one of the `harmless` values, which ask for nothing special."""
     return RequestField(lambda value: any(value == one and type(value) is type(one) for one in harmless), why, REFUSED)
 
 
 class Extensions(Schema):
-    """What every translated dialect takes beside its own fields: clients of Ollama send these."""
+    """The fields that every translated dialect accepts besides its own: clients of Ollama send them."""
 
     class Meta:
         unknown = EXCLUDE
@@ -86,25 +85,25 @@ class Extensions(Schema):
     truncate = flag()
     request_timeout = whole_number()
     timeout_ms = whole_number()
-    _debug_render_only = refused("is not passed on", False)
+    _debug_render_only = refused("is not supported", False)
 
 
 def check_fields(schema: Schema, data: dict[str, Json]) -> None:
-    """Raises BadRequest that names every field at fault."""
-    complaints = _narrowed(type(schema), frozenset(data).intersection(schema.fields)).validate(data)
+    """Raises BadRequest with the error of every invalid field."""
+    complaints = _narrow_schema(type(schema), frozenset(data).intersection(schema.fields)).validate(data)
     if complaints:
         names = sorted(map(str, complaints))
         raise BadRequest("; ".join(f"{name}: {complaints[name][0]}" for name in names), param=names[0])
 
 
 @lru_cache(maxsize=256)
-def _narrowed(kind: type[Schema], names: frozenset[str]) -> Schema:
-    """The schema of only the fields that are there: a client sends the same few of forty again and again."""
+def _narrow_schema(kind: type[Schema], names: frozenset[str]) -> Schema:
+    """Return a schema of only the fields in a request: a client sends the same few of forty again and again."""
     return kind(only=names)
 
 
 def passthrough_fields(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
-    """The fields that the hub has no name for, with values that ask for something."""
+    """Return the fields that the hub has no name for, without those that are null or empty."""
     known = schema.fields
     return {
         name: value
@@ -114,15 +113,15 @@ def passthrough_fields(schema: Schema, data: dict[str, Json]) -> dict[str, Json]
 
 
 def as_object(value: Json, param: str) -> dict[str, Json]:
-    """The value, if it is an object; raises BadRequest."""
+    """Return the value if it is an object; raises BadRequest."""
     return value if isinstance(value, dict) else raise_invalid(param, "must be an object")
 
 
 def as_text(value: Json, param: str) -> str:
-    """The value, if it is a text; raises BadRequest."""
-    return value if isinstance(value, str) else raise_invalid(param, "must be a text")
+    """Return the value if it is a string; raises BadRequest."""
+    return value if isinstance(value, str) else raise_invalid(param, "must be a string")
 
 
 def raise_invalid(param: str, why: str) -> NoReturn:
-    """Raises BadRequest that names the field."""
+    """Raises BadRequest for a field of the request, with its name in the text."""
     raise BadRequest(f"{param}: {why}", param=param)

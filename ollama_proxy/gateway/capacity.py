@@ -1,42 +1,41 @@
-"""How much one worker can hold at a time, so that it never runs out of what it needs to say no."""
+"""Limits of one worker, so that it never runs out of the file descriptors that it needs to refuse a request."""
 
 from __future__ import annotations
 
 import resource
 from contextlib import suppress
 
-#: Descriptors that a worker needs whatever it does: logs, its socket and event loop, looks at upstreams, idle
-#: connections to them.
+#: Descriptors that a worker always needs: logs, its socket and event loop, health checks, idle upstream connections.
 RESERVED = 24
 
-#: As many descriptors as the limit is raised to where that is allowed.
+#: The limit on descriptors is raised to this if that is allowed.
 WANTED = 65536
 
-#: Connections above the limit: for the moment in which one is refused, or another makes room for it.
+#: Connections above the limit while one is refused, or another one is closed to make room for it.
 SLACK = 32
 
 
 def raise_descriptor_limit() -> None:
-    """Lets this process and its workers open as many descriptors as the machine allows it; 1,024 is still a usual
-    start, and a streamed answer takes two."""
+    """Lets this process and its workers open as many descriptors as the machine allows; the usual default is still
+    1,024, and a streamed answer takes two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(WANTED, most) if most > 0 else WANTED, most))
 
 
 def connections(asked: int) -> int:
-    """How many connections of clients a worker holds at most, of which `asked` are wanted."""
+    """Returns how many client connections a worker may hold, at most `asked`."""
     return max(2, min(asked, _to_share() * 3 // 5))
 
 
 def slack(most: int) -> int:
-    """By how many connections a worker that holds `most` may go beyond that for a moment."""
+    """Returns how many connections beyond `most` a worker may hold for a moment."""
     return max(1, min(SLACK, most // 4))
 
 
 def requests(asked: int, connections: int) -> int:
-    """How many requests a worker answers at a time: each needs a connection of its own, and one to an upstream, and
-    there are connections left for whoever asks how the gateway is."""
+    """Returns how many requests a worker answers at a time: each needs a connection of its own and one to an upstream,
+    and some connections stay free for health checks."""
     return max(1, min(asked, connections - max(1, connections // 10), _to_share() // 4))
 
 

@@ -1,4 +1,4 @@
-"""The images of a chat that are given by address, fetched before the chat is sent."""
+"""Fetches the images that a chat names by URL, before the chat is sent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.hub import ChatRequest, Event, ImageUrl
 
 
+def has_image_urls(asked: ChatRequest) -> bool:
+    """Whether any image of the chat has to be fetched."""
+    return any(isinstance(image, ImageUrl) for message in asked.messages if message.images for image in message.images)
+
+
 def fetch_images(
     asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
 ) -> Generator[Sequence[Event], None, ChatRequest]:
-    """Returns the chat with every image in it; yields an empty batch for each `heartbeat_s` seconds that it takes."""
+    """Returns the chat with every image inline; yields an empty batch for each `heartbeat_s` seconds that it takes."""
     wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
-    if not wanted:
-        return asked
     images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
     fetched = dict(zip(wanted, images, strict=True))
     messages = [

@@ -1,4 +1,4 @@
-"""Pieces of an answer on their way to the client, and how the exchange ended: decided here, once for all kinds."""
+"""Delivers the pieces of an answer to the client, and decides how the exchange ended: for all kinds of answers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ log = logging.getLogger(__name__)
 #: Whole answers above this size are written in slices of it, in bytes.
 SLICE_BYTES = 64 * 1024
 
-#: About how much a token is in text, and in the lines of Ollama's streams; for answers whose tokens nobody counted.
+#: About the size of a token in text, and in the lines of Ollama's streams; for answers without token counts.
 CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 
-#: What to say last when an answer fails in its middle; None where the dialect has no frame for that.
-ErrorFrameRenderer = Callable[[GatewayError], bytes | None]
+#: The events that a batch with a cut prompt begins with: the report itself, or the index of its answer.
+_BEFORE_TEXT = (Truncated, Choice)
+
+#: Renders the last frame of an answer that failed in its middle.
+ErrorFrameRenderer = Callable[[GatewayError], bytes]
 
 
 def record_failure(exchange: Exchange, error: GatewayError) -> None:
-    """Notes what went wrong on the exchange, and in the log where it was the upstream's fault. From here on the error
-    calls the model as the client does."""
+    """Records the error on the exchange, and in the log if it is the upstream's fault. From now on its text has the
+    client's name of the model."""
     exchange.state, exchange.error = error.state, error.slug
     if exchange.target and isinstance(error, UpstreamRefused):
         error.args = (renamed(str(error), exchange.target, exchange.model),)
@@ -41,79 +44,72 @@ def record_failure(exchange: Exchange, error: GatewayError) -> None:
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})
 
 
-def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFrameRenderer) -> Iterator[bytes]:
-    """Hands out the pieces and notes how it ended: a piece that is never asked for again has met a client that is
-    gone, for nobody tells a generator that it was left.
+def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFrameRenderer | None) -> Iterator[bytes]:
+    """Yields the pieces and records how the exchange ended: if the next piece is never requested, the client is gone,
+    because a generator is not told that it was abandoned.
 
-    A failure ends with the last words, or, without any, with a connection that is cut: never with a clean end.
+    A failure ends with an error frame or, if `render_failure` is None, with a cut connection: never with a clean end.
     """
     state, exchange.state = exchange.state, ClientGone.state
     call = exchange.call
     try:
         for piece in pieces:
-            exchange.sent(len(piece))
-            call.sending_since = time.monotonic()
+            exchange.begin_send(len(piece))
             yield piece
             call.sending_since = None
-        # The server still has to write the end.
+        # The server still has to write the end of the body.
         call.sending_since = time.monotonic()
         if exchange.state == ClientGone.state:
             exchange.state = state
     except gevent.GreenletExit:
         exchange.state = "aborted"
         raise
-    except Exception as error:  # whatever it was, the client must not take what it has for the whole answer
+    except Exception as error:  # whatever it was, the client must not mistake a part for the whole answer
         failure = error if isinstance(error, GatewayError) else log_internal_error(exchange, error)
         record_failure(exchange, failure)
-        frame = None if isinstance(failure, ClientGone) else render_failure(failure)
-        if frame is None:
+        if render_failure is None or isinstance(failure, ClientGone):
             # gunicorn closes the connection without the final chunk, and without a traceback in its log.
             raise BrokenPipeError(errno.EPIPE, "the answer could not be completed") from error
-        exchange.sent(len(frame))
-        call.sending_since = time.monotonic()
+        frame = render_failure(failure)
+        exchange.begin_send(len(frame))
         yield frame
 
 
 def log_internal_error(exchange: Exchange, error: Exception) -> InternalError:
-    """A fault of our own: its place goes to the log, nothing of it to the client."""
+    """Logs an error of the gateway itself with its traceback; the returned error reveals nothing of it to clients."""
     log.error("internal_error", exc_info=error, extra={"fields": {"id": exchange.id}})
     return InternalError(f"The gateway failed to handle this request; its id is {exchange.id}.")
 
 
-def no_frame(error: GatewayError) -> None:
-    """The last words of an answer that is one JSON document: there are none."""
-
-
 def native_stream(exchange: Exchange, reply: Reply, first: bytes) -> Iterator[bytes]:
-    """Lines passed on as they arrive; a stream that stops without saying so gets an error as its last line."""
+    """Forwards lines as they arrive; a stream that stops without its last line gets an error as the last one."""
     tail = StreamTail()
+
+    def read_lines() -> Iterator[bytes]:
+        data: bytes | None = first
+        try:
+            while data:
+                tail.feed(data)
+                yield data
+                data = reply.read_some()
+            if not tail.end().finished:
+                raise UpstreamCut(detail="stream ended without its last line")
+        except UpstreamError:
+            # An error after the line that ends the stream does no harm.
+            if not tail.end().finished:
+                raise
+        finally:
+            record_stream_end(exchange, tail)
 
     def render_failure(error: GatewayError) -> bytes:
         frame = exchange.dialect.errors.render_error_frame(error)
         return frame if tail.ends_with_newline else b"\n" + frame
 
-    return deliver(exchange, _native_lines(exchange, reply, first, tail), render_failure)
-
-
-def _native_lines(exchange: Exchange, reply: Reply, first: bytes, tail: StreamTail) -> Iterator[bytes]:
-    data: bytes | None = first
-    try:
-        while data:
-            tail.feed(data)
-            yield data
-            data = reply.read_some()
-        if not tail.end().finished:
-            raise UpstreamCut(detail="stream ended without its last line")
-    except UpstreamError:
-        # What goes wrong behind the line that ends a stream has spoilt nothing.
-        if not tail.end().finished:
-            raise
-    finally:
-        record_stream_end(exchange, tail)
+    return deliver(exchange, read_lines(), render_failure)
 
 
 def native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> Iterator[bytes]:
-    """A large single answer as it arrives; `parts` have arrived already."""
+    """Forwards a large single answer as it arrives; `parts` have arrived already."""
     tail = StreamTail()
     for data in chain(parts, iter(reply.read_some, b"")):
         if data:
@@ -125,56 +121,54 @@ def native_parts(exchange: Exchange, reply: Reply, parts: Sequence[bytes]) -> It
 def render_frames(
     exchange: Exchange, first: Sequence[Event], batches: Iterator[Sequence[Event]], renderer: Renderer
 ) -> Iterator[bytes]:
-    """Events drawn as frames, batch by batch; an empty batch becomes a heartbeat."""
+    """Renders events as frames, batch by batch; an empty batch becomes a heartbeat."""
     batch: Sequence[Event] | None = first
     estimated_tokens = 0
     try:
         while batch is not None:
-            estimated_tokens += len(batch)
-            if batch and isinstance(batch[-1], Done):
-                # About a token each, and the end itself.
-                record_usage(exchange, batch[-1], estimated_tokens - 1)
-            if note_truncated(exchange, batch) and exchange.first_byte_at is not None:
-                yield PROMPT_CUT  # the head, which would have said so, has gone
-            if frame := escape_line_separators(renderer.render_stream(batch)) if batch else renderer.render_heartbeat():
+            if batch:
+                estimated_tokens += len(batch)
+                if isinstance(batch[-1], Done):
+                    # About one token for each event but the last.
+                    record_usage(exchange, batch[-1], estimated_tokens - 1)
+                if isinstance(batch[0], _BEFORE_TEXT) and note_truncated(exchange, batch) and exchange.first_byte_at:
+                    yield PROMPT_CUT  # too late for the header that reports this
+                frame = escape_line_separators(renderer.render_stream(batch))
+            else:
+                frame = renderer.render_heartbeat()
+            if frame:
                 yield frame
             batch = next(batches, None)
     finally:
         if exchange.usage.completion is None and estimated_tokens:
-            _estimate(exchange, estimated_tokens)  # it was cut; what was said has been said
+            _estimate(exchange, estimated_tokens)  # the answer was cut, but these tokens were generated
 
 
 def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
-    """Whether a batch begins with the word that the upstream had to cut the prompt; notes that it did."""
-    cut = bool(batch) and isinstance(batch[0], Truncated | Choice) and any(isinstance(e, Truncated) for e in batch[:2])
-    if cut:
+    """Returns whether a batch reports that the upstream had to cut the prompt, and notes it on the exchange."""
+    is_cut = Truncated in map(type, batch[:2])
+    if is_cut:
         exchange.note_truncated("prompt")
-    return cut
+    return is_cut
 
 
 def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
-    exchange.usage = end.usage
-    if end.usage == NO_USAGE and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
+    exchange.usage = usage = end.usage
+    if usage == NO_USAGE and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
         _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
-    if end.limited or _is_outgrown(exchange):
+    # The tokens of all inputs of an embedding request are counted together, and exceed no single context.
+    tokens = (usage.prompt or 0) + usage.completion if usage.completion else None
+    if end.limited or (tokens and exchange.is_outgrown is not None and exchange.is_outgrown(tokens)):
         exchange.note_truncated("answer")
     if end.failed:
         exchange.state, exchange.error = UpstreamError.state, "upstream_reported"
 
 
-def _is_outgrown(exchange: Exchange) -> bool:
-    """Whether a passed-through answer outgrew its context; the inputs of an embedding request are counted together."""
-    usage = exchange.usage
-    if exchange.is_outgrown is None or exchange.estimated or not usage.completion:
-        return False
-    return exchange.is_outgrown((usage.prompt or 0) + usage.completion)
-
-
 def record_usage(exchange: Exchange, done: Done, estimated_tokens: int = 0) -> None:
-    """Adds the token counts of an answer's last event; several answers may have been asked for. `estimated_tokens`:
-    about how many tokens it had, for an upstream that counts none."""
+    """Adds the token counts of an answer's last event; a request may ask for several answers. `estimated_tokens`: about
+    how many tokens the answer had, for an upstream that reports no counts."""
     exchange.usage += done.usage
     if done.outgrown:
         exchange.note_truncated("answer")

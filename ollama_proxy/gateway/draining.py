@@ -1,4 +1,4 @@
-"""A worker's end, as its parts see it: that it has begun, and what has to be done before it is over."""
+"""The state of a worker that is about to end, and what has to be done before it does."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 
 
 class Lifecycle:
-    """Of this process; see WORKER."""
+    """The lifecycle of this process; see WORKER."""
 
     def __init__(self) -> None:
-        #: It takes no new work soon.
+        #: The worker will soon take no new requests.
         self.is_draining = False
-        # Shared by a master and the workers that it forks; what it makes next is for the workers after them.
+        # Shared by a master and the workers that it forks; `replace` makes another one for the next workers.
         self._generation = mmap.mmap(-1, 1)
-        #: Ends what has not finished in time; gives how many that were.
+        #: Ends the requests that have not finished in time; returns their number.
         self.cut: Callable[[], int] = lambda: 0
 
     def replace(self) -> None:
-        """In the master: the workers so far make way for new ones."""
+        """In the master: the current workers are replaced by new ones."""
         self._generation[0] = 1
         self._generation = mmap.mmap(-1, 1)
 
     @property
     def is_leaving(self) -> bool:
-        """The service ends with it; who asks whether it is ready is told so at once. Not where others take over."""
+        """Whether the service ends with this worker, so that it is not ready any more; not if others replace it."""
         return self.is_draining and not self._generation[0]
 
 

@@ -1,10 +1,9 @@
-"""One client call and everything that was decided on it: it travels, and each step fills in its part."""
+"""One client call and everything that was decided on it; each step of the call fills in its part."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -18,14 +17,14 @@ from ollama_proxy.upstreams import Call
 
 EXCHANGE_KEY = "ollama_proxy.exchange"
 
-#: What the client is told of its request: the field of the exchange, and the header that says it.
+#: Fields of the exchange that are reported to the client, and the header of each.
 DIAGNOSTIC_HEADERS = {
     name: f"X-Ollama-Proxy-{name.capitalize()}"
     for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial")
 }
 
 
-#: States of attempts that failed by the fault of their upstream.
+#: States of attempts that failed because of their upstream.
 FAILED_STATES = frozenset({"upstream_error", "timeout"})
 
 
@@ -35,7 +34,7 @@ class Attempt:
     answers were asked for."""
 
     upstream: str
-    #: As that of an exchange; "" while it runs. `aborted`: it was stopped from here, so it is nobody's failure.
+    #: As `Exchange.state`; "" while it runs. `aborted`: the gateway stopped it, so the upstream did not fail.
     state: str = ""
     #: The stable slug of what went wrong.
     error: str = ""
@@ -43,7 +42,7 @@ class Attempt:
     is_repeated: bool = False
 
 
-#: Gets an exchange when it is over: it records what became of it, and changes nothing.
+#: Called with an exchange that is over; records its outcome and changes nothing.
 FinishObserver: TypeAlias = Callable[["Exchange"], None]
 
 
@@ -54,25 +53,25 @@ class Exchange:
     method: str
     #: As the client sent it, with the token cut out and without its query.
     path: str
-    #: Address of the client, as the trusted proxies tell it.
+    #: Address of the client, as reported by the trusted proxies.
     client: str
     dialect: ClientDialect
     call: Call
-    #: The client's connection; None where the server doesn't show it.
+    #: The client's connection; None if the server doesn't expose it.
     socket: Any = None
     principal: Principal | None = None
-    #: The client's bytes, never edited.
+    #: The client's bytes, decoded if they were compressed, and never edited.
     body: bytes = b""
-    #: The same, read.
+    #: The same bytes, parsed.
     data: dict[str, Json] = field(default_factory=dict)
     #: As the client spells it.
     model: str = ""
-    #: Where that model is, for this caller; None until it is resolved, and for requests that are not about one.
+    #: That model's route for this caller; None until it is resolved, and for requests that name no model.
     resolved_model: ResolvedModel | None = None
-    #: What its upstream calls it, where that is another name; neither answers nor errors say so.
+    #: The upstream's name of the model if it differs; neither answers nor errors show it.
     target: str = ""
     stream: bool = False
-    #: Whom the client says that it asks for.
+    #: The end user, as given by the client.
     user: str | None = None
     #: In the order in which they began.
     tried: list[Attempt] = field(default_factory=list)
@@ -89,77 +88,79 @@ class Exchange:
     first_byte_at: float | None = None
     #: Request fields that had no effect on the chosen upstream.
     ignored: tuple[str, ...] = ()
-    #: Request fields that the chosen upstream has no switch for, and that the gateway only asks the model to honour.
+    #: Request fields that the chosen upstream has no parameter for, and that only the prompt asks for.
     approximated: tuple[str, ...] = ()
-    #: What the operator's limits made of the request's values, such as `num_ctx=8192`.
+    #: Values of the request that the operator's limits have changed, such as `num_ctx=8192`.
     clamped: tuple[str, ...] = ()
     #: What was cut: "prompt", "answer".
     truncated: tuple[str, ...] = ()
-    #: Whether a passed-through answer of so many tokens, with its prompt, outgrew the context; None: never asked.
+    #: Whether a passed-through answer of so many tokens, with its prompt, exceeded the context; None: not checked.
     is_outgrown: Callable[[int], bool] | None = None
-    #: Where it was tried, and what came of it; none where the first attempt was the only one.
+    #: The nodes that were tried and their outcomes; empty if the first attempt was the only one.
     attempts: tuple[str, ...] = ()
-    #: Upstreams whose part of a list is old, or missing.
+    #: Upstreams whose part of a list is outdated or missing.
     partial: tuple[str, ...] = ()
-    #: Called in their order when the exchange is over and everything that it held is released.
+    #: Called in this order when the exchange is over and everything that it held is released.
     finish_observers: list[FinishObserver] = field(default_factory=list)
     _is_over: bool = False
-    _releases: ExitStack = field(default_factory=ExitStack)
+    _releases: list[Callable[[], None]] = field(default_factory=list)
 
     def on_finish(self, release: Callable[[], None]) -> None:
-        """Runs `release` when the exchange is over, last added first, exactly once and whatever happened; at once where
-        it is over already: an answer may begin in the very moment in which its client leaves."""
+        """Runs `release` exactly once when the exchange is over, last added first; at once if it is over already: an
+        answer may begin just as its client leaves."""
         if self._is_over:
             release()
         else:
-            self._releases.callback(release)
+            self._releases.append(release)
 
     def finish(self) -> None:
-        """The exchange is over: everything that it held is released, and then the observers are called. A second call
-        does nothing."""
-        if self._is_over:
-            return
-        self._is_over = True
+        """Releases everything that the exchange holds, and then calls the observers. A second call does nothing."""
+        if not self._is_over:
+            self._is_over = True
+            self._finish()
+
+    def _finish(self) -> None:
         try:
-            self._releases.close()
+            while self._releases:
+                self._releases.pop()()
         finally:
-            for observe in self.finish_observers:
-                observe(self)
+            if self._releases:
+                self._finish()  # one has failed; the others are released all the same
+            else:
+                for observe in self.finish_observers:
+                    observe(self)
 
     def begin_attempt(self, upstream: str) -> Attempt:
-        """The record of a further attempt."""
+        """Adds the record of a further attempt."""
         self.tried.append(Attempt(upstream))
         return self.tried[-1]
 
     @property
     def caller(self) -> str:
-        """Whose share of something a request takes: its token's, or its address's if there are no tokens."""
+        """The owner of the request's share of a limited resource: the token, or the address if there are no tokens."""
         return f"token {self.principal.name}" if self.principal and self.principal.digest else self.client
 
     @property
     def upstream(self) -> str:
         """The upstreams that were chosen in the end, each once, separated by commas."""
-        return _names(each for each in self.tried if not each.is_repeated)
+        return ",".join(dict.fromkeys(each.upstream for each in self.tried if not each.is_repeated))
 
     @property
     def failed_upstream(self) -> str:
-        """Those of them that failed; all of them if none is known to have."""
-        failed = (each for each in self.tried if each.state in FAILED_STATES and not each.is_repeated)
-        return _names(failed) or self.upstream
+        """The chosen upstreams that failed; all of them if none is known to have failed."""
+        failed = [each.upstream for each in self.tried if each.state in FAILED_STATES and not each.is_repeated]
+        return ",".join(dict.fromkeys(failed)) or self.upstream
 
     def note_truncated(self, part: str) -> None:
         """Notes that "prompt" or "answer" was cut."""
         self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
 
-    def sent(self, size: int) -> None:
-        """`size` bytes of the body go out now."""
+    def begin_send(self, size: int) -> None:
+        """`size` bytes of the body are handed to the server; from now on the client is expected to take them."""
+        self.call.sending_since = now = time.monotonic()
         if self.first_byte_at is None:
-            self.first_byte_at = time.monotonic()
+            self.first_byte_at = now
         self.bytes_out += size
-
-
-def _names(attempts: Iterable[Attempt]) -> str:
-    return ",".join(dict.fromkeys(each.upstream for each in attempts))
 
 
 def current_exchange() -> Exchange:

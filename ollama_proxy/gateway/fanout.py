@@ -1,4 +1,4 @@
-"""Several answers to one request: each is asked for on its own, all at once, and they come as one stream of events."""
+"""Several answers to one request: each is requested on its own, all at once, and they become one stream of events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import gevent.event
 
@@ -16,17 +15,16 @@ from ollama_proxy.upstreams import Call, Ended, EventStream, MergedStreams
 #: Batches per answer that wait for the client; a slow client slows the upstreams down.
 BATCHES_AHEAD = 4
 
-#: How long the first event waits for the other answers to begin, so that a refusal still gets its real status.
+#: Seconds that the first event waits for the other answers to begin, so that a refusal still gets its real status.
 OPENING_S = 0.25
 
 Opener = Callable[[Call], EventStream]
 
-_Asked = TypeVar("_Asked", ChatRequest, GenerateRequest)
 
-
-def spread(asked: _Asked) -> list[_Asked]:
-    """One request for each answer that is asked for, in the order of their indexes: every prompt `n` times. One
-    seed would make the answers to a prompt all equal, so each has the next one."""
+def spread(asked: ChatRequest | GenerateRequest) -> Sequence[ChatRequest | GenerateRequest]:
+    """Returns one request for each answer that is asked for, in the order of their indexes: every prompt `n` times. A
+    common seed would make all answers to a prompt equal, so each gets the next one."""
+    each: Sequence[ChatRequest | GenerateRequest]
     if isinstance(asked, GenerateRequest) and len(asked.prompts) > 1:
         each = [replace(asked, prompt=prompt, prompts=(), n=1) for prompt in asked.prompts]
     elif asked.n > 1:
@@ -40,17 +38,17 @@ def spread(asked: _Asked) -> list[_Asked]:
 
 
 class FanOut:
-    """The events of several answers as they come, each batch behind its `Choice`; see EventStream.
+    """The events of several answers as they come, each batch after its `Choice`.
 
-    Ends when all have ended. The first failure ends the others and is raised.
+    Ends when all answers have ended. The first failure ends the others and is raised.
     """
 
     def __init__(self, openers: Sequence[Opener], call: Call, heartbeat_s: float | None) -> None:
-        """Begins to ask; `heartbeat_s` is the silence in seconds after which an empty batch comes."""
+        """Requests the answers; `heartbeat_s` is the silence in seconds after which an empty batch comes."""
         self._heartbeat_s = heartbeat_s
         self._begun = False
         self._unopened = len(openers)
-        #: All have begun, or one can't.
+        #: Set when all answers have begun, or one has failed to.
         self._opened = gevent.event.Event()
         answers = [partial(self._ask, index, one, call.branch()) for index, one in enumerate(openers)]
         self._answers = MergedStreams(answers, ahead=BATCHES_AHEAD)
@@ -65,7 +63,7 @@ class FanOut:
                 for batch in events:
                     if batch:
                         yield (Choice(index), *batch)
-        except BaseException:  # whatever it is, the first event need not wait for this answer
+        except BaseException:  # whatever it is, the first event must not wait for this answer
             self._opened.set()
             raise
 
@@ -91,5 +89,5 @@ class FanOut:
                     raise batch.failure
 
     def close(self) -> None:
-        """Ends what is still running, also what has only begun; a second call does nothing."""
+        """Ends the answers that are still running or being opened; a second call does nothing."""
         self._answers.close()

@@ -1,4 +1,4 @@
-"""One admitted call and the ways to answer it: passed through, translated, or embedded."""
+"""Admits calls, and answers them: passed through, translated, or embedded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
 
 from flask import Response
 
@@ -23,15 +22,12 @@ from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_
 from ollama_proxy.gateway.prepare import (
     apply_rules,
     is_without_thinking,
-    prepare_chat,
-    prepare_completion,
     prepare_native,
-    requested_context,
 )
 from ollama_proxy.gateway.rendering import Renderer
-from ollama_proxy.gateway.resolve import ResolvedModel, has_only_known_fields
+from ollama_proxy.gateway.resolve import has_only_known_fields
 from ollama_proxy.gateway.responses import respond_with_reply
-from ollama_proxy.gateway.retries import RefusedReply, forwarded, open_there
+from ollama_proxy.gateway.retries import RefusedReply, forward_to, open_there
 from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
@@ -56,11 +52,12 @@ OVERLOADED_S = 1
 
 
 class Gateway:
-    """What the requests of a worker share, and the ways to answer one; `apply` changes the settings while it runs."""
+    """The state that the requests of a worker share, and the ways to answer one; `apply` changes the settings while it
+    runs."""
 
     def __init__(self, settings: Settings, *, finish_observers: Sequence[FinishObserver] = ()) -> None:
         self._finish_observers = finish_observers
-        #: Admitted exchanges that are not over. Health checks are not counted.
+        #: Admitted exchanges that are not finished. Health checks are not counted.
         self._open: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
             settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
@@ -70,7 +67,7 @@ class Gateway:
 
     @property
     def settings(self) -> Settings:
-        """The settings of requests to come."""
+        """The settings of new requests."""
         return self.snapshot.settings
 
     @property
@@ -79,23 +76,18 @@ class Gateway:
         return self.snapshot.fleet
 
     @property
-    def model_aliases(self) -> ModelAliases:
-        """The models as the operator names them."""
-        return self.snapshot.model_aliases
-
-    @property
     def in_flight(self) -> int:
-        """How many admitted exchanges are not over."""
+        """How many admitted exchanges are not finished."""
         return len(self._open)
 
     def capacity(self) -> dict[str, int]:
-        """How much this worker takes at a time."""
+        """How many connections and requests this worker takes at a time."""
         return {"connections": self._connections, "requests": self.snapshot.max_requests}
 
     # Settings.
 
     def apply(self, settings: Settings) -> None:
-        """Settings for new requests. Requests in flight keep theirs, and end if their token was removed."""
+        """Replaces the settings of new requests. Requests in flight keep theirs, and end if their token was removed."""
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
@@ -109,7 +101,7 @@ class Gateway:
         self.end_all(TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal))
 
     def _take_snapshot(self, settings: Settings, fleet: Fleet, images: ImageFetcher) -> Snapshot:
-        # From now on these tokens reach no log.
+        # From now on no log shows these tokens.
         TOKENS.replace({token.digest: token.shape for token in settings.auth.tokens()})
         return Snapshot(
             settings=settings,
@@ -126,36 +118,32 @@ class Gateway:
     # The beginning and the end of an exchange.
 
     def track(self, exchange: Exchange) -> None:
-        """Attaches the finish observers; they are called also if the exchange is never admitted."""
+        """Attaches the finish observers; they are called even if the exchange is never admitted."""
         exchange.finish_observers += self._finish_observers
 
     def admit(self, exchange: Exchange) -> None:
-        """Counts an exchange among those in flight until it is over; raises Overloaded if there are too many."""
+        """Counts an exchange as in flight until it is finished; raises Overloaded if there are too many."""
         if len(self._open) >= self.snapshot.max_requests:
             raise Overloaded(retry_after_s=OVERLOADED_S)
         self._open.add(exchange)
-        exchange.on_finish(partial(self._open.discard, exchange))
+        exchange.finish_observers.insert(0, self._open.discard)
 
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
-        """Ends the calls in flight of the callers that `of` selects; returns how many."""
+        """Ends the calls in flight of the callers that `of` selects; returns their number."""
         ended = [each for each in self._open if each.principal and of(each.principal)]
         for exchange in ended:
             exchange.call.end(reason)
         return len(ended)
 
-    # The ways through.
+    # The ways to answer a call.
 
     def lists(self, exchange: Exchange) -> ModelLists:
-        """The lists of models as this caller sees them."""
+        """Returns the lists of models as this caller sees them."""
         return ModelLists(self.snapshot, exchange)
 
     def manage_models(self, exchange: Exchange, box_name: str | None) -> ModelManagement:
-        """Work on models, on the Ollama server of that name if one is given."""
+        """Returns the management of models, on the Ollama server of that name if one is given."""
         return ModelManagement(self.snapshot, exchange, box_name)
-
-    def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
-        """See Snapshot.resolve_model."""
-        return self.snapshot.resolve_model(exchange, name)
 
     def forward(
         self,
@@ -166,7 +154,7 @@ class Gateway:
         long_running: bool = False,
         box: Node | None = None,
     ) -> Response:
-        """Sends bytes unchanged to one Ollama server, `box` or else the first, and its answer back. `models`: those
+        """Sends bytes unchanged to one Ollama server, `box` or else the first, and returns its answer. `models`: those
         that the request names. `long_running`: work on models may take hours without output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
@@ -180,20 +168,20 @@ class Gateway:
     def forward_prompt(
         self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
     ) -> Response:
-        """Bytes through to one model, edited only where the operator has rules for it; see prepare_native."""
+        """Forwards bytes to one model, edited only if the operator has rules for it; see prepare_native."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_model(exchange, exchange.model)
         silent = is_without_thinking(exchange.data, resolved.model, ruled)
 
         def send(node: Node, upstream_model: str) -> Reply:
-            """The reply of one node."""
+            """Returns the reply of one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, timeout_ms)
             edited = prepare_native(exchange.data, model, node.upstream, exchange, ruled)
-            exchange.is_outgrown = partial(
-                node.upstream.is_outgrown, upstream_model, requested=requested_context(edited)
-            )
+            options = edited.get("options")
+            num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
+            exchange.is_outgrown = partial(node.upstream.is_outgrown, upstream_model, requested=num_ctx)
             body = exchange.body if edited is exchange.data else encode_request(edited)
-            return forwarded(node, replace(outgoing, body=body), exchange.call)
+            return forward_to(node, replace(outgoing, body=body), exchange.call)
 
         try:
             reply = snapshot.open(exchange, resolved, send)
@@ -207,9 +195,9 @@ class Gateway:
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
     ) -> Response | None:
-        """The answer of an upstream with OpenAI's API to a body that may be sent unchanged; None if the request has to
-        be translated. `data`: the body with the default model; `path`: below the base URL, such as CHAT; `known`: the
-        fields of the API, which are all that a token with a list of models may send."""
+        """Returns the answer of an upstream with OpenAI's API to a body that may be sent unchanged; None if the request
+        has to be translated. `data`: the body with the default model; `path`: below the base URL, such as CHAT;
+        `known`: the fields of the API, which are all that a token with a list of models may send."""
         model, snapshot = data.get("model"), self.snapshot
         if not (snapshot.fleet.takes(Api.OPENAI) and model and isinstance(model, str)):
             return None
@@ -221,38 +209,33 @@ class Gateway:
             return None
         if addresses := media_addresses(exchange.data):
             if not resolved.route.loads_media:
-                return None  # translated, so that the gateway itself fetches what it may
+                return None  # translated, so that the gateway itself fetches the permitted ones
             snapshot.images.check_all(addresses, exchange.call, exchange.caller)
         passthrough = OpenAIPassthrough(exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange)))
 
         def send(node: Node, upstream_model: str) -> Reply:
-            """The reply of one node."""
+            """Returns the reply of one node."""
             snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
             return passthrough.send(node, upstream_model)
 
         return passthrough.answer(snapshot.open(exchange, resolved, send))
 
-    def chat(self, exchange: Exchange, asked: ChatRequest, renderer: Renderer) -> Response:
-        """A translated chat, streamed or single."""
-        return TranslatedCall(exchange, self.snapshot, asked, prepare_chat, attrgetter("chat")).respond(renderer)
-
-    def generate(self, exchange: Exchange, asked: GenerateRequest, renderer: Renderer) -> Response:
-        """A translated completion, streamed or single."""
-        call = TranslatedCall(exchange, self.snapshot, asked, prepare_completion, attrgetter("generate"))
-        return call.respond(renderer)
+    def complete(self, exchange: Exchange, asked: ChatRequest | GenerateRequest, renderer: Renderer) -> Response:
+        """Answers a translated chat or completion, streamed or single."""
+        return TranslatedCall(exchange, self.snapshot, asked).respond(renderer)
 
     def embed(self, exchange: Exchange, asked: EmbedRequest) -> EmbedAnswer:
-        """The vectors of some texts."""
+        """Returns the embeddings of some texts."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_prompt(exchange, asked.model)
 
-        def start(node: Node, upstream_model: str) -> EmbedAnswer:
-            """The vectors of one node."""
+        def ask(node: Node, upstream_model: str) -> EmbedAnswer:
+            """Returns the embeddings by one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms)
             prepared = apply_rules(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
-        answer = snapshot.open(exchange, resolved, start)
+        answer = snapshot.open(exchange, resolved, ask)
         record_usage(exchange, Done("stop", answer.prompt_eval_count))
         if answer.truncated:
             exchange.note_truncated("prompt")
@@ -260,7 +243,7 @@ class Gateway:
 
 
 def first_ollama_node(fleet: Fleet) -> Node:
-    """The first Ollama server; raises NotFound where there is none."""
+    """Returns the first Ollama server; raises NotFound if there is none."""
     boxes = fleet.ollama_nodes()
     if not boxes:
         raise NotFound("There is no Ollama server behind this gateway.")
@@ -269,11 +252,11 @@ def first_ollama_node(fleet: Fleet) -> Node:
 
 def _log_auth_rate_limited(client: str, failures: int) -> None:
     log.warning("auth_rate_limited", extra={"fields": {"client": client, "failures": failures}})
-    # The former name of the event, for alerts that still look for it; the next version drops it.
+    # The former name of the event, for alerts that still use it; the next version drops it.
     renamed = {"warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"}
     log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures, **renamed}})
 
 
 def allowed(exchange: Exchange) -> Sequence[str]:
-    """Patterns of the models that the caller's token may use; none: every model."""
+    """Returns the patterns of the models that the caller's token may use; none: every model."""
     return exchange.principal.models if exchange.principal else ()

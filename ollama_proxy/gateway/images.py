@@ -1,8 +1,8 @@
-"""Images that clients give by URL, fetched on their behalf and only from where the operator lets them come from.
+"""Fetches the images that clients give by URL, only from hosts that the operator allows.
 
-A host is looked up once, every address of it is checked, and the connection goes to one of these very addresses: what
-its name means a moment later is of no interest. Each redirect is a new host. What is refused, is refused in the same
-words whether anything is there or not.
+A host is looked up once, each of its addresses is checked, and the connection goes to one of these very addresses: a
+later change of the name has no effect. Each redirect is a new host. The text of a refusal is the same whether the host
+exists or not.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from ollama_proxy.settings import Images, Timeouts
 from ollama_proxy.upstreams import Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, WaitTimer, tls_context
 from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
-#: Of one request.
+#: Limits of one request.
 MAX_URLS = 16
 MAX_AT_ONCE = 4
-#: Bytes of all its images, as often as it wants them; one image of the largest size always has its place.
+#: Bytes of all its images, counting repetitions; one image of the largest size is always allowed.
 MAX_TOTAL_BYTES = 40 << 20
-#: Of one image.
+#: Limit of one image.
 MAX_REDIRECTS = 5
 
-#: For each of the addresses of a host, in seconds: the next one may be the one that answers.
+#: Limit for each address of a host, in seconds: the next address may answer.
 CONNECT_S = 3.0
 
-#: Lookups at the same time, in all and for one caller. They have threads of their own: names that are slow to look up
-#: are easy to make, and neither those of the upstreams nor those of other callers must wait behind them.
+#: Lookups at the same time, in total and for one caller. They have threads of their own: names with a slow lookup are
+#: easy to make, and neither the lookups of upstreams nor those of other callers may wait behind them.
 LOOKUPS, MAX_LOOKUPS_AT_ONCE = 16, 2
 
 _PORTS = {"http": 80, "https": 443}
@@ -59,7 +59,7 @@ NOT_FROM_THERE = (
 )
 NO_IMAGE = "must be a PNG, JPEG or WebP image"
 
-#: Host and port to the texts of all addresses.
+#: Maps host and port to the texts of all addresses.
 Resolver = Callable[[str, int], list[str]]
 
 
@@ -70,17 +70,17 @@ def _lookups() -> ThreadPool:
 
 @cache
 def _wait_timer() -> WaitTimer:
-    """One for all fetchers: its greenlet never ends, and other settings make another fetcher."""
+    """One for all fetchers: its greenlet never ends, while new settings create another fetcher."""
     return WaitTimer()
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, best first; none when its name is unknown."""
+    """Returns the addresses of a host, best first; none if its name is unknown."""
     return _lookups().apply(_look_up, (host, port))
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    """Runs in a thread; what is raised there, gevent would print as an error that nobody has handled."""
+    """Runs in a thread, and raises nothing: gevent would print an exception there as unhandled."""
     try:
         found = monkey.get_original("socket", "getaddrinfo")(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -90,7 +90,7 @@ def _look_up(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ImageLocation:
-    """Where a URL points to. `path` is what is asked there, with the query."""
+    """The target of a URL; `path` includes the query."""
 
     scheme: str
     host: str
@@ -99,14 +99,14 @@ class ImageLocation:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port; the port only where it has to be said."""
+        """Scheme, host and, unless it is the default, port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + (f":{self.port}" if self.port != _PORTS[self.scheme] else "")
 
 
 def location_of(url: str) -> ImageLocation:
-    """Where `url` points to; raises BadRequest for anything but a plain http or https URL."""
-    # First of all: the standard library keeps what it has split.
+    """Returns the target of `url`; raises BadRequest for anything but a plain http or https URL."""
+    # Checked first, because the standard library caches the URLs that it has split.
     if len(url) > MAX_URL_CHARS:
         raise BadRequest(NO_URL)
     try:
@@ -114,7 +114,7 @@ def location_of(url: str) -> ImageLocation:
         host, port = plain_host(parts.hostname or ""), parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         raise BadRequest(NO_URL) from None
-    # Userinfo is how a host is made to look like another one, and what is not printable may end a line.
+    # Userinfo can make a host look like another one, and unprintable characters may end a line.
     plain = "@" not in parts.netloc and url.isprintable()
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
@@ -123,29 +123,29 @@ def location_of(url: str) -> ImageLocation:
 
 @dataclass(slots=True)
 class _CallerSlots:
-    """The lookups of one caller: those that run, and those that wait for one of these to end."""
+    """The lookups of one caller: the running ones, and those that wait for one of them to end."""
 
     free: BoundedSemaphore
     users: int = 0
 
 
 class Lookups:
-    """Looks up hosts, at most two at a time for each caller: one whose names are slow to look up waits for itself, in
-    all of its requests together, and leaves the other threads to others."""
+    """Looks up hosts, at most two at a time for each caller, over all of its requests: slow lookups of one caller leave
+    the other threads to others."""
 
     def __init__(self, resolve: Resolver) -> None:
         self._resolve = resolve
-        #: By caller; only those who have a lookup that runs or waits.
+        #: By caller; only those with a lookup that runs or waits.
         self._slots: dict[str, _CallerSlots] = {}
 
     def look_up(self, caller: str, host: str, port: int) -> list[str]:
-        """The addresses of a host; the caller's time limit ends the wait, and not the lookup, which goes on in its
-        thread and keeps its slot until it ends."""
+        """Returns the addresses of a host. The caller's time limit ends the wait but not the lookup, which continues in
+        its thread and keeps its slot until it ends."""
         slots = self._slots.setdefault(caller, _CallerSlots(BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)))
         slots.users += 1
         try:
             slots.free.acquire()
-        except BaseException:  # whoever gives up while waiting has no lookup that could end
+        except BaseException:  # interrupted while waiting, so there is no lookup whose end would release this
             self._leave(caller, slots)
             raise
         lookup = gevent.spawn(self._resolve, host, port)
@@ -164,7 +164,7 @@ class Lookups:
 
 
 class _Round:
-    """What the images of one request share."""
+    """The shared limits of the images of one request."""
 
     def __init__(self, caller: str, max_bytes: int) -> None:
         self.caller = caller
@@ -173,9 +173,9 @@ class _Round:
         self._bytes = 0
 
     def check(self, size: int) -> None:
-        """Raises BadRequest if the request may not have so many bytes more."""
+        """Raises BadRequest if the request may not load this many more bytes."""
         if self._bytes + size > self._max_bytes:
-            raise BadRequest(f"is too much: the images of one request may have {self._max_bytes} bytes in all")
+            raise BadRequest(f"exceeds the limit of {self._max_bytes} bytes for all images of one request")
 
     def take(self, size: int) -> None:
         """Counts bytes; raises BadRequest, and does not count them, if they are too many."""
@@ -185,7 +185,7 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One image on its way; `times`: in how many places of the request it stands."""
+    """The fetch of one image; `times`: how often the request contains it."""
 
     call: Call
     round: _Round
@@ -196,7 +196,7 @@ class ImageFetcher:
     """Fetches images within the limits of `images` in the configuration."""
 
     def __init__(self, settings: Images, resolve: Resolver = resolve, *, tls: Any = None) -> None:
-        """`tls`: an SSLContext in place of the one that trusts the system's authorities."""
+        """`tls`: an SSLContext instead of the one that trusts the system's authorities."""
         self._settings = settings
         self._policy = FetchPolicy(settings.fetch, settings.allow)
         self._lookups = Lookups(resolve)
@@ -209,10 +209,10 @@ class ImageFetcher:
     def fetch_all(
         self, wanted: Sequence[ImageUrl], call: Call, caller: str, heartbeat_s: float | None = None
     ) -> Generator[tuple[()], None, list[str]]:
-        """Returns the base64 of each image, in their order; one that is wanted twice is fetched once. Yields after each
-        `heartbeat_s` seconds that it takes. `caller`: whose request it is; see Lookups.
+        """Returns the base64 of each image, in their order; repeated images are fetched once. Yields after each
+        `heartbeat_s` seconds that this takes. `caller`: see Lookups.
 
-        Raises BadRequest for the first that can't be had, CallEnded as soon as the client has left.
+        Raises BadRequest for the first image that can't be fetched, CallEnded as soon as the client has left.
         """
         first: dict[str, ImageUrl] = {}
         for each in wanted:
@@ -232,7 +232,7 @@ class ImageFetcher:
                 outcome = job.get()
                 call.check()
                 if isinstance(outcome, GatewayError):
-                    # A new one: an error that its own traceback leads to stays in memory until the collector comes.
+                    # A new error: one that its own traceback refers to stays in memory until garbage collection.
                     raise _about(each, outcome)
                 found[each.url] = outcome
         finally:
@@ -241,8 +241,8 @@ class ImageFetcher:
         return [found[each.url] for each in wanted]
 
     def check_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> None:
-        """Raises BadRequest for the first address that this gateway may not fetch: nobody else is sent there either.
-        Looks each host up once, and fetches nothing. `caller`: see Lookups."""
+        """Raises BadRequest for the first address that this gateway may not fetch, so that no upstream fetches it
+        either. Looks each host up once, and fetches nothing. `caller`: see Lookups."""
         for each in wanted:
             if not is_web_address(each.url):
                 raise _about(each, BadRequest(NO_WEB_ADDRESS))
@@ -254,8 +254,8 @@ class ImageFetcher:
                     location = location_of(each.url)
                     if location.host not in hosts:
                         if len(hosts) >= MAX_URLS:
-                            raise BadRequest(f"is one host too many: {MAX_URLS} can be given")
-                        self._addresses(location, job)
+                            raise BadRequest(f"exceeds the limit of {MAX_URLS} hosts")
+                        self._look_up_allowed(location, job)
                         hosts.add(location.host)
                 except BadRequest as error:
                     raise _about(each, error) from None
@@ -265,10 +265,10 @@ class ImageFetcher:
         if asked and self._settings.fetch == "off":
             raise _about(asked[0], BadRequest(NOT_ANYWHERE))
         if len(asked) > MAX_URLS:
-            raise _about(asked[MAX_URLS], BadRequest(f"is one image too many: {MAX_URLS} can be given by URL"))
+            raise _about(asked[MAX_URLS], BadRequest(f"exceeds the limit of {MAX_URLS} images by URL"))
 
     def _fetch_one(self, url: str, call: Call, shared: _Round, times: int) -> str | GatewayError:
-        """An error is handed over, not raised: gevent would print it as one that nobody has handled."""
+        """Runs in a greenlet, and returns errors: gevent would print a raised one as unhandled."""
         with shared.slots:
             try:
                 # One limit over lookups, connections, redirects and reading.
@@ -282,7 +282,7 @@ class ImageFetcher:
         for _ in range(1 + MAX_REDIRECTS):
             location = location_of(url)
             try:
-                return self._ask(location, job)
+                return self._fetch(location, job)
             except Redirected as error:
                 url = _next_url(url, error)
             except UpstreamError as error:
@@ -294,33 +294,35 @@ class ImageFetcher:
                     case UpstreamCut():
                         reason = "its server stopped in the middle of its answer"
                     case _:
-                        reason = "its server gave an answer that can't be used"
+                        reason = "its server sent an invalid response"
                 detail = f"image from {location.host}: {type(error).__name__} {error.detail}"
                 raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
-        raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: give the URL that it ends at, {INSTEAD}")
+        raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: use the final URL, {INSTEAD}")
 
-    def _ask(self, location: ImageLocation, job: _Job) -> bytearray:
-        """Asks at the first address that takes a connection. Raises BadRequest, UpstreamError, CallEnded."""
-        *others, last = self._addresses(location, job)
+    def _fetch(self, location: ImageLocation, job: _Job) -> bytearray:
+        """Fetches from the first address that accepts a connection. Raises BadRequest, UpstreamError, CallEnded."""
+        *others, last = self._look_up_allowed(location, job)
         for address in others:
             with suppress(UpstreamConnect):
-                return self._ask_at(address, location, job)
-        return self._ask_at(last, location, job)
+                return self._fetch_from(address, location, job)
+        return self._fetch_from(last, location, job)
 
-    def _ask_at(self, address: str, location: ImageLocation, job: _Job) -> bytearray:
+    def _fetch_from(self, address: str, location: ImageLocation, job: _Job) -> bytearray:
         if location.scheme == "https" and self._tls is None:
-            # One for all: reading the authorities takes longer than fetching most images.
+            # Created once: reading the authorities takes longer than fetching most images.
             self._tls = tls_context()
         transport = HttpTransport(location.origin, tls=self._tls, address=address, wait_timer=_wait_timer())
         with (
             closing(transport),
             closing(transport.open(UpstreamRequest("GET", location.path, headers=HEADERS), job.call)) as reply,
         ):
-            return self._read(reply, job)
+            if reply.status != 200:
+                raise _refused(reply.status)
+            return self._read_image(reply, job)
 
-    def _addresses(self, location: ImageLocation, job: _Job) -> list[str]:
-        """All addresses of the host, if it may be asked. A name that is unknown is refused like one that may not be
-        asked: which private names there are is nobody's business."""
+    def _look_up_allowed(self, location: ImageLocation, job: _Job) -> list[str]:
+        """Returns all addresses of an allowed host; raises BadRequest for any other one. An unknown name is refused
+        like a forbidden one, so that no private name is revealed."""
         if as_address(location.host):
             texts = [location.host]
         else:
@@ -332,9 +334,7 @@ class ImageFetcher:
             )
         return [str(address) for address in addresses]
 
-    def _read(self, reply: HttpReply, job: _Job) -> bytearray:
-        if reply.status != 200:
-            raise _refused(reply.status)
+    def _read_image(self, reply: HttpReply, job: _Job) -> bytearray:
         length = dict(reply.headers).get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         self._check_size(declared)
@@ -356,7 +356,7 @@ class ImageFetcher:
 
 
 def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:
-    """The error with the part of the request that it is about."""
+    """Returns the error with the part of the request that it is about."""
     return BadRequest(f"{wanted.where}: {error}", param=wanted.where, detail=error.detail)
 
 

@@ -1,4 +1,4 @@
-"""Addresses in an OpenAI request that a server would load: of images, sound, video and files."""
+"""Finds the addresses in an OpenAI request that a server would load: of images, sound, video and files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ollama_proxy.hub import ImageUrl, Json
 Path = tuple[str | int, ...]
 _CONTAINERS = (dict, list)
 
-#: Fields whose strings are text or names, wherever they are; objects inside them are still searched.
+#: Fields whose strings are text or names at any depth; objects inside them are still searched.
 _TEXT_FIELDS = frozenset(
     "content id input name prompt reasoning reasoning_content refusal role suffix text thinking tool_call_id "
     "type".split()
 )
 
-#: Fields that servers never load anything from: JSON Schemas, arguments of calls, citations, and what is only stored.
+#: Fields that servers never load anything from: JSON Schemas, arguments of calls, citations, and stored metadata.
 _NOT_LOADED = frozenset(
     "annotations arguments citations functions grammar guided_json json_schema metadata model parameters "
     "response_format stop structured_outputs tools user".split()
 )
 
-#: Fields that hold an address by their name, in lower case: for `image_url`, `fileUri` and the like, the end decides.
+#: Names of fields that hold an address, in lower case: for `image_url`, `fileUri` and the like, the suffix decides.
 _ADDRESS_FIELDS = frozenset({"input_file", "input_image", "input_video"})
 _ADDRESS_ENDS = ("url", "uri", "urls", "uris")
 
@@ -30,16 +30,17 @@ _ADDRESS_ENDS = ("url", "uri", "urls", "uris")
 _ADDRESS = re.compile(
     r"[\s\x00-\x20\ufeff]*(?:(?:https?|ftps?|file|gs|s3|oss):|[a-z][a-z0-9+.-]*:[/\\])", re.IGNORECASE
 )
-#: The usual start of large media, which are not worth a search for line ends.
+#: The usual start of large inline media, which are not searched for line ends.
 _INLINE = re.compile(r"data:[a-z]+/[a-z0-9.+-]+[;,]", re.IGNORECASE)
 MAX_INLINE_CHARS = 10_000
 _DROPPED = str.maketrans("", "", "\t\r\n")
 
 
 def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
-    """Every address in a request, with its place there. All fields are searched but those for text and schemas, so that
-    a provider's own kinds of media are found as well: in a field named for addresses, every string that is not inline
-    is one, as servers also load paths and addresses without a scheme; in other fields, a scheme makes it one."""
+    """Returns every address in a request, with its place there. All fields are searched except those for text and
+    schemas, so that a provider's own kinds of media are found as well: in a field named for addresses, every string
+    that is not inline data is one, because servers also load paths and addresses without a scheme; in other fields,
+    only a string with a scheme is one."""
     found: list[ImageUrl] = []
     # Not by recursion: a body may be nested deeper than Python's limit.
     containers: list[tuple[Path, Json, str]] = [((), data, "")]
@@ -51,13 +52,10 @@ def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
             if isinstance(value, _CONTAINERS):
                 containers.append(((*path, key), value, field))
             elif isinstance(value, str) and field not in _TEXT_FIELDS and _is_address(field, value):
-                found.append(ImageUrl(value, _written((*path, key))))
+                # As error messages name it, such as `messages[0].content[1].image_url.url`.
+                place = "".join(f"[{each}]" if isinstance(each, int) else f".{each[:40]}" for each in (*path, key))
+                found.append(ImageUrl(value, place[1:]))
     return found
-
-
-def _written(path: Path) -> str:
-    """A place as error messages name it, such as `messages[0].content[1].image_url.url`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key[:40]}" for key in path)[1:]
 
 
 def _is_address(field: str, text: str) -> bool:

@@ -1,9 +1,9 @@
-"""The models that a caller may use, under the names that the team uses."""
+"""Lists the models that a caller may use, under the operator's names for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TypeVar
 
@@ -17,27 +17,27 @@ from ollama_proxy.upstreams import SHOWN_FOR_S
 R = TypeVar("R")
 
 
+@dataclass(slots=True, frozen=True)
 class ModelLists:
-    """The lists as one caller sees them."""
+    """The lists of models for one caller."""
 
-    def __init__(self, snapshot: Snapshot, exchange: Exchange) -> None:
-        self._snapshot = snapshot
-        self._exchange = exchange
+    _snapshot: Snapshot
+    _exchange: Exchange
 
     def all(self) -> list[Model]:
-        """Every model that this caller may use."""
+        """Returns every model that this caller may use."""
         return self.filter(self._upstream_models(), attrgetter("name"), lambda model, name: replace(model, name=name))
 
     def find(self, name: str) -> Model:
-        """One model by any name that it may be used by, also one that lists leave out; raises ModelNotFound."""
+        """Returns one model by any of its names, even one that lists omit; raises ModelNotFound."""
         wanted = self._snapshot.resolve_model(self._exchange, name).route.name
         for model in self._upstream_models():
             if self._snapshot.fleet.identity(model.name) == wanted:
                 return replace(model, name=name)
-        raise ModelNotFound(f"The model '{name[:200]}' does not exist here.", param="model")
+        raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")
 
     def filter(self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]) -> list[R]:
-        """The rows of a list that this caller may see, with the team's names."""
+        """Returns the rows of a list that this caller may see, under the operator's names."""
         identity = self._snapshot.fleet.identity
         return self._snapshot.model_aliases.listed(rows, name_of, renamed, identity=identity, may_use=self.may_use)
 
@@ -51,7 +51,7 @@ class ModelLists:
             return False
 
     def _upstream_models(self) -> list[Model]:
-        """The models of every upstream; those whose list is old or missing are noted on the exchange."""
+        """Returns the models of every upstream; notes those whose list is outdated or missing on the exchange."""
         exchange, fleet = self._exchange, self._snapshot.fleet
         if not fleet.is_single:
             exchange.partial = tuple(node.name for node in fleet.refresh(SHOWN_FOR_S))

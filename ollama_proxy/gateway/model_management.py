@@ -1,6 +1,6 @@
 """Work on models, such as a pull or a copy: on one Ollama server by its name, or on all of them at once.
 
-Models of providers are managed there: a pull of one has nothing to do, everything else is refused.
+Providers manage their models themselves: a pull of one has nothing to do, all other work is refused.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
 from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
 from ollama_proxy.wire import encode_request
 
-#: How a client names the server that is meant.
+#: The header and the query argument by which a client selects a server.
 BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"
 
-#: Seconds until a server must have sent something: every one begins such work with a line.
+#: Seconds until a server must have sent its first line, with which all such work begins.
 FIRST_LINE_S = 60.0
 
 #: Fields that name models.
 _NAMING = ("model", "name", "source", "destination", "from")
 
-#: Where Ollama takes `:local` for the tag of another model.
+#: Paths where Ollama reads `:local` as the tag of another model.
 _WITHOUT_SOURCE = ("/api/push", "/api/create", "/api/copy")
 
 
 @dataclass(slots=True, frozen=True)
 class ModelWork:
-    """What is to be done, and where."""
+    """A request for work on models, and the servers that do it."""
 
     outgoing: UpstreamRequest
     #: The models that the request names, as `nodes` know them.
@@ -55,35 +55,36 @@ class ModelManagement:
         self._box_name = box_name
 
     def requested_node(self) -> Node | None:
-        """The Ollama server that the request names; None if it names none. Raises BadRequest for an unknown one."""
+        """Returns the Ollama server that the request names, or None. Raises BadRequest for an unknown name."""
         if not self._box_name:
             return None
         nodes = {node.name: node for node in self._fleet.ollama_nodes()}
         if self._box_name not in nodes:
             known = ", ".join(nodes) or "none"
             raise BadRequest(
-                f"There is no Ollama server '{self._box_name[:60]}' here; there are: {known}.", param=BOX_ARGUMENT
+                f"There is no Ollama server '{self._box_name[:60]}'; available: {known}.", param=BOX_ARGUMENT
             )
         return nodes[self._box_name]
 
     def only_node(self, why: str) -> Node | None:
-        """The server for what can't go to several; None: there is only one. Raises BadRequest if none is named."""
+        """Returns the server for work that can't go to several; None if there is only one. Raises BadRequest if none is
+        named."""
         named, nodes = self.requested_node(), self._fleet.ollama_nodes()
         if named is None and len(nodes) > 1:
             names = ", ".join(node.name for node in nodes)
             raise BadRequest(
-                f"{why}: say which, with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; there are: {names}.",
+                f"{why}: choose it with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; available: {names}.",
                 param=BOX_ARGUMENT,
             )
         return named
 
     def route_work(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
-        """Where the work is done. `names`: the models that the request names. Raises BadRequest, Forbidden, and what a
-        call to a model of a provider would raise."""
+        """Returns the work and its servers. `names`: the models that the request names. Raises BadRequest, Forbidden,
+        and what a call to a model of a provider would raise."""
         for name in names:
             check_name(name)
             if is_local(name) and outgoing.path in _WITHOUT_SOURCE:
-                raise BadRequest("invalid model name: leave out ':local' here", param="model")
+                raise BadRequest("invalid model name: omit ':local' in this request", param="model")
         node = self.requested_node()
         if not self._fleet.is_single:
             outgoing, names, node = self._strip_node_names(outgoing, names, node)
@@ -92,22 +93,22 @@ class ModelManagement:
             node = node or self._fitting_node(outgoing.path, names)
         nodes = self._fleet.ollama_nodes() if node is None else [node]
         for each in nodes:
-            self._exchange.on_finish(each.forget_list)
+            self._exchange.on_finish(each.models.forget)
         return ModelWork(outgoing, names, nodes)
 
     def _strip_node_names(
         self, outgoing: UpstreamRequest, names: Sequence[str], node: Node | None
     ) -> tuple[UpstreamRequest, Sequence[str], Node | None]:
-        """The work with names as their server knows them, and that server if one stands in front of a name: Ollama
-        would take it for the address of a registry. Raises BadRequest for names of different servers."""
+        """Returns the work with names as their server knows them, and that server if it precedes a name: Ollama would
+        read it as the address of a registry. Raises BadRequest for names of different servers."""
         fleet, data = self._fleet, self._exchange.data
-        parted = {name: fleet.parted(name) for name in names if name}
+        parted = {name: fleet.split_name(name) for name in names if name}
         upstreams = {upstream for upstream, _ in parted.values() if fleet.is_ollama_node(upstream)}
         if not upstreams:
             return outgoing, names, node
         named = fleet.node(upstreams.pop())
         if upstreams or (node or named) is not named:
-            raise BadRequest("One request can't be about models of different servers.", param="model")
+            raise BadRequest("The models of one request must be on the same server.", param="model")
         upstream_model = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_ollama_node(upstream)}
         renamed = {field: upstream_model[data[field]] for field in _NAMING if str(data.get(field)) in upstream_model}
         return (
@@ -117,46 +118,47 @@ class ModelManagement:
         )
 
     def _is_pull_of_provided(self, path: str, names: Sequence[str]) -> bool:
-        """Whether a provider's model is to be pulled; raises Forbidden for all other work on one, or if there are no
-        Ollama servers."""
-        is_pull = path == "/api/pull"
-        for name in filter(self._is_provided, names):
+        """Whether the work is a pull of a provider's model; raises Forbidden for all other work on one, or if there are
+        no Ollama servers."""
+        is_pull, boxes = path == "/api/pull", self._fleet.ollama_nodes()
+        for name in names:
+            if not name or any(node.models.upstream_model(canonical(name)) for node in boxes):
+                continue
+            route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
+            # A provider that accepts any name does not necessarily have this model.
+            if route is None or route.takes(Api.OLLAMA) or not route.nodes[0][0].models.upstream_model(route.bare):
+                continue
             if not is_pull:
-                raise Forbidden(f"The model '{name[:200]}' is a provider's: it can't be changed from here.")
+                raise Forbidden(
+                    f"The model '{name[:200]}' belongs to a provider and can't be changed through this gateway."
+                )
             self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
             return True
-        if not is_pull and not self._fleet.ollama_nodes():
+        if not is_pull and not boxes:
             raise Forbidden(
-                "There is no Ollama server behind this gateway: models of providers can't be changed from here."
+                "There is no Ollama server behind this gateway, and models of providers can't be changed through it."
             )
         return False
 
-    def _is_provided(self, name: str) -> bool:
-        if not name or any(node.upstream_model(canonical(name)) for node in self._fleet.ollama_nodes()):
-            return False
-        route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
-        # A provider that takes any name does not thereby have this model.
-        return route is not None and not route.takes(Api.OLLAMA) and bool(route.nodes[0][0].upstream_model(route.bare))
-
     def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
-        """The one server that such work goes to; None: to all."""
+        """Returns the only server that such work goes to; None: it goes to all."""
         data, nodes = self._exchange.data, self._fleet.ollama_nodes()
         if path == "/api/create" and (data.get("files") or data.get("adapters")):
             return self.only_node("The files of a model are on one server")
         if path == "/api/push":
-            return next((node for node in nodes if node.upstream_model(canonical(names[0]))), nodes[0])
+            return next((node for node in nodes if node.models.upstream_model(canonical(names[0]))), nodes[0])
         return None
 
     def start_everywhere(self, work: ModelWork, *, streams: bool) -> Broadcast:
-        """Starts the work on all servers but those that are drained; `streams`: it is answered by lines. The exchange
-        ends what is still running when it is over."""
+        """Starts the work on all servers except those that are drained; `streams`: they answer with lines. Work that is
+        still running when the exchange is over is ended."""
         exchange = self._exchange
         if exchange.principal is not None:
             check_own_names(exchange.principal, work.names)
         exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         outgoing = work.outgoing
         if streams:
-            # Also if the client wants no stream: the lines show that a server is alive.
+            # Even if the client wants no stream: the lines show that a server is alive.
             outgoing = replace(outgoing, body=encode_request(exchange.data | {"stream": True}))
         openers, calls = {}, {}
         for node in [each for each in work.nodes if not each.declared.drain] or work.nodes:
@@ -171,7 +173,7 @@ class ModelManagement:
 
 @contextmanager
 def _open_reply(node: Node, attempt: Attempt, outgoing: UpstreamRequest, call: Call) -> Iterator[Reply]:
-    """The reply of this server, which counts as busy until its own work is done: that of others may take hours more."""
+    """Opens the reply of this server, which is busy until its own work is done: other servers may take hours longer."""
     slot = node.begin("")
     attempt.state = "aborted"
     try:

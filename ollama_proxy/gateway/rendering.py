@@ -1,4 +1,4 @@
-"""What the gateway must know of a dialect: how it says that something failed, and how it draws an answer."""
+"""What the gateway needs of a dialect: how it renders errors and answers."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from ollama_proxy.hub import Answer, Event
 
 
 class ErrorRenderer(ABC):
-    """A dialect's error shapes, and what it has on every answer."""
+    """Renders a dialect's errors, and the headers of all its answers."""
 
     @abstractmethod
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """The JSON body that goes with a status."""
+        """Returns the JSON body of an error response."""
 
     @abstractmethod
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """The last frame of a stream that failed."""
+        """Returns the last frame of a stream that failed."""
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """Headers that clients of this dialect read on every answer, also on errors."""
+        """Returns headers that clients of this dialect read on every answer, including errors."""
         return ()
 
     def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
-        """The error and the status that this client gets; some clients handle certain statuses badly."""
+        """Returns the error and the status for this client; some clients handle certain statuses badly."""
         return error, error.status
 
     def hint_at_address(self, path: str) -> str:
-        """A sentence, after a space, on what is probably wrong with the base URL of a request to an unknown address."""
+        """Returns a sentence, after a space, on the probable mistake in the base URL if a path is unknown."""
         return ""
 
 
 class ClientDialect(Protocol):
-    """The dialect of a request, as far as the gateway uses it."""
+    """The parts of a request's dialect that the gateway uses."""
 
     @property
     def name(self) -> str:
-        """As the access log has it."""
+        """Its name in the access log."""
 
     @property
     def errors(self) -> ErrorRenderer:
-        """Its error shapes."""
+        """Its error renderer."""
 
 
 class Renderer(Protocol):
-    """Draws one answer, streamed or single, from its events. Holds the ids and indexes of that answer."""
+    """Renders one answer, streamed or single, from its events. Holds the ids and indexes of that answer."""
 
     content_type: str
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """The body of what is not streamed: one answer, except where several were asked for."""
+        """Returns the body of a response that is not streamed: one answer, unless several were asked for."""
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """The frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
+        """Returns the frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
 
     def render_heartbeat(self) -> bytes:
-        """Bytes that only say that the answer is still being worked on."""
+        """Returns bytes that only keep the connection alive."""
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """The last frames of a stream that failed: never those of a proper end."""
+        """Returns the last frames of a stream that failed: never those of a proper end."""

@@ -1,8 +1,8 @@
-"""What a request to a model comes to: the team's word on the model, and the upstreams that may answer."""
+"""Resolves the model of a request: the operator's rules for the model, and the upstreams that may answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
@@ -22,31 +22,32 @@ from ollama_proxy.policy import (
 )
 from ollama_proxy.upstreams import Fleet, Node, Route
 
-#: Signs in a name that stands for more than one model: further names behind a comma, settings stored at the provider.
+#: Signs of a name that stands for more than one model: further names after a comma, settings stored at the provider.
 _COMPOSITE = (",", "@preset/")
 
-#: What of a further model a request may say, if it says more than its name.
+#: The fields that a fallback model in a request may have, besides being a plain name.
 _FALLBACK_FIELDS = frozenset({"model", "messages"})
 
-#: Further models that one field may name.
-_MOST_NAMED = 64
+#: How many further models one field may name.
+_MAX_NAMED = 64
 
 
 @dataclass(slots=True, frozen=True)
 class ResolvedModel:
-    """A model under the name that a client used, and where it is."""
+    """A model under the name that a client used, and its route."""
 
     model: ModelAlias
     route: Route
 
     def on(self, upstream_model: str) -> ModelAlias:
-        """The model as one upstream calls it."""
+        """Returns the model under the name that one upstream has for it."""
         return self.model if upstream_model == self.model.target else replace(self.model, target=upstream_model)
 
 
 def resolve_model(principal: Principal | None, name: str, model_aliases: ModelAliases, fleet: Fleet) -> ResolvedModel:
-    """Raises BadRequest for a name that no model can have, ModelNotFound for a model that is nowhere, or outside the
-    token's list; Forbidden for one in Ollama's cloud that the operator does not name."""
+    """Raises BadRequest for a name that no model can have, or that an upstream could take for that of another model;
+    ModelNotFound for a model that no upstream has, or outside the token's list; Forbidden for one in Ollama's cloud
+    that the operator does not name."""
     if not name and not fleet.is_single:
         raise BadRequest("model is required", param="model")
     check_name(name, model_aliases)
@@ -57,22 +58,17 @@ def resolve_model(principal: Principal | None, name: str, model_aliases: ModelAl
         route = permitted(principal.models if principal else (), model, route)
     if route is None:
         raise ModelNotFound(f"model '{name[:200]}' not found", param="model", detail="nowhere, or not for this token")
-    check_sent_names(route)
-    return ResolvedModel(model, route)
-
-
-def check_sent_names(route: Route) -> None:
-    """Raises BadRequest if an upstream could take the name that it is sent for that of another model."""
     for node, upstream_model in route.nodes:
         if node.is_ollama_node:
             check_ollama_names((upstream_model,))
-        elif not is_plain(upstream_model) and node.upstream_model(route.bare) != upstream_model:
+        elif not is_plain(upstream_model) and node.models.upstream_model(route.bare) != upstream_model:
             raise BadRequest(INVALID_NAME, param="model")
+    return ResolvedModel(model, route)
 
 
 def permitted(patterns: Sequence[str], model: ModelAlias, route: Route) -> Route | None:
-    """As much of a route as a token with these patterns (none: every model) may use. What counts is the name that the
-    team gave the model, or the one name that all of its spellings mean; a pattern may also name an upstream."""
+    """Returns the part of a route that a token with these patterns (none: every model) may use. Patterns apply to the
+    name that the operator gave the model, or else to its canonical name; a pattern may also name an upstream."""
     if not patterns or not model.name or is_allowed(route.name, patterns):
         return route
     if model.is_alias and model.is_named and is_allowed(model.name, patterns):
@@ -82,58 +78,49 @@ def permitted(patterns: Sequence[str], model: ModelAlias, route: Route) -> Route
 
 
 def check_choices(principal: Principal | None, data: Mapping[str, Json], route: Route, fleet: Fleet) -> None:
-    """Applies a token's list of models to what else a request to a provider chooses: raises ModelNotFound for a model
-    outside the list, and Forbidden for a choice that no list of models covers. `data`: the client's body."""
+    """Applies a token's list of models to everything else that a request to a provider chooses: raises ModelNotFound
+    for a model outside the list, and Forbidden for a choice that no list of models covers. `data`: the client's
+    body."""
     if principal is None or not principal.models:
         return
     for node, upstream_model in route.nodes:
         if node.is_ollama_node:
             continue
-        if _is_composite(upstream_model) and node.upstream_model(route.bare) != upstream_model:
+        if _is_composite(upstream_model) and node.models.upstream_model(route.bare) != upstream_model:
             raise _uncheckable("model")
-        for field in _given(data, node.profile.routing_fields):
-            if data[field] not in (None, False, []):
+        for field in node.profile.routing_fields:
+            if data.get(field) not in (None, False, []):
                 raise _uncheckable(field)
-        for field in _given(data, node.profile.model_fields):
-            for name in _named_models(data[field], field):
-                _check_further_model(principal.models, name, field, node, fleet)
+        for field in node.profile.model_fields:
+            if field in data:
+                _check_further_models(principal.models, data[field], field, node, fleet)
 
 
-def _given(data: Mapping[str, Json], fields: Sequence[str]) -> list[str]:
-    # Most requests have none of them.
-    return [] if data.keys().isdisjoint(fields) else [field for field in fields if field in data]
-
-
-def _check_further_model(patterns: Sequence[str], name: str, field: str, node: Node, fleet: Fleet) -> None:
-    """Raises what a token's list of models demands for a name that is sent as it is, and means what this upstream means
-    by it."""
-    check_name(name)
-    check_cloud(name, UNNAMED)
-    if not is_plain(name):
-        raise BadRequest(INVALID_NAME, param=field)
-    if _is_composite(name):
+def _check_further_models(patterns: Sequence[str], value: Json, field: str, node: Node, fleet: Fleet) -> None:
+    """Applies a token's list of models to a field that names one or several of this upstream's models, as names or as
+    LiteLLM's fallbacks. Raises Forbidden for anything else, and for more models than a sensible request names."""
+    listed = value if isinstance(value, list) else [value]
+    if len(listed) > _MAX_NAMED:
         raise _uncheckable(field)
-    there = fleet.find(f"{node.name}/{name}")
-    if there is None or not permitted(patterns, ModelAlias(name, name, NO_RULES), there):
-        raise ModelNotFound(f"model '{name[:200]}' not found", param=field, detail="not in the token's models")
+    for each in listed:
+        name = each.get("model") if isinstance(each, dict) and each.keys() <= _FALLBACK_FIELDS else each
+        if each is None:
+            continue
+        if not isinstance(name, str):
+            raise _uncheckable(field)
+        check_name(name)
+        check_cloud(name, UNNAMED)
+        if not is_plain(name):
+            raise BadRequest(INVALID_NAME, param=field)
+        if _is_composite(name):
+            raise _uncheckable(field)
+        there = fleet.find(f"{node.name}/{name}")
+        if there is None or not permitted(patterns, ModelAlias(name, name, NO_RULES), there):
+            raise ModelNotFound(f"model '{name[:200]}' not found", param=field, detail="not in the token's models")
 
 
 def _is_composite(name: str) -> bool:
     return any(sign in name for sign in _COMPOSITE)
-
-
-def _named_models(value: Json, field: str) -> Iterator[str]:
-    """The models that a field names: one or a list of them, by their names or as fallbacks of LiteLLM. Raises Forbidden
-    for anything else, and for more than anyone would name."""
-    listed = value if isinstance(value, list) else [value]
-    if len(listed) > _MOST_NAMED:
-        raise _uncheckable(field)
-    for each in listed:
-        name = each.get("model") if isinstance(each, dict) and each.keys() <= _FALLBACK_FIELDS else each
-        if isinstance(name, str):
-            yield name
-        elif each is not None:
-            raise _uncheckable(field)
 
 
 def _uncheckable(field: str) -> Forbidden:
@@ -143,7 +130,7 @@ def _uncheckable(field: str) -> Forbidden:
 
 
 def has_only_known_fields(data: Mapping[str, Json], known: Set[str], route: Route) -> bool:
-    """Whether a body has nothing but what the gateway knows the meaning of: the fields of an API, `known`, those of the
+    """Whether the gateway knows the meaning of everything in a body: the fields of an API, `known`, those of the
     profile, and tools that clients run themselves."""
     tools = data.get("tools") or []
     if not isinstance(tools, list) or not all(

@@ -1,8 +1,9 @@
-"""One answer, opened on the best node: and once more, there or elsewhere, where nothing can be done twice by that.
+"""Opens one answer on the best node, and retries there or on another node if nothing can be executed twice by that.
 
-Before the first byte only. What never reached a node is sent again; what it refused for being busy goes elsewhere, or
-waits as long as a provider says; what it failed with goes to one other node: both only as far as the fleet's store of
-retries lasts. What was cut, or took too long, may still have been executed, and is not sent again.
+Retries happen before the first byte only. A request that never reached a node is sent again. One that was refused
+because the node is busy goes to another node, or waits as long as a provider asks; one that the node failed with goes
+to one other node: both draw on the fleet's retry budget. A request that was cut, or took too long, may still have been
+executed, and is not sent again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
@@ -34,16 +36,16 @@ T = TypeVar("T")
 #: Further attempts, at most.
 MOST_RETRIES = 3
 
-#: The first pause before the same node is asked again, doubled for each further one, and how long a client is kept
-#: waiting by all pauses at most, also where a provider asks for more: no longer than streams are silent; in seconds.
+#: The first pause before the same node is asked again, doubled for each further one, and the limit for all pauses of a
+#: request, even if a provider asks for more: no longer than streams are silent; in seconds.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
-#: Statuses of a server that failed, or of a proxy in front of it.
-FAILED = frozenset({500, 502, 504})
+#: Statuses of a server that is busy or failed, or of a proxy in front of it.
+RETRYABLE = BUSY | {500, 502, 504}
 
 
 class RefusedReply(UpstreamRefused):
-    """A reply whose status may be a reason to try again; else it is passed on as it is."""
+    """A reply whose status may be a reason to try again; otherwise the client gets it as it is."""
 
     def __init__(self, reply: Reply, retry_after_s: int | None) -> None:
         super().__init__(reply.status, "", retry_after_s=retry_after_s)
@@ -51,54 +53,43 @@ class RefusedReply(UpstreamRefused):
 
 
 class RunningAttempt:
-    """One attempt from its begin to its end: the slot on its node, and its outcome, which is noted once, on the node
-    and on the record of the exchange."""
+    """One attempt: its slot on the node and its outcome, which is recorded once, on the node and on the exchange."""
 
     def __init__(self, node: Node, model: str, exchange: Exchange) -> None:
-        """`model`: its canonical name, "" for what is not about one."""
+        """`model`: its canonical name, "" for a request that is not about one."""
         self._slot = node.begin(model)
         self._exchange = exchange
         self.record = exchange.begin_attempt(node.name)
 
-    def succeed(self) -> None:
-        """The answer is complete."""
-        if self._end("ok"):
-            self._slot.node.succeeded(self._slot.model)
-
-    def record_failure(self, error: BaseException) -> None:
-        """It ended with an error, which may be somebody else's fault."""
-        state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
-        if self._end(state, slug) and isinstance(error, UpstreamError):
-            self._slot.node.failed(self._slot.model, error)
-
-    def abort(self) -> None:
-        """Its answer is not needed any more."""
-        self._end("aborted")
-
-    def end(self) -> None:
-        """The exchange is over, and was about this attempt alone if the attempt has no outcome yet."""
-        exchange, node = self._exchange, self._slot.node
-        if not self._end(exchange.state, exchange.error):
-            return
-        if exchange.state == "ok":
-            node.succeeded(self._slot.model)
-        elif exchange.state in FAILED_STATES and exchange.status not in BUSY:
-            node.record_model_failure(self._slot.model)
-
-    def _end(self, state: str, error: str = "") -> bool:
-        """Gives the slot back; false if the attempt has ended before."""
+    def end(self, state: str, error: str = "") -> bool:
+        """Releases the slot and records the outcome; returns False if the attempt has one already."""
         if not self._slot.release():
             return False
         self.record.state, self.record.error = state, error
+        if state == "ok":
+            self._slot.node.succeeded(self._slot.model)
         return True
 
+    def record_failure(self, error: BaseException) -> None:
+        """The attempt ended with an error, which is not necessarily the node's fault."""
+        state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
+        if self.end(state, slug) and isinstance(error, UpstreamError):
+            self._slot.node.failed(self._slot.model, error)
 
+    def end_with_exchange(self) -> None:
+        """The exchange is over; its outcome is that of this attempt unless the attempt has one already."""
+        exchange = self._exchange
+        is_failure = exchange.state in FAILED_STATES and exchange.status not in BUSY
+        if self.end(exchange.state, exchange.error) and is_failure:
+            self._slot.node.record_model_failure(self._slot.model)
+
+
+@dataclass(slots=True, eq=False)
 class TrackedEvents:
-    """The events of one answer, whose end is that of its attempt."""
+    """The events of one answer. Its attempt ends with them."""
 
-    def __init__(self, events: EventStream, attempt: RunningAttempt) -> None:
-        self._events = events
-        self._attempt = attempt
+    _events: EventStream
+    _attempt: RunningAttempt
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         try:
@@ -106,12 +97,12 @@ class TrackedEvents:
         except GatewayError as error:
             self._attempt.record_failure(error)
             raise
-        self._attempt.succeed()
+        self._attempt.end("ok")
 
     def close(self) -> None:
-        """Stops what is still running; a second call does nothing."""
+        """Stops the answer if it is still running; a second call does nothing."""
         self._events.close()
-        self._attempt.abort()
+        self._attempt.end("aborted")
 
 
 class Attempts:
@@ -128,12 +119,15 @@ class Attempts:
         self._went_elsewhere = False
 
     def open(self, call: Call, ask: Callable[[Node, str], T]) -> T:
-        """What `ask` returns for a node and its own name of the model. That attempt ends with the exchange, which has
-        no other one. Raises what the last attempt raised."""
-        return self._open(call, ask)[0]
+        """Returns what `ask` returns for a node and that node's name of the model. The attempt ends with the exchange,
+        which has no other one. Raises what the last attempt raised."""
+        opened, attempt = self._open(call, ask)
+        self._exchange.on_finish(attempt.end_with_exchange)
+        return opened
 
     def open_events(self, call: Call, ask: Callable[[Node, str], EventStream]) -> EventStream:
-        """The events of one answer, of which the exchange may have several: the attempt ends with them."""
+        """Returns the events of one answer, of which the exchange may have several: the attempt ends with them. The
+        caller closes them."""
         return TrackedEvents(*self._open(call, ask))
 
     def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
@@ -150,16 +144,15 @@ class Attempts:
                 attempt.record_failure(error)
                 if not isinstance(error, UpstreamError):
                     raise
-                self._again(error, node, call)
+                self._prepare_retry(error, node, call)
                 failed = attempt
             else:
-                self._exchange.on_finish(attempt.end)
                 if self._retries:
                     self._exchange.attempts += (f"{node.name}: ok",)
                 return opened, attempt
 
-    def _again(self, error: UpstreamError, node: Node, call: Call) -> None:
-        """Waits until it can be tried again; raises `error` when it can't."""
+    def _prepare_retry(self, error: UpstreamError, node: Node, call: Call) -> None:
+        """Waits until the request can be tried again; raises `error` if it can't."""
         self._tried.append(node)
         pause_s = self._pause_s(error, node)
         is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
@@ -180,58 +173,54 @@ class Attempts:
             call.pause(pause_s)
 
     def _pause_s(self, error: UpstreamError, node: Node) -> float | None:
-        """Seconds until the next attempt: none before another node is asked; None: there is no next one."""
-        if self._retries >= MOST_RETRIES or not _is_unanswered(error):
+        """Seconds until the next attempt: 0 if another node is asked; None if there is no next one."""
+        if isinstance(error, UpstreamRefused):
+            is_safe = not error.final and error.status in RETRYABLE
+        else:
+            # Never received; or answered with something unusable, such as a page of a proxy in front of the server.
+            is_safe = isinstance(error, UpstreamConnect) or type(error) is UpstreamError
+        if not is_safe or self._retries >= MOST_RETRIES:
             return None
-        if self._route.has_other(self._tried):
-            is_sent_again = isinstance(error, UpstreamConnect) or self._may_go_elsewhere(error)
-            return 0.0 if is_sent_again else None
+        if not self._route.has_other(self._tried):
+            return self._same_node_pause_s(error, node)
+        if isinstance(error, UpstreamConnect):
+            return 0.0
+        if error.status not in BUSY:
+            # Whatever a node failed with may fail every node, so only one other node gets it.
+            if self._went_elsewhere:
+                return None
+            self._went_elsewhere = True
+        return 0.0 if self._balancer.spend_retry() else None
+
+    def _same_node_pause_s(self, error: UpstreamError, node: Node) -> float | None:
+        """Seconds until the only node is asked again; None if it is not."""
         backoff_s = FIRST_PAUSE_S * float(2**self._retries) * random.uniform(0.5, 1.5)
         if isinstance(error, UpstreamConnect):
-            # What hangs would cost the caller its connect limit each time.
+            # A connection that hangs would cost the caller its connect limit each time.
             return backoff_s if node.allows() and error.took_s < QUICK_S else None
-        return self._busy_pause_s(error, node, backoff_s)
-
-    def _busy_pause_s(self, error: UpstreamError, node: Node, backoff_s: float) -> float | None:
-        """A provider says when it has room again; a box's queue is not made shorter by asking again."""
+        # A provider says when it has capacity again; the queue of an Ollama server gets no shorter by asking again.
         if error.status not in BUSY or node.is_ollama_node:
             return None
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
-        is_decent = self._paused_s + pause_s <= LONGEST_PAUSE_S
-        return pause_s if is_decent and self._balancer.spend_retry() else None
-
-    def _may_go_elsewhere(self, error: UpstreamError) -> bool:
-        """What a node failed with goes to one other node; what it refused for being busy, to any."""
-        if error.status not in BUSY:
-            if self._went_elsewhere:
-                return False
-            self._went_elsewhere = True
-        return self._balancer.spend_retry()
+        is_bearable = self._paused_s + pause_s <= LONGEST_PAUSE_S
+        return pause_s if is_bearable and self._balancer.spend_retry() else None
 
 
-def _is_unanswered(error: UpstreamError) -> bool:
-    """Whether nothing was executed, by what is known, so that another attempt does nothing twice."""
-    if isinstance(error, UpstreamRefused):
-        return not error.final and (error.status in BUSY or error.status in FAILED)
-    # An answer that can't be used, such as a page of a proxy in front of it.
-    return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
-
-
-def forwarded(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    """The reply of a node to bytes of its own dialect; raises RefusedReply where another attempt may do better."""
+def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
+    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply if another attempt may do better."""
     reply = node.upstream.forward(outgoing, call)
-    if reply.status in BUSY or reply.status in FAILED:
+    if reply.status in RETRYABLE:
         raise RefusedReply(reply, retry_after_s(reply.headers))
     return reply
 
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
-    """What `ask` returns, from this node and with one attempt."""
+    """Returns what `ask` returns, from this node and with one attempt."""
     attempt = RunningAttempt(node, "", exchange)
     try:
         opened = ask()
     except BaseException as error:  # whatever it was, also when the worker is being stopped
         attempt.record_failure(error)
         raise
-    exchange.on_finish(attempt.end)
+    exchange.on_finish(attempt.end_with_exchange)
     return opened

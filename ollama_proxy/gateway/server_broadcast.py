@@ -1,6 +1,6 @@
-"""One piece of work on the models of several servers at once: what each of them says, as one stream of lines.
+"""Does one piece of work on the models of several servers at once, with their progress as one stream of lines.
 
-A server that fails is a result like any other: the work of the rest goes on, and the end says how it went where.
+A failed server is a result like any other: the others continue, and the end reports the result of each.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ollama_proxy.upstreams import Call, Ended, MergedStreams, Reply, read_progr
 
 log = logging.getLogger(__name__)
 
-#: Lines per server that wait for the client; a client that takes nothing slows the work down.
+#: Lines per server that are buffered for the client; a client that reads nothing slows the work down.
 LINES_AHEAD = 16
 
-#: Gets the reply of one server, and lets go of it and of the server.
+#: Opens the reply of one server; at its end, reply and server are released.
 Opener = Callable[[Call], AbstractContextManager[Reply]]
 
 Line = dict[str, Json]
@@ -28,23 +28,23 @@ Line = dict[str, Json]
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """How it went on one server; `error` is None where it went well."""
+    """The result on one server; `error` is None if it succeeded."""
 
     status: int = 200
     error: GatewayError | None = None
 
 
 class Broadcast:
-    """See the module. Iterating gives the lines of progress, each with the server it is about in `box`; `results` are
-    complete behind the last of them. The owner closes it, on every path.
+    """The work on all servers. Iterating yields the lines of progress, each with the name of its server in `box`;
+    `results` are complete after the last line. The caller closes it, on every path.
     """
 
     def __init__(self, openers: Mapping[str, Opener], calls: Mapping[str, Call], *, streams: bool) -> None:
-        """Begins at once; both mappings by the names of the servers. `streams`: an answer is lines, and only one that
-        says so at its end is a success. Else its status tells all."""
-        #: By the name of the server, in the order in which they were named.
+        """Starts at once; both mappings are by the names of the servers. `streams`: an answer consists of lines, and is
+        a success only if the last one says so; otherwise its status decides."""
+        #: By the name of the server, in the order of `openers`.
         self.results: dict[str, Result] = {}
-        #: Servers of which it is known already that they have failed.
+        #: Servers that are already known to have failed.
         self.failed: set[str] = set()
         self._boxes = list(openers)
         self._streams = streams
@@ -62,40 +62,37 @@ class Broadcast:
                 continue
             box, line = self._boxes[taken[0]], taken[1]
             if isinstance(line, Ended):
-                found[box] = result = self._result(box, line.failure)
-                if result.error is not None:
+                error = line.failure
+                if isinstance(error, CallEnded):
+                    raise error
+                if error is not None and not isinstance(error, GatewayError):
+                    log.error("internal_error", exc_info=error, extra={"fields": {"upstream": box}})
+                    error = InternalError()
+                if error is not None:
                     self.failed.add(box)
+                found[box] = Result(error.status, error) if error is not None else Result(self._statuses[box])
                 if self._streams:
-                    # Neither `success` nor an error by itself, at which clients would stop.
-                    outcome = f"failed: {result.error}" if result.error else "success"
+                    # Neither a bare `success` nor a bare error: clients would stop there.
+                    outcome = f"failed: {error}" if error is not None else "success"
                     yield {"status": f"{box}: {outcome}", "box": box}
             else:
                 yield line | {"box": box}
         self.results = {box: found[box] for box in self._boxes}
 
     def _work(self, box: str, opener: Opener, call: Call) -> Generator[Line]:
-        """The lines before the last one; raises UpstreamError if that is not the success."""
+        """Yields the lines before the last one; raises UpstreamError if that one does not report success."""
         with opener(call) as reply:
             self._statuses[box] = reply.status
             yield from read_progress(reply, streams=self._streams)
 
-    def _result(self, box: str, failure: Exception | None) -> Result:
-        """How it went on one server; raises CallEnded."""
-        if isinstance(failure, CallEnded):
-            raise failure
-        if failure is not None and not isinstance(failure, GatewayError):
-            log.error("internal_error", exc_info=failure, extra={"fields": {"upstream": box}})
-            failure = InternalError()
-        return Result(failure.status, failure) if failure is not None else Result(self._statuses[box])
-
     def close(self) -> None:
-        """Ends what is still running; a second call does nothing."""
+        """Ends the work that is still running; a second call does nothing."""
         self._work_of_all.close()
 
 
 def failure(results: Mapping[str, Result]) -> UpstreamError | None:
-    """What went wrong in all, with the names of the servers; None where nothing did. Its status is that of all
-    failures where they agree."""
+    """Returns one error for all failures, with the names of the servers; None if there are none. It has the status of
+    the failures if that is the same for all."""
     failed = {box: result for box, result in results.items() if result.error is not None}
     if not failed:
         return None
@@ -108,13 +105,13 @@ def failure(results: Mapping[str, Result]) -> UpstreamError | None:
 
 
 def drop_not_found(results: Mapping[str, Result]) -> Mapping[str, Result]:
-    """The results without those of servers that never had the model, unless none had it."""
+    """Returns the results without those of servers that do not have the model, unless none has it."""
     having = {box: result for box, result in results.items() if result.status != 404}
     return having or results
 
 
 def as_document(results: Mapping[str, Result]) -> dict[str, Json]:
-    """The results by server, as a client reads them."""
+    """Returns the results by server as a JSON document."""
     return {
         box: {"status": result.status} | ({"error": str(result.error)} if result.error else {})
         for box, result in results.items()

@@ -1,4 +1,4 @@
-"""What the settings amount to at one moment: replaced as a whole when they change, and never edited."""
+"""Everything that is derived from the settings: replaced as a whole when they change, and never edited."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ollama_proxy.upstreams import Call, Fleet, Node
 
 T = TypeVar("T")
 
-#: Limits for work on models: a large pull takes hours, and sends nothing while it verifies. In seconds.
+#: Limits for work on models, in seconds: a large pull takes hours, and sends nothing while it verifies.
 MANAGEMENT_TIMEOUTS = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 
 @dataclass(slots=True, frozen=True)
 class Snapshot:
-    """See the module."""
+    """The settings, and everything that requests need of them."""
 
     settings: Settings
     fleet: Fleet
@@ -34,8 +34,8 @@ class Snapshot:
     max_requests: int
 
     def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
-        """Where a model is, for this caller; raises what a call to it would raise before any upstream is asked. The
-        exchange keeps that of its own model."""
+        """Returns a model and its route for this caller; raises what a call to it would raise before any upstream is
+        asked. The exchange keeps the result for its own model."""
         known = exchange.resolved_model
         if known is not None and known.model.name == name:
             return known
@@ -45,7 +45,7 @@ class Snapshot:
         return resolved
 
     def resolve_prompt(self, exchange: Exchange, name: str) -> ResolvedModel:
-        """The same for a prompt, whose other fields may choose models as well."""
+        """Does the same for a prompt, whose other fields may choose models as well."""
         resolved = self.resolve_model(exchange, name)
         check_choices(exchange.principal, exchange.data, resolved.route, self.fleet)
         return resolved
@@ -59,7 +59,7 @@ class Snapshot:
         upstream_model: str,
         timeout_ms: int | None,
     ) -> ModelAlias:
-        """The model as this node knows it; from now on the call has the limits of the node and of the model.
+        """Returns the model as this node knows it, and applies the limits of the node and of the model to the call.
         `upstream_model`: the node's name of the model; `timeout_ms`: the caller's own limit."""
         exchange.target = upstream_model if upstream_model != resolved.model.name else ""
         call.limit(node.timeouts(self.settings.timeouts))
@@ -67,6 +67,6 @@ class Snapshot:
         return resolved.on(upstream_model)
 
     def open(self, exchange: Exchange, resolved: ResolvedModel, ask: Callable[[Node, str], T]) -> T:
-        """What one node answers to a prompt: the best one, or another one if that is safe. The exchange has no other
-        answer, and the node is free again when the exchange is over."""
+        """Returns the answer to a prompt of the best node, or of another one if a retry is safe. The exchange has no
+        other answer, and the slot on the node is released when the exchange is over."""
         return Attempts(self.fleet, resolved.route, exchange).open(exchange.call, ask)

@@ -1,4 +1,4 @@
-"""Who may do what: each rule one small function, none of them knows a dialect or an upstream."""
+"""Who may do what: small functions for single rules, independent of dialects and upstreams."""
 
 from ollama_proxy.policy.access import (
     INVALID_NAME,

@@ -1,23 +1,26 @@
-"""What a token may do: the scopes of routes, and the rules on models and on loading them."""
+"""Checks what a token may do: the scopes of routes, and the rules on models and on loading them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.hub import Json
 from ollama_proxy.policy.auth import MANAGE, Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
-from ollama_proxy.policy.model_names import is_allowed, is_cloud, is_ollama_name, is_well_formed
+from ollama_proxy.policy.model_names import OLLAMA_NAME, is_allowed, is_cloud, is_well_formed
 from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
+
+if TYPE_CHECKING:
+    from ollama_proxy.hub import Json
 
 PUBLIC = "public"
 
-#: No names but those of the upstreams.
+#: No aliases: only the names of the upstreams.
 UNNAMED = ModelAliases({}, ())
 
-#: As Ollama says it.
+#: Ollama's own text.
 INVALID_NAME = "invalid model name"
 
 #: A lease above this counts as pinning a shared model, in seconds.
@@ -28,37 +31,37 @@ UNLOAD_BELOW_S = 1.0
 
 
 def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) -> None:
-    """Raises Forbidden if the token lacks the scope of a route; `scopes` has them by endpoint. A route without a scope
-    is for managers only. No endpoint: there is no such route, and the client gets a 404 later."""
+    """Raises Forbidden if the token lacks the scope of a route; `scopes` maps endpoints to scopes. A route without a
+    scope needs `manage`. Without an endpoint there is no such route, and the client gets a 404 later."""
     scope = scopes.get(endpoint, MANAGE if endpoint else PUBLIC)
     if scope != PUBLIC and scope not in principal.scopes:
-        raise Forbidden(f"This token may not do that: the scope '{scope}' is needed.", detail=f"scope {scope}")
+        raise Forbidden(f"This token lacks the scope '{scope}'.", detail=f"scope {scope}")
 
 
 def check_name(name: str, model_aliases: ModelAliases = UNNAMED) -> None:
-    """Raises BadRequest for what cannot name a model of any upstream, before any rule is applied to it: its readers may
-    disagree about it. Only a name that the operator wrote down, with a target, may have spaces."""
+    """Raises BadRequest for a text that cannot name a model of any upstream, before any rule is applied to it: parsers
+    may disagree about it. Only a name that the operator configured, with a target, may have spaces."""
     if not is_well_formed(name) or (" " in name and not model_aliases.is_alias(name)):
         raise BadRequest(INVALID_NAME, param="model")
 
 
 def check_ollama_names(names: Iterable[str]) -> None:
-    """Raises BadRequest for names that Ollama's parser would refuse, or take for those of other models than the
-    gateway; none at all is Ollama's to refuse."""
+    """Raises BadRequest for names that Ollama's parser would refuse, or understand differently from the gateway; a
+    missing name is left for Ollama to refuse."""
     for name in names:
-        if name and not is_ollama_name(name):
+        if name and not OLLAMA_NAME.fullmatch(name):
             raise BadRequest(INVALID_NAME, param="model")
 
 
 def check_cloud(name: str, model_aliases: ModelAliases) -> None:
-    """Raises Forbidden for a model in Ollama's cloud that the operator doesn't name."""
+    """Raises Forbidden for a model in Ollama's cloud that the operator has not configured."""
     if is_cloud(name) and not model_aliases.names(name):
         raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="model")
 
 
 def check_own_names(principal: Principal, names: Iterable[str]) -> None:
-    """Raises what check_cloud, a token's list of models and check_ollama_names demand of names that mean what an Ollama
-    server means by them."""
+    """Applies check_cloud, the token's list of models and check_ollama_names to names that go to an Ollama server as
+    they are."""
     for name in names:
         check_cloud(name, UNNAMED)
         if name and principal.models and not is_allowed(name, principal.models):
@@ -74,11 +77,11 @@ def check_lease(principal: Principal | None, keep_alive: Json) -> None:
         return
     if principal is None or MANAGE not in principal.scopes:
         verb = "unload" if 0 <= lease_s < UNLOAD_BELOW_S else "pin"
-        raise Forbidden(f"This token may not {verb} a model: the scope 'manage' is needed.", param="keep_alive")
+        raise Forbidden(f"This token lacks the scope 'manage', which is needed to {verb} a model.", param="keep_alive")
 
 
 def keep_alive_s(value: Json) -> float | None:
-    """Seconds of a `keep_alive` field, None when absent; negative: for ever. Raises BadRequest as Ollama does."""
+    """Returns the seconds of a `keep_alive` field, None if absent; negative: forever. Raises BadRequest like Ollama."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -1,7 +1,7 @@
-"""Which hosts images may be fetched from: those on the public internet, and those that the operator allows.
+"""Decides which hosts images may be fetched from: those on the public internet, and those that the operator allows.
 
-The table is this gateway's own. The standard library's differs between its patch versions, and counts among the global
-addresses multicast groups and those in which a private address is wrapped.
+The gateway has its own table of public addresses. The standard library's differs between patch versions, and includes
+multicast groups and addresses that wrap a private one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: Of the URL of an image: a longer one is not even split, which takes long and is kept in memory.
+#: Limit for the URL of an image: a longer one is not even split, which takes long and is cached.
 MAX_URL_CHARS = 8192
 
-NO_WEB_ADDRESS = "must be an http(s) address, or a data URI with base64"
+NO_WEB_ADDRESS = "must be an http(s) URL or a base64 data URI"
 _WEB_SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
 #: A name has at most 253 characters and the root's dot.
@@ -30,7 +30,7 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 #: Translated to the IPv4 address in its last 32 bits (RFC 6052).
 NAT64 = IPv6Network("64:ff9b::/96")
 
-#: IANA's special-purpose registries (RFC 6890), and what a cloud answers on from inside a machine.
+#: IANA's special-purpose registries (RFC 6890), and the metadata services of clouds.
 NOT_PUBLIC: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -56,17 +56,17 @@ NOT_PUBLIC: tuple[Network, ...] = tuple(
     )
 )
 
-#: A last label that is a number makes it an address in an odd spelling: 127.1, 0x7f.1, 2130706433.
+#: A numeric last label makes it an address in an unusual spelling: 127.1, 0x7f.1, 2130706433.
 _NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*(?!([0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_-]{1,63}")
 
 
 def is_web_address(text: str) -> bool:
-    """Whether it starts with the scheme of an http(s) address, without anything before it."""
+    """Whether a text starts with the scheme of an http(s) address."""
     return bool(_WEB_SCHEME.match(text))
 
 
 def as_address(text: str) -> Address | None:
-    """The address that is written here in its usual spelling; None for anything else."""
+    """Returns the address if a text is one in its usual spelling; None for anything else."""
     try:
         return ip_address(text)
     except ValueError:
@@ -74,11 +74,11 @@ def as_address(text: str) -> Address | None:
 
 
 def plain_host(text: str) -> str:
-    """The host of a URL as it is asked for: an address, or a name in lower case and ASCII, without the root's dot.
+    """Returns the normalized host of a URL: an address, or a name in lower case and ASCII, without the root's dot.
 
-    Raises ValueError for what is neither, such as an odd spelling of an address, or one with a zone.
+    Raises ValueError for anything else, such as an unusual spelling of an address, or one with a zone.
     """
-    if len(text) > _MAX_HOST_CHARS:  # to bring a long one into ASCII takes seconds
+    if len(text) > _MAX_HOST_CHARS:  # encoding a long one takes seconds
         raise ValueError(f"not a host: {text[:80]!r}")
     host = text if ":" in text else text.encode("idna").decode("ascii").lower().removesuffix(".")
     address = as_address(host)
@@ -102,19 +102,19 @@ def is_public(address: Address) -> bool:
 
 
 def is_own(address: Address) -> bool:
-    """Whether this very machine has the address: no firewall stands in front of what listens there. Sends nothing."""
+    """Whether the address belongs to this machine, where no firewall protects local services. Sends nothing."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
             probe.connect((str(address), 9))
-            # What one sends to oneself comes from the address that it goes to.
+            # The source address of a packet to this machine is its destination.
             return as_address(probe.getsockname()[0]) == address
     except OSError:
-        return False  # there is no way to it at all
+        return False  # there is no route to it
 
 
 class FetchPolicy:
-    """The operator's word on where images may come from: `images.fetch` and `images.allow`."""
+    """The operator's settings for fetching images: `images.fetch` and `images.allow`."""
 
     def __init__(self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own) -> None:
         self._public = fetch == "public"
@@ -130,7 +130,7 @@ class FetchPolicy:
         self._is_own = is_own
 
     def permits(self, host: str, addresses: Sequence[Address]) -> bool:
-        """Whether `host` may be asked at any of these addresses, which are all that it has. An allowed network covers
+        """Whether images may be fetched from `host`, which has exactly these addresses. An allowed network covers
         addresses as they are, not wrapped ones."""
         if self._off or not addresses:
             return False

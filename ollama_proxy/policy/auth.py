@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
@@ -23,92 +23,106 @@ SCOPES = frozenset({READ, GENERATE, MANAGE})
 #: Longest header value that can hold a token, in characters.
 MAX_TOKEN = 4096
 
-#: What may stand around a value; strip() alone would take bytes of a token for white space.
+#: Characters around a value; strip() alone would take bytes of a token for white space.
 _BLANKS = " \t"
 
 PATH_TOKEN_KEY = "ollama_proxy.path_token"
 
+#: WSGI keys whose whole value is a token.
+_PLAIN_TOKEN_KEYS = ("HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY)
+
 
 @dataclass(slots=True, frozen=True)
 class Principal:
-    """Who is asking, as far as the token tells."""
+    """The caller, identified by its token."""
 
     name: str
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
-    #: Of the token; none where nobody has to have one.
+    #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
 
 ANYONE = Principal("anyone", SCOPES)
 
 
+class KnownToken(NamedTuple):
+    token: Token
+    principal: Principal
+
+
 class Authenticator:
-    """The token list, ready to be asked. `guesses` outlives it: who guessed at the last list guesses at this one;
-    without it nobody counts."""
+    """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
+    failures are not counted."""
 
     def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {token.digest: token for token in auth.tokens()}
+        self._tokens = {
+            token.digest: KnownToken(token, Principal(token.name, token.scopes, token.models, token.digest))
+            for token in auth.tokens()
+        }
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
-        """The principal of a request; raises MissingToken, or AuthError for anything that is not one valid token, or
-        TooManyGuesses where too many of those came from the address `client`.
+        """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
+        token, or TooManyGuesses if too many failures came from the address `client`.
 
-        An unknown, an expired and a withdrawn token look alike.
+        The error is the same for an unknown, an expired and a revoked token.
         """
         if not self._enabled:
             return ANYONE
         sent = sent_tokens(environ)
         if not sent:
             raise MissingToken
-        digests = {hashlib.sha256(token).digest() for token in sent}
-        if len(digests) != 1:
+        if len(set(sent)) != 1:
             raise AuthError(
                 "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
             )
-        digest = digests.pop()
+        digest = hashlib.sha256(sent[0]).digest()
         self._auth_failures.check(client, digest)
-        # The digest of a guess says nothing about how close the guess was, so looking it up tells nothing either.
-        token = self._tokens.get(digest)
+        # The digest of a guess does not reveal how close the guess was, so neither does the time of the lookup.
+        known = self._tokens.get(digest)
         today = datetime.now(UTC).date()
-        if token is None or not hmac.compare_digest(token.digest, digest) or is_expired(token, today):
+        if known is None or not hmac.compare_digest(known.principal.digest, digest) or is_expired(known.token, today):
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
         TOKENS.learn(digest, sent[0].decode("latin-1"))
-        return Principal(token.name, token.scopes, token.models, digest)
+        return known.principal
 
     def knows(self, principal: Principal) -> bool:
-        """Whether the token of somebody who was let in is still on the list."""
+        """Whether the token of an authenticated caller is still on the list."""
         return not self._enabled or principal.digest in self._tokens
 
     def is_token(self, text: str) -> bool:
-        """Whether a text is one of the tokens, valid or expired, for whoever is about to write it down."""
+        """Whether a text is one of the tokens, valid or expired, so that it must not be logged."""
         return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
 
 
 def is_expired(token: Token, today: date) -> bool:
-    """A token is good through the whole of its last day, in UTC."""
+    """Whether a token has expired: it is valid through the whole of its last day, in UTC."""
     return token.expires is not None and today > token.expires
 
 
 def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
-    """Every token that the request carries, in any accepted form; raises AuthError for one that can't be one."""
-    found = [environ.get("HTTP_X_API_KEY"), environ.get("HTTP_API_KEY"), environ.get(PATH_TOKEN_KEY)]
-    authorization = environ.get("HTTP_AUTHORIZATION")
-    if any(value is not None and len(value) > MAX_TOKEN for value in (*found, authorization)):
-        raise AuthError(detail="longer than any token")
-    tokens = [value.strip(_BLANKS).encode("latin-1") for value in found if value is not None]
-    if authorization is not None:
-        tokens.append(_from_authorization(authorization.strip(_BLANKS)))
-    return [token for token in tokens if token]
+    """Returns every token that the request carries, in any accepted form; raises AuthError for a value that is too long
+    for one."""
+    tokens: list[bytes] = []
+    for key in (*_PLAIN_TOKEN_KEYS, "HTTP_AUTHORIZATION"):
+        value = environ.get(key)
+        if value is None:
+            continue
+        if len(value) > MAX_TOKEN:
+            raise AuthError(detail="longer than any token")
+        value = value.strip(_BLANKS)
+        if token := value.encode("latin-1") if key in _PLAIN_TOKEN_KEYS else _parse_authorization(value):
+            tokens.append(token)
+    return tokens
 
 
-def _from_authorization(value: str) -> bytes:
-    """The token of an Authorization header: bearer, the password of basic, or the value itself."""
+def _parse_authorization(value: str) -> bytes:
+    """Returns the token of an Authorization header: bearer, the password of basic, or the value itself."""
     scheme, _, rest = value.partition(" ")
     match scheme.lower():
         case "bearer":
@@ -123,9 +137,9 @@ def _from_authorization(value: str) -> bytes:
 
 
 class PathToken:
-    """WSGI: takes `/k/<token>` off the front of the path, for clients that can only set a base URL.
+    """WSGI middleware: removes `/k/<token>` from the front of the path, for clients that can only set a base URL.
 
-    Behind it nothing sees the token in a path.
+    The application never sees the token in a path.
     """
 
     def __init__(self, app: Any) -> None:

@@ -1,6 +1,6 @@
-"""Who tries out tokens: wrong ones are counted by the address that they come from, and past a limit not even looked at.
+"""Limits guessing of tokens: wrong tokens are counted by client address, and beyond a limit no unknown one is checked.
 
-Whoever has shown a good token from an address before is not in the way of a guesser behind the same one.
+A client that has used a valid token from an address before is not affected by a guesser behind the same address.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ipaddress import IPv6Address, ip_address
 
 from ollama_proxy.errors import TooManyGuesses
 
-#: How long wrong tokens are held against an address, from the first of them, in seconds.
+#: How long wrong tokens are counted for an address, from the first of them, in seconds.
 WINDOW_S = 60.0
 
-#: Addresses with wrong tokens that are remembered; the oldest go first.
+#: How many addresses with wrong tokens are remembered; the oldest are dropped first.
 MOST_KEPT = 10_000
 
-#: Marks for pairs of an address and a token that was good, in bits. Two pairs may share one: then a guess is looked at
-#: that would not have been.
+#: Marks for pairs of an address and a valid token, in bits. Two pairs may share a mark: then a guess is checked that
+#: would have been refused.
 SEEN_BITS = 1 << 20
 
-#: The marks of all workers of a machine: their master makes them before it forks.
+#: The marks of all workers of a machine: the master creates them before it forks.
 SEEN = mmap.mmap(-1, SEEN_BITS // 8)
 
-#: Wrong tokens of an address that count once however often they come: a client with an old token is no guesser.
+#: How many of the latest wrong tokens of an address are not counted again: a client with an old token is not guessing.
 MOST_REPEATED = 8
 
 
 @dataclass(slots=True)
 class _Window:
-    """What one address has tried within a minute."""
+    """The wrong tokens of one address within a minute."""
 
     ends: float
     failures: int = 0
@@ -44,10 +44,10 @@ class _Window:
 
 
 class AuthFailureLimiter:
-    """The wrong tokens of the last minute in this process; `limit` may be changed while it runs, 0 switches it off.
+    """Counts the wrong tokens of the last minute in this process; `limit` may be changed at any time, 0 disables it.
 
-    `seen` has the marks of good tokens (see SEEN; none: marks of its own). `tell` hears the address and the number of
-    its wrong tokens when the limit is reached, so once a minute for each.
+    `seen` has the marks of valid tokens (see SEEN; None: marks of its own). `tell` is called with an address and the
+    number of its wrong tokens when the limit is reached, so at most once a minute for each address.
     """
 
     def __init__(
@@ -65,53 +65,52 @@ class AuthFailureLimiter:
         self._seen = bytearray(SEEN_BITS // 8) if seen is None else seen
 
     def check(self, address: str, digest: bytes) -> None:
-        """Raises TooManyGuesses where this token must not be looked at."""
+        """Raises TooManyGuesses if this token must not be checked."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window and self._is_over(window):
+        if window is not None:
             byte, bit = _mark(origin, digest)
             if not self._seen[byte] & bit:
-                raise self._refusal(window)
+                self._check_window(window)
 
     def note_right(self, address: str, digest: bytes) -> None:
-        """The token was good: from this address it stays welcome."""
+        """Notes that the token is valid: from this address it will not be refused."""
         byte, bit = _mark(origin_of(address), digest)
         if not self._seen[byte] & bit:
             self._seen[byte] |= bit
 
     def note_wrong(self, address: str, digest: bytes) -> None:
-        """The token was not good, or is not any more. Raises TooManyGuesses where unknown ones are not looked at."""
+        """Counts a token that is not valid; raises TooManyGuesses if unknown ones are not checked any more."""
         origin = origin_of(address)
         window = self._windows.get(origin)
         if window is None or self._clock() >= window.ends:
-            self._windows.pop(origin, None)  # a new window is the last one to be forgotten
+            self._windows.pop(origin, None)  # a new window is the last one to be dropped
             window = self._windows[origin] = _Window(self._clock() + WINDOW_S)
             if len(self._windows) > MOST_KEPT:
                 del self._windows[next(iter(self._windows))]
-        if self._is_over(window):
-            raise self._refusal(window)
+        self._check_window(window)
         if digest not in window.latest:
             window.latest.append(digest)
             window.failures += 1
-            if self._is_over(window):
+            if 0 < self.limit <= window.failures:
                 self._tell(origin, window.failures)
 
-    def _is_over(self, window: _Window) -> bool:
-        return 0 < self.limit <= window.failures and self._clock() < window.ends
-
-    def _refusal(self, window: _Window) -> TooManyGuesses:
-        return TooManyGuesses(retry_after_s=max(1, math.ceil(window.ends - self._clock())))
+    def _check_window(self, window: _Window) -> None:
+        """Raises TooManyGuesses while the limit is reached."""
+        left_s = window.ends - self._clock()
+        if left_s > 0 and 0 < self.limit <= window.failures:
+            raise TooManyGuesses(retry_after_s=math.ceil(left_s))
 
 
 def _mark(origin: str, digest: bytes) -> tuple[int, int]:
-    """The byte and the bit of a pair."""
+    """Returns the byte and the bit of a pair."""
     place = zlib.crc32(digest, zlib.crc32(origin.encode())) % SEEN_BITS
     return place >> 3, 1 << (place & 7)
 
 
 @lru_cache(maxsize=1024)
 def origin_of(address: str) -> str:
-    """Whose address it is: of IPv6 the first 64 bits, since whoever has one address there has all of them."""
+    """Returns the owner of an address: of IPv6 the first 64 bits, because a client with one address there has all."""
     try:
         parsed = ip_address(address)
     except ValueError:

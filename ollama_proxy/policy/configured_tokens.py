@@ -1,39 +1,39 @@
-"""The tokens of the configuration, so that none of them reaches a log."""
+"""Keeps the tokens of the configuration out of the logs."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from ollama_proxy.settings import TokenShape, shape_of
 
 REDACTED = "<redacted>"
 
-#: Longest token that the configuration takes; what was cut may end in the middle of one.
+#: Longest token that the configuration accepts; a text that was cut may end in the middle of one.
 TOKEN_CHARS = 512
 
-#: What may be a token of ours: a run of visible characters, and its parts by several ways of taking it apart.
+#: Candidates for tokens: runs of visible characters, and their parts by several ways of splitting them.
 _WORD = re.compile(r"[!-~]{1,512}")
 _EDGES = "\"'`<>()[]{}.,;:!?\\"
 _PARTS = [
     re.compile(pattern) for pattern in (r"[^\"'`<>(){}\[\],;=\\]+", r"[A-Za-z0-9._~+/-]+={0,2}", r"[A-Za-z0-9_-]+")
 ]
-#: Shorter tokens can't be told from words.
+#: Shorter tokens can't be distinguished from words.
 MIN_TOKEN_CHARS = 6
 
-#: What is a token of fewer characters only if it stands alone.
+#: A shorter text is a token only if it stands alone.
 _SHORT_WORD = re.compile(rf"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{{1,{MIN_TOKEN_CHARS - 1}}}(?![A-Za-z0-9_-])")
 
 _MARK = re.compile(r"[^A-Za-z0-9_-]")
 _MOST_MARKS = 24
 
-#: Texts without a token that are remembered, such as names of models, and how long each of them may be.
+#: How many texts without a token, such as names of models, are remembered, and the length of the longest.
 _MOST_REMEMBERED, _REMEMBERED_CHARS = 1024, 256
 
 
 def candidates(text: str) -> set[str]:
-    """Parts of a text that may be tokens: its words without surrounding punctuation, and their parts."""
+    """Returns the parts of a text that may be tokens: its words without surrounding punctuation, and their parts."""
     words = set(_WORD.findall(text))
     words |= {word.strip(_EDGES) for word in words}
     made_of_parts = [word for word in words if not word.isalnum()]
@@ -42,22 +42,23 @@ def candidates(text: str) -> set[str]:
     return {word for word in words if len(word) >= MIN_TOKEN_CHARS}
 
 
-def _between_marks(text: str) -> Iterator[str]:
-    """Every part of a text between two punctuation marks, if it has at most _MOST_MARKS of them."""
+def _between_marks(text: str) -> set[str]:
+    """Returns every part of a text between two punctuation marks, if it has at most _MOST_MARKS of them."""
     marks = [match.start() for match in _MARK.finditer(text)]
-    if len(marks) <= _MOST_MARKS:
-        ends = [*marks, len(text)]
-        yield from (text[start:end] for start in (0, *(mark + 1 for mark in marks)) for end in ends if start < end)
+    if len(marks) > _MOST_MARKS:
+        return set()
+    starts, ends = (0, *(mark + 1 for mark in marks)), (*marks, len(text))
+    return {text[start:end] for start in starts for end in ends if start < end}
 
 
-#: That of the tokens which the gateway makes.
+#: The shape of generated tokens.
 GATEWAY_SHAPE = TokenShape("op_", 41)
 
 
 class ConfiguredTokens:
     """The tokens that must not reach a log, wherever a client has put them. One for each process, see TOKENS.
 
-    Tokens are known by their digests. One whose shape is known too, because it was read in plain text or has been used,
+    Tokens are stored as digests. A token whose shape is known too, because it was read in plain text or has been used,
     is found anywhere in a text; any other only if it stands between marks or blanks.
     """
 
@@ -97,7 +98,7 @@ class ConfiguredTokens:
         return self.redact(text) is not text
 
     def shown(self, text: str, most_chars: int) -> str:
-        """A text with its tokens masked, cut to `most_chars`; a token is never cut in two."""
+        """Returns a text with its tokens masked, cut to `most_chars`; a token is never cut in two."""
         if len(text) <= most_chars and (len(text) < self._shortest or text in self._clean):
             return text
         head = text[: most_chars + TOKEN_CHARS]
@@ -105,7 +106,7 @@ class ConfiguredTokens:
         return redacted[: max(0, len(redacted) - max(0, len(head) - most_chars))]
 
     def redact(self, text: str) -> str:
-        """A text of a few hundred characters with each token replaced; the same object if there is none."""
+        """Returns a text of a few hundred characters with each token replaced; the same object if there is none."""
         if len(text) < self._shortest or text in self._clean:
             return text
         found = self._found(text)
@@ -118,11 +119,11 @@ class ConfiguredTokens:
         return text
 
     def _found(self, text: str) -> set[str]:
-        """The tokens in a text: among its words, or any part that has the shape of one."""
+        """Returns the tokens in a text: among its words, or any part that has the shape of one."""
         parts = {text}
         if self._has_unknown:
             parts |= candidates(text)
-            parts.update(_between_marks(text))
+            parts |= _between_marks(text)
         if self._shortest < MIN_TOKEN_CHARS:
             parts.update(_SHORT_WORD.findall(text))
         for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
@@ -138,5 +139,5 @@ class ConfiguredTokens:
         return not text.isascii() and hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._shapes
 
 
-#: Set by the gateway; read by whatever writes a log.
+#: Set by the gateway; read by all logs.
 TOKENS = ConfiguredTokens()

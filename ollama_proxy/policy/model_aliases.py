@@ -1,4 +1,4 @@
-"""Models as the team sees them: the names that clients use, what they stand for, and which of them are shown."""
+"""The operator's names for models: their targets and rules, and which of them are listed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,19 @@ NO_RULES = ModelSettings()
 
 @dataclass(slots=True, frozen=True)
 class ModelAlias:
-    """A model under the name that a client used, and the operator's word on it."""
+    """A model under the name that a client used, and the operator's rules for it."""
 
     name: str
-    #: What its upstream calls it; the name itself where nothing else was said.
+    #: The upstream's name of the model; the client's name unless the operator configured another one.
     target: str
     rules: ModelSettings
-    #: The team gave it its name; else the name only leads to it.
+    #: The operator gave it this name; otherwise the name only leads to it.
     is_named: bool = False
 
     @property
     def is_alias(self) -> bool:
-        """Whether the upstream knows it by another name."""
+        """Whether the upstream has another name for it."""
         return self.target != self.name
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing was said of it."""
-        return self.rules is NO_RULES
 
 
 R = TypeVar("R")
@@ -40,32 +35,32 @@ OneName = Callable[[str], str]
 
 
 class ModelAliases:
-    """The `models` of the settings, ready to be asked."""
+    """The `models` of the settings, prepared for lookups."""
 
     def __init__(
         self, models: Mapping[str, ModelSettings], upstreams: Iterable[str], one_name: OneName | None = None
     ) -> None:
-        """`upstreams`: their names, which may stand in front of a model's. `one_name`: the one name that several mean,
-        where an upstream has such."""
+        """`upstreams`: their names, which may precede a model's. `one_name`: maps several names of one model to a
+        single one, if an upstream has such names."""
         self._one_name = one_name
         self._upstreams = tuple(name.lower() for name in upstreams)
         self._rules = {self._key(name): rules for name, rules in models.items()}
         self._targets = {key: rules.target for key, rules in self._rules.items() if rules.target}
-        #: By the name as written: what it stands for. A pattern is no name that could be shown.
+        #: Names as written, and their targets; without patterns, which can't be listed.
         self._aliases = {name: rules.target for name, rules in models.items() if rules.target and not is_pattern(name)}
         self._patterns = [name for name in self._rules if is_pattern(name)]
         self._covering = compiled(self._patterns)
         self._ruling = [name for name in self._patterns if name not in self._targets]
         self._covering_bare = compiled(self._ruling)
-        #: By the one name of each model that has rules: how those are written.
+        #: By the canonical name of each model that has rules: the key of these rules.
         self._synonyms = {self._meant(key): key for key in self._rules if not is_pattern(key)} if one_name else {}
 
     def __bool__(self) -> bool:
-        """Whether the operator said anything about models."""
+        """Whether the operator configured any models."""
         return bool(self._rules)
 
     def find(self, name: str) -> ModelAlias:
-        """The model that a client means, however it spells the name."""
+        """Returns the model that a client means by any spelling of its name."""
         if not self._rules:
             return ModelAlias(name, name, NO_RULES)
         known = self._known(name)
@@ -74,14 +69,14 @@ class ModelAliases:
         )
 
     def _key(self, name: str) -> str:
-        """The one spelling of a name, or of a pattern, with its upstream."""
+        """Returns the canonical spelling of a name, or of a pattern, with its upstream."""
         upstream, rest = split_upstream(name, self._upstreams)
         rest = rest if is_pattern(rest) else with_source(rest)
         return f"{upstream}/{rest}" if upstream else rest
 
     def _known(self, name: str) -> str:
-        """The key of the rules for a name: its own, that of the model whatever upstream it is asked from, or the first
-        pattern that covers one of these. What a name stands for counts for that very name alone."""
+        """Returns the key of the rules for a name: its own, that of the model without its upstream, or the first
+        pattern that covers one of these. A target applies to that very name only."""
         full, bare = self._key(name), with_source(split_upstream(name, self._upstreams)[1])
         for key in (full, _without_local(full)):
             if key in self._rules:
@@ -95,7 +90,7 @@ class ModelAliases:
         return found or full
 
     def _meant(self, bare: str) -> str:
-        """The one name that a canonical one means."""
+        """Returns the single name that a canonical one means."""
         return with_source(self._one_name(bare.removesuffix(f":{DEFAULT_TAG}"))) if self._one_name else bare
 
     def _pattern(self, full: str, bare: str) -> str | None:
@@ -109,17 +104,17 @@ class ModelAliases:
         return min(found, key=self._patterns.index, default=None)
 
     def names(self, name: str) -> bool:
-        """Whether the operator wrote down this very model, or what it stands for. A pattern names its target, not what
-        it covers."""
+        """Whether the operator configured this very model, or a target for it. A pattern names its target, not the
+        models that it covers."""
         known = self._known(name)
         return known in self._targets or (known in self._rules and not is_pattern(known))
 
     def is_alias(self, name: str) -> bool:
-        """Whether the operator wrote down what this very name stands for."""
+        """Whether the operator configured a target for this very name."""
         return self._key(name) in self._targets and name == name.strip()
 
     def chained(self) -> list[str]:
-        """Names whose target is another of these names; nobody follows it from there."""
+        """Returns names whose target is another of these names; such a chain is not followed."""
         ends = {name: with_source(split_upstream(target, self._upstreams)[1]) for name, target in self._aliases.items()}
         return [name for name, end in ends.items() if end in self._targets and end != with_source(name)]
 
@@ -132,8 +127,8 @@ class ModelAliases:
         identity: Callable[[str], str],
         may_use: Callable[[str], bool],
     ) -> list[R]:
-        """A list of models as the team sees it: with the team's names, without what is hidden or may not be used.
-        `identity` gives the one name that all spellings of a model mean."""
+        """Returns a list of models for clients: with the operator's names, without models that are hidden or may not be
+        used. `identity` returns the one name that all spellings of a model mean."""
         aliases = [(alias, identity(target)) for alias, target in self._aliases.items()]
         found: list[R] = []
         for row in rows:
@@ -146,10 +141,10 @@ class ModelAliases:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name of the settings stands for all that it covers."""
+    """Whether a name of the settings is a pattern."""
     return "*" in name or "?" in name
 
 
 def _without_local(known: str) -> str:
-    """Ollama takes `:local` behind the name of any model that is not in its cloud."""
+    """Removes `:local`, which Ollama accepts after the name of any model that is not in its cloud."""
     return with_source(known.removesuffix(":local")) if known.endswith(":local") else known

@@ -1,5 +1,5 @@
-"""One name for a model, whatever its spelling: rights, rules and limits go by it. The client's own spelling is sent on
-only if the upstream cannot take it for another model.
+"""Canonical names of models, to which permissions, rules and limits apply. The client's own spelling is sent on only if
+the upstream cannot take it for another model.
 
 Grammar and defaults as in Ollama's `types/model`: `[host/][namespace/]model[:tag]`; and as in its `internal/modelref`,
 which takes `:cloud` or `:local` behind that.
@@ -22,47 +22,43 @@ _LOCAL = ":local"
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAMESPACE = "[A-Za-z0-9_][A-Za-z0-9_-]{0,79}"
-#: A host, and a scheme before it, only in front of a namespace. Only one source, which may not repeat one in the tag.
-_OLLAMA_NAME = re.compile(
+#: The names that Ollama's parser accepts; each means the model of its canonical name there. A host, and a scheme before
+#: it, only in front of a namespace. Only one source, which may not repeat one in the tag.
+OLLAMA_NAME = re.compile(
     rf"(?:(?:(?:https?://)?[A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?{_NAMESPACE}/)?{_PART}"
     rf"(?::(?!(?i:local|cloud|{_PART}-cloud):){_PART})?(?::(?i:local|cloud))?"
 )
 
 
 def is_well_formed(name: str) -> bool:
-    """Whether any model may have this name, spaces aside: at most MAX_NAME_BYTES, only characters that can be seen, and
+    """Whether any model may have this name, apart from spaces: at most MAX_NAME_BYTES, only printable characters, and
     no scheme but a leading `http` or `https`."""
-    # What cannot be printed: control and format characters (such as zero-width ones), and white space but the space.
+    # Not printable: control and format characters (such as zero-width ones), and white space except the space.
     if len(name) > MAX_NAME_BYTES or not name.isprintable():
         return False
     is_short = name.isascii() or len(name.encode()) <= MAX_NAME_BYTES
     return is_short and ("://" not in name or "://" not in _SCHEME.sub("", name))
 
 
-def is_ollama_name(name: str) -> bool:
-    """Whether Ollama's parser takes a name. It then means the model of that canonical name there."""
-    return _OLLAMA_NAME.fullmatch(name) is not None
-
-
 def is_plain(name: str) -> bool:
-    """Whether a name is spelled as its canonical one, but for case and the default tag: without what only Ollama leaves
-    out, which to a provider would be part of another model's name."""
+    """Whether a name is spelled like its canonical one, except for case and the default tag: without parts that only
+    Ollama ignores, and that would be another model's name to a provider."""
     return canonical(name) in (lowered := name.lower(), f"{lowered}:{DEFAULT_TAG}")
 
 
 def canonical(name: str) -> str:
-    """Lower case, without default host, default namespace and the source `:local`, with its tag: ` Library/M` is
-    `m:latest`."""
+    """Returns a name in lower case, without default host, default namespace and the source `:local`, with its tag:
+    ` Library/M` is `m:latest`."""
     return with_source(name[: -len(_LOCAL)] if is_local(name) else name)
 
 
 def is_local(name: str) -> bool:
-    """Whether a name ends with `:local`, which demands that the model is not in Ollama's cloud."""
+    """Whether a name ends with `:local`, which requires that the model is not in Ollama's cloud."""
     return name[-len(_LOCAL) :].lower() == _LOCAL
 
 
 def with_source(name: str) -> str:
-    """The canonical name with `:local` where that was said."""
+    """Returns the canonical name, but keeps `:local`."""
     path, _, last = _SCHEME.sub("", name.strip().lower()).rpartition("/")
     model, _, tag = last.partition(":")
     parents = [part for part in path.split("/") if part]
@@ -74,8 +70,8 @@ def with_source(name: str) -> str:
 
 
 def split_upstream(name: str, upstreams: Iterable[str]) -> tuple[str, str]:
-    """The first of the upstreams that a name begins with, in any case, as in `box1/m` or `box1:m`, and the rest; "" and
-    the whole name if there is none."""
+    """Returns the first of the upstreams that a name begins with, in any case, as in `box1/m` or `box1:m`, and the
+    rest; "" and the whole name if there is none."""
     for upstream in upstreams:
         size = len(upstream)
         if name[size : size + 1] in (":", "/") and len(name) > size + 1 and name[:size].lower() == upstream.lower():
@@ -91,8 +87,8 @@ def is_allowed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def compiled(patterns: Iterable[str]) -> re.Pattern[str]:
-    """The same patterns as one expression for canonical names, with a group for each: `lastindex` of a match, from 1,
-    says which of them is the first to cover it. For many names, where is_allowed is slow."""
+    """Compiles patterns to one expression for canonical names, with a group for each: `lastindex` of a match, from 1,
+    is the first pattern that covers the name. For many names, for which is_allowed is slow."""
     return re.compile("|".join(f"({translate(_canonical_pattern(pattern))})" for pattern in patterns) or r"(?!)")
 
 
@@ -113,5 +109,5 @@ def is_cloud(name: str) -> bool:
 
 
 def renamed(text: str, target: str, name: str) -> str:
-    """A sentence that calls a model `name` where it said `target`; other words that hold those letters stay."""
+    """Replaces the model name `target` in a sentence by `name`; longer words that contain it stay."""
     return re.sub(rf"(?<![\w./:-]){re.escape(target)}(?![\w/-])", lambda match: name, text)

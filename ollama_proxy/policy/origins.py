@@ -1,6 +1,6 @@
-"""Which host names a request may name, and which web pages may send one: decided before anything else happens.
+"""Checks which host a request names, and which web page sent it, before anything else happens.
 
-Without authentication nothing but this keeps a web page away from the models. A page at a name of its own that resolves
+Without authentication, only this check keeps web pages away from the models. A page at a name of its own that resolves
 to this machine (DNS rebinding) sends a foreign Host; any other page sends `Origin` or `Sec-Fetch-Site` with every
 request that could change something, whatever its content type. Other programs send neither.
 """
@@ -17,8 +17,10 @@ from ollama_proxy.settings import Settings, is_loopback, is_open
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
-#: What browsers say of requests that no other page has caused. On one machine, `same-site` is a page on another port.
+#: Sec-Fetch-Site of requests that no other page has caused. On one machine, `same-site` is a page on another port.
 _OWN_SITES = ("same-origin", "none")
+
+_NOT_ALLOWED = "Web pages of this origin may not call this gateway; its operator can add the origin to cors.origins."
 
 
 class OriginPolicy:
@@ -39,15 +41,16 @@ class OriginPolicy:
             raise BadRequest("The Host header is missing or malformed.")
         if not self._is_served(host, match[1]):
             if self._has_auth:
-                raise BadRequest("This host name is not served here.", detail=f"host {host}")
+                raise BadRequest("This gateway does not serve this host name.", detail=f"host {host}")
             raise ForeignHost(detail=f"host {host}")
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None:
-            is_same = origin.lower() in (f"http://{host}", f"https://{host}")
-            if not is_same and not any(pattern.match(origin) for pattern in self.allowed):
-                self._refuse_origin(f"origin {origin}")
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+            if not any(pattern.match(origin) for pattern in self.allowed):
+                if self._has_auth:
+                    raise ForeignOrigin(_NOT_ALLOWED, detail=f"origin {origin}")
+                raise ForeignOrigin(detail=f"origin {origin}")
         if not self._has_auth and (site := environ.get("HTTP_SEC_FETCH_SITE", "none")) not in _OWN_SITES:
-            self._refuse_origin(f"Sec-Fetch-Site {site}")
+            raise ForeignOrigin(detail=f"Sec-Fetch-Site {site}")
 
     def _is_served(self, host: str, name: str) -> bool:
         if name in self._hosts or host in self._hosts:
@@ -55,21 +58,13 @@ class OriginPolicy:
         if self._has_auth:
             return not self._hosts
         bare = name.strip("[]")
-        # Neither loopback names nor addresses can be made to point elsewhere by somebody else's DNS.
+        # A foreign DNS server can redirect neither loopback names nor addresses.
         return is_loopback(bare) or bare.endswith(".localhost") or (self._is_open and as_address(bare) is not None)
-
-    def _refuse_origin(self, detail: str) -> None:
-        if self._has_auth:
-            raise ForeignOrigin(
-                "Web pages of this origin may not call this gateway; its operator can add the origin to cors.origins.",
-                detail=detail,
-            )
-        raise ForeignOrigin(detail=detail)
 
 
 def origin_pattern(origin: str) -> re.Pattern[str]:
-    """The origins that a configured one stands for: a lone `*` for all; elsewhere `*` is one or more labels of a host,
-    or a port."""
+    """Returns the pattern of a configured origin: a lone `*` matches all; elsewhere `*` is one or more labels of a
+    host, or a port."""
     if origin == "*":
         return re.compile("")
     return re.compile(re.escape(origin).replace(r"\*", "[A-Za-z0-9.-]+") + r"\Z", re.IGNORECASE)

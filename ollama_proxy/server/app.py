@@ -63,7 +63,7 @@ def create_app(
     install_cors(app, gateway, dialects)
     app.after_request(_finish)
     if log_directory:
-        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).attend)
+        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
     app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from urllib.parse import urlsplit
 
-from ollama_proxy.hub import OPTION_TYPES
 from ollama_proxy.policy import ModelAliases
 from ollama_proxy.settings import (
+    OPTION_TYPES,
     RENAMED,
     Settings,
     effective_upstreams,

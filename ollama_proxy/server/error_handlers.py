@@ -63,7 +63,7 @@ def own_error(error: HTTPException) -> GatewayError:
     if error.code == 404:
         is_doubled = path.startswith("/v1/v1/")
         hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
-        return NotFound(f"There is nothing at {path}.{hint}")
+        return NotFound(f"The path {path} does not exist.{hint}")
     if error.code == 405:
-        return MethodNotAllowed(f"{path} does not take {request.method}.")
+        return MethodNotAllowed(f"The path {path} does not support {request.method}.")
     return BadRequest(detail=type(error).__name__)

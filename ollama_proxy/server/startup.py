@@ -31,7 +31,7 @@ from ollama_proxy.settings import (
     with_first_token,
 )
 from ollama_proxy.telemetry import configure
-from ollama_proxy.upstreams import build_fleet, say_hidden
+from ollama_proxy.upstreams import build_fleet, log_hidden
 from ollama_proxy.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     parts["client_watch"].start()
     Watchdog().start()
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
-    say_hidden(settings)
+    log_hidden(settings)
     log_warnings(settings, environ)
     return app
 
@@ -89,7 +89,7 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
         """Takes over a good edit of the configuration."""
         gateway.apply(with_first_token(new, environ)[0])
         keep_last_good(environ)
-        say_hidden(new)
+        log_hidden(new)
         log.setLevel(new.logging.level)
         log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
         log_warnings(new, environ)

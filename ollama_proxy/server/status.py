@@ -63,15 +63,15 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
         listed = [model for _, model in fleet.models()]
     elif (node := fleet.nodes[0]).name in usable:
         with suppress(GatewayError):
-            node.learn(Call(HEALTH_CHECK_TIMEOUTS))  # nobody else asks for the list of the only server
-            listed = [model for _, model in node.listing.models.values()] if node.listing else []
+            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))  # nobody else asks for the list of the only server
+            listed = [model for _, model in node.models.listing.models.values()] if node.models.listing else []
     shown = lists.filter(listed, attrgetter("name"), lambda model, name: replace(model, name=name))
     if fleet.is_single:
         return {"total": len(shown), "byProvider": {fleet.nodes[0].name: len(shown)}}
-    counts = {
-        node.name: sum(lists.may_use(f"{node.name}/{name}") for name in node.listing.models) if node.listing else 0
-        for node in fleet.nodes
-    }
+    counts: dict[str, int] = {}
+    for node in fleet.nodes:
+        names = node.models.listing.models if node.models.listing else ()
+        counts[node.name] = sum(lists.may_use(f"{node.name}/{name}") for name in names)
     return {"total": len(shown), "byProvider": counts}
 
 
@@ -89,11 +89,11 @@ def _state(node: Node, *, is_operator: bool) -> dict[str, Json]:
         "state": node.condition,
         "kind": node.declared.kind,
         "version": (node.state and node.state.version) or None,
-        "models": len(node.listing.models) if node.listing else None,
+        "models": len(node.models.listing.models) if node.models.listing else None,
         "in_flight": node.in_flight,
     }
     if is_operator:
-        state["loaded"] = [str(row.get("name")) for row in node.listing.loaded] if node.listing else []
+        state["loaded"] = [str(row.get("name")) for row in node.models.listing.loaded] if node.models.listing else []
         state["failing_models"] = node.failing_models()
         state["reason"] = (node.state and node.state.reason) or None
     return state

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from ollama_proxy.telemetry import flush_all, located, note
+from ollama_proxy.telemetry import flush_all, format_location, note
 
 #: Seconds between two signs of life.
 BEAT_S = 0.25
@@ -63,7 +63,8 @@ class Watchdog:
                 frame: Any = sys._current_frames().get(self._loop)
                 places: list[str] = []
                 while frame is not None and len(places) < FRAMES:
-                    places.append(located(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+                    code = frame.f_code
+                    places.append(format_location(code.co_filename, frame.f_lineno, code.co_name))
                     frame = frame.f_back
                 blocked_ms = round((now - beat) * 1000)
                 self._note_event("ERROR", "event_loop_blocked", blocked_ms=blocked_ms, where=places[::-1])

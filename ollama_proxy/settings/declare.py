@@ -1,6 +1,6 @@
-"""Settings are declared as fields of frozen dataclasses; here an entry, or the environment, gives those their values.
+"""Settings are declared as fields of frozen dataclasses, which get their values from the file and the environment.
 
-A name that nobody declared is refused with a suggestion.
+An unknown name is refused with a suggestion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_value
 
 #: Start of the environment variables that can give any setting.
 PREFIX = "OLLAMA_PROXY__"
-#: How complaints begin that are about a variable and not about a line.
+#: Start of the errors about a variable instead of a line.
 VARIABLE_WORDS = "environment variable "
 
 #: Settings by their former names, which are read until 1.0, with a warning.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def setting(default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ...] = (), alias: str = "") -> T:
-    """Declare one setting. `env`: variables of its own, later ones win; `alias`: a second name it is known by."""
+    """Declare one setting. `env`: its own variables, later ones win; `alias`: a second name."""
     details = {"text": text, "kind": kind, "env": env, "alias": alias}
     if default == {}:
         return field(default_factory=dict, metadata=details)  # type: ignore[return-value]
@@ -33,18 +33,18 @@ def setting(default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ..
 
 
 def section(section: type[T], kind: SettingType[T] | None = None) -> T:
-    """Declare a section of settings, all of them at their defaults when the file leaves it out."""
+    """Declare a section of settings, which have their defaults if the file omits it."""
     details = {"text": section.__doc__, "kind": kind or section_type(section), "section": section}
     return field(default_factory=section, metadata=details)
 
 
 def section_type(section: Callable[..., T]) -> SettingType[T]:
-    """The kind of a mapping that holds the settings of a section."""
+    """The type of a mapping with the settings of a section."""
     return SettingType("a mapping of settings", lambda entry: section(**read_section(section, entry)))
 
 
 def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> dict[str, Any]:
-    """Values for those settings of a section that the entry gives. Raises ConfigError with every complaint.
+    """The values of the settings that the entry sets. Raises ConfigError with all errors.
 
     `everything`: dotted names to suggest from, for the file as a whole.
     """
@@ -58,14 +58,14 @@ def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> 
                 raise _unknown(entry, child, list(known), everything)
             declared = known[name]
             if declared.name in values:
-                raise child.error(f"is another name of {declared.name}, which is given too")
+                raise child.error(f"is an alias of {declared.name}, which is set too")
             values[declared.name] = declared.metadata["kind"].parse(child)
     complaints.check()
     return values
 
 
 def rename_entries(root: Entry) -> None:
-    """Move entries with an old name to the new one. Raises ConfigError if both are given."""
+    """Move entries with an old name to the new one. Raises ConfigError if both are set."""
     complaints = Complaints()
     for old, new in RENAMED.items():
         section, key, new_key = (*old.split("."), new.rpartition(".")[2])
@@ -74,14 +74,14 @@ def rename_entries(root: Entry) -> None:
             with complaints.collected():
                 entry = entries.pop(key)
                 if new_key in entries:
-                    raise entry.error(f"is the old name of {new}, which is given too")
+                    raise entry.error(f"is the old name of {new}, which is set too")
                 entries[new_key] = entry
     complaints.check()
 
 
 def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable[str]) -> ConfigError:
     if parent.name.startswith("auth"):
-        # The name itself may be a token that lost its place, so it isn't repeated.
+        # The name may be a misplaced token, so it isn't quoted.
         key = child.name.removeprefix(f"{parent.name}.")
         return ConfigError(f"{child.where}: unknown setting in {parent.name}{suggestion(key, known)}")
     if parent.name:
@@ -105,9 +105,9 @@ def default_of(section: Any, name: str) -> Any:
 
 
 def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[str, Field[Any]]) -> None:
-    """Put what the environment says over what the file says. An empty variable counts as not set.
+    """Override the file with the environment. An empty variable counts as not set.
 
-    `names`: dotted names with their declarations. Raises ConfigError for unknown names and for what is not YAML.
+    `names`: dotted names with their declarations. Raises ConfigError for unknown names and invalid YAML.
     """
     complaints = Complaints()
     for name, declared in names.items():
@@ -117,8 +117,7 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
                 if kind is BOOLEAN:
                     text = {"1": "true", "0": "false"}.get(text, text)
                 with complaints.collected():
-                    is_plain = kind.raw  # the text needs no quotes
-                    _put(root, name, Entry(where, name, "str", text) if is_plain else parse_value(text, where, name))
+                    _put(root, name, Entry(where, name, "str", text) if kind.raw else parse_value(text, where, name))
     for variable, text in sorted(environ.items()):
         if variable.startswith(PREFIX) and text:
             with complaints.collected():

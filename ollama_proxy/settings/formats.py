@@ -1,4 +1,4 @@
-"""Kinds of settings with a notation of their own: sizes, addresses, durations, days, names, levels."""
+"""Types of settings with a notation of their own: sizes, addresses, durations, dates, names, levels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from ollama_proxy.hub import OPTION_TYPES, THINK_LEVELS
 from ollama_proxy.settings.types import (
     ANYTHING,
     BOOLEAN,
@@ -23,8 +22,21 @@ from ollama_proxy.settings.types import (
 )
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
+#: Levels of thinking, as Ollama names them.
+THINK_LEVELS = ("low", "medium", "high", "max")
 
-def _size(entry: Entry) -> int:
+#: Ollama's options and the types of their values; an option of the type float may be any number.
+OPTION_TYPES: Mapping[str, type] = {
+    **dict.fromkeys("num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int),
+    **dict.fromkeys("draft_num_predict top_k repeat_last_n seed".split(), int),
+    **dict.fromkeys("temperature top_p min_p typical_p".split(), float),
+    **dict.fromkeys("repeat_penalty presence_penalty frequency_penalty".split(), float),
+    "use_mmap": bool,
+    "stop": list,
+}
+
+
+def _parse_size(entry: Entry) -> int:
     factors = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
     check_kind(entry, SIZE.label, "str", "int")
     match = re.fullmatch(r"([1-9][0-9]{0,11}) ?([kKMG]i?B)?", entry.text, re.ASCII)
@@ -34,7 +46,7 @@ def _size(entry: Entry) -> int:
     return int(match[1]) * factors[unit]
 
 
-def _network(entry: Entry) -> str:
+def _parse_network(entry: Entry) -> str:
     check_kind(entry, "text", "str")
     try:
         ip_network(entry.text, strict=False)
@@ -43,15 +55,15 @@ def _network(entry: Entry) -> str:
     return entry.text
 
 
-def _proxy(entry: Entry) -> str:
+def _parse_proxy(entry: Entry) -> str:
     if entry.kind == "str" and entry.text == "unix:":
         return entry.text
     if "%" in entry.text:
-        raise entry.error("must have no zone: every address without one is meant")
-    return _network(entry)
+        raise entry.error("must have no zone; the address without one matches every zone")
+    return _parse_network(entry)
 
 
-def _base_url(entry: Entry) -> str:
+def _parse_base_url(entry: Entry) -> str:
     check_kind(entry, "text", "str")
     try:
         parts = urlsplit(entry.text)
@@ -65,7 +77,7 @@ def _base_url(entry: Entry) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Whether an address to listen on can be reached from this machine only."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -76,12 +88,12 @@ _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"[-+]?(?:0|(?:{_DURATION_PART.pattern})+)", re.ASCII)
 
-#: No duration that means anything is longer; reading a text takes the square of its length.
+#: Longest duration, in characters: parsing takes quadratic time.
 MAX_DURATION_CHARS = 64
 
 
 def go_duration_s(text: str) -> float:
-    """Seconds of a duration as Go writes it, such as `1h30m` or `-1m`; raises ValueError for anything else."""
+    """Seconds of a duration in Go's notation, such as `1h30m` or `-1m`; raises ValueError for anything else."""
     if len(text) > MAX_DURATION_CHARS or not _DURATION.fullmatch(text):
         raise ValueError("not a duration")
     amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
@@ -89,15 +101,15 @@ def go_duration_s(text: str) -> float:
 
 
 def duration_s(value: str | float) -> float:
-    """Seconds that a `keep_alive` means: a number, or text such as `1h30m`; below 0 is for ever (infinite).
+    """Seconds of a `keep_alive`: a number, or a string such as `1h30m`; below 0 means forever (infinite).
 
-    Raises ValueError for text that Ollama would refuse, such as `10` without a unit.
+    Raises ValueError for a string that Ollama would refuse, such as `10` without a unit.
     """
     seconds = go_duration_s(value) if isinstance(value, str) else float(value)
     return float("inf") if seconds < 0 else seconds
 
 
-def _keep_alive(entry: Entry) -> str | int | float:
+def _parse_keep_alive(entry: Entry) -> str | int | float:
     value = ANYTHING.parse(entry)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise entry.error(f"must be {KEEP_ALIVE.label}")
@@ -108,14 +120,14 @@ def _keep_alive(entry: Entry) -> str | int | float:
     return value
 
 
-def _keep_alive_limit(entry: Entry) -> float:
-    limit = duration_s(_keep_alive(entry))
+def _parse_keep_alive_limit(entry: Entry) -> float:
+    limit = duration_s(_parse_keep_alive(entry))
     if limit == float("inf"):
-        raise entry.error("must not be negative: that means for ever, which is no limit")
+        raise entry.error("must not be negative, because that means no limit")
     return limit
 
 
-def _day(entry: Entry) -> date:
+def _parse_day(entry: Entry) -> date:
     check_kind(entry, DAY.label, "timestamp", "str")
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", entry.text, re.ASCII):
         raise entry.error(f"must be {DAY.label}")
@@ -125,13 +137,13 @@ def _day(entry: Entry) -> date:
         raise entry.error(f"must be {DAY.label}") from None
 
 
-def _think(entry: Entry) -> bool | str:
+def _parse_think(entry: Entry) -> bool | str:
     if entry.kind not in ("bool", "str"):
         raise entry.error(f"must be {THINK.label}")
     return BOOLEAN.parse(entry) if entry.kind == "bool" else _THINK_LEVEL.parse(entry)
 
 
-def _options(entry: Entry) -> dict[str, object]:
+def _parse_options(entry: Entry) -> dict[str, object]:
     values = map_of(ANYTHING).parse(entry)
     complaints = Complaints()
     for name, value in values.items():
@@ -143,37 +155,39 @@ def _options(entry: Entry) -> dict[str, object]:
     return values
 
 
-#: By the type of an option: what its value must be, and the check. Ollama answers a wrong one with 500.
+#: By the type of an option: what its value must be, and the check. Ollama answers an invalid one with 500.
 _OPTION_CHECKS: Mapping[type, tuple[str, Callable[[object], bool]]] = {
     int: ("a whole number", lambda value: type(value) is int),
     float: ("a number", lambda value: type(value) in (int, float)),
     bool: ("true or false", lambda value: type(value) is bool),
-    list: ("a list of texts", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value)),
+    list: ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value)),
 }
 
 
 SECONDS = seconds()
-SIZE = SettingType("a size in bytes, such as 64MiB", _size)
+SIZE = SettingType("a size in bytes, such as 64MiB", _parse_size)
 HOST = text_type("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
-NETWORK = SettingType("an IP address or a network such as 10.0.0.0/8", _network)
-PROXY = SettingType("an IP address, a network such as 10.0.0.0/8, or unix:", _proxy)
-BASE_URL = SettingType("http://host[:port][/path] or https, without user, query and fragment", _base_url, raw=True)
-KEEP_ALIVE = SettingType("a duration such as 30m, or a number of seconds (below 0: for ever)", _keep_alive)
-KEEP_ALIVE_LIMIT = SettingType("a duration such as 1h", _keep_alive_limit)
-DAY = SettingType("a date such as 2027-01-31", _day)
+NETWORK = SettingType("an IP address or a network such as 10.0.0.0/8", _parse_network)
+PROXY = SettingType("an IP address, a network such as 10.0.0.0/8, or unix:", _parse_proxy)
+BASE_URL = SettingType(
+    "http://host[:port][/path] or https, without user, query and fragment", _parse_base_url, raw=True
+)
+KEEP_ALIVE = SettingType("a duration such as 30m, or a number of seconds (below 0: forever)", _parse_keep_alive)
+KEEP_ALIVE_LIMIT = SettingType("a duration such as 1h", _parse_keep_alive_limit)
+DAY = SettingType("a date such as 2027-01-31", _parse_day)
 NAME = text_type("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
 VARIABLE = text_type("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
 _THINK_LEVEL = choice(*THINK_LEVELS)
-THINK = SettingType("true, false, low, medium, high or max", _think)
-OPTIONS = SettingType("a mapping of Ollama's options", _options)
+THINK = SettingType("true, false, low, medium, high or max", _parse_think)
+OPTIONS = SettingType("a mapping of Ollama's options", _parse_options)
 _SOME_TEXT = text_type("text", r"(?s).*\S.*")
 _PASSAGES = list_of(_SOME_TEXT)
 REMOVED = SettingType(
-    "true, false, or a list of texts",
+    "true, false, or a list of strings",
     lambda entry: BOOLEAN.parse(entry) if entry.kind == "bool" else _PASSAGES.parse(entry),
 )
 REPLACED = SettingType(
-    "a text, or a mapping from text to text",
+    "a string, or a mapping from string to string",
     lambda entry: map_of(TEXT).parse(entry) if entry.kind == "map" else _SOME_TEXT.parse(entry),
 )
 _LEVEL_NAME = choice("DEBUG", "INFO", "WARNING", "ERROR", "WARN")

@@ -1,6 +1,6 @@
-"""How providers differ, all of which say that they speak OpenAI's API. Each switch can be set in the configuration.
+"""The differences between providers with OpenAI's API. Each of them can be set in the configuration.
 
-What is known here of a kind was read in its documentation in 2026; models change faster, and are not named here.
+The profiles follow the providers' documentation of 2026. They name no models, because those change faster.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ollama_proxy.hub import THINK_LEVELS
 from ollama_proxy.settings.declare import read_section, setting
+from ollama_proxy.settings.formats import THINK_LEVELS
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.yaml_file import Entry
 
-#: What tells a model whether to think, and how much.
+#: The parameters that control thinking.
 NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE = (
     "none",
     "reasoning_effort",
@@ -25,10 +25,10 @@ NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE = (
     "chat_template_kwargs",
 )
 
-#: Which turns of the model get their thoughts back.
+#: Which turns of the model are sent back with their thinking.
 NEVER, TOOL_TURNS, ALWAYS = "never", "tool_turns", "always"
 
-#: A path below the base URL; none: there is no such place.
+#: A path below the base URL; empty: there is none.
 PATH = text_type('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 #: Ollama's options that OpenAI does not have.
@@ -68,7 +68,7 @@ def _by_name(names: tuple[str, ...], kind: SettingType[Any], label: str) -> Sett
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a provider wants to be asked in which words. The defaults suit most servers that run anywhere."""
+    """The API of a provider. The defaults suit most servers."""
 
     limit_field: str = setting(
         "max_tokens", "Its field for the limit of an answer.", choice("max_tokens", "max_completion_tokens")
@@ -106,7 +106,7 @@ class Profile:
         True, "It supports a JSON Schema; otherwise the schema becomes an instruction to the model.", BOOLEAN
     )
     json_word: bool = setting(False, 'It requires the word "json" in a prompt that requests JSON.', BOOLEAN)
-    null_content: bool = setting(False, "A turn that has only calls has null instead of an empty text.", BOOLEAN)
+    null_content: bool = setting(False, "A turn that has only calls has null instead of an empty string.", BOOLEAN)
     stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of ids.", list_of(TEXT))
     embedding_batch: int | None = setting(None, "Most texts in one embedding request.", optional(whole(1, 1 << 20)))
     dimensions: bool = setting(True, "It shortens vectors; otherwise the gateway does.", BOOLEAN)
@@ -130,7 +130,7 @@ class Profile:
 _VLLM_OPTIONS = {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}
 _LLAMA_OPTIONS = {name: name for name in EXTRA_OPTIONS}
 
-#: What is known of each kind; the others have the defaults.
+#: The profiles of the kinds that differ from the defaults.
 PROFILES: Mapping[str, Profile] = {
     "openai": Profile(limit_field="max_completion_tokens", efforts={"max": "xhigh"}, embedding_batch=2048),
     "deepseek": Profile(

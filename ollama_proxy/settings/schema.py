@@ -1,8 +1,8 @@
-"""Every setting, declared once: name, default, meaning, what it may be, and its own environment variables.
+"""Every setting, declared once: name, default, meaning, type, and its own environment variables.
 
-The declarations drive validation, `OLLAMA_PROXY__SECTION__KEY`, complaints and the commented `config/config.yaml`.
-`load_settings` returns frozen values; the rest of the package asks those and never the environment.
-Tokens are declared in `tokens`, upstreams in `providers`, waits in `timeouts`.
+The declarations drive validation, `OLLAMA_PROXY__SECTION__KEY`, errors and the commented `config/config.yaml`.
+`load_settings` returns frozen values; the rest of the package uses those and never the environment.
+Tokens are declared in `tokens`, upstreams in `upstreams`, timeouts in `timeouts`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class SystemPrompt:
 
     @property
     def is_given(self) -> bool:
-        """Whether any of them is."""
+        """Whether any of them is set."""
         return bool(self.remove or self.replace or self.prepend)
 
 
@@ -143,8 +143,8 @@ class ModelSettings:
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES)
 
 
-def _place(entry: Entry) -> str:
-    """A network, or a name; a name whose last label begins with a digit could be a mistyped address."""
+def _parse_place(entry: Entry) -> str:
+    """A network or a host name. A name whose last label starts with a digit is refused as a mistyped address."""
     label = r"[A-Za-z0-9_-]{1,63}"
     if entry.kind == "str" and re.fullmatch(rf"(\*\.)?({label}\.)*(?![0-9]){label}", entry.text):
         return entry.text
@@ -153,7 +153,9 @@ def _place(entry: Entry) -> str:
     raise entry.error(f"must be {_PLACE.label}")
 
 
-_PLACE = SettingType("a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _place)
+_PLACE = SettingType(
+    "a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _parse_place
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything an operator can decide. Frozen; a reload makes a new one."""
+    """All settings. Frozen; a reload makes a new object."""
 
     server: Server = section(Server)
     auth: Auth = section(Auth, AUTH)
@@ -208,18 +210,18 @@ class Settings:
     images: Images = section(Images)
     cors: Cors = section(Cors)
     logging: Logging = section(Logging)
-    #: The file that was read; None: there is none at the default path.
+    #: The file that was read; None: there is no file at the default path.
     source: Path | None = None
-    #: Where each setting that was given comes from, by dotted name.
+    #: The file and line, or the variable, of each setting that was set, by dotted name.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    #: Where each setting that was given by its old name comes from, by the old name.
+    #: The same for settings with an old name, by that name.
     old_names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    #: SHA-256 of the file as read, empty without one: how a watcher knows this very content.
+    #: SHA-256 of the file, empty without one; SettingsWatch compares it.
     fingerprint: str = field(default="", compare=False, repr=False)
 
 
 def setting_names() -> dict[str, Field[Any]]:
-    """Dotted name of every setting that can stand alone, such as `server.port`, with its declaration."""
+    """The declarations of all settings outside of lists and mappings, by dotted name, such as `server.port`."""
     names: dict[str, Field[Any]] = {}
     for each in fields(Settings):
         if "section" in each.metadata:
@@ -235,14 +237,14 @@ def variable_name(name: str) -> str:
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The configuration file that counts here; it need not exist."""
+    """The path of the configuration file, which need not exist."""
     return Path(environ.get("OLLAMA_PROXY_CONFIG") or DEFAULT_PATH)
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the file and the environment. Only the default path may be missing.
+    """Read the file and the environment. Only a file at the default path may be missing.
 
-    Raises ConfigError with one line for every fault, each with its file and line or its variable.
+    Raises ConfigError with one line for each error, with its file and line or its variable.
     """
     chosen = path or config_path(environ)
     needed = path is not None or bool(environ.get("OLLAMA_PROXY_CONFIG"))
@@ -290,24 +292,24 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
         raise ConfigError(
             f"{origins.get('auth.enabled', 'auth')}: auth.enabled is false, so anyone who reaches "
             f"{settings.server.host} could use the models; set server.host to 127.0.0.1, "
-            "or say it twice with auth.allow_open_network: true"
+            "or confirm it with auth.allow_open_network: true"
         )
     return settings
 
 
 def shown_path(path: Path) -> str:
-    """The path as complaints name it: short when it is below the current directory."""
+    """The path as errors show it: relative if it is below the current directory."""
     absolute, here = path.absolute(), Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def is_open(settings: Settings) -> bool:
-    """Whether anyone who reaches the machine needs no token."""
+    """Whether everyone who can reach the machine may use the gateway without a token."""
     return not settings.auth.enabled and not is_loopback(settings.server.host)
 
 
 def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
-    """The upstreams to use: those configured, else the one that `service` is short for."""
+    """The upstreams to use: those configured, else the one that `service` describes."""
     base_url = settings.service.base_url
     if settings.upstreams:
         return settings.upstreams
@@ -316,6 +318,6 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
 
 
 def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """By the name of an upstream that can't be used for want of a key: what it waits for."""
+    """The reason for each upstream that is unusable without a key, by its name."""
     lacking = [each for each in effective_upstreams(settings) if each.needs_key and not each.key(environ)]
     return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}

@@ -1,8 +1,7 @@
-"""The state directory, and the token that an installation without any token makes for itself.
+"""The state directory, and the token that is created for an installation without any.
 
-A token is `op_`, 32 random letters and digits (190 bits) and 6 that are a checksum of those, so that secret scanners
-find it and a file that was cut short is noticed. Imports nothing of the package but settings, tokens, errors and
-redaction.
+A token is `op_`, 32 random letters and digits (190 bits), and a checksum of 6, so that secret scanners recognise it and
+a truncated file is detected.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ollama_proxy.settings.schema import Settings, config_path
 from ollama_proxy.settings.tokens import Token, shape_of
 
 FIRST_TOKEN_FILE = "first-token"
-#: Name of the token that was made at the first start, in logs and usage.
+#: Name of the token created at the first start, in logs and usage.
 FIRST_TOKEN_NAME = "first-start"
 
 _PREFIX = "op_"
@@ -35,16 +34,16 @@ _CHECKSUM_LENGTH = 6
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The token made for an installation that had none."""
+    """The token created for an installation that had none."""
 
     text: str = field(repr=False)
     path: Path
-    #: This very process made it: the one moment to show it.
+    #: It was created by this process, which shows it once.
     created: bool
 
 
 def new_token() -> str:
-    """A fresh token."""
+    """A new random token."""
     body = "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM_LENGTH))
     return _PREFIX + body + _checksum(body)
 
@@ -64,7 +63,7 @@ def token_digest(token: str) -> bytes:
 
 
 def _checksum(body: str) -> str:
-    """CRC-32 with 62 digits. It guards against cut and mistyped tokens, not against forgers."""
+    """CRC-32 in base 62. It detects truncated and mistyped tokens, not forged ones."""
     number, digits = zlib.crc32(body.encode("ascii")), ""
     for _ in range(_CHECKSUM_LENGTH):
         number, digit = divmod(number, len(_DIGITS))
@@ -73,9 +72,9 @@ def _checksum(body: str) -> str:
 
 
 def state_path(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where state belongs: STATE_DIRECTORY, else `state/` beside the configuration.
+    """The state directory: STATE_DIRECTORY, else `state/` next to the configuration.
 
-    Beside means: in the parent of a directory called `config`, for any other in the file's own directory.
+    That is in the parent of a directory called `config`, otherwise in the directory of the file.
     """
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
@@ -85,7 +84,7 @@ def state_path(settings: Settings, environ: Mapping[str, str] = os.environ) -> P
 
 
 def state_directory(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
-    """The state directory, made with mode 0700 if missing. Raises ConfigError when it can't be."""
+    """The state directory, created with mode 0700 if missing. Raises ConfigError if that fails."""
     path = state_path(settings, environ)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,22 +94,22 @@ def state_directory(settings: Settings, environ: Mapping[str, str] = os.environ)
 
 
 def state_warnings(directory: Path) -> list[str]:
-    """One sentence for everything in the state directory that others may read or change."""
+    """One sentence for each file of the state directory, and itself, that others may read or change."""
     paths, found = [directory], []
     with suppress(OSError):
         paths += sorted(directory.iterdir())
     for path in paths:
-        with suppress(OSError):  # gone meanwhile
+        with suppress(OSError):  # deleted meanwhile
             mode = path.stat().st_mode & 0o777
             if mode & 0o077:
-                found.append(f"{path} holds secrets and is open to others (mode {mode:04o}); chmod go= {path}")
+                found.append(f"{path} contains secrets and is open to others (mode {mode:04o}); chmod go= {path}")
     return found
 
 
 def first_token(directory: Path) -> tuple[str, bool]:
-    """The installation's own token, and whether this call made it: true for one process only.
+    """The installation's own token, and whether this call created it: true in one process only.
 
-    Raises ConfigError when the file can't be read or made, or holds something else.
+    Raises ConfigError if the file can't be read or created, or contains something else.
     """
     path = directory / FIRST_TOKEN_FILE
     try:
@@ -118,36 +117,29 @@ def first_token(directory: Path) -> tuple[str, bool]:
             token = path.read_text("ascii", "replace").strip()
             if is_own_token(token):
                 return token, False
-        return _made_or_read(path)
+        # The process that gets the lock on an empty file writes the token; the others wait and read it. With O_EXCL
+        # instead, another process could read an empty file, and a process killed here would leave one for good.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="ascii", errors="replace") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            token = file.read().strip()
+            if is_own_token(token):
+                return token, False
+            if token:
+                raise ConfigError(f"{path}: does not contain a complete token; remove the file to get a new one")
+            token = new_token()
+            file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return token, True
     except OSError as error:
         raise _unusable(path, error) from error
 
 
-def _made_or_read(path: Path) -> tuple[str, bool]:
-    """Whoever gets the lock on an empty file writes the token; the others wait and read it.
-
-    A lock and not O_EXCL alone: between making a file and writing it another process would read nothing, and a
-    process killed there would leave a file that nobody fills any more.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "r+", encoding="ascii", errors="replace") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        found = file.read().strip()
-        if is_own_token(found):
-            return found, False
-        if found:
-            raise ConfigError(f"{path}: does not hold a whole token; remove the file to get a new one")
-        token = new_token()
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-        return token, True
-
-
 def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Settings, FirstToken | None]:
-    """The settings with the installation's own token when tokens are asked for and no list of them is configured.
+    """The settings with the installation's own token, if tokens are required and no list of them is configured.
 
-    An empty list is a list: it admits nobody. Raises ConfigError when the token is needed and can't be kept.
+    An empty list counts as a list. Raises ConfigError if the token is needed and can't be stored.
     """
     auth = settings.auth
     if not auth.enabled or auth.tokens() or auth.refuses_all:

@@ -1,4 +1,4 @@
-"""How long the gateway waits, and the mapping by which an upstream or a model has timeouts of its own."""
+"""The timeouts, and the mapping that overrides them for an upstream or a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Timeouts:
     send_idle_s: float = setting(60.0, "For a client that stops reading or sending.", SECONDS)
 
     def override(self, *overrides: Mapping[str, float]) -> Timeouts:
-        """The same with the given ones replaced; later overrides win."""
+        """A copy with some of them replaced; later overrides win."""
         merged: dict[str, float] = {}
         for each in overrides:
             merged.update(each)

@@ -1,4 +1,4 @@
-"""Who may call, as the configuration says it: tokens as text or mapping, kept as SHA-256 only."""
+"""The tokens that the configuration admits: written as strings or mappings, kept as SHA-256 only."""
 
 from __future__ import annotations
 
@@ -16,43 +16,30 @@ from ollama_proxy.settings.yaml_file import Complaints, Entry
 SCOPES = frozenset({"read", "generate", "manage"})
 
 
-def _digest(entry: Entry) -> bytes:
+def _parse_digest(entry: Entry) -> bytes:
     digest = bytes.fromhex(_HEX.parse(entry))
     if digest == hashlib.sha256(b"").digest():
-        raise entry.error("is the digest of an empty text")
+        raise entry.error("is the digest of an empty string")
     return digest
 
 
-def _token_digest(entry: Entry) -> bytes:
+def _parse_token_text(entry: Entry) -> bytes:
     check_kind(entry, "text", "str")
     if not entry.text:
         raise entry.error("is empty: write a token or remove the line")
     return hashlib.sha256(_TOKEN_TEXT.parse(entry).encode("ascii")).digest()
 
 
-def _scopes(entry: Entry) -> frozenset[str]:
-    found = frozenset(_SCOPE_LIST.parse(entry))
-    if not found:
-        raise entry.error("is an empty list: name at least one scope")
-    return found
-
-
-def _patterns(entry: Entry) -> tuple[str, ...]:
-    found = list_of(TEXT).parse(entry)
-    if not found:
-        raise entry.error("is an empty list: leave the line out to allow every model")
-    return found
-
-
 _TOKEN_TEXT = text_type("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
 _HEX = text_type("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
-_SCOPE_LIST = list_of(choice("read", "generate", "manage"))
+_SCOPE_LIST = list_of(choice("read", "generate", "manage"), if_empty="name at least one scope")
+_MODEL_LIST = list_of(TEXT, if_empty="remove the line to allow every model")
 
 
 class TokenShape(NamedTuple):
     """What is kept of a token besides its digest, so that it is found inside longer texts."""
 
-    #: Its first characters: only where they stand is a digest computed.
+    #: Its first characters: a digest is computed only where they occur.
     head: str
     length: int
 
@@ -64,7 +51,7 @@ def shape_of(token: str) -> TokenShape:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Who may call, as far as the settings know: the SHA-256 of a token, never the token."""
+    """A token and its permissions: its SHA-256, never the token itself."""
 
     name: str
     #: 32 raw bytes.
@@ -72,9 +59,9 @@ class Token:
     scopes: frozenset[str] = SCOPES
     #: Patterns of model names, such as `qwen3*`; empty: every model.
     models: tuple[str, ...] = ()
-    #: The last day on which it works.
+    #: The last day on which it is valid.
     expires: date | None = None
-    #: The configuration file holds the token itself.
+    #: The configuration file contains the token itself.
     plain_in_file: bool = field(default=False, compare=False)
     #: None: only the digest is known.
     shape: TokenShape | None = field(default=None, compare=False, repr=False)
@@ -86,24 +73,26 @@ class TokenFields:
 
     name: str | None = setting(None, "Name in logs and usage. Absent: a number.", NAME)
     token: bytes | None = setting(
-        None, "The token itself; sha256 is better.", SettingType(_TOKEN_TEXT.label, _token_digest)
+        None, "The token itself; sha256 is better.", SettingType(_TOKEN_TEXT.label, _parse_token_text)
     )
     sha256: bytes | None = setting(
-        None, "SHA-256 of the token, from `ollama-proxy token hash`.", SettingType(_HEX.label, _digest)
+        None, "SHA-256 of the token, from `ollama-proxy token hash`.", SettingType(_HEX.label, _parse_digest)
     )
     scopes: frozenset[str] | None = setting(
-        None, "Scopes of the token. Absent: all.", SettingType(_SCOPE_LIST.label, _scopes)
+        None,
+        "Scopes of the token. Absent: all.",
+        SettingType(_SCOPE_LIST.label, lambda entry: frozenset(_SCOPE_LIST.parse(entry))),
     )
     models: tuple[str, ...] = setting(
-        (), "Models that the token may use; * matches any text. Absent: all.", SettingType("a list", _patterns)
+        (), "Models that the token may use; * matches any text. Absent: all.", _MODEL_LIST
     )
     expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
 
 
-def _token(entry: Entry, fallback_name: str) -> Token:
+def _parse_token(entry: Entry, fallback_name: str) -> Token:
     in_file = not entry.where.startswith(VARIABLE_WORDS)
     if entry.kind != "map":
-        return Token(fallback_name, _token_digest(entry), plain_in_file=in_file, shape=shape_of(entry.text))
+        return Token(fallback_name, _parse_token_text(entry), plain_in_file=in_file, shape=shape_of(entry.text))
     given = TokenFields(**read_section(TokenFields, entry))
     if (given.token is None) == (given.sha256 is None):
         raise entry.error("needs either token or sha256")
@@ -120,15 +109,15 @@ def _token(entry: Entry, fallback_name: str) -> Token:
 
 def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
     def parse(entry: Entry) -> tuple[Token, ...]:
-        """All tokens, those without a name numbered from 1. No value is what is left once the last line of a list is
-        deleted, so it means an empty list."""
+        """All tokens; those without a name are numbered from 1. A list whose last line was deleted has no value, which
+        therefore means an empty list."""
         if entry.kind == "null":
             return ()
         check_kind(entry, 'a list of tokens: ["first", "second"]', "seq")
         complaints, tokens = Complaints(), []
         for number, item in enumerate(entry.items, 1):
             with complaints.collected():
-                tokens.append(_token(item, f"{prefix}-{number}"))
+                tokens.append(_parse_token(item, f"{prefix}-{number}"))
         complaints.check()
         return tuple(tokens)
 
@@ -137,7 +126,7 @@ def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. Without either list, the first start makes a token. If both are empty, all calls are refused."""
+    """Who may call. Without either list, the first start creates a token. If both are empty, all calls are refused."""
 
     enabled: bool = setting(True, "false: no token is required; only with a loopback server.host.", BOOLEAN)
     allow_open_network: bool = setting(False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN)
@@ -159,12 +148,12 @@ class Auth:
 
     @property
     def refuses_all(self) -> bool:
-        """Whether tokens are asked for and the lists that are there are empty: the operator has withdrawn them all."""
+        """Whether tokens are required and the configured lists are empty, so no call is admitted."""
         is_listed = self.generate_tokens is not None or self.manage_tokens is not None
         return self.enabled and is_listed and not self.tokens()
 
 
-def _auth(entry: Entry) -> Auth:
+def _parse_auth(entry: Entry) -> Auth:
     auth = Auth(**read_section(Auth, entry))
     written = (entry.entries[name].items for name in ("generate_tokens", "manage_tokens") if name in entry.entries)
     complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
@@ -180,15 +169,15 @@ def _auth(entry: Entry) -> Auth:
     for token, item in zip(auth.generate_tokens, entry.entries["generate_tokens"].items, strict=True):
         with complaints.collected():
             if "scopes" in item.entries and "manage" in token.scopes:
-                raise item.error("has the scope manage, but auth.manage_tokens is there: list the token under that")
+                raise item.error("has the scope manage, but auth.manage_tokens is set: list the token there")
     complaints.check()
     narrowed = (replace(token, scopes=token.scopes - {"manage"}) for token in auth.generate_tokens)
     return replace(auth, generate_tokens=tuple(narrowed))
 
 
-AUTH = SettingType("a mapping of settings", _auth)
+AUTH = SettingType("a mapping of settings", _parse_auth)
 
-#: Every name that can stand below `auth`: the ones that complaints may quote.
+#: Every valid name below `auth`; errors may quote these.
 AUTH_NAMES = frozenset(
     [each.name for section in (Auth, TokenFields) for each in fields(section)]
     + [name.removeprefix("auth.") for name in RENAMED if name.startswith("auth.")]

@@ -1,6 +1,6 @@
-"""What a setting may be: a kind has words for the documentation and turns an entry into a typed value, or complains.
+"""The types of settings: each parses an entry into a typed value, and has a label for the documentation and for errors.
 
-Here are the plain ones and those made of others; `formats` has those with a notation of their own.
+The basic types and their combinations are here; `formats` has those with a notation of their own.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SettingType(Generic[T]):
-    """What a setting may be: words for documentation and complaints, and the way to read it."""
+    """The type of a setting: a label for the documentation and for errors, and the parser."""
 
     label: str
     parse: Callable[[Entry], T]
-    #: An environment variable of its own gives the text as it is instead of a YAML value.
+    #: Its own environment variable has plain text instead of a YAML value.
     raw: bool = False
 
 
 def check_kind(entry: Entry, label: str, *kinds: str) -> None:
-    """Raise unless YAML takes the entry for one of `kinds`; the complaint says how to mend it."""
+    """Raise ConfigError unless the entry has one of these types in YAML; the error says how to correct it."""
     if entry.kind in kinds:
         return
     if entry.kind == "null":
@@ -45,12 +45,11 @@ def check_kind(entry: Entry, label: str, *kinds: str) -> None:
 
 def text_type(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> SettingType[str]:
     """Text on one line that matches `pattern` as a whole."""
-    compiled = re.compile(pattern)
 
     def parse(entry: Entry) -> str:
         """The text as written."""
         check_kind(entry, "text", "str")
-        if not compiled.fullmatch(entry.text):
+        if not re.fullmatch(pattern, entry.text):
             raise entry.error(f"must be {label}")
         return entry.text
 
@@ -60,12 +59,12 @@ def text_type(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bo
 TEXT = text_type("one line of text")
 
 
-def _boolean(entry: Entry) -> bool:
+def _parse_boolean(entry: Entry) -> bool:
     check_kind(entry, "true or false", "bool")
     return entry.text.lower() in ("true", "yes", "on")
 
 
-BOOLEAN = SettingType("true or false", _boolean)
+BOOLEAN = SettingType("true or false", _parse_boolean)
 
 
 def whole(low: int, high: int) -> SettingType[int]:
@@ -110,7 +109,7 @@ def choice(*names: str) -> SettingType[str]:
 
     def parse(entry: Entry) -> str:
         """The name as declared."""
-        if entry.kind == "bool" and "off" in folded and not _boolean(entry):
+        if entry.kind == "bool" and "off" in folded and not _parse_boolean(entry):
             return folded["off"]
         check_kind(entry, label, "str")
         found = folded.get(entry.text.lower())
@@ -128,13 +127,16 @@ def optional(kind: SettingType[T]) -> SettingType[T | None]:
     )
 
 
-def list_of(kind: SettingType[T]) -> SettingType[tuple[T, ...]]:
-    """A YAML list, each item of the kind; all bad items are complained about at once."""
+def list_of(kind: SettingType[T], *, if_empty: str = "") -> SettingType[tuple[T, ...]]:
+    """A YAML list with items of one type; one error lists all invalid items. `if_empty`: what to do instead
+    of writing an empty list, which is then refused."""
     label = f"a list, each {kind.label}"
 
     def parse(entry: Entry) -> tuple[T, ...]:
         """All items, in their order."""
         check_kind(entry, "a list: [first, second]", "seq")
+        if if_empty and not entry.items:
+            raise entry.error(f"is an empty list: {if_empty}")
         complaints, values = Complaints(), []
         for item in entry.items:
             with complaints.collected():
@@ -146,7 +148,7 @@ def list_of(kind: SettingType[T]) -> SettingType[tuple[T, ...]]:
 
 
 def map_of(kind: SettingType[T]) -> SettingType[dict[str, T]]:
-    """A YAML mapping with free names."""
+    """A YAML mapping with any names."""
     label = f"a mapping, each value {kind.label}"
 
     def parse(entry: Entry) -> dict[str, T]:
@@ -162,12 +164,12 @@ def map_of(kind: SettingType[T]) -> SettingType[dict[str, T]]:
     return SettingType(label, parse)
 
 
-def _plain(entry: Entry) -> object:
-    """The entry as JSON would hold it."""
+def _parse_anything(entry: Entry) -> object:
+    """The entry as a JSON value."""
     if entry.kind in ("int", "float"):
         if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
             return int(entry.text)
-        # Neither octal nor 12:30:45 nor infinity nor "not a number" can be meant.
+        # Octal numbers, 12:30:45, infinity and "not a number" are refused.
         try:
             number = float(entry.text) if re.match(r"-?(0\.|[1-9]|0$)[^_]*$", entry.text) else math.nan
         except ValueError:
@@ -176,7 +178,7 @@ def _plain(entry: Entry) -> object:
             raise entry.error("must be a plain decimal number; put quotes around text")
         return number
     if entry.kind == "bool":
-        return _boolean(entry)
+        return _parse_boolean(entry)
     if entry.kind == "seq":
         return list(list_of(ANYTHING).parse(entry))
     if entry.kind == "map":
@@ -187,4 +189,4 @@ def _plain(entry: Entry) -> object:
     return entry.text
 
 
-ANYTHING: SettingType[object] = SettingType("any value", _plain)
+ANYTHING: SettingType[object] = SettingType("any value", _parse_anything)

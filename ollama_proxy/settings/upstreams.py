@@ -1,4 +1,4 @@
-"""The servers that run models: what is known of each kind, and how the configuration names them."""
+"""The servers that run models: the known kinds, and the declarations of an upstream."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 DEMO_URL = "demo:"
 
-#: What is spoken by those that differ from each other, and have a profile.
+#: Protocols whose servers differ from each other, so they have profiles.
 PROFILED = ("openai", "litellm")
 
-#: What a model can do, in Ollama's words.
+#: Capabilities of models, as Ollama names them.
 CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert", "audio")
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What is known of a kind of upstream."""
+    """The defaults of a kind of upstream."""
 
-    #: None: must be configured.
+    #: None: it must be configured.
     base_url: str | None
-    #: Variables that may hold its key.
+    #: Environment variables that may hold its key.
     key_variables: tuple[str, ...] = ()
-    #: What it speaks.
+    #: Its protocol.
     protocol: str = "openai"
-    #: Nothing works without a key.
+    #: It does not work without a key.
     needs_key: bool = False
-    #: Others offer the same at addresses of their own, which may need none.
+    #: Other servers offer the same API at other addresses, which may need no key.
     is_copied: bool = False
-    #: A program that teams run themselves: several that have a model share its requests.
+    #: A program that teams run themselves: if several have a model, they share its requests.
     is_shared: bool = False
-    #: Building it may find a fault that its settings do not show.
+    #: Building it may find an error that its settings do not show.
     is_checked_by_building: bool = False
 
 
-#: Every kind an upstream may be; `upstreams.register_kind` adds further ones.
+#: Every kind of upstream; `upstreams.register_kind` adds further ones.
 PRESETS: dict[str, Preset] = {
     "ollama": Preset("http://localhost:11434", protocol="ollama", is_shared=True),
     "demo": Preset(DEMO_URL, protocol="demo", is_shared=True),
@@ -69,7 +69,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def _service_url(entry: Entry) -> str:
+def _parse_service_url(entry: Entry) -> str:
     if entry.text == DEMO_URL:
         return DEMO_URL
     if entry.kind == "str" and "://" not in entry.text:
@@ -79,7 +79,7 @@ def _service_url(entry: Entry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamModel:
-    """A model of an upstream, as the configuration tells of it."""
+    """A model of an upstream, as configured."""
 
     id: str = setting("", "Its name at the upstream. Absent: the same.", TEXT)
     capabilities: tuple[str, ...] = setting(
@@ -88,7 +88,7 @@ class UpstreamModel:
     context_length: int | None = setting(None, "Context length, in tokens.", whole(1, 1 << 31))
 
 
-def _upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
+def _parse_upstream_models(entry: Entry) -> dict[str, UpstreamModel]:
     if entry.kind != "map":
         return {name: UpstreamModel(name) for name in list_of(TEXT).parse(entry)}
     models = map_of(_UPSTREAM_MODEL).parse(entry)
@@ -101,9 +101,9 @@ _UPSTREAM_MODEL = SettingType(
         **{"id": TEXT.parse(entry)} if entry.kind == "str" else read_section(UpstreamModel, entry)
     ),
 )
-#: The kinds are read anew each time, because further ones may be registered.
+#: The choice is built for each entry, because further kinds may be registered.
 KIND = SettingType(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
-SERVICE_URL = SettingType(f'{BASE_URL.label}; or "demo:", with its colon', _service_url, raw=True)
+SERVICE_URL = SettingType(f'{BASE_URL.label}; or "demo:", with its colon', _parse_service_url, raw=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class UpstreamSettings:
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
         "A list, or a mapping from names for clients to its own names, or to {id: ...}. Absent: what it lists.",
-        SettingType("a list of names, or a mapping from name to name", _upstream_models),
+        SettingType("a list of names, or a mapping from name to name", _parse_upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES)
@@ -140,13 +140,13 @@ class UpstreamSettings:
 
     @property
     def protocol(self) -> str:
-        """What it speaks."""
+        """Its protocol."""
         return PRESETS[self.kind].protocol
 
     @property
     def spoken(self) -> Profile:
-        """Its profile: what is known of its kind, and the operator's word before that. Another server that says it is
-        OpenAI is most likely not."""
+        """Its profile: that of its kind, overridden by the configuration. A server of the kind `openai` at another
+        address is most likely a different program, so it has the default profile."""
         is_known = self.kind != "openai" or self.base_url == PRESETS[self.kind].base_url
         known = PROFILES.get(self.kind) if is_known else None
         return replace(known or Profile(), **self.profile)
@@ -158,14 +158,14 @@ class UpstreamSettings:
 
     @property
     def loads_media(self) -> bool:
-        """Whether it is a public service, which loads addresses from its own network. What teams run themselves would
-        load them from theirs, and follow redirects that nobody has checked."""
+        """Whether it may load URLs itself: a public service does that from its own network. A server of the team would
+        load them from the team's network, and follow unchecked redirects."""
         return self.protocol == "openai" and not (self.is_shared or self._is_elsewhere)
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Names of the environment variables that may hold its key, the first that is set counts. A service's own key
-        goes to that service only."""
+        """Names of the environment variables that may hold its key, in order of precedence. The key of a public service
+        is sent to that service only."""
         if self.api_key_env:
             return (self.api_key_env,)
         return () if self._is_elsewhere else PRESETS[self.kind].key_variables
@@ -176,7 +176,7 @@ class UpstreamSettings:
 
     @property
     def needs_key(self) -> bool:
-        """Whether it can't be used without a key: it is said to have one, or it is a service that asks for one."""
+        """Whether it can't be used without a key: one is configured, or the service requires one."""
         return bool(self.api_key_env) or (PRESETS[self.kind].needs_key and not self._is_elsewhere)
 
     @property
@@ -185,7 +185,7 @@ class UpstreamSettings:
         return preset.is_copied and self.base_url != preset.base_url
 
 
-def _upstream(entry: Entry) -> UpstreamSettings:
+def _parse_upstream(entry: Entry) -> UpstreamSettings:
     upstream = UpstreamSettings(**read_section(UpstreamSettings, entry))
     if not upstream.name:
         raise entry.error("needs a name")
@@ -193,11 +193,11 @@ def _upstream(entry: Entry) -> UpstreamSettings:
     if not base_url:
         raise entry.error("needs a base_url")
     if upstream.profile and upstream.protocol not in PROFILED:
-        raise entry.entries["profile"].error(f"means nothing for the kind {upstream.kind}")
+        raise entry.entries["profile"].error(f"has no effect for the kind {upstream.kind}")
     return replace(upstream, base_url=base_url)
 
 
-def _upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
+def _parse_upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     upstreams = _UPSTREAM_LIST.parse(entry)
     complaints, names = Complaints(), dict[str, Entry]()
     for upstream, item in zip(upstreams, entry.items, strict=True):
@@ -208,5 +208,5 @@ def _upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     return upstreams
 
 
-_UPSTREAM_LIST = list_of(SettingType("a mapping of settings", _upstream))
-UPSTREAMS = SettingType("a list of upstreams", _upstreams)
+_UPSTREAM_LIST = list_of(SettingType("a mapping of settings", _parse_upstream))
+UPSTREAMS = SettingType("a list of upstreams", _parse_upstreams)

@@ -1,6 +1,6 @@
-"""Notices edits of the configuration file while the gateway runs, without signals.
+"""Detects changes of the configuration file while the gateway runs, without signals.
 
-A good edit goes to `on_change`; a broken one to `on_error`, and the last good settings stay.
+Valid settings are passed to `on_change`, errors to `on_error`; after an error the last valid settings stay in effect.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ollama_proxy.settings.schema import Settings, fingerprint_of, settings_from
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
 from ollama_proxy.settings.yaml_file import read_bytes
 
-#: A file that changed this recently may change again within the same time stamp, so its content is compared.
+#: A file changed this recently may change again without a new time stamp, so its content is compared.
 YOUNG_NS = 3_000_000_000
 
 _Signature = tuple[int, int, int, int]
 
 
 class SettingsWatch:
-    """One file, its last good settings and what is wrong with it now.
+    """One file, its last valid settings and its current error.
 
-    `current` are the settings that were loaded from the file (a first token added to them does no harm).
-    `on_change` may raise ConfigError to refuse an edit: it is then treated as a broken one.
+    `current`: the settings that were loaded from the file, with or without a first token.
+    `on_change` may raise ConfigError to refuse settings, which are then treated as invalid.
     """
 
     def __init__(
@@ -43,26 +43,26 @@ class SettingsWatch:
         self._on_change = on_change
         self._on_error = on_error
         self._signature: _Signature | None = None
-        #: Content that was judged last, good or broken; None: it could not be read.
-        self._judged: str | None = current.fingerprint
-        #: The last good settings.
+        #: SHA-256 of the content that was checked last, valid or not; None: it could not be read.
+        self._checked: str | None = current.fingerprint
+        #: The last valid settings.
         self.current = current
-        #: What is wrong with the file now; None: nothing.
+        #: The error of the file as it is now; None: it is valid.
         self.problem: str | None = None
 
     def check(self) -> None:
-        """Look once; cheap while nothing has changed. Never raises ConfigError."""
+        """Check once; cheap if nothing has changed. Never raises ConfigError."""
         signature = self._look()
-        if signature is not None and signature == self._signature and self._judged is not None:
+        if signature is not None and signature == self._signature and self._checked is not None:
             if abs(time.time_ns() - signature[0]) > YOUNG_NS:
                 return
         self._signature = signature
         try:
+            before, self._checked = self._checked, None
             data = self._read()
-            fingerprint = fingerprint_of(data)
-            if fingerprint == self._judged:
+            self._checked = fingerprint_of(data)
+            if self._checked == before:
                 return
-            self._judged = fingerprint
             settings = settings_from(data, self._path, self._environ)
             check_tokens_left(settings, self.current, self._path)
             if settings != self.current or self.problem:
@@ -79,12 +79,12 @@ class SettingsWatch:
             return True
 
     def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
-        """Look every `interval_s` seconds, for ever. `sleep` is gevent's, which the settings do not load."""
+        """Check every `interval_s` seconds, forever. `sleep` is gevent's, which the settings do not import."""
         while True:
             sleep(interval_s)
             try:
                 self.check()
-            except Exception as error:  # a fault in a callback must not end the watch, or no token is ever withdrawn
+            except Exception as error:  # an error in a callback must not end the watch: revoked tokens would stay valid
                 self._report(ConfigError(f"{shown_path(self._path)}: reload failed: {type(error).__name__}"))
 
     def _look(self) -> _Signature | None:
@@ -95,14 +95,8 @@ class SettingsWatch:
         return max(status.st_mtime_ns, status.st_ctime_ns), status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self) -> bytes | None:
-        """The content; None when there is no file and there was none before."""
-        if self.current.source is None and not os.path.lexists(self._path):
-            return None
-        try:
-            return read_bytes(self._path, shown_path(self._path))
-        except ConfigError:
-            self._judged = None
-            raise
+        is_missing = self.current.source is None and not os.path.lexists(self._path)
+        return None if is_missing else read_bytes(self._path, shown_path(self._path))
 
     def _report(self, error: ConfigError) -> None:
         if str(error) != self.problem:
@@ -111,12 +105,12 @@ class SettingsWatch:
 
 
 def check_tokens_left(settings: Settings, before: Settings, path: Path) -> None:
-    """Raises ConfigError for a file without any list of tokens when there was one: it may be half a file, which must
-    neither lock the team out nor bring the first token back. An empty list is meant, also one without a value."""
+    """Raises ConfigError if the list of tokens has disappeared: the file may be incomplete, which must neither lock the
+    team out nor enable the first token again. An empty list, or one without a value, is taken as intended."""
     auth = settings.auth
     had_list = before.auth.refuses_all or any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
     if had_list and auth.enabled and not auth.tokens() and not auth.refuses_all:
         raise ConfigError(
-            f"{shown_path(path)}: no list of tokens is left in the file, so the last one stays; "
-            "`generate_tokens: []` withdraws every token, a restart makes one"
+            f"{shown_path(path)}: the list of tokens is missing, so the previous one stays in effect; "
+            "`generate_tokens: []` revokes every token, a restart without a list creates one"
         )

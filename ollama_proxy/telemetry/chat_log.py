@@ -1,8 +1,8 @@
-"""Prompts and answers, where the operator wants them: one JSON line per request, one file per day, in `chat/`.
+"""The chat log, if it is enabled: prompts and answers, one JSON line per request, one file per day, in `chat/`.
 
-The bytes that go to the client are heard on their way and read by the dialect's reader, because those are there for
-every way through, passed on or translated, and are what the client really got. Reading, redacting and writing happen
-in the log writer's thread; a request never waits for any of it.
+The bytes that go to the client are recorded and parsed by the reader of its dialect: they are the same for passed
+through and translated answers, and they are what the client received. Parsing, redacting and writing happen in the
+thread of the log writer, so no request waits for them.
 """
 
 from __future__ import annotations
@@ -22,83 +22,83 @@ from flask import Response, request
 from ollama_proxy.gateway import Exchange, current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry.access_log import LineFile, access_record, note, put
+from ollama_proxy.telemetry.access_log import FILES, LineFile, access_record, note
 from ollama_proxy.telemetry.redaction import Redaction
 from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
 
-#: Requests and answers that may wait to be written, in bytes of memory; what comes on top of that is left out and
-#: counted.
+#: Most memory for records in the queue, in bytes; further ones are dropped and counted.
 MAX_WAITING_BYTES = 64 << 20
 
-#: Values of a request whose sizes are looked at. Above that each byte of it counts for as much as JSON can make of one.
+#: Most values of a request whose sizes are added up. If there are more, the request's bytes are multiplied by the worst
+#: ratio of memory to JSON.
 MOST_VALUES, WORST_FACTOR = 10_000, 32
 
-#: Seconds between two complaints.
-COMPLAINT_S = 60.0
+#: Seconds between two reports of a failure.
+REPORT_INTERVAL_S = 60.0
 
 _STREAMS = ("text/event-stream", "application/x-ndjson")
 
 
 @dataclass(slots=True)
 class Record:
-    """One request that is over. Holds no more of its exchange than is written."""
+    """One finished request. Holds no more of its exchange than is written."""
 
     fields: dict[str, Any]
     request: dict[str, Json]
-    #: None: the answer is vectors, or there was none to be heard.
+    #: None: the answer consists of vectors.
     recorder: TranscriptRecorder | None
-    #: How many vectors the answer is; None: none.
+    #: Number of vectors in the answer; None: it is a text or an error.
     vectors: int | None
-    #: SHA-256 of the tokens that must not be in it.
+    #: SHA-256 of the tokens that must not be written.
     tokens: Collection[bytes]
-    #: What it takes in memory, in bytes.
+    #: Its memory, in bytes.
     size: int
 
-    def line(self) -> bytes:
-        """The line, with its end."""
-        asked, said = Redaction(self.tokens), Redaction(self.tokens)
+    def render(self) -> bytes:
+        """The line, which includes its end."""
+        request, answer = Redaction(self.tokens), Redaction(self.tokens)
         transcript = self.recorder.end() if self.recorder else Transcript()
         document = {
-            **{name: asked.of(value) for name, value in self.fields.items()},
-            "request": asked.of(self.request),
-            "answers": said.of(transcript.answers()),
+            **{name: request.redact(value) for name, value in self.fields.items()},
+            "request": request.redact(self.request),
+            "answers": answer.redact(transcript.answers()),
             "vectors": self.vectors,
-            "failure": said.of(transcript.error),
+            "failure": answer.redact(transcript.error),
         }
-        cut = {"request": asked.cut, "answers": transcript.cut or said.cut}
+        cut = {"request": request.cut, "answers": transcript.cut or answer.cut}
         return orjson.dumps(document | {"cut": [name for name, is_cut in cut.items() if is_cut]}) + b"\n"
 
 
 class DayFiles:
-    """Records on their way to the file of their day; `write` runs in the log writer's thread. See telemetry.Sink."""
+    """The queue of records and the file of each day: a Sink, whose `write` runs in the thread of the log writer."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._waiting: deque[Record] = deque()
-        #: Bytes handed over and bytes taken: each is counted up by one thread alone.
+        #: Bytes put in and taken out; each counter has one thread that changes it.
         self._put = self._taken = 0
-        self._left_out = 0
+        self._dropped = 0
         self._day = ""
         self._file = LineFile(directory)
         self._is_failing = False
-        self._complained_at = -COMPLAINT_S
+        self._reported_at = -REPORT_INTERVAL_S
 
     def put(self, record: Record) -> None:
-        """Hands over one record; returns at once."""
+        """Queues one record; returns at once."""
         if self._put - self._taken > MAX_WAITING_BYTES:
-            self._left_out += 1
+            self._dropped += 1
             return
         self._put += record.size
         self._waiting.append(record)
-        put(self, b"")
+        FILES.put(self, b"")
 
     def write(self, lines: list[bytes]) -> None:
-        """Writes all records that wait; the lines only say that there are some."""
+        """Writes all queued records; the lines themselves are empty and only schedule the call."""
         while self._waiting:
             record = self._waiting.popleft()
             self._taken += record.size
             try:
-                line = record.line()
+                line = record.render()
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 if (day := record.fields["time"][:10]) != self._day:
                     self._file.close()
@@ -106,46 +106,46 @@ class DayFiles:
                 self._file.append(line)
                 self._is_failing = False
             except OSError as error:
-                self._complain(error.strerror or type(error).__name__)
-            except Exception as error:  # whatever a client has sent: the thread writes the other logs as well
-                self._complain(type(error).__name__)
-        if self._left_out:
-            left_out, self._left_out = self._left_out, 0
-            note("ERROR", "chat_log_behind", records=left_out, effect="they are not in the chat log")
+                self._report_failure(error.strerror or type(error).__name__)
+            except Exception as error:  # clients send anything, and this thread writes the other logs as well
+                self._report_failure(type(error).__name__)
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            note("ERROR", "chat_log_behind", records=dropped, effect="these records were dropped")
 
-    def _complain(self, problem: str) -> None:
-        """Says once that lines are lost: again only after one was written, and not more often than once a minute."""
+    def _report_failure(self, problem: str) -> None:
+        """Logs that records are lost: once until one is written again, and at most once a minute."""
         now = time.monotonic()
-        if not self._is_failing and now - self._complained_at >= COMPLAINT_S:
-            self._complained_at = now
-            effect = "requests go on, and are not in the chat log"
+        if not self._is_failing and now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            effect = "requests are answered, but missing in the chat log"
             note("ERROR", "chat_log_failed", problem=problem, directory=str(self._directory), effect=effect)
         self._is_failing = True
 
 
 class ChatLog:
-    """Hears answers while the settings say so. `readers`: the endpoints whose requests are written, and who understands
-    their answers; None: those are vectors."""
+    """Records answers while the settings enable it. `readers`: the endpoints whose requests are written, each with the
+    reader of its answers; None: the answers are vectors."""
 
     def __init__(self, directory: Path, readers: Mapping[str, Reader | None], settings: Callable[[], Settings]) -> None:
         self._files = DayFiles(directory / "chat")
         self._readers = readers
         self._settings = settings
 
-    def attend(self, response: Response) -> Response:
-        """Flask's after_request: from here on the answer is heard, and written down once it is over."""
+    def record_response(self, response: Response) -> Response:
+        """For Flask's after_request: records the answer, which is written when its exchange is finished."""
         endpoint, exchange = request.endpoint or "", current_exchange()
-        # Without data nothing was asked: it was refused unread.
+        # A request without data was refused before its body was read.
         if not (self._settings().logging.chat_logs and endpoint in self._readers and exchange.data):
             return response
         recorder: TranscriptRecorder | None = None
         reader = self._readers[endpoint]
-        if reader is not None or response.status_code != 200:  # of vectors nothing but an error is wanted
+        if reader is not None or response.status_code != 200:  # vectors are not recorded, errors are
             recorder = TranscriptRecorder(
-                reader or (lambda document, spoken: None), is_stream=response.mimetype in _STREAMS
+                reader or (lambda document, transcript: None), is_stream=response.mimetype in _STREAMS
             )
             if response.is_streamed:
-                response.response = _overheard(cast("Iterator[bytes]", response.response), recorder.feed)
+                response.response = _record_stream(cast("Iterator[bytes]", response.response), recorder.feed)
             else:
                 recorder.feed(response.get_data())
         exchange.finish_observers.append(partial(self._record, recorder))
@@ -153,29 +153,29 @@ class ChatLog:
 
     def _record(self, recorder: TranscriptRecorder | None, exchange: Exchange) -> None:
         vectors: int | None = None
-        if recorder is None:  # one for each text
+        if recorder is None:  # one vector for each text
             texts = exchange.data.get("input")
             vectors = len(texts) if isinstance(texts, list) else 1
         tokens = {token.digest for token in self._settings().auth.tokens()}
-        size = memory(exchange.data, len(exchange.body)) + (recorder.held if recorder else 0)
+        size = estimate_memory(exchange.data, len(exchange.body)) + (recorder.held if recorder else 0)
         self._files.put(Record(access_record(exchange), exchange.data, recorder, vectors, tokens, size))
 
 
-def _overheard(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> Iterator[bytes]:
-    """The same pieces, each heard on its way."""
+def _record_stream(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> Iterator[bytes]:
+    """The same pieces, each of which `feed` gets first."""
     try:
         for piece in pieces:
             feed(piece)
             yield piece
     finally:
-        # The end of an answer that nobody reads to its end has to reach whoever makes it.
+        # If the client leaves, the source of the answer must be closed too.
         if close := getattr(pieces, "close", None):
             close()
 
 
-def memory(document: Json, size: int) -> int:
-    """Bytes of memory that a document takes, about, or at most where it has very many values; `size`: the bytes that it
-    was read from."""
+def estimate_memory(document: Json, size: int) -> int:
+    """About how many bytes of memory a document takes; an upper limit if it has very many values. `size`: the length of
+    its JSON."""
     taken, left = 0, [document]
     for _ in range(MOST_VALUES):
         if not left:

@@ -1,4 +1,4 @@
-"""What of a request or an answer may be written down: no secrets, no images, and never more than so much."""
+"""The part of a request or an answer that may be logged: no secrets, no images, and a limited length."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.wire import base64_media_type
 
-#: What one value may come to, in characters; each of its parts counts for some more, however short it is.
+#: Most characters of one value, and what each of its parts adds to its own length.
 MAX_CHARS, PART_CHARS = 1 << 20, 8
 
 #: Longest name of a field.
 MAX_KEY_CHARS = 500
 
-#: Deeper inside, nothing is looked at.
+#: Deeper levels are left out.
 MAX_DEPTH = 50
 
-#: Fields that hold a secret, by their names in lower case.
+#: The names of fields that hold a secret, in lower case.
 _SECRET_NAME = re.compile(
     r"(?:^|[-_.])(?:authorization|api[-_]?key|(?:access|auth|refresh)[-_]?token|password|cookie)$"
 )
 
-# In these, what comes in front or how far is looked ahead keeps a text of nothing but beginnings from taking forever.
+# The lookbehinds and the limited lookaheads keep a text full of prefixes from taking quadratic time.
 _KEYS = "sk pk rk gsk hf gho ghp ghs ghu glpat xoxa xoxb xoxp xoxr xoxs xai".split()
-#: Secrets that show what they are.
+#: Secrets with a form of their own.
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
     r"|(?<![\w-])(?:eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     rf"|(?:{'|'.join(_KEYS)})[-_](?=[\w-]*\d)[\w-]{{16,}}"
     r"|github_pat_\w{20,}|AKIA[0-9A-Z]{16}\b|AIza[\w-]{30,})"
 )
-#: Without any of these in it, a text has none of those: most texts are not searched at all.
+#: A text without any of these has no such secret, so most texts are never searched.
 _SECRET_SIGNS = ["-----BEGIN ", "eyJ", "github_pat_", "AKIA", "AIza", *(key + mark for key in _KEYS for mark in "-_")]
-#: Secrets that are told by the word in front, which stays.
+#: Secrets recognised by the word in front of them, which is kept.
 _NAMED = re.compile(
     r"(\bbearer\s+|\b(?:authorization|api[-_ ]?key|(?:access|auth)[-_]token|password)\b[\"\']?\s*[:=]\s*[\"\']?"
     r"(?:bearer\s+|basic\s+)?|/k/)(?=[^\s\"\',;/]{0,64}[\d_-])[^\s\"\',;/]{6,}",
@@ -45,75 +45,78 @@ _NAMED_SIGNS = ["bearer", "authorization", "apikey", "api-key", "api_key", "api 
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,([\w+/=%-]*)", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-#: How much of a text is looked at to see what it is, and the shortest one that is taken for base64, in characters.
+#: How much of a text is examined to recognise base64, and the shortest text that is taken for it, in characters.
 _HEAD_CHARS, _DATA_CHARS = 4096, 512
-#: Where it is expected, a shorter one will do.
+#: Fields that usually hold base64, each with a lower limit.
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
 
 
 class Redaction:
-    """One value on its way into a log; `tokens`: SHA-256 of each of ours. `cut` says afterwards whether some of the
-    value was left out."""
+    """Redacts the values of one record. `tokens`: SHA-256 of each configured token. `cut` is set if something was left
+    out."""
 
     def __init__(self, tokens: Collection[bytes], max_chars: int = MAX_CHARS) -> None:
         self._tokens = tokens
         self._left = max_chars
         self.cut = False
 
-    def of(self, value: Json, name: str = "", depth: int = 0) -> Json:
-        """What may be written down of a value; `name` is the field that it stands in."""
+    def redact(self, value: Json, name: str = "", depth: int = 0) -> Json:
+        """The part of a value that may be logged; `name`: the field that holds it."""
         self._left -= PART_CHARS
         if isinstance(value, str):
-            return self._text(value, name)
-        if isinstance(value, dict | list):
-            if depth < MAX_DEPTH:
-                return self._object(value, depth) if isinstance(value, dict) else self._list(value, name, depth)
+            return self._redact_text(value, name)
+        if not isinstance(value, dict | list):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return REDACTED if is_number and _SECRET_NAME.search(name) else value
+        if depth >= MAX_DEPTH:
             self.cut = True
             return "<nested too deep>"
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return REDACTED if is_number and _SECRET_NAME.search(name) else value
+        if isinstance(value, dict):
+            return self._redact_object(value, depth)
+        items: list[Json] = []
+        for item in value:
+            if self._left <= 0:
+                self.cut = True
+                return [*items, f"<{len(value) - len(items)} more left out>"]
+            items.append(self.redact(item, name, depth + 1))
+        return items
 
-    def _object(self, value: dict[str, Json], depth: int) -> dict[str, Json]:
-        shown: dict[str, Json] = {}
+    def _redact_object(self, value: dict[str, Json], depth: int) -> dict[str, Json]:
+        fields: dict[str, Json] = {}
         for key, inner in value.items():
             if self._left <= 0:
                 self.cut = True
                 break
             self._left -= len(key)
             is_long = len(key) > MAX_KEY_CHARS
-            name = f"<a name of {len(key)} characters>" if is_long else self.without_secrets(key)
-            shown[name] = self.of(inner, key[:64].lower(), depth + 1)
-        return shown
+            name = f"<a name of {len(key)} characters>" if is_long else self.mask_secrets(key)
+            fields[name] = self.redact(inner, key[:64].lower(), depth + 1)
+        return fields
 
-    def _list(self, value: list[Json], name: str, depth: int) -> list[Json]:
-        shown: list[Json] = []
-        for inner in value:
-            if self._left <= 0:
-                self.cut = True
-                shown.append(f"<{len(value) - len(shown)} more left out>")
-                break
-            shown.append(self.of(inner, name, depth + 1))
-        return shown
-
-    def _text(self, text: str, name: str) -> str:
+    def _redact_text(self, text: str, name: str) -> str:
         if _SECRET_NAME.search(name):
             return REDACTED
-        if data := _as_data(text, name):
-            return data
+        # Long texts are mostly base64, so the first characters decide, and the rest is not read.
+        head = text[:_HEAD_CHARS]
+        if match := _DATA_URL.match(head):
+            if " " not in text and "\n" not in text:
+                return _describe_data(match[1] or "", len(text) - match.start(2))
+        elif len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
+            return _describe_data(base64_media_type(head), len(text))
         kept = text
-        if len(text) > self._left:  # without the last word, which may be a part of a token
+        if len(text) > self._left:  # the last word is left out, because it may be a part of a token
             head = text[: max(0, self._left)]
             last = head[-TOKEN_CHARS:]
             kept = head[:-TOKEN_CHARS] + last[: last.rfind(" ") + 1]
         self._left -= len(kept)
-        shown = self.without_secrets(_DATA_URL.sub(lambda match: _data(match[1] or "", len(match[2])), kept))
+        shown = self.mask_secrets(_DATA_URL.sub(lambda match: _describe_data(match[1] or "", len(match[2])), kept))
         if len(kept) == len(text):
             return shown
         self.cut = True
         return f"{shown}<{len(text) - len(kept)} more characters left out>"
 
-    def without_secrets(self, text: str) -> str:
-        """A text without what looks like a key, and without our own tokens."""
+    def mask_secrets(self, text: str) -> str:
+        """A text in which whatever looks like a key, and each configured token, is masked."""
         if any(sign in text for sign in _SECRET_SIGNS):
             text = _SECRETS.sub(REDACTED, text)
         lower = text.lower()
@@ -125,17 +128,6 @@ class Redaction:
         return TOKENS.redact(text)
 
 
-def _as_data(text: str, name: str) -> str | None:
-    """What is said of a text that is nothing but data; None: it is a text. Looks at its head alone: what is large is
-    mostly data, and the rest of it must not be read for nothing."""
-    head = text[:_HEAD_CHARS]
-    if match := _DATA_URL.match(head):
-        return None if " " in text or "\n" in text else _data(match[1] or "", len(text) - match.start(2))
-    if len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
-        return _data(base64_media_type(head), len(text))
-    return None
-
-
-def _data(kind: str, chars: int) -> str:
+def _describe_data(kind: str, chars: int) -> str:
     word = "image" if kind.startswith("image/") else "data"
     return f"<{word} {kind} {chars * 3 // 4} bytes>" if kind else f"<{word} {chars * 3 // 4} bytes>"

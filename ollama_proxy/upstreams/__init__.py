@@ -18,8 +18,8 @@ from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.progress import read_progress
-from ollama_proxy.upstreams.pacing import paced
-from ollama_proxy.upstreams.registry import build_fleet, register_kind, say_hidden
+from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.registry import build_fleet, log_hidden, register_kind
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
 from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
@@ -52,14 +52,14 @@ __all__ = [
     "UpstreamRequest",
     "build_fleet",
     "yield_to_loop",
-    "paced",
+    "pace",
     "read_all",
     "read_before",
     "read_progress",
     "read_refusal",
     "register_kind",
     "retry_after_s",
-    "say_hidden",
+    "log_hidden",
     "tls_context",
     "too_large",
 ]

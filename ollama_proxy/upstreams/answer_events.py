@@ -1,4 +1,4 @@
-"""The answer of a model server, read as events: what all kinds have in common. What its bytes mean, a Reader knows."""
+"""The answer of a model server, read as events: what all kinds have in common. A Reader decodes the bytes."""
 
 from __future__ import annotations
 
@@ -12,40 +12,39 @@ from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, Upstre
 from ollama_proxy.hub import Done, Event, Truncated
 from ollama_proxy.upstreams.base import Headers, Reply
 
-#: Largest single answer that is held in memory to be translated, also if it came as a stream.
+#: Largest single answer that is held in memory for translation, also if it came as a stream.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
-#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be kept.
+#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be reused.
 DRAIN_S = 0.5
 
-#: Seconds for the counts behind the end of an answer, if they come.
+#: Seconds to wait for the counts after the end of an answer.
 GRACE_S = 1.0
 
-#: How much of a refusal is read: nobody has that much to say.
+#: How much of an error response is read.
 MOST_REFUSED_BYTES = 1 << 20
 
-#: The events of some bytes, and the failure behind them: what came before a fault is still delivered.
+#: The events of some bytes, and the failure after them: events before a failure are still delivered.
 Read = tuple[list[Event], UpstreamError | None]
 
 #: The error for a reply whose status is not 200.
-Refused = Callable[[Reply], UpstreamError]
+DecodeRefusal = Callable[[Reply], UpstreamError]
 
 
 class Reader(Protocol):
     """Bytes of one answer to events. The last event of a complete answer is `Done`."""
 
-    @property
-    def grace_s(self) -> float | None:
-        """None: the answer goes on. Else all of it is there but its counts, and these get so many seconds more."""
+    #: None: the answer goes on. A number: only the counts are missing, and this is how many seconds to wait for them.
+    grace_s: float | None
 
     def feed(self, data: bytes) -> Read:
-        """The next bytes of a stream."""
+        """Decodes the next bytes of a stream."""
 
     def end(self) -> Read:
-        """A stream is over: its last events, or what is missing."""
+        """Ends a stream: returns its last events, or what is missing."""
 
     def whole(self, body: bytes) -> list[Event]:
-        """The events of a single answer; raises UpstreamError."""
+        """Decodes a single answer; raises UpstreamError."""
 
 
 class AnswerEvents:
@@ -58,59 +57,62 @@ class AnswerEvents:
         *,
         stream: bool,
         heartbeat_s: float | None,
-        refused: Refused,
-        again: Callable[[], Reply] | None = None,
+        decode_refusal: DecodeRefusal,
+        resend: Callable[[], Reply] | None = None,
         max_bytes: float = inf,
     ) -> None:
-        """Raises what `refused` makes of a head that is there and says no; it may come later than `heartbeat_s`.
+        """Raises the error that `decode_refusal` makes of an error response, if its head is there already.
 
-        `again`: asks once more with a prompt that is too long, and has it cut. `max_bytes`: of a stream whose events
-        are collected into a single answer.
+        `resend`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the limit for a stream whose
+        events are collected into a single answer.
         """
         self._reply = reply
         self._reader = reader
         self._stream = stream
         self._heartbeat_s = heartbeat_s
-        self._refused = refused
-        self._again = again
+        #: An empty batch says that the answer goes on if its data makes no event for this long: comments, and pieces of
+        #: a long call.
+        self._max_silence_s = inf if heartbeat_s is None else heartbeat_s
+        self._decode_refusal = decode_refusal
+        self._resend = resend
         self._bytes_left = max_bytes
         self._truncated = False
         #: Monotonic time of the last batch.
-        self._told_at = time.monotonic()
-        #: Monotonic time at which the patience for the counts is over; None: nothing has finished.
+        self._batch_at = time.monotonic()
+        #: Monotonic time at which the wait for the counts ends; None: the answer has not finished.
         self._ends_at: float | None = None
-        self._accept()
+        self._check_head()
 
-    def _accept(self) -> None:
-        """Looks at the head, if it is there: raises UpstreamError, or asks once more with the prompt cut."""
+    def _check_head(self) -> None:
+        """Checks the head, if it is there: raises UpstreamError, or sends the request again with the prompt cut."""
         while self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
-                refusal = self._refused(self._reply)
-            if self._again is None or not isinstance(refusal, PromptTooLong):
+                refusal = self._decode_refusal(self._reply)
+            if self._resend is None or not isinstance(refusal, PromptTooLong):
                 raise refusal
-            self._reply, self._again, self._truncated = self._again(), None, True
+            self._reply, self._resend, self._truncated = self._resend(), None, True
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         if not self._reply.status:
-            yield ()  # opening has waited for one heartbeat already
+            yield ()  # `open` has waited for one heartbeat already
         while self._reply.status != 200:
             if self._reply.wait_head(self._heartbeat_s):
-                self._accept()
+                self._check_head()
             else:
                 yield ()
-        batches = self._streamed() if self._stream else self._whole()
+        if self._stream:
+            batches = self._read_stream()
+        else:
+            events = self._reader.whole(read_all(self._reply))
+            if not _is_done(events):
+                raise UpstreamCut(detail="single answer without its end")
+            batches = iter([events])
         if self._truncated:
             yield [Truncated(), *next(batches, ())]
         yield from batches
 
-    def _whole(self) -> Iterator[Sequence[Event]]:
-        events = self._reader.whole(read_all(self._reply))
-        if not _is_done(events):
-            raise UpstreamCut(detail="single answer without its end")
-        yield events
-
-    def _streamed(self) -> Iterator[Sequence[Event]]:
-        while (data := self._next()) != b"":
+    def _read_stream(self) -> Iterator[Sequence[Event]]:
+        while (data := self._read_some()) != b"":
             if data is None:
                 yield ()
                 continue
@@ -118,8 +120,8 @@ class AnswerEvents:
             if self._bytes_left < 0:
                 raise too_large()
             events, failure = self._reader.feed(data)
-            if events or self._is_silent():
-                self._told_at = time.monotonic()
+            if events or time.monotonic() - self._batch_at >= self._max_silence_s:
+                self._batch_at = time.monotonic()
                 yield events
             if failure is not None:
                 raise failure
@@ -133,13 +135,8 @@ class AnswerEvents:
         if failure is not None or not _is_done(events):
             raise failure or UpstreamCut(detail="stream ended without its end")
 
-    def _is_silent(self) -> bool:
-        """Whether nothing was told for a heartbeat's time, while what came makes no event: signs of life, and pieces of
-        a long call."""
-        return self._heartbeat_s is not None and time.monotonic() - self._told_at >= self._heartbeat_s
-
-    def _next(self) -> bytes | None:
-        """The next bytes, None after a heartbeat without any, b"" at the end, which is also that of all patience."""
+    def _read_some(self) -> bytes | None:
+        """The next bytes; None after a heartbeat without any; b"" at the end, also that of the wait for the counts."""
         grace_s = self._reader.grace_s
         if grace_s is None:
             return self._reply.read_some(self._heartbeat_s)
@@ -148,12 +145,12 @@ class AnswerEvents:
         return read_before(self._reply, self._ends_at)
 
     def close(self) -> None:
-        """Closes the upstream's answer; at its end the connection is kept for the next one."""
+        """Closes the upstream's answer; a connection at its end is reused."""
         self._reply.close()
 
 
 def retry_after_s(headers: Headers) -> int | None:
-    """Seconds of a Retry-After header; a date there counts as none."""
+    """Seconds of a Retry-After header; None for a date, and without the header."""
     value = next((value for name, value in headers if name == "retry-after"), "")
     return int(value) if value.isdigit() and len(value) < 7 else None
 
@@ -163,7 +160,7 @@ def _is_done(events: Sequence[Event]) -> bool:
 
 
 def too_large() -> UpstreamError:
-    """The failure of an answer that is not held in memory any more."""
+    """The error for an answer that is too large to be held in memory."""
     return UpstreamError("The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes")
 
 
@@ -180,10 +177,10 @@ def read_all(reply: Reply) -> bytes:
 
 
 def read_before(reply: Reply, ends_at: float) -> bytes:
-    """The next bytes of an answer of which all that matters has come; b"" at its end, at a failure, and from the
+    """The next bytes of an answer that is complete but for its counts; b"" at its end, at a failure, and from the
     monotonic time `ends_at` on."""
     with contextlib.suppress(UpstreamCut, UpstreamTimeout):
-        # A reply may wake up early and have nothing.
+        # A reply may wake up early without data.
         while (left_s := ends_at - time.monotonic()) > 0:
             if (data := reply.read_some(left_s)) is not None:
                 return data
@@ -191,7 +188,7 @@ def read_before(reply: Reply, ends_at: float) -> bytes:
 
 
 def read_refusal(reply: Reply) -> bytes:
-    """The body of an answer that says no, as far as it is read."""
+    """The body of an error response, up to its limit."""
     parts: list[bytes] = []
     size = 0
     while size < MOST_REFUSED_BYTES and (data := reply.read_some()):

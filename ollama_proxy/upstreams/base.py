@@ -1,4 +1,4 @@
-"""The base class of all upstreams, and the types that it exchanges with its callers. Knows no dialect and no socket."""
+"""The base class of all upstreams, and the types that it shares with its callers. No dialect, no socket."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(slots=True)
+class Connections:
+    """Numbers of connections to an upstream, kept up to date."""
+
+    active: int = 0
+    idle: int = 0
+
+
+@dataclass(slots=True)
 class UpstreamRequest:
     """The exact bytes that will be sent. `path` is one of the constants that an upstream documents."""
 
@@ -52,20 +60,24 @@ class Reply(Protocol):
         """End-to-end headers, names in lower case."""
 
     def wait_head(self, wait_s: float | None = None) -> bool:
-        """True as soon as status and headers are there; False after `wait_s` seconds without them."""
+        """Returns True as soon as status and headers are there, False after `wait_s` seconds without them."""
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
-        """Whatever has arrived, as soon as something has; b"" at the end; None after `wait_s` seconds of silence.
+        """Returns what has arrived, as soon as something has; b"" at the end; None after `wait_s` seconds of silence.
 
         Raises UpstreamCut, UpstreamTimeout, CallEnded.
         """
 
     def close(self) -> None:
-        """Lets go of what is held; a second call does nothing."""
+        """Releases its resources; a second call does nothing."""
 
 
 class Transport(Protocol):
-    """The one seam to the outside."""
+    """The one interface to the outside."""
+
+    @property
+    def connections(self) -> Connections:
+        """Its connections now."""
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.
@@ -73,15 +85,12 @@ class Transport(Protocol):
         Raises UpstreamConnect, UpstreamTimeout, UpstreamCut, CallEnded.
         """
 
-    def counts(self) -> dict[str, int]:
-        """`active` and `idle` connections."""
-
     def close(self) -> None:
-        """Lets go of what is held; a second call does nothing."""
+        """Releases its resources; a second call does nothing."""
 
 
 class EventStream(Protocol):
-    """Batches of events, as they arrive: an empty batch means that nothing came for the heartbeat's time.
+    """Batches of events, as they arrive: an empty batch means that nothing came for one heartbeat.
 
     Ends after the batch with `Done`; raises UpstreamError in its place. The caller closes it.
     """
@@ -89,7 +98,7 @@ class EventStream(Protocol):
     def __iter__(self) -> Iterator[Sequence[Event]]: ...
 
     def close(self) -> None:
-        """Lets go of what is held; a second call does nothing."""
+        """Releases its resources; a second call does nothing."""
 
 
 class Api(Enum):
@@ -104,13 +113,14 @@ class Upstream(ABC):
 
     #: The API whose requests it takes byte for byte; None: every request is translated.
     api: Api | None = None
-    #: Whether every name may be one of its models.
+    #: Whether it accepts any name of a model.
     takes_any_model = False
     #: Maps all names of one model to a single one; None: each model has one name only.
     one_name: Callable[[str], str] | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.connections = Connections()
 
     @abstractmethod
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
@@ -132,23 +142,23 @@ class Upstream(ABC):
 
     def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
-        raise UpstreamError(detail=f"{self.name} takes no bytes of a client")
+        raise UpstreamError(detail=f"{self.name} forwards no requests")
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """The error for a reply to forwarded bytes whose status is not 200; `model`: the upstream's name of the model
         that was asked for."""
         return UpstreamError(detail=f"upstream status {reply.status}")
 
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+    def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
         """The error for an error document in a reply to forwarded bytes with status 200; `model`: as above."""
         return UpstreamError(detail="an error in place of an answer")
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """Fields of a chat that it has no parameter for, and that only the prompt asks for."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """Names of fields of a chat that it has no parameter for, and that only the prompt can ask for."""
         return ()
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """Names of the carried fields of a request that it gets."""
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """Names of the passthrough fields of a request that it receives."""
         return frozenset()
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
@@ -164,17 +174,13 @@ class Upstream(ABC):
         return None
 
     def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
-        """Whether an answer of so many tokens, with its prompt, was more than the context that the model is loaded
+        """Whether an answer of so many tokens, including its prompt, exceeded the context that the model is loaded
         with; `requested`: the request's own `num_ctx`. False if that is not known; providers enforce their limits."""
         return False
 
     def version(self, call: Call) -> str:
         """Its version, "" if it has none; raises UpstreamError if it can't be used."""
         return ""
-
-    def counts(self) -> dict[str, int]:
-        """`active` and `idle` connections."""
-        return {"active": 0, "idle": 0}
 
     def close(self) -> None:  # noqa: B027 - most upstreams without a transport hold nothing
         """Closes idle connections; a second call does nothing."""
@@ -186,10 +192,13 @@ class TransportUpstream(Upstream):
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name)
         self._transport = transport
+        self.connections = transport.connections
 
-    def counts(self) -> dict[str, int]:
-        """See Upstream.counts."""
-        return self._transport.counts()
+    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+        """See Upstream.forward."""
+        if self.api is None:
+            return super().forward(request, call, head_wait_s=head_wait_s)
+        return self._transport.open(request, call, head_wait_s=head_wait_s)
 
     def close(self) -> None:
         """See Upstream.close."""

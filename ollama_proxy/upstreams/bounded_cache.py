@@ -1,5 +1,4 @@
-"""A cache for what clients and upstreams name: they can't make it grow beyond its limits, neither with many entries nor
-with large ones."""
+"""A cache for keys from clients and upstreams, with limits that neither many entries nor large ones exceed."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-#: What an entry takes besides its key and its value: its places in the table and in the order, and its size.
+#: Bytes of an entry besides its key and its value: its places in the table and in the order, and its size.
 ENTRY_BYTES = 250
 
 
@@ -30,11 +29,11 @@ class BoundedCache(Generic[K, V]):
         return len(self._entries)
 
     def items(self) -> Iterator[tuple[K, V]]:
-        """All of them, the least recently used first."""
+        """All entries, the least recently used first."""
         return ((key, value) for key, (value, _) in self._entries.items())
 
     def get(self, key: K) -> V | None:
-        """The value, which counts as used now; None if there is none."""
+        """The value, which becomes the most recently used; None if there is none."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -42,7 +41,7 @@ class BoundedCache(Generic[K, V]):
         return entry[0]
 
     def put(self, key: K, value: V) -> None:
-        """Keeps a value, which must not grow afterwards."""
+        """Stores a value, which must not grow afterwards."""
         self.drop(key)
         size = ENTRY_BYTES + memory_of(key) + memory_of(value)
         self._entries[key] = (value, size)
@@ -51,19 +50,19 @@ class BoundedCache(Generic[K, V]):
             self.bytes -= self._entries.popitem(last=False)[1][1]
 
     def drop(self, key: K) -> None:
-        """Forgets a value, if there is one."""
+        """Removes a value, if there is one."""
         entry = self._entries.pop(key, None)
         self.bytes -= entry[1] if entry else 0
 
     def clear(self) -> None:
-        """Forgets all of them."""
+        """Removes all entries."""
         self._entries.clear()
         self.bytes = 0
 
 
 def memory_of(value: object) -> int:
-    """Bytes that a value takes: texts, numbers, collections and dataclasses with all that is in them, of other objects
-    only themselves, because they live on elsewhere."""
+    """Bytes of a value: texts, numbers, collections and dataclasses with their content; other objects only themselves,
+    because they are referenced elsewhere as well."""
     size, waiting = 0, [value]
     while waiting:
         one = waiting.pop()

@@ -1,4 +1,4 @@
-"""A call: its deadlines, and how it is ended early."""
+"""A call: its deadlines, and the way to end it early."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ollama_proxy.settings import Timeouts
 
 _socket = monkey.get_original("socket", "socket")
 
-#: Seconds that a client has to take the last words of a call that was ended for it.
+#: Seconds that a client has to receive the error of a call that was ended.
 ERROR_FLUSH_TIMEOUT_S = 5.0
 
 
-#: As short as a turn can be that is none of the loop's own, in seconds.
+#: The shortest sleep that makes the event loop poll its sockets, in seconds.
 TURN_S = 1e-6
 
-#: Where `struct tcp_info` has tcpi_last_data_recv, in milliseconds.
+#: The offset of tcpi_last_data_recv, in milliseconds, in `struct tcp_info`.
 _LAST_DATA_RECEIVED = 52
 
 
@@ -35,19 +35,19 @@ class ClientSocket(Protocol):
 
 
 def yield_to_loop() -> None:
-    """Lets others go on, also those that wait for a socket: after a sleep of 0 the loop goes on with what is ready, up
-    to fifty times before it looks at one."""
+    """Lets other greenlets run, also those that wait for a socket: after a sleep of 0 the loop runs what is ready,
+    up to fifty times before it polls its sockets."""
     gevent.sleep(TURN_S)
 
 
 def seconds_since_last_receive(client: ClientSocket) -> float:
-    """Seconds since something last came from a client; infinite where the kernel doesn't tell. See tcp(7), TCP_INFO."""
+    """Seconds since data last came from a client; infinite if the kernel does not report it. See tcp(7), TCP_INFO."""
     try:
         with _socket(fileno=os.dup(client.fileno())) as twin:
-            told = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
+            info = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
     except OSError:
         return inf
-    milliseconds: int = struct.unpack_from("=I", told, _LAST_DATA_RECEIVED)[0]
+    milliseconds: int = struct.unpack_from("=I", info, _LAST_DATA_RECEIVED)[0]
     return milliseconds / 1000
 
 
@@ -61,26 +61,26 @@ class Call:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.started = time.monotonic()
-        #: Whatever the limits say, it ends by then.
+        #: The latest end, whatever the limits.
         self._ends_by = inf
         self.limit(timeouts)
-        #: What has ended it before its time; mostly the client, who has left. A kind: an error that was raised once
-        #: holds on to everything that was there then.
+        #: Why it was ended early; mostly because the client has disconnected. A class: an instance that was raised once
+        #: would keep its traceback alive.
         self.ended: type[CallEnded] | None = None
-        #: Since when bytes are on their way into the client's connection; None: none are.
+        #: Since when data is being sent to the client; None: nothing is being sent.
         self.sending_since: float | None = None
-        #: Since when a piece of the client's body is waited for; None: none is.
+        #: Since when the gateway waits for a piece of the client's body; None: it does not wait.
         self.reading_since: float | None = None
         #: Monotonic time at which the whole body has to be there.
         self.body_ends_at = inf
-        #: Such a wait was ended.
+        #: Whether such a wait was ended.
         self.read_too_slow = False
         self._abort: Callable[[], None] | None = None
         self._branches: list[Call] = []
 
     def branch(self, timeouts: Timeouts | None = None) -> Call:
-        """A call of its own, for work that goes on beside other work for the same client: it leaves with this one, and
-        ends no later. `timeouts` None: with the same limits."""
+        """A call for concurrent work for the same client: it is ended with this one, and ends no later.
+        `timeouts` None: with the same limits."""
         branch = Call(timeouts or self.timeouts)
         branch._ends_by, branch.ended = self.ends_at, self.ended
         branch.limit(branch.timeouts)
@@ -88,22 +88,22 @@ class Call:
         return branch
 
     def limit(self, timeouts: Timeouts) -> None:
-        """From now on these limits count; the total one from the call's start."""
+        """Sets the limits; the total one counts from the call's start."""
         self.timeouts = timeouts
         #: Monotonic time of the total limit.
         self.ends_at = min(self.started + timeouts.total_s, self._ends_by)
 
     def attach(self, abort: Callable[[], None]) -> None:
-        """`abort` is called, at most once, when the call is ended; it must not block."""
+        """Registers `abort`, which is called, at most once, when the call is ended; it must not block."""
         self._abort = abort
         self.check()
 
     def detach(self) -> None:
-        """Nothing is to be cancelled any more."""
+        """Removes the registered `abort`."""
         self._abort = None
 
     def pause(self, seconds: float) -> None:
-        """Waits; raises CallEnded as soon as nobody waits any more."""
+        """Waits; raises CallEnded as soon as the call is ended."""
         over = gevent.event.Event()
         self.attach(over.set)
         try:
@@ -113,7 +113,7 @@ class Call:
             self.detach()
 
     def end(self, reason: type[CallEnded]) -> None:
-        """It is over, and this is why: wakes whoever waits for the upstream. The first reason counts."""
+        """Ends the call, and wakes the greenlet that waits for the upstream. The first reason is kept."""
         self.ended = self.ended or reason
         abort, self._abort = self._abort, None
         if abort is not None:
@@ -122,16 +122,16 @@ class Call:
             branch.end(reason)
 
     def leave(self) -> None:
-        """The client is gone."""
+        """Ends the call because the client has disconnected."""
         self.end(ClientGone)
 
     def is_stalled(self, now: float) -> bool:
-        """The client has not taken what was sent for longer than its limit."""
+        """Whether the client has not received data for longer than its limit."""
         limit_s = ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
         return self.sending_since is not None and now - self.sending_since > limit_s
 
     def is_upload_stalled(self, now: float, client: ClientSocket) -> bool:
-        """Nothing of the client's body has come within its limit, or not all of it, or the call is over."""
+        """Whether the client's body stalls: no data within the limit, or the body is late, or the call is over."""
         if self.reading_since is None:
             return False
         limit_s = self.timeouts.send_idle_s
@@ -139,14 +139,14 @@ class Call:
         return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:
-        """Raises CallEnded when nobody waits any more, UpstreamTimeout when the total limit is over."""
+        """Raises CallEnded if the call was ended, UpstreamTimeout if the total limit is over."""
         if self.ended is not None:
             raise self.ended()
         self.total_left_s()
 
     def total_left_s(self) -> float:
-        """Seconds until the total limit; raises UpstreamTimeout when there are none."""
+        """Seconds until the total limit; raises UpstreamTimeout if there are none."""
         left = self.ends_at - time.monotonic()
         if left <= 0:
-            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in all.")
+            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in total.")
         return left

@@ -1,7 +1,7 @@
 """Several streams of blocking work as one.
 
-Each runs in a greenlet of its own, so that all go on at the same time, can be waited for with a limit, and can be ended
-in the middle of whatever they wait for.
+Each runs in a greenlet of its own, so that all run concurrently, can be waited for with a limit, and can be ended while
+they wait.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Ended:
-    """A stream is over; `failure` is what it raised, None if it came to its end."""
+    """The end of a stream; `failure` is the exception that it raised, if any."""
 
     failure: Exception | None = None
 
 
 class MergedStreams(Generic[T]):
-    """Items with the index of their stream, in the order in which they came; the last one of each is its `Ended`. One
+    """Items with the index of their stream, in the order of their arrival; the last one of each is its `Ended`. One
     that fails does not end the others. The owner closes it, on every path."""
 
     def __init__(self, streams: Sequence[Callable[[], Generator[T]]], *, ahead: int) -> None:
-        """Starts at once. `ahead`: items of each stream that wait to be taken; more slow the streams down."""
+        """Starts at once. `ahead`: items of each stream that are buffered; then the stream has to wait."""
         self._arrived: gevent.queue.Queue[tuple[int, T | Ended]] = gevent.queue.Queue(maxsize=ahead * len(streams))
-        #: The first one, until it is closed.
+        #: The first failure, until the streams are closed.
         self.failure: Exception | None = None
         self._greenlets = [gevent.spawn(self._run, index, stream) for index, stream in enumerate(streams)]
 
@@ -40,7 +40,7 @@ class MergedStreams(Generic[T]):
             with closing(stream()) as items:
                 for item in items:
                     self._arrived.put((index, item))
-        except Exception as error:  # whatever it is, it belongs to whoever takes
+        except Exception as error:  # delivered to the reader, in the order of the items
             self.failure = self.failure or error
             self._arrived.put((index, Ended(error)))
         else:
@@ -55,19 +55,19 @@ class MergedStreams(Generic[T]):
         return True
 
     def take(self) -> tuple[int, T | Ended] | None:
-        """The next item and the index of its stream; None if nothing has come."""
+        """The next item and the index of its stream; None if there is none yet."""
         return None if self._arrived.empty() else self._arrived.get_nowait()
 
     def cancel(self, reason: Exception | None) -> None:
-        """Ends all streams without waiting for them; what waits for an item gets an `Ended` with this reason."""
+        """Ends all streams without waiting for them; a waiting reader gets an `Ended` with this reason."""
         self.failure = None
         gevent.killall(self._greenlets, block=False)
-        # If the queue is full, nothing waits.
+        # If the queue is full, no reader waits.
         with suppress(gevent.queue.Full):
             self._arrived.put_nowait((0, Ended(reason)))
 
     def close(self) -> None:
-        """Ends all streams, also those that have not begun, and waits until they are closed; a second call does
+        """Ends all streams, also those that have not started, and waits until they are closed; a second call does
         nothing."""
         greenlets, self._greenlets, self.failure = self._greenlets, [], None
         gevent.killall(greenlets)

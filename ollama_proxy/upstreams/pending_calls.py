@@ -1,4 +1,4 @@
-"""Tool calls that wait for their results. A result names its call by id, by the tool's name, or not at all."""
+"""Tool calls that wait for their results. A result identifies its call by id, by the tool's name, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Pending:
 class PendingCalls:
     """Finds each call once. Adding and taking cost the same however many calls wait: a client may send thousands.
 
-    The three ways to find a call share their entries. A taken entry stays in the other queues until its turn comes.
+    The three queues share their entries. A taken entry stays in the other queues until it is at the front.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PendingCalls:
         self._by_name: dict[str, deque[_Pending]] = {}
 
     def add(self, call: ToolCall, call_id: str) -> None:
-        """Adds a call; `call_id` is the id that its result is sent with, `call.id` the one that the client knows."""
+        """Adds a call; `call_id` is the id to send with its result, `call.id` the one that the client knows."""
         pending = _Pending(call_id)
         self._in_order.append(pending)
         self._by_name.setdefault(call.name, deque()).append(pending)

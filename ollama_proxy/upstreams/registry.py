@@ -1,4 +1,4 @@
-"""The kinds of upstreams, and the fleet that the settings ask for; what runs already is kept."""
+"""The kinds of upstreams, and the fleet of the settings; running upstreams are reused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ollama_proxy.upstreams.anthropic import upstream as anthropic
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.demo import transport as demo
 from ollama_proxy.upstreams.fleet.model_index import Fleet
-from ollama_proxy.upstreams.fleet.node import OLLAMA_PROTOCOLS, Node
+from ollama_proxy.upstreams.fleet.model_list import OLLAMA_PROTOCOLS
+from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.litellm import upstream as litellm
 from ollama_proxy.upstreams.ollama import upstream as ollama
 from ollama_proxy.upstreams.openai import upstream as openai
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Builder = Callable[[UpstreamSettings, str | None], Upstream]
 
-#: By protocol; what else is known of a kind is in the table of presets.
+#: By protocol; the other properties of a kind are in the table of presets.
 BUILDERS: dict[str, Builder] = {
     "anthropic": anthropic.build,
     "demo": demo.build,
@@ -40,14 +41,14 @@ BUILDERS: dict[str, Builder] = {
 
 
 def register_kind(name: str, build: Builder, preset: Preset) -> None:
-    """Adds a kind of upstream that the package does not have: `kind: <name>` in the configuration."""
+    """Adds a kind of upstream to those of the package: `kind: <name>` in the configuration."""
     PRESETS[name] = preset
     BUILDERS[preset.protocol] = build
 
 
 def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None) -> Fleet:
-    """The fleet of these settings, with the nodes of the `running` one whose server is the same: their connections and
-    what is known of them stay. An upstream whose key is missing is hidden. Raises ConfigError."""
+    """The fleet of these settings, with the nodes of the `running` one whose server is the same: they keep their
+    connections and their state. An upstream whose key is missing is hidden. Raises ConfigError."""
     declared = effective_upstreams(settings)
     hidden = hidden_upstreams(settings, environ)
     nodes: list[Node] = []
@@ -67,14 +68,14 @@ def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, run
     return Fleet(nodes, hidden)
 
 
-def say_hidden(settings: Settings) -> None:
-    """Says in the log which upstreams are hidden, and what they wait for."""
+def log_hidden(settings: Settings) -> None:
+    """Logs which upstreams are hidden, and why."""
     for name, reason in hidden_upstreams(settings).items():
         log.warning("upstream_hidden", extra={"fields": {"upstream": name, "reason": reason}})
 
 
 def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[object, ...]:
-    """What makes two settings mean the same server."""
+    """The settings that identify a server."""
     same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
-    # Providers know their models and their ways from the settings.
+    # Providers take their models and their profile from the settings.
     return same if declared.protocol in OLLAMA_PROTOCOLS else (*same, repr(declared.models), repr(declared.profile))

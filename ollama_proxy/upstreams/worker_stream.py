@@ -1,5 +1,5 @@
-"""What blocking work brings, one by one: the work has a greenlet of its own, so that it can be waited for with limits,
-and be ended in the middle of whatever it waits for."""
+"""Items of blocking work, which runs in a greenlet of its own, so that it can be waited for with limits, and be ended
+while it waits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 
 T = TypeVar("T")
 
-#: Items that wait to be taken; more than these slow the work down.
+#: Items that are buffered; then the work has to wait.
 AHEAD = 64
 
 
 class WorkerStream(Generic[T]):
-    """See the module. The limits are those of `call`, and a client that leaves ends the work."""
+    """The items of some work, one by one. The limits are those of `call`, and a client that leaves ends the work."""
 
     def __init__(
         self, work: Callable[[], Generator[T]], call: Call, *, failure: Callable[[Exception], Exception]
     ) -> None:
-        """Begins; raises CallEnded, UpstreamTimeout. `work` lets go of what it holds when its generator is closed;
-        `failure`: what an exception of the work amounts to."""
+        """Starts the work; raises CallEnded, UpstreamTimeout. `work` releases its resources when its generator is
+        closed; `failure`: makes the error for an exception of the work."""
         self._call = call
         self._failure = failure
         self._end: Ended | None = None
@@ -38,9 +38,9 @@ class WorkerStream(Generic[T]):
             raise
 
     def take(self, wait_s: float | None = None) -> list[T] | None:
-        """All that has come, as soon as something has; nothing at the end; None after `wait_s` seconds of silence.
+        """The items so far, as soon as there is one; none at the end; None after `wait_s` seconds of silence.
 
-        Raises what the work raised behind its last item, UpstreamTimeout and CallEnded.
+        Raises the error of the work after its last item, UpstreamTimeout and CallEnded.
         """
         taken: list[T] = []
         if self._end is None and not self._wait(wait_s):
@@ -56,7 +56,7 @@ class WorkerStream(Generic[T]):
         return taken
 
     def _wait(self, wait_s: float | None) -> bool:
-        """Whether something has come within `wait_s` seconds; raises UpstreamTimeout, CallEnded."""
+        """Waits for an item; returns False after `wait_s` seconds without one. Raises UpstreamTimeout, CallEnded."""
         self._call.check()
         limit_s = self._call.timeouts.idle_s if self._has_begun else self._call.timeouts.first_byte_s
         left_s = max(0.0, min(self._quiet_since + limit_s, self._call.ends_at) - time.monotonic())

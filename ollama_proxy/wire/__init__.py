@@ -1,4 +1,4 @@
-"""Bytes to lines, NDJSON and SSE frames, and back, without I/O."""
+"""Splits bytes into lines, NDJSON and server-sent events, and encodes them. No I/O."""
 
 from ollama_proxy.wire.lines import (
     MAX_LINE_BYTES,

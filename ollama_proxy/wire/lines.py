@@ -1,41 +1,40 @@
-"""Bytes to lines to frames and back, without I/O: what every stream of every dialect is made of."""
+"""Splits bytes into lines and events, and encodes frames; the basis of every stream. No I/O."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from ollama_proxy.errors import BadRequest, UpstreamError
 from ollama_proxy.hub import Usage
 
-#: The stock Go client gives up on lines above 8 MB, so nothing longer can be meant.
+#: The limit of Ollama's own Go client, in bytes.
 MAX_LINE_BYTES = 8 * 1024 * 1024
 
-#: What is kept of a stream that passes through, to read its last line.
+#: How much of the end of a passed-through stream is kept, to read its last line, in bytes.
 TAIL_BYTES = 16 * 1024
 
-#: Blanks and comments in front of an event stream; the last one may still be on its way.
+#: Blank lines and comments at the start of an event stream; the last one may be incomplete.
 _COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
 _COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
 
 
+@dataclass(slots=True, eq=False)
 class LineSplitter:
-    """Cuts bytes into lines on `\\n`, wherever the packets were cut.
+    """Splits bytes into lines at `\\n`, however the packets were cut.
 
-    Works on bytes: U+0085 and U+2028 are legal inside JSON strings, and a character may be split over two packets.
+    It works on bytes, because U+0085 and U+2028 are legal inside JSON strings, and because a character may be split
+    over two packets.
     """
 
-    __slots__ = ("_parts", "_size")
-
-    def __init__(self) -> None:
-        #: What followed the last line end, in bytes as they came: a long line may come in thousands of pieces.
-        self._parts: list[bytes] = []
-        self._size = 0
+    #: The pieces of the incomplete last line, unjoined, because there may be thousands of them; and their size.
+    _parts: list[bytes] = field(default_factory=list)
+    _size: int = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now, without their ends; raises UpstreamError for one over 8 MiB."""
@@ -53,25 +52,23 @@ class LineSplitter:
         return lines
 
     def rest(self) -> bytes:
-        """What followed the last line end; Ollama may leave its last object without one."""
+        """The bytes after the last line end; Ollama may omit that of its last object."""
         return b"".join(self._parts)
 
 
+@dataclass(slots=True, eq=False)
 class SseSplitter:
-    """Cuts bytes into the data of server-sent events, wherever the packets were cut; see the HTML standard, section
-    9.2.6. What an event is called stands inside its data for every server that matters, so nothing else is kept.
+    """Splits bytes into the data of server-sent events, however the packets were cut; see the HTML standard, section
+    9.2.6. Other fields are dropped: all supported servers repeat the name of an event in its data.
     """
 
-    __slots__ = ("_begun", "_cr", "_data", "_lines", "_size")
-
-    def __init__(self) -> None:
-        self._lines = LineSplitter()
-        #: The data lines of the event that is not over, and their size.
-        self._data: list[bytes] = []
-        self._size = 0
-        #: The last byte was a line end that a `\n` may still belong to.
-        self._cr = False
-        self._begun = False
+    _lines: LineSplitter = field(default_factory=LineSplitter)
+    #: The data lines of the incomplete event, and their size.
+    _data: list[bytes] = field(default_factory=list)
+    _size: int = 0
+    #: The last byte was a carriage return, so a `\n` that follows belongs to it.
+    _cr: bool = False
+    _begun: bool = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that are complete now; raises UpstreamError for one over 8 MiB."""
@@ -85,7 +82,7 @@ class SseSplitter:
         return self._events(self._lines.feed(data))
 
     def rest(self) -> list[bytes]:
-        """At the end of the input: the data of an event without its blank line, which browsers would drop."""
+        """At the end of the input: the data of an event without a final blank line, which browsers would drop."""
         return self._events([self._lines.rest(), b""])
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
@@ -106,11 +103,11 @@ class SseSplitter:
 
 
 def encode_request(document: object) -> bytes:
-    """A JSON body made from what a client sent; raises BadRequest for one that can't be written."""
+    """A JSON body for an upstream; raises BadRequest if a client sent values that can't be encoded."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError as error:
-        text = "The request can't be passed on: it is nested too deep, or a number in it is too large."
+        text = "The request can't be forwarded: it is nested too deeply, or a number in it is too large."
         raise BadRequest(text, detail=str(error)[:100]) from None
 
 
@@ -120,22 +117,21 @@ def ndjson_frame(document: object) -> bytes:
 
 
 def sse_frame(document: object) -> bytes:
-    """One server-sent event; a frame without the blank line behind it would be dropped by every client."""
+    """One server-sent event, with the blank line that clients require."""
     return b"data: " + orjson.dumps(document) + b"\n\n"
 
 
 SSE_COMMENT = b": keep-alive\n\n"
 PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
 
-#: Characters that JSON may hold as they are and that many readers of lines take for the end of one.
+#: Characters that are legal in JSON, and that many clients take for the end of a line.
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
 def escape_line_separators(frames: bytes) -> bytes:
-    """Frames with such characters escaped: inside JSON that means the same, and clients that split the text into lines
-    lose nothing."""
+    """Frames with such characters escaped, which is the same JSON, but safe for clients that split text into lines."""
     if frames.isascii():
-        return frames  # a look costs next to nothing, a search in every token would not
+        return frames  # much faster than three searches
     for raw, escaped in _LINE_ENDS:
         frames = frames.replace(raw, escaped)
     return frames
@@ -145,40 +141,40 @@ def escape_line_separators(frames: bytes) -> bytes:
 class StreamEnd:
     """How a passed-through native answer ended."""
 
-    #: A line that ends the stream was seen: `done`, `success` or an error.
+    #: The last line ended the stream: `done`, `success` or an error.
     finished: bool
-    #: That line was an error.
+    #: It was an error.
     failed: bool
     usage: Usage
-    #: The answer has met its limit.
+    #: The answer reached its token limit.
     limited: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class StreamTail:
-    """Remembers the end of a stream that passes through, never more than 16 KiB of it."""
+    """Keeps the end of a passed-through stream, at most 16 KiB."""
 
     _tail: bytes = b""
 
     def feed(self, data: bytes) -> None:
-        """Takes the next bytes. Usually they are whole lines, of which the last is there, and nothing is put together;
-        blank lines behind it are none."""
-        said = data.rstrip(b"\n")
-        if said and data.endswith(b"\n") and (self.ends_with_newline or b"\n" in said):
+        """Takes the next bytes. Usually they are whole lines, so nothing has to be joined; blank lines at the end are
+        ignored."""
+        lines = data.rstrip(b"\n")
+        if lines and data.endswith(b"\n") and (self.ends_with_newline or b"\n" in lines):
             self._tail = data[-TAIL_BYTES:]
         else:
             self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     @property
     def ends_with_newline(self) -> bool:
-        """Whether what has passed ends with a whole line."""
+        """Whether the stream so far ends with a complete line."""
         return not self._tail or self._tail.endswith(b"\n")
 
     def end(self) -> StreamEnd:
-        """What the last line says. A line too long to be kept whole is read by its numbers alone."""
+        """The end of the stream, from its last line. Of a line longer than the limit, only the counts are read."""
         line = self._tail.rstrip(b"\n").rpartition(b"\n")[2]
         counts = {name: int(value) for name, value in _COUNTS.findall(line)}
-        # Of a line too long to be kept whole, only a whole one counts: metrics stand on the done line alone.
+        # A line longer than the limit must be complete, and only the `done` line has metrics.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
         failed, finished = False, lost_head and b'"total_duration":' in line
         with contextlib.suppress(orjson.JSONDecodeError):
@@ -190,15 +186,15 @@ class StreamTail:
         return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
     def ends_an_answer(self) -> bool:
-        """Whether the last line ends what a model said, and not work on models."""
+        """Whether the last line ends the answer of a model, not the loading or downloading of one."""
         return b'"done":true' in self._tail and b'load"' not in self._tail
 
     def is_in_an_answer(self) -> bool:
-        """Whether the last whole line is a part of what a model says."""
+        """Whether the last complete line is a part of the answer of a model."""
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
 
 
 def without_comments(body: bytes | bytearray) -> bytes:
-    """What follows the blank lines and comments of an event stream in front of an answer; nothing while the last
-    comment may still go on."""
+    """An event stream without the blank lines and comments at its start; empty while the last comment may be
+    incomplete."""
     return _COMMENTS.sub(b"", body, count=1)

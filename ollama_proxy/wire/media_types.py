@@ -1,4 +1,4 @@
-"""The media types of images and sound, by their first bytes."""
+"""The media types of images and audio, by their first bytes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _RIFF_TYPES = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
 
 def media_type(data: bytes | bytearray) -> str:
-    """The media type of a file, of which the first SIGNATURE_BYTES are enough; "" if they are not known."""
+    """The media type of a file, from its first SIGNATURE_BYTES; "" if it is unknown."""
     if data.startswith(b"RIFF"):
         return _RIFF_TYPES.get(bytes(data[8:12]), "")
     return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), "")
 
 
 def base64_media_type(text: str) -> str:
-    """The media type of a file in base64; "" if its first bytes are not known, or it is not base64."""
+    """The media type of a file in base64; "" if it is unknown, or the text is not base64."""
     try:
         return media_type(b64decode(text[:24].ljust(24, "=")))
     except ValueError:

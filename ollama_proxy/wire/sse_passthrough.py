@@ -1,6 +1,6 @@
-"""Server-sent events that pass through: cut behind whole ones, and read where they tell how an answer ends. No I/O.
+"""Passed-through server-sent events: held until they are complete, and parsed if they show how an answer ends. No I/O.
 
-Lone carriage returns, which the format allows as ends of lines, are not: no provider sends them.
+A carriage return alone is not supported as a line end, although the format allows it: no provider sends it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 
 DONE = b"[DONE]"
 
-#: A count above this is no count, in tokens.
+#: Counts above this are ignored, in tokens.
 MAX_TOKENS = 10**15
 
-#: So much of what is held may be the beginning of a blank line.
+#: How many of the held bytes may be the start of a blank line.
 SEAM_BYTES = 2
 
 #: Names of the cache counts: OpenAI's, DeepSeek's, and LiteLLM's for other APIs.
@@ -33,13 +33,13 @@ _EVENT_END = re.compile(rb"(?:\r?\n){2,}")
 
 @dataclass(slots=True, eq=False)
 class EventCutter:
-    """Holds back what is not yet a whole event: a client can't use it, and nothing may be said inside of one."""
+    """Holds back incomplete events: clients can't use them, and a heartbeat inserted into one would break it."""
 
     _held: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> bytes:
-        """The events that are whole now, as they came; raises UpstreamError for one over 8 MiB."""
-        # A long event comes in thousands of pieces: only where a blank line may begin is what came before looked at.
+        """The events that are complete now, unchanged; raises UpstreamError for one over 8 MiB."""
+        # A long event comes in thousands of pieces, so only the end of the held bytes is searched again.
         seam = bytes(self._held[-SEAM_BYTES:])
         end = len(data)
         if not data.endswith(b"\n\n"):
@@ -57,19 +57,19 @@ class EventCutter:
         return whole
 
     def rest(self) -> bytes:
-        """At the end of the input: the last event, which may come without the blank line; b"" for a part of one."""
+        """At the end of the input: the last event, which may lack its blank line; b"" if it is incomplete."""
         text = bytes(self._held).strip(b"\r\n")
         data = data_of(text)
         return text + b"\n\n" if data == DONE or read(data) else b""
 
 
 def split_events(events: bytes) -> Iterator[bytes]:
-    """One event after the other, each with the blank line that ends it."""
+    """Each event, with the blank line that ends it."""
     if b"\r" in events:
         ends = [0, *(end.end() for end in _EVENT_END.finditer(events))]
         yield from (events[start:end] for start, end in pairwise(ends))
         return
-    # Much faster than an expression that looks at every byte.
+    # Much faster than the regular expression.
     *whole, rest = events.split(b"\n\n")
     yield from (event + b"\n\n" for event in whole)
     if rest:
@@ -77,12 +77,12 @@ def split_events(events: bytes) -> Iterator[bytes]:
 
 
 def data_of(event: bytes) -> bytes:
-    """What an event carries; b"" for a comment."""
+    """The data of an event; b"" for a comment."""
     return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
 
 
 def read(data: bytes) -> dict[str, Json]:
-    """The object that an event carries; an empty one where it carries something else."""
+    """The JSON object in the data of an event; empty if the data is anything else."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -96,39 +96,37 @@ FINISH_REASON, USAGE, ERROR = (
 
 
 def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
-    """Whether a field seems to be there with another value than null. A text can't look like it: its quotes are
-    escaped; one that is only the field's name can, so the answer may be a false yes, never a false no."""
+    """Whether a field seems to have a value other than null. Quotes inside strings are escaped, so only a string that
+    equals the name can cause a false positive; there are no false negatives."""
     name, null, spaced = field
     count = events.count(name)
     return count > 0 and count > events.count(null) + events.count(spaced)
 
 
+@dataclass(slots=True, eq=False)
 class EventTail:
-    """Notes the end of OpenAI's answers from the events that pass, and parses only those that tell of it."""
+    """Detects the end of OpenAI's answers in passed-through events, and parses only the events that may contain it."""
 
-    __slots__ = ("_answers", "_finished", "_limited", "_usage", "done", "failure", "estimated_tokens")
-
-    def __init__(self, answers: int = 1) -> None:
-        """`answers`: how many are made beside each other."""
-        self._answers = answers
-        self._finished: set[str] = set()
-        self._limited = False
-        self._usage = Usage()
-        #: Events so far, about a token each.
-        self.estimated_tokens = 0
-        #: `[DONE]` was seen.
-        self.done = False
-        #: What reports a failure: an event, or one of its choices.
-        self.failure: dict[str, Json] | None = None
+    #: Number of answers to the request.
+    answers: int = 1
+    #: Number of events so far, each about one token.
+    estimated_tokens: int = 0
+    #: `[DONE]` was received.
+    done: bool = False
+    #: The event, or its choice, that reports a failure.
+    failure: dict[str, Json] | None = None
+    _finished: set[str] = field(default_factory=set)
+    _limited: bool = False
+    _usage: Usage = NO_USAGE
 
     def feed(self, events: bytes) -> bytes:
-        """Takes whole events; gives those that come before the report of a failure."""
+        """Takes complete events; returns those before the first one that reports a failure."""
         self.estimated_tokens += events.count(b"data:")
-        if not _tell(events):
+        if not _may_end(events):
             return events
         passed = 0
         for event in split_events(events):
-            data = data_of(event) if _tell(event) else b""
+            data = data_of(event) if _may_end(event) else b""
             if data == DONE:
                 self.done = True
             elif data:
@@ -150,7 +148,7 @@ class EventTail:
             ),
             None,
         )
-        # Groq and Moonshot have had places of their own for it.
+        # Groq and Moonshot have sent usage in other places.
         for part in (document, document.get("x_groq"), *choices):
             if isinstance(part, dict):
                 self._usage = read_usage(part.get("usage"), self._usage)
@@ -160,27 +158,27 @@ class EventTail:
                 self._limited = self._limited or reason == "length"
 
     def note_whole(self, document: dict[str, Json]) -> None:
-        """Takes a single answer."""
+        """Takes a single answer instead of a stream."""
         self._note(document)
         self.done = self.failure is None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is missing: the end was said, or every answer has its reason to end."""
-        return self.done or len(self._finished) >= self._answers
+        """Whether the stream is complete: `[DONE]` was received, or every answer has its finish reason."""
+        return self.done or len(self._finished) >= self.answers
 
     def end(self) -> StreamEnd:
-        """How the stream ended, for what is kept of it."""
+        """How the stream ended."""
         return StreamEnd(self.finished, self.failure is not None, self._usage, limited=self._limited)
 
 
-def _tell(events: bytes) -> bool:
-    """Whether anything in the events may tell of an end; most hold a few words and nothing else."""
+def _may_end(events: bytes) -> bool:
+    """Whether the events may contain an end, a usage or an error; most only have some text."""
     return DONE in events or is_set(events, FINISH_REASON) or is_set(events, USAGE) or is_set(events, ERROR)
 
 
 def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
-    """The counts of a `usage` object; what it lacks, and what is no number of tokens, stays as in `known`."""
+    """The counts of a `usage` object; missing and invalid ones are taken from `known`."""
     if not usage or not isinstance(usage, dict):
         return known
     details = usage.get("prompt_tokens_details")

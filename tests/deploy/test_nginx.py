@@ -298,7 +298,7 @@ def test_error_of_nginx_is_not_cached_and_says_when_to_come_back(lonely_nginx: N
     assert headers.get("Retry-After") == "5"
 
 
-TOO_LARGE = "The request body is larger than this gateway takes."
+TOO_LARGE = "The request body is too large."
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,15 @@ from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.answer_events import Reader
-from ollama_proxy.upstreams.anthropic.errors import refused as refused_by_anthropic
+from ollama_proxy.upstreams.anthropic.errors import decode_refusal as refused_by_anthropic
 from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
-from ollama_proxy.upstreams.ollama.codec import refused as refused_by_ollama
+from ollama_proxy.upstreams.ollama.codec import decode_refusal as refused_by_ollama
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.errors import refused as refused_by_openai
+from ollama_proxy.upstreams.openai.errors import decode_refusal as refused_by_openai
 from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.requests import decode_embed
 from ollama_proxy.upstreams.transport.connection import Connection
@@ -44,7 +44,7 @@ from tests.fuzz.strategies import documents
 READERS: dict[str, Callable[[], Reader]] = {
     "ollama chat": lambda: OllamaReader(ChatDecoder()),
     "ollama generate": lambda: OllamaReader(decode_generate),
-    "openai": lambda: OpenAIReader(ChunkDecoder(inline_thinking=True, heard=lambda *_: None)),
+    "openai": lambda: OpenAIReader(ChunkDecoder(inline_thinking=True, on_tool_calls=lambda *_: None)),
     "anthropic": lambda: MessageReader("m", Thoughts()),
 }
 EVERY_READER = pytest.mark.parametrize("kind", READERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.dialects.anthropic.load import load_chat as load_message
-from ollama_proxy.dialects.anthropic.load import load_count
 from ollama_proxy.dialects.body import DECISIVE, check_keys, parse_object
 from ollama_proxy.dialects.embeddings.schemas import load_embeddings as load_openai_embeddings
 from ollama_proxy.dialects.embeddings.schemas import load_encoding
@@ -35,7 +35,7 @@ def native_load(envelope: Any, load: Load) -> Load:
 
     def checked(data: dict[str, Any]) -> Any:
         schemas.check_envelope(envelope(), data)
-        schemas.check_not_passed_on(data)
+        schemas.check_unsupported(data)
         schemas.model_names(envelope(), data)
         return load(data)
 
@@ -52,7 +52,7 @@ LOADS: dict[str, Load] = {
     "/v1/embeddings": lambda data: (load_encoding(data), load_openai_embeddings(data))[1],
     "/v1/responses": load_response,
     "/v1/messages": load_message,
-    "/v1/messages/count_tokens": load_count,
+    "/v1/messages/count_tokens": partial(load_message, is_limited=False),
 }
 EVERY_LOAD = pytest.mark.parametrize("path", LOADS)
 

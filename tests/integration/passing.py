@@ -55,13 +55,6 @@ def shared_provider() -> Iterator[Provider]:
         yield server
 
 
-@pytest.fixture
-def provider(shared_provider: Provider) -> Provider:
-    """The gateway's only upstream; nothing is scripted."""
-    shared_provider.clear()
-    return shared_provider
-
-
 @pytest.fixture(scope="module")
 def shared_gateway(shared_provider: Provider) -> Iterator[Gateway]:
     """One gateway for the module, in front of its provider."""

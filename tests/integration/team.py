@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -55,17 +54,17 @@ each_vector = pytest.mark.parametrize("name", VECTORS)
 each_one = pytest.mark.parametrize("name", EVERY)
 
 
-@contextmanager
-def team_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with these models."""
     auth = {"generate_tokens": TOKENS}
-    with shared_gateway(upstream, auth=auth, models=MODELS, default_model="coder") as running:
+    with shared_gateway(shared_upstream, auth=auth, models=MODELS, default_model="coder") as running:
         yield running
 
 
-def stock(upstream: FaultUpstream) -> None:
+@pytest.fixture(autouse=True)
+def stocked(upstream: FaultUpstream) -> None:
     """The model server is healthy, and has its models."""
-    upstream.clear()
     upstream.script("/api/embeddings", [Json({"embedding": [0.5, 0.25]})])
     rows = [{"name": name, "model": name, "digest": "5b" * 32, "modified_at": "2026-01-01T00:00:00Z"} for name in HAS]
     upstream.script("/api/tags", [Json({"models": rows})])

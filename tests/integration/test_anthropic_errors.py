@@ -82,8 +82,8 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
         (b"{nope", "not valid JSON"),
         (b"[]", "must be a JSON object"),
         (b"", "missing request body"),
-        (json.dumps({**BODY, "Model": "other"}).encode(), "must be written 'model'"),
-        (b'{"model":"m","model":"n"}', "twice"),
+        (json.dumps({**BODY, "Model": "other"}).encode(), "must be spelled 'model'"),
+        (b'{"model":"m","model":"n"}', "duplicate field"),
     ],
 )
 @pytest.mark.parametrize("path", PATHS)

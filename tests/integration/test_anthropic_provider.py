@@ -48,13 +48,6 @@ def shared_provider() -> Iterator[MessagesProvider]:
         yield server
 
 
-@pytest.fixture
-def provider(shared_provider: MessagesProvider) -> MessagesProvider:
-    """The gateway's only upstream, healthy again."""
-    shared_provider.clear()
-    return shared_provider
-
-
 @pytest.fixture(scope="module")
 def shared_gateway(shared_provider: MessagesProvider) -> Iterator[Gateway]:
     """One gateway for the module; it has kept nothing at the end, and nobody was told its key."""

@@ -52,9 +52,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         {"name": "old", "token": OLD, "expires": str(TODAY - timedelta(1))},
         {"name": "last-day", "token": LAST_DAY, "expires": str(TODAY + timedelta(1))},
     ]
-    with checked_gateway(
-        {"auth": {"generate_tokens": tokens}, "service": {"base_url": shared_upstream.url}}, shared_upstream, TOKEN
-    ) as running:
+    with checked_gateway(shared_upstream, TOKEN, auth={"generate_tokens": tokens}) as running:
         yield running
 
 

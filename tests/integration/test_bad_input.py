@@ -24,12 +24,7 @@ CHATS = (NATIVE_CHAT, OPENAI_CHAT, ANTHROPIC_CHAT)
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}},
-        shared_upstream,
-        TOKEN,
-        unsaid=("Traceback",),
-    ) as running:
+    with checked_gateway(shared_upstream, TOKEN, unsaid=("Traceback",)) as running:
         yield running
 
 

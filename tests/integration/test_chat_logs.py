@@ -60,7 +60,7 @@ def warm(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(config(shared_upstream, chat_logs=True), shared_upstream, TOKEN, warm=warm) as running:
+    with checked_gateway(shared_upstream, TOKEN, warm=warm, **config(shared_upstream, chat_logs=True)) as running:
         yield running
 
 

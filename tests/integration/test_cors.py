@@ -73,13 +73,9 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-def config_for(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
-    return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}, **more}
-
-
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(config_for(shared_upstream), shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN) as running:
         yield running
 
 

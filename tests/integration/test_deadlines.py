@@ -32,10 +32,7 @@ LIMITS = {"connect_s": CONNECT_S, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    unsaid = ("Traceback",)
-    with checked_gateway(
-        config(shared_upstream.url, timeouts=LIMITS), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid
-    ) as gateway:
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=LIMITS) as gateway:
         yield gateway
 
 

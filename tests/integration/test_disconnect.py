@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.calls import CHAT_LINE, DIGEST, FACES, TOKEN, Face, access_line, ask, config, warm_up
+from tests.rig.calls import CHAT_LINE, DIGEST, FACES, TOKEN, Face, access_line, ask, warm_up
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Flood, Json, ReadBody, WaitForPeerClose
@@ -27,9 +27,8 @@ NOTICED_S = 1.0
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """One gateway for the module; nothing of what its tests did may be left at the end."""
     unsaid = ("Traceback", "internal_error")
-    with checked_gateway(
-        config(shared_upstream.url, timeouts={"send_idle_s": 1.5}), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid
-    ) as gateway:
+    limits = {"send_idle_s": 1.5}
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid, timeouts=limits) as gateway:
         yield gateway
 
 

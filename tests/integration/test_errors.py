@@ -31,11 +31,10 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     config = {
         "auth": {"generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]},
-        "service": {"base_url": shared_upstream.url},
         "server": {"max_body": LIMIT},
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
-    with checked_gateway(config, shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN, **config) as running:
         yield running
 
 
@@ -170,7 +169,7 @@ def test_a_body_of_exactly_the_limit_is_taken_whole(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("header", [("Content-Type", "multipart/form-data; boundary=x"), ("Content-Encoding", "gzip")])
+@pytest.mark.parametrize("header", [("Content-Type", "multipart/form-data; boundary=x"), ("Content-Encoding", "br")])
 def test_415_for_what_cannot_be_json(gateway: Gateway, dialect: str, header: tuple[str, str]) -> None:
     answer = request(gateway.url, "POST", CHAT[dialect], b"--x\r\n", {**bearer(TOKEN), header[0]: header[1]})
     assert_error(answer, dialect, 415)

@@ -67,7 +67,7 @@ def test_gateway_is_no_open_door(tmp_path: Path, own: str, upstream: FaultUpstre
     with Gateway(config, workers=1, env={"HOST": "0.0.0.0"}) as running:
         done = check(tmp_path, f"http://127.0.0.1:{running.port}", f"http://{own}:{running.port}")
     assert done.returncode == CLOSED
-    assert done.stdout.count("closed, it asks for a token") == 2
+    assert done.stdout.count("closed, it requires a token") == 2
 
 
 def test_gateway_without_tokens_is_one(tmp_path: Path, own: str, upstream: FaultUpstream) -> None:
@@ -81,7 +81,7 @@ def test_silence_is_no_clean_bill(tmp_path: Path) -> None:
         of_configuration = check(tmp_path, config=f"service: {{base_url: 'http://127.0.0.1:{port}'}}\n")
         of_address = check(tmp_path, f"http://127.0.0.1:{port}", "http://no-such-host.invalid:11434")
     assert (of_configuration.returncode, of_address.returncode) == (UNKNOWN, UNKNOWN)
-    assert (of_configuration.stdout.count("no answer there"), of_address.stdout.count("no answer there")) == (1, 2)
+    assert (of_configuration.stdout.count("no answer ("), of_address.stdout.count("no answer (")) == (1, 2)
 
 
 def test_one_silent_server_among_closed_ones_is_told_and_an_open_one_goes_before(tmp_path: Path, own: str) -> None:
@@ -98,7 +98,7 @@ def test_something_else_in_the_place_of_ollama_is_no_clean_bill(tmp_path: Path) 
 
 def test_help_explains_the_exit_statuses(tmp_path: Path) -> None:
     told = " ".join(check(tmp_path, "--help").stdout.split())
-    assert "Exit status: 0 if nothing is open, 1 if a server is, 3 if none is but one did not answer" in told
+    assert "Exit status: 0 if no server is open, 1 if one is, 3 if none is but one did not answer" in told
 
 
 @pytest.mark.parametrize("config", [None, "upstreams: [", "servce: {}"], ids=["missing", "no YAML", "unknown"])

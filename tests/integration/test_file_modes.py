@@ -29,7 +29,7 @@ def warnings(upstream: FaultUpstream, *, config: int, state: int, auth: object =
 def test_readable_token_list_and_state_are_said_at_the_start(upstream: FaultUpstream) -> None:
     _, file, directory = warnings(upstream, config=0o644, state=0o755)
     assert file == "DIR/config.yaml: others may read its plain tokens (mode 0644); chmod o= DIR/config.yaml"
-    assert directory == "DIR/state holds secrets and is open to others (mode 0755); chmod go= DIR/state"
+    assert directory == "DIR/state contains secrets and is open to others (mode 0755); chmod go= DIR/state"
 
 
 def test_files_for_the_gateway_alone_are_not_talked_about(upstream: FaultUpstream) -> None:

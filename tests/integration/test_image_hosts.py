@@ -43,13 +43,6 @@ class Canary:
 
 
 @pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    """A server of images on the allowed address."""
-    with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
 def canary() -> Iterator[Canary]:
     """A listener on every address of this machine."""
     with contextlib.closing(Canary.everywhere()) as listener:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rig import chunk
-from tests.rig.calls import TOKEN, access_line, config
+from tests.rig.calls import TOKEN, access_line
 from tests.rig.checked import checked_gateway, touch_every_worker
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
@@ -90,17 +90,10 @@ def answer(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed"
         return stream.status, stream.read_all().decode()
 
 
-@pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    """A server of images on the allowed address."""
-    with ScriptedServer() as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def fetching_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     images = {"allow": [HERE], "timeout_s": 1, "max_bytes": "64KiB"}
-    with checked_gateway(config(shared_upstream.url, images=images), shared_upstream, TOKEN, warm=warm_up) as running:
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, images=images) as running:
         yield running
 
 

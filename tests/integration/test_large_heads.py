@@ -131,7 +131,7 @@ def test_trickled_head_takes_little_cpu_time(gateway: Gateway, kind: str) -> Non
     first, slowly = TRICKLED[kind]()
     (worker,) = gateway.worker_pids()
     with Trickle(gateway.port, first, slowly) as trickle:
-        slowest_s = slowest_livez_s(gateway.url, 1)
+        slowest_s = slowest_livez_s(gateway, 1)
         used_s = cpu_s(worker)
         wait_until(trickle.is_over, 14, "the bytes are not all sent")
         used_s = cpu_s(worker) - used_s

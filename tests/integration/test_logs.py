@@ -51,12 +51,11 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
                 {"name": "reader", "sha256": digest(READER), "scopes": ["read"]},
             ]
         },
-        "service": {"base_url": shared_upstream.url},
         "server": {"max_body": "1MiB"},
         "timeouts": {"first_byte_s": 1, "idle_s": 1},
         "logging": {"level": "DEBUG"},
     }
-    with checked_gateway(config, shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN, **config) as running:
         yield running
 
 

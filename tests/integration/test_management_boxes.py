@@ -111,7 +111,7 @@ def test_a_server_in_front_of_a_name_gets_the_work_alone(
 def test_one_request_is_about_one_server(team: Boxes, asked: Any, headers: dict[str, str]) -> None:
     answer = team.ask("/api/copy", asked, **headers)
     assert (answer.status, answer.json()) == (
-        *(400, {"error": "One request can't be about models of different servers."}),
+        *(400, {"error": "The models of one request must be on the same server."}),
     )
     assert team.asked("/api/copy") == [0, 0, 0]
 
@@ -126,7 +126,7 @@ def test_rights_count_for_the_name_behind_the_server(team: Boxes) -> None:
 def test_an_unknown_server_is_refused_with_the_names_of_those_there_are(team: Boxes) -> None:
     answer = team.ask("/api/pull?box=box9", {"model": "m"})
     assert answer.status == 400
-    assert answer.json()["error"] == "There is no Ollama server 'box9' here; there are: box1, box2, box3."
+    assert answer.json()["error"] == "There is no Ollama server 'box9'; available: box1, box2, box3."
     assert team.asked("/api/pull") == [0, 0, 0]
 
 

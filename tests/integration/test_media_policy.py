@@ -40,7 +40,7 @@ WITHOUT_SCHEME = [
     ),
     *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "file:///etc/passwd", "iVBORw0KGgo="),
 ]
-NO_ADDRESS = "must be an http(s) address, or a data URI with base64"
+NO_ADDRESS = "must be an http(s) URL or a base64 data URI"
 
 Part = Callable[[str], dict[str, Any]]
 PARTS: dict[str, Part] = {
@@ -75,12 +75,6 @@ def shared_provider() -> Iterator[Provider]:
         yield server
 
 
-@pytest.fixture
-def provider(shared_provider: Provider) -> Provider:
-    shared_provider.clear()
-    return shared_provider
-
-
 @pytest.fixture(scope="module")
 def off(shared_provider: Provider) -> Iterator[Gateway]:
     with gateway_with(shared_provider, {"fetch": "off"}) as running:
@@ -101,10 +95,9 @@ def allowing(shared_provider: Provider) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.script("/a.png", [Whole(PNG)])
-        yield server
+def pictures(pictures: ScriptedServer) -> ScriptedServer:
+    pictures.script("/a.png", [Whole(PNG)])
+    return pictures
 
 
 def body_of(kind: str, *parts: dict[str, Any], **fields: Any) -> dict[str, Any]:

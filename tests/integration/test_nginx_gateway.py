@@ -28,12 +28,8 @@ GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}},
-        shared_upstream,
-        TOKEN,
-        seconds=15,  # nginx keeps its idle connections for ten seconds
-    ) as running:
+    # nginx keeps its idle connections for ten seconds.
+    with checked_gateway(shared_upstream, TOKEN, seconds=15) as running:
         yield running
 
 

@@ -41,7 +41,7 @@ COUNTED: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 
 #: Fixtures.
-shared_provider, provider = passing.shared_provider, passing.provider
+shared_provider = passing.shared_provider
 shared_gateway, gateway = passing.shared_gateway, passing.gateway
 
 

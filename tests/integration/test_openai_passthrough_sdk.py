@@ -32,7 +32,7 @@ LOGPROBS = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logp
 
 
 #: Fixtures.
-shared_provider, provider = passing.shared_provider, passing.provider
+shared_provider = passing.shared_provider
 shared_gateway, gateway = passing.shared_gateway, passing.gateway
 
 

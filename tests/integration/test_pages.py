@@ -44,12 +44,7 @@ SIMPLE_TYPES = ["text/plain", "text/plain;charset=UTF-8", "application/x-www-for
 @pytest.fixture(scope="module")
 def listed(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with tokens for one page, and for a desktop program."""
-    config = {
-        "auth": {"generate_tokens": [TOKEN]},
-        "service": {"base_url": shared_upstream.url},
-        "cors": {"origins": [PAGE, "app://obsidian.md"]},
-    }
-    with checked_gateway(config, shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN, cors={"origins": [PAGE, "app://obsidian.md"]}) as running:
         yield running
 
 

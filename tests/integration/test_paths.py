@@ -31,9 +31,7 @@ CONSTANTS = {
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}, shared_upstream, TOKEN
-    ) as running:
+    with checked_gateway(shared_upstream, TOKEN) as running:
         yield running
 
 

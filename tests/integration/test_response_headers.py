@@ -82,8 +82,7 @@ FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-silico
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}
-    with checked_gateway(config, shared_upstream, TOKEN) as running:
+    with checked_gateway(shared_upstream, TOKEN) as running:
         yield running
 
 

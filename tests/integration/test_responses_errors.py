@@ -117,7 +117,7 @@ ENDS: dict[str, tuple[list[Action], str]] = {
     "ends cleanly": ([], CUT_TEXT),
     "cut": ([Cut()], CUT_TEXT),
     "reset": ([Reset()], CUT_TEXT),
-    "half a line": ([Chunk(b'{"model":"m","mess')], "The model server gave an answer that can't be used."),
+    "half a line": ([Chunk(b'{"model":"m","mess')], "The model server sent an invalid response."),
 }
 
 
@@ -210,7 +210,7 @@ def test_client_that_leaves_ends_the_call(gateway: Gateway, upstream: FaultUpstr
 def test_addresses_of_stored_answers_say_that_there_are_none(method: str, path: str, gateway: Gateway) -> None:
     answer = request(gateway.url, method, path, {} if method == "POST" else None, bearer(TOKEN))
     assert_error(answer, OPENAI, 404)
-    assert "Answers are not stored here" in answer.json()["error"]["message"]
+    assert "This gateway stores no responses" in answer.json()["error"]["message"]
 
 
 def test_other_methods_are_refused(gateway: Gateway) -> None:

@@ -9,17 +9,16 @@ import pytest
 
 from ollama_proxy.dialects.responses.reasoning_blob import seal
 from tests.golden.face import forwarded
-from tests.golden.responses.asking import Ask, asker, messages
+from tests.golden.fates import Ask
+from tests.golden.responses import asking
+from tests.golden.responses.asking import messages
 from tests.golden.responses.reading import Document
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
 
 TOOL: Document = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 
 
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
-    return asker(gateway, upstream)
+ask = asking.ask
 
 
 def user(*parts: Any) -> list[Document]:

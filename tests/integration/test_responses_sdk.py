@@ -216,7 +216,7 @@ def test_G27_previous_answer_is_refused_by_name(client: Any) -> None:
 
 @pytest.mark.parametrize("call", ["retrieve", "delete", "cancel"])
 def test_stored_answers_are_not_found(call: str, client: Any) -> None:
-    with pytest.raises(openai.NotFoundError, match="not stored"):
+    with pytest.raises(openai.NotFoundError, match="stores no responses"):
         getattr(client.responses, call)("resp_1")
 
 

@@ -49,10 +49,6 @@ REFUSED = [
 ]
 
 
-def config_for(upstream: FaultUpstream, **auth: Any) -> dict[str, Any]:
-    return {"auth": auth, "service": {"base_url": upstream.url}}
-
-
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with tokens of both lists."""
@@ -63,15 +59,16 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     ]
     manage = [BOSS, {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]}]
     manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
-    config = config_for(shared_upstream, generate_tokens=generate, manage_tokens=manage)
-    with checked_gateway(config, shared_upstream, BOSS) as running:
+    auth = {"generate_tokens": generate, "manage_tokens": manage}
+    with checked_gateway(shared_upstream, BOSS, auth=auth) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def one_list(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway without `manage_tokens`."""
-    with Gateway(config_for(shared_upstream, generate_tokens=[TEAM]), workers=1) as running:
+    config = {"auth": {"generate_tokens": [TEAM]}, "service": {"base_url": shared_upstream.url}}
+    with Gateway(config, workers=1) as running:
         yield running
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.calls import TOKEN, config, warm_up
+from tests.rig.calls import TOKEN, warm_up
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
@@ -20,14 +20,8 @@ DIGEST = "sha256:" + "0" * 64
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    unsaid = ("Traceback",)
-    with checked_gateway(
-        config(shared_upstream.url, timeouts={"send_idle_s": SEND_IDLE_S}),
-        shared_upstream,
-        TOKEN,
-        warm=warm_up,
-        unsaid=unsaid,
-    ) as running:
+    limits = {"send_idle_s": SEND_IDLE_S}
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=limits) as running:
         yield running
 
 

@@ -64,11 +64,7 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S}
     unsaid = ("Traceback", "internal_error")
     with checked_gateway(
-        config(shared_upstream.url, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits),
-        shared_upstream,
-        TOKEN,
-        warm=warm_up,
-        unsaid=unsaid,
+        shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits
     ) as gateway:
         yield gateway
 

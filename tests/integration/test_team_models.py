@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.golden.face import TOKEN, forwarded, get, post
+from tests.integration import team
 from tests.integration.team import (
     ALIAS_ONLY,
     EVERY,
@@ -20,24 +20,13 @@ from tests.integration.team import (
     each_vector,
     named,
     sent,
-    stock,
-    team_gateway,
 )
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.replay_upstream import Replay, recording
 
-
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with team_gateway(shared_upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _server(upstream: FaultUpstream) -> None:
-    stock(upstream)
+gateway, stocked = team.gateway, team.stocked
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.golden.face import TOKEN, forwarded
+from tests.integration import team
 from tests.integration.team import (
     EVERY,
     Document,
@@ -20,8 +20,6 @@ from tests.integration.team import (
     each_vector,
     named,
     sent,
-    stock,
-    team_gateway,
 )
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
@@ -32,16 +30,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.replay_upstream import Replay, recording
 
-
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with team_gateway(shared_upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _server(upstream: FaultUpstream) -> None:
-    stock(upstream)
+gateway, stocked = team.gateway, team.stocked
 
 
 # --- Precedence: caller, override, the model's own -------------------------------------------------------------------
@@ -498,7 +487,7 @@ def test_chat_of_nothing_but_a_system_prompt_is_no_order_to_load(
     fields: Document = {"input": said} if name == "openai responses" else {"messages": said}
     answer = ask(gateway, name, "mute", **fields)
     assert answer.status == 400
-    assert "nothing is left" in answer.text
+    assert "must contain more than system prompts" in answer.text
     assert GIVEN not in answer.text
     assert forwarded(upstream) == []
 

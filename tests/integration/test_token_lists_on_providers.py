@@ -50,12 +50,6 @@ def gateway(shared_provider: Provider) -> Iterator[Gateway]:
             yield running
 
 
-@pytest.fixture
-def provider(shared_provider: Provider) -> Provider:
-    shared_provider.clear()
-    return shared_provider
-
-
 def ask(gateway: Gateway, way: str, token: str, model: str = CHEAP, **fields: Any) -> Answer:
     body = {**WAYS[way].body, "model": model, **({} if way in EMBEDDINGS else {"stream": False}), **fields}
     return request(gateway.url, "POST", WAYS[way].path, body, bearer(token))

@@ -101,7 +101,7 @@ def test_errors_have_the_toys_own_shape(gateway: Gateway, request_id: str) -> No
         == "text: must be a string"
     )
     text = problem(say(gateway, request_id, path="/toy/nothing"), request_id, 404, "not_found")
-    assert text == "There is nothing at /toy/nothing. Toys say things at /toy/say."
+    assert text == "The path /toy/nothing does not exist. Toys say things at /toy/say."
 
 
 def test_a_token_needs_the_scopes_that_the_toy_names(gateway: Gateway, request_id: str) -> None:

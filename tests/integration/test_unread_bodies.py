@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, str], int]] = {
 @pytest.mark.parametrize("reads", [True, False], ids=["reads", "reads last"])
 def test_flood_without_a_token_keeps_nobody_waiting(gateway: Gateway, framing: str, reads: bool) -> None:
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, reads=reads) as flood:
-        slowest_s = slowest_livez_s(gateway.url, 2.5)
+        slowest_s = slowest_livez_s(gateway, 2.5)
         wait_until(lambda: flood.refused_after_s is not None, 30, lambda: f"still sending after {flood.sent} bytes")
     assert slowest_s < LIVEZ_S
     assert flood.sent < IN_BUFFERS
@@ -87,7 +87,7 @@ def test_every_response_to_an_unread_body_ends_its_connection(
 def test_body_that_is_read_leaves_turns_for_others(gateway: Gateway, framing: str) -> None:
     """It comes from a client that may send it, up to the limit."""
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, bearer(TOKEN)):
-        assert slowest_livez_s(gateway.url, 2) < LIVEZ_S
+        assert slowest_livez_s(gateway, 2) < LIVEZ_S
 
 
 def test_body_that_trickles_in_is_given_a_second(gateway: Gateway) -> None:

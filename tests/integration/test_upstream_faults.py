@@ -47,7 +47,7 @@ DONE = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     unsaid = ("Traceback", "internal_error")
-    with checked_gateway(config(shared_upstream.url), shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid) as gateway:
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid) as gateway:
         yield gateway
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
-from tests.rig.calls import FACES, TOKEN, access_line, config, warm_up, whole
+from tests.rig.calls import FACES, TOKEN, access_line, warm_up, whole
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
@@ -21,7 +21,7 @@ LAST = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done":
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(config(shared_upstream.url), shared_upstream, TOKEN, warm=warm_up) as gateway:
+    with checked_gateway(shared_upstream, TOKEN, warm=warm_up) as gateway:
         yield gateway
 
 

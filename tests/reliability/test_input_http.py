@@ -1,7 +1,8 @@
-"""Rows B1-B3, B13: HTTP itself, as raw bytes: two readings, too much of it, and other protocols."""
+"""Rows B1-B3, B13, B25: HTTP itself, as raw bytes: two readings, too much of it, and other protocols."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import select
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+import zstandard
 
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import BODIES, CHAT, sweep
+from tests.reliability.test_process_host import memory_mib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Json
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, raw, request
@@ -209,3 +212,36 @@ def test_b13_methods_and_upgrades(row: Row) -> None:
         assert codes[0] in (200, 400, 405)
         assert set(codes[1:]) <= {400, 505}
     assert {seen.header("upgrade") for seen in row.upstream.requests} == {None}
+
+
+# B25
+
+BOMB = bytes(512 << 20)
+PLAIN = json.dumps(CHAT).encode()
+#: Bodies that can't be read, with their coding and the status of the answer.
+COMPRESSED: dict[str, tuple[bytes, str, int]] = {
+    "a bomb of gzip": (gzip.compress(BOMB), "gzip", 413),
+    "a bomb of zstd": (zstandard.compress(BOMB), "zstd", 413),
+    "cut gzip": (gzip.compress(PLAIN)[:-9], "gzip", 400),
+    "cut zstd": (zstandard.compress(PLAIN)[:-9], "zstd", 400),
+    "gzip called zstd": (gzip.compress(PLAIN), "zstd", 400),
+    "plain called gzip": (PLAIN, "gzip", 400),
+    "twice": (gzip.compress(gzip.compress(PLAIN)), "gzip, gzip", 415),
+    "brotli": (PLAIN, "br", 415),
+}
+#: Memory that the workers may take for bombs of 512 MiB.
+FOR_BOMBS_MIB = 48
+
+
+def test_b25_compressed_bodies(row: Row) -> None:
+    before = memory_mib(row.gateway)
+    for path in CHATS:
+        for body, coding, status in COMPRESSED.values():
+            assert_error(row.ask("POST", path, body, {"Content-Encoding": coding}), dialect_of(path), status)
+    assert posts(row) == []
+    grown = memory_mib(row.gateway) - before
+    row.measured("memory after bombs", grown, "MiB")
+    assert grown < FOR_BOMBS_MIB
+    for coding, data in (("gzip", gzip.compress(PLAIN)), ("zstd", zstandard.compress(PLAIN))):
+        assert row.ask("POST", "/api/chat", data, {"Content-Encoding": coding}).status == 200
+    assert posts(row) == [PLAIN, PLAIN]

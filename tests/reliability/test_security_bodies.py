@@ -43,7 +43,7 @@ def test_s28_bodies_that_are_refused_while_they_are_sent(row: Row, framing: str)
     """nginx goes on reading for a while after its response; none of that reaches the gateway."""
     row.allow_no_probe_p99(FULL_SPEED)
     with EndlessBody(row.port, "POST", "/api/chat", framing) as flood:
-        slowest_s = slowest_livez_s(row.gateway.url, 2)
+        slowest_s = slowest_livez_s(row.gateway, 2)
         if row.door == "gateway":
             wait_until(lambda: flood.refused_after_s is not None, 10, lambda: f"still sending after {flood.sent} bytes")
             row.measured(f"taken, {framing}", flood.sent / MIB, "MiB")
@@ -73,7 +73,7 @@ def test_s32_large_heads_byte_for_byte(row: Row) -> None:
     assert large.received.startswith(b"HTTP/1.1 431 ") and large.sent < 3000
     used_s = cpu_s(worker)
     with Trickle(row.port, head + lines(20_000), b"X: " + b"y" * 3000 + b"\r\n\r\n") as whole:
-        assert slowest_livez_s(row.gateway.url, 0.5) < LIVEZ_S[row.door]
+        assert slowest_livez_s(row.gateway, 0.5) < LIVEZ_S[row.door]
         wait_until(whole.is_over, 10, "it is still being read")
     used_s = cpu_s(worker) - used_s
     row.measured("CPU time per byte", used_s / whole.sent * 1e6, "us")

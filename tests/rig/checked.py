@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,20 +44,21 @@ def _targets(pid: int) -> set[str]:
 
 @contextmanager
 def checked_gateway(
-    config: Mapping[str, Any],
     upstream: FaultUpstream,
     token: str,
     *,
     warm: Callable[[Gateway, FaultUpstream, str], None] = touch_every_worker,
     seconds: float = 5,
     unsaid: tuple[str, ...] = (),
+    **config: Any,
 ) -> Iterator[Gateway]:
-    """A running gateway in front of `upstream`, every worker of it warmed by ``warm``.
+    """A running gateway in front of `upstream`, with the sections of `config`. ``warm`` has prepared each worker.
 
-    ``token`` is one of the gateway's own. Raises AssertionError at the end when something is still open after
-    ``seconds``, or when the gateway's output contains a text of ``unsaid``.
+    ``token`` is one of the gateway's own: the only one, unless `config` has `auth`. Raises AssertionError at the end
+    when something is still open after ``seconds``, or when the gateway's output contains a text of ``unsaid``.
     """
-    with Gateway(config) as gateway:
+    own = {"auth": {"generate_tokens": [token]}, "service": {"base_url": upstream.url}}
+    with Gateway(own | config) as gateway:
         warm(gateway, upstream, token)
         check = LeakCheck(gateway, upstream, token=token)
         yield gateway

@@ -72,7 +72,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         messages = [Message(role="user", content=data["text"])]
         asked = ChatRequest(model=str(data.get("model")), messages=messages, stream=data.get("stream") is True)
         note_request(exchange, asked, ())
-        return gateway.chat(exchange, asked, ToyRenderer())
+        return gateway.complete(exchange, asked, ToyRenderer())
 
     @blueprint.get("/models", endpoint="models")
     def models() -> Response:

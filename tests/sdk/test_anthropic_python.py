@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
 import pytest
 
-from tests.golden.blocking import Blocking
 from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.sdk.answers import replay, sent
+from tests.sdk.clients import Clients
 from tests.sdk.samples import HELLO, PARAMETERS, PNG, QUESTION, UNICODE, City
 
 ASKED: Any = [{"role": "user", "content": QUESTION}]
@@ -22,40 +21,8 @@ WEATHER: Any = {"name": "get_weather", "description": "Current weather", "input_
 THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
 #: The limit that every request needs.
 MAX = 2048
+CLIENTS = Clients(anthropic.Anthropic, anthropic.AsyncAnthropic, "")
 Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["sync", "async"])
-def open_client(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """``open_client(gateway)`` gives a client of the kind under test; it is closed with the test."""
-    with ExitStack() as opened:
-
-        def run(gateway: Gateway, **options: Any) -> Any:
-            options = {"base_url": gateway.url, "api_key": TOKEN, "max_retries": 0} | options
-            if request.param == "sync":
-                return opened.enter_context(anthropic.Anthropic(**options))
-            client = Blocking(anthropic.AsyncAnthropic(**options))
-            opened.callback(client.shut)
-            return client
-
-        yield run
-
-
-@pytest.fixture
-def client(open_client: Open, gateway: Gateway) -> Any:
-    return open_client(gateway)
-
-
-@pytest.fixture
-def demo(open_client: Open, demo_gateway: Gateway) -> Any:
-    return open_client(demo_gateway)
-
-
-@pytest.fixture
-def plain(gateway: Gateway) -> Iterator[anthropic.Anthropic]:
-    """The synchronous client, for what is to be used as it is."""
-    with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as opened:
-        yield opened
 
 
 def text_of(events: Any) -> str:

@@ -5,31 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import reduce
-from operator import add
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
 from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
+from tests.sdk import langchain_chats
 from tests.sdk.answers import replay, sent
+from tests.sdk.langchain_chats import get_weather, streamed
 from tests.sdk.samples import PICTURE_URL, PNG, QUESTION, UNICODE, City
 
 Open = Callable[..., Any]
-
-
-@tool
-def get_weather(city: str) -> str:
-    """Current weather of a city."""
-    return f"18 degrees in {city}"
+chat = langchain_chats.chat
 
 
 @pytest.fixture
@@ -43,17 +37,6 @@ def open_model() -> Iterator[Open]:
             return kind(**{**common, "http_client": http, **options})
 
         yield run
-
-
-@pytest.fixture
-def chat(open_model: Open, gateway: Gateway) -> Callable[..., ChatOpenAI]:
-    """``chat("hello", ...)`` is the chat with a scripted model."""
-    return lambda model, **options: open_model(gateway, model=model, **options)
-
-
-def streamed(model: Any, question: Any = "Hello!") -> AIMessageChunk:
-    """A streamed answer, its chunks added up as LangChain does it."""
-    return reduce(add, model.stream(question))
 
 
 def test_chat__single(chat: Open, upstream: FaultUpstream) -> None:

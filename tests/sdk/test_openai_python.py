@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
-from tests.golden.blocking import Blocking
 from tests.golden.cases import Case, cases
 from tests.golden.face import TOKEN, forwarded
 from tests.rig import NDJSON
@@ -20,6 +18,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import Gateway
 from tests.sdk.answers import replay, sent
+from tests.sdk.clients import Clients
 from tests.sdk.samples import HELLO, PICTURE_URL, PNG, QUESTION, UNICODE, WEATHER, City
 
 CASES = {case.name: case for case in cases("openai")}
@@ -27,40 +26,8 @@ CHATS = [case for case in CASES.values() if case.is_complete and case.path == "/
 #: What the client's own helper refuses to send: it checks images and formats itself.
 HELPED = [case for case in CHATS if "image" not in case.name]
 ASKED: Any = [{"role": "user", "content": QUESTION}]
+CLIENTS = Clients(openai.OpenAI, openai.AsyncOpenAI, "/v1")
 Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["sync", "async"])
-def open_client(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """``open_client(gateway)`` gives a client of the kind under test; it is closed with the test."""
-    with ExitStack() as opened:
-
-        def run(gateway: Gateway, **options: Any) -> Any:
-            options = {"base_url": f"{gateway.url}/v1", "api_key": TOKEN, "max_retries": 0} | options
-            if request.param == "sync":
-                return opened.enter_context(openai.OpenAI(**options))
-            client = Blocking(openai.AsyncOpenAI(**options))
-            opened.callback(client.shut)
-            return client
-
-        yield run
-
-
-@pytest.fixture
-def client(open_client: Open, gateway: Gateway) -> Any:
-    return open_client(gateway)
-
-
-@pytest.fixture
-def demo(open_client: Open, demo_gateway: Gateway) -> Any:
-    return open_client(demo_gateway)
-
-
-@pytest.fixture
-def plain(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The synchronous client, for what is to be used as it is."""
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as opened:
-        yield opened
 
 
 def stream_case(upstream: FaultUpstream, case: Case) -> None:

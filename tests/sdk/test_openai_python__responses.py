@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
-from tests.golden.blocking import Blocking
 from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.sdk.answers import replay, sent
+from tests.sdk.clients import Clients
 from tests.sdk.samples import PARAMETERS, PICTURE_URL, PNG, QUESTION, UNICODE, City
 
 WEATHER: Any = {
@@ -26,40 +25,8 @@ WEATHER: Any = {
     "strict": False,
 }
 SEALED: Any = ["reasoning.encrypted_content"]
+CLIENTS = Clients(openai.OpenAI, openai.AsyncOpenAI, "/v1")
 Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["sync", "async"])
-def open_client(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """``open_client(gateway)`` gives a client of the kind under test; it is closed with the test."""
-    with ExitStack() as opened:
-
-        def run(gateway: Gateway, **options: Any) -> Any:
-            options = {"base_url": f"{gateway.url}/v1", "api_key": TOKEN, "max_retries": 0} | options
-            if request.param == "sync":
-                return opened.enter_context(openai.OpenAI(**options))
-            client = Blocking(openai.AsyncOpenAI(**options))
-            opened.callback(client.shut)
-            return client
-
-        yield run
-
-
-@pytest.fixture
-def client(open_client: Open, gateway: Gateway) -> Any:
-    return open_client(gateway)
-
-
-@pytest.fixture
-def demo(open_client: Open, demo_gateway: Gateway) -> Any:
-    return open_client(demo_gateway)
-
-
-@pytest.fixture
-def plain(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The synchronous client, for what is to be used as it is."""
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as opened:
-        yield opened
 
 
 def text_of(events: Any) -> str:

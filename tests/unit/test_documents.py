@@ -39,6 +39,7 @@ from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
 from tests.rig.programs import require_program
 from tests.rig.provider import Provider, row
+from tests.rig.source_code import trees
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
@@ -230,8 +231,8 @@ def test_banner_is_the_one_that_is_printed() -> None:
 def sentences() -> tuple[re.Pattern[str], ...]:
     """Every text in the package that could be shown to somebody, with `.*` where a value is put in."""
     found: set[str] = set()
-    for path in (ROOT / "ollama_proxy").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for tree in trees().values():
+        for node in ast.walk(tree):
             found.update(_pattern(node))
     return tuple(re.compile(each, re.DOTALL) for each in found)
 

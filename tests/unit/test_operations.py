@@ -20,24 +20,16 @@ from ollama_proxy.server import watchdog, worker
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.settings.schema import load_settings
 from ollama_proxy.telemetry import chat_log, redaction
-from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, node
+from ollama_proxy.upstreams.fleet import balancer, breaker, health, model_index, model_list, node
 from tests.configuration_page import shown_default
+from tests.rig.source_code import module_name, trees
 from tests.unit.test_documents import blocks, codes, prose, table_with
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "ollama_proxy"
 PAGE = "docs/operations.md"
 
 
 # Reading the package.
-
-
-@cache
-def trees() -> Mapping[str, ast.Module]:
-    return {
-        str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(PACKAGE.rglob("*.py"))
-    }
 
 
 def texts(node_: ast.AST) -> list[str]:
@@ -56,6 +48,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     return (each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef))
 
 
+@cache
 def events() -> list[Event]:
     """What is logged, with the fields that can be read off the code."""
     found = [event for tree in trees().values() for function in functions(tree) for event in _events(function)]
@@ -73,8 +66,8 @@ def _events(function: ast.FunctionDef) -> Iterator[Event]:
     for each in ast.walk(function):
         if isinstance(each, ast.Dict) and "event" in _keys(each):
             yield from (Event(name, _keys(each) - {"event", "time", "level"}) for name in _names(each, values))
-        if isinstance(each, ast.Call) and _is_log(each.func):
-            named = each.args[1] if _is_note(each.func) else each.args[0]
+        if isinstance(each, ast.Call) and (_is_log(each.func) or any(map(_is_log, each.args[:1]))):
+            named = each.args[0] if _is_log(each.func) and not _is_note(each.func) else each.args[1]
             kept = _keys_within(each, values) | {
                 word.arg for word in each.keywords if word.arg and word.arg not in _NO_FIELDS
             }
@@ -125,7 +118,7 @@ def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
 
 def conditions() -> list[str]:
     """The states that a node can be in."""
-    (found,) = [each for each in functions(trees()["upstreams/fleet/node.py"]) if each.name == "condition"]
+    (found,) = [each for each in functions(trees()["upstreams.fleet.node"]) if each.name == "condition"]
     named = {word for statement in found.body[1:] for word in texts(statement)}
     return sorted(named - {"open"})  # what its breaker calls being down
 
@@ -190,7 +183,7 @@ def test_every_header_is_explained(header: str) -> None:
 #: What the page says of the constants in these modules, with the numbers left out.
 SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
-    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, node),
+    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, model_list),
     "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
     "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
     "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
@@ -235,7 +228,7 @@ def constants(*modules: ModuleType) -> dict[str, float]:
     found: dict[str, float] = {}
     for module in modules:
         assert module.__file__
-        for each in trees()[str(Path(module.__file__).relative_to(PACKAGE))].body:
+        for each in trees()[module_name(Path(module.__file__))].body:
             names = {word.id for word in ast.walk(each) if isinstance(each, ast.Assign) and isinstance(word, ast.Name)}
             found |= {name: getattr(module, name) for name in names if name.isupper()}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
@@ -253,7 +246,7 @@ def test_number_is_that_of_the_program(said: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [retries, balancer, breaker, model_index, health, node, watchdog, worker],
+    [retries, balancer, breaker, model_index, model_list, health, node, watchdog, worker],
     ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
@@ -278,7 +271,7 @@ def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> No
     assert said.format(size >> 20) in flowing(prose(PAGE))
 
 
-@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.FAILED)])
+@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.RETRYABLE - node.BUSY)])
 def test_statuses_are_those_that_are_tried_again(said: str, statuses: frozenset[int]) -> None:
     assert said + ", ".join(map(str, sorted(statuses))) in flowing(prose(PAGE))
 

@@ -23,7 +23,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def build(package: Path) -> dict[str, str | None]:
-    return version._build(package)
+    return version._read_build(package)
 
 
 def write(package: Path, name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The routes of Anthropic's messages, below `/v1` and, for clients of older gateways, below `/anthropic/v1`."""
+"""The routes of Anthropic's Messages API, under `/v1` and, for clients of older gateways, under `/anthropic/v1`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import orjson
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.anthropic import transcript
-from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
+from ollama_proxy.dialects.anthropic.load import load_chat, shows_thinking
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.anthropic.token_estimate import estimate_tokens
 from ollama_proxy.dialects.body import load_body, note_request
@@ -27,19 +27,19 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         data = load_body(exchange, gateway)
         asked = load_chat(data)
         note_request(exchange, asked, asked.passthrough_fields)
-        # Only a stream has to say it before the model does.
-        read = estimate_tokens(asked) if asked.stream else 0
-        renderer = MessageRenderer(asked.model, input_tokens=read, show_thinking=shows_thinking(data))
-        return gateway.chat(exchange, asked, renderer)
+        # A stream reports them before the model does.
+        input_tokens = estimate_tokens(asked) if asked.stream else 0
+        renderer = MessageRenderer(asked.model, input_tokens=input_tokens, show_thinking=shows_thinking(data))
+        return gateway.complete(exchange, asked, renderer)
 
     @blueprint.post("/anthropic/v1/messages/count_tokens", endpoint="count_tokens")
     @blueprint.post("/v1/messages/count_tokens", endpoint="count_tokens")
     def count_tokens() -> Response:
-        """POST /v1/messages/count_tokens: an estimate; no model is run for it."""
+        """POST /v1/messages/count_tokens: an estimate, without running the model."""
         exchange = current_exchange()
-        asked = load_count(load_body(exchange, gateway))
+        asked = load_chat(load_body(exchange, gateway), is_limited=False)
         note_request(exchange, asked, asked.passthrough_fields)
-        gateway.resolve_model(exchange, asked.model)
+        gateway.snapshot.resolve_model(exchange, asked.model)
         return whole(orjson.dumps({"input_tokens": estimate_tokens(asked)}))
 
     return blueprint

@@ -1,4 +1,4 @@
-"""Anthropic's error shapes. Clients pick their exception by the status; inside a stream only `type` is left."""
+"""Anthropic's error format. Clients choose the exception by status; in a stream there is only `type`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
 
-#: Of the API, for clients that name none.
+#: The version of the API, for clients that send none.
 VERSION = "2023-06-01"
 
 _VISIBLE = re.compile(r"[!-~]{1,64}")
@@ -31,27 +31,27 @@ _TYPES = {
     529: "overloaded_error",
 }
 
-#: By the field at fault: what tells the official clients' tool runners to send the whole history themselves.
+#: Details by field; these make the tool runners of official clients send the whole history.
 _DETAILS: dict[str, dict[str, Json]] = {
     "thread": {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 }
 
-#: How clients that then shorten their history recognise a prompt that doesn't fit.
+#: Clients that shorten their history recognize a prompt that does not fit by this text.
 TOO_LONG = "prompt is too long"
 
 
 class AnthropicErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorRenderer."""
+        """Return the body of an error response."""
         return orjson.dumps({"type": "error", "error": _fields(error), "request_id": request_id})
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """See ErrorRenderer. The version that the client has asked for comes back to it."""
+        """Return the headers that clients read on every response. The version is the one that the client sent."""
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorRenderer. No `message_stop` follows it: clients raise on this event."""
+        """Return the frame that ends a failed stream. No `message_stop` follows: clients raise an exception for it."""
         return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""Anthropic's requests to hub requests. Absent parameters stay absent: the model's own defaults rule."""
+"""Load Anthropic's requests as hub requests. Absent parameters stay absent, so the model's own defaults apply."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
-from ollama_proxy.dialects.anthropic.tools import is_sequential, load_tool_choice, load_tools
+from ollama_proxy.dialects.anthropic.tools import load_tool_choice, load_tools
 from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json
 
 MESSAGES = MessagesSchema()
 
-#: Anthropic's efforts to Ollama's levels; other words decide nothing.
+#: Anthropic's efforts as Ollama's levels; other values have no effect.
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 
 
 def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
-    """The body of POST /v1/messages; raises BadRequest that names the field. `is_limited`: it must say how much may be
-    written at most."""
+    """Load the body of POST /v1/messages or, with `is_limited` False, of POST /v1/messages/count_tokens, which needs
+    no `max_tokens`. Raises BadRequest that names the field."""
     check_fields(MESSAGES, data)
-    # In the order and the words of Ollama's own layer.
+    # In the order and with the texts of Ollama's own implementation.
     if not data.get("model"):
         raise BadRequest("model is required", param="model")
     if is_limited and (data.get("max_tokens") or 0) <= 0:
@@ -31,16 +31,17 @@ def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
         raise BadRequest("messages is required", param="messages")
     user = (data.get("metadata") or {}).get("user_id")
     choice, tools = data.get("tool_choice"), load_tools(data.get("tools") or [])
+    is_sequential = isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
     return ChatRequest(
         model=data["model"],
         messages=load_system(data.get("system")) + load_messages(data["messages"]),
         stream=bool(data.get("stream")),
         tools=tools,
         tool_choice=load_tool_choice(choice, tools),
-        parallel_tool_calls=False if is_sequential(choice) else None,
+        parallel_tool_calls=False if is_sequential else None,
         format=load_format(data),
         think=load_think(data),
-        # Anthropic's own models don't think unless they are told to.
+        # Anthropic's own models don't think by default.
         think_default=None if _effort(data) else False,
         lenient_think=True,
         options=load_options(data),
@@ -50,13 +51,8 @@ def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
     )
 
 
-def load_count(data: dict[str, Json]) -> ChatRequest:
-    """The body of POST /v1/messages/count_tokens: the same, but nothing will be written, so it needs no limit."""
-    return load_chat(data, is_limited=False)
-
-
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama's options: the extensions first, Anthropic's own fields over them."""
+    """Return Ollama's options: the extensions, overridden by Anthropic's own fields."""
     options = content_parts.load_options(data)
     options |= {name: data[name] for name in ("temperature", "top_p") if data.get(name) is not None}
     if data.get("max_tokens") is not None:
@@ -67,21 +63,21 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
-    """The JSON Schema of the answer: `output_config.format`, or `output_format` as its beta was called."""
+    """Return the JSON Schema of the answer: `output_config.format`, or `output_format`, its name in the beta."""
     name, wanted = "output_config.format", (data.get("output_config") or {}).get("format")
     if wanted is None:
         name, wanted = "output_format", data.get("output_format")
     if not wanted:
         return None
     if as_object(wanted, name).get("type") != "json_schema":
-        raise_invalid(f"{name}.type", "must be json_schema")
+        raise_invalid(f"{name}.type", "must be 'json_schema'")
     return as_object(wanted.get("schema"), f"{name}.schema")
 
 
 def load_think(data: Mapping[str, Json]) -> bool | str | None:
-    """Ollama's `think`: the extension of that name, else `thinking`, else `output_config.effort`; None: not said.
+    """Return Ollama's `think`: the extension of that name, else `thinking`, else `output_config.effort`, else None.
 
-    Every kind of thinking but "disabled" wants some; how much is said by the effort, except for "enabled", whose
+    Every type of `thinking` but "disabled" switches it on. The effort sets the level, except for "enabled", whose
     budget of tokens has no equivalent.
     """
     if data.get("think") is not None:
@@ -101,5 +97,5 @@ def _effort(data: Mapping[str, Json]) -> str:
 
 
 def shows_thinking(data: Mapping[str, Json]) -> bool:
-    """Whether the client wants to read the thinking, and not only its signature."""
+    """Whether the client wants the text of the thinking, and not only its signature."""
     return (data.get("thinking") or {}).get("display") != "omitted"

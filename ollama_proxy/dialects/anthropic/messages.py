@@ -1,5 +1,5 @@
-"""Anthropic's messages to hub messages: results of tools become messages of their own, the rest of a message stays
-one, whatever blocks it is made of."""
+"""Load Anthropic's messages as hub messages: results of tools become messages of their own, all other blocks of a
+message become one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.content_parts import load_arguments, load_image
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 @dataclass(slots=True)
 class Blocks:
-    """What the blocks of one message, or of one result, amount to."""
+    """The contents of the blocks of one message, or of one result."""
 
-    #: Which tool the id of each call stands for, over the whole conversation: results say only the id.
+    #: The name of the tool by the id of the call, in the whole conversation: results have only the id.
     names: dict[str, str]
     #: Paragraphs.
     texts: list[str] = field(default_factory=list)
@@ -28,33 +28,33 @@ class Blocks:
     results: list[Message] = field(default_factory=list)
 
 
-#: Adds one block to what was read so far; the text is its place in the request.
+#: Adds one block to those that were read; the string is the path of the block in the request.
 Load = Callable[[dict[str, Json], Blocks, str], None]
 Kinds = dict[str, Load]
 
 
 def load_system(system: Json) -> list[Message]:
-    """The system prompt as a message; none where it is empty."""
+    """Return the system prompt as a message, none if it is empty."""
     text = "\n\n".join(_load_content(system, "system", SYSTEM, {}).texts)
     return [Message("system", text)] if text else []
 
 
 def load_messages(messages: list[Json]) -> list[Message]:
-    """The conversation; raises BadRequest that names the part at fault."""
+    """Load the conversation; raises BadRequest that names the invalid part."""
     names: dict[str, str] = {}
     loaded: list[Message] = []
-    for index, message in enumerate(paced(messages)):
+    for index, message in enumerate(pace(messages)):
         where = f"messages[{index}]"
         role = as_object(message, where).get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise_invalid(f"{where}.role", f"must be {', '.join(ROLES)}")
+            raise_invalid(f"{where}.role", f"must be one of {', '.join(map(repr, ROLES))}")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
         text, thinking = "\n".join(blocks.texts), "\n".join(blocks.thoughts) or None
         own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
         if role == "assistant":
             loaded += [own, *blocks.results]
         else:
-            # Results stand right behind the calls, so before what the user says as well.
+            # Results come right after the calls, so before the user's own text.
             loaded += blocks.results
             if own.content or own.images or not blocks.results:
                 loaded.append(own)
@@ -62,18 +62,18 @@ def load_messages(messages: list[Json]) -> list[Message]:
 
 
 def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]) -> Blocks:
-    """Content is one text, or a list of blocks of the `kinds` that may stand there."""
+    """Load content: a string, or an array of blocks of the allowed `kinds`."""
     blocks = Blocks(names)
     if isinstance(content, str):
         blocks.texts.append(content)
     elif isinstance(content, list):
-        for index, block in enumerate(paced(content)):
+        for index, block in enumerate(pace(content)):
             kind = as_object(block, f"{where}[{index}]").get("type")
             if not isinstance(kind, str) or kind not in kinds:
-                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(kinds)}")
+                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(map(repr, kinds))}")
             kinds[kind](block, blocks, f"{where}[{index}]")
     elif content is not None:
-        raise_invalid(where, "must be a text or a list of blocks")
+        raise_invalid(where, "must be a string or an array of content blocks")
     return blocks
 
 
@@ -90,20 +90,20 @@ def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "url":
             blocks.images.append(load_image(source.get("url"), f"{where}.source.url"))
         case _:
-            raise_invalid(f"{where}.source.type", "must be base64 or url; files are not kept here")
+            raise_invalid(f"{where}.source.type", "must be 'base64' or 'url': stored files are not supported")
 
 
 def _decode(data: Json, where: str) -> bytes:
     try:
-        # Some encoders break lines, and Ollama doesn't mind.
+        # Some encoders insert line breaks, and Ollama ignores them.
         decoded = base64.b64decode(as_text(data, where).replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
-        raise_invalid(where, "is not base64")
-    return decoded or raise_invalid(where, "is empty")
+        raise_invalid(where, "must be base64")
+    return decoded or raise_invalid(where, "must not be empty")
 
 
 def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Its text, with its title and its context in front."""
+    """Add the text of a document, after its title and its context."""
     for name in ("title", "context"):
         if block.get(name):
             blocks.texts.append(f"{name.capitalize()}: {as_text(block[name], f'{where}.{name}')}")
@@ -119,9 +119,9 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             try:
                 blocks.texts.append(_decode(source.get("data"), f"{where}.source.data").decode())
             except UnicodeDecodeError:
-                raise_invalid(f"{where}.source.data", "is not text in UTF-8")
+                raise_invalid(f"{where}.source.data", "must be base64-encoded UTF-8 text")
         case _:
-            raise_invalid(f"{where}.source", "only text can be read here: no PDF, no address and no file")
+            raise_invalid(f"{where}.source", "must be text: PDFs, URLs and stored files are not supported")
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -131,19 +131,15 @@ def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> N
 
 
 def _load_thinking(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Whoever signed it; it is empty where a client was shown the signature alone."""
+    """Add thinking with any signature; it is empty if the client got only the signature."""
     if thought := as_text(block.get("thinking") or "", f"{where}.thinking"):
         blocks.thoughts.append(thought)
-
-
-def _load_redacted(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Thinking that only the one who wrote it can read: the conversation goes on without."""
 
 
 def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     call_id, name = (as_text(block.get(part) or "", f"{where}.{part}") for part in ("id", "name"))
     if not call_id or not name:
-        raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is missing")
+        raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is required")
     blocks.names[call_id] = name
     blocks.calls.append(ToolCall(call_id, name, load_arguments(block.get("input"), f"{where}.input")))
 
@@ -156,7 +152,7 @@ def _load_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
 
 
 def _load_web_search(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """What another server found: titles and addresses; the pages themselves are encrypted."""
+    """Add what another server found: titles and URLs; the pages themselves are encrypted."""
     found = block.get("content")
     if isinstance(found, list):
         hits = [as_object(hit, f"{where}.content[{index}]") for index, hit in enumerate(found)]
@@ -172,23 +168,24 @@ def _add_result(block: dict[str, Json], text: str, images: list[Image], blocks: 
     blocks.results.append(Message("tool", text, images=images, tool_name=name, tool_call_id=call_id))
 
 
-def _load_reference(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """A tool that a search has found: all tools are on offer here from the start, so its name says enough."""
-    blocks.texts.append(as_text(block.get("tool_name"), f"{where}.tool_name"))
-
-
 SYSTEM: Kinds = {"text": _load_text}
 DOCUMENT: Kinds = SYSTEM | {"image": _load_image}
 _READ: Kinds = DOCUMENT | {"document": _load_document, "search_result": _load_search_result}
-RESULT: Kinds = _READ | {"tool_reference": _load_reference}
+RESULT: Kinds = _READ | {
+    # A tool that a search has found. The request defines all tools from the start, so its name is enough.
+    "tool_reference": lambda block, blocks, where: blocks.texts.append(
+        as_text(block.get("tool_name"), f"{where}.tool_name")
+    ),
+}
 USER: Kinds = _READ | {"tool_result": _load_result}
 ASSISTANT: Kinds = SYSTEM | {
     "thinking": _load_thinking,
-    "redacted_thinking": _load_redacted,
+    # Only the server that wrote it can read it, so it is dropped.
+    "redacted_thinking": lambda block, blocks, where: None,
     "tool_use": _load_call,
     "server_tool_use": _load_call,
     "web_search_tool_result": _load_web_search,
 }
 
-#: The kinds of blocks that a message of each role may hold.
+#: The types of blocks that a message of each role may contain.
 ROLES: dict[str, Kinds] = {"user": USER, "assistant": ASSISTANT, "system": SYSTEM}

@@ -1,7 +1,7 @@
 """Hub events to Anthropic's messages and stream events.
 
 Blocks have dense indexes and each is closed before the next opens; every event has its `event:` line; a block of
-thinking ends with one signature: the helpers of the official clients break on anything else.
+thinking ends with one signature: the helpers of the official clients fail on anything else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ollama_proxy.hub import Answer, Content, Done, Event, Json, Model, Thinking
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
-#: A block before its first delta, and how a delta begins; both need the block's number.
+#: The start of a block, the beginning of a delta, and the end of a block, each with the block's index.
 _BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
 _BLOCK_END = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 
-#: The mark of a block of thinking, by its digest, which has so many bytes. Clients send it back; nobody here reads it.
+#: The signature of thinking, made from its digest of SIGNATURE_BYTES bytes. Clients send it back; it is not checked.
 SIGNATURE, SIGNATURE_BYTES = "gw1.%s", 8
 
 _TEXT = b'{"type":"text","text":""}'
@@ -33,8 +33,8 @@ _THINKING = b'{"type":"thinking","thinking":"","signature":""}'
 
 
 class MessageRenderer:
-    """One message. `input_tokens` is the estimate that a stream begins with; with `show_thinking` False the blocks of
-    thinking keep their signature and lose their text."""
+    """One message. `input_tokens`: the estimate at the beginning of a stream; with `show_thinking` False, blocks of
+    thinking have a signature and no text."""
 
     content_type = "text/event-stream"
 
@@ -50,13 +50,13 @@ class MessageRenderer:
         self._begun = self._called = False
         #: The digest of the thinking since the last signature.
         self._thinking = blake2s(digest_size=SIGNATURE_BYTES)
-        #: What the open block is made of, its number, and how each of its deltas begins.
+        #: The type of event in the open block, the block's index, and the beginning of its deltas.
         self._open: type[Event] | None = None
         self._index = -1
         self._delta = b""
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """See Renderer."""
+        """Return the body of a single answer."""
         [answer] = answers
         content: list[Json] = []
         if answer.thinking:
@@ -69,7 +69,7 @@ class MessageRenderer:
         return orjson.dumps(self._message(content, reason, usage(answer.done)))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """See Renderer."""
+        """Return the frames for a batch of events."""
         frames = self._begin()
         for event in events:
             match event:
@@ -84,7 +84,7 @@ class MessageRenderer:
                     if text and self._show_thinking:
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
-                    # A block of its own for each call, the arguments in one piece; none at all if there are none.
+                    # One block for each call, with the arguments in one delta, or no delta if there are none.
                     self._called = True
                     block = orjson.dumps(_tool_use(event) | {"input": {}})
                     frames += self._switch(ToolCall, block, b"input_json_delta", b"partial_json")
@@ -98,11 +98,11 @@ class MessageRenderer:
         return b"".join(frames)
 
     def render_heartbeat(self) -> bytes:
-        """See Renderer. No client takes an event before the start of the message, so that goes first."""
+        """Return a ping. The first one follows the start of the message, which clients expect first."""
         return b"".join(self._begin()) or PING
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """See Renderer."""
+        """Return the frames that end a failed stream."""
         return AnthropicErrors().render_error_frame(error)
 
     def _message(self, content: list[Json], reason: str | None, counts: dict[str, int]) -> dict[str, Json]:
@@ -116,7 +116,7 @@ class MessageRenderer:
         return [_event(b"message_start", {"type": "message_start", "message": message}), PING]
 
     def _switch(self, kind: type[Event], block: bytes, delta: bytes, field: bytes) -> list[bytes]:
-        """Opens a block of this kind, unless it is the open one."""
+        """Open a block for this type of event, unless one is open."""
         if self._open is kind:
             return []
         frames = self._close()
@@ -126,7 +126,7 @@ class MessageRenderer:
         return [*frames, _BLOCK % (self._index, block)]
 
     def _close(self) -> list[bytes]:
-        """Ends the block that is open, if one is."""
+        """Close the open block, if there is one."""
         if self._open is None:
             return []
         frames = [_BLOCK_END % self._index]
@@ -139,7 +139,7 @@ class MessageRenderer:
 
 
 def sign(thinking: str) -> str:
-    """The signature of a whole block."""
+    """Return the signature of a whole block of thinking."""
     return SIGNATURE % blake2s(thinking.encode(), digest_size=SIGNATURE_BYTES).hexdigest()
 
 
@@ -152,14 +152,14 @@ def _tool_use(call: ToolCall) -> dict[str, Json]:
 
 
 def stop_reason(done: Done, called: bool) -> str:
-    """Anthropic's word for `done_reason`: a limit that was hit outweighs a call, which it may have cut."""
+    """Return Anthropic's `stop_reason`; "max_tokens" has priority over a call, which the limit may have cut."""
     if done.done_reason == "length":
         return "max_tokens"
     return "tool_use" if called else "end_turn"
 
 
 def usage(done: Done) -> dict[str, int]:
-    """Tokens, each time for the whole message; thinking is part of the output."""
+    """Return the tokens of the whole message; thinking is part of the output."""
     cached, cache_written = done.cached or 0, done.cache_written or 0
     return {
         "input_tokens": max(0, done.prompt_eval_count - cached - cache_written),
@@ -170,7 +170,7 @@ def usage(done: Done) -> dict[str, int]:
 
 
 def render_models(models: Sequence[Model]) -> bytes:
-    """The list of models, always as its only page."""
+    """Render the list of models, always as one page."""
     ids = [model.name for model in models]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
     data = [_model(model) for model in models]
@@ -178,7 +178,7 @@ def render_models(models: Sequence[Model]) -> bytes:
 
 
 def render_model(model: Model) -> bytes:
-    """One model."""
+    """Render one model."""
     return orjson.dumps(_model(model))
 
 

@@ -1,4 +1,4 @@
-"""Every field of Anthropic's messages with its fate.
+"""Every field of Anthropic's Messages API with its handling.
 
 Source: the official client's types of November 2026 with their betas, and what older clients still send.
 """
@@ -31,15 +31,15 @@ class MessagesSchema(Extensions):
     stream = flag()
     temperature = number()
     top_p = number()
-    stop_sequences = RequestField(is_texts, "must be a list of texts")
+    stop_sequences = RequestField(is_texts, "must be an array of strings")
     tools = listing()
     tool_choice = anything()
     thinking = mapping()
     output_config = mapping()
     output_format = mapping()
     metadata = mapping()
-    mcp_servers = refused("MCP servers are not called from here; let the client call them, and offer tools", [])
-    thread = refused("threads are not kept here; send the whole history in messages")
+    mcp_servers = refused("MCP servers are not supported; call them from the client and send their tools in tools", [])
+    thread = refused("threads are not supported; send the whole history in messages")
     billing_policy = anything(CARRIED)
     cache_control = anything(CARRIED)
     compaction = anything(CARRIED)

@@ -1,6 +1,6 @@
-"""How many tokens a request will be, roughly and without asking a model: four bytes each.
+"""Estimate the tokens of a request without a model: four bytes each.
 
-Bytes and not characters, because one character of Chinese is nearer to a token than to a quarter of one.
+Bytes and not characters, because one Chinese character is closer to one token than to a quarter of one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from ollama_proxy.wire import encode_request
 
 BYTES_PER_TOKEN = 4
 
-#: What a picture costs, however many bytes it has.
+#: The tokens of an image of any size.
 IMAGE_TOKENS = 1500
 
 
 def estimate_tokens(asked: ChatRequest) -> int:
-    """Tokens of what the model will read, at least 1; raises BadRequest for JSON that can't be passed on anyway."""
+    """Return the tokens that the model will read, at least 1; raises BadRequest for JSON that can't be forwarded."""
     size = images = 0
     for message in asked.messages:
         size += _text_size(message.content) + _text_size(message.thinking or "")

@@ -1,7 +1,7 @@
-"""Anthropic's tools to hub tools: those with a schema of their own, and those that are known by their type alone.
+"""Load Anthropic's tools as hub tools: those with a schema, and those that are defined only by their type.
 
-Of the latter, some are run by the client (a shell, an editor, a screen): the model gets the schema that it would have
-been trained on elsewhere. Others are run by Anthropic's servers: nobody could run them here.
+Of the latter, the client runs some (a shell, an editor, a screen), so the model gets the schema that Anthropic's models
+know. Anthropic's servers run the others, which are not supported.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 _TEXT: Json = {"type": "string"}
-_WHOLE: Json = {"type": "integer"}
-_POINT: Json = {"type": "array", "items": _WHOLE, "minItems": 2, "maxItems": 2}
+_INTEGER: Json = {"type": "integer"}
+_POINT: Json = {"type": "array", "items": _INTEGER, "minItems": 2, "maxItems": 2}
 
 
 def _schema(*required: str, **properties: Json) -> Json:
@@ -31,12 +31,12 @@ _EDITING: dict[str, Json] = {
     "file_text": _TEXT,
     "old_str": _TEXT,
     "new_str": _TEXT,
-    "insert_line": _WHOLE,
+    "insert_line": _INTEGER,
     "insert_text": _TEXT,
     "view_range": _POINT,
 }
 
-#: Tools that the client runs, by the beginning of their type: what the model is told of them.
+#: Description and schema of the tools that the client runs, by the beginning of their type.
 _CLIENTS: Mapping[str, tuple[str, Json]] = {
     "bash_": (
         "Run a command in a shell that stays open; 'restart' starts it anew.",
@@ -65,7 +65,7 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
             start_coordinate=_POINT,
             text=_TEXT,
             scroll_direction=_one_of("up", "down", "left", "right"),
-            scroll_amount=_WHOLE,
+            scroll_amount=_INTEGER,
             duration={"type": "number"},
         ),
     ),
@@ -73,8 +73,8 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
 
 
 def load_tools(tools: list[Json]) -> list[Tool]:
-    """The tools on offer; schemas that the client gives are not touched."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))]
+    """Load the tools, with the schemas of the client unchanged."""
+    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))]
 
 
 def _load_tool(tool: Json, where: str) -> Tool:
@@ -82,7 +82,7 @@ def _load_tool(tool: Json, where: str) -> Tool:
         raise_invalid(where, "must be an object")
     kind = tool.get("type") or "custom"
     if kind == "function":
-        # OpenAI's form, which clients that change only the address still send.
+        # OpenAI's form, which clients send that only have another base URL.
         return load_function(tool.get("function"), f"{where}.function")
     if kind == "custom":
         schema = tool.get("input_schema")
@@ -93,7 +93,8 @@ def _load_tool(tool: Json, where: str) -> Tool:
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
         raise_invalid(
-            f"{where}.type", f"'{kind[:60]}' can't be run here; offer a tool with an input_schema that the client runs"
+            f"{where}.type",
+            f"'{kind[:60]}' is not supported; define a tool with an input_schema and run it in the client",
         )
     description, schema = known
     size = [tool.get("display_width_px"), tool.get("display_height_px")]
@@ -103,25 +104,20 @@ def _load_tool(tool: Json, where: str) -> Tool:
 
 
 def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:
-    """none, auto, required, or the one of the tools that is meant."""
+    """Return the tool choice: none, auto, required, or the name of one tool."""
     if choice is None:
         return None
-    # OpenAI's word alone comes with OpenAI's form of tools.
+    # A string is OpenAI's form, which comes with OpenAI's form of tools.
     kind = choice if isinstance(choice, str) else as_object(choice, "tool_choice").get("type")
     match kind:
         case "auto" | "none":
             return str(kind)
         case "any" | "required":
-            return "required" if tools else raise_invalid("tool_choice", "no tools are on offer")
+            return "required" if tools else raise_invalid("tool_choice", "this request defines no tools")
         case "tool" if isinstance(choice, dict):
             name = as_text(choice.get("name"), "tool_choice.name")
             if name not in [tool.name for tool in tools]:
-                raise_invalid("tool_choice.name", "is none of the tools")
+                raise_invalid("tool_choice.name", f"this request defines no tool '{name[:80]}'")
             return {"name": name}
         case _:
-            raise_invalid("tool_choice.type", "must be auto, any, tool or none")
-
-
-def is_sequential(choice: Json) -> bool:
-    """Whether the client wants at most one call in an answer."""
-    return isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
+            raise_invalid("tool_choice.type", "must be 'auto', 'any', 'tool' or 'none'")

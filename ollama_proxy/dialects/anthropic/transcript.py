@@ -1,4 +1,4 @@
-"""What an answer of Anthropic's messages says."""
+"""Read the text of answers of Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ollama_proxy.telemetry import Transcript
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """A whole message, or an event of one; see transcript.Reader."""
+    """Read a whole message, or an event of one."""
     match document.get("type"):
         case "message":
             for number, block in enumerate(document["content"]):

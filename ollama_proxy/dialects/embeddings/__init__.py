@@ -1,1 +1,1 @@
-"""OpenAI's embeddings, by Ollama's `/api/embed`."""
+"""OpenAI's embeddings, through Ollama's `/api/embed`."""

@@ -1,4 +1,4 @@
-"""Vectors in OpenAI's two encodings."""
+"""Render vectors in OpenAI's two encodings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ollama_proxy.hub import EmbedAnswer, Json
 
 
 def render_embeddings(answer: EmbedAnswer, model: str, encoding: str) -> bytes:
-    """The answer of POST /v1/embeddings."""
+    """Render the answer of POST /v1/embeddings."""
     data: list[Json] = []
     for index, vector in enumerate(answer.embeddings):
         embedding: Json = vector
         if encoding == "base64":
             packed = array("f", vector)
             if sys.byteorder == "big":
-                packed.byteswap()  # the contract is little-endian float32
+                packed.byteswap()  # the API defines little-endian float32
             embedding = base64.b64encode(packed.tobytes()).decode()
         data.append({"object": "embedding", "index": index, "embedding": embedding})
     usage = {"prompt_tokens": answer.prompt_eval_count, "total_tokens": answer.prompt_eval_count}

@@ -1,4 +1,4 @@
-"""The fields of POST /v1/embeddings, and the hub request that they make."""
+"""The fields of POST /v1/embeddings, and how they are loaded as a hub request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EmbeddingsSchema(Extensions):
     encoding_format = text()
     dimensions = whole_number()
     user = text()
-    # Nothing is thought here.
+    # Embeddings have no thinking.
     think = anything(CARRIED)
     exclude_reasoning = flag(CARRIED)
 
@@ -35,17 +35,17 @@ SCHEMA = EmbeddingsSchema()
 
 
 def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
-    """The hub request; raises BadRequest that names the field."""
+    """Load the body of POST /v1/embeddings; raises BadRequest that names the field."""
     check_fields(SCHEMA, data)
     model = str(data.get("model") or "") or raise_invalid("model", "is required")
-    # A single empty text is a text here; Ollama would take it for an order to load the model.
+    # An empty string is embedded as well; as `input` itself, Ollama would only load the model for it.
     texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
     if not isinstance(texts, list) or not texts:
-        raise_invalid("input", "invalid input: must be a text or a list of texts")
+        raise_invalid("input", "invalid input: must be a string or an array of strings")
     if not all(isinstance(item, str) for item in texts):
         raise_invalid(
             "input",
-            "invalid input type: token ids can't be read, send texts (LangChain: check_embedding_ctx_length=False)",
+            "invalid input type: token IDs are not supported; send text (LangChain: check_embedding_ctx_length=False)",
         )
     dimensions = data.get("dimensions")
     if dimensions is not None and dimensions < 1:
@@ -64,7 +64,7 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
 
 
 def load_encoding(data: dict[str, Json]) -> str:
-    """`float` or `base64`; raises BadRequest."""
+    """Return the encoding, `float` or `base64`; raises BadRequest."""
     encoding = str(data.get("encoding_format") or "float").lower()
     if encoding not in ("float", "base64"):
         sent = str(data["encoding_format"])[:20]

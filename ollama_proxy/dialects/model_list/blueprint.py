@@ -1,4 +1,4 @@
-"""GET /v1/models, an address that several dialects share: each client gets the shape of its own."""
+"""GET /v1/models, a path that several dialects share: each client gets the format of its API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ollama_proxy.policy import READ
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
-    """The list, and one of it."""
+    """The list of models, and one model."""
     blueprint = Blueprint("models", __name__, url_prefix="/v1")
 
     @blueprint.get("/models", endpoint="list")
@@ -31,7 +31,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 
 def _renderer() -> ModelRenderer:
-    """How the client's dialect shows models; raises NotFound if it has none at this address."""
+    """Return the renderer of the client's dialect; raises NotFound if it has no models at this path."""
     renderer = current_dialect().models
     if renderer is None:
         raise NotFound

@@ -1,1 +1,1 @@
-"""Ollama's own API: bytes through, with the envelope checked."""
+"""Ollama's own API: bodies pass through unchanged after a check of their main fields."""

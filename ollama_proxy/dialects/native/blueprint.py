@@ -1,4 +1,4 @@
-"""The routes of Ollama's API: one row each. The upstream path is always a constant of this table."""
+"""The routes of Ollama's API, one row each. The upstream path is always a constant of this table."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from marshmallow import Schema
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.content_coding import content_coding
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.native import schemas, transcript
 from ollama_proxy.dialects.native.fleet_views import respond_for_fleet, show_provided_model
 from ollama_proxy.dialects.native.management import manage_models, model_management
 from ollama_proxy.dialects.native.translated import answer_translated
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UpstreamError
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
 from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
 from ollama_proxy.wire import encode_request
 
-#: What a request is decided on; another spelling of these is refused.
+#: The fields that the gateway decides on; any other spelling of them is rejected.
 DECISIVE = (
     *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
     *("remote_host", "_debug_render_only", "think", "system", "raw", "exclude_reasoning"),
@@ -39,18 +40,18 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route with a JSON body: its endpoint, its path here and there, its envelope."""
+    """A route with a JSON body: its endpoint, its path here and at the upstream, and the schema of its main fields."""
 
     endpoint: str
     path: str
     schema: Schema
     methods: tuple[str, ...] = ("POST",)
     upstream_method: str = "POST"
-    #: Streams unless the client says otherwise.
+    #: Whether the answer is streamed by default.
     streams: bool = False
-    #: Changes models: may take hours, and must not happen twice.
+    #: Whether it changes models: that may take hours and must not be retried.
     manages: bool = False
-    #: What the operator's rules for a model are about; see prepare_native.
+    #: The parts of a request to which the operator's rules for a model apply; see prepare_native.
     ruled: frozenset[str] = frozenset()
 
 
@@ -69,13 +70,13 @@ MODEL_ROUTES = (
     Route("delete", "/api/delete", schemas.DeleteEnvelope(), ("DELETE",), "DELETE", manages=True),
 )
 
-#: Routes where Ollama looks for a model before it asks whether one was named.
+#: Routes on which Ollama reports that the model is not found, not that none was named.
 _NAMED_LATE = ("generate", "embed")
 
-#: Routes without a body, and whether Ollama knows HEAD there.
+#: Routes without a body, and whether Ollama supports HEAD there.
 READS = (("version", True), ("status", False), ("tags", True), ("ps", False))
 
-#: Routes that act for the operator's account at ollama.com, or reach out from the server.
+#: Routes that use the operator's account at ollama.com, or the web, from the server.
 REFUSED = (
     ("/api/me", "POST"),
     ("/api/signout", "POST"),
@@ -103,8 +104,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
     def without_head() -> Response:
-        """The view, for the methods that Ollama has."""
-        # Flask lets HEAD in wherever it lets GET in; Ollama does not.
+        """Call the view for the methods that Ollama supports: Flask adds HEAD to GET, Ollama does not."""
         if request.method == "HEAD":
             raise WrongMethod(valid_methods=[*methods, "OPTIONS"])
         return view()
@@ -114,29 +114,29 @@ def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Res
 
 
 def _refuse(**_: str) -> Response:
-    raise Forbidden("This gateway does not pass on account, cloud and web requests.")
+    raise Forbidden("This gateway does not forward account, cloud or web requests.")
 
 
 def _read(gateway: Gateway, name: str) -> Response:
-    """GET /api/{name}, for addresses without a body."""
+    """GET /api/{name}, the routes without a body."""
     exchange = current_exchange()
     if not gateway.fleet.is_single:
         return respond_for_fleet(gateway, exchange, name)
     response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
     if name == "version":
-        _show_version(response, exchange)
+        _add_version(response, exchange)
     is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
-    if is_list and (gateway.model_aliases or allowed(exchange)):
-        _show_team_list(response, gateway, exchange)
+    if is_list and (gateway.snapshot.model_aliases or allowed(exchange)):
+        _filter_list(response, gateway, exchange)
     return response
 
 
-def _show_version(response: Response, exchange: Exchange) -> None:
-    """Puts the gateway's own version beside Ollama's; raises UpstreamError for an answer that has none."""
+def _add_version(response: Response, exchange: Exchange) -> None:
+    """Add the gateway's own version to Ollama's; raises UpstreamError if the answer has none."""
     if response.status_code != 200:
         return
     if exchange.method == "HEAD":
-        response.headers.pop("Content-Length", None)  # that of Ollama's own document
+        response.headers.pop("Content-Length", None)  # it is that of Ollama's own document
         return
     try:
         version = orjson.loads(response.get_data())["version"]
@@ -147,8 +147,8 @@ def _show_version(response: Response, exchange: Exchange) -> None:
     response.set_data(orjson.dumps(version_document(version)))
 
 
-def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) -> None:
-    """Makes the list one of what the token may use, by the team's names; raises UpstreamError for no list of models."""
+def _filter_list(response: Response, gateway: Gateway, exchange: Exchange) -> None:
+    """Reduce a list to models that the token may use, under their aliases; raises UpstreamError if it is invalid."""
     try:
         listed = orjson.loads(response.get_data())
         rows = listed["models"] or ()
@@ -161,7 +161,7 @@ def _show_team_list(response: Response, gateway: Gateway, exchange: Exchange) ->
 
 
 def _use_model(gateway: Gateway, route: Route) -> Response:
-    """Bytes through if the model's server has Ollama's API, else a translation."""
+    """Pass the request through if the model's server has Ollama's API; otherwise translate it."""
     exchange = current_exchange()
     names = load_envelope(exchange, route, gateway)
     outgoing = UpstreamRequest(
@@ -172,7 +172,7 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
     if not gateway.fleet.is_single:
         if not exchange.model and route.endpoint in _NAMED_LATE:
             raise ModelNotFound("model '' not found", param="model")
-        resolved = gateway.resolve_model(exchange, exchange.model)
+        resolved = gateway.snapshot.resolve_model(exchange, exchange.model)
         if not resolved.route.takes(Api.OLLAMA):
             if route.endpoint == "show":
                 return show_provided_model(exchange, resolved)
@@ -181,12 +181,12 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
 
 
 def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[str]:
-    """Reads and checks the envelope; returns the models that the request speaks of."""
+    """Read the body and check its main fields; returns the models that the request names."""
     exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body, lenient_tail=True)
     check_keys(data, exchange.body, DECISIVE)
     schemas.check_envelope(route.schema, data)
-    schemas.check_not_passed_on(data)
+    schemas.check_unsupported(data)
     names = schemas.model_names(route.schema, data)
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
@@ -200,7 +200,7 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
 
 
 def _headers() -> tuple[tuple[str, str], ...]:
-    """What of the client's headers goes on: what it sends and takes, and what it is. Nothing of who it is."""
+    """Return the headers that are forwarded: content types and user agent, nothing that identifies the client."""
     sent = request.environ
     pairs = (
         ("Content-Type", sent.get("CONTENT_TYPE")),
@@ -211,7 +211,7 @@ def _headers() -> tuple[tuple[str, str], ...]:
 
 
 def _pass_blob(gateway: Gateway, digest: str) -> Response:
-    """HEAD or POST /api/blobs/{digest}."""
+    """HEAD or POST /api/blobs/{digest}, for one server."""
     exchange = current_exchange()
     if not _DIGEST.fullmatch(digest):
         raise BadRequest("invalid digest format")
@@ -219,6 +219,8 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
     box = model_management(gateway, exchange).only_node("A file goes to one server")
     if exchange.method == "HEAD":
         return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
+    if content_coding(request.environ):
+        raise UnsupportedMediaType("A file is uploaded as it is, without a content coding.")
     parts = read_parts(request.environ, exchange.call)
     outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
     return gateway.forward(exchange, outgoing, long_running=True, box=box)

@@ -1,7 +1,7 @@
-"""Ollama's own requests to hub requests, for upstreams that don't speak its API.
+"""Load Ollama's own requests as hub requests, for upstreams with another API.
 
-What Ollama would refuse is refused in its words; what only Ollama can do is refused or named as ignored. Every tool
-keeps its schema untouched, and absent parameters stay absent.
+What Ollama would refuse is refused with its text; what only Ollama supports is refused or reported as ignored. Schemas
+of tools stay unchanged, and absent parameters stay absent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -20,8 +20,6 @@ from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import (
-    OPTION_TYPES,
-    THINK_LEVELS,
     ChatRequest,
     EmbedRequest,
     GenerateRequest,
@@ -31,62 +29,63 @@ from ollama_proxy.hub import (
     ToolCall,
 )
 from ollama_proxy.policy import keep_alive_s
-from ollama_proxy.upstreams import paced
+from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
+from ollama_proxy.upstreams import pace
 
-#: Why a request without anything to answer was sent, in Ollama's words.
+#: The purposes of a request that has nothing to answer, in Ollama's words.
 LOAD, UNLOAD = "load", "unload"
 
-#: By the name of the route: the field that is empty in an order to load the model, or to let go of it.
+#: By route: the field that is empty in a request that only loads or unloads the model.
 _SUBJECT = {"chat": "messages", "generate": "prompt", "embed": "input", "embeddings": "prompt"}
 
-#: Fields that ask for something which an upstream of another kind has no switch for.
+#: Fields that have no effect on upstreams of other kinds.
 _WITHOUT_EFFECT = ("context", "shift", "keep_alive")
 
-#: Roles that every upstream knows; Ollama itself takes any word. `developer` is OpenAI's newer name for `system`.
+#: Roles that every upstream knows; Ollama itself accepts any. `developer` is OpenAI's newer name for `system`.
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
 
 _LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 
 
-def load_order(route: str, data: Mapping[str, Json]) -> str | None:
-    """`load` or `unload` where there is nothing to answer, which is an order to hold the model ready or to let go of
-    it; None for a request that wants an answer. `route`: chat, generate, embed or embeddings."""
-    # An embedding of [""] is wanted, one of "" is not.
+def find_purpose(route: str, data: Mapping[str, Json]) -> str | None:
+    """Return `load` or `unload` if the request only loads or unloads the model, None if it is to be answered. `route`:
+    chat, generate, embed or embeddings."""
+    # An input of [""] gets an embedding, one of "" does not.
     if data.get(_SUBJECT[route]):
         return None
     return UNLOAD if keep_alive_s(data.get("keep_alive")) == 0 else LOAD
 
 
-def ignored(data: Mapping[str, Json]) -> list[str]:
-    """The fields of a text request that have no effect on such an upstream."""
+def find_ignored(data: Mapping[str, Json]) -> list[str]:
+    """Return the fields of a request that have no effect on such an upstream."""
     return [name for name in _WITHOUT_EFFECT if data.get(name) not in (None, [], "")]
 
 
 def load_chat(data: Mapping[str, Json]) -> ChatRequest:
-    """The body of POST /api/chat; raises BadRequest."""
+    """Load the body of POST /api/chat; raises BadRequest."""
     messages, tools = _listed(data, "messages", "ChatRequest"), _listed(data, "tools", "ChatRequest")
     return ChatRequest(
-        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(paced(messages))],
-        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(paced(tools))],
+        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(pace(messages))],
+        tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))],
         format=load_format(data.get("format")),
         **_load_text(data, "ChatRequest"),
     )
 
 
 def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
-    """The body of POST /api/generate: a chat of one turn, or, with a suffix, a text to fill in; raises BadRequest also
-    for what needs the model's own template."""
+    """Load the body of POST /api/generate as a chat of one turn or, with a suffix, as text to fill in. Raises
+    BadRequest, also for a request that needs the model's own template."""
     texts = {name: _text(data, name, "GenerateRequest") for name in ("prompt", "suffix", "system", "template")}
     if _flag(data, "raw", "GenerateRequest"):
-        raise_invalid("raw", "this model's server puts prompts into its own template: a raw one can't be sent")
+        raise_invalid("raw", "is not supported for this model: its server always applies its own template")
     if texts["template"]:
-        raise_invalid("template", "this model's server has its own template, and takes no other")
+        raise_invalid("template", "is not supported for this model: its server always applies its own template")
     images = _load_images(_listed(data, "images", "GenerateRequest"))
     asked, format_ = _load_text(data, "GenerateRequest"), load_format(data.get("format"))
     if texts["suffix"]:
         if images or format_ is not None:
-            raise_invalid("suffix", "can't be combined with images or format here")
+            raise_invalid("suffix", "can't be combined with images or format for this model")
         return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
     system = [Message("system", texts["system"])] if texts["system"] else []
     user = Message("user", texts["prompt"], images=images)
@@ -94,7 +93,7 @@ def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
 
 
 def load_embed(data: Mapping[str, Json]) -> EmbedRequest:
-    """The body of POST /api/embed; raises BadRequest."""
+    """Load the body of POST /api/embed; raises BadRequest."""
     value = data.get("input") or []
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -107,12 +106,12 @@ def load_embed(data: Mapping[str, Json]) -> EmbedRequest:
 
 
 def load_embeddings(data: Mapping[str, Json]) -> EmbedRequest:
-    """The body of POST /api/embeddings, which has one text; raises BadRequest."""
+    """Load the body of POST /api/embeddings, which has one text; raises BadRequest."""
     return EmbedRequest(input=[_text(data, "prompt", "EmbeddingRequest")], **_load_model(data))
 
 
 def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
-    """What every request to a model may say. `keep_alive` stays here: it is about a model that Ollama holds."""
+    """Return the fields of every hub request. `keep_alive` is not among them: it concerns models that Ollama holds."""
     return {
         "model": data.get("model") or "",
         "options": load_options(data.get("options") or {}),
@@ -121,7 +120,7 @@ def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
 
 
 def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
-    """What chats and completions share."""
+    """Return the fields that chats and completions share."""
     exclude = data.get("exclude_reasoning")
     shared, think, logprobs = _load_model(data), load_think(data.get("think")), _flag(data, "logprobs", struct)
     top_logprobs = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
@@ -138,36 +137,32 @@ def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
 
 
 def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
-    """The options with what Ollama makes of them: nothing of null, whole numbers where it wants them. Raises
-    BadRequest for a known one of another type, where Ollama would answer 500."""
+    """Return the options as Ollama reads them: without those that are null, and integers without a fraction. Raises
+    BadRequest for a known option of another type, for which Ollama would return 500."""
     return {name: _load_option(name, value) for name, value in options.items() if value is not None}
 
 
 def _load_option(name: str, value: Json) -> Json:
     if name == "stop":
         if not isinstance(value, list):
-            _bad_option(name, "array")
+            _raise_bad_option(name, "type array")
         if not all(isinstance(text, str) for text in value):
-            _bad_option(name, "an array of strings")
+            _raise_bad_option(name, "an array of strings")
         return [text for text in value if text]
-    wanted = OPTION_TYPES.get(name)
-    if wanted is int:
-        return int(value) if _is_number(value) else _bad_option(name, "integer")
-    if wanted is float:
-        return value if _is_number(value) else _bad_option(name, "float32")
-    return value
+    option_type = OPTION_TYPES.get(name)
+    if option_type not in (int, float):
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        _raise_bad_option(name, "type integer" if option_type is int else "type float32")
+    return int(value) if option_type is int else value
 
 
-def _is_number(value: Json) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _bad_option(name: str, wanted: str) -> Json:
-    raise BadRequest(f'option "{name}" must be of type {wanted}', param=f"options.{name}")
+def _raise_bad_option(name: str, wanted: str) -> NoReturn:
+    raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
 
 
 def load_think(think: Json) -> bool | str | None:
-    """Whether and how hard to think; raises BadRequest as Ollama does."""
+    """Return `think`: whether and how much to think; raises BadRequest as Ollama does."""
     if think is None or isinstance(think, bool):
         return think
     if not isinstance(think, str):
@@ -178,7 +173,7 @@ def load_think(think: Json) -> bool | str | None:
 
 
 def load_format(value: Json) -> str | Mapping[str, Json] | None:
-    """ "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would answer 500."""
+    """Return "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would return 500."""
     if value in (None, ""):
         return None
     if value == "json" or isinstance(value, dict):
@@ -190,25 +185,26 @@ def load_format(value: Json) -> str | Mapping[str, Json] | None:
 def _load_message(message: Json, where: str) -> Message:
     as_go(message, f"ChatRequest.{where}", "api.Message", dict)
     struct = "ChatRequest.messages"
-    said = _text(message, "role", struct).lower()
-    role = _ROLES.get(said) or raise_invalid(f"{where}.role", "must be system, user, assistant or tool")
+    role = _ROLES.get(_text(message, "role", struct).lower())
+    if role is None:
+        raise_invalid(f"{where}.role", "must be 'system', 'user', 'assistant' or 'tool'")
     calls = _listed(message, "tool_calls", struct)
     return Message(
         role,
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
         images=_load_images(_listed(message, "images", struct)),
-        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(calls))],
+        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(calls))],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,
     )
 
 
 def _load_call(call: Json, where: str) -> ToolCall:
-    """A call of an earlier turn. Clients of Ollama may leave out its id, and nobody makes one up here."""
+    """Load a call of an earlier turn. Clients of Ollama may omit its id, which then stays absent."""
     as_go(call, f"ChatRequest.{where}", "api.ToolCall", dict)
     function = as_go(call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict)
-    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is missing")
+    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is required")
     given = function.get("arguments")
     arguments = as_go({} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict)
     return ToolCall(_text(call, "id", "ToolCall"), name, arguments)
@@ -217,12 +213,12 @@ def _load_call(call: Json, where: str) -> ToolCall:
 def _load_tool(tool: Json, where: str) -> Tool:
     as_go(tool, f"ChatRequest.{where}", "api.Tool", dict)
     if tool.get("type") not in (None, "", "function"):
-        raise_invalid(f"{where}.type", "only tools of the type 'function' are supported by this model's server")
+        raise_invalid(f"{where}.type", "must be 'function': no other type of tool is supported for this model")
     return load_function(tool.get("function"), f"{where}.function")
 
 
 def _load_images(images: Sequence[Json]) -> list[str]:
-    """Plain base64; raises BadRequest as Go's decoder does, which skips line ends."""
+    """Return the images as base64 without line breaks; raises BadRequest as Go's decoder does, which skips those."""
     loaded = []
     for image in images:
         as_go(image, "Request.images", "[]uint8", str)

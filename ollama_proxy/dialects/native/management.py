@@ -1,4 +1,4 @@
-"""Work on models as Ollama's API answers it: from one server, or from all of them in one response."""
+"""Management of models by Ollama's API: on one server, or on all of them with one response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 import orjson
 from flask import Response, request
 
-from ollama_proxy.dialects.native.model_documents import pulled
+from ollama_proxy.dialects.native.model_documents import render_pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE
 from ollama_proxy.errors import ModelNotFound, UpstreamError
 from ollama_proxy.gateway import (
@@ -30,53 +30,48 @@ from ollama_proxy.gateway import (
 from ollama_proxy.upstreams import UpstreamRequest
 from ollama_proxy.wire import ndjson_frame
 
-#: What only a server that has the model can do; Ollama itself sends no body if it went well.
-ON_THOSE_WITH_IT = ("/api/copy", "/api/delete")
+#: Paths that only affect servers that have the model; on success, Ollama itself sends no body.
+NEEDS_MODEL = ("/api/copy", "/api/delete")
 _DONE = b'{"status":"success"}'
-
-_NOWHERE = "pull model manifest: file does not exist"
 
 
 def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
-    """The work on models of the current request, which may name a server."""
+    """Return the management of models for the current request, which may name a server."""
     return gateway.manage_models(exchange, request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT))
 
 
 def manage_models(
     gateway: Gateway, exchange: Exchange, outgoing: UpstreamRequest, names: Sequence[str], *, streams: bool
 ) -> Response:
-    """The answer to work on models. `names`: those that the request speaks of; `streams`: it is answered by lines."""
+    """Answer a request that changes models. `names`: the models that it names; `streams`: the answer can stream."""
     management = model_management(gateway, exchange)
     work = management.route_work(outgoing, names)
     if work.is_provided:
-        return whole(pulled(stream=exchange.stream), content_type=NDJSON if exchange.stream else SINGLE)
+        return whole(render_pulled(stream=exchange.stream), content_type=NDJSON if exchange.stream else SINGLE)
     if not work.nodes:
-        return _not_pulled(exchange)
+        # No server can pull it: the answer is Ollama's for a name that its registry does not have.
+        error = ModelNotFound("pull model manifest: file does not exist", param="model")
+        if not exchange.stream:
+            raise error
+        record_failure(exchange, error)
+        lines = ({"status": "pulling manifest"}, {"error": str(error)})
+        return whole(b"".join(map(ndjson_frame, lines)), content_type=NDJSON)
     if len(work.nodes) == 1:
         response = gateway.forward(exchange, work.outgoing, work.names, long_running=True, box=work.nodes[0])
-        is_silent = outgoing.path in ON_THOSE_WITH_IT and response.status_code == 200
+        is_silent = outgoing.path in NEEDS_MODEL and response.status_code == 200
         return whole(_DONE, content_type=SINGLE) if is_silent else response
     broadcast = management.start_everywhere(work, streams=streams)
     if streams and exchange.stream:
-        lines = iter(broadcast)
-        pieces = chain(_beginning(broadcast, lines), map(ndjson_frame, lines), _end(broadcast))
+        progress = iter(broadcast)
+        pieces = chain(_first_lines(broadcast, progress), map(ndjson_frame, progress), _last_line(broadcast))
         return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
     exchange.stream = False
-    return _single(exchange, broadcast, outgoing.path)
+    return _respond_once(exchange, broadcast, outgoing.path)
 
 
-def _not_pulled(exchange: Exchange) -> Response:
-    """As Ollama reports a name that its registry does not know."""
-    if not exchange.stream:
-        raise ModelNotFound(_NOWHERE, param="model")
-    record_failure(exchange, ModelNotFound(_NOWHERE))
-    lines = ({"status": "pulling manifest"}, {"error": _NOWHERE})
-    return whole(b"".join(map(ndjson_frame, lines)), content_type=NDJSON)
-
-
-def _beginning(broadcast: Broadcast, lines: Iterator[Line]) -> list[bytes]:
-    """The lines up to the first of a server that works; raises UpstreamError if none does: as long as nothing has
-    begun, that still gets its real status."""
+def _first_lines(broadcast: Broadcast, lines: Iterator[Line]) -> list[bytes]:
+    """Return the lines up to the first one of a server that has not failed. Raises UpstreamError if all servers failed,
+    so that the response gets the status of the error."""
     first: list[bytes] = []
     for line in lines:
         first.append(ndjson_frame(line))
@@ -85,18 +80,18 @@ def _beginning(broadcast: Broadcast, lines: Iterator[Line]) -> list[bytes]:
     raise failure(broadcast.results) or UpstreamError
 
 
-def _end(broadcast: Broadcast) -> Iterator[bytes]:
-    """The last line, which reports how it went in all; raises UpstreamError for what failed anywhere."""
+def _last_line(broadcast: Broadcast) -> Iterator[bytes]:
+    """Yield the last line, with the result of every server; raises UpstreamError if any of them failed."""
     error = failure(broadcast.results)
     if error is not None:
         raise error
     yield ndjson_frame({"status": "success", "boxes": as_document(broadcast.results)})
 
 
-def _single(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
+def _respond_once(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
     for _ in broadcast:
         pass
-    results = drop_not_found(broadcast.results) if path in ON_THOSE_WITH_IT else broadcast.results
+    results = drop_not_found(broadcast.results) if path in NEEDS_MODEL else broadcast.results
     error = failure(results)
     if error is None:
         document = {"status": "success", "boxes": as_document(results)}

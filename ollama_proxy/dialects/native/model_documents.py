@@ -1,4 +1,4 @@
-"""Lists of models and what is known of one, as Ollama shows them: also for models that no Ollama runs."""
+"""Render lists and descriptions of models as Ollama does, also for models that no Ollama server runs."""
 
 from __future__ import annotations
 
@@ -13,62 +13,58 @@ from ollama_proxy.wire import ndjson_frame
 
 Row = Mapping[str, Json]
 
-#: When a model was made that nobody tells the age of, in seconds since 1970: lists stay in their order.
+#: The time of a model whose age is unknown, in seconds since 1970: lists keep their order.
 MADE_AT = 1_767_225_600
 
-#: No model is from later than 2100; some servers tell of a time that is none, and calendars end.
+#: The latest time of a model, in 2100: some servers report times that no calendar has.
 MADE_BY = 4_102_444_800
 
-#: What is believed of a model that nobody describes. Editors show only what calls tools, and every service of today
-#: has models that do.
+#: The capabilities of a model that no server describes. Editors show only models that call tools, and every current
+#: service has such models.
 CAPABILITIES = ("completion", "tools")
 
-#: Tokens of context, where nobody tells: clients cut what they send to it.
+#: The context in tokens if it is unknown: clients cut their prompts to it.
 CONTEXT_LENGTH = 32_768
 
-#: As Ollama orders them.
+#: In Ollama's order.
 _ORDER = ("completion", "embedding", "tools", "insert", "vision", "thinking", "audio")
 
 
-def tagged(name: str) -> str:
-    """The name as lists show it: with a tag."""
+def add_tag(name: str) -> str:
+    """Return the name as lists show it, with a tag."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def render_tags(models: Iterable[Model]) -> bytes:
-    """The document of /api/tags, newest first. A model that several servers have is there once."""
+    """Render the document of /api/tags, newest first, without duplicates of models that several servers have."""
     rows: dict[str, Row] = {}
     for model in models:
-        row = tags_row(model)
-        rows.setdefault(row["name"].lower(), row)
+        name = add_tag(model.name)
+        if model.row is not None:
+            row = {**model.row, "name": name, "model": name}
+        else:
+            row = {
+                "name": name,
+                "model": name,
+                "modified_at": _stamp(model.modified_at),
+                "size": 0,
+                "digest": hashlib.sha256(f"{model.owned_by} {name}".encode()).hexdigest(),
+                "details": _details(model),
+                "capabilities": _capabilities(model),
+            }
+        rows.setdefault(name.lower(), row)
     return orjson.dumps({"models": _latest_first(rows.values(), "modified_at")})
 
 
-def tags_row(model: Model) -> dict[str, Json]:
-    """A row of /api/tags: Ollama's own under the name that the team uses, or one that is like it."""
-    name = tagged(model.name)
-    if model.row is not None:
-        return {**model.row, "name": name, "model": name}
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": _stamp(model.modified_at),
-        "size": 0,
-        "digest": hashlib.sha256(f"{model.owned_by} {name}".encode()).hexdigest(),
-        "details": _details(model),
-        "capabilities": _capabilities(model),
-    }
-
-
 def _latest_first(rows: Iterable[Row], field: str) -> list[Row]:
-    return sorted(rows, key=lambda row: _moment(row.get(field)), reverse=True)
+    def seconds(row: Row) -> float:
+        """Return the time in the field, 0 if it has none."""
+        try:
+            return datetime.fromisoformat(str(row.get(field))).timestamp()
+        except ValueError:
+            return 0.0
 
-
-def _moment(stamp: Json) -> float:
-    try:
-        return datetime.fromisoformat(str(stamp)).timestamp()
-    except ValueError:
-        return 0.0
+    return sorted(rows, key=seconds, reverse=True)
 
 
 def _stamp(seconds: int) -> str:
@@ -93,7 +89,7 @@ def _capabilities(model: Model) -> list[str]:
 
 
 def render_show(model: Model) -> bytes:
-    """The document of /api/show for a model of a provider. `model_info` is always there: clients fail without it."""
+    """Render the document of /api/show for a model of a provider. Clients fail without `model_info`."""
     family = model.owned_by
     info = {
         "general.architecture": family,
@@ -116,14 +112,14 @@ def render_show(model: Model) -> bytes:
 
 
 def render_ps(listed: Iterable[tuple[str, Sequence[Row]]], *, named: bool) -> bytes:
-    """The document of /api/ps from the rows of every server by its name, longest lease first. `named`: rows say which
-    server it is."""
+    """Render the document of /api/ps from rows by server, longest lease first. `named`: rows have their server's
+    name."""
     rows = [{**row, "box": box} if named else row for box, loaded in listed for row in loaded]
     return orjson.dumps({"models": _latest_first(rows, "expires_at")})
 
 
-def pulled(*, stream: bool) -> bytes:
-    """What /api/pull says of a model that a provider runs: there is nothing to fetch."""
+def render_pulled(*, stream: bool) -> bytes:
+    """Render the answer of /api/pull for a model that a provider runs: success, as there is nothing to download."""
     if not stream:
         return orjson.dumps({"status": "success"})
     return b"".join(ndjson_frame({"status": text}) for text in ("pulling manifest", "success"))

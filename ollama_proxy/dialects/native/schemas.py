@@ -1,6 +1,6 @@
-"""The envelope of a native request: only the fields that the gateway decides on; the depth is the upstream's.
+"""The main fields of native requests, on which the gateway decides; the upstream checks all others.
 
-The texts of the complaints are those of Ollama's decoder, so a client sees the same whoever refuses.
+The texts of the errors are those of Ollama's decoder, so a client sees the same text from both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from ollama_proxy.errors import BadRequest, Forbidden
 from ollama_proxy.hub import Json
 
-#: Kinds of JSON values as Ollama's decoder names them.
+#: Types of JSON values as Ollama's decoder names them.
 _GO_KINDS = {
     bool: "bool",
     str: "string",
@@ -40,7 +40,7 @@ class GoField(fields.Field[Any]):
 
 
 def as_go(value: Json, where: str, go_type: str, *types: type) -> Json:
-    """The value, if it has one of the JSON types; raises BadRequest in the words of Ollama's decoder."""
+    """Return the value if it has one of the JSON types; raises BadRequest with the text of Ollama's decoder."""
     if type(value) in types:
         return value
     text = f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field {where} of type {go_type}"
@@ -57,7 +57,7 @@ class Envelope(Schema):
 
 
 class NamedEnvelope(Envelope):
-    """`model` wins over `name`, an empty `model` does not."""
+    """Requests that may have `name` instead of `model`."""
 
     name = GoField("string", str)
 
@@ -114,18 +114,17 @@ class CopyEnvelope(Schema):
     destination = GoField("string", str)
 
 
-def check_not_passed_on(data: Mapping[str, Json]) -> None:
-    """Raises for what would show the rendered prompt, or make a model of somebody else's server."""
+def check_unsupported(data: Mapping[str, Json]) -> None:
+    """Raises BadRequest for a field that would show the rendered prompt, Forbidden for one with another server."""
     if data.get("_debug_render_only"):
-        raise BadRequest("_debug_render_only is not passed on", param="_debug_render_only")
+        raise BadRequest("_debug_render_only is not supported", param="_debug_render_only")
     if data.get("remote_host"):
         raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
 
 
 def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
-    """Raises BadRequest with the first complaint, in the words of Ollama's decoder."""
-    complaints = schema.validate(data)
-    for name, texts in complaints.items():
+    """Raises BadRequest for the first invalid field, with the text of Ollama's decoder."""
+    for name, texts in schema.validate(data).items():
         field = schema.fields[str(name)]
         go_type = field.go_type if isinstance(field, GoField) else "string"
         struct = getattr(schema, "go_struct", "Request")
@@ -133,8 +132,8 @@ def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
 
 
 def model_names(schema: Schema, data: Mapping[str, Json]) -> list[str]:
-    """The models that a request speaks of, as Ollama picks them: `model`, else `name`; both ends of a copy;
-    what a new one is made from."""
+    """Return the models that a request names, as Ollama chooses them: `model`, or `name` if `model` is empty; both
+    names of a copy; also the model from which a new one is created."""
     if isinstance(schema, CopyEnvelope):
         return [str(data.get("source") or ""), str(data.get("destination") or "")]
     name = data.get("model") or (data.get("name") if isinstance(schema, NamedEnvelope) else None)

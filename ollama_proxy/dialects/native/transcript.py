@@ -1,4 +1,4 @@
-"""What an answer of Ollama's API says."""
+"""Read the text of answers of Ollama's API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ollama_proxy.telemetry import Transcript
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """One object of `/api/chat` or `/api/generate`; see transcript.Reader."""
+    """Read one object of `/api/chat` or `/api/generate`."""
     message = document.get("message") or {}
     transcript.think(message.get("thinking") or document.get("thinking"))
     transcript.text(message.get("content") or document.get("response"))

@@ -1,1 +1,1 @@
-"""OpenAI's chat and completions, translated through the hub."""
+"""OpenAI's chat completions and completions, translated through the hub."""

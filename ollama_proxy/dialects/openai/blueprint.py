@@ -1,4 +1,4 @@
-"""The routes of OpenAI's chat and completions."""
+"""The routes of OpenAI's chat completions and completions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ollama_proxy.dialects.openai.tools import is_legacy
 from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
 from ollama_proxy.policy import GENERATE
 
-#: What the gateway knows the meaning of.
+#: The fields that the gateway knows.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
 
 
@@ -34,7 +34,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         calls_as = FUNCTIONS if is_legacy(exchange.data) else TOOLS
         include_usage = _include_usage(exchange, gateway)
         renderer = ChatRenderer(asked.model, include_usage=include_usage, n=asked.n, calls_as=calls_as)
-        return gateway.chat(exchange, asked, renderer)
+        return gateway.complete(exchange, asked, renderer)
 
     @blueprint.post("/completions", endpoint="completions")
     def completions() -> Response:
@@ -46,7 +46,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         asked, shape = load_completion(data)
         note_request(exchange, asked, asked.passthrough_fields)
         renderer = CompletionRenderer(asked.model, include_usage=_include_usage(exchange, gateway), shape=shape)
-        return gateway.generate(exchange, asked, renderer)
+        return gateway.complete(exchange, asked, renderer)
 
     return blueprint
 

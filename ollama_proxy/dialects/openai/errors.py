@@ -1,4 +1,4 @@
-"""OpenAI's error shapes. Official clients pick their exception by the status and read `message`, `type` and `code`."""
+"""OpenAI's error format. Official clients choose the exception by status and read `message`, `type` and `code`."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _TYPES = {
 
 class OpenAIErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
-        """See ErrorRenderer."""
+        """Return the body of an error response."""
         kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
         if error.slug == ModelNotFound.slug:
-            kind = "invalid_request_error"  # as OpenAI says it; `not_found_error` is for addresses
-        # What clients match on: OpenAI's own codes if it has one, else our slug. What an upstream refused in words of
-        # its own has no code, but for the two that clients test for.
+            kind = "invalid_request_error"  # as at OpenAI; `not_found_error` is for paths
+        # Clients match on it: OpenAI's own code if there is one, else our slug. Errors that an upstream reports in its
+        # own words have no code, except for the two that clients check.
         has_code = isinstance(error, PromptTooLong) or error.status == 404 or not isinstance(error, UpstreamRefused)
         code = "invalid_api_key" if error.status == 401 else error.slug if has_code else None
         return orjson.dumps({"error": _fields(error, kind, code)})
 
     def render_error_frame(self, error: GatewayError) -> bytes:
-        """See ErrorRenderer. No `[DONE]` follows it: clients raise on this frame."""
-        # Inside a stream there is no status left to tell whose fault it was.
+        """Return the frame that ends a failed stream. No `[DONE]` follows: clients raise an exception for it."""
+        # A stream has no status that would tell the client's errors from the server's.
         kind = "server_error" if error.status >= 500 else "invalid_request_error"
         return sse_frame({"error": _fields(error, kind, None)})
 
     def hint_at_address(self, path: str) -> str:
-        """See ErrorRenderer."""
+        """Return a hint about the base URL for a path that does not exist."""
         return "" if path.startswith("/v1") else " The base URL of OpenAI's clients ends with /v1."
 
 

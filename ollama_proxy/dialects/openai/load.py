@@ -1,4 +1,4 @@
-"""OpenAI's requests to hub requests. Absent parameters stay absent: the model's own defaults rule."""
+"""Load OpenAI's requests as hub requests. Absent parameters stay absent, so the model's own defaults apply."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
+from ollama_proxy.dialects.openai.tools import is_legacy, load_tools
 from ollama_proxy.dialects.schema_fields import as_object, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
 CHAT = ChatSchema()
 COMPLETION = CompletionSchema()
 
-#: OpenAI's name to Ollama's option. The later one wins, so `max_completion_tokens` beats `max_tokens`.
+#: OpenAI's parameters as Ollama's options. A later one wins, so `max_completion_tokens` overrides `max_tokens`.
 _OPTIONS = {
     "temperature": "temperature",
     "top_p": "top_p",
@@ -26,17 +26,17 @@ _OPTIONS = {
     "max_completion_tokens": "num_predict",
 }
 
-_WHOLE = ("seed", "num_predict")
+_INTEGERS = ("seed", "num_predict")
 
-#: Answers to one prompt, and to all prompts of one request: each is a call of the upstream.
+#: Choices for one prompt, and for all prompts of one request: each is a call to the upstream.
 MAX_CHOICES, MAX_ANSWERS = 16, 64
 
 
 def load_chat(data: dict[str, Json]) -> ChatRequest:
-    """The body of POST /v1/chat/completions; raises BadRequest that names the field."""
+    """Load the body of POST /v1/chat/completions; raises BadRequest that names the field."""
     check_fields(CHAT, data)
-    tools, tool_choice = load_offer(data)
-    wanted = data.get("response_format") or {}
+    tools, tool_choice = load_tools(data)
+    response_format = data.get("response_format") or {}
     return ChatRequest(
         model=_model(data),
         messages=load_messages(data.get("messages")),
@@ -44,24 +44,24 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         n=load_count(data.get("n"), "n"),
         tools=tools,
         tool_choice=tool_choice,
-        # The older form has room for one call.
+        # The older form has only one call.
         parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
-        format=load_format(wanted),
+        format=load_format(response_format),
         think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=data.get("logprobs") or None,
         top_logprobs=content_parts.load_top_logprobs(data.get("top_logprobs")),
         user=data.get("user"),
-        # The name of a schema and whether it is strict, for upstreams that ask for them; Ollama keeps every schema.
+        # Upstreams other than Ollama also need the schema's name and whether it is strict.
         passthrough_fields=passthrough_fields(CHAT, data)
-        | ({"response_format": wanted} if wanted.get("type") == "json_schema" else {}),
-        **content_parts.load_extensions(data) | {"exclude_reasoning": _exclude_reasoning(data)},
+        | ({"response_format": response_format} if response_format.get("type") == "json_schema" else {}),
+        **content_parts.load_extensions(data) | {"exclude_reasoning": _load_exclude_reasoning(data)},
     )
 
 
 def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionShape]:
-    """The body of POST /v1/completions: what is asked, and how it is to be drawn; raises BadRequest that names the
-    field."""
+    """Load the body of POST /v1/completions, as a request and the shape of its answer; raises BadRequest that names
+    the field."""
     check_fields(COMPLETION, data)
     logprobs, shape = data.get("logprobs"), _load_shape(data)
     request = GenerateRequest(
@@ -71,11 +71,11 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
         n=max(shape.n, shape.best_of),
         suffix=data.get("suffix"),
         stream=bool(data.get("stream")),
-        # The answer has no place for thoughts, and a short limit would be spent on them.
+        # Completions have no field for thinking, which would use up a short limit.
         think_default=False,
         think=content_parts.load_think(data.get("think")),
         options=load_options(data),
-        # What is best is told by them.
+        # The best answers are chosen by them.
         logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
         top_logprobs=content_parts.load_top_logprobs(logprobs, "logprobs"),
         user=data.get("user"),
@@ -92,26 +92,26 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
     if best_of < n:
         raise_invalid("best_of", f"must be at least n, which is {n}")
     if best_of > n and data.get("stream"):
-        raise_invalid("best_of", "can't be streamed: which answers are the best is known at their end")
+        raise_invalid("best_of", "must be equal to n if stream is true")
     if shape.echo and shape.logprobs:
-        raise_invalid("echo", "can't be combined with logprobs: those of the prompt are not known")
+        raise_invalid("echo", "can't be combined with logprobs: log probabilities of the prompt are not available")
     if len(prompts) * best_of > MAX_ANSWERS:
-        raise_invalid("prompt", f"asks for {len(prompts) * best_of} answers in all; {MAX_ANSWERS} is the limit")
+        raise_invalid("prompt", f"asks for {len(prompts) * best_of} completions in total; the limit is {MAX_ANSWERS}")
     return shape
 
 
 def _load_prompts(prompt: Json) -> list[str]:
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    if any(isinstance(one, int | list) and not isinstance(one, bool) for one in prompts):
-        raise_invalid("prompt", "token ids can't be read here: send the prompt as text")
-    if not prompts or not all(isinstance(one, str) for one in prompts):
-        raise_invalid("prompt", "must be a text or a list of texts")
-    # Ollama would take an empty prompt for an order to load the model.
+    if any(isinstance(each, int | list) and not isinstance(each, bool) for each in prompts):
+        raise_invalid("prompt", "token IDs are not supported; send the prompt as a string")
+    if not prompts or not all(isinstance(each, str) for each in prompts):
+        raise_invalid("prompt", "must be a string or an array of strings")
+    # Ollama would only load the model for an empty prompt.
     return prompts if all(prompts) else raise_invalid("prompt", "must not be empty")
 
 
 def load_count(value: Json, param: str) -> int:
-    """How many answers to one prompt; raises BadRequest above 16."""
+    """Return the number of choices for one prompt, 1 if absent; raises BadRequest above 16."""
     if value is not None and not 1 <= value <= MAX_CHOICES:
         raise_invalid(param, f"must be between 1 and {MAX_CHOICES}")
     return int(value or 1)
@@ -122,18 +122,18 @@ def _model(data: Mapping[str, Json]) -> str:
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
-    """Ollama's options: the extension `options` first, OpenAI's own fields over it."""
+    """Return Ollama's options: the extension `options`, overridden by OpenAI's own fields."""
     options = content_parts.load_options(data)
     for name, option in _OPTIONS.items():
         if data.get(name) is not None:
-            options[option] = int(data[name]) if option in _WHOLE else data[name]
+            options[option] = int(data[name]) if option in _INTEGERS else data[name]
     if stop := data.get("stop"):
         options["stop"] = [stop] if isinstance(stop, str) else stop
     return options
 
 
 def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
-    """Ollama's `format` for OpenAI's `response_format`."""
+    """Return Ollama's `format` for OpenAI's `response_format`."""
     if not response_format:
         return None
     match response_format.get("type"):
@@ -142,19 +142,19 @@ def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
         case "json_object":
             return "json"
         case "json_schema":
-            named = as_object(response_format.get("json_schema"), "response_format.json_schema")
-            return as_object(named.get("schema"), "response_format.json_schema.schema")
+            json_schema = as_object(response_format.get("json_schema"), "response_format.json_schema")
+            return as_object(json_schema.get("schema"), "response_format.json_schema.schema")
         case _:
-            raise_invalid("response_format.type", "must be text, json_object or json_schema")
+            raise_invalid("response_format.type", "must be 'text', 'json_object' or 'json_schema'")
 
 
-def _exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
-    """Whether thinking is left out of the answer, by any of the three names in use; None: no word of it."""
+def _load_exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
+    """Whether the answer omits the thinking, by any of the three names in use; None if no field says so."""
     exclude = (data.get("reasoning") or {}).get("exclude")
     if data.get("exclude_reasoning") is not None:
         exclude = data["exclude_reasoning"]
     elif exclude is None and data.get("include_reasoning") is not None:
         exclude = not data["include_reasoning"]
     if exclude is not None and not isinstance(exclude, bool):
-        raise_invalid("reasoning.exclude", "must be true or false")
+        raise_invalid("reasoning.exclude", "must be a boolean")
     return exclude

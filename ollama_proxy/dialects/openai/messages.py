@@ -1,4 +1,4 @@
-"""OpenAI's messages to hub messages: one for one, whatever parts they are made of."""
+"""Load OpenAI's messages as hub messages, one for one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 @dataclass(slots=True, frozen=True)
-class _Called:
-    """The calls so far, for the results that follow."""
+class _Calls:
+    """The tool calls so far, for the results that follow them."""
 
-    #: Which tool the id of each call stands for.
+    #: The name of the tool by the id of the call.
     names: dict[str, str] = field(default_factory=dict)
-    #: The last call of each tool, by its id.
+    #: The id of the last call by the name of the tool.
     last: dict[str, str] = field(default_factory=dict)
 
 
 def load_messages(messages: Json) -> list[Message]:
-    """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
+    """Load the messages; raises BadRequest, also for an empty array, for which Ollama would only load the model."""
     if not messages:
-        raise_invalid("messages", "must hold at least one message")
-    called = _Called()
-    return [_load_message(message, f"messages[{index}]", called) for index, message in enumerate(paced(messages))]
+        raise_invalid("messages", "must contain at least one message")
+    calls = _Calls()
+    return [_load_message(message, f"messages[{index}]", calls) for index, message in enumerate(pace(messages))]
 
 
-def _load_message(message: Json, where: str, called: _Called) -> Message:
+def _load_message(message: Json, where: str, calls: _Calls) -> Message:
     if not isinstance(message, dict):
         raise_invalid(where, "must be an object")
     content, images = load_content(message.get("content"), f"{where}.content", _load_part)
@@ -39,34 +39,34 @@ def _load_message(message: Json, where: str, called: _Called) -> Message:
         case "user":
             return Message("user", content, images=images)
         case "assistant":
-            return _load_assistant(message, content, where, called)
+            return _load_assistant(message, content, where, calls)
         case "tool":
             call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
-            name = as_text(message.get("name") or called.names.get(call_id, ""), f"{where}.name")
+            name = as_text(message.get("name") or calls.names.get(call_id, ""), f"{where}.name")
             return Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
-            # Its result names only the function.
-            return Message("tool", content, images=images, tool_name=name, tool_call_id=called.last.get(name))
+            # Such a result has only the name of the function.
+            return Message("tool", content, images=images, tool_name=name, tool_call_id=calls.last.get(name))
         case _:
-            raise_invalid(f"{where}.role", "must be system, developer, user, assistant, tool or function")
+            raise_invalid(f"{where}.role", "must be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'")
 
 
-def _load_assistant(message: Mapping[str, Json], content: str, where: str, called: _Called) -> Message:
+def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls: _Calls) -> Message:
     given = message.get("tool_calls") or []
     if not isinstance(given, list):
-        raise_invalid(f"{where}.tool_calls", "must be a list")
-    calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(paced(given))]
+        raise_invalid(f"{where}.tool_calls", "must be an array")
+    tool_calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(given))]
     if (function := message.get("function_call")) is not None:
-        # The older form has no id: the call gets one that is the same whenever the history is sent again.
+        # The older form has no id; this one stays the same when the history is sent again.
         name, arguments = _load_function(function, f"{where}.function_call")
-        calls.append(ToolCall(f"call_function_{len(called.names)}", name, arguments))
-    called.names.update({call.id: call.name for call in calls})
-    called.last.update({call.name: call.id for call in calls})
+        tool_calls.append(ToolCall(f"call_function_{len(calls.names)}", name, arguments))
+    calls.names.update({call.id: call.name for call in tool_calls})
+    calls.last.update({call.name: call.id for call in tool_calls})
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None and not isinstance(thinking, str):
-        raise_invalid(f"{where}.reasoning", "must be a text")
-    return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=calls)
+        raise_invalid(f"{where}.reasoning", "must be a string")
+    return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=tool_calls)
 
 
 def _load_call(call: Json, where: str) -> ToolCall:
@@ -77,7 +77,7 @@ def _load_call(call: Json, where: str) -> ToolCall:
 
 def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise_invalid(f"{where}.name", "is missing")
+        raise_invalid(f"{where}.name", "is required")
     return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
@@ -85,18 +85,17 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
     kind = part.get("type") if isinstance(part, dict) else None
     match kind:
         case "text" | "refusal":
-            value = part.get(kind)
-            texts.append(value if isinstance(value, str) else raise_invalid(f"{where}.{kind}", "must be a text"))
+            texts.append(as_text(part.get(kind), f"{where}.{kind}"))
         case "image_url":
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
             images.append(load_image(url, f"{where}.image_url.url"))
         case "input_audio":
-            # Ollama takes sound by the same field and tells it apart by its bytes.
-            sound = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
-            if not isinstance(sound, str) or not sound:
-                raise_invalid(f"{where}.input_audio.data", "is missing")
-            # Some servers load an address that is given here.
-            images.append(raise_invalid(f"{where}.input_audio.data", "must be base64") if ":" in sound else sound)
+            # Ollama accepts audio in the field for images and recognizes it by its bytes.
+            audio = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
+            if not isinstance(audio, str) or not audio or ":" in audio:
+                # Some servers would fetch a URL.
+                raise_invalid(f"{where}.input_audio.data", "is required and must be base64")
+            images.append(audio)
         case _:
-            raise_invalid(f"{where}.type", "must be text, image_url, input_audio or refusal")
+            raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio' or 'refusal'")

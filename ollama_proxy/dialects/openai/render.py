@@ -1,7 +1,7 @@
-"""Hub events to OpenAI's answers and chunks.
+"""Render hub events as OpenAI's answers and chunks.
 
-The role once, indexes dense from 0, id and name of a tool only in its first delta, one finish chunk, then the usage,
-`[DONE]` last: the helpers of the official clients break on anything else.
+The role comes once, indexes count from 0 without gaps, a tool's id and name come only in its first delta; then one
+finish chunk, the usage, and `[DONE]`. The helpers of the official clients fail on anything else.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ DONE = b"data: [DONE]\n\n"
 #: The end of a chunk that is not the last of its choice.
 GOES_ON = b',"finish_reason":null}]}\n\n'
 
-#: Of what the calls of a chat are: `tool_calls`, or the older `function_call`.
+#: The field of the calls in a chat: `tool_calls`, or the older `function_call`.
 TOOLS, FUNCTIONS = "tool_calls", "function_call"
 
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice of a stream: its part of every chunk, encoded once, and how far it was drawn."""
+    """One choice of a stream: the beginning of its chunks, encoded once, and how much of it has been rendered."""
 
     prefix: bytes
     calls: int = 0
-    #: Where its next text begins, in characters.
+    #: The offset of its next text, in characters.
     offset: int = 0
 
 
 class _OpenAIRenderer:
-    """What chats and completions have in common; see Renderer."""
+    """The common part of chat completions and completions; see Renderer."""
 
     content_type = "text/event-stream"
-    #: The one that is drawn.
+    #: The choice that the current events belong to.
     _choice: _Choice
 
     def __init__(self, document: Mapping[str, Json], n: int, *, include_usage: bool) -> None:
-        """`document`: what all chunks have in common."""
+        """`document`: the fields that all chunks have."""
         self._document = document
         self._n = n
         self._include_usage = include_usage
-        #: Those of a stream, once it has begun.
+        #: The choices of a stream, once it has begun.
         self._choices: list[_Choice] = []
         self._dones: list[Done] = []
 
     def _start(self, field: bytes) -> list[_Choice]:
-        """Begins the stream: every choice gets the beginning of its chunks, up to the value of `field`."""
+        """Begin the stream: encode the beginning of each choice's chunks, up to the value of `field`."""
         head = b"data: " + orjson.dumps({**self._document, "choices": []})[:-2]
         self._choices = [_Choice(b'%b{"index":%d,"%b":' % (head, index, field)) for index in range(self._n)]
         self._choice = self._choices[0]
         return self._choices
 
     def render_heartbeat(self) -> bytes:
-        """See Renderer."""
+        """Return a comment, which keeps the stream alive."""
         return SSE_COMMENT
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """See Renderer."""
+        """Return the frames that end a failed stream."""
         return OpenAIErrors().render_error_frame(error)
 
-    def _ended(self, done: Done) -> list[bytes]:
-        """The frames behind the end of a choice: none as long as others go on."""
+    def _end(self, done: Done) -> list[bytes]:
+        """Return the frames after the end of a choice: none until the last choice has ended."""
         self._dones.append(done)
         if len(self._dones) < self._n:
             return []
@@ -98,12 +98,12 @@ class ChatRenderer(_OpenAIRenderer):
         super().__init__(document, n, include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """See Renderer."""
+        """Return the body of a single answer."""
         choices: list[Json] = []
         for index, answer in enumerate(answers):
             message: dict[str, Json] = {"role": "assistant", "content": answer.content, "refusal": None}
             if answer.thinking:
-                # Two names are in use for the same thing: vLLM's and DeepSeek's.
+                # Two names are in use for it: vLLM's and DeepSeek's.
                 message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
             if answer.tool_calls:
                 calls = [render_call(call) for call in answer.tool_calls]
@@ -120,10 +120,10 @@ class ChatRenderer(_OpenAIRenderer):
         return orjson.dumps({**self._document, "object": "chat.completion", "choices": choices, "usage": tokens})
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """See Renderer."""
+        """Return the frames for a batch of events."""
         frames: list[bytes] = []
         if not self._choices:
-            # The role of every choice, in their order: openai-python's helper would mix up those that begin in another.
+            # The roles of all choices, in order: openai-python's helper mixes up choices that begin in another order.
             role = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
             frames += [choice.prefix + role for choice in self._start(b"delta")]
         for event in events:
@@ -131,17 +131,17 @@ class ChatRenderer(_OpenAIRenderer):
                 case Content(text, logprobs):
                     frames.append(self._chunk({"content": text}, logprobs))
                 case Thinking(text):
-                    # OpenAI's log probabilities are those of the content alone.
+                    # OpenAI's log probabilities are only those of the content.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
                 case ToolCall():
                     number, self._choice.calls = self._choice.calls, self._choice.calls + 1
                     if self._calls_as == TOOLS:
                         frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event)}]}))
-                    elif not number:  # the older form has room for one
+                    elif not number:  # the older form has only one
                         frames.append(self._chunk({FUNCTIONS: render_call(event)["function"]}))
                 case Done():
                     reason = finish_reason(event, bool(self._choice.calls), self._calls_as)
-                    frames += [self._chunk({}, reason=reason), *self._ended(event)]
+                    frames += [self._chunk({}, reason=reason), *self._end(event)]
                 case Choice(index):
                     self._choice = self._choices[index]
         return b"".join(frames)
@@ -154,16 +154,16 @@ class ChatRenderer(_OpenAIRenderer):
 
 @dataclass(slots=True, frozen=True)
 class CompletionShape:
-    """What the answer to one request for completions is made of."""
+    """The choices of which the answer to a request for completions consists."""
 
-    #: `n` choices for each.
+    #: Each has `n` choices.
     prompts: Sequence[str] = ("",)
     n: int = 1
-    #: So many answers are made for each prompt, and the most likely ones are shown.
+    #: The number of answers that are generated for each prompt, of which the `n` most likely are returned.
     best_of: int = 1
-    #: The prompt stands before its answer.
+    #: Whether the prompt precedes its answer.
     echo: bool = False
-    #: Log probabilities are shown where there are some.
+    #: Whether log probabilities are returned, if there are any.
     logprobs: bool = True
 
 
@@ -182,12 +182,12 @@ class CompletionRenderer(_OpenAIRenderer):
             "model": model,
             "system_fingerprint": FINGERPRINT,
         }
-        #: What stands before each choice.
+        #: The text that precedes each choice.
         self._echoes = [prompt if shape.echo else "" for prompt in shape.prompts for _ in range(shape.n)]
         super().__init__(document, len(self._echoes), include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """See Renderer."""
+        """Return the body of a single answer."""
         made = len(answers) // len(self._shape.prompts)
         groups = [answers[start : start + made] for start in range(0, len(answers), made)]
         shown = [answer for group in groups for answer in most_likely(group, self._shape.n)]
@@ -204,7 +204,7 @@ class CompletionRenderer(_OpenAIRenderer):
         return orjson.dumps({**self._document, "choices": choices, "usage": tokens})
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """See Renderer."""
+        """Return the frames for a batch of events."""
         frames: list[bytes] = []
         if not self._choices:
             echoed = zip(self._start(b"text"), self._echoes, strict=True)
@@ -215,7 +215,7 @@ class CompletionRenderer(_OpenAIRenderer):
                 case Content(text, logprobs):
                     frames.append(self._chunk(text, logprobs))
                 case Done():
-                    frames += [self._chunk("", reason=finish_reason(event, False)), *self._ended(event)]
+                    frames += [self._chunk("", reason=finish_reason(event, False)), *self._end(event)]
                 case Choice(index):
                     self._choice = self._choices[index]
         return b"".join(frames)
@@ -229,8 +229,8 @@ class CompletionRenderer(_OpenAIRenderer):
 
 
 def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
-    """So many of the answers, those with the highest mean log probability of their tokens first; all of them stay in
-    their order."""
+    """Return `count` answers, those with the highest mean log probability of their tokens first; if there are no more
+    than `count`, all of them in their order."""
     if len(answers) <= count:
         return answers
     return sorted(
@@ -241,15 +241,15 @@ def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
 
 
 def finish_reason(done: Done, called: bool, calls_as: str = TOOLS) -> str:
-    """OpenAI's word for `done_reason`: a limit that was hit outweighs a call."""
+    """Return OpenAI's `finish_reason`; "length" has priority over a call."""
     if done.done_reason == "length":
         return "length"
     return calls_as if called else "stop"
 
 
 def usage(*dones: Done) -> dict[str, Json]:
-    """Tokens of all answers; thinking is part of the completion. Cache counts are left out if no upstream reports
-    any."""
+    """Return the sum of the tokens of all answers; thinking is part of the completion. Cache counts are omitted if no
+    upstream reports any."""
     total = sum((done.usage for done in dones), NO_USAGE)
     prompt, completion = total.prompt or 0, total.completion or 0
     details = {"cached_tokens": total.cached, "cache_write_tokens": total.cache_written}
@@ -263,18 +263,18 @@ def usage(*dones: Done) -> dict[str, Json]:
 
 
 def render_call(call: ToolCall) -> dict[str, Json]:
-    """A call with its arguments as text, keys in the model's order."""
+    """Render a call, with its arguments as JSON text whose keys are in the model's order."""
     function = {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()}
     return {"id": call.id, "type": "function", "function": function}
 
 
 def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
-    """The chat form."""
+    """Render the form of chat completions."""
     return {"content": render_logprobs(logprobs, spells=False), "refusal": None}
 
 
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
-    """The completions form: four lists side by side; `offset` is the first token's place in the text."""
+    """Render the form of completions, four parallel arrays; `offset` is that of the first token in the text."""
     tokens = [str(entry.get("token") or "") for entry in logprobs]
     offsets = list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else []
     tops = [{t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()} for entry in logprobs]
@@ -287,12 +287,12 @@ def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
 
 
 def render_models(models: Sequence[Model]) -> bytes:
-    """The list of models."""
+    """Render the list of models."""
     return orjson.dumps({"object": "list", "data": [_model(model) for model in models]})
 
 
 def render_model(model: Model) -> bytes:
-    """One model."""
+    """Render one model."""
     return orjson.dumps(_model(model))
 
 

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's chat and completions with its fate.
+"""Every field of OpenAI's chat completions and completions with its handling.
 
 Source: OpenAI's API description of August 2026, and the extensions that clients of Ollama send.
 """
@@ -23,16 +23,16 @@ from ollama_proxy.dialects.schema_fields import (
     whole_number,
 )
 
-#: A number of tokens; -1 is how clients of Ollama say that there is no limit.
+#: A number of tokens; clients of Ollama send -1 for no limit.
 limit = partial(
     RequestField,
     lambda value: is_whole(value) and (value >= 1 or value == -1),
-    "must be a whole number of at least 1, or -1 for no limit",
+    "must be an integer of at least 1, or -1 for no limit",
 )
 
 
 class Sampling(Extensions):
-    """What chat and completions share."""
+    """The fields that chat completions and completions share."""
 
     model = text()
     stream = flag()
@@ -43,7 +43,9 @@ class Sampling(Extensions):
     presence_penalty = number()
     max_tokens = limit()
     seed = whole_number()
-    stop = RequestField(lambda value: isinstance(value, str) or is_texts(value), "must be a text or a list of texts")
+    stop = RequestField(
+        lambda value: isinstance(value, str) or is_texts(value), "must be a string or an array of strings"
+    )
     user = text()
     logit_bias = mapping(CARRIED)
     n = whole_number()
@@ -65,8 +67,8 @@ class ChatSchema(Sampling):
     parallel_tool_calls = flag()
     functions = listing()
     function_call = anything()
-    audio = refused("spoken answers are not supported")
-    modalities = refused("only text answers are supported", ["text"])
+    audio = refused("audio output is not supported")
+    modalities = refused("only text output is supported", ["text"])
     web_search_options = refused("web search is not supported")
     metadata = anything(CARRIED)
     moderation = anything(CARRIED)

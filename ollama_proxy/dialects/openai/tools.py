@@ -1,4 +1,4 @@
-"""The tools that a request offers and what it says about calling them, in OpenAI's current form and the older one."""
+"""Load the tools of a request and its tool choice, in OpenAI's current form and the older one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
 from ollama_proxy.hub import Json, Tool, ToolChoice
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
 
 def is_legacy(data: Mapping[str, Json]) -> bool:
-    """Whether calls are asked for by `functions`, and are to be answered in that form."""
+    """Whether the request defines its tools as `functions`, so that calls are returned in the older form."""
     return bool(data.get("functions"))
 
 
-def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
-    """The tools on offer, whose schemas are not touched, and which of them is to be called; raises BadRequest for a
-    choice that is not on offer."""
+def load_tools(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
+    """Return the tools, with their schemas unchanged, and the tool choice; raises BadRequest for the choice of a tool
+    that the request does not define."""
     tools: list[Tool] = []
-    for index, tool in enumerate(paced(data.get("tools") or [])):
+    for index, tool in enumerate(pace(data.get("tools") or [])):
         if not isinstance(tool, dict) or tool.get("type", "function") != "function":
-            raise_invalid(f"tools[{index}].type", "only tools of the type 'function' are supported")
+            raise_invalid(f"tools[{index}].type", "must be 'function': no other type of tool is supported")
         tools.append(load_function(tool.get("function"), f"tools[{index}].function", carries=True))
     if is_legacy(data):
         if tools:
-            raise_invalid("functions", "can't stand beside tools")
-        return _load_legacy_offer(data)
+            raise_invalid("functions", "can't be combined with tools")
+        return _load_functions(data)
     choice = data.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         allowed = as_object(choice.get("allowed_tools"), "tool_choice.allowed_tools")
@@ -38,7 +38,7 @@ def load_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     return tools, choice
 
 
-def _load_legacy_offer(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
+def _load_functions(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     tools = [load_function(one, f"functions[{index}]", carries=True) for index, one in enumerate(data["functions"])]
     choice = data.get("function_call")
     if choice not in (None, "none", "auto"):

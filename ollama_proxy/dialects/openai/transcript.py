@@ -1,4 +1,4 @@
-"""What an answer of OpenAI's chat and completions says, whoever wrote it."""
+"""Read the text of answers of OpenAI's chat completions and completions, made by the gateway or an upstream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ollama_proxy.telemetry import Transcript
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """A whole answer, or a chunk of one; see transcript.Reader."""
+    """Read a whole answer, or a chunk of one."""
     for choice in document.get("choices") or ():
         index = choice.get("index")
         message = choice.get("delta") or choice.get("message") or {}

@@ -1,1 +1,1 @@
-"""OpenAI's responses, translated through the hub. Nothing is stored: every request brings its whole history."""
+"""OpenAI's Responses API, translated through the hub. Nothing is stored: every request has its whole history."""

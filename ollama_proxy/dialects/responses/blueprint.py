@@ -1,4 +1,4 @@
-"""The routes of OpenAI's responses."""
+"""The routes of OpenAI's Responses API."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange
 from ollama_proxy.policy import GENERATE, READ
 
-#: Where OpenAI keeps what was answered before.
+#: The paths of stored responses and conversations at OpenAI.
 STORED = ("/responses/<path:name>", "/conversations", "/conversations/<path:name>")
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
-    """POST responses; every address of stored ones says that there are none."""
+    """POST responses; the paths of stored ones return 404."""
     blueprint = Blueprint("responses", __name__, url_prefix="/v1")
 
     @blueprint.post("/responses", endpoint="create")
@@ -33,11 +33,13 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
             exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
         )
         sealed = ENCRYPTED_REASONING in (data.get("include") or ())
-        return gateway.chat(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
+        return gateway.complete(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
 
     def stored(name: str = "") -> Response:
-        """Answers and conversations that were stored: none are."""
-        raise NotFound("Answers are not stored here: keep what POST /v1/responses gives, and send it back as `input`.")
+        """Raises NotFound: no responses or conversations are stored."""
+        raise NotFound(
+            "This gateway stores no responses: keep the output of POST /v1/responses and send it back in input."
+        )
 
     for rule in STORED:
         blueprint.add_url_rule(rule, "stored", stored, methods=["GET", "POST", "DELETE"])

@@ -1,7 +1,7 @@
-"""What an answer repeats of its request, as OpenAI's and the Open Responses schemas demand it.
+"""The request fields that a response repeats, as OpenAI's and the Open Responses schemas require.
 
-Both want numbers where the request may have none: there the API's documented defaults stand, although the model's own
-are what ruled.
+Both require numbers that a request may omit. The response then has the API's documented defaults, although the model
+used its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ollama_proxy.hub import ChatRequest, Json
 
-#: What the client alone decides, and what stands there when it doesn't.
+#: The fields that are repeated unchanged, with their values if the request omits them.
 _REPEATED: Mapping[str, Json] = {
     "instructions": None,
     "metadata": {},
@@ -20,14 +20,15 @@ _REPEATED: Mapping[str, Json] = {
     "tool_choice": "auto",
 }
 _COUNTS = ("max_output_tokens", "max_tool_calls")
+_TOOL_FIELDS = ("name", "description", "parameters", "strict")
 _NUMBERS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
-#: Ollama's levels in the words that both schemas have; True is the model's own way to think.
+#: Ollama's levels as both schemas name them; with True, the model chooses.
 _EFFORTS = {None: None, True: None, False: "none", "low": "low", "medium": "medium", "high": "high", "max": "xhigh"}
 
 
 def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]:
-    """The fields of a response object that come from its request."""
+    """Return the fields of a response object that repeat its request."""
     reasoning = data.get("reasoning") or {}
     summary = reasoning.get("summary") or reasoning.get("generate_summary")
     echo: dict[str, Json] = {
@@ -36,28 +37,27 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]
         "previous_response_id": None,
         "reasoning": {"effort": _EFFORTS[asked.think], "summary": summary},
         "store": False,
-        "text": _text(data.get("text")),
-        "tools": _tools(data.get("tools")),
+        "text": _echo_text(data.get("text")),
+        "tools": _echo_tools(data.get("tools")),
         "top_logprobs": asked.top_logprobs or 0,
         "truncation": "auto" if asked.truncate else "disabled",
     }
     echo |= {name: data.get(name) or default for name, default in _REPEATED.items()}
     echo |= {name: None if data.get(name) is None else int(data[name]) for name in _COUNTS}
-    echo |= {name: _number(asked.options.get(name), default) for name, default in _NUMBERS.items()}
+    echo |= {name: _echo_number(asked.options.get(name), default) for name, default in _NUMBERS.items()}
     return echo | ({"user": asked.user} if asked.user else {})
 
 
-def _tools(tools: Json) -> list[dict[str, Json]]:
-    """With every key that the schemas demand, and none that they may not know."""
-    names = ("name", "description", "parameters", "strict")
-    return [{"type": "function"} | {name: tool.get(name) for name in names} for tool in tools or ()]
-
-
-def _number(value: Json, default: float) -> float:
+def _echo_number(value: Json, default: float) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
-def _text(text: Json) -> dict[str, Json]:
+def _echo_tools(tools: Json) -> list[dict[str, Json]]:
+    """Repeat every field that the schemas require, and no other."""
+    return [{"type": "function"} | {name: tool.get(name) for name in _TOOL_FIELDS} for tool in tools or ()]
+
+
+def _echo_text(text: Json) -> dict[str, Json]:
     text = text or {}
     chosen = text.get("format") or {"type": "text"}
     document: dict[str, Json] = {"format": {"type": chosen["type"]}}

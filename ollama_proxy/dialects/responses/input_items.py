@@ -1,6 +1,6 @@
-"""The items of a response's `input` to hub messages.
+"""Load the items of a response's `input` as hub messages.
 
-What a model said in one turn is many items there (reasoning, message, calls) and one message here.
+One turn of the assistant is several items there (reasoning, message, calls) and one message here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ollama_proxy.dialects.content_parts import load_arguments, load_content, lo
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
 from ollama_proxy.hub import Image, Json, Message, ToolCall
-from ollama_proxy.upstreams import paced
+from ollama_proxy.upstreams import pace
 
-#: Results of tools that another server ran: their effect is in the text that followed.
+#: Calls of tools that another server ran: the text after them contains the results.
 _SKIPPED = ("web_search_call",)
 
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
@@ -26,22 +26,22 @@ _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;
 
 
 def load_input(value: Json) -> list[Message]:
-    """At least one message; an empty list would be an order to load the model. Raises BadRequest."""
+    """Load the messages; raises BadRequest, also for an empty array, for which Ollama would only load the model."""
     if not value:
-        raise_invalid("input", "must be a text or a list with at least one item")
+        raise_invalid("input", "must be a string or an array with at least one item")
     if isinstance(value, str):
         return [Message("user", value)]
     if not isinstance(value, list):
-        raise_invalid("input", "must be a text or a list of items")
+        raise_invalid("input", "must be a string or an array of items")
     history = History()
-    for index, item in enumerate(paced(value)):
+    for index, item in enumerate(pace(value)):
         history.add(item, f"input[{index}]")
-    return history.end() or raise_invalid("input", "must hold at least one message")
+    return history.end() or raise_invalid("input", "must contain at least one message")
 
 
 @dataclass(slots=True)
 class _Turn:
-    """What the assistant says in one turn, as far as it has been read."""
+    """One turn of the assistant, as far as it has been read."""
 
     texts: list[str] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
@@ -50,19 +50,19 @@ class _Turn:
 
 
 class History:
-    """The messages that a list of items amounts to, as far as it has been read."""
+    """The messages of a list of items, as far as it has been read."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
-        #: What the assistant is still saying.
+        #: The turn of the assistant that has not ended.
         self._turn: _Turn | None = None
-        #: Thinking that belongs to the next thing that the assistant says.
+        #: Thinking that belongs to the assistant's next message or call.
         self._thinking: list[str] = []
-        #: Which tool each call id stands for.
+        #: The name of the tool by the id of the call.
         self._names: dict[str, str] = {}
 
     def add(self, item: Json, where: str) -> None:
-        """Takes the next item; raises BadRequest that names it."""
+        """Add the next item; raises BadRequest that names it."""
         if not isinstance(item, dict):
             raise_invalid(where, "must be an object")
         kind = item.get("type") or ("message" if "role" in item else None)
@@ -74,7 +74,7 @@ class History:
                 call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
                 call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
                 self._names[call_id] = name
-                self._speak().calls.append(call)
+                self._current_turn().calls.append(call)
             case "function_call_output":
                 self._add_result(item, where)
             case "reasoning":
@@ -83,22 +83,22 @@ class History:
                 raise_invalid(where, f'unknown input item type: "{str(kind)[:40]}"')
 
     def end(self) -> list[Message]:
-        """All messages; nothing comes after that."""
+        """Return all messages; no item may be added afterwards."""
         self._end_turn()
         return self._messages
 
     def _add_message(self, item: Mapping[str, Json], where: str) -> None:
         role = _ROLES.get(str(item.get("role"))) or raise_invalid(
-            f"{where}.role", "must be user, assistant, system or developer"
+            f"{where}.role", "must be 'user', 'assistant', 'system' or 'developer'"
         )
         content, images = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
-            self._hear(Message(role, content, images=images))
+            self._add_other(Message(role, content, images=images))
             return
         if self._turn and not self._turn.calls:
-            # What is said between a call and its result must not come between them; anything else stands alone.
+            # Text between a call and its result joins the turn, so that it does not separate them.
             self._end_turn()
-        turn = self._speak()
+        turn = self._current_turn()
         turn.texts.append(content)
         turn.images += images
 
@@ -106,16 +106,16 @@ class History:
         call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
         content, images = load_content(item.get("output"), f"{where}.output", _load_part)
-        self._hear(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
+        self._add_other(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
 
-    def _hear(self, message: Message) -> None:
-        """Takes a message of someone else."""
+    def _add_other(self, message: Message) -> None:
+        """Add a message that is not the assistant's."""
         self._end_turn()
         self._thinking = []
         self._messages.append(message)
 
-    def _speak(self) -> _Turn:
-        """The assistant's turn, a new one if none has begun, with the thinking that has come since."""
+    def _current_turn(self) -> _Turn:
+        """Return the turn of the assistant, a new one if none has begun, with the thinking since its last item."""
         self._turn = turn = self._turn or _Turn()
         turn.thoughts += self._thinking
         self._thinking = []
@@ -123,19 +123,19 @@ class History:
 
     def _end_turn(self) -> None:
         if turn := self._turn:
-            text, thinking = _joined(*turn.texts), _joined(*turn.thoughts) or None
+            text, thinking = _join(*turn.texts), _join(*turn.thoughts) or None
             self._messages.append(
                 Message("assistant", text, thinking=thinking, images=turn.images, tool_calls=turn.calls)
             )
             self._turn = None
 
 
-def _joined(*texts: str) -> str:
+def _join(*texts: str) -> str:
     return "\n".join(filter(None, texts))
 
 
 def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
-    """What the model thought: our own blob, else the plain text, else the summary. Foreign blobs are dropped."""
+    """Return the thinking: from our own blob, else the plain text, else the summary. Other blobs are dropped."""
     blob = as_text(item.get("encrypted_content") or "", f"{where}.encrypted_content")
     ours = unseal(blob)
     if ours is not None:
@@ -146,11 +146,11 @@ def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
 
 def _texts(parts: Json, kind: str, where: str) -> list[str]:
     if not isinstance(parts or [], list):
-        raise_invalid(where, "must be a list of parts")
+        raise_invalid(where, "must be an array of content parts")
     texts = []
     for index, part in enumerate(parts or []):
         if not isinstance(part, dict) or part.get("type") != kind:
-            raise_invalid(f"{where}[{index}].type", f"must be {kind}")
+            raise_invalid(f"{where}[{index}].type", f"must be '{kind}'")
         texts.append(as_text(part.get("text"), f"{where}[{index}].text"))
     return texts
 
@@ -164,26 +164,28 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
         case "input_image":
             if part.get("file_id"):
-                raise_invalid(f"{where}.file_id", "files are not stored here: send the image as `image_url`")
+                raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
             images.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_file":
             texts.append(_load_file(part, where))
         case _:
-            raise_invalid(f"{where}.type", "must be input_text, output_text, refusal, input_image or input_file")
+            raise_invalid(
+                f"{where}.type", "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'"
+            )
 
 
 def _load_file(part: Mapping[str, Json], where: str) -> str:
-    """The text of a file that came with the request, under its name."""
+    """Return the name and the text of a file in the request."""
     for name in ("file_id", "file_url"):
         if part.get(name):
-            raise_invalid(f"{where}.{name}", "files are neither stored nor fetched here: send the text as `input_text`")
+            raise_invalid(f"{where}.{name}", "stored and remote files are not supported; send the text in file_data")
     match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
     if match is None:
         raise_invalid(
-            f"{where}.file_data", "must be a data URI of a text file, with base64; other files can't be read here"
+            f"{where}.file_data", "must be a base64 data URI of a text file: no other type of file is supported"
         )
     try:
         text = base64.b64decode(match[1], validate=True).decode()
     except (binascii.Error, ValueError):
-        raise_invalid(f"{where}.file_data", "must be base64 of UTF-8 text")
-    return _joined(as_text(part.get("filename") or "", f"{where}.filename"), text)
+        raise_invalid(f"{where}.file_data", "must be base64-encoded UTF-8 text")
+    return _join(as_text(part.get("filename") or "", f"{where}.filename"), text)

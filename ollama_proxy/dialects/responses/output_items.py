@@ -1,4 +1,4 @@
-"""The items of a response's `output`, and the parts that they are made of."""
+"""Render the items of a response's `output`, and their parts."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
 
 
 def new_id(prefix: str) -> str:
-    """An id that no other answer has: `resp_`, `msg_`, `rs_` or `fc_`, and 32 digits."""
+    """Return a unique id: a prefix such as `resp` or `msg`, `_`, and 32 hexadecimal digits."""
     return f"{prefix}_{secrets.token_hex(16)}"
 
 
 def text_part(text: str, logprobs: Logprobs = ()) -> dict[str, Json]:
-    """A part of a message."""
+    """Render the text part of a message."""
     rows = render_logprobs(logprobs, spells=True)
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": rows}
 
 
 def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
-    """What the model says."""
+    """Render a message."""
     return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
 
 
 def reasoning(item_id: str, status: str, thinking: str = "", *, sealed: bool = False) -> dict[str, Json]:
-    """What the model thinks, as a summary that leaves nothing out; `sealed`: also in the form to be sent back."""
+    """Render the thinking as a complete summary; `sealed`: also as `encrypted_content`."""
     parts = [{"type": "summary_text", "text": thinking}] if thinking else []
     item: dict[str, Json] = {"type": "reasoning", "id": item_id, "summary": parts, "status": status}
     return item | {"encrypted_content": seal(thinking)} if sealed else item
 
 
 def function_call(item_id: str, call: ToolCall, status: str = COMPLETED) -> dict[str, Json]:
-    """What the model calls; its arguments as text, keys in the model's order, once it is complete."""
+    """Render a call; unless it is in progress, with its arguments as JSON text whose keys are in the model's order."""
     return {
         "type": "function_call",
         "id": item_id,
@@ -49,7 +49,7 @@ def function_call(item_id: str, call: ToolCall, status: str = COMPLETED) -> dict
 
 
 def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
-    """All items of a whole answer: thinking, text, calls. What a limit cut off is incomplete; calls come whole."""
+    """Render all items of an answer: thinking, text, calls. One that a limit cut off is incomplete; calls never are."""
     last = INCOMPLETE if is_cut(answer.done) and not answer.tool_calls else COMPLETED
     items = []
     if answer.thinking:
@@ -62,13 +62,13 @@ def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
 
 
 def is_cut(done: Done) -> bool:
-    """Whether the model was stopped by the limit of tokens."""
+    """Whether the limit of tokens ended the answer."""
     return done.done_reason == "length"
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:
-    """Tokens; thinking is part of the output. Nothing is counted before the end. The API requires every field, so a
-    count that the upstream does not report is 0."""
+    """Render the counts of tokens, 0 before the end; thinking is part of the output. The API requires every field, so
+    a count that the upstream does not report is 0."""
     usage = done.usage if done else Usage()
     prompt, completion = usage.prompt or 0, usage.completion or 0
     return {

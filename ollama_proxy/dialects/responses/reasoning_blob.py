@@ -1,6 +1,6 @@
-"""Thinking as the opaque text that clients carry from one request to the next (`encrypted_content`).
+"""Encode thinking as the opaque text that clients send back with the next request (`encrypted_content`).
 
-Opaque to clients, not secret: it is the client's own conversation, and it has to be readable by any worker.
+It is opaque to clients but not secret: it is their own conversation, and every worker must be able to read it.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 
-#: Tells ours from the blobs of other servers, which would be noise in a prompt.
+#: Marks our own blobs; those of other servers would be noise in a prompt.
 _MARK = "gw1."
 
 
 def seal(thinking: str) -> str:
-    """The opaque form of a text."""
+    """Return the opaque form of a text."""
     return _MARK + base64.urlsafe_b64encode(thinking.encode()).decode()
 
 
 def unseal(blob: str) -> str | None:
-    """What was sealed; None for a blob that another server made."""
+    """Return the text of a sealed blob; None for a blob of another server."""
     if not blob.startswith(_MARK):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's responses with its fate.
+"""Every field of OpenAI's Responses API with its handling.
 
 Source: OpenAI's API description of August 2026 (CreateResponse), and the penalties of the Open Responses specification.
 """
@@ -24,8 +24,8 @@ from ollama_proxy.dialects.schema_fields import (
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
-#: What a request may ask to have included. All but the first two belong to tools that are not run here: there is never
-#: anything of them to include.
+#: The values that `include` may have. All but the first two belong to tools that the gateway does not run, so there is
+#: never anything to include.
 INCLUDABLE = (
     ENCRYPTED_REASONING,
     LOGPROBS,
@@ -37,12 +37,12 @@ INCLUDABLE = (
     "web_search_call.results",
 )
 
-_STATELESS = "this gateway keeps no state: send the whole history as `input`"
+_STATELESS = "is not supported: this gateway stores no conversations; send the whole history in input"
 
 
 def one_of(*words: str, handling: str = MAPPED) -> RequestField:
-    """One of some words."""
-    return RequestField(lambda value: value in words, f"must be one of {', '.join(words)}", handling)
+    """Return a field that accepts only `words`."""
+    return RequestField(lambda value: value in words, f"must be one of {', '.join(map(repr, words))}", handling)
 
 
 class ResponseSchema(Extensions):
@@ -52,18 +52,18 @@ class ResponseSchema(Extensions):
     input = anything()
     instructions = text()
     stream = flag()
-    # Padding against eavesdroppers who watch sizes: accepted, never sent.
+    # Padding that hides sizes from eavesdroppers: accepted, never sent.
     stream_options = mapping()
     include = RequestField(
         lambda value: isinstance(value, list) and all(item in INCLUDABLE for item in value),
-        f"must be a list of some of {', '.join(INCLUDABLE)}",
+        f"must be an array of {', '.join(map(repr, INCLUDABLE))}",
     )
     temperature = number()
     top_p = number()
     presence_penalty = number()
     frequency_penalty = number()
     max_output_tokens = whole_number()
-    # It counts calls of tools that the server runs, and this one runs none.
+    # It limits calls of tools that the server runs; the gateway runs none.
     max_tool_calls = whole_number()
     top_logprobs = whole_number()
     reasoning = mapping()
@@ -75,11 +75,13 @@ class ResponseSchema(Extensions):
     user = text()
     previous_response_id = refused(_STATELESS)
     conversation = refused(_STATELESS)
-    background = refused("answers can't be made in the background: this gateway keeps no state", False)
-    prompt = refused("there are no stored prompts: send the text as `instructions` and `input`")
-    context_management = refused("the history is not shortened here: send a shorter `input`", [])
+    background = refused("is not supported: this gateway stores no responses", False)
+    prompt = refused("stored prompts are not supported; send the text in instructions and input")
+    context_management = refused("is not supported; send a shorter input", [])
     metadata = RequestField(
-        lambda value: isinstance(value, dict) and is_texts([*value.values()]), "must be an object of texts", CARRIED
+        lambda value: isinstance(value, dict) and is_texts([*value.values()]),
+        "must be an object whose values are strings",
+        CARRIED,
     )
     moderation = anything(CARRIED)
     prompt_cache_key = text(CARRIED)
@@ -88,5 +90,5 @@ class ResponseSchema(Extensions):
     safety_identifier = text(CARRIED)
     service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", handling=CARRIED)
     store = flag(CARRIED)
-    # Last: behind it, the word means this field and no longer the kind of field.
+    # Last: from here on, `text` is this field and no longer the type of field.
     text = mapping()

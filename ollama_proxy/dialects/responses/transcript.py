@@ -1,4 +1,4 @@
-"""What an answer of OpenAI's Responses says."""
+"""Read the text of answers of OpenAI's Responses API."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from ollama_proxy.telemetry import Transcript
 
-#: Events that end a response; their word for how is that of the response in them.
+#: Events that end a response; its status is in the response that they contain.
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _THINKING = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
-    """A whole response, or an event of one; see transcript.Reader."""
+    """Read a whole response, or an event of one."""
     kind = document.get("type")
     if kind == "response.output_text.delta":
         transcript.text(document["delta"])

@@ -1,4 +1,4 @@
-"""A native answer that may not pass as it came: the client knows the model by another name, or wants no thinking."""
+"""Edits a native answer for a client that knows the model by another name, or wants no thinking."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ollama_proxy.wire import LineSplitter, ndjson_frame
 
 
 class EditedReply:
-    """Another reply with each of its JSON objects edited; see Reply."""
+    """Another reply with each of its JSON objects edited."""
 
     def __init__(self, reply: Reply, *, target: str, name: str, without_thinking: bool) -> None:
-        """`name`: what the answer calls the model that its upstream knows as `target`."""
+        """`name`: the answer's name of the model that its upstream knows as `target`."""
         self._reply = reply
         self._target, self._name = target, name
         self._without_thinking = without_thinking
@@ -24,39 +24,38 @@ class EditedReply:
 
     @property
     def status(self) -> int:
-        """See Reply."""
+        """The status of the other reply."""
         return self._reply.status
 
     @property
     def headers(self) -> Headers:
-        """See Reply; the length is no longer that of the body."""
+        """The headers of the other reply, except for its length."""
         return [(name, value) for name, value in self._reply.headers if name != "content-length"]
 
     def wait_head(self, wait_s: float | None = None) -> bool:
-        """See Reply."""
+        """Waits for the head of the other reply."""
         return self._reply.wait_head(wait_s)
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
-        """See Reply; only whole lines of a stream, and only the whole of a single answer."""
+        """Returns only whole lines of a stream, and only the whole of a single answer."""
         if self._pieces is None:
-            is_stream = any(value.startswith("application/x-ndjson") for _, value in self._reply.headers)
-            self._pieces = self._lines(wait_s) if is_stream else self._whole()
+            self._pieces = self._edit_pieces(wait_s)
         return next(self._pieces, b"")
 
-    def _whole(self) -> Iterator[bytes]:
-        yield self._edited(read_all(self._reply))
-
-    def _lines(self, wait_s: float | None) -> Iterator[bytes | None]:
+    def _edit_pieces(self, wait_s: float | None) -> Iterator[bytes | None]:
+        if not any(value.startswith("application/x-ndjson") for _, value in self._reply.headers):
+            yield self._edit(read_all(self._reply))
+            return
         lines = LineSplitter()
         while (data := self._reply.read_some(wait_s)) != b"":
-            edited = b"".join(self._edited(line) + b"\n" for line in lines.feed(data or b""))
+            edited = b"".join(self._edit(line) + b"\n" for line in lines.feed(data or b""))
             if edited or data is None:
                 yield edited or None
         if lines.rest():
-            yield self._edited(lines.rest(), is_whole=False)
+            yield self._edit(lines.rest(), is_whole=False)
 
-    def _edited(self, line: bytes, *, is_whole: bool = True) -> bytes:
-        """The line with its object edited. A piece of one, which can't be, may still hold what is not to be seen."""
+    def _edit(self, line: bytes, *, is_whole: bool = True) -> bytes:
+        """Returns the line with its object edited. A part of an object is dropped: it may hold hidden text."""
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -69,17 +68,17 @@ class EditedReply:
             if isinstance(document.get("error"), str):
                 document["error"] = renamed(document["error"], self._target, self._name)
         if self._without_thinking:
-            _leave_out_thinking(document)
+            _remove_thinking(document)
         return ndjson_frame(document).rstrip(b"\n")
 
     def close(self) -> None:
-        """See Reply."""
+        """Closes the other reply."""
         self._reply.close()
 
 
-def _leave_out_thinking(document: dict[str, Json]) -> None:
-    """Also the log probabilities, which hold its tokens: of an object with thinking, and of one with nothing to read,
-    where the model server still holds back what may be thinking."""
+def _remove_thinking(document: dict[str, Json]) -> None:
+    """Removes the thinking, and the log probabilities if they may hold its tokens: those of an object with thinking,
+    and of one without text, while the model server still holds back text that may be thinking."""
     message = document.get("message")
     parts = [document, message] if isinstance(message, dict) else [document]
     thinking = [part.pop("thinking", None) for part in parts]

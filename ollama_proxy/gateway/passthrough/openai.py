@@ -1,5 +1,5 @@
-"""OpenAI's requests to providers that take them as they are: bytes through, but for the model's name and for what the
-operator decides. What else the client sends and the provider answers need not be known here."""
+"""Passes OpenAI's requests to providers that take them as they are: unchanged except for the model's name and for what
+the operator decides. Everything else that the client sends and the provider answers is opaque here."""
 
 from __future__ import annotations
 
@@ -32,60 +32,61 @@ from ollama_proxy.upstreams import (
 )
 from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
 
-#: What may be asked for, below a base URL, and the field that each can't do without.
+#: The paths below a base URL, and the required field of each.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
-_NEEDED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
+_REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 
-#: Fields that only the gateway knows: its extensions of OpenAI's API without those that many providers have as well.
+#: Fields that only the gateway knows: its extensions of OpenAI's API, except those that many providers share.
 OURS = frozenset(
     "options num_ctx keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
 )
 
-#: What any good single answer has one of.
+#: Every successful single answer has one of these.
 _ANSWERED = frozenset({"choices", "data"})
 
 
 def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
-    """Whether a body may go on as it is: well-formed in what the gateway decides by, with nothing in it that only the
-    gateway understands, no rules of the operator for what it may say, and nothing that the provider can't do by itself.
-    All others are translated, or refused."""
+    """Whether a body may be sent as it is: the fields that the gateway decides by are well-formed, no field is one that
+    only the gateway understands, the operator has no rules for its content, and the provider can do everything that it
+    asks for. All others are translated, or refused."""
     if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data)):
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # The operator may only say how the model is found, and how long it may take.
+        # Only rules for how the model is found, and how long it may take, allow this.
         others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
         if others != NO_RULES:
             return False
-    given, stream = data.get(_NEEDED[path]), data.get("stream")
+    given, stream = data.get(_REQUIRED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
     return is_sound and all(
-        _can(node.profile, upstream_model, path, data) for node, upstream_model in resolved.route.nodes
+        _can_serve(node.profile, upstream_model, path, data) for node, upstream_model in resolved.route.nodes
     )
 
 
-def _can(profile: Profile, upstream_model: str, path: str, data: Mapping[str, Json]) -> bool:
-    """Whether a provider has a place for a request, and answers in the way that was asked for."""
+def _can_serve(profile: Profile, upstream_model: str, path: str, data: Mapping[str, Json]) -> bool:
+    """Whether a provider has a path for a request, and answers in the way that was asked for."""
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_place(profile, path, data)) and (
+    return bool(_provider_path(profile, path, data)) and (
         data.get("stream") is True or not profile.only_streams(upstream_model)
     )
 
 
-def _place(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
-    """Where a provider takes what clients send to `path`; "": nowhere."""
+def _provider_path(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
+    """Returns a provider's path for requests that clients send to `path`; "" if it has none."""
     if path != COMPLETIONS:
         return path
     return profile.insert_path if data.get("suffix") else profile.completions_path
 
 
 class OpenAIPassthrough:
-    """One request on its way to a provider, and its answer on the way back."""
+    """One request to a provider, and its answer."""
 
     def __init__(self, exchange: Exchange, path: str, settings: Stream, *, is_checked: bool = False) -> None:
-        """`path`: what is asked for; `is_checked`: what is sent must read as it was read here, whoever parses it."""
+        """`path`: one of the paths above; `is_checked`: the body was checked, so it is encoded anew: every parser has
+        to read what was checked here."""
         self._is_checked = is_checked
         self._exchange = exchange
         self._path = path
@@ -94,7 +95,7 @@ class OpenAIPassthrough:
         exchange.user = data["user"] if isinstance(data.get("user"), str) else None
         self._heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
-        #: Whether the usage of a stream is not told unless the gateway asks for it; and whether it is for the client.
+        #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.
         self._lacks_usage = self._stream and isinstance(options, dict) and options.get("include_usage") is not True
         self._shows_usage = settings.always_include_usage
         self._cutter = EventCutter()
@@ -103,8 +104,8 @@ class OpenAIPassthrough:
     # To the provider.
 
     def send(self, node: Node, upstream_model: str) -> Reply:
-        """The reply of a node that calls the model `upstream_model`; the head of a stream may come later. Raises
-        UpstreamError."""
+        """Returns the reply of a node that calls the model `upstream_model`; the head of a stream may come later.
+        Raises UpstreamError."""
         self._upstream, self._upstream_model = node.upstream, upstream_model
         name = self._exchange.model
         counts = self._lacks_usage and node.profile.stream_options
@@ -112,11 +113,11 @@ class OpenAIPassthrough:
             name=None if upstream_model == name else name, without_usage=counts and not self._shows_usage
         )
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
-        path = _place(node.profile, self._path, self._data)
+        path = _provider_path(node.profile, self._path, self._data)
         changes: dict[str, Json] = {} if upstream_model == self._data.get("model") else {"model": upstream_model}
         if counts:
             changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
-        # The client's own bytes, if they already say it.
+        # The client's own bytes, if nothing has changed.
         body = encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
         outgoing = UpstreamRequest("POST", path, body, headers=headers)
         reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
@@ -124,10 +125,10 @@ class OpenAIPassthrough:
         return reply
 
     def _accept(self, reply: Reply) -> None:
-        """Raises UpstreamError for an answer of another kind than was asked for, as far as its head is there."""
+        """Checks the head of an answer if it is there; raises UpstreamError for another kind than was asked for."""
         try:
             if reply.status not in (0, 200):
-                raise self._upstream.refused(reply, model=self._upstream_model)
+                raise self._upstream.decode_refusal(reply, model=self._upstream_model)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except UpstreamError:
@@ -135,41 +136,41 @@ class OpenAIPassthrough:
             raise
 
     def _failure(self, document: Mapping[str, Json]) -> UpstreamError:
-        """What an answer that is none amounts to."""
+        """Returns the error for a document that is not an answer."""
         if not document or document.keys() & _ANSWERED:
             return UpstreamError(detail="an answer of another kind than was asked for")
-        return self._upstream.error_in(document, model=self._upstream_model)
+        return self._upstream.decode_error(document, model=self._upstream_model)
 
     # To the client.
 
     def answer(self, reply: Reply) -> Response:
-        """The answer that the client gets. Waits for the first event, so that an early failure has its real status."""
+        """Returns the client's answer. Waits for the first event, so that an early failure gets its real status."""
         self._exchange.on_finish(reply.close)
-        if self._stream:
+        if not self._stream:
+            response = whole(self._read_whole(reply))
+        else:
             pieces = self._pieces(reply)
             first = next(pieces)
-            spoken = (piece or SSE_COMMENT for piece in chain((first,), pieces))
-            response = streamed(deliver(self._exchange, spoken, self._exchange.dialect.errors.render_error_frame), SSE)
-        else:
-            response = whole(self._whole(reply))
+            sent = (piece or SSE_COMMENT for piece in chain((first,), pieces))
+            response = streamed(deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE)
         forward_headers(reply, response)
         return response
 
-    def _whole(self, reply: Reply) -> bytes:
+    def _read_whole(self, reply: Reply) -> bytes:
         with closing(reply):
             body = read_all(reply)
         document = read(body) or read(body := without_comments(body))
         self._tail.note_whole(document)
         if self._tail.failure is not None:
-            raise self._upstream.error_in(self._tail.failure, model=self._upstream_model)
+            raise self._upstream.decode_error(self._tail.failure, model=self._upstream_model)
         if not document.keys() & _ANSWERED:
             raise self._failure(document)
         self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
         return self._edits.document(body, document)
 
     def _pieces(self, reply: Reply) -> Iterator[bytes]:
-        """Whole events as they come, b"" after a heartbeat's time without any. Raises UpstreamError in place of the
-        proper end, which is `[DONE]` for every client."""
+        """Yields whole events as they come, b"" after each heartbeat's time without any. Raises UpstreamError instead
+        of the proper end, which is `[DONE]` for every client."""
         try:
             if not reply.status:
                 yield b""  # opening has waited for one heartbeat already
@@ -178,9 +179,9 @@ class OpenAIPassthrough:
                     self._accept(reply)
                 else:
                     yield b""
-            pieces = self._passed(reply)
-            # The first one has something to read if that comes within a heartbeat's time: comments of a provider would
-            # take its real status from a failure.
+            pieces = self._read_events(reply)
+            # Holds comments of the provider back for up to a heartbeat's time: an error after them would not get its
+            # real status.
             until = time.monotonic() + (self._heartbeat_s or 0.0)
             held = b""
             for piece in pieces:
@@ -196,27 +197,26 @@ class OpenAIPassthrough:
         finally:
             self._note(self._tail.estimated_tokens)
 
-    def _passed(self, reply: Reply) -> Iterator[bytes]:
-        """The events as the client gets them, up to one that reports a failure, which is raised; b"" for each heartbeat
+    def _read_events(self, reply: Reply) -> Iterator[bytes]:
+        """Yields the client's events, up to one that reports a failure, which is raised; b"" for each heartbeat
         without any."""
         tail = self._tail
         data: bytes | None = None
         while data != b"":
             if not tail.finished:
                 data = reply.read_some(self._heartbeat_s)
-            else:  # nothing more can matter but the end
+            else:  # only the end is still missing
                 data = read_before(reply, time.monotonic() + (DRAIN_S if tail.done else GRACE_S))
             if data is None:
                 yield b""
             elif events := self._cutter.feed(data) if data else self._cutter.rest():
-                if passed := self._edits.events(tail.feed(events)):
-                    yield passed
+                if edited := self._edits.events(tail.feed(events)):
+                    yield edited
                 if tail.failure is not None:
-                    raise self._upstream.error_in(tail.failure, model=self._upstream_model)
+                    raise self._upstream.decode_error(tail.failure, model=self._upstream_model)
 
     def _note(self, estimated_tokens: int) -> None:
-        """Writes down what the answer took, as far as it came; `estimated_tokens`: about so many tokens, where nobody
-        counted."""
+        """Records the usage of the answer, as far as it came; `estimated_tokens`: used if the provider reports none."""
         end, exchange = self._tail.end(), self._exchange
         exchange.usage = end.usage
         if estimated_tokens and end.usage == NO_USAGE:
@@ -226,7 +226,7 @@ class OpenAIPassthrough:
 
 
 def answers_to(data: Mapping[str, Json]) -> int:
-    """How many answers a request asks for: `n` to each of its prompts."""
+    """Returns how many answers a request asks for: `n` to each of its prompts."""
     n, prompts = data.get("n"), data.get("prompt")
     if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
         prompts = [prompts]  # a list of numbers is one prompt, in tokens

@@ -1,4 +1,4 @@
-"""What is changed of OpenAI's answers that pass through: a model's name, and usage that only the gateway asked for.
+"""Edits OpenAI's answers that pass through: a model's name, and usage that only the gateway asked for.
 
 All other bytes stay as the provider wrote them.
 """
@@ -20,31 +20,31 @@ _MODEL_VALUE = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
 class AnswerEdits:
     """The edits of one answer, streamed or single."""
 
-    __slots__ = ("_name", "_renamed", "_said", "_without_usage")
+    __slots__ = ("_name", "_replacement", "_written", "_without_usage")
 
     def __init__(self, *, name: str | None, without_usage: bool) -> None:
-        """`name`: what the client calls the model; None: as its provider does. `without_usage`: of a stream whose
-        client did not ask for usage."""
+        """`name`: the client's name of the model; None: that of its provider. `without_usage`: the client of a stream
+        did not ask for usage."""
         self._name = None if name is None else orjson.dumps(name)
         self._without_usage = without_usage
-        #: How the provider writes the name, and what stands there instead: learned from the first event.
-        self._said = self._renamed = _MODEL
+        #: How the provider writes the name, and its replacement: learned from the first event.
+        self._written = self._replacement = _MODEL
 
     def events(self, events: bytes) -> bytes:
-        """Whole events, edited."""
+        """Edits whole events."""
         if self._without_usage and USAGE[0] in events:
-            events = _without_usage(events)
+            events = _remove_usage(events)
         if self._name is None:
             return events
-        if events.count(self._said) != events.count(_MODEL) or self._said == _MODEL:
-            return b"".join(map(self._event, split_events(events)))
-        return events.replace(self._said, self._renamed)
+        if events.count(self._written) != events.count(_MODEL) or self._written == _MODEL:
+            return b"".join(map(self._edit_event, split_events(events)))
+        return events.replace(self._written, self._replacement)
 
     def document(self, body: bytes, document: Mapping[str, Json]) -> bytes:
-        """A single answer, edited; `document` is what `body` says."""
+        """Edits a single answer; `document` is the parsed `body`."""
         return body if self._name is None else self._rename(body, document)
 
-    def _event(self, event: bytes) -> bytes:
+    def _edit_event(self, event: bytes) -> bytes:
         if _MODEL not in event:
             return event
         if event.count(_MODEL) == 1:
@@ -56,18 +56,18 @@ class AnswerEdits:
         return b"".join(others) + b"data: " + self._rename(b"", document) + b"\n\n"
 
     def _rename(self, text: bytes, document: Mapping[str, Json]) -> bytes:
-        """The text with the one name in it replaced; written anew from `document` where there may be more."""
+        """Replaces the only name in the text; if there may be several, encodes `document` anew."""
         found = _MODEL_VALUE.search(text) if text.count(_MODEL) == 1 else None
         if found is not None:
-            self._said, self._renamed = found[0], found[1] + (self._name or b"")
-            return text.replace(self._said, self._renamed)
+            self._written, self._replacement = found[0], found[1] + (self._name or b"")
+            return text.replace(self._written, self._replacement)
         if "model" not in document:
             return text
         return orjson.dumps({**document, "model": orjson.Fragment(self._name or b"null")})
 
 
-def _without_usage(events: bytes) -> bytes:
-    """Events without the one that only tells the usage, and without the word of the others that there is none yet."""
+def _remove_usage(events: bytes) -> bytes:
+    """Removes the event that only reports the usage, and the null usage of all others."""
     if is_set(events, USAGE):
         kept: list[bytes] = []
         for event in split_events(events):

@@ -8,22 +8,14 @@ from __future__ import annotations
 from ollama_proxy.hub import ChatRequest, Json
 from ollama_proxy.upstreams.anthropic.messages import encode_messages
 from ollama_proxy.upstreams.anthropic.models import Traits
-from ollama_proxy.upstreams.anthropic.parameters import Parameters, encode_parameters
+from ollama_proxy.upstreams.anthropic.parameters import encode_parameters
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 
 
 def encode_chat(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> dict[str, Json]:
     """The body of `POST /v1/messages`; raises BadRequest for what the model can't do."""
-    asked = parameters(request, traits, thoughts)
+    parameters = encode_parameters(request, traits, thoughts)
     system, turns = encode_messages(request.messages, thoughts)
-    prompt = "\n\n".join(text for text in (system, asked.instruction) if text)
+    prompt = "\n\n".join(text for text in (system, parameters.instruction) if text)
     body = {"model": request.model, "messages": turns, "stream": request.stream}
-    return body | ({"system": prompt} if prompt else {}) | asked.fields
-
-
-def parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> Parameters:
-    """What a chat asks for besides its messages, and what of it can't be said."""
-    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
-    # In the middle of calls, more thinking needs the thinking that led to them.
-    can_think = last is None or not last.tool_calls or bool(thoughts.of(last.tool_calls[0].id))
-    return encode_parameters(request, traits, can_think=can_think)
+    return body | ({"system": prompt} if prompt else {}) | parameters.fields

@@ -1,4 +1,4 @@
-"""What a provider of the Messages API says when it says no, as our own errors. Pure: bytes in, errors out."""
+"""Error responses of the Messages API, as our errors. Pure: bytes in, errors out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.error_text import without_keys
 from ollama_proxy.upstreams.ollama.codec import error_text
 
-#: Statuses of errors inside a running stream, which has no other.
+#: Statuses of errors inside a stream, by their type.
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -26,11 +26,11 @@ _STATUSES = {
     "overloaded_error": 529,
 }
 
-#: About our own key or its account.
+#: Errors about our own key or its account.
 _DENIED = (*UpstreamAuthError.statuses, 403)
 _DENIED_TYPES = ("authentication_error", "billing_error", "permission_error")
 
-#: The account has no money left, which is said with a 400.
+#: The account has no money left, which is a 400.
 _NO_CREDIT = "credit balance is too low"
 
 #: Characters of an error that are shown.
@@ -39,11 +39,11 @@ MOST_CHARS = 2000
 _TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context", "context window")
 
 
-def refused(
+def decode_refusal(
     status: int, data: bytes, retry_after_s: int | None, model: str, secrets: Sequence[str] = ()
 ) -> UpstreamError:
-    """What an answer that is not 200 amounts to, in the provider's words where it has some. `model`: its own name;
-    `secrets`: texts that nobody is to see."""
+    """The error for an answer that is not 200, with the provider's text if it has one. `model`: the provider's name of
+    the model; `secrets`: texts that no error may show."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -52,14 +52,14 @@ def refused(
         return UpstreamAuthError(detail=f"upstream status {status}")
     if not isinstance(document, dict):
         return UpstreamError(detail=f"upstream status {status} without JSON")
-    return _refused(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
+    return _make_error(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
 
 
-def refused_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
-    """The error that ends a running stream, or that stands in an answer of status 200."""
+def decode_error_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error that ends a stream, or that an answer of status 200 contains."""
     fields = _fields(document)
     status = _STATUSES.get(str(fields.get("type")), 500)
-    return _refused(status, fields, without_keys(error_text(document), secrets), None, model)
+    return _make_error(status, fields, without_keys(error_text(document), secrets), None, model)
 
 
 def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -67,7 +67,7 @@ def _fields(document: Mapping[str, Json]) -> Mapping[str, Json]:
     return error if isinstance(error, dict) else {}
 
 
-def _refused(
+def _make_error(
     status: int, fields: Mapping[str, Json], text: str, retry_after_s: int | None, model: str
 ) -> UpstreamError:
     text = text[:MOST_CHARS]

@@ -1,6 +1,6 @@
-"""Answers of the Messages API to hub events: the events of a stream, or one message. Pure; see answer.Reader.
+"""Answers of the Messages API to hub events: the events of a stream, or one message. Pure; see answer_events.Reader.
 
-Kinds of events, of blocks and of deltas that are not known mean nothing here: Anthropic adds some now and then.
+Unknown types of events, blocks and deltas are ignored: Anthropic adds some now and then.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import orjson
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Json, Thinking, ToolCall
-from ollama_proxy.upstreams.anthropic.errors import refused_event
+from ollama_proxy.upstreams.anthropic.errors import decode_error_event
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.ollama.codec import count, decode_object, new_call_id
+from ollama_proxy.upstreams.ollama.codec import check_text, count, decode_object, new_call_id
 from ollama_proxy.wire import SseSplitter
 
-#: Reasons that are a limit, of the answer or of the context; all others are an end.
+#: Stop reasons that are a limit, of the answer or of the context; all others are an end.
 _LIMITS = ("max_tokens", "model_context_window_exceeded")
 
-#: Parts of the prompt: Anthropic does not count what it wrote to its cache, or read from it, as input.
+#: Parts of the prompt: Anthropic does not count tokens written to its cache, or read from it, as input.
 _INPUT, _CACHE_WRITTEN, _CACHED = "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"
 
 #: Some servers end a stream as OpenAI does.
@@ -29,7 +29,7 @@ _OPENAI_END = b"[DONE]"
 
 @dataclass(slots=True)
 class Block:
-    """The block that is open, as its start shows it, and the pieces that came since."""
+    """The open block: its start, and the pieces since."""
 
     start: Mapping[str, Json]
     pieces: list[str] = field(default_factory=list)
@@ -37,10 +37,10 @@ class Block:
 
 
 class MessageReader:
-    """One answer of `model`. What it thinks before a call is kept in `thoughts`; no error shows any of `secrets`."""
+    """One answer of `model`. Its thinking before a call is kept in `thoughts`; no error shows any of `secrets`."""
 
     #: The counts come before the end of a message.
-    grace_s = None
+    grace_s: float | None = None
 
     def __init__(self, model: str, thoughts: Thoughts, secrets: Sequence[str] = ()) -> None:
         self._model = model
@@ -81,13 +81,13 @@ class MessageReader:
         """See Reader."""
         document = decode_object(body)
         if document.get("type") == "error":
-            raise refused_event(document, self._model, self._secrets)
+            raise decode_error_event(document, self._model, self._secrets)
         events: list[Event] = []
         try:
             for block in document["content"]:
                 self._block = Block(block)
-                events += [*self._begun(block), *self._ended()]
-            self._note(document.get("stop_reason"), document.get("usage"))
+                events += [*self._start_block(block), *self._end_block()]
+            self._record(document.get("stop_reason"), document.get("usage"))
         except (AttributeError, KeyError, TypeError) as error:
             raise UpstreamError(detail=f"an answer of another shape: {error!r:.100}") from error
         if not self._reason:
@@ -95,68 +95,68 @@ class MessageReader:
         return [*events, self._done()]
 
     def _read(self, frame: bytes, events: list[Event]) -> None:
-        """Adds the events of one frame; raises UpstreamError for one that can't be read, and for an error in it."""
+        """Adds the events of one frame; raises UpstreamError for a malformed one, and for an error in it."""
         if frame == _OPENAI_END:
             return
         document = decode_object(frame)
         try:
             match document.get("type"):
                 case "content_block_delta":
-                    self._piece(document["delta"], events)
+                    self._add_piece(document["delta"], events)
                 case "content_block_start":
                     self._block = Block(document["content_block"])
-                    events += self._begun(document["content_block"])
+                    events += self._start_block(document["content_block"])
                 case "content_block_stop":
-                    events += self._ended()
+                    events += self._end_block()
                 case "message_start":
-                    self._note(None, document["message"].get("usage"))
+                    self._record(None, document["message"].get("usage"))
                 case "message_delta":
-                    self._note(document["delta"].get("stop_reason"), document.get("usage"))
+                    self._record(document["delta"].get("stop_reason"), document.get("usage"))
                 case "message_stop":
                     events.append(self._done())
                 case "error":
-                    raise refused_event(document, self._model, self._secrets)
+                    raise decode_error_event(document, self._model, self._secrets)
         except (AttributeError, KeyError, TypeError) as error:
             raise UpstreamError(detail=f"an event of another shape: {error!r:.100}") from error
 
-    def _piece(self, delta: Mapping[str, Json], events: list[Event]) -> None:
+    def _add_piece(self, delta: Mapping[str, Json], events: list[Event]) -> None:
         match delta["type"]:
             case "text_delta":
                 if delta["text"]:
-                    events.append(Content(_text(delta["text"])))
+                    events.append(Content(check_text(delta["text"])))
             case "thinking_delta":
-                self._block.pieces.append(_text(delta["thinking"]))
+                self._block.pieces.append(check_text(delta["thinking"]))
                 if delta["thinking"]:
                     events.append(Thinking(delta["thinking"]))
             case "input_json_delta":
-                self._block.pieces.append(_text(delta["partial_json"]))
+                self._block.pieces.append(check_text(delta["partial_json"]))
             case "signature_delta":
-                self._block.signature += _text(delta["signature"])
+                self._block.signature += check_text(delta["signature"])
 
-    def _begun(self, block: Mapping[str, Json]) -> list[Event]:
-        """What stands in a block from its start: nothing in a stream of Anthropic's, everything in a single answer."""
+    def _start_block(self, block: Mapping[str, Json]) -> list[Event]:
+        """The content at the start of a block: nothing in a stream of Anthropic's, everything in a single answer."""
         match block["type"]:
             case "text" if block.get("text"):
-                return [Content(_text(block["text"]))]
+                return [Content(check_text(block["text"]))]
             case "thinking" if block.get("thinking"):
-                return [Thinking(_text(block["thinking"]))]
+                return [Thinking(check_text(block["thinking"]))]
         return []
 
-    def _ended(self) -> list[Event]:
+    def _end_block(self) -> list[Event]:
         block, self._block = self._block, Block({})
         match block.start.get("type"):
             case "tool_use":
-                return [self._call(block)]
+                return [self._decode_call(block)]
             case "thinking":
-                thinking = _text(block.start.get("thinking") or "") + "".join(block.pieces)
-                signature = _text(block.start.get("signature") or "") + block.signature
+                thinking = check_text(block.start.get("thinking") or "") + "".join(block.pieces)
+                signature = check_text(block.start.get("signature") or "") + block.signature
                 if signature:
                     self._signed.append({"type": "thinking", "thinking": thinking, "signature": signature})
             case "redacted_thinking":
                 self._signed.append({"type": "redacted_thinking", "data": block.start["data"]})
         return []
 
-    def _call(self, block: Block) -> ToolCall:
+    def _decode_call(self, block: Block) -> ToolCall:
         written = "".join(block.pieces)
         try:
             arguments = orjson.loads(written) if written else block.start.get("input") or {}
@@ -165,18 +165,18 @@ class MessageReader:
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             arguments = None
         if not isinstance(arguments, dict):
-            raise UpstreamError("The model server sent a tool call that can't be read.")
-        call_id = _text(block.start.get("id") or "")
+            raise UpstreamError("The model server sent an invalid tool call.")
+        call_id = check_text(block.start.get("id") or "")
         if not call_id or call_id in self._ids:
             call_id = new_call_id()
         self._ids.add(call_id)
         self._thoughts.keep(call_id, self._signed)
         self._signed = []
-        return ToolCall(call_id, _text(block.start["name"]), arguments)
+        return ToolCall(call_id, check_text(block.start["name"]), arguments)
 
-    def _note(self, reason: Json, usage: Json) -> None:
-        """Counts are for all of the message so far; what is left out, or none any more, stays as it was."""
-        self._reason = _text(reason or "") or self._reason
+    def _record(self, reason: Json, usage: Json) -> None:
+        """Records the stop reason and the counts, which are totals so far; a missing one leaves the last value."""
+        self._reason = check_text(reason or "") or self._reason
         for name, value in (usage or {}).items():
             if value is not None:
                 self._usage[name] = max(count(value), self._usage.get(name, 0))
@@ -190,9 +190,3 @@ class MessageReader:
             cached=usage.get(_CACHED),
             cache_written=usage.get(_CACHE_WRITTEN),
         )
-
-
-def _text(value: Json) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a text is something else")
-    return value

@@ -1,7 +1,7 @@
-"""Hub messages to the turns of the Messages API: roles in turn, every result behind its call, no empty text.
+"""Hub messages to the turns of the Messages API: alternating roles, every result after its call, no empty text.
 
-System messages all go to the front, in their order: most models refuse them between the turns. What the API would not
-take at all (a result without its call, an answer that nobody asked for) is said in a form that it takes.
+System messages all move to the front, in their order: most models refuse them between the turns. What the API would
+refuse (a result without its call, an answer without a question) is put into a form that it accepts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
@@ -21,63 +21,64 @@ Block = dict[str, Json]
 #: Roles whose messages are the system prompt.
 _SYSTEM = ("system", "developer")
 
-#: Stands where a conversation begins with the model, which the API does not know.
+#: Stands before a first turn of the model, which the API does not allow.
 BEGINNING = "(The conversation begins.)"
 
-#: Characters that ids of calls can't have.
+#: Characters that ids of calls can't contain.
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[str, list[Block]]:
-    """The system prompt, and the turns; raises BadRequest for what can't be said."""
+    """The system prompt, and the turns; raises BadRequest for messages that the API can't express."""
     system = "\n\n".join(message.content for message in messages if message.role in _SYSTEM and message.content.strip())
     turns = Turns()
     calls = Calls()
-    for message in paced(messages):
+    for message in pace(messages):
         if message.role == "assistant":
             if turns.role != "assistant":
-                calls.begin()
-            turns.add("assistant", calls.spoken(message, thoughts))
+                # Earlier calls can't be answered any more.
+                calls.pending = PendingCalls()
+            turns.add("assistant", calls.encode_answer(message, thoughts))
         elif message.role == "tool":
-            turns.add("user", calls.answered(message))
+            turns.add("user", calls.encode_result(message))
         elif message.role not in _SYSTEM:
-            # Images first, as Anthropic advises.
+            # Images first, as Anthropic recommends.
             turns.add("user", [*_images(message), *_texts(message.content)])
-    said = turns.finished()
-    if not said:
-        # A client that has only a system prompt wants an answer to it.
-        system, said = "", [{"role": "user", "content": _texts(system)}]
-    if not said[0]["content"]:
-        raise BadRequest("there is nothing in the messages to answer", param="messages")
-    return system, said
+    encoded = turns.finish()
+    if not encoded:
+        # A client that sends only a system prompt expects an answer to it.
+        system, encoded = "", [{"role": "user", "content": _texts(system)}]
+    if not encoded[0]["content"]:
+        raise BadRequest("messages: must contain at least one message with content", param="messages")
+    return system, encoded
 
 
 class Turns:
-    """Turns, one after the other: what one role says in several messages is one of them."""
+    """Turns, one after the other: consecutive messages of one role are one turn."""
 
     def __init__(self) -> None:
         self._turns: list[Block] = []
 
     @property
     def role(self) -> str:
-        """Whose turn the last one is."""
+        """The role of the last turn."""
         return self._turns[-1]["role"] if self._turns else ""
 
     def add(self, role: str, blocks: list[Block]) -> None:
-        """The next blocks; none are no turn."""
+        """Adds blocks; without blocks there is no turn."""
         if not blocks:
             return
         if role != self.role:
             self._turns.append({"role": role, "content": []})
         self._turns[-1]["content"] += blocks
 
-    def finished(self) -> list[Block]:
-        """The turns in the form that the API asks for."""
+    def finish(self) -> list[Block]:
+        """The turns in the form that the API requires."""
         for turn in self._turns:
-            # Results first: the API looks for them right behind their calls.
+            # Results first: the API requires them right after their calls.
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
         if self.role == "assistant":
-            # An answer that is to be gone on with may not end with white space.
+            # An answer to be continued may not end with white space.
             last = self._turns[-1]["content"][-1]
             if last["type"] == "text":
                 last["text"] = last["text"].rstrip()
@@ -87,39 +88,36 @@ class Turns:
 
 
 class Calls:
-    """The ids of calls, unlike each other, and the calls that wait for their results. Results find theirs by its id,
-    else by the name of the tool, else in their order: the same conversation always has the same ids."""
+    """The unique ids of calls, and the calls that wait for their results. A result belongs to a call by its id, else by
+    the name of the tool, else by its order: the same conversation always has the same ids."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._pending = PendingCalls()
+        #: Calls of the last turn of the model.
+        self.pending = PendingCalls()
 
-    def begin(self) -> None:
-        """A new turn of the model: what it called before can't be answered any more."""
-        self._pending = PendingCalls()
-
-    def spoken(self, message: Message, thoughts: Thoughts) -> list[Block]:
-        """The blocks of a message of the model. Thinking without its signature is left out: nobody would believe it."""
+    def encode_answer(self, message: Message, thoughts: Thoughts) -> list[Block]:
+        """The blocks of a message of the model. Thinking without its signature is left out: the API would refuse it."""
         blocks = _texts(message.content)
         for number, call in enumerate(message.tool_calls):
             call_id = _FOREIGN.sub("_", call.id)
             while not call_id or call_id in self._taken:
                 call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
             self._taken.add(call_id)
-            self._pending.add(call, call_id)
-            # What was thought before the first call was thought before the text, too.
+            self.pending.add(call, call_id)
+            # The thinking before the first call comes before the text, too.
             place = len(blocks) if number else 0
             blocks[place:place] = [dict(thought) for thought in thoughts.of(call.id)]
             blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
         return blocks
 
-    def answered(self, result: Message) -> list[Block]:
-        """The blocks of a result, behind the call that it belongs to."""
-        call_id = self._pending.take_by_id(result.tool_call_id) or self._pending.take_by_name(result.tool_name)
+    def encode_result(self, result: Message) -> list[Block]:
+        """The blocks of a result, with the id of its call."""
+        call_id = self.pending.take_by_id(result.tool_call_id) or self.pending.take_by_name(result.tool_name)
         if call_id is None and not (result.tool_call_id or result.tool_name):
-            call_id = self._pending.take_next()
+            call_id = self.pending.take_next()
         if call_id is None:
-            # Its call was left out of the history; what it says still counts.
+            # Its call is not in the history; its text still matters.
             named = f"{result.tool_name}: " if result.tool_name else ""
             return [*_images(result), *_texts(f"{named}{result.content}")]
         content = [*_texts(result.content), *_images(result)]
@@ -136,6 +134,6 @@ def _images(message: Message) -> Iterator[Block]:
         data = str(image).replace("\n", "").replace("\r", "")
         kind = base64_media_type(data)
         if not kind.startswith("image/"):
-            raise BadRequest("an image is neither PNG, JPEG, GIF nor WebP", param="messages")
+            raise BadRequest("messages: images must be PNG, JPEG, GIF or WebP", param="messages")
         source = {"type": "base64", "media_type": kind, "data": data}
         yield {"type": "image", "source": source}

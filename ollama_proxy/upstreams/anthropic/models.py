@@ -1,7 +1,7 @@
-"""What a provider of the Messages API tells of its models: their list to hub models, and what each of them takes.
+"""The list of models of the Messages API: as hub models, and the traits of each model.
 
-Source: the types of `GET /v1/models` in Anthropic's own client, November 2026. Servers that only speak its language
-tell less, or have no such list.
+Source: the types of `GET /v1/models` in Anthropic's own client, November 2026. Other servers of this API list less, or
+nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import THINK_LEVELS, Json, Model
+from ollama_proxy.hub import Json, Model
+from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams.ollama.codec import count, seconds_of
 
 _DATED = re.compile(r"(.+)-\d{8}")
@@ -22,32 +23,32 @@ _KINDS = ("adaptive", "enabled", "disabled")
 
 @dataclass(slots=True, frozen=True)
 class Traits:
-    """What one model can do and takes; None: nobody tells."""
+    """What one model can do, and what it accepts; None: unknown."""
 
-    #: In Ollama's words.
+    #: In Ollama's terms.
     capabilities: frozenset[str] | None = None
-    #: The longest answer that may be asked for, in tokens.
+    #: The longest answer that may be requested, in tokens.
     most_tokens: int | None = None
-    #: Kinds of `thinking` that it takes.
+    #: Types of `thinking` that it accepts.
     thinking: frozenset[str] | None = None
-    #: Levels of effort that it takes.
+    #: Levels of effort that it accepts.
     efforts: frozenset[str] = frozenset()
-    #: It keeps to a JSON Schema by itself.
+    #: Whether it has a field for a JSON Schema.
     has_schemas: bool = False
 
     @property
     def is_adaptive(self) -> bool:
-        """It decides by itself how long it thinks."""
+        """Whether it decides itself how long it thinks."""
         return self.thinking is not None and "adaptive" in self.thinking
 
     @property
     def decides_sampling(self) -> bool:
-        """It refuses temperature, top_p and top_k: that came together with the end of budgets for thinking."""
+        """Whether it refuses temperature, top_p and top_k, as the models without budgets for thinking do."""
         return self.thinking is not None and self.is_adaptive and "enabled" not in self.thinking
 
     @property
     def can_stop_thinking(self) -> bool:
-        """It may be told not to think."""
+        """Whether thinking can be turned off."""
         return self.thinking is None or "disabled" in self.thinking
 
 
@@ -55,8 +56,8 @@ UNKNOWN = Traits()
 
 
 def decode_page(page: Mapping[str, Json]) -> tuple[list[Mapping[str, Json]], str | None]:
-    """The models of one page of the list, and the id behind which the next one begins; raises UpstreamError for another
-    shape."""
+    """The models of one page of the list, and the id after which the next page begins; raises UpstreamError for a
+    malformed page."""
     rows = page.get("data")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
         raise UpstreamError(detail="the list of models is of another shape")
@@ -66,18 +67,18 @@ def decode_page(page: Mapping[str, Json]) -> tuple[list[Mapping[str, Json]], str
 
 
 def decode_model(row: Mapping[str, Json], owner: str) -> Model:
-    """A hub model."""
+    """The hub model of a row."""
     context = count(row.get("max_input_tokens")) or None
     return Model(row["id"], seconds_of(row.get("created_at")), owner, decode_traits(row).capabilities, context)
 
 
 def decode_traits(row: Mapping[str, Json]) -> Traits:
-    """What a row says of its model."""
+    """The traits of the model of a row."""
     most = count(row.get("max_tokens")) or None
     told = row.get("capabilities")
     if not isinstance(told, dict):
         return Traits(most_tokens=most)
-    # Every model that tells of itself takes tools, so there is no word for that.
+    # Every model that lists capabilities takes tools, so there is no capability for that.
     able = {"completion", "tools"}
     able |= {"vision"} if _has(told, "image_input") else set()
     able |= {"thinking"} if _has(told, "thinking") else set()
@@ -92,8 +93,8 @@ def _has(told: Json, *path: str) -> bool:
     return isinstance(told, dict) and told.get("supported") is True
 
 
-def traits_of(model: str, told: Mapping[str, Traits]) -> Traits:
-    """What is told of a model: by its own id, or by the same with a date behind it."""
+def find_traits(model: str, told: Mapping[str, Traits]) -> Traits:
+    """The traits of a model, by its id or by the same id with a date after it."""
     if model in told:
         return told[model]
     dated = [name for name in told if (match := _DATED.fullmatch(name)) and match[1] == model]

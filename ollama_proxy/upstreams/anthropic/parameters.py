@@ -1,7 +1,7 @@
-"""What a hub request asks of the model besides its messages, as fields of the Messages API.
+"""The parameters of a hub request, besides its messages, as fields of the Messages API.
 
-What a model has no switch for is told to it in words, or left out; either way it is listed as `unsaid`. Which switches
-it has, its Traits say; where a server tells nothing, it gets what every server of this API takes.
+What a model has no field for is put into its prompt, or left out; either way it is listed as `unsaid`. Its Traits list
+the fields that it has; a server that lists none gets the fields that every server of this API accepts.
 """
 
 from __future__ import annotations
@@ -13,80 +13,84 @@ from dataclasses import dataclass, field, replace
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
 from ollama_proxy.upstreams.anthropic.models import Traits
-from ollama_proxy.upstreams.anthropic.schema import closed
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.anthropic.schema import close_objects
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.wire import encode_request
 
-#: Tokens of an answer where neither the client, nor the operator, nor the provider gives a limit. The one default that
-#: is sent: the API refuses a request without `max_tokens`, and every model of today takes so many.
+#: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The one default that is
+#: sent: the API refuses a request without `max_tokens`, and every model of today accepts this one.
 DEFAULT_TOKENS = 8192
 
 #: Budgets for thinking, in tokens, by level; the API takes none below the least.
 BUDGETS = {"low": 2048, "medium": 8192, "high": 16384, "max": 32768}
 LEAST_BUDGET = 1024
 
-#: What the model is told where it has no switch for the form of its answer.
+#: Instructions for a model that has no field for the format of its answer.
 AS_JSON = "Answer with nothing but one JSON value: no other text, and no code fence."
 AS_SCHEMA = AS_JSON + " It must match this JSON Schema: "
 
-#: Fields of the API itself, which a client of it sent, and what they may hold.
+#: Passthrough fields of the API itself, and their values.
 _CARRIED: Mapping[str, tuple[type, tuple[str, ...]]] = {
     "cache_control": (dict, ()),
     "inference_geo": (str, ()),
     "service_tier": (str, ("auto", "standard_only")),
 }
 
-#: What the API refuses as a user's id: an address, a telephone number.
+#: What the API refuses as a user's id: an e-mail address, a telephone number.
 _PERSONAL = re.compile(r".*@.*|\+?[\d\s().-]{7,}", re.DOTALL)
 _MOST_USER_CHARS = 256
 
-#: What the API calls the kinds of choice among tools.
+#: The names of `tool_choice` in the API.
 _CHOICES = {"none": "none", "required": "any", "auto": "auto"}
 
-#: What thinking, and models that decide it themselves, have no place for.
+#: Options that can't be combined with thinking, and that some models refuse.
 _SAMPLING = ("temperature", "top_k", "top_p")
 
 
 @dataclass(slots=True)
 class Parameters:
-    """Fields of a request, and what stands outside them."""
+    """Fields of a request, and what does not fit into them."""
 
     fields: dict[str, Json] = field(default_factory=dict)
-    #: Belongs behind the system prompt.
+    #: Appended to the system prompt.
     instruction: str = ""
-    #: Hub fields that the model has no switch for.
+    #: Hub fields that the model has no field for.
     unsaid: list[str] = field(default_factory=list)
 
     def add(self, **fields: Json) -> None:
-        """Those that are there."""
+        """Adds the fields that are not None."""
         self.fields |= {name: value for name, value in fields.items() if value is not None}
 
 
-def encode_parameters(request: ChatRequest, traits: Traits, *, can_think: bool = True) -> Parameters:
-    """All of a request but its model, messages and `stream`. `can_think` False: the history lacks the signed thinking
-    that more thinking must follow. Raises BadRequest where the model can't do what is asked."""
+def encode_parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> Parameters:
+    """All of a request but its model, messages and `stream`. `thoughts`: the signed thinking that is known. Raises
+    BadRequest if the model does not support the request."""
     asked = Parameters()
     _add_tools(asked, request, traits)
-    _add_thinking(asked, request, traits, can_think)
+    _add_thinking(asked, request, traits, thoughts)
     _add_sampling(asked, request, traits)
-    # The API refuses sequences without anything to see.
-    stop = request.options.get("stop")
-    words = [stop] if isinstance(stop, str) else list(stop or ())
-    seen = [word for word in words if not isinstance(word, str) or word.strip()]
-    if len(seen) < len(words):
-        asked.unsaid.append("stop")
-    asked.add(stop_sequences=seen or None)
-    _add_format(asked, request, traits)
+    if isinstance(request.format, str) and request.format:
+        asked.instruction = AS_JSON
+        asked.unsaid.append("format")
+    elif request.format:
+        written = encode_request(request.format)  # also limits its depth
+        if traits.has_schemas:
+            form = {"type": "json_schema", "schema": close_objects(request.format)}
+            asked.fields["output_config"] = asked.fields.get("output_config", {}) | {"format": form}
+        else:
+            asked.instruction = AS_SCHEMA + written.decode()
+            asked.unsaid.append("format")
     if request.user and (len(request.user) > _MOST_USER_CHARS or _PERSONAL.fullmatch(request.user)):
         asked.unsaid.append("user")
     elif request.user:
         asked.fields["metadata"] = {"user_id": request.user}
-    asked.add(**passed_on(request))
+    asked.add(**select_passthrough(request))
     return asked
 
 
-def passed_on(request: ModelRequest) -> dict[str, Json]:
-    """The carried fields that are this API's own."""
+def select_passthrough(request: ModelRequest) -> dict[str, Json]:
+    """The passthrough fields of this API."""
     fields: dict[str, Json] = {}
     for name, (kind, words) in _CARRIED.items():
         value = request.passthrough_fields.get(name)
@@ -112,7 +116,7 @@ def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
         choice = {"type": _CHOICES[wanted]}
     if request.parallel_tool_calls is False and wanted != "none":
         choice = {"type": "auto"} | choice | {"disable_parallel_tool_use": True}
-    asked.add(tools=[_tool(tool, traits) for tool in paced(request.tools)], tool_choice=choice or None)
+    asked.add(tools=[_tool(tool, traits) for tool in pace(request.tools)], tool_choice=choice or None)
 
 
 def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
@@ -125,11 +129,11 @@ def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
 # Thinking, and the length of the answer that it is part of.
 
 
-def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_think: bool) -> None:
-    # Tokens that the answer may have, as the client or the operator says; None: no word of it.
+def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, thoughts: Thoughts) -> None:
+    # The most tokens of the answer, by the client or the operator; None: no limit given.
     said = request.options.get("num_predict")
     limit = min(said, traits.most_tokens or said) if isinstance(said, int) and said > 0 else None
-    if request.think and not _may_think(request, traits, limit, can_think):
+    if request.think and not _may_think(request, traits, limit, thoughts):
         asked.unsaid.append("think")
         request = replace(request, think=False)
     if request.think and not traits.is_adaptive:
@@ -139,18 +143,22 @@ def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, can_t
         _add_effort(asked, request, traits)
 
 
-def _may_think(request: ChatRequest, traits: Traits, limit: int | None, can_think: bool) -> bool:
+def _may_think(request: ChatRequest, traits: Traits, limit: int | None, thoughts: Thoughts) -> bool:
     """Whether the model may think before this answer; raises BadRequest if it never can."""
     if traits.capabilities is not None and "thinking" not in traits.capabilities:
         raise BadRequest(f'"{request.model}" does not support thinking', param="think")
     if request.tools and request.tool_choice not in (None, "auto", "none"):
         return False  # a model that must call a tool can't think first
-    has_room = limit is None or limit > LEAST_BUDGET
-    return traits.is_adaptive or (can_think and has_room)
+    if traits.is_adaptive:
+        return True
+    # Between calls and their results, more thinking needs the signed thinking that led to the calls.
+    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
+    can_continue = last is None or not last.tool_calls or bool(thoughts.of(last.tool_calls[0].id))
+    return can_continue and (limit is None or limit > LEAST_BUDGET)
 
 
 def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
-    """The switch and the level of a model that decides by itself how long it thinks, or that does not think."""
+    """The switch and the level for a model that decides itself how long it thinks, or that does not think."""
     if request.think:
         asked.add(thinking={"type": "adaptive"} | _display(request))
     elif request.think is False and traits.can_stop_thinking:
@@ -167,7 +175,7 @@ def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: 
         limit = DEFAULT_TOKENS + budget
     else:
         budget = max(LEAST_BUDGET, min(budget, limit // 2))
-    # Servers that tell nothing of their models may not know what is to be shown either.
+    # Servers that do not list the traits of their models may not know `display` either.
     display = {} if traits.thinking is None else _display(request)
     asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
 
@@ -190,21 +198,10 @@ def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> No
         if isinstance(given.get("temperature"), int | float):
             given["temperature"] = min(given["temperature"], 1.0)  # Ollama allows higher values
         asked.add(**given)
-
-
-# The form of the answer.
-
-
-def _add_format(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
-    if not request.format:
-        return
-    if isinstance(request.format, str):
-        asked.instruction = AS_JSON
-    else:
-        written = encode_request(request.format)  # also sets a limit to how deep it is
-        if traits.has_schemas:
-            form = {"type": "json_schema", "schema": closed(request.format)}
-            asked.fields["output_config"] = asked.fields.get("output_config", {}) | {"format": form}
-            return
-        asked.instruction = AS_SCHEMA + written.decode()
-    asked.unsaid.append("format")
+    # The API refuses stop sequences of white space.
+    stop = request.options.get("stop")
+    words = [stop] if isinstance(stop, str) else list(stop or ())
+    seen = [word for word in words if str(word).strip()]
+    if len(seen) < len(words):
+        asked.unsaid.append("stop")
+    asked.add(stop_sequences=seen or None)

@@ -1,6 +1,6 @@
-"""A JSON Schema as the Messages API takes it for the form of an answer: closed objects, and few limits.
+"""A JSON Schema in the form that the Messages API accepts for an answer: closed objects, and few limits.
 
-What it refuses is told to the model in the description, as Anthropic's own client does.
+Limits that it refuses go into the description for the model, as in Anthropic's own client.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _REFUSED = frozenset(
     "minContains maxContains minProperties maxProperties patternProperties propertyNames".split()
 )
 
-#: Where a schema has others inside: in a mapping, in a list, or alone.
+#: Keywords with schemas inside: in a mapping, in a list, or alone.
 _MAPPINGS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems"), "items"
 
 
-def closed(schema: Json) -> Json:
-    """The same schema as far as it can be asked for; one that can be is not changed."""
+def close_objects(schema: Json) -> Json:
+    """The schema in the accepted form; one that is accepted already stays unchanged."""
     if not isinstance(schema, dict):
         return schema
     limits = {
@@ -43,7 +43,7 @@ def closed(schema: Json) -> Json:
 
 def _close_inside(name: str, value: Json) -> Json:
     if name in _MAPPINGS and isinstance(value, dict):
-        return {key: closed(inner) for key, inner in value.items()}
+        return {key: close_objects(inner) for key, inner in value.items()}
     if name in _LISTS and isinstance(value, list):
-        return [closed(inner) for inner in value]
-    return closed(value) if name == _SINGLE else value
+        return [close_objects(inner) for inner in value]
+    return close_objects(value) if name == _SINGLE else value

@@ -1,7 +1,7 @@
 """The thinking of answers that called tools, with its signatures, kept until the results of the calls come back.
 
-A provider wants that thinking again, word for word and signed, in front of the call that it led to; the clients of most
-APIs have no place for a signature. What is lost, in another worker or after a while, only costs the model its thoughts.
+A provider requires that thinking again, word for word and signed, before the call that it led to; the clients of most
+APIs have no field for a signature. If it is lost, in another worker or after a while, the model continues without it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from ollama_proxy.upstreams.bounded_cache import BoundedCache
 #: Calls whose thinking is kept at most, and bytes of it.
 MOST_KEPT, MOST_BYTES = 10_000, 8 << 20
 
-#: Ids below this could be the same in two conversations, and one would read the thoughts of the other.
+#: Shorter ids could be the same in two conversations, and one would get the thoughts of the other.
 SHORTEST_ID = 16
 
 Block = Mapping[str, Json]
 
 
 class Thoughts:
-    """Blocks of thinking by the id of the call behind them."""
+    """Blocks of thinking by the id of the call after them."""
 
     def __init__(self, max_bytes: int = MOST_BYTES) -> None:
         self._kept = BoundedCache[str, Sequence[Block]](MOST_KEPT, max_bytes)
 
     def keep(self, call_id: str, blocks: Sequence[Block]) -> None:
-        """Remembers the blocks in front of a call; nothing where a client could have made up the id."""
+        """Keeps the blocks before a call; nothing if a client could have made up the id."""
         if not blocks or len(call_id) < SHORTEST_ID:
             return
         self._kept.put(call_id, blocks)
 
     def of(self, call_id: str) -> Sequence[Block]:
-        """The blocks in front of a call; none where they are not known."""
+        """The blocks before a call; none if they are not known."""
         return self._kept.get(call_id) or ()

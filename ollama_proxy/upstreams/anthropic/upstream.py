@@ -1,7 +1,7 @@
 """A provider of Anthropic's Messages API: hub requests to its `/v1/messages`, its answers to events.
 
-It takes no other dialect's bytes, and not those of our own face for its API either: that one reads far more than a
-provider takes, such as Ollama's options, and operators have their rules for every model.
+No bytes are forwarded to it, not even those of our own Messages API: that one accepts far more than a provider, such as
+Ollama's options, and the operator's rules apply to every model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefuse
 from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.anthropic.codec import encode_chat, parameters
-from ollama_proxy.upstreams.anthropic.errors import refused
+from ollama_proxy.upstreams.anthropic.codec import encode_chat
+from ollama_proxy.upstreams.anthropic.errors import decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, traits_of
-from ollama_proxy.upstreams.anthropic.parameters import passed_on
+from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, find_traits
+from ollama_proxy.upstreams.anthropic.parameters import encode_parameters, select_passthrough
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
@@ -29,10 +29,10 @@ from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request
 
-#: The API that is spoken here.
+#: The version of the API.
 VERSION = "2023-06-01"
 
-#: How long what a provider tells of its models is believed, in seconds, and how many pages of it are read at most.
+#: How long the list of models is kept, in seconds, and how many pages of it are read at most.
 MODELS_KEPT_S, MOST_PAGES = 300.0, 20
 
 _MESSAGES, _MODELS, _ONE_MODEL = "/v1/messages", "/v1/models?limit=1000", "/v1/models?limit=1"
@@ -55,9 +55,9 @@ class AnthropicUpstream(TransportUpstream):
         super().__init__(declared.name, transport)
         self._secrets = secrets
         self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
-        #: Whether its models were asked for.
+        #: Whether its list was fetched.
         self._asked = TtlCache[bool](MODELS_KEPT_S)
-        #: What was told of them last.
+        #: The traits of its models by the last list.
         self._told: Mapping[str, Traits] = {}
         self._thoughts = Thoughts()
 
@@ -73,28 +73,28 @@ class AnthropicUpstream(TransportUpstream):
             MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=partial(self.refused, model=request.model),
+            decode_refusal=partial(self.decode_refusal, model=request.model),
         )
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated; also those that are left out."""
-        return tuple(parameters(request, self._known(request.model), self._thoughts).unsaid)
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated; also those that are left out."""
+        return tuple(encode_parameters(request, self._known(request.model), self._thoughts).unsaid)
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """Names of the carried fields of a request that this server gets."""
-        return frozenset(passed_on(request))
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.select_passthrough."""
+        return frozenset(select_passthrough(request))
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
-        return [decode_model(row, self.name) for row in self._list(call)]
+        return [decode_model(row, self.name) for row in self._fetch_rows(call)]
 
-    def _list(self, call: Call) -> Sequence[Mapping[str, Json]]:
-        """The rows of all pages; also learns what they tell."""
+    def _fetch_rows(self, call: Call) -> Sequence[Mapping[str, Json]]:
+        """The rows of all pages; also keeps their traits."""
         path, rows = _MODELS, list[Mapping[str, Json]]()
         for _ in range(MOST_PAGES):
             with self._get(path, call) as reply:
                 if reply.status != 200:
-                    raise self.refused(reply)
+                    raise self.decode_refusal(reply)
                 page, last = decode_page(decode_object(read_all(reply)))
             rows += page
             if last is None:
@@ -104,20 +104,20 @@ class AnthropicUpstream(TransportUpstream):
         return rows
 
     def _traits(self, model: str, call: Call) -> Traits:
-        """What a model takes, asked for where the fleet has not learnt it yet."""
+        """The traits of a model, fetched if there is no list yet."""
         if not self._told:
-            self._asked.get("models", call, self._ask_traits)
+            self._asked.get("models", call, self._try_list)
         return self._known(model)
 
     def _known(self, model: str) -> Traits:
-        traits, configured = traits_of(model, self._told), self._configured.get(model)
+        traits, configured = find_traits(model, self._told), self._configured.get(model)
         return replace(traits, capabilities=configured) if configured else traits
 
-    def _ask_traits(self, call: Call) -> bool:
+    def _try_list(self, call: Call) -> bool:
         try:
-            self._list(call)
+            self._fetch_rows(call)
         except UpstreamError as error:
-            # Many servers that speak this API have no list: what they say then is an answer too.
+            # Many servers of this API have no list: their refusal is an answer too.
             if type(error) not in (UpstreamError, UpstreamRefused):
                 raise
         return True
@@ -127,16 +127,16 @@ class AnthropicUpstream(TransportUpstream):
         return self._traits(model, call).capabilities
 
     def version(self, call: Call) -> str:
-        """See Upstream.version: it has none to tell. Whatever it says but that our key is wrong, it is there."""
+        """See Upstream.version: it has none, and is usable unless it refuses the key."""
         with self._get(_ONE_MODEL, call) as reply:
-            # What it lists is read when it is asked for: that may take its time.
+            # Its list is not read: that may take a while.
             if reply.status in (*UpstreamAuthError.statuses, 403):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
 
     def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
         return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -21,10 +21,10 @@ from ollama_proxy.upstreams.demo.requests import (
     load_generate,
     load_options,
 )
-from ollama_proxy.upstreams.demo.words import Piece, Said, count_tokens, logprobs, say, unit_vector, vector
+from ollama_proxy.upstreams.demo.words import Piece, count_tokens, logprobs, say, unit_vector, vector
 from ollama_proxy.wire import ndjson_frame
 
-#: Seconds between two lines of a stream, so that it is seen to be one.
+#: Seconds between two lines of a stream, so that it is visible as one.
 PAUSE_S = 0.02
 
 JSON = "application/json; charset=utf-8"
@@ -51,24 +51,16 @@ def lines(documents: Sequence[Mapping[str, Json]], *, pause_s: float = PAUSE_S) 
     return Outcome([ndjson_frame(document) for document in documents], NDJSON, pause_s=pause_s)
 
 
-def empty(status: int) -> Outcome:
-    """An answer without a body, and so without a type."""
-    return Outcome((), "", status)
-
-
 def stamp(in_s: float = 0.0) -> str:
     """RFC 3339, some seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat().replace("+00:00", "Z")
-
-
-Draw = Callable[[Sequence[Piece]], dict[str, Json]]
 
 
 def chat(data: Mapping[str, Json]) -> Outcome:
     """The answer of `/api/chat`; raises Refusal, as the following do."""
     asked = load_chat(data)
     check_model(asked.model)
-    return _answered(asked, _draw_message, {})
+    return _render(asked, {}, is_chat=True)
 
 
 def generate(data: Mapping[str, Json]) -> Outcome:
@@ -80,46 +72,22 @@ def generate(data: Mapping[str, Json]) -> Outcome:
         raise Refusal(400, "raw mode does not support template, system, or context")
     if data.get("suffix") and asked.messages:
         raise Refusal(400, f"{FULL_NAME} does not support insert")
-    return _answered(asked, _draw_response, {} if raw else {"context": [1, 2, 3]})
+    return _render(asked, {} if raw else {"context": [1, 2, 3]}, is_chat=False)
 
 
-def _draw_message(pieces: Sequence[Piece]) -> dict[str, Json]:
-    message: dict[str, Json] = {"role": "assistant", "content": "".join(piece.content for piece in pieces)}
-    if thinking := "".join(piece.thinking for piece in pieces):
-        message["thinking"] = thinking
-    if calls := [piece.call for piece in pieces if piece.call]:
-        message["tool_calls"] = calls
-    return {"message": message}
-
-
-def _draw_response(pieces: Sequence[Piece]) -> dict[str, Json]:
-    thinking = "".join(piece.thinking for piece in pieces)
-    return {"response": "".join(piece.content for piece in pieces)} | ({"thinking": thinking} if thinking else {})
-
-
-def _answered(asked: Asked, draw: Draw, last: Mapping[str, Json]) -> Outcome:
-    """The answer as `asked` wants it; `last` is what its last line has besides."""
+def _render(asked: Asked, last: Mapping[str, Json], *, is_chat: bool) -> Outcome:
+    """The answer, as one object or as a stream; `last`: fields that only its last line has."""
     head = {"model": asked.model, "created_at": stamp()}
     if not asked.messages:
-        # One object even where a stream was asked for.
-        return whole(head | draw(()) | {"done": True, "done_reason": "unload" if asked.is_unload else "load"})
+        # One object even if a stream was requested.
+        reason = "unload" if asked.is_unload else "load"
+        return whole(head | _render_pieces((), is_chat=is_chat) | {"done": True, "done_reason": reason})
     said = say(asked)
-    end = {"done": True, "done_reason": said.done_reason, **last, **_metrics(said)}
-    if not asked.stream:
-        return whole(head | draw(said.pieces) | end | _logprobs(asked, said.pieces))
-    steps = [draw([piece]) | {"done": False} | _logprobs(asked, [piece]) for piece in said.pieces]
-    heads = ({"model": asked.model, "created_at": stamp(PAUSE_S * index)} for index in range(len(steps) + 1))
-    return lines([each | step for each, step in zip(heads, [*steps, draw(()) | end], strict=True)])
-
-
-def _logprobs(asked: Asked, pieces: Sequence[Piece]) -> dict[str, Json]:
-    rows = [] if asked.top_logprobs is None else logprobs(pieces, asked.top_logprobs)
-    return {"logprobs": rows} if rows else {}
-
-
-def _metrics(said: Said) -> dict[str, Json]:
-    """Durations in nanoseconds, the same for every answer; Ollama leaves out what is zero."""
-    metrics = {
+    end: dict[str, Json] = {
+        "done": True,
+        "done_reason": said.done_reason,
+        **last,
+        # Durations in nanoseconds, the same for every answer.
         "total_duration": 60_000_000,
         "load_duration": 1_000_000,
         "prompt_eval_count": said.prompt_eval_count,
@@ -127,7 +95,30 @@ def _metrics(said: Said) -> dict[str, Json]:
         "eval_count": said.eval_count,
         "eval_duration": 50_000_000,
     }
-    return {name: value for name, value in metrics.items() if value}
+    if not asked.stream:
+        return whole(head | _render_pieces(said.pieces, is_chat=is_chat) | end | _logprobs(asked, said.pieces))
+    steps = [
+        _render_pieces([piece], is_chat=is_chat) | {"done": False} | _logprobs(asked, [piece]) for piece in said.pieces
+    ]
+    steps.append(_render_pieces((), is_chat=is_chat) | end)
+    heads = ({"model": asked.model, "created_at": stamp(PAUSE_S * index)} for index in range(len(steps)))
+    return lines([each | step for each, step in zip(heads, steps, strict=True)])
+
+
+def _render_pieces(pieces: Sequence[Piece], *, is_chat: bool) -> dict[str, Json]:
+    """The text of a line: the message of a chat, or the response of a completion."""
+    content, thinking = "".join(piece.content for piece in pieces), "".join(piece.thinking for piece in pieces)
+    body: dict[str, Json] = {"role": "assistant", "content": content} if is_chat else {"response": content}
+    if thinking:
+        body["thinking"] = thinking
+    if calls := [piece.call for piece in pieces if piece.call]:
+        body["tool_calls"] = calls
+    return {"message": body} if is_chat else body
+
+
+def _logprobs(asked: Asked, pieces: Sequence[Piece]) -> dict[str, Json]:
+    rows = [] if asked.top_logprobs is None else logprobs(pieces, asked.top_logprobs)
+    return {"logprobs": rows} if rows else {}
 
 
 def embed(data: Mapping[str, Json]) -> Outcome:
@@ -157,7 +148,7 @@ def embeddings(data: Mapping[str, Json]) -> Outcome:
 
 
 def _load_model(data: Mapping[str, Json]) -> str:
-    """The model of a request for vectors, and a check of what has no effect here; raises Refusal."""
+    """The model of a request for vectors, with its other fields checked; raises Refusal."""
     load_options(data)
     is_zero_lease(data)
     model = field(data, "model", "")

@@ -1,4 +1,4 @@
-"""Requests to the demo: Ollama's JSON to checked values. What is malformed is a plain 400 in Ollama's shape. Pure."""
+"""Requests to the demo: Ollama's JSON to checked values. A malformed one is a plain 400 in Ollama's shape. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TypeVar
 import orjson
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import OPTION_TYPES, THINK_LEVELS, Json
+from ollama_proxy.hub import Json
 from ollama_proxy.policy import keep_alive_s
+from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def check_model(name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises Refusal for what can't be the name of any model."""
+    """Raises Refusal unless `name` is well-formed."""
     if not name:
         raise Refusal(400, "model is required")
     if not _NAME.fullmatch(name.strip()):
@@ -53,7 +54,7 @@ def check_name(name: str) -> None:
 
 
 def is_demo(name: str) -> bool:
-    """Whether `name` is one of the spellings that Ollama would take for the demo model."""
+    """Whether `name` is one of the spellings that Ollama would accept for the demo model."""
     plain = name.strip().lower()
     return plain.removeprefix("registry.ollama.ai/").removeprefix("library/").removesuffix(":latest") == "demo"
 
@@ -105,7 +106,7 @@ class Asked:
     tools: Sequence[Mapping[str, Json]]
     format: Json
     options: Mapping[str, Json]
-    #: Alternatives shown per token; None: no logprobs are wanted.
+    #: Alternatives listed per token; None: no logprobs were requested.
     top_logprobs: int | None
 
 

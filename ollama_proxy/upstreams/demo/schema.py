@@ -1,4 +1,4 @@
-"""One value that fits a JSON Schema: the demo's answer where a schema is asked for, and the arguments of its tools."""
+"""One value that matches a JSON Schema: the demo's answer to a request with a schema, and arguments of tools."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def _list(value: Json) -> list[Json]:
 
 
 class Example:
-    """One value that fits a JSON Schema: its first choices and its required properties, in the order declared."""
+    """One value that matches a JSON Schema: its first choices and its required properties, in the order declared."""
 
     def __init__(self, schema: Mapping[str, Json], *, only_required: bool = False) -> None:
-        """`only_required`: leave out optional properties also where nothing is required."""
+        """`only_required`: leave out optional properties even if nothing is required."""
         self._root = schema
         self._only_required = only_required
-        # A schema of a few references can stand for more values than there is memory.
+        # A schema of a few references can describe more values than fit into memory.
         self._left = MAX_VALUES
 
     def value(self) -> Json:
         return self._of(self._root, 0)
 
     def object(self) -> dict[str, Json]:
-        """The value of a schema that describes an object, said or not."""
+        """The value of a schema that describes an object, with or without a type."""
         return self._object(self._flat(self._root, 0), 0)
 
     def _of(self, schema: Json, depth: int) -> Json:
@@ -91,7 +91,7 @@ class Example:
         return flat
 
     def _target(self, reference: Json) -> Mapping[str, Json]:
-        """What a reference inside this schema points at (RFC 6901); nothing for any other."""
+        """The target of a reference inside this schema (RFC 6901); nothing for any other."""
         path = unquote(str(reference))
         target: Json = self._root if path.startswith("#") else {}
         for part in path[2:].split("/") if len(path) > 1 else ():

@@ -1,8 +1,8 @@
 """The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
 
-It speaks Ollama's native API as version 0.24 does, and keeps nothing: what is pulled, created, copied or deleted
-changes nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` asks for
-it, and only the demo model itself can be pulled.
+It implements Ollama's native API of version 0.24, without state: pulling, creating, copying and deleting change
+nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` requests it, and
+only the demo model itself can be pulled.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import gevent
 
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
-from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, empty, generate, lines, stamp, whole
+from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, generate, lines, stamp, whole
 from ollama_proxy.upstreams.demo.requests import (
     CONTEXT_LENGTH,
     MODEL,
@@ -34,7 +34,7 @@ from ollama_proxy.upstreams.demo.requests import (
 from ollama_proxy.upstreams.demo.words import DIMENSIONS
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
-#: Some clients look at it before they use a feature.
+#: Some clients check it before they use a feature.
 VERSION = "0.24.0"
 
 #: Seconds between two lines about a long job.
@@ -52,7 +52,8 @@ DETAILS = {
     "parameter_size": "1M",
     "quantization_level": "F16",
 }
-_ROW = {"name": MODEL, "model": MODEL}
+_NAMES, _FILE = {"name": MODEL, "model": MODEL}, {"size": SIZE, "digest": DIGEST, "details": DETAILS}
+_LISTED = _NAMES | {"modified_at": MODIFIED_AT} | _FILE | {"capabilities": CAPABILITIES}
 
 _BARE_JSON = "application/json"
 
@@ -61,17 +62,18 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
 class DemoReply:
-    """An answer whose pieces come one after the other; see Reply."""
+    """An answer whose pieces become due one after the other; see Reply."""
 
-    def __init__(self, outcome: Outcome, call: Call, release: Callable[[], None], *, headless: bool) -> None:
-        """`release` is called once, at the end or at the close, whichever is first; `headless`: there is no body."""
+    def __init__(self, outcome: Outcome, call: Call, connections: Connections, *, headless: bool) -> None:
+        """Counts as active until its end or its close, whichever is first; `headless`: there is no body."""
         self.status = outcome.status
         self.headers: Headers = (("content-type", outcome.content_type),) if outcome.content_type else ()
         self._pieces = deque(() if headless else outcome.pieces)
         self._pause_s = outcome.pause_s
         self._due = time.monotonic()
         self._call = call
-        self._release: Callable[[], None] | None = release
+        self._connections: Connections | None = connections
+        connections.active += 1
 
     def wait_head(self, wait_s: float | None = None) -> bool:
         """See Reply.wait_head."""
@@ -80,7 +82,7 @@ class DemoReply:
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
         """See Reply.read_some."""
-        if self._release is None:
+        if self._connections is None:
             return b""
         self._call.check()
         if not self._pieces:
@@ -93,7 +95,7 @@ class DemoReply:
             self._call.check()
             if pause_s < due_in_s:
                 return None
-        # With the next piece go those behind it that a slow reader has let fall due.
+        # With the next piece, those after it that are due as well because the reader is slow.
         parts: list[bytes] = []
         while self._pieces and (not parts or self._due <= time.monotonic()):
             parts.append(self._pieces.popleft())
@@ -101,11 +103,11 @@ class DemoReply:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Drops what is left."""
-        release, self._release = self._release, None
+        """Drops the remaining pieces."""
+        connections, self._connections = self._connections, None
         self._pieces.clear()
-        if release is not None:
-            release()
+        if connections is not None:
+            connections.active -= 1
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
@@ -117,7 +119,7 @@ class DemoTransport:
     """Answers requests itself; see Transport."""
 
     def __init__(self) -> None:
-        self._active = 0
+        self.connections = Connections()
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> DemoReply:
         """See Transport.open. The head is there at once."""
@@ -126,22 +128,14 @@ class DemoTransport:
             outcome = answer(request, call)
         except Refusal as refusal:
             outcome = whole({"error": refusal.text}, status=refusal.status)
-        self._active += 1
-        return DemoReply(outcome, call, self._release, headless=request.method == "HEAD")
-
-    def _release(self) -> None:
-        self._active -= 1
-
-    def counts(self) -> dict[str, int]:
-        """`active` answers; nothing is ever kept `idle`."""
-        return {"active": self._active, "idle": 0}
+        return DemoReply(outcome, call, self.connections, headless=request.method == "HEAD")
 
     def close(self) -> None:
         """Nothing to close: an answer in progress ends by itself."""
 
 
 def answer(request: UpstreamRequest, call: Call) -> Outcome:
-    """The answer to any request; raises Refusal, and CallEnded while a body is taken in."""
+    """The answer to any request; raises Refusal, and CallEnded while a body is read."""
     if blob := _BLOB.fullmatch(request.path):
         return _blob(request, blob[1], call)
     if request.path not in ROUTES:
@@ -155,17 +149,12 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
     return handler(load_object(body))
 
 
-# The list of models, and what changes it elsewhere.
-
-
-def _tags(_: Mapping[str, Json]) -> Outcome:
-    facts = {"modified_at": MODIFIED_AT, "size": SIZE, "digest": DIGEST, "details": DETAILS}
-    return whole({"models": [_ROW | facts | {"capabilities": CAPABILITIES}]})
+# Models, and the requests that would change them.
 
 
 def _ps(_: Mapping[str, Json]) -> Outcome:
-    facts = {"size": SIZE, "digest": DIGEST, "details": DETAILS, "expires_at": stamp(300.0)}
-    return whole({"models": [_ROW | facts | {"size_vram": 0, "context_length": CONTEXT_LENGTH}]})
+    facts = {"expires_at": stamp(300.0), "size_vram": 0, "context_length": CONTEXT_LENGTH}
+    return whole({"models": [_NAMES | _FILE | facts]})
 
 
 def _show(data: Mapping[str, Json]) -> Outcome:
@@ -202,35 +191,34 @@ def _progress(data: Mapping[str, Json], steps: Sequence[Mapping[str, Json]], err
     return whole({"status": "success"}, content_type=_BARE_JSON)
 
 
-def _layer(verb: str) -> list[dict[str, Json]]:
-    """Ten steps of one layer; the first has nothing completed, and Ollama leaves out what is zero."""
-    line: dict[str, Json] = {"status": f"{verb} {DIGEST[:12]}", "digest": f"sha256:{DIGEST}", "total": SIZE}
-    return [line, *(line | {"completed": SIZE * step // 10} for step in range(1, 11))]
-
-
-def _status_lines(*texts: str) -> list[dict[str, Json]]:
-    return [{"status": text} for text in texts]
-
-
 _NO_MANIFEST = "pull model manifest: file does not exist"
 
 
 def _pull(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
     check_name(name)
-    start = _status_lines("pulling manifest")
+    start = {"status": "pulling manifest"}
     if not is_demo(name):
-        return _progress(data, start, _NO_MANIFEST)
-    return _progress(data, start + _layer("pulling") + _status_lines("verifying sha256 digest", "writing manifest"))
+        return _progress(data, [start], _NO_MANIFEST)
+    return _progress(
+        data,
+        [start, *_transfer("pulling"), {"status": "verifying sha256 digest"}, {"status": "writing manifest"}],
+    )
 
 
 def _push(data: Mapping[str, Json]) -> Outcome:
     name = named_model(data)
     check_name(name)
-    start = _status_lines("retrieving manifest")
+    start = {"status": "retrieving manifest"}
     if not is_demo(name):
-        return _progress(data, start + _status_lines("couldn't retrieve manifest"), f"model '{name}' not found")
-    return _progress(data, start + _layer("pushing") + _status_lines("pushing manifest"))
+        return _progress(data, [start, {"status": "couldn't retrieve manifest"}], f"model '{name}' not found")
+    return _progress(data, [start, *_transfer("pushing"), {"status": "pushing manifest"}])
+
+
+def _transfer(verb: str) -> list[dict[str, Json]]:
+    """Ten steps of one layer; the first has nothing completed, and Ollama leaves out what is zero."""
+    line: dict[str, Json] = {"status": f"{verb} {DIGEST[:12]}", "digest": f"sha256:{DIGEST}", "total": SIZE}
+    return [line, *(line | {"completed": SIZE * step // 10} for step in range(1, 11))]
 
 
 def _create(data: Mapping[str, Json]) -> Outcome:
@@ -239,24 +227,24 @@ def _create(data: Mapping[str, Json]) -> Outcome:
     if not source and not files:
         raise Refusal(400, "neither 'from' or 'files' was specified")
     if source and not is_demo(source):
-        return _progress(data, _status_lines("pulling manifest"), _NO_MANIFEST)
+        return _progress(data, [{"status": "pulling manifest"}], _NO_MANIFEST)
     layer = f"using existing layer sha256:{DIGEST}" if source else "parsing GGUF"
-    return _progress(data, _status_lines(layer, "writing manifest"))
+    return _progress(data, [{"status": layer}, {"status": "writing manifest"}])
 
 
 def _copy(data: Mapping[str, Json]) -> Outcome:
     check_model(field(data, "source", ""))
     check_name(field(data, "destination", ""))
-    return empty(200)
+    return Outcome((), content_type="")
 
 
 def _delete(data: Mapping[str, Json]) -> Outcome:
     check_model(named_model(data))
-    return empty(200)
+    return Outcome((), content_type="")
 
 
 def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:
-    """Takes a blob in and forgets it."""
+    """Checks the digest of an uploaded blob, and drops it."""
     wanted = _DIGEST.fullmatch(digest)
     if not wanted:
         raise Refusal(400, "invalid digest format")
@@ -270,7 +258,7 @@ def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:
         call.check()
     if digest != f"sha256:{got.hexdigest()}":
         raise Refusal(400, f'digest mismatch, expected "{digest}", got "sha256:{got.hexdigest()}"')
-    return empty(201)
+    return Outcome((), content_type="", status=201)
 
 
 Handler = Callable[[Mapping[str, Json]], Outcome]
@@ -278,7 +266,7 @@ Handler = Callable[[Mapping[str, Json]], Outcome]
 ROUTES: Mapping[str, tuple[tuple[str, ...], Handler]] = {
     "/api/version": (("GET", "HEAD"), lambda _: whole({"version": VERSION})),
     "/api/status": (("GET",), lambda _: whole({"cloud": {"disabled": True, "source": "config"}})),
-    "/api/tags": (("GET", "HEAD"), _tags),
+    "/api/tags": (("GET", "HEAD"), lambda _: whole({"models": [_LISTED]})),
     "/api/ps": (("GET",), _ps),
     "/api/show": (("POST",), _show),
     "/api/chat": (("POST",), chat),

@@ -1,6 +1,6 @@
-"""What the demo model says: words, thoughts, tool calls, vectors. All of it follows from the request.
+"""The output of the demo model: text, thinking, tool calls, vectors. All of it follows from the request.
 
-Pure: no I/O, no clock, no chance. The same request gets the same words.
+Pure: no I/O, no clock, no randomness. The same request gets the same output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GREETING = (
     "这是 ollama-proxy 内置演示模型的回答，并没有真正的语言模型在运行。"
 )
 
-#: Characters of what was said that come back.
+#: Characters of a message that are repeated.
 MAX_ECHO = 400
 
 #: Numbers in a vector.
@@ -49,24 +49,22 @@ class Said:
     pieces: Sequence[Piece]
     done_reason: str
     prompt_eval_count: int
-
-    @property
-    def eval_count(self) -> int:
-        """Tokens of the answer."""
-        # The token that ends an answer counts, as it does in Ollama.
-        return len(self.pieces) + (self.done_reason == "stop")
+    #: With the token that ends an answer, as in Ollama.
+    eval_count: int
 
 
 def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
-    thoughts = [Piece(thinking=token) for token in tokens(_thoughts(asked))] if asked.think else []
+    question = _echo(_last_user(asked).get("content") or "")
+    thinking = f"The demo does not really think. It was asked: {question} 演示模型并不真正思考。" if asked.think else ""
+    thoughts = [Piece(thinking=token) for token in tokens(thinking)]
     text = _until_stop(_text(asked), asked.options.get("stop") or ())
     pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in tokens(text)])
     prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
     limit = int(asked.options.get("num_predict") or -1)
     if 0 < limit <= len(pieces):
-        return Said(pieces[:limit], "length", prompt)
-    return Said(pieces, "stop", prompt)
+        return Said(pieces[:limit], "length", prompt, limit)
+    return Said(pieces, "stop", prompt, len(pieces) + 1)
 
 
 def tokens(text: str) -> list[str]:
@@ -91,11 +89,6 @@ def _echo(text: str) -> str:
     return text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + "…"
 
 
-def _thoughts(asked: Asked) -> str:
-    said = _echo(_last_user(asked).get("content") or "")
-    return f"The demo does not really think. It was asked: {said} 演示模型并不真正思考。"
-
-
 def _text(asked: Asked) -> str:
     if asked.format == "json":
         said = _echo(_last_user(asked).get("content") or "")
@@ -113,7 +106,7 @@ def _text(asked: Asked) -> str:
 
 
 def _tool_results(asked: Asked) -> list[str]:
-    """What the tools that were called last gave back, in the order in which they did."""
+    """The results of the last tool calls, in their order."""
     results: list[str] = []
     for message in reversed(asked.messages):
         if _role(message) != "tool":
@@ -142,7 +135,7 @@ def _tool_calls(asked: Asked) -> list[Piece]:
     chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
     calls: list[Piece] = []
     for index, name in enumerate(chosen):
-        # The turn is part of it, so that two calls of one conversation never share an id.
+        # The turn is part of the seed, so that two calls of one conversation never share an id.
         seed = f"{len(asked.messages)} {index} {name} {last.get('content')}"
         call_id = f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
         arguments = Example(offered[name].get("parameters") or {}, only_required=True).object()
@@ -172,7 +165,7 @@ def vector(text: str) -> list[float]:
 
 
 def unit_vector(text: str, dimensions: int = 0) -> list[float]:
-    """The vector of `text`, cut to `dimensions` numbers where it has more, with length 1."""
+    """The vector of `text`, cut to at most `dimensions` numbers, with length 1."""
     numbers = vector(text)[: dimensions if dimensions > 0 else None]
     length = math.hypot(*numbers) or 1.0
     return [round(number / length, 8) for number in numbers]

@@ -1,1 +1,1 @@
-"""Several upstreams as one: which of them has a model, how it is, and which is next."""
+"""Several upstreams as one: which of them has a model, which can be used, and which is next."""

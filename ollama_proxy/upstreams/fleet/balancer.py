@@ -1,4 +1,4 @@
-"""Chooses the node for each request, and limits the further attempts that failed requests may cause."""
+"""Chooses the node for each request, and limits retries."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ollama_proxy.upstreams.fleet.route import Route
 #: Last nodes of tokens that are kept at most, and bytes of them.
 MOST_KEPT, MOST_BYTES = 10_000, 8 << 20
 
-#: Further attempts that each request pays for, and how many are in store while the gateway is idle: retries put little
-#: load on a fleet that fails.
+#: Retries that each request adds to the budget, and the most that the budget holds: a failing fleet gets little extra
+#: load.
 RETRY_SHARE, RETRY_STORE = 0.1, 10.0
 
 
 class Balancer:
-    """The last node of each token and model, and the budget of retries."""
+    """The last node of each token and model, and the retry budget."""
 
     def __init__(self) -> None:
         self._last = BoundedCache[tuple[str, str], Node](MOST_KEPT, MOST_BYTES)
         self._retries = RETRY_STORE
 
     def pick(self, route: Route, token: str, avoided: Collection[Node] = ()) -> tuple[Node, str]:
-        """The node for the next request, and what it calls the model: one that is not failing, that has the model
-        loaded, with the fewest requests for its weight; a token keeps its last node if that is as good.
+        """The node for the next request, and its name of the model: one that is not failing, that has the model loaded,
+        with the fewest requests for its weight; a token keeps its last node if that is as good.
 
         Raises UpstreamConnect if none can be used now.
         """
         untried = [each for each in route.nodes if each[0] not in avoided]
-        # An only node may be tried again.
+        # The only node may be tried again.
         usable = [each for each in (untried if len(route.nodes) > 1 else route.nodes) if each[0].allows()]
         # A refused connection costs a moment; a node that hangs would cost every caller its connect limit.
         usable = usable or [each for each in untried if each[0].refuses_at_once]
@@ -51,11 +51,11 @@ class Balancer:
         return best
 
     def count_request(self) -> None:
-        """Each request earns a share of an attempt."""
+        """Adds the share of one request to the retry budget."""
         self._retries = min(RETRY_STORE, self._retries + RETRY_SHARE)
 
     def spend_retry(self) -> bool:
-        """Takes an attempt from the budget; false if there is none."""
+        """Takes a retry from the budget; returns False if there is none."""
         if self._retries < 1:
             return False
         self._retries -= 1

@@ -1,5 +1,4 @@
-"""Which upstreams can be used right now, and what they have: asked from time to time, each on its own, so that one that
-hangs keeps nobody waiting."""
+"""Health checks: each upstream is checked from time to time, independently, so that one that hangs delays no other."""
 
 from __future__ import annotations
 
@@ -20,24 +19,24 @@ log = logging.getLogger(__name__)
 #: Seconds between two checks of an Ollama box, of a provider, and of what is down.
 INTERVAL_S, PROVIDER_INTERVAL_S, DOWN_INTERVAL_S = 5.0, 60.0, 1.0
 
-#: How old an answer may be that is given out, and how long a newer one is waited for: less where another upstream is
-#: known to be of use; in seconds.
+#: How old a state may be that is returned, and how long callers wait for a newer one: less if another upstream is known
+#: to be usable; in seconds.
 FRESH_S, WAIT_S, SHORT_WAIT_S = 2.0, 3.2, 0.5
 
-#: One lost answer is no outage: the second check comes this much later, in seconds.
+#: One lost answer is no outage: a second check follows after so many seconds.
 SECOND_LOOK_S = 0.1
 
-#: Comings and goings of one upstream are said at most so often in so many seconds: one that flaps fills no log.
+#: Changes of one upstream's state are logged at most so often in so many seconds: one that flaps does not fill the log.
 MOST_SAID, SAID_IN_S = 6, 60.0
 
 
 class Health:
-    """Checks the nodes of a fleet; `fleet` is asked anew each time, because a reload may change it."""
+    """Checks the nodes of a fleet; `fleet` is called each time, because a reload may change it."""
 
     def __init__(self, fleet: Callable[[], Fleet]) -> None:
         self._fleet = fleet
         self._checks: dict[Node, gevent.Greenlet[[Node], None]] = {}
-        #: Monotonic times of the last check, and of the last words in the log with the newest of them.
+        #: Monotonic times of the last check, and of the last log lines with the last state that was logged.
         self._checked_at: dict[Node, float] = {}
         self._said: dict[Node, tuple[deque[float], bool]] = {}
 
@@ -48,8 +47,8 @@ class Health:
         return {node.name: node.state or unknown for node in self._fleet().nodes}
 
     def check(self, max_age_s: float = 0.0) -> None:
-        """Checks what was not checked for that long, and waits for it; whoever else asks meanwhile waits for the
-        same check."""
+        """Checks the nodes that were not checked for that long, and waits for the results; concurrent callers wait for
+        the same check."""
         oldest = time.monotonic() - max_age_s
         nodes = self._fleet().nodes
         checks = [self._checker(node) for node in nodes if self._checked_at.get(node, float("-inf")) < oldest]
@@ -57,7 +56,7 @@ class Health:
         gevent.joinall(checks, timeout=SHORT_WAIT_S if is_known else WAIT_S)
 
     def run(self) -> None:
-        """Checks for ever; for a greenlet of its own."""
+        """Checks forever; for a greenlet of its own."""
         while True:
             nodes = self._fleet().nodes
             for known in (self._checks, self._checked_at, self._said):
@@ -95,7 +94,7 @@ class Health:
             node.connection.succeeded()
         else:
             node.lost(quickly=state.refused)
-        # Only who came and who went is said in the log.
+        # Only changes are logged.
         times, usable = self._said.get(node, (deque[float](maxlen=MOST_SAID), None))
         is_noise = len(times) == MOST_SAID and time.monotonic() - times[0] < SAID_IN_S
         if usable == state.usable or is_noise:
@@ -110,17 +109,17 @@ def _interval_s(node: Node) -> float:
     is_down = not node.connection.is_closed or (
         node.is_ollama_node and node.state is not None and not node.state.usable
     )
-    # A provider that refuses our key does so for good.
+    # A provider that refuses our key will not change its mind in a second.
     return DOWN_INTERVAL_S if is_down else INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
 
 
 def check_upstream(node: Node) -> State:
-    """Whether it answers, by its version."""
+    """The state of an upstream, by its version."""
     try:
         return State(True, node.upstream.version(Call(HEALTH_CHECK_TIMEOUTS)))
     except GatewayError as error:
         if not node.is_ollama_node and isinstance(error, UpstreamTimeout | UpstreamCut):
-            # What a provider has to say of its models may take its time; its answers tell how it is.
+            # A provider's list of models may be slow; its answers show whether it works.
             return State(True, reason=error.detail or str(error))
         lost = isinstance(error, UpstreamConnect | UpstreamTimeout | UpstreamCut)
         refused = isinstance(error, UpstreamConnect) and error.took_s < QUICK_S

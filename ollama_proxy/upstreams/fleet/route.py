@@ -16,18 +16,18 @@ from ollama_proxy.upstreams.fleet.node import Node
 class Route:
     """The nodes that may answer for a model, all of one kind, in the order of the configuration."""
 
-    #: The canonical name that rights and counts go by: without an upstream in front, where the name alone means it.
+    #: The canonical name for permissions and counts: without an upstream in front if the name alone leads here.
     name: str
-    #: With what each calls the model.
+    #: Each with its own name of the model.
     nodes: tuple[tuple[Node, str], ...]
     #: The name alone, without any upstream.
     bare: str
-    #: No list tells of it, but these have shown none yet.
+    #: No list has the model, but these nodes have not returned a list yet.
     is_guess: bool = False
 
     @property
     def protocol(self) -> str:
-        """What its nodes speak."""
+        """The protocol of its nodes."""
         return self.nodes[0][0].declared.protocol
 
     def takes(self, api: Api) -> bool:
@@ -36,12 +36,12 @@ class Route:
 
     @property
     def loads_media(self) -> bool:
-        """Whether all of its nodes are public services, which load addresses from their own network."""
+        """Whether all of its nodes are public services, which fetch URLs from their own network."""
         return all(node.declared.loads_media for node, _ in self.nodes)
 
     @property
     def lost(self) -> str:
-        """What to say when none of its nodes can be reached."""
+        """The error text when none of its nodes can be reached."""
         names = ", ".join(node.name for node, _ in self.nodes)
         if self.is_guess:
             return f"No upstream that answers has the model '{self.bare[:200]}', and {names} can't be reached."
@@ -55,13 +55,13 @@ class Route:
         """The error while no node takes a request."""
         if all(node.declared.drain for node, _ in self.nodes):
             return UpstreamConnect(
-                "The model server is being drained and takes no new requests.", detail="draining", retry_after_s=5
+                "The model server is being drained and accepts no new requests.", detail="draining", retry_after_s=5
             )
         wait_s = min(node.connection.retry_after_s() for node, _ in self.nodes if not node.declared.drain)
         return UpstreamConnect(self.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s)))
 
     def has_other(self, tried: Collection[Node]) -> bool:
-        """Whether a node that has not been tried can be used."""
+        """Whether another node, not tried yet, can be used."""
         return any(node.allows() and node not in tried and not node.is_failing(self.bare) for node, _ in self.nodes)
 
     def spellings(self, node: Node) -> tuple[str, ...]:
@@ -70,5 +70,5 @@ class Route:
         return f"{node.name}/{short}", f"{node.name}:{short}", f"{node.name}:{self.bare}"
 
     def only(self, nodes: Collection[Node]) -> Route:
-        """The same without other nodes."""
+        """The same route with these nodes only."""
         return replace(self, nodes=tuple(each for each in self.nodes if each[0] in nodes))

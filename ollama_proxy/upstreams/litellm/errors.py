@@ -1,9 +1,9 @@
-"""What LiteLLM raises, as our errors.
+"""Exceptions of LiteLLM, as our errors.
 
-Its own texts have addresses, prompts and tracebacks in them. So what the provider said is taken from the answer that
-lies beneath; only where there is none, and the request is at fault, LiteLLM's word is passed on.
+Its own texts contain addresses, prompts and tracebacks. So the error text is taken from the provider's answer below;
+only if there is none, and the request is at fault, LiteLLM's text is used.
 
-Its classes are known by name: it is an optional package, and is not imported here.
+Its classes are identified by name: it is an optional package, and is not imported here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.upstreams.answer_events import MOST_REFUSED_BYTES
-from ollama_proxy.upstreams.openai.errors import MOST_CHARS, error_in, refused
+from ollama_proxy.upstreams.openai.errors import MOST_CHARS, decode_error, decode_refusal
 
-#: Exceptions of the HTTP client, and what they mean.
+#: Exceptions of the HTTP client, and ours.
 TRANSPORT: dict[str, type[UpstreamError]] = {
     "ConnectError": UpstreamConnect,
     "ConnectTimeout": UpstreamConnect,
@@ -39,34 +39,39 @@ TRANSPORT: dict[str, type[UpstreamError]] = {
     "RemoteProtocolError": UpstreamCut,
 }
 
-#: Exceptions that lie beneath one another are followed so far.
+#: How far a chain of exceptions is followed.
 DEPTH = 12
 
-#: What LiteLLM puts in front of a text: its own class, that of the provider, one behind the other.
+#: LiteLLM's prefixes of a text: its own class, that of the provider, one after the other.
 _LABEL = re.compile(r"^(litellm\.)?\w*(Error|Exception)( \w*Error)?\s*[:-]\s+")
 
-#: What it puts behind one.
+#: Its suffixes of a text.
 _BEHIND = re.compile(r"Traceback \(most recent call last\)|\bTo drop \w+|\bLearn more: ")
 
 
-def error_of(raised: Exception, *, model: str, secrets: Sequence[str] = ()) -> UpstreamError:
-    """What an exception of a call to LiteLLM amounts to. `secrets`: texts that nobody is to see."""
-    chain = list(_chain(raised))
+def decode_exception(raised: Exception, *, model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error for an exception of a call to LiteLLM. `secrets`: texts that no error may show."""
+    chain = list(_follow_causes(raised))
     names = [type(each).__name__ for each in chain]
     for each, name in zip(chain, names, strict=True):
         if name == "HTTPStatusError":
-            response = getattr(each, "response", None)
-            return refused(*_answer(response), model=model, secrets=secrets)
+            response: Any = getattr(each, "response", None)
+            try:
+                body = bytes(response.content[:MOST_REFUSED_BYTES])
+            except RuntimeError:
+                body = b""  # the HTTP client did not read it
+            headers = [(key.lower(), value) for key, value in response.headers.items()]
+            return decode_refusal(int(response.status_code), body, headers, model=model, secrets=secrets)
     for name in names:
         if name in TRANSPORT:
             return TRANSPORT[name](detail=f"{names[0]} after {name}")
     for each, name in zip(chain, names, strict=True):
         if name == "APIError" and isinstance(getattr(each, "body", None), dict):
-            return error_in({"error": each.body}, model=model, secrets=secrets)  # type: ignore[attr-defined]
-    return _its_own(raised, names, model, secrets)
+            return decode_error({"error": each.body}, model=model, secrets=secrets)  # type: ignore[attr-defined]
+    return _decode_own_error(raised, names, model, secrets)
 
 
-def _chain(raised: BaseException | None) -> Iterator[BaseException]:
+def _follow_causes(raised: BaseException | None) -> Iterator[BaseException]:
     for _ in range(DEPTH):
         if raised is None:
             return
@@ -74,17 +79,8 @@ def _chain(raised: BaseException | None) -> Iterator[BaseException]:
         raised = getattr(raised, "original_exception", None) or raised.__cause__ or raised.__context__
 
 
-def _answer(response: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """Status, body and headers of the provider's answer."""
-    try:
-        body = bytes(response.content[:MOST_REFUSED_BYTES])
-    except RuntimeError:
-        body = b""  # the client gave up before it had read it
-    return int(response.status_code), body, [(name.lower(), value) for name, value in response.headers.items()]
-
-
-def _its_own(raised: Exception, names: Sequence[str], model: str, secrets: Sequence[str]) -> UpstreamError:
-    """What LiteLLM says before it asks anybody, or of an answer that it can't read."""
+def _decode_own_error(raised: Exception, names: Sequence[str], model: str, secrets: Sequence[str]) -> UpstreamError:
+    """The error for an exception of LiteLLM itself, before a request or about an answer that it can't decode."""
     text, status = str(getattr(raised, "message", "")), getattr(raised, "status_code", None)
     beneath = " after ".join(dict.fromkeys(names))
     if "Timeout" in names:
@@ -95,14 +91,14 @@ def _its_own(raised: Exception, names: Sequence[str], model: str, secrets: Seque
         return UpstreamAuthError(detail=f"LiteLLM has no key for the provider of this model: {beneath}")
     if not isinstance(status, int) or not 400 <= status < 500:
         return UpstreamError(detail=f"LiteLLM: {beneath}")
-    said = plain(text[: 2 * MOST_CHARS])[:MOST_CHARS]
+    said = strip_labels(text[: 2 * MOST_CHARS])[:MOST_CHARS]
     if "ContextWindowExceededError" in names:
         return PromptTooLong(said)
-    return refused(status, orjson.dumps({"error": {"message": said}}), model=model, secrets=secrets)
+    return decode_refusal(status, orjson.dumps({"error": {"message": said}}), model=model, secrets=secrets)
 
 
-def plain(text: str) -> str:
-    """A text of LiteLLM without the classes in front of it, and without what is for its programmers behind it."""
+def strip_labels(text: str) -> str:
+    """A text of LiteLLM without the class names before it, and without the advice for programmers after it."""
     text = _BEHIND.split(text, maxsplit=1)[0]
     while match := _LABEL.match(text):
         text = text[match.end() :]

@@ -1,6 +1,6 @@
 """Hub values to the JSON of Ollama's native API and back. Pure: bytes and dicts in, values out.
 
-Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls, and metrics that are zero are missing.
+Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls. Metrics that are zero are missing.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from ollama_proxy.hub import (
     Json,
     Logprobs,
     Message,
+    TextRequest,
     Thinking,
-    Tool,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
-#: What the model is told where a client insists on a call.
+#: Instructions for the model if a client requires a call: Ollama has no `tool_choice`.
 MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
 MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
 
-#: What a client can do about a prompt that does not fit.
+#: What a client can do about a prompt that is too long.
 REMEDY = "shorten it, ask for a larger num_ctx, or send truncate: true to have it cut"
 
-#: Words of Ollama, and of the servers that it runs, about a prompt that does not fit.
+#: Error texts of Ollama, and of the servers that it runs, about a prompt that is too long.
 _TOO_LONG = (
     "exceeds the context length",
     "longer than the context length",
@@ -62,50 +62,52 @@ def takes_shift_per_request(version: str) -> bool:
 
 
 def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
-    """The body of `/api/chat`; `cut`, `unshifted`: see _overflow."""
-    tools, order = _offered(request)
+    """The body of `/api/chat`; `cut`, `unshifted`: see _encode_common."""
+    tools, instruction = request.tools, ""
+    match request.tool_choice:
+        case "none":
+            tools = ()
+        case "required":
+            instruction = MUST_CALL
+        case {"name": name}:
+            tools = [tool for tool in request.tools if tool.name == name]
+            instruction = MUST_CALL_ONE.format(name)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in paced(_instructed(request.messages, order))],
-        "stream": request.stream,
+        "messages": [_encode_message(message) for message in pace(_add_instruction(request.messages, instruction))],
     }
+    if tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": tool.name}
+                | drop_none({"description": tool.description, "parameters": tool.parameters}),
+            }
+            for tool in pace(tools)
+        ]
+    return body | drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+
+
+def _encode_common(request: TextRequest, *, cut: bool, unshifted: bool) -> dict[str, Json]:
+    """The fields that chats and completions share, with the behaviour for a full context. By default Ollama silently
+    drops the oldest messages of a prompt, and the oldest tokens of a long answer. `cut`: the prompt may be cut;
+    otherwise it is refused. `unshifted`: the answer ends there; otherwise it goes on without its oldest tokens."""
     optional = {
-        "tools": [_encode_tool(tool) for tool in paced(tools)] or None,
-        "format": request.format,
         "think": request.think,
         "options": request.options or None,
         "keep_alive": request.keep_alive,
         "logprobs": request.logprobs,
         "top_logprobs": request.top_logprobs,
+        "truncate": None if cut else False,
+        "shift": False if unshifted else None,
     }
-    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
+    return {"stream": request.stream} | drop_none(optional)
 
 
-def _overflow(*, cut: bool, unshifted: bool) -> dict[str, Json]:
-    """What to do when the context is full. By default Ollama silently drops the oldest messages of a prompt, and the
-    oldest tokens of a long answer. `cut`: the prompt may be cut; otherwise it is refused. `unshifted`: the answer ends
-    there; otherwise it goes on without its oldest tokens."""
-    prompt: dict[str, Json] = {} if cut else {"truncate": False}
-    return prompt | {"shift": False} if unshifted else prompt
-
-
-def _offered(request: ChatRequest) -> tuple[Sequence[Tool], str]:
-    """The tools that the model is shown, and what it is told about them: Ollama has no `tool_choice`."""
-    match request.tool_choice:
-        case "none":
-            return (), ""
-        case "required":
-            return request.tools, MUST_CALL
-        case {"name": name}:
-            return [tool for tool in request.tools if tool.name == name], MUST_CALL_ONE.format(name)
-        case _:
-            return request.tools, ""
-
-
-def _instructed(messages: Sequence[Message], order: str) -> Sequence[Message]:
-    """The messages with an order behind the first system message; where there is none, behind what the user said last:
-    a system message of ours would stand in for the model's own."""
-    if not order:
+def _add_instruction(messages: Sequence[Message], instruction: str) -> Sequence[Message]:
+    """The messages with an instruction in the first system message; if there is none, in the last message of the user:
+    a system message of ours would replace the model's own."""
+    if not instruction:
         return messages
     roles = [message.role for message in messages]
     if "system" in roles:
@@ -113,38 +115,31 @@ def _instructed(messages: Sequence[Message], order: str) -> Sequence[Message]:
     elif "user" in roles:
         place = len(roles) - 1 - roles[::-1].index("user")
     else:
-        return [*messages, Message("user", order)]
-    said = messages[place].content
-    told = replace(messages[place], content=f"{said}\n\n{order}" if said else order)
-    return [*messages[:place], told, *messages[place + 1 :]]
+        return [*messages, Message("user", instruction)]
+    content = messages[place].content
+    instructed = replace(messages[place], content=f"{content}\n\n{instruction}" if content else instruction)
+    return [*messages[:place], instructed, *messages[place + 1 :]]
 
 
 def encode_generate(request: GenerateRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
-    """The body of `/api/generate`; `cut`, `unshifted`: see _overflow."""
-    optional = {
-        "system": request.system,
-        "suffix": request.suffix,
-        "think": request.think,
-        "options": request.options or None,
-        "keep_alive": request.keep_alive,
-        "logprobs": request.logprobs,
-        "top_logprobs": request.top_logprobs,
-    }
-    body = {"model": request.model, "prompt": request.prompt, "stream": request.stream}
-    return body | _present(optional) | _overflow(cut=cut, unshifted=unshifted)
+    """The body of `/api/generate`; `cut`, `unshifted`: see _encode_common."""
+    body: dict[str, Json] = {"model": request.model, "prompt": request.prompt}
+    body |= drop_none({"system": request.system, "suffix": request.suffix})
+    return body | _encode_common(request, cut=cut, unshifted=unshifted)
 
 
 def encode_embed(request: EmbedRequest, *, cut: bool = False) -> dict[str, Json]:
-    """The body of `/api/embed`; `cut`: what is too long may be cut."""
+    """The body of `/api/embed`; `cut`: texts that are too long may be cut."""
     optional = {
         "dimensions": request.dimensions,
         "options": request.options or None,
         "keep_alive": request.keep_alive,
     }
-    return {"model": request.model, "input": list(request.input), "truncate": cut} | _present(optional)
+    return {"model": request.model, "input": list(request.input), "truncate": cut} | drop_none(optional)
 
 
-def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
+def drop_none(fields: Mapping[str, Json]) -> dict[str, Json]:
+    """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -164,11 +159,6 @@ def _encode_message(message: Message) -> dict[str, Json]:
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     return body
-
-
-def _encode_tool(tool: Tool) -> dict[str, Json]:
-    optional = {"description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": {"name": tool.name} | _present(optional)}
 
 
 def decode_events(decode: Decoder, document: dict[str, Json]) -> list[Event]:
@@ -191,7 +181,7 @@ def decode_object(line: bytes) -> dict[str, Json]:
 
 
 class ChatDecoder:
-    """Lines of `/api/chat` to events; gives every tool call of one answer an id of its own."""
+    """Lines of `/api/chat` to events; every tool call of one answer gets a unique id."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -201,16 +191,16 @@ class ChatDecoder:
         events = text_events(
             message.get("thinking"), message.get("content"), sound_logprobs(line.get("logprobs") or ())
         )
-        events += [self._tool_call(call) for call in message.get("tool_calls") or ()]
+        events += [self._decode_call(call) for call in message.get("tool_calls") or ()]
         if line.get("done") is True:
             events.append(_done(line))
         return events
 
-    def _tool_call(self, call: dict[str, Json]) -> ToolCall:
+    def _decode_call(self, call: dict[str, Json]) -> ToolCall:
         function = call.get("function") or {}
         arguments = function.get("arguments") or {}
         if not isinstance(arguments, dict) or not can_be_written(arguments):
-            raise UpstreamError("The model server sent a tool call that can't be read.")
+            raise UpstreamError("The model server sent an invalid tool call.")
         call_id = call.get("id") or ""
         if not call_id or call_id in self._ids:
             call_id = new_call_id()
@@ -219,7 +209,7 @@ class ChatDecoder:
 
 
 def can_be_written(arguments: Mapping[str, Json]) -> bool:
-    """Whether an answer can hold them: orjson reads four times as many levels as it writes."""
+    """Whether an answer can contain them: orjson reads four times as many levels as it writes."""
     try:
         # Answers have them three levels deep.
         orjson.dumps([[[arguments]]])
@@ -237,70 +227,65 @@ def decode_generate(line: dict[str, Json]) -> list[Event]:
 
 
 def text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
-    """Thinking and text of one line, which may carry both, and log probabilities with neither while the server's parser
-    still holds text back. Where it has both, as a single answer does, one list has the entries of the thinking and
-    behind them those of the text."""
+    """Thinking and text of one line, which may have both, and log probabilities with neither while the server's parser
+    holds text back. If it has both, as a single answer does, one list has the entries of the thinking followed by those
+    of the text."""
     events: list[Event] = []
     if thinking:
-        left, first = len(_text(content or "")), len(logprobs)
+        left, first = len(check_text(content or "")), len(logprobs)
         while left > 0 and first > 0:  # the last entries spell the content
             first -= 1
             left -= len(logprobs[first].get("token") or "")
-        events.append(Thinking(_text(thinking), logprobs[:first]))
+        events.append(Thinking(check_text(thinking), logprobs[:first]))
         logprobs = logprobs[first:]
     if content or (logprobs and not thinking):
-        events.append(Content(_text(content or ""), logprobs))
+        events.append(Content(check_text(content or ""), logprobs))
     return events
 
 
-def _text(value: Json) -> str:
+def check_text(value: Json) -> str:
+    """The value, which must be a string; raises TypeError."""
     if not isinstance(value, str):
-        raise TypeError("a text is something else")
+        raise TypeError("a text is not a string")
     return value
 
 
 def sound_logprobs(entries: Json) -> Logprobs:
-    """The entries as they came; raises TypeError for what is no list of tokens with their chances."""
+    """The entries unchanged; raises TypeError unless they are a list of tokens with their log probabilities."""
     found: Logprobs = entries
-    if entries != () and not (isinstance(entries, list) and all(map(_is_token, entries))):
-        raise TypeError("logprobs are no list of tokens")
-    return found
+    if entries == ():
+        return found
+    if isinstance(entries, list) and all(map(_is_logprob, entries)):
+        tops = [entry.get("top_logprobs") or [] for entry in entries]
+        if all(isinstance(top, list) and all(map(_is_logprob, top)) for top in tops):
+            return found
+    raise TypeError("logprobs are not a list of tokens")
 
 
-def _is_token(entry: Json) -> bool:
-    top = entry.get("top_logprobs") or [] if _is_chance(entry) else None
-    return isinstance(top, list) and all(map(_is_chance, top))
-
-
-def _is_chance(entry: Json) -> bool:
+def _is_logprob(entry: Json) -> bool:
     if not isinstance(entry, dict):
         return False
     return isinstance(entry.get("token") or "", str) and isinstance(entry.get("logprob") or 0.0, int | float)
 
 
 def _done(line: dict[str, Json]) -> Done:
-    reason = _text(line.get("done_reason") or "stop")
+    reason = check_text(line.get("done_reason") or "stop")
     return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")))
 
 
 def count(value: Json) -> int:
-    """A number of tokens as it can be added up: what is not a sane whole number counts 0."""
+    """A number of tokens; 0 for anything but a plausible whole number."""
     sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
     return value if sane else 0
 
 
 def new_call_id() -> str:
-    """An id in the form that Ollama's own have."""
+    """An id in the form of Ollama's own."""
     return "call_" + secrets.token_hex(4)
 
 
-def refused_line(line: dict[str, Json]) -> UpstreamRefused:
-    """The error that a line of a running stream carries; its status is the upstream's fault: 500."""
-    return UpstreamRefused(500, error_text(line))
-
-
-def refused(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
-    """What an answer that is not 200 amounts to, in the upstream's words where it has some."""
+def decode_refusal(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
+    """The error for an answer that is not 200, with the upstream's text if it has one."""
     if status in UpstreamAuthError.statuses:
         return UpstreamAuthError(detail=f"upstream status {status}")
     try:
@@ -314,7 +299,7 @@ def refused(status: int, data: bytes, retry_after_s: int | None = None) -> Upstr
 
 
 def error_text(document: Json) -> str:
-    """The sentence inside an error, however many envelopes are around it."""
+    """The text of an error, however deep it is nested."""
     for _ in range(4):
         if isinstance(document, dict):
             document = document.get("error") or document.get("message") or ""
@@ -326,11 +311,11 @@ def error_text(document: Json) -> str:
         else:
             break
     text = document if isinstance(document, str) else ""
-    return text.strip() or "The model server reported an error without a text."
+    return text.strip() or "The model server reported an error without a message."
 
 
 def seconds_of(stamp: Json) -> int:
-    """RFC 3339 to whole seconds since 1970; 0 for what can't be read."""
+    """RFC 3339 to whole seconds since 1970; 0 for anything else."""
     try:
         return int(datetime.fromisoformat(str(stamp)).timestamp())
     except ValueError:

@@ -1,7 +1,7 @@
 """The contexts that an Ollama server has loaded its models with, to recognise answers that outgrew them.
 
-Since 0.30 nothing in an answer tells that the engine dropped its oldest tokens. Its counts do: together they are more
-than the context.
+Since 0.30 an answer does not report that the engine dropped its oldest tokens. Its counts reveal it: together they are
+more than the context.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ollama_proxy.upstreams.call import Call
 #: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
 CONTEXT_UNIT = 256
 
-#: How long a list is good for ruling out that an answer outgrew its context, in seconds. Only a newer one proves it.
+#: How long a list can rule out that an answer outgrew its context, in seconds. Only a newer one proves it.
 RULES_OUT_FOR_S = 5.0
 
-#: How long an answer waits for a newer list at most, and how long the server is not asked after a failure; in seconds.
+#: How long an answer waits for a newer list at most, and the pause after a failure to get one; in seconds.
 WAIT_S, FAILURE_KEPT_S = 0.5, 10.0
 
 _TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=2.0, idle_s=2.0, total_s=2.0)
 
 
 class LoadedContexts:
-    """The last list that a server gave; `ask` gets a newer one."""
+    """The last list of a server; `ask` fetches a newer one."""
 
     def __init__(self, ask: Callable[[Call], Mapping[str, int]]) -> None:
         self._ask = ask

@@ -1,29 +1,29 @@
-"""Ollama's answer to work on a model, such as a pull: lines of progress, of which the last one says `success`."""
+"""Ollama's answer to work on a model, such as a pull: lines of progress, of which the last one is `success`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ollama_proxy.errors import UpstreamCut
+from ollama_proxy.errors import UpstreamCut, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.answer_events import read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.upstreams.ollama.codec import decode_object, refused, refused_line
+from ollama_proxy.upstreams.ollama.codec import decode_object, decode_refusal, error_text
 from ollama_proxy.wire import LineSplitter
 
 
 def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
     """The lines before the last one; raises UpstreamError if the work has failed. An answer that does not stream has
-    no lines, and its status tells all."""
+    no lines, only its status."""
     if reply.status >= 300:
-        raise refused(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+        raise decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
     if not streams:
         read_all(reply)
         return
     for line in _lines(reply):
         document = decode_object(line)
         if "error" in document:
-            raise refused_line(document)
+            raise UpstreamRefused(500, error_text(document))
         if document.get("status") == "success":
             return
         yield document

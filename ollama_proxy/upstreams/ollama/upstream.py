@@ -1,4 +1,4 @@
-"""An Ollama server: hub requests to its native API, its answers to events. The demo speaks the same API in process."""
+"""An Ollama server: hub requests to its native API, its answers to events. The demo implements the same API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError
+from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Done,
@@ -32,11 +32,11 @@ from ollama_proxy.upstreams.ollama.codec import (
     decode_events,
     decode_generate,
     decode_object,
+    decode_refusal,
     encode_chat,
     encode_embed,
     encode_generate,
-    refused,
-    refused_line,
+    error_text,
     seconds_of,
     takes_shift_per_request,
 )
@@ -46,7 +46,7 @@ from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import LineSplitter, encode_request
 
-#: How long facts about its models are believed, in seconds: what one can do, and how it is loaded.
+#: How long facts about its models are kept, in seconds: capabilities, and loaded contexts.
 CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
 
 _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
@@ -54,7 +54,7 @@ _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjso
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
-    """The upstream that the configuration declares; a key that an auth proxy in front of it wants is never shown."""
+    """The upstream of these settings; the key for an auth proxy in front of it is masked in its answers."""
     if not key:
         return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
     transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
@@ -70,21 +70,17 @@ class OllamaUpstream(TransportUpstream):
         super().__init__(name, transport)
         self._capabilities = TtlCache[frozenset[str] | None](CAPABILITIES_KEPT_S)
         self._loaded = TtlCache[dict[str, int]](LOADED_KEPT_S)
-        self._contexts = LoadedContexts(self._ask_loaded)
-        #: Whether requests say `shift: false`, by the version that the last health check found.
+        self._contexts = LoadedContexts(self._fetch_contexts)
+        #: Whether requests have `shift: false`, by the version that the last health check found.
         self._unshifted = False
-
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """See Upstream.forward."""
-        return self._transport.open(request, call, head_wait_s=head_wait_s)
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
         encode = partial(encode_chat, request)
         return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
 
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated."""
         return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
@@ -105,12 +101,12 @@ class OllamaUpstream(TransportUpstream):
         encode = partial(encode, unshifted=self._unshifted)
 
         def open_reply(*, cut: bool) -> Reply:
-            """Asks; `cut`: what is too long may be cut."""
+            """Sends the request; `cut`: a prompt that is too long may be cut."""
             outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
             return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
 
-        # Refused first and then allowed is the only way to know that something was cut.
-        again = partial(open_reply, cut=True) if request.truncate else None
+        # Refusing it first and then allowing it is the only way to detect that something was cut.
+        resend = partial(open_reply, cut=True) if request.truncate else None
         return AnswerEvents(
             open_reply(cut=False),
             OllamaReader(
@@ -118,8 +114,8 @@ class OllamaUpstream(TransportUpstream):
             ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            refused=self.refused,
-            again=again,
+            decode_refusal=self.decode_refusal,
+            resend=resend,
         )
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
@@ -141,17 +137,14 @@ class OllamaUpstream(TransportUpstream):
         except (TypeError, OverflowError):
             are_numbers = False
         if not are_numbers:
-            raise UpstreamError(detail="embeddings are no lists of numbers")
+            raise UpstreamError(detail="embeddings are not lists of numbers")
         return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
-        listed = self._ask("GET", "/api/tags", call).get("models") or []
-        if not isinstance(listed, list) or not all(_is_model(row) for row in listed):
-            raise UpstreamError(detail="the list of models is of another shape")
         return [
             Model(row["name"], seconds_of(row.get("modified_at")), "ollama", _capabilities_of(row), row=row)
-            for row in listed
+            for row in self._fetch_models("/api/tags", call)
         ]
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
@@ -164,13 +157,11 @@ class OllamaUpstream(TransportUpstream):
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
-        return (self._loaded.get("ps", call, self._ask_loaded) or {}).get(canonical(model))
+        return (self._loaded.get("ps", call, self._fetch_contexts) or {}).get(canonical(model))
 
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
         """See Upstream.loaded."""
-        rows = self._ask("GET", "/api/ps", call).get("models") or []
-        if not isinstance(rows, list) or not all(_is_model(row) for row in rows):
-            raise UpstreamError(detail="the list of loaded models is of another shape")
+        rows = self._fetch_models("/api/ps", call)
         self._contexts.note(_contexts(rows))
         return rows
 
@@ -178,11 +169,17 @@ class OllamaUpstream(TransportUpstream):
         """See Upstream.is_outgrown."""
         return self._contexts.is_exceeded(model, tokens, count(requested) or None)
 
-    def _ask_loaded(self, call: Call) -> dict[str, int]:
+    def _fetch_models(self, path: str, call: Call) -> list[Mapping[str, Json]]:
+        rows = self._ask("GET", path, call).get("models") or []
+        if isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+            return rows
+        raise UpstreamError(detail=f"the list of models at {path} is malformed")
+
+    def _fetch_contexts(self, call: Call) -> dict[str, int]:
         return _contexts(self.loaded(call))
 
     def version(self, call: Call) -> str:
-        """Its version, which also decides whether requests say `shift`; raises UpstreamError."""
+        """Its version, which also decides whether requests have `shift`; raises UpstreamError."""
         try:
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
@@ -195,19 +192,19 @@ class OllamaUpstream(TransportUpstream):
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
         with contextlib.closing(reply):
             if reply.status != 200:
-                raise self.refused(reply)
+                raise self.decode_refusal(reply)
             return decode_object(read_all(reply))
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
 
 
 class OllamaReader:
     """Lines of Ollama's API, or its one object, to events; see Reader."""
 
     #: The last line has the counts.
-    grace_s = None
+    grace_s: float | None = None
 
     def __init__(self, decode: Decoder, is_outgrown: Callable[[int], bool] | None = None) -> None:
         """`is_outgrown`: whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown."""
@@ -227,7 +224,7 @@ class OllamaReader:
         """See Reader."""
         document = decode_object(body)
         if document.get("error"):
-            raise refused_line(document)
+            raise UpstreamRefused(500, error_text(document))
         return self._mark_outgrown(decode_events(self._decode, document))
 
     def _decode_lines(self, lines: Sequence[bytes]) -> Read:
@@ -237,7 +234,7 @@ class OllamaReader:
                 if line:
                     document = decode_object(line)
                     if "error" in document:
-                        return events, refused_line(document)
+                        return events, UpstreamRefused(500, error_text(document))
                     events += decode_events(self._decode, document)
                     if document.get("done") is True:
                         return self._mark_outgrown(events), None  # nothing can follow
@@ -246,7 +243,7 @@ class OllamaReader:
         return events, None
 
     def _mark_outgrown(self, events: list[Event]) -> list[Event]:
-        """The events up to the end of an answer, which says whether the answer outgrew the context."""
+        """The events of an answer, with the mark on `Done` if the answer outgrew the context."""
         end = events[-1] if events else None
         if self._is_outgrown and isinstance(end, Done) and end.eval_count:
             tokens = end.prompt_eval_count + end.eval_count
@@ -261,10 +258,6 @@ def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
 
 
 def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:
-    """What a model can do, if the server tells."""
+    """The capabilities of a model, if the server lists them."""
     listed = described.get("capabilities")
     return frozenset(map(str, listed)) if isinstance(listed, list) else None
-
-
-def _is_model(row: Json) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("name"), str)

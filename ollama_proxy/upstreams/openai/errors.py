@@ -1,6 +1,7 @@
-"""What a provider says when it does not answer, in any of the shapes in use, as our errors. Pure.
+"""Error responses of providers, in any of the shapes in use, as our errors. Pure.
 
-Its own refusal of this gateway's key or balance is never the client's 401: clients would ask their users to sign in.
+A provider that refuses this gateway's key or balance is never the client's 401: clients would ask their users to sign
+in.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.error_text import without_keys
 
-#: Characters of an error that has no shape we know, and of any.
+#: Characters that are shown of an error of unknown shape, and of any.
 SHOWN_CHARS, MOST_CHARS = 200, 2000
 
-#: So many are read: a key at the end of what is shown is known as a whole.
+#: Characters that are read: a key at the end of the shown text is recognised as a whole.
 READ_CHARS = 2 * MOST_CHARS
 
-#: How providers begin their code or sentence for a balance that is used up.
+#: Code or text of an error about a balance that is used up.
 _POOR = ("arrearage", "accountoverdue", "insufficient_balance", "insufficient balance", "billing_hard_limit", "1113")
 
-#: For a quota that does not come back by waiting a little.
-_SPENT = (
+#: For a quota that a short wait does not restore.
+_QUOTA_USED_UP = (
     *("insufficient_quota", "exceeded your current quota", "quota_exceeded", "allocationquota", "freetieronly"),
     *_POOR,
 )
@@ -46,26 +47,33 @@ _TOO_LONG = (
     *("maximum input length", "max_model_len", "input must have less than"),
 )
 
-#: For what a provider does not want to talk about.
+#: For content that a provider rejects.
 _CENSORED = ("content_policy", "content policy", "inspection", "moderation", "sensitive", "flagged", "safety")
 
-#: For a model or an endpoint of one that is not there.
+#: For a missing model, or a missing endpoint of one.
 _UNKNOWN_MODEL = re.compile(r"model|endpoint|deployment", re.IGNORECASE)
 _NO_MODEL = re.compile(r"model_?not_?(found|open)|\bmodel\b.{0,100}\bnot (exist|found)")
 _MISSING = re.compile(r"not.?(exist|found|open|available|supported)|does.?n.t exist|no such|unknown|invalid", re.I)
 
-#: Statuses that may be others a moment later.
+#: The status that an error without one would have had, by its code and text.
+_STATUS_SIGNS = (
+    (429, ("rate_limit", "rate limit", "ratelimit", "throttling", *_QUOTA_USED_UP)),
+    (401, ("authentication", "invalid_api_key", "unauthorized", "permission")),
+    (400, ("invalid_request", "bad_request", "badrequest", *_TOO_LONG, *_CENSORED)),
+)
+
+#: Statuses that may be different a moment later.
 _FAULTS = (408, 429, *range(500, 600))
 
-#: Overload stays what it is, so that it can be waited for; every other fault is a bad gateway.
+#: Overload keeps its status, so that clients can wait; every other fault is a bad gateway.
 _OVERLOAD = {429: 429, 503: 503, 529: 503}
 
 
-def refused(
+def decode_refusal(
     status: int, data: bytes, headers: Headers = (), *, model: str = "", secrets: Sequence[str] = ()
 ) -> UpstreamError:
-    """What an answer that is not 200 amounts to. `model`: as the provider calls the one that was asked for; `secrets`:
-    texts that nobody is to see."""
+    """The error for an answer that is not 200. `model`: the provider's name of the requested model; `secrets`: texts
+    that no error may show."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -73,7 +81,7 @@ def refused(
         document = text[:SHOWN_CHARS] if text and not text.startswith("<") else None
     if document is not None:
         return _refusal(status, document, _waits_s(headers), model, secrets)
-    # A page, or nothing at all: most likely of something that stands before the provider.
+    # A page, or nothing at all: most likely from a proxy in front of the provider.
     if status in (*UpstreamAuthError.statuses, 403):
         return UpstreamAuthError(detail=f"upstream status {status}")
     if status in _FAULTS:
@@ -81,25 +89,17 @@ def refused(
     return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
 
 
-def error_in(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
-    """The error inside an answer with status 200, or inside a stream that has begun: its own code counts."""
+def decode_error(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
+    """The error inside an answer with status 200, or inside a stream that has begun; its status is that of its code."""
     code, kind = _code_and_type(document)
     if re.fullmatch("[45][0-9][0-9]", code):
         status = int(code)
     else:
-        status = _status_of(f"{code} {kind} {text_of(document)}".lower())
+        words = f"{code} {kind} {text_of(document)}".lower()
+        is_unknown_model = _UNKNOWN_MODEL.search(words) and _MISSING.search(words)
+        otherwise = 404 if is_unknown_model else 500
+        status = next((status for status, signs in _STATUS_SIGNS if _has(words, signs)), otherwise)
     return _refusal(status, document, None, model, secrets)
-
-
-def _status_of(words: str) -> int:
-    """The status that an error without one would have had."""
-    if _has(words, ("rate_limit", "rate limit", "ratelimit", "throttling", *_SPENT)):
-        return 429
-    if _has(words, ("authentication", "invalid_api_key", "unauthorized", "permission")):
-        return 401
-    if _has(words, ("invalid_request", "bad_request", "badrequest", *_TOO_LONG, *_CENSORED)):
-        return 400
-    return 404 if _UNKNOWN_MODEL.search(words) and _MISSING.search(words) else 500
 
 
 def _refusal(status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]) -> UpstreamError:
@@ -118,14 +118,15 @@ def _refusal(status: int, document: Json, wait_s: int | None, model: str, secret
 
 
 def _fault(status: int, text: str, words: str, wait_s: int | None) -> UpstreamError:
-    """Not the client's doing, or not this time."""
+    """The error for a status that may be different a moment later."""
     if status in (408, 504):
         return UpstreamTimeout(detail=f"upstream status {status}")
-    final = status == 429 and _has(words, _SPENT)
+    final = status == 429 and _has(words, _QUOTA_USED_UP)
     return UpstreamRefused(_OVERLOAD.get(status, 502), text, retry_after_s=wait_s, final=final)
 
 
 def _is_about_us(status: int, words: str) -> bool:
+    """Whether the provider refuses our key or balance, not the request."""
     if status in UpstreamAuthError.statuses:
         return True
     if status == 403:
@@ -145,7 +146,7 @@ def _phrase(status: int) -> str:
 
 
 def _waits_s(headers: Headers) -> int | None:
-    """Seconds until it may be asked again, rounded up; given as such, in milliseconds, or as a date."""
+    """Seconds until the next attempt, rounded up; the header has seconds, milliseconds or a date."""
     found = {name: value.strip() for name, value in headers if name in ("retry-after", "retry-after-ms")}
     for name, unit in (("retry-after", 1.0), ("retry-after-ms", 1000.0)):
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", found.get(name, "")):
@@ -158,7 +159,7 @@ def _waits_s(headers: Headers) -> int | None:
 
 
 def text_of(document: Json) -> str:
-    """The sentence of an error, wherever it stands, as far as it is read; "" where it has none."""
+    """The text of an error, in whatever field, as far as it is read; "" if it has none."""
     if isinstance(document, str):
         return document.strip()[:SHOWN_CHARS]
     if not isinstance(document, dict):
@@ -173,7 +174,7 @@ def text_of(document: Json) -> str:
 
 
 def _listed(value: Json) -> str:
-    """A text, or what the items of a list say."""
+    """A text, or the texts of the items of a list."""
     if isinstance(value, str):
         return _sentence(value)
     items = value if isinstance(value, list) else []
@@ -182,7 +183,7 @@ def _listed(value: Json) -> str:
 
 
 def _sentence(value: Json) -> str:
-    """A text, also one that is an error in JSON again, as those that pass through two providers are."""
+    """A text, also one that is itself an error in JSON, such as one that passed through two providers."""
     if not isinstance(value, str):
         return ""
     text = value.strip()
@@ -195,7 +196,7 @@ def _sentence(value: Json) -> str:
 
 
 def _code_and_type(document: Json) -> tuple[str, str]:
-    """What an error is called, wherever it stands; "" for what it does not say."""
+    """Code and type of an error, at either level; "" for a missing one."""
     inner = document.get("error") if isinstance(document, dict) else None
     fields = inner if isinstance(inner, dict) else document if isinstance(document, dict) else {}
     return str(fields.get("code") or ""), str(fields.get("type") or "")

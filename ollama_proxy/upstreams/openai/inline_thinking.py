@@ -1,4 +1,4 @@
-"""Thinking that a model writes into its text, between two tags. Pure."""
+"""Thinking inside the text of a model, between two tags. Pure."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from ollama_proxy.hub import Content, Event, Logprobs, Thinking
 
 OPEN, CLOSE = "<think>", "</think>"
 
-#: Behind so many blanks nobody begins to think.
+#: After so many blanks no thinking begins.
 MOST_BLANKS = 4096
 
 
 class InlineThinking:
-    """Takes the text of one answer piece by piece. Only what begins with the tag is thinking: later the tag is text."""
+    """Splits the text of one answer, piece by piece. Only a tag at its beginning is one: later it is text."""
 
     __slots__ = ("_held", "_tag", "_trims")
 
     def __init__(self) -> None:
-        #: The tag that is waited for; None: the rest is text.
+        #: The tag that comes next; None: the rest is text.
         self._tag: str | None = OPEN
-        #: What may be the beginning of it.
+        #: Text that may be the beginning of it.
         self._held = ""
-        #: Blanks behind a tag belong to neither side.
+        #: Whether to drop blanks: those after a tag belong to neither side.
         self._trims = False
 
     def events(self, text: str, logprobs: Logprobs = ()) -> list[Event]:
-        """What is certain now."""
+        """The events of a piece, as far as they are certain."""
         if self._tag is None and not self._trims:
             return [Content(text, logprobs)]
         self._held += text
-        if self._tag == OPEN and not self._opened():
+        if self._tag == OPEN and not self._find_start():
             return []
         events: list[Event] = []
         if self._tag == CLOSE:
-            events += self._thought(logprobs)
+            events += self._take_thinking(logprobs)
         if self._tag is None:
             rest = self._held.lstrip() if self._trims else self._held
             self._held, self._trims = "", self._trims and not rest
@@ -40,8 +40,8 @@ class InlineThinking:
                 events.append(Content(rest, logprobs))
         return events
 
-    def _opened(self) -> bool:
-        """Whether it is known by now how the text begins."""
+    def _find_start(self) -> bool:
+        """Whether the text so far shows how it begins."""
         begin = self._held.lstrip()
         if begin.startswith(OPEN):
             self._tag, self._held, self._trims = CLOSE, begin.removeprefix(OPEN), True
@@ -51,7 +51,7 @@ class InlineThinking:
             self._tag = None
         return True
 
-    def _thought(self, logprobs: Logprobs) -> list[Event]:
+    def _take_thinking(self, logprobs: Logprobs) -> list[Event]:
         held = self._held.lstrip("\n") if self._trims else self._held
         thought, tag, rest = held.partition(CLOSE)
         if tag:
@@ -65,7 +65,7 @@ class InlineThinking:
         return [Thinking(thought, logprobs)] if thought else []
 
     def end(self) -> list[Event]:
-        """What was held back."""
+        """The text that was held back."""
         held, self._held = self._held, ""
         if not held:
             return []

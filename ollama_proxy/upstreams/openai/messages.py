@@ -11,47 +11,42 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.settings import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
-#: Finds what was thought before the calls of a message: the message before it, and the calls.
+#: Finds the thinking before the calls of a message, by the message before it and the calls.
 FindThought = Callable[[Message | None, Sequence[ToolCall]], Thought | None]
 
-#: What a model is told of pictures that a tool has made: results of tools are text alone.
+#: Introduces images of a tool, which follow in a message of the user: results of tools are text only.
 FROM_TOOL = "The images of the results above:"
 
 
-def nothing_kept(before: Message | None, calls: Sequence[ToolCall]) -> Thought | None:
-    """No thoughts are kept; see FindThought."""
-    return None
-
-
 def encode_messages(
-    messages: Sequence[Message], profile: Profile, *, thinks: bool = True, find: FindThought = nothing_kept
+    messages: Sequence[Message], profile: Profile, *, thinks: bool = True, find: FindThought | None = None
 ) -> list[dict[str, Json]]:
-    """The messages of a body; raises BadRequest for a result without a call. `thinks`: False where this request
-    switches thinking off."""
+    """The messages of a body; raises BadRequest for a result without a call. `thinks`: False if this request turns
+    thinking off. `find`: None if no thoughts are kept."""
     turns = _Turns()
     encoded: list[dict[str, Json]] = []
     pictures: list[Image] = []
     before: Message | None = None
-    for number, message in enumerate(paced(messages)):
+    for number, message in enumerate(pace(messages)):
         if pictures and message.role != "tool":
-            encoded.append(_shown(pictures))
+            encoded.append(_show_images(pictures))
             pictures = []
         match message.role:
             case "assistant":
-                named = turns.called(message)
-                encoded.append(_assistant(named, profile, _thought(named, before, profile, thinks, find)))
+                named = turns.add_calls(message)
+                encoded.append(_encode_assistant(named, profile, _encode_thought(named, before, profile, thinks, find)))
             case "tool":
-                call_id = turns.answered(message, number)
+                call_id = turns.take_call(message, number)
                 encoded.append({"role": "tool", "tool_call_id": call_id, "content": message.content})
                 pictures += message.images
             case _:
-                encoded.append({"role": message.role, "content": _content(message)})
+                encoded.append({"role": message.role, "content": _encode_content(message)})
         before = message
-    return [*encoded, _shown(pictures)] if pictures else encoded
+    return [*encoded, _show_images(pictures)] if pictures else encoded
 
 
 @dataclass(slots=True)
@@ -63,8 +58,8 @@ class _Turns:
     pending: PendingCalls = field(default_factory=PendingCalls)
     ids: set[str] = field(default_factory=set)
 
-    def called(self, message: Message) -> Message:
-        """The message with an id for each of its calls, made of its place in the history where it has none."""
+    def add_calls(self, message: Message) -> Message:
+        """The message with an id for each of its calls; a missing one is made of the place in the history."""
         if not message.tool_calls:
             return message
         calls = [
@@ -78,8 +73,8 @@ class _Turns:
         self.ids.update(call.id for call in calls)
         return replace(message, tool_calls=calls)
 
-    def answered(self, message: Message, number: int) -> str:
-        """The id of the call that a result belongs to: its own, that of the tool's name, or the next one in order."""
+    def take_call(self, message: Message, number: int) -> str:
+        """The id of the call that a result belongs to: its own, else by the tool's name, else the next one in order."""
         call_id = message.tool_call_id
         if call_id and (call_id in self.ids or self.pending.is_empty()):
             while self.pending.take_by_id(call_id):
@@ -88,12 +83,12 @@ class _Turns:
         found = self.pending.take_by_name(message.tool_name) or self.pending.take_next()
         if found is None:
             where = f"messages[{number}]"
-            raise BadRequest(f"{where}: the result of a tool without a call before it", param=where)
+            raise BadRequest(f"{where}: must follow the message with its tool call", param=where)
         return found
 
 
-def _assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> dict[str, Json]:
-    body: dict[str, Json] = {"role": "assistant", "content": _content(message)}
+def _encode_assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> dict[str, Json]:
+    body: dict[str, Json] = {"role": "assistant", "content": _encode_content(message)}
     if message.tool_calls:
         if not message.content and profile.null_content:
             body["content"] = None
@@ -108,26 +103,26 @@ def _assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> 
     return body | thought
 
 
-def _thought(
-    message: Message, before: Message | None, profile: Profile, thinks: bool, find: FindThought
+def _encode_thought(
+    message: Message, before: Message | None, profile: Profile, thinks: bool, find: FindThought | None
 ) -> dict[str, Json]:
-    """What goes back of the thinking of a turn. Where it is lost, an empty one stands for it: that is taken."""
+    """The thinking of a turn that is sent back. If it is lost, an empty one replaces it, which providers accept."""
     goes_back = profile.reasoning_back == ALWAYS or (profile.reasoning_back != NEVER and message.tool_calls)
     if not thinks or not goes_back:
         return {}
-    kept = find(before, message.tool_calls) or Thought("")
+    kept = (find(before, message.tool_calls) if find else None) or Thought("")
     if profile.reasoning_details and kept.details:
         return {"reasoning_details": kept.details}
     text = message.thinking or kept.text
     return {profile.reasoning_field: text} if text or not profile.reasoning_details else {}
 
 
-def _shown(pictures: Sequence[Image]) -> dict[str, Json]:
-    return {"role": "user", "content": _content(Message("user", FROM_TOOL, images=pictures))}
+def _show_images(pictures: Sequence[Image]) -> dict[str, Json]:
+    return {"role": "user", "content": _encode_content(Message("user", FROM_TOOL, images=pictures))}
 
 
-def _content(message: Message) -> Json:
-    """One text, which every server takes; a list only where there are images."""
+def _encode_content(message: Message) -> Json:
+    """One text, which every server accepts; a list only if there are images."""
     if not message.images:
         return message.content
     parts: list[Json] = [{"type": "text", "text": message.content}] if message.content else []
@@ -135,7 +130,7 @@ def _content(message: Message) -> Json:
         if isinstance(image, ImageUrl):
             parts.append({"type": "image_url", "image_url": {"url": image.url}})
             continue
-        kind = base64_media_type(image) or "image/png"  # the provider says what is wrong with others
+        kind = base64_media_type(image) or "image/png"  # the provider reports what is wrong with others
         if kind.startswith("audio/"):
             audio = {"data": image, "format": kind.removeprefix("audio/")}
             parts.append({"type": "input_audio", "input_audio": audio})

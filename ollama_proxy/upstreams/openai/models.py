@@ -1,4 +1,4 @@
-"""Lists of models in the shapes that providers have for them. Pure."""
+"""Lists of models in the shapes of several providers. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.upstreams.ollama.codec import count
 
-#: What providers call the context of a model, in tokens.
+#: Names for the context of a model, in tokens.
 _CONTEXT = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 
 def decode_models(document: Json, owner: str) -> list[Model]:
-    """The models of a list, whatever is around it; raises UpstreamError for something else. `owner`: the upstream."""
+    """The models of a list, with or without an envelope; raises UpstreamError otherwise. `owner`: the upstream."""
     rows = document
     if isinstance(document, dict):
         rows = document.get("data") if document.get("data") is not None else document.get("models")
@@ -36,7 +36,7 @@ def _context(row: Mapping[str, Json]) -> int | None:
 
 
 def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:
-    """What a row says that a model can do; None where it doesn't say enough."""
+    """The capabilities in a row; None if it does not list enough."""
     if row.get("type") in ("embedding", "embeddings"):
         return frozenset({"embedding"})
     parameters, architecture = row.get("supported_parameters"), row.get("architecture")

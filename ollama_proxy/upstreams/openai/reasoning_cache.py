@@ -1,7 +1,7 @@
-"""What a model thought before it called tools, for providers that want to see it again.
+"""The thinking of a model before it called tools, for providers that require it again.
 
-Most clients do not send it back. It is kept in memory for a while, under the call that it led to together with what the
-call was an answer to: ids of calls alone are not unique at every provider, and thoughts must not reach another talk.
+Most clients do not send it back. It is kept in memory for a while, by the call that it led to together with the message
+before the call: ids of calls alone are not unique at every provider, and thoughts must not reach another conversation.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ MOST_KEPT, MOST_BYTES, MOST_CHARS_EACH = 10_000, 16 << 20, 1 << 20
 
 @dataclass(slots=True, frozen=True)
 class Thought:
-    """What was thought, and how the provider seals it."""
+    """The text of the thinking, and the provider's signed details."""
 
     text: str
     details: Sequence[Json] = ()
 
 
 class ReasoningCache:
-    """Thoughts by the calls that they led to; the oldest go first."""
+    """Thoughts by the calls that they led to; the oldest are dropped first."""
 
     def __init__(self, max_bytes: int = MOST_BYTES) -> None:
         self._kept = BoundedCache[bytes, Thought](MOST_KEPT, max_bytes)
 
     def keep(self, before: Message | None, calls: Sequence[ToolCall], thought: Thought) -> None:
-        """Remembers a thought. `before`: the message that was answered by the calls."""
+        """Keeps a thought. `before`: the message before the calls."""
         size = len(thought.text) + (len(orjson.dumps(thought.details)) if thought.details else 0)
         if not 0 < size <= MOST_CHARS_EACH:
             return

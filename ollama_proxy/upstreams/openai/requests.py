@@ -1,6 +1,6 @@
-"""Hub requests to the bodies of OpenAI's API, in a provider's words, and vectors back. Pure.
+"""Hub requests to the bodies of OpenAI's API, by the profile of a provider, and vectors back. Pure.
 
-What the client left out is left out: the provider's own defaults rule.
+Fields that the client left out are left out: the provider's own defaults apply.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
-from ollama_proxy.upstreams.ollama.codec import count
-from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages, nothing_kept
-from ollama_proxy.upstreams.pacing import paced
+from ollama_proxy.upstreams.ollama.codec import count, drop_none
+from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages
+from ollama_proxy.upstreams.pacing import pace
 
 #: Ollama's options that OpenAI has under the same names.
 _SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
@@ -37,20 +37,20 @@ OPENAI_FIELDS = frozenset(
     "safety_identifier service_tier store verbosity".split()
 )
 
-#: Where Anthropic has other values for the same name.
+#: Values that only Anthropic has for the same name.
 _FOREIGN: Mapping[str, tuple[Json, ...]] = {"service_tier": ("standard_only",)}
 
-#: What a model is told where its provider has no switch for a schema, or wants to read the word.
+#: Instructions for a model whose provider has no parameter for a schema, or requires the word JSON in the prompt.
 MATCH_SCHEMA = "Answer with one JSON value that matches this JSON Schema, and nothing else:\n"
 IN_JSON = "Answer in JSON."
 
 
 def encode_chat(
-    request: ChatRequest, profile: Profile, *, stream: bool, find: FindThought = nothing_kept
+    request: ChatRequest, profile: Profile, *, stream: bool, find: FindThought | None = None
 ) -> dict[str, Json]:
-    """The body of POST /chat/completions; `stream`: the answer is to be one, whatever the client has asked for.
+    """The body of POST /chat/completions; `stream`: whether to stream the answer, whatever the client requested.
     Raises BadRequest for a history that can't be sent."""
-    messages = _instructed(request, profile)
+    messages = _add_instruction(request, profile)
     body: dict[str, Json] = {
         "model": request.model,
         "messages": encode_messages(messages, profile, thinks=request.think is not False, find=find),
@@ -60,31 +60,31 @@ def encode_chat(
             {
                 "type": "function",
                 "function": {**tool.passthrough_fields, "name": tool.name}
-                | _present({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
+                | drop_none({"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}),
             }
-            for tool in paced(request.tools)
+            for tool in pace(request.tools)
         ]
         choice: Json = request.tool_choice
         if isinstance(choice, Mapping):
             choice = {"type": "function", "function": dict(choice)}
-        body |= _present({"tool_choice": choice, "parallel_tool_calls": request.parallel_tool_calls})
+        body |= drop_none({"tool_choice": choice, "parallel_tool_calls": request.parallel_tool_calls})
     if request.format:
-        body["response_format"] = _response_format(request, profile)
+        body["response_format"] = _encode_format(request, profile)
     if request.logprobs:
-        body |= _present({"logprobs": True, "top_logprobs": request.top_logprobs})
-    return body | _parameters(request, profile) | _thinking(request, profile) | _streaming(profile, stream=stream)
+        body |= drop_none({"logprobs": True, "top_logprobs": request.top_logprobs})
+    return body | _encode_parameters(request, profile, stream=stream) | _encode_thinking(request, profile)
 
 
 def encode_generate(request: GenerateRequest, profile: Profile, *, stream: bool) -> dict[str, Json]:
     """The body of POST /completions, for a plain prompt or one with a suffix."""
     body: dict[str, Json] = {"model": request.model, "prompt": request.prompt}
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    body |= _present({"suffix": request.suffix or None, "logprobs": logprobs})
-    return body | _parameters(request, profile, limit="max_tokens") | _streaming(profile, stream=stream)
+    body |= drop_none({"suffix": request.suffix or None, "logprobs": logprobs})
+    return body | _encode_parameters(request, profile, stream=stream, limit="max_tokens")
 
 
-def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
-    """Those fields without an equivalent in the hub that the provider knows all the same."""
+def select_passthrough(request: ModelRequest, profile: Profile) -> dict[str, Json]:
+    """The fields without an equivalent in the hub that the provider knows."""
     return {
         name: value
         for name, value in request.passthrough_fields.items()
@@ -92,38 +92,29 @@ def passed_on(request: ModelRequest, profile: Profile) -> dict[str, Json]:
     }
 
 
-def _parameters(request: TextRequest, profile: Profile, *, limit: str = "") -> dict[str, Json]:
+def _encode_parameters(request: TextRequest, profile: Profile, *, stream: bool, limit: str = "") -> dict[str, Json]:
     options = request.options
     body = {name: options[name] for name in _SAMPLING if options.get(name) is not None}
     body |= {field: options[name] for name, field in profile.options.items() if options.get(name) is not None}
     most, stop = options.get("num_predict"), options.get("stop")
-    # 0 and less are Ollama's words for no limit.
+    # To Ollama 0 and less mean no limit.
     if isinstance(most, int | float) and most > 0:
         body[limit or profile.limit_field] = int(most)
     if stop := [stop] if isinstance(stop, str) else [text for text in stop or () if text != ""]:
         body["stop"] = stop
-    return body | _present({"user": request.user}) | passed_on(request, profile)
-
-
-def _streaming(profile: Profile, *, stream: bool) -> dict[str, Json]:
-    if not stream:
-        return {"stream": False}
-    return {"stream": True} | ({"stream_options": {"include_usage": True}} if profile.stream_options else {})
-
-
-def _present(fields: Mapping[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in fields.items() if value is not None}
+    body |= drop_none({"user": request.user}) | select_passthrough(request, profile) | {"stream": stream}
+    return body | ({"stream_options": {"include_usage": True}} if stream and profile.stream_options else {})
 
 
 # Answers in JSON.
 
 
 def is_put_in_words(request: ChatRequest, profile: Profile) -> bool:
-    """Whether the provider has no switch for the schema of a request."""
+    """Whether the provider has no parameter for the schema of a request, so that the prompt has to ask for it."""
     return isinstance(request.format, Mapping) and not profile.json_schema
 
 
-def _response_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
+def _encode_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
     if not isinstance(request.format, Mapping) or not profile.json_schema:
         return {"type": "json_object"}
     asked = (request.passthrough_fields.get("response_format") or {}).get("json_schema") or {}
@@ -131,8 +122,8 @@ def _response_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
     return {"type": "json_schema", "json_schema": {"name": "schema"} | details | {"schema": request.format}}
 
 
-def _instructed(request: ChatRequest, profile: Profile) -> Sequence[Message]:
-    """The messages, and behind the first system message what the provider has no switch for."""
+def _add_instruction(request: ChatRequest, profile: Profile) -> Sequence[Message]:
+    """The messages; the first system message asks for the format that the provider has no parameter for."""
     order = ""
     if is_put_in_words(request, profile):
         order = MATCH_SCHEMA + orjson.dumps(request.format).decode()
@@ -151,11 +142,11 @@ def _instructed(request: ChatRequest, profile: Profile) -> Sequence[Message]:
 # Thinking.
 
 
-def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
-    """The provider's switch, where the client has said what it wants; nothing leaves it to the model."""
+def _encode_thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
+    """The provider's switch, if the client has asked for thinking or against it; otherwise the model decides."""
     if request.think is None:
         return {}
-    # Levels in the terms of profiles, and as the provider calls them; "" if it has no such term.
+    # The level in the terms of profiles, and in those of the provider; "" if it has no such level.
     named = isinstance(request.think, str)
     level = str(request.think) if named else "default" if request.think else "none"
     word = profile.efforts.get(level, level if named else "")
@@ -164,7 +155,7 @@ def _thinking(request: TextRequest, profile: Profile) -> dict[str, Json]:
         NO_SWITCH: {},
         EFFORT: effort,
         TYPED: {TYPED: {"type": "enabled" if on else "disabled"}} | effort,
-        ENABLED: {ENABLED: on} | _present({"thinking_budget": profile.budgets.get(level)}),
+        ENABLED: {ENABLED: on} | drop_none({"thinking_budget": profile.budgets.get(level)}),
         REASONING: {REASONING: {"effort": word} if word else {"enabled": on}},
         TEMPLATE: {TEMPLATE: {"enable_thinking": on} | (request.passthrough_fields.get(TEMPLATE) or {})} | effort,
     }
@@ -178,28 +169,28 @@ def encode_embed(request: EmbedRequest, texts: Sequence[str], profile: Profile) 
     """The body of POST /embeddings for some of the texts of a request."""
     body: dict[str, Json] = {"model": request.model, "input": list(texts), "encoding_format": "float"}
     dimensions = request.dimensions if profile.dimensions else None
-    return body | _present({"dimensions": dimensions, "user": request.user}) | passed_on(request, profile)
+    return body | drop_none({"dimensions": dimensions, "user": request.user}) | select_passthrough(request, profile)
 
 
 def decode_embed(document: Mapping[str, Json], wanted: int) -> tuple[list[Sequence[float]], int]:
-    """The vectors in the order of their texts, and how many tokens were read; raises UpstreamError for fewer or more
-    than `wanted`."""
+    """The vectors in the order of their texts, and the number of tokens read; raises UpstreamError unless there are
+    `wanted` vectors."""
     rows, usage = document.get("data"), document.get("usage")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UpstreamError(detail="embeddings are missing")
     if len(rows) != wanted:
         raise UpstreamError(detail=f"{len(rows)} embeddings for {wanted} texts")
-    # Some have the number 0 for each row: then they are in order as they are.
+    # Some number every row 0: then the rows are in order.
     numbers = [row.get("index") for row in rows]
     if set(map(type, numbers)) == {int} and len(set(numbers)) == len(rows):
         rows = sorted(rows, key=itemgetter("index"))
     usage = usage if isinstance(usage, dict) else {}
     read = count(usage.get("prompt_tokens") or usage.get("total_tokens"))
-    return [_vector(row.get("embedding")) for row in rows], read
+    return [_decode_vector(row.get("embedding")) for row in rows], read
 
 
-def _vector(value: Json) -> Sequence[float]:
-    """A list of numbers, also from base64, which some send although they were asked for numbers."""
+def _decode_vector(value: Json) -> Sequence[float]:
+    """A list of numbers, also from base64, which some send although numbers were requested."""
     try:
         if isinstance(value, str):
             numbers = array("f")
@@ -209,11 +200,11 @@ def _vector(value: Json) -> Sequence[float]:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    raise UpstreamError(detail="embeddings are no lists of numbers")
+    raise UpstreamError(detail="embeddings are not lists of numbers")
 
 
-def shortened(vector: Sequence[float], dimensions: int) -> Sequence[float]:
-    """The first numbers of a vector, of length 1 again."""
+def shorten(vector: Sequence[float], dimensions: int) -> Sequence[float]:
+    """The first numbers of a vector, normalised to length 1."""
     if len(vector) <= dimensions:
         return vector
     cut = vector[:dimensions]

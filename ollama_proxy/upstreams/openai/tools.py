@@ -1,4 +1,4 @@
-"""Calls of tools in the pieces in which providers stream them, and what is made of the pieces. Pure."""
+"""Tool calls in the pieces in which providers stream them, and the calls made of the pieces. Pure."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, ToolCall
 from ollama_proxy.upstreams.ollama.codec import can_be_written, new_call_id
 
-UNREADABLE = "The model server sent a tool call that can't be read."
+UNREADABLE = "The model server sent an invalid tool call."
 
 
 @dataclass(slots=True, eq=False)
 class _Parts:
-    """A call as far as it has come."""
+    """The pieces of one call so far."""
 
     id: str = ""
     name: str = ""
-    #: Its arguments where they came as an object.
+    #: Its arguments if they came as an object.
     given: Mapping[str, Json] | None = None
     #: The pieces of their JSON so far, and its length: a call may come in thousands of pieces.
     pieces: list[str] = field(default_factory=list)
     chars: int = 0
 
     def add(self, call_id: str, name: str, arguments: Json) -> None:
-        """Takes the next piece: what comes first is kept, and arguments add up."""
+        """Adds the next piece: the first id and name are kept, and arguments are appended."""
         self.id = self.id or call_id
         self.name = self.name or name
         if isinstance(arguments, dict):
             self.given = arguments
         elif isinstance(arguments, str) and self.given is None:
-            # Some send all of the arguments once more behind their pieces.
+            # Some send all of the arguments once more after their pieces.
             if 0 < self.chars <= len(arguments):
                 known = "".join(self.pieces)
                 if arguments.startswith(known) and _is_json(known):
@@ -42,19 +42,29 @@ class _Parts:
             self.chars += len(arguments)
 
     @property
-    def arguments(self) -> str | Mapping[str, Json]:
-        """All of them so far; a text is their JSON."""
-        return "".join(self.pieces) if self.given is None else self.given
-
-    @property
     def is_whole(self) -> bool:
-        """Nothing can be missing."""
-        return bool(self.name) and (self.given is not None or _is_json(str(self.arguments)))
+        """Whether nothing can be missing."""
+        return bool(self.name) and (self.given is not None or _is_json("".join(self.pieces)))
+
+    def load_arguments(self) -> Mapping[str, Json]:
+        """All of the arguments. They always are an object: official clients fail on anything else."""
+        if self.given is not None:
+            return self.given
+        text = "".join(self.pieces)
+        if not text.strip():
+            return {}
+        try:
+            arguments = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise UpstreamError(UNREADABLE, detail=f"arguments of {len(text)} characters that are not JSON") from None
+        if isinstance(arguments, dict):
+            return arguments
+        return {} if arguments is None else {"value": arguments}
 
 
 class ToolCallParts:
-    """Puts the calls of one answer together. Providers differ in what they say in which piece: an index, an id, a name
-    once or again and again, arguments as text or as an object."""
+    """Assembles the calls of one answer. Providers differ in what each piece has: an index, an id, a name once or again
+    and again, arguments as text or as an object."""
 
     def __init__(self) -> None:
         self._calls: list[_Parts] = []
@@ -63,7 +73,7 @@ class ToolCallParts:
         self._given: set[str] = set()
 
     def add(self, delta: Mapping[str, Json]) -> None:
-        """Takes one piece: an item of `tool_calls`."""
+        """Adds one piece: an item of `tool_calls`."""
         function = delta.get("function") or {}
         call_id, name, index = _text(delta.get("id")), _text(function.get("name")), delta.get("index")
         index = index if isinstance(index, int) else None
@@ -78,7 +88,7 @@ class ToolCallParts:
             self._by_id.setdefault(call.id, call)
 
     def _find(self, index: int | None, call_id: str, name: str) -> _Parts | None:
-        """The call that a piece belongs to; None: it begins a new one."""
+        """The call that a piece belongs to; None: it starts a new one."""
         if known := self._by_id.get(call_id):
             return known
         if call := self._by_index.get(-1 if index is None else index):
@@ -87,7 +97,7 @@ class ToolCallParts:
         return None if call_id or not self._calls else self._last(name, is_numbered=index is not None)
 
     def _last(self, name: str, *, is_numbered: bool) -> _Parts | None:
-        """The last call, if a piece with nothing else to go by belongs to it."""
+        """The last call, if a piece without an id belongs to it."""
         last = self._calls[-1]
         if is_numbered:
             return None if name else last
@@ -95,16 +105,14 @@ class ToolCallParts:
         return None if is_another else last
 
     def take(self, *, limited: bool = False) -> list[ToolCall]:
-        """The calls, once all of their pieces are there; raises UpstreamError for one that can't be read. `limited`:
-        the answer has met its limit, and a call that was cut by it is left out."""
+        """The calls, once all of their pieces are there; raises UpstreamError for one that can't be decoded. `limited`:
+        the answer has reached its limit, and a call that was cut by it is left out."""
         calls, self._calls, self._by_index, self._by_id = self._calls, [], {}, {}
         made = []
         for call in calls:
             if limited and not call.is_whole:
                 continue
-            arguments = call.arguments
-            if isinstance(arguments, str):
-                arguments = _loaded(arguments)
+            arguments = call.load_arguments()
             if not call.name or not can_be_written(arguments):
                 raise UpstreamError(UNREADABLE, detail="a tool call without a name, or too deep")
             call_id = call.id if call.id and call.id not in self._given else new_call_id()
@@ -123,16 +131,3 @@ def _is_json(text: str) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
-
-
-def _loaded(text: str) -> Mapping[str, Json]:
-    """Arguments always are an object: official clients fail on anything else."""
-    if not text.strip():
-        return {}
-    try:
-        arguments = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise UpstreamError(UNREADABLE, detail=f"arguments of {len(text)} characters that are not JSON") from None
-    if isinstance(arguments, dict):
-        return arguments
-    return {} if arguments is None else {"value": arguments}

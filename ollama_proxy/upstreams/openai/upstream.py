@@ -1,11 +1,9 @@
-"""A server that speaks OpenAI's API: hub requests to it, its answers to events, and bytes of the same API both ways."""
+"""A server that speaks OpenAI's API: hub requests to it, its answers to events, and forwarded bytes of the same API."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,8 +15,6 @@ from ollama_proxy.errors import (
     BadRequest,
     PromptTooLong,
     UpstreamAuthError,
-    UpstreamConnect,
-    UpstreamCut,
     UpstreamError,
     UpstreamRefused,
 )
@@ -28,29 +24,28 @@ from ollama_proxy.hub import (
     EmbedRequest,
     GenerateRequest,
     Json,
-    Message,
     Model,
     ModelRequest,
     TextRequest,
-    ToolCall,
 )
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, Heard, OpenAIReader
-from ollama_proxy.upstreams.openai.errors import error_in, refused
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader
+from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
+from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal
 from ollama_proxy.upstreams.openai.models import decode_models
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache
 from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
     encode_chat,
     encode_embed,
     encode_generate,
     is_put_in_words,
-    passed_on,
-    shortened,
+    select_passthrough,
+    shorten,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import TtlCache
@@ -61,17 +56,13 @@ log = logging.getLogger(__name__)
 #: Paths below the base URL; the profile names those of completions.
 CHAT, EMBEDDINGS, MODELS = "/chat/completions", "/embeddings", "/models"
 
-#: How long its list of models is believed, in seconds.
+#: How long its list of models is kept, in seconds.
 MODELS_KEPT_S = 300.0
 
-#: Pauses before texts are sent again behind those that were paid for, in seconds: in all, longer than a limit per
-#: minute lasts. And the longest such wait that a provider may ask for.
-PAUSES_S, LONGEST_PAUSE_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 60
-
-#: How a provider says that a model only streams.
+#: Error texts about a model that only streams.
 _STREAM_ONLY = ("only support stream", "only supports stream", "stream mode only", "for non-streaming calls")
 
-#: Of the models that have said so, and bytes of them.
+#: How many of these models are kept, and bytes of them.
 _MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES = 1000, 1 << 20
 
 _HEADERS = (("Content-Type", "application/json"), ("Accept", "application/json"))
@@ -92,7 +83,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         models: Mapping[str, UpstreamModel] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        """`models`: what the configuration says of some; `secrets`: texts that no error may show."""
+        """`models`: those of the configuration; `secrets`: texts that no error may show."""
         super().__init__(name, transport)
         self.profile = profile or Profile()
         self._declared = {model.id: model for model in (models or {}).values()}
@@ -101,36 +92,34 @@ class OpenAICompatibleUpstream(TransportUpstream):
         self._listed = TtlCache[dict[str, Model]](MODELS_KEPT_S)
         self._stream_only = BoundedCache[str, bool](_MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES)
 
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """See Upstream.forward."""
-        return self._transport.open(request, call, head_wait_s=head_wait_s)
+    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
 
-    def refused(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.refused."""
-        return refused(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
+    def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
+        """See Upstream.decode_error."""
+        return decode_error(document, model=model, secrets=self._secrets)
 
-    def error_in(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """See Upstream.error_in."""
-        return error_in(document, model=model, secrets=self._secrets)
-
-    def approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.approximated."""
+    def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
+        """See Upstream.list_approximated."""
         return ("format",) if is_put_in_words(request, self.profile) else ()
 
-    def passed_on(self, request: ModelRequest) -> frozenset[str]:
-        """Names of the carried fields of a request that this server gets."""
-        return frozenset(passed_on(request, self.profile))
+    def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
+        """See Upstream.select_passthrough."""
+        return frozenset(select_passthrough(request, self.profile))
 
     # Texts.
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
         encode = partial(encode_chat, request, self.profile, find=self._thoughts.find)
-        heard = None if self.profile.reasoning_back == NEVER else partial(self._heard, request.messages)
-        return self._events(CHAT, request, encode, heard, call, heartbeat_s)
+        keep: OnToolCalls | None = None
+        if self.profile.reasoning_back != NEVER:
+            keep = partial(self._thoughts.keep, request.messages[-1] if request.messages else None)
+        return self._events(CHAT, request, encode, keep, call, heartbeat_s)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
-        """See Upstream.generate; raises BadRequest for a suffix where there is no place for one."""
+        """See Upstream.generate; raises BadRequest for a suffix if the provider takes none."""
         path = self.profile.insert_path if request.suffix else self.profile.completions_path
         if request.suffix and not path:
             raise BadRequest(f"{request.model} does not support insert", param="suffix")
@@ -138,70 +127,58 @@ class OpenAICompatibleUpstream(TransportUpstream):
             return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
         return self._events(path, request, partial(encode_generate, request, self.profile), None, call, heartbeat_s)
 
-    def _heard(
-        self, messages: Sequence[Message], calls: Sequence[ToolCall], thought: str, details: Sequence[Json]
-    ) -> None:
-        self._thoughts.keep(messages[-1] if messages else None, calls, Thought(thought, details))
-
-    def _log_filtered(self, model: str) -> None:
-        log.info("answer_filtered", extra={"fields": {"upstream": self.name, "model": model}})
-
     def _events(
         self,
         path: str,
         request: TextRequest,
         encode: Callable[..., dict[str, Json]],
-        heard: Heard | None,
+        on_tool_calls: OnToolCalls | None,
         call: Call,
         heartbeat_s: float | None,
     ) -> AnswerEvents:
         model = request.model
 
-        def asked(*, stream: bool) -> AnswerEvents:
-            """The answer in one of the two ways; raises UpstreamError."""
+        def send(*, stream: bool) -> AnswerEvents:
+            """Sends the request, for a stream or a single answer; raises UpstreamError."""
             body = encode_request(encode(stream=stream))
             outgoing = UpstreamRequest("POST", path, body, headers=_STREAM if stream else _HEADERS)
             decoder = ChunkDecoder(
                 inline_thinking=self.profile.inline_thinking,
-                heard=heard,
-                error_of=partial(self.error_in, model=model),
-                filtered=partial(self._log_filtered, model),
+                on_tool_calls=on_tool_calls,
+                decode_error=partial(self.decode_error, model=model),
+                on_filtered=partial(
+                    log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}
+                ),
             )
             return AnswerEvents(
                 self._transport.open(outgoing, call, head_wait_s=heartbeat_s),
                 OpenAIReader(decoder),
                 stream=stream,
                 heartbeat_s=heartbeat_s,
-                refused=partial(self.refused, model=model),
+                decode_refusal=partial(self.decode_refusal, model=model),
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
         stream = request.stream or bool(self._stream_only.get(model)) or self.profile.only_streams(model)
         try:
-            return asked(stream=stream)
+            return send(stream=stream)
         except UpstreamRefused as refusal:
             if stream or not any(sign in str(refusal).lower() for sign in _STREAM_ONLY):
                 raise
         self._stream_only.put(model, True)
-        return asked(stream=True)
+        return send(stream=True)
 
     # Vectors.
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
-        """See Upstream.embed; the texts go in batches of the size that the provider takes, none of them twice."""
-        vectors: list[Sequence[float]] = []
-        read = 0
+        """See Upstream.embed; the texts are sent in batches of the size that the provider takes."""
         size = self.profile.embedding_batch or max(1, len(request.input))
-        for start in range(0, len(request.input), size):
-            ask = self._embed_behind if start else self._embed
-            batch, tokens = ask(request, request.input[start : start + size], call)
-            vectors += batch
-            read += tokens
+        vectors, read = embed_batches(partial(self._embed, request, call), request.input, size, call)
         if request.dimensions and not self.profile.dimensions:
-            vectors = [shortened(vector, request.dimensions) for vector in vectors]
+            vectors = [shorten(vector, request.dimensions) for vector in vectors]
         return EmbedAnswer(vectors, read)
 
-    def _embed(self, request: EmbedRequest, texts: Sequence[str], call: Call) -> tuple[list[Sequence[float]], int]:
+    def _embed(self, request: EmbedRequest, call: Call, texts: Sequence[str]) -> Batch:
         body = encode_request(encode_embed(request, texts, self.profile))
         try:
             answer = self._ask("POST", EMBEDDINGS, call, body, model=request.model)
@@ -210,27 +187,8 @@ class OpenAICompatibleUpstream(TransportUpstream):
         if not isinstance(answer, dict):
             raise UpstreamError(detail="embeddings are missing")
         if answer.get("data") is None:
-            raise self.error_in(answer, model=request.model)
+            raise self.decode_error(answer, model=request.model)
         return decode_embed(answer, len(texts))
-
-    def _embed_behind(
-        self, request: EmbedRequest, texts: Sequence[str], call: Call
-    ) -> tuple[list[Sequence[float]], int]:
-        """Further texts of a request, which wait here while the provider is busy. Raises an UpstreamError after which
-        nobody begins anew with the first."""
-        pauses = iter(PAUSES_S)
-        while True:
-            try:
-                return self._embed(request, texts, call)
-            except UpstreamError as error:
-                pause_s = _pause_s(error, next(pauses, inf))
-                if time.monotonic() + pause_s >= call.ends_at:
-                    if isinstance(error, UpstreamRefused):
-                        error.final = True
-                    elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
-                        error = UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
-                    raise error from None
-            call.pause(pause_s)
 
     # Models.
 
@@ -238,7 +196,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         """See Upstream.models."""
         models = decode_models(self._ask("GET", MODELS, call), self.name)
         for number, model in enumerate(models):
-            # What the configuration says of a model comes before what the list says.
+            # The configuration takes precedence over the list.
             if declared := self._declared.get(model.name):
                 models[number] = replace(
                     model,
@@ -257,34 +215,25 @@ class OpenAICompatibleUpstream(TransportUpstream):
         return known.capabilities if known else None
 
     def version(self, call: Call) -> str:
-        """See Upstream.version: it has none, and is there when it answers anything but that it doesn't know us."""
+        """See Upstream.version: it has none, and is usable unless it refuses the key."""
         reply = self._transport.open(UpstreamRequest("GET", MODELS, headers=_HEADERS), call)
         with contextlib.closing(reply):
-            # What it lists is read when it is asked for: that may take its time.
+            # Its list is not read: that may take a while.
             if reply.status in (401, 403):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"", *, model: str = "") -> Json:
-        """A JSON answer; raises UpstreamError."""
+        """Sends a request and returns its JSON answer; raises UpstreamError."""
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_HEADERS), call)
         with contextlib.closing(reply):
             if reply.status != 200:
-                raise self.refused(reply, model=model)
+                raise self.decode_refusal(reply, model=model)
             data = read_all(reply)
         try:
             return orjson.loads(without_comments(data))
         except orjson.JSONDecodeError:
             raise UpstreamError(detail=f"upstream sent {len(data)} bytes that are not JSON") from None
-
-
-def _pause_s(error: UpstreamError, pause_s: float) -> float:
-    """Seconds until it can be tried again; for ever where that would not help."""
-    is_busy = isinstance(error, UpstreamRefused) and error.status in (429, 503) and not error.final
-    asked_s = error.retry_after_s or 0
-    if not (is_busy or isinstance(error, UpstreamConnect)) or asked_s > LONGEST_PAUSE_S:
-        return inf
-    return max(pause_s * random.uniform(0.5, 1.5), asked_s)
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OpenAICompatibleUpstream:

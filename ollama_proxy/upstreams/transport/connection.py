@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to an upstream: a gevent socket and httptools' parser of answers.
 
 Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes all that has arrived.
-The parser's ways are noted where they matter (httptools 0.9).
+Comments describe the parser's behaviour where it matters (httptools 0.9).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ READ = 1
 
 RECEIVE_BYTES = 65536
 SEND_BYTES = 262144
-#: Receives in a row that found something at once, before others get a turn.
+#: Receives in a row that found data at once before other greenlets run.
 FAIR_AFTER = 4
 
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 200
 
-#: Seconds between two looks for an early answer while a large body is being sent.
+#: Seconds between two checks for an early answer while a large body is being sent.
 SEND_LOOK_S = 0.5
 
 _poll = monkey.get_original("select", "poll")
@@ -68,16 +68,18 @@ class Connection:
         #: The answer says where it ends; without that, the end of the connection is its end.
         self._framed = False
         self._keep = False
+        #: Bytes are left over, or the connection ended: it can't be used again.
+        self._must_close = False
         self._interim = False
         self._head_bytes = 0
         self._bodies: list[bytes] = []
         self._headless = False
-        self._leftover = False
-        self._taken = False
-        #: The last receive took all that there was; an answer is not there yet when its question has just gone out.
+        #: The other side's kernel has confirmed the whole request.
+        self._is_confirmed = False
+        #: The last receive took all that there was; an answer is not there yet when its request has just been sent.
         self._drained = not self._tls
 
-    # What the parser calls; an exception here would come back as another one, so these only collect.
+    # Callbacks of the parser; it would replace an exception by one of its own, so they only collect.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done and not self.complete:  # trailers come this way too
@@ -85,7 +87,7 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         if self.complete:
-            self._leftover = True  # an answer to nobody's question
+            self._must_close = True  # an answer without a request
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
@@ -122,14 +124,14 @@ class Connection:
         for part in body:
             framed = b"%x\r\n%b\r\n" % (len(part), part) if chunked else part
             if part and (not self._send_large(memoryview(framed), call) or self._is_answered()):
-                self._keep_never()
+                self._must_close = True
                 return
-            yield_to_loop()  # where both sides are fast, neither reading nor sending ever waits
+            yield_to_loop()  # if both sides are fast, neither reading nor sending ever waits
         if chunked:
             self._send_bytes(b"0\r\n\r\n", call)
 
     def _send_bytes(self, data: bytes, call: Call) -> bool:
-        """True when all was sent; False when an answer came first."""
+        """Returns True when all was sent, False when an answer came first."""
         if len(data) <= SEND_BYTES:
             self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
             self._sock.sendall(data)
@@ -147,15 +149,15 @@ class Connection:
             except TimeoutError:
                 waited_s += SEND_LOOK_S
                 if waited_s >= call.timeouts.idle_s:
-                    raise UpstreamTimeout("The model server did not take the request.") from None
+                    raise UpstreamTimeout("The model server did not accept the request in time.") from None
             if data and self._is_answered():
-                self._keep_never()
+                self._must_close = True
                 return False
         return True
 
     def _is_answered(self) -> bool:
-        """An answer has begun although the request is not over. What can be read is read: over TLS it may be no part
-        of an answer at all."""
+        """Whether an answer has begun although the request is not over. Reads what has arrived: over TLS it may be no
+        part of an answer at all."""
         while self.has_input() and not self.head_done:
             limit_s = self._sock.gettimeout()
             self._sock.settimeout(0.0)
@@ -191,7 +193,7 @@ class Connection:
         return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
     def _receive(self, call: Call, limit_at: float, give_up_at: float) -> bool:
-        """Takes whatever has arrived, or waits for it; False when one of the two times has come without anything.
+        """Takes whatever has arrived, or waits for it; returns False at the earlier of the two times.
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
@@ -200,7 +202,7 @@ class Connection:
         if not self._drained and self._receive_now():
             self._streak += 1
             if self._streak % FAIR_AFTER == 0:
-                yield_to_loop()  # an upstream that never pauses leaves no turn for anybody else
+                yield_to_loop()  # an upstream that never pauses would starve other greenlets
             return True
         self._streak, self._drained = 0, False
         if self._wait_timer.wait(self._readable, min(limit_at, give_up_at, call.ends_at)):
@@ -209,7 +211,7 @@ class Connection:
         return False
 
     def _receive_now(self) -> bool:
-        """Takes and parses what has arrived, without waiting; False when nothing has."""
+        """Takes and parses what has arrived, without waiting; returns False if nothing has."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, SSLWantReadError):
@@ -228,8 +230,8 @@ class Connection:
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            # Bytes behind a finished answer raise as well: look at the end before looking at the error.
-            self._leftover = True
+            # Bytes after a finished answer raise as well: they are no error of this answer.
+            self._must_close = True
             if not self.complete:
                 raise UpstreamError(detail=f"bad HTTP from upstream: {type(error).__name__}") from None
         if not self.head_done and self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
@@ -237,11 +239,11 @@ class Connection:
         return True
 
     def _end_of_input(self, cause: OSError | None) -> None:
-        self._keep_never()
+        self._must_close = True
         if cause is None:
-            # Bytes that the other side's kernel has not said that it has.
+            # Bytes that the other side's kernel has not confirmed.
             (unconfirmed,) = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)))
-            self._taken = not unconfirmed
+            self._is_confirmed = not unconfirmed
         if not self.head_done:
             raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
         if self._framed or cause is not None:
@@ -250,27 +252,23 @@ class Connection:
 
     # Keeping and closing.
 
-    def _keep_never(self) -> None:
-        self._keep = False
-        self._leftover = True
-
     def has_input(self) -> bool:
-        """Something waits to be read: bytes, an end or an error."""
+        """Whether something can be read: bytes, an end or an error."""
         return bool(self._ready.poll(0))
 
     @property
     def reusable(self) -> bool:
-        """The answer is over, nothing was left behind it, and both sides keep the connection."""
-        return self.complete and self._keep and not self._leftover and not self._headless
+        """Whether the answer is complete with nothing after it, and both sides keep the connection."""
+        return self.complete and self._keep and not self._must_close and not self._headless
 
     @property
     def was_stale(self) -> bool:
-        """It was used before, and its end has crossed this request: nothing of an answer has arrived, and nobody can
-        have read the request. Who has read all that came ends a connection otherwise: its kernel has confirmed it."""
-        return self.used > 1 and not (self._head_bytes or self.head_done or self._taken)
+        """Whether it was used before and its end has crossed this request: nothing of an answer has arrived, and the
+        upstream can't have read the request, because its kernel has not confirmed all of it."""
+        return self.used > 1 and not (self._head_bytes or self.head_done or self._is_confirmed)
 
     def abort(self) -> None:
-        """Wakes whoever waits on the socket; the close itself is left to them."""
+        """Wakes the greenlet that waits on the socket, which then closes it."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(gsocket.SHUT_RDWR)
 

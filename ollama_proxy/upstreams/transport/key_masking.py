@@ -1,18 +1,18 @@
-"""A transport whose answers never show the key that its requests carry: an auth proxy in front of an Ollama server may
-quote it in an error, and native answers go to the client as they are."""
+"""A transport that masks the key of its requests in the answers: an auth proxy in front of an Ollama server may quote
+it in an error, and native answers are forwarded to the client unchanged."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from ollama_proxy.upstreams.base import Headers, Reply, Transport, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 
-#: Shortest form of a key that is masked, in bytes: in errors, and in answers, which may well have a word such as
-#: `ollama` in them that is a key only by name.
+#: Shortest form of a key that is masked, in bytes: in errors, and in answers, which may well contain a word such as
+#: `ollama` that serves as a key.
 MIN_IN_ERRORS, MIN_IN_ANSWERS = 3, 8
 
 #: Shortest piece of base64 that belongs to one key and to nothing else.
@@ -24,6 +24,7 @@ class MaskedTransport:
 
     def __init__(self, transport: Transport, secret: str) -> None:
         self._transport = transport
+        self.connections, self.close = transport.connections, transport.close
         self._in_errors = secret_forms(secret, MIN_IN_ERRORS)
         self._in_answers = secret_forms(secret, MIN_IN_ANSWERS)
 
@@ -32,20 +33,13 @@ class MaskedTransport:
         reply = self._transport.open(request, call, head_wait_s=head_wait_s)
         return MaskedReply(reply, in_errors=self._in_errors, in_answers=self._in_answers)
 
-    def counts(self) -> dict[str, int]:
-        """See Transport."""
-        return self._transport.counts()
-
-    def close(self) -> None:
-        """See Transport."""
-        self._transport.close()
-
 
 class MaskedReply:
     """Another reply with every form of a secret replaced by as many asterisks, so that its length stays. See Reply."""
 
     def __init__(self, reply: Reply, *, in_errors: Sequence[bytes], in_answers: Sequence[bytes]) -> None:
         self._reply = reply
+        self.wait_head, self.close = reply.wait_head, reply.close
         self._in_errors, self._in_answers = in_errors, in_answers
         #: The end of what has arrived, if it may be the beginning of a secret.
         self._held = b""
@@ -61,10 +55,6 @@ class MaskedReply:
         masked = ((name, _mask(value.encode("latin-1"), self._in_errors)) for name, value in self._reply.headers)
         return [(name, value.decode("latin-1")) for name, value in masked]
 
-    def wait_head(self, wait_s: float | None = None) -> bool:
-        """See Reply."""
-        return self._reply.wait_head(wait_s)
-
     def read_some(self, wait_s: float | None = None) -> bytes | None:
         """See Reply; at most the length of a secret is held back until what follows is there."""
         forms = self._in_errors if self.status >= 400 else self._in_answers
@@ -78,10 +68,6 @@ class MaskedReply:
             return None
         rest, self._held = self._held, b""
         return rest
-
-    def close(self) -> None:
-        """See Reply."""
-        self._reply.close()
 
 
 def _mask(data: bytes, forms: Sequence[bytes]) -> bytes:
@@ -113,16 +99,11 @@ def secret_forms(secret: str, shortest: int) -> tuple[bytes, ...]:
     texts |= {text.replace("/", "\\/") for text in tuple(texts)}
     # Go escapes these letters in JSON.
     texts |= {text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}) for text in tuple(texts)}
-    forms = {text.encode("utf-8", "replace") for text in texts} | {raw} | set(_base64_cores(raw))
-    return tuple(sorted((form for form in forms if len(form) >= shortest), key=len, reverse=True))
-
-
-def _base64_cores(raw: bytes) -> Iterator[bytes]:
-    """What base64 makes of a secret behind any text, such as the user name of HTTP Basic, without the edges that
-    depend on what is around it."""
+    forms = {text.encode("utf-8", "replace") for text in texts} | {raw}
+    # Base64 of the secret after any text, such as the user name of HTTP Basic, without the edges that depend on the
+    # surrounding text.
     for offset in range(3):
-        encoded = base64.b64encode(bytes(offset) + raw)
-        core = encoded[(0, 2, 3)[offset] : len(bytes(offset) + raw) * 8 // 6]
+        core = base64.b64encode(bytes(offset) + raw)[(0, 2, 3)[offset] : (offset + len(raw)) * 8 // 6]
         if len(core) >= _MIN_BASE64:
-            yield core
-            yield core.replace(b"+", b"-").replace(b"/", b"_")
+            forms |= {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+    return tuple(sorted((form for form in forms if len(form) >= shortest), key=len, reverse=True))

@@ -1,5 +1,5 @@
-"""Where a host answers. One look-up of a name at a time: a name server that hangs takes one of the few threads in which
-names are looked up, and not all of them."""
+"""Connections to a host by name or address. One look-up of a name at a time: a name server that hangs blocks one of the
+few resolver threads, and not all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 from gevent import socket as gsocket
 
-#: A family, and what to connect to.
+#: The family and the argument of `connect`.
 _Address = tuple[int, Any]
 
 
@@ -31,7 +31,7 @@ class Host:
             except OSError as error:
                 sock.close()
                 failure = error
-            except BaseException:  # also when nobody wants it any more: whoever opens, closes
+            except BaseException:  # also when the greenlet is killed: the socket must not leak
                 sock.close()
                 raise
         raise failure
@@ -51,6 +51,6 @@ class Host:
     def _look_up(self) -> list[_Address] | Exception:
         try:
             found = gsocket.getaddrinfo(self._name, self._port, 0, gsocket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # a name may not even be one that can be asked for
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
             return error
         return [(family, address) for family, _, _, _, address in found]

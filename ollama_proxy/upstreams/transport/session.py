@@ -1,7 +1,7 @@
 """The requests session of one upstream, with an adapter of our own below it.
 
 Nothing else imports requests. The session is neutral: no environment, no cookies, no redirects. The adapter keeps a
-pool of gevent connections, last used first, and turns every foreign exception into one of ours.
+pool of gevent connections, last used first, and translates every exception into one of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
-from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.connection import Connection
@@ -37,13 +37,13 @@ MAX_IDLE_S = 60.0
 #: Requests that are kept prepared: paths are constants, but for the pages of a provider's list. Bytes of their paths.
 MAX_PREPARED, MAX_PREPARED_BYTES = 64, 1 << 18
 
-#: Only an end this soon after the request is taken for that of an idle connection that crossed it, in seconds: a
-#: process that gets no turn for a while notices it late.
+#: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
+#: seconds; a busy process notices it late.
 STALE_WITHIN_S = 1.0
 
 
 class Redirected(UpstreamError):
-    """It points elsewhere: `location` as it says it, empty where it doesn't say."""
+    """The upstream redirects: `location` is the header as sent, empty if there is none."""
 
     text = "The model server answered with a redirect."
 
@@ -61,7 +61,7 @@ class HttpReply:
         self._call = call
         self._idle_s = idle_s
         self._first_byte_at = first_byte_at
-        #: When silence is over the limit; None: nobody has waited since the last data.
+        #: When the idle limit ends; None: no wait since the last data.
         self._idle_at: float | None = None
         self.status = 0
         self.headers: Headers = ()
@@ -76,9 +76,9 @@ class HttpReply:
         if not connection.receive_head(self._call, self._first_byte_at, wait_s):
             return False
         if 300 <= connection.status < 400:
-            # Following it would take the request, and its credentials, to another place.
+            # Following it would send the request, and its credentials, elsewhere.
             location = next((value for name, value in connection.headers if name == b"location"), b"")
-            # Browsers read UTF-8 here, whatever the RFC says.
+            # Browsers read UTF-8 here, unlike the RFC.
             raise Redirected(connection.status, location.decode("utf-8", "replace"))
         self.status = connection.status
         self.headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers]
@@ -99,7 +99,7 @@ class HttpReply:
         return data
 
     def close(self) -> None:
-        """Gives the connection back, or closes it when anything of the answer is left."""
+        """Returns the connection to the pool, which closes it if the answer was not read to its end."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._call.detach()
@@ -122,16 +122,11 @@ class Pool:
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
+        self.connections = Connections()
         self._target = Host(address or self.host, self.port)
-        self._alarm = wait_timer or WaitTimer()
-        self._shares_alarm = wait_timer is not None
-        self.active = 0
+        self._wait_timer = wait_timer or WaitTimer()
+        self._owns_wait_timer = wait_timer is None
         self._closed = False
-
-    @property
-    def idle(self) -> int:
-        """Connections that wait to be used again."""
-        return len(self._idle)
 
     def acquire(self, connect_s: float, *, fresh: bool = False) -> Connection:
         """A live connection, counted as active until it is released; `fresh` takes none that was used before.
@@ -141,37 +136,40 @@ class Pool:
         oldest = time.monotonic() - MAX_IDLE_S
         while self._idle and not fresh:
             since, connection = self._idle.pop()
-            # Input on an idle connection is its end, or an answer that nobody asked for.
+            self.connections.idle -= 1
+            # Input on an idle connection is its end, or an answer without a request.
             if since >= oldest and not connection.has_input():
                 break
             connection.close()
         else:
-            connection = Connection(self._connect(connect_s), self._alarm)
-        self.active += 1
+            connection = Connection(self._connect(connect_s), self._wait_timer)
+        self.connections.active += 1
         return connection
 
     def release(self, connection: Connection) -> None:
-        """Takes a connection back, to be used again where that is safe."""
-        self.active -= 1
+        """Takes a connection back, to be used again if that is safe."""
+        self.connections.active -= 1
         if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
-            self._idle.append((time.monotonic(), connection))
-            # What a burst has left over sinks to the front and is closed there.
-            while self._idle[0][0] < time.monotonic() - MAX_IDLE_S:
+            now = time.monotonic()
+            self._idle.append((now, connection))
+            # Connections left over from a burst sink to the front and are closed there.
+            while self._idle[0][0] < now - MAX_IDLE_S:
                 self._idle.pop(0)[1].close()
+            self.connections.idle = len(self._idle)
         else:
             connection.close()
 
     def close(self) -> None:
-        """Closes what is idle, and what is active as soon as it is released."""
+        """Closes idle connections now, and active ones as soon as they are released."""
         self._closed = True
-        if not self._shares_alarm:
-            self._alarm.close()
-        idle, self._idle = self._idle, []
+        if self._owns_wait_timer:
+            self._wait_timer.close()
+        idle, self._idle, self.connections.idle = self._idle, [], 0
         for _, connection in idle:
             connection.close()
 
     def _connect(self, connect_s: float) -> gsocket.socket:
-        # One limit over name, address and TLS: each alone could take as long as it likes.
+        # One limit over look-up, connection and TLS: none of them has one of its own.
         limit, started = gevent.Timeout(connect_s), time.monotonic()
         sock: gsocket.socket | None = None
         try:
@@ -179,14 +177,14 @@ class Pool:
                 sock = self._target.connect()
                 sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
                 if self._tls:
-                    # In two steps: a handshake that is given up inside wrap_socket leaves a socket that nobody closes.
+                    # In two steps: an aborted handshake inside wrap_socket would leak the socket.
                     sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
                     sock.do_handshake()
                 return sock
-        except BaseException as error:  # also when nobody wants it any more: whoever opens, closes
+        except BaseException as error:  # also when the greenlet is killed: the socket must not leak
             if sock is not None:
                 sock.close()
-            # A name may not even be one that can be asked for: UnicodeError.
+            # UnicodeError: the name is not a host name.
             if error is not limit and not isinstance(error, OSError | UnicodeError):
                 raise
             detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
@@ -202,7 +200,7 @@ class PoolAdapter(BaseAdapter):
         super().__init__()
         self._pool = pool
 
-    def send(  # type: ignore[override]  # the session hands through whatever `timeout` is; a Call is more than seconds
+    def send(  # type: ignore[override]  # the session passes `timeout` through as it is; a Call is more than seconds
         self,
         request: requests.PreparedRequest,
         stream: bool = False,
@@ -213,20 +211,32 @@ class PoolAdapter(BaseAdapter):
     ) -> requests.Response:
         """See BaseAdapter.send; the answer is a Response whose `raw` is the reply."""
         assert timeout is not None, "every upstream call has its limits"
+        lines = [f"{request.method} {request.path_url} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         answer = requests.Response()
-        answer.raw = self._attempt(request, timeout, fresh=False) or self._attempt(request, timeout, fresh=True)
+        reply = self._attempt(request, head, timeout, fresh=False)
+        answer.raw = reply or self._attempt(request, head, timeout, fresh=True)
         return answer
 
-    def _attempt(self, request: requests.PreparedRequest, call: Call, *, fresh: bool) -> HttpReply | None:
-        """The reply, its request sent; None when a pooled connection turned out to be closed by the other side."""
+    def _attempt(self, request: requests.PreparedRequest, head: bytes, call: Call, *, fresh: bool) -> HttpReply | None:
+        """Sends the request and returns its reply; None if the other side had closed a pooled connection."""
         call.check()
         connection = self._pool.acquire(call.timeouts.connect_s, fresh=fresh)
         sent_at = time.monotonic()
         reply = HttpReply(self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s)
         try:
             call.attach(connection.abort)
-            self._send(connection, request, call)
-            # The caller's heartbeat decides how long it waits; what a stale connection shows, it shows at once.
+            body: bytes | Iterable[bytes] = request.body or b""  # type: ignore[assignment]  # never text here
+            chunked = "Transfer-Encoding" in request.headers
+            try:
+                connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
+            except TimeoutError as error:
+                raise UpstreamTimeout("The model server did not accept the request in time.") from error
+            except OSError:
+                # It may have answered and closed before reading everything: its answer comes next, or its end.
+                call.check()
+            # Waits one heartbeat at most; a stale connection fails at once.
             reply.wait_head(getattr(request, "head_wait_s", None))
             return reply
         except UpstreamCut:
@@ -236,23 +246,9 @@ class PoolAdapter(BaseAdapter):
             if stale and isinstance(request.body, bytes) and getattr(request, "replayable", False):
                 return None
             raise
-        except BaseException:  # also when the worker is being stopped: whoever opens, closes
+        except BaseException:  # also when the greenlet is killed: the connection must not leak
             reply.close()
             raise
-
-    def _send(self, connection: Connection, request: requests.PreparedRequest, call: Call) -> None:
-        lines = [f"{request.method} {request.path_url} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        body: bytes | Iterable[bytes] = request.body or b""  # type: ignore[assignment]  # never text here
-        chunked = "Transfer-Encoding" in request.headers
-        try:
-            connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
-        except TimeoutError as error:
-            raise UpstreamTimeout("The model server did not take the request.") from error
-        except OSError:
-            # It may have answered and closed before reading everything: what it said comes next, or its end does.
-            call.check()
 
     def close(self) -> None:
         """Closes the pool."""
@@ -271,14 +267,15 @@ class HttpTransport:
         address: str | None = None,
         wait_timer: WaitTimer | None = None,
     ) -> None:
-        """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`: where to connect
-        to, in place of looking the host up. `alarm`: one to share, for a transport that does not stay."""
+        """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`: the address to
+        connect to, in place of looking up the host. `wait_timer`: one to share, for a short-lived transport."""
         url = urlsplit(base_url)
         self._prefix = url.path.rstrip("/")
         self._origin = f"{url.scheme}://{url.netloc}"
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
+        self.connections = self._pool.connections
         self._prepared = BoundedCache[tuple[str, str], requests.PreparedRequest](MAX_PREPARED, MAX_PREPARED_BYTES)
         self._session = requests.Session()
         self._session.trust_env = False
@@ -306,7 +303,7 @@ class HttpTransport:
         return cast(HttpReply, answer.raw)
 
     def _prepare(self, request: UpstreamRequest) -> requests.PreparedRequest:
-        """Preparing costs ten times a copy, and only the few constant paths are ever asked for."""
+        """The request as it is sent. Preparing costs ten times a copy, and there are only a few constant paths."""
         key = (request.method, request.path)
         known = self._prepared.get(key)
         if known is None:
@@ -322,15 +319,11 @@ class HttpTransport:
                 prepared.headers["Content-Length"] = str(len(request.body))
         else:
             prepared.body = request.body  # type: ignore[assignment]  # an iterable of bytes, sent as it comes
-            # requests notes a length of 0 for a POST without a body, and one body can't have two framings.
+            # requests sets a length of 0 for a POST without a body, and one body can't have two framings.
             prepared.headers.pop("Content-Length", None)
             framing = {"Transfer-Encoding": "chunked"} if request.length is None else {}
             prepared.headers.update(framing or {"Content-Length": str(request.length)})
         return prepared
-
-    def counts(self) -> dict[str, int]:
-        """See Transport.counts."""
-        return {"active": self._pool.active, "idle": self._pool.idle}
 
     def close(self) -> None:
         """Closes the pool."""
@@ -338,7 +331,7 @@ class HttpTransport:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Trusts the authorities of the system, or those of requests where it has none; never what a variable names."""
+    """Trusts the authorities of the system, or those of requests if it has none; ignores the environment."""
     context: ssl.SSLContext = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     system = ssl.get_default_verify_paths()
     file = system.openssl_cafile if os.path.isfile(system.openssl_cafile) else DEFAULT_CA_BUNDLE_PATH

@@ -1,4 +1,4 @@
-"""One clock for all waits of a worker: a timer for each of them would cost more than the receive it guards."""
+"""One timer for all waits of a worker: one for each wait would cost more than the receive it guards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TICK_S = 0.25
 
 
 class WaitTimer:
-    """Ends waits whose time has come, at most a quarter of a second late."""
+    """Ends waits at their time, at most a quarter of a second late."""
 
     def __init__(self) -> None:
         self._waiting: dict[Waiter[bool], float] = {}
@@ -23,12 +23,12 @@ class WaitTimer:
         self._closed = False
 
     def close(self) -> None:
-        """Lets its greenlet go as soon as nothing waits; who still waits later gets another one for that long."""
+        """Ends its greenlet as soon as nothing waits; a later wait starts another one."""
         self._closed = True
         self._busy.set()
 
     def wait(self, watcher: Any, until: float) -> bool:
-        """Waits for an event of a watcher of the loop; False when the monotonic time `until` came first."""
+        """Waits for an event of a watcher of the loop; returns False if the monotonic time `until` came first."""
         waiter: Waiter[bool] = Waiter(gevent.get_hub())
         self._waiting[waiter] = until
         if len(self._waiting) == 1:

@@ -119,7 +119,7 @@ def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) 
     settings = load_settings(tmp_path / "c.yaml", {})
     assert set(setting_names()) - set(settings.origins) == {"auth.generate_tokens", "auth.manage_tokens"}
     assert settings.server == Settings().server
-    assert commands._shown(settings) == commands._shown(Settings())
+    assert commands._mask(settings) == commands._mask(Settings())
     assert "Not set: manage_tokens" in commands.documentation()
 
 
@@ -167,7 +167,7 @@ def modules_loaded_by(program: str, *arguments: str) -> set[str]:
 @pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show", "config check"])
 def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
     # Each of these takes longer to load than the command takes to run.
-    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl"}
+    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl", "ollama_proxy.hub"}
     program = "from ollama_proxy.cli import main; main(sys.argv[1:])"
     assert not modules_loaded_by(program, *command.split()) & heavy
 
@@ -239,7 +239,7 @@ def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"HOST": "127.0.0.1", "OLLAMA_PROXY__AUTH__ENABLED": "false"}, "No token is asked for"),
+        ({"HOST": "127.0.0.1", "OLLAMA_PROXY__AUTH__ENABLED": "false"}, "No token is required"),
         ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[CANARY]"}, "Bearer $TOKEN"),
         ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
         ({"OLLAMA_PROXY__AUTH__MANAGE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
@@ -333,7 +333,7 @@ def test_run_starts_with_the_demo_when_nothing_answers_and_shows_the_token_once(
     token = (checkout / "state" / "first-token").read_text().strip()
     assert token in shown[0]
     assert token not in shown[1]
-    assert all(f"DEMO: the built-in demo model answers, because of {nobody}" in text for text in shown)
+    assert all(f"DEMO: the built-in demo model answers instead of {nobody}" in text for text in shown)
 
 
 @pytest.mark.slow

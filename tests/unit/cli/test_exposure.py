@@ -57,7 +57,7 @@ def test_one_that_listens_on_loopback_alone_is_closed(address: str) -> None:
         (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{port}'")
     count = len(own_addresses())
     assert found == Finding(
-        f"box1 (http://127.0.0.1:{port}): closed, it answers on this machine alone ({count} other addresses tried)."
+        f"box1 (http://127.0.0.1:{port}): closed, it answers only on this machine ({count} other addresses tried)."
     )
 
 
@@ -79,7 +79,7 @@ def test_something_else_on_its_port_opens_nothing(address: str, version: object)
 def test_one_that_wants_a_token_everywhere_is_closed(address: str) -> None:
     with plain_ollama("0.0.0.0", version=401) as port:
         (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{port}'")
-    assert found == Finding(f"box1 (http://127.0.0.1:{port}): closed, it asks for a token.")
+    assert found == Finding(f"box1 (http://127.0.0.1:{port}): closed, it requires a token.")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def silent_port() -> Iterator[int]:
 
 def test_of_one_that_is_not_running_nothing_can_be_told(silent_port: int) -> None:
     (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{silent_port}'")
-    assert (found.is_open, found.is_unknown, "nothing can be told" in found.text) == (False, True, True)
+    assert (found.is_open, found.is_unknown, "could not be checked" in found.text) == (False, True, True)
 
 
 def test_each_ollama_has_its_finding_and_providers_have_none(address: str) -> None:
@@ -102,7 +102,7 @@ def test_each_ollama_has_its_finding_and_providers_have_none(address: str) -> No
             "name: lab, kind: vllm",
         )
     assert [(each.text.split()[0], each.is_open) for each in found] == [("box1", False), ("box2", True), ("lab", False)]
-    assert found[2].text.endswith("not looked at, because it is no Ollama server.")
+    assert found[2].text.endswith("not checked, because it is not an Ollama server.")
 
 
 def test_without_an_ollama_there_is_nothing_to_find() -> None:
@@ -129,13 +129,13 @@ def test_one_on_another_machine_answers_as_it_should(elsewhere: None) -> None:
         (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{port}'")
     assert not found.is_open
     assert "on another machine" in found.text
-    assert "its firewall should let in 127.0.0.1 alone" in found.text
+    assert "its firewall should admit only 127.0.0.1" in found.text
     assert found.text.endswith(f"ollama-proxy check-exposure http://127.0.0.1:{port}")
 
 
 def test_one_on_another_machine_may_be_down(elsewhere: None, silent_port: int) -> None:
     (found,) = of_upstreams(f"name: box1, base_url: 'http://127.0.0.1:{silent_port}'")
-    text = f"box1 (http://127.0.0.1:{silent_port}): no answer there (Connection refused)."
+    text = f"box1 (http://127.0.0.1:{silent_port}): no answer (Connection refused)."
     assert found == Finding(text, is_unknown=True)
 
 
@@ -148,7 +148,7 @@ def test_one_on_another_machine_that_asks_for_a_token_is_closed(elsewhere: None)
 def test_seen_from_a_third_machine_silence_proves_nothing(elsewhere: None, silent_port: int) -> None:
     (found,) = check_servers([f"http://127.0.0.1:{silent_port}"])
     assert (found.is_open, found.is_unknown, "closed" in found.text) == (False, True, False)
-    assert "no answer there" in found.text
+    assert "no answer (" in found.text
 
 
 def test_seen_from_a_third_machine_it_is_open(elsewhere: None) -> None:
@@ -209,7 +209,7 @@ def test_the_tables_of_linux_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "v6").write_text(IF_INET6)
     monkeypatch.setattr(exposure, "_IPV4_TABLE", tmp_path / "v4")
     monkeypatch.setattr(exposure, "_IPV6_TABLE", tmp_path / "v6")
-    assert list(exposure._told_by_kernel()) == ["10.1.2.3", "172.17.0.1", "fd00::2"]
+    assert list(exposure._read_kernel_tables()) == ["10.1.2.3", "172.17.0.1", "fd00::2"]
 
 
 @pytest.mark.parametrize(

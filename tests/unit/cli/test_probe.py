@@ -38,7 +38,7 @@ def test_who_asks_for_a_token_is_not_open(status: int) -> None:
 
 def test_nobody_there_is_said() -> None:
     with nobody() as port:
-        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("no answer there (Connection refused)", is_silent=True)
+        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("no answer (Connection refused)", is_silent=True)
 
 
 def test_the_probe_ignores_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,5 +55,5 @@ def test_a_path_in_front_is_kept() -> None:
 def test_certificate_that_proves_nothing_counts_only_for_those_who_send_secrets(tmp_path: Path) -> None:
     signed_by_itself = Authority(tmp_path).server("IP:127.0.0.1", signed=False)
     with plain_ollama(ssl_context=signed_by_itself) as port:
-        assert probe_ollama(f"https://127.0.0.1:{port}").refusal.startswith("no answer there (")
+        assert probe_ollama(f"https://127.0.0.1:{port}").refusal.startswith("no answer (")
         assert probe_ollama(f"https://127.0.0.1:{port}", checks_certificate=False).refusal == ""

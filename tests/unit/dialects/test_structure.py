@@ -121,7 +121,7 @@ MANY: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", MANY.values(), ids=MANY)
 def test_more_messages_or_parts_than_any_conversation_has_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(BodyTooLarge, match=f"more than ({MAX_MESSAGES} messages|{MAX_PARTS} parts)"):
+    with pytest.raises(BodyTooLarge, match=f"at most ({MAX_MESSAGES} messages|{MAX_PARTS} content parts)"):
         parse_object(orjson.dumps({"model": "m", **fields}))
 
 
@@ -171,7 +171,7 @@ ONE_LARGE = f'{{"a":[{",".join(["{}"] * (MAX_NODES + 1))}]}}'
 @pytest.mark.parametrize(("arguments", "number"), [(NODES, 40), (VALUES, 30), (ONE_LARGE, 1)])
 def test_structure_in_the_arguments_of_calls_has_the_same_limits(form: str, arguments: str, number: int) -> None:
     body = orjson.dumps({"model": "m", **with_arguments(arguments, number)[form]})
-    with pytest.raises(BodyTooLarge, match=f"more than ({MAX_NODES}|{MAX_VALUES}) .* in the arguments of calls"):
+    with pytest.raises(BodyTooLarge, match=f"at most ({MAX_NODES}|{MAX_VALUES}) .* in tool call arguments"):
         parse_object(body)
 
 

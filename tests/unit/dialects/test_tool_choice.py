@@ -32,11 +32,11 @@ def test_only_allowed_tools_are_left_in_the_order_of_the_offer(mode: str, names:
 @pytest.mark.parametrize(
     ("allowed", "param", "text"),
     [
-        ({"tools": ["f"]}, "choice.mode", "auto or required"),
-        ({"mode": "none", "tools": ["f"]}, "choice.mode", "auto or required"),
-        ({"mode": "auto"}, "choice.tools", "a list of functions"),
-        ({"mode": "auto", "tools": "f"}, "choice.tools", "a list of functions"),
-        ({"mode": "auto", "tools": ["f", "x" * 100]}, "choice.tools", f"'{'x' * 80}' is not on offer"),
+        ({"tools": ["f"]}, "choice.mode", "'auto' or 'required'"),
+        ({"mode": "none", "tools": ["f"]}, "choice.mode", "'auto' or 'required'"),
+        ({"mode": "auto"}, "choice.tools", "an array of functions"),
+        ({"mode": "auto", "tools": "f"}, "choice.tools", "an array of functions"),
+        ({"mode": "auto", "tools": ["f", "x" * 100]}, "choice.tools", f"this request defines no tool '{'x' * 80}'"),
     ],
 )
 def test_what_cannot_be_allowed_is_refused_by_name(allowed: dict[str, Any], param: str, text: str) -> None:
@@ -52,6 +52,6 @@ def test_a_choice_among_the_tools_passes(choice: ToolChoice) -> None:
 
 @pytest.mark.parametrize(("choice", "tools"), [("required", []), ({"name": "f"}, []), ({"name": "x"}, TOOLS)])
 def test_a_call_of_what_is_not_on_offer_is_refused(choice: ToolChoice, tools: list[Tool]) -> None:
-    with pytest.raises(BadRequest, match="on offer") as refusal:
+    with pytest.raises(BadRequest, match="this request defines no tool") as refusal:
         check_choice(choice, tools, "tool_choice")
     assert refusal.value.param == "tool_choice"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from ollama_proxy.dialects import find_dialect
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.gateway.chat_images import fetch_images
+from ollama_proxy.gateway.chat_images import fetch_images, has_image_urls
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.hub import ChatRequest, Event, ImageUrl, Message
@@ -24,12 +24,11 @@ INLINE = "aW5saW5l"
 
 
 @pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
+def pictures(pictures: ScriptedServer) -> ScriptedServer:
     """A server with two images."""
-    with ScriptedServer() as server:
-        server.script("/png", [Whole(PNG)])
-        server.script("/jpeg", [Whole(JPEG)])
-        yield server
+    pictures.script("/png", [Whole(PNG)])
+    pictures.script("/jpeg", [Whole(JPEG)])
+    return pictures
 
 
 def fetch(
@@ -71,7 +70,8 @@ def test_each_image_takes_the_place_of_its_url(pictures: ScriptedServer) -> None
 def test_a_chat_without_urls_is_sent_as_it_is_even_if_fetching_is_off() -> None:
     asked = chat(Message("user", "This.", images=[INLINE]), Message("user", "Well?"))
     batches, complete = fetch(asked, mode="off")
-    assert complete is asked
+    assert complete == asked
+    assert not has_image_urls(asked)
     assert batches == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
-from ollama_proxy.gateway.delivery import deliver, no_frame, record_failure
+from ollama_proxy.gateway.delivery import deliver, record_failure
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
@@ -43,7 +43,7 @@ def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(error: Excep
 def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
     one = exchange()
     with pytest.raises(BrokenPipeError):
-        list(deliver(one, pieces(TypeError("secret")), no_frame))
+        list(deliver(one, pieces(TypeError("secret")), None))
     assert (one.state, one.error) == ("aborted", "internal_error")
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from ollama_proxy.gateway.event_filters import opened
+from ollama_proxy.gateway.event_filters import filter_events
 from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.call import Call
 
 END = Done("stop", 3, 1)
 CALLS = [ToolCall("1", "a", {}), ToolCall("2", "b", {})]
@@ -25,9 +23,6 @@ class Scripted:
         self._batches = batches
         self._delay_s = delay_s
         self.closed = 0
-
-    def ask(self, request: object, call: Call, *, heartbeat_s: float | None = None) -> Scripted:
-        return self
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         for batch in self._batches:
@@ -46,13 +41,13 @@ def chat(*, exclude_reasoning: bool | None = None, parallel_tool_calls: bool | N
 
 def shaped(asked: ChatRequest, batches: Batches, delay_s: float = 0.0, heartbeat_s: float | None = None) -> Batches:
     source = Scripted(batches, delay_s)
-    return [list(batch) for batch in opened(source.ask, asked, heartbeat_s, Call(Timeouts()))]
+    return [list(batch) for batch in filter_events(source, asked, heartbeat_s)]
 
 
 @pytest.mark.parametrize("asked", [chat(), chat(exclude_reasoning=False), chat(parallel_tool_calls=True)])
 def test_what_nobody_shapes_is_the_upstreams_own(asked: ChatRequest) -> None:
     source = Scripted([])
-    assert opened(source.ask, asked, None, Call(Timeouts())) is source
+    assert filter_events(source, asked, None) is source
 
 
 def test_thinking_is_left_out_and_nothing_else() -> None:
@@ -63,7 +58,7 @@ def test_thinking_is_left_out_and_nothing_else() -> None:
 def test_thinking_of_a_completion_is_left_out_too() -> None:
     asked = GenerateRequest(model="m", prompt="p", exclude_reasoning=True)
     source = Scripted([[Thinking("a"), Content("b"), END]])
-    assert [list(batch) for batch in opened(source.ask, asked, None, Call(Timeouts()))] == [[Content("b"), END]]
+    assert [list(batch) for batch in filter_events(source, asked, None)] == [[Content("b"), END]]
 
 
 @pytest.mark.parametrize("batches", [[CALLS, [END]], [CALLS[:1], CALLS[1:], [END]]])
@@ -88,5 +83,5 @@ def test_single_answer_needs_no_signs_of_life() -> None:
 
 def test_closing_closes_the_source() -> None:
     source = Scripted([])
-    opened(source.ask, chat(exclude_reasoning=True), None, Call(Timeouts())).close()
+    filter_events(source, chat(exclude_reasoning=True), None).close()
     assert source.closed == 1

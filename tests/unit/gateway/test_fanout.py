@@ -14,8 +14,8 @@ import pytest
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.fanout import BATCHES_AHEAD, OPENING_S, FanOut, spread
 from ollama_proxy.hub import ChatRequest, Choice, Content, Done, Event, GenerateRequest, Message, collect
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
+from tests.unit.upstreams.stock import new_call
 
 END = Done("stop", 3, 1)
 
@@ -68,12 +68,8 @@ class Refused(Told):
         raise UpstreamRefused(503, "busy")
 
 
-def call() -> Call:
-    return Call(Timeouts())
-
-
 def asked_of(*answers: Told, heartbeat_s: float | None = None, of: Call | None = None) -> FanOut:
-    return FanOut([answer.open for answer in answers], of or call(), heartbeat_s)
+    return FanOut([answer.open for answer in answers], of or new_call(), heartbeat_s)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 2) -> None:
@@ -175,7 +171,7 @@ def test_fault_of_our_own_is_raised_and_not_waited_for() -> None:
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05], ids=["before the heads", "between tokens"])
 def test_client_that_leaves_ends_all(after_s: float) -> None:
-    answers, one = [Told(text("x"), 5.0, opens_after_s=0.02) for _ in range(3)], call()
+    answers, one = [Told(text("x"), 5.0, opens_after_s=0.02) for _ in range(3)], new_call()
     events = iter(asked_of(*answers, of=one))
     gevent.spawn_later(after_s, one.leave)
     began = time.monotonic()

@@ -79,12 +79,13 @@ def test_an_edit_ends_what_is_answered_to_a_token_that_is_gone(gateway: Gateway)
 
 def test_a_model_is_resolved_once_for_the_exchange_that_is_about_it(gateway: Gateway) -> None:
     one = exchange(gateway, model="demo")
-    assert gateway.resolve_model(one, "demo") is gateway.resolve_model(one, "demo") is one.resolved_model
+    resolve = gateway.snapshot.resolve_model
+    assert resolve(one, "demo") is resolve(one, "demo") is one.resolved_model
 
 
 def test_other_models_are_not_kept_on_the_exchange(gateway: Gateway) -> None:
     one = exchange(gateway)
-    assert gateway.resolve_model(one, "demo").model.name == "demo"
+    assert gateway.snapshot.resolve_model(one, "demo").model.name == "demo"
     assert one.resolved_model is None
 
 

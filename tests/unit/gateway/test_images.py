@@ -57,13 +57,6 @@ LIMITS = Timeouts(connect_s=5, first_byte_s=10, idle_s=10, total_s=20)
 NO_URL = "must be an http or https URL"
 
 
-@pytest.fixture
-def pictures() -> Iterator[ScriptedServer]:
-    """A server of images on 127.0.0.1, the address that the tests allow."""
-    with ScriptedServer() as server:
-        yield server
-
-
 def settings(**changed: Any) -> Images:
     return Images(**{"allow": (HERE,), "timeout_s": 3.0, **changed})
 
@@ -229,7 +222,7 @@ class WaitUntilSent(NamedTuple):
         wait_until(lambda: self.server.bytes_sent() >= self.count, 20)
 
 
-MUCH = f"is too much: the images of one request may have {MAX_TOTAL_BYTES} bytes in all"
+MUCH = f"exceeds the limit of {MAX_TOTAL_BYTES} bytes for all images of one request"
 
 
 @pytest.mark.parametrize("framing", [True, False], ids=["declared", "undeclared"])
@@ -434,7 +427,9 @@ def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -
 
 
 def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) -> None:
-    with pytest.raises(BadRequest, match=rf"messages\[{MAX_URLS}\].image: is one image too many") as caught:
+    with pytest.raises(
+        BadRequest, match=rf"messages\[{MAX_URLS}\].image: exceeds the limit of {MAX_URLS} images by URL"
+    ) as caught:
         fetch(*[f"{pictures.url}/{number}" for number in range(MAX_URLS + 1)])
     assert caught.value.param == f"messages[{MAX_URLS}].image"
     assert pictures.events == []
@@ -455,8 +450,8 @@ BROKEN = {
     "a cut chunk": ([Head(200), Chunk(PNG), Cut()], "stopped in the middle"),
     "a reset": ([Head(200), Chunk(PNG), Reset()], "stopped in the middle"),
     "no answer": ([Cut()], "stopped in the middle"),
-    "another protocol": ([Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Cut()], "that can't be used"),
-    "endless headers": ([Send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000)], "that can't be used"),
+    "another protocol": ([Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Cut()], "an invalid response"),
+    "endless headers": ([Send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000)], "an invalid response"),
 }
 
 

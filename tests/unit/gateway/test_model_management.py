@@ -54,7 +54,7 @@ def test_a_pull_goes_to_all_servers_or_to_the_named_one(gateway: Gateway) -> Non
 
 
 def test_an_unknown_server_is_refused_with_the_names_of_those_there_are(gateway: Gateway) -> None:
-    with pytest.raises(BadRequest, match="no Ollama server 'lab' here; there are: one, two") as caught:
+    with pytest.raises(BadRequest, match="no Ollama server 'lab'; available: one, two") as caught:
         route(gateway, "/api/pull", {"model": "new"}, "new", box="lab")
     assert caught.value.param == "box"
 
@@ -70,12 +70,12 @@ def test_a_server_in_front_of_a_name_gets_the_work_without_its_own_name(gateway:
 
 @pytest.mark.parametrize(("names", "box"), [(("one/m", "two/copy"), None), (("one/m",), "two")])
 def test_one_request_is_about_one_server(gateway: Gateway, names: tuple[str, ...], box: str | None) -> None:
-    with pytest.raises(BadRequest, match="different servers"):
+    with pytest.raises(BadRequest, match="on the same server"):
         route(gateway, "/api/copy", {}, *names, box=box)
 
 
 def test_local_is_no_tag_in_the_work_for_which_ollama_takes_it_for_one(gateway: Gateway) -> None:
-    with pytest.raises(BadRequest, match="leave out ':local'"):
+    with pytest.raises(BadRequest, match="omit ':local'"):
         route(gateway, "/api/push", {"model": "m:local"}, "m:local")
     assert servers(route(gateway, "/api/delete", {"model": "m:local"}, "m:local")) == ["one", "two"]
 
@@ -86,7 +86,7 @@ def test_a_push_goes_to_a_server_that_has_the_model(gateway: Gateway) -> None:
 
 def test_a_model_of_files_needs_the_name_of_the_server_that_has_them(gateway: Gateway) -> None:
     data = {"model": "new", "files": {"a.gguf": "sha256:ab"}}
-    with pytest.raises(BadRequest, match="X-Ollama-Box .*there are: one, two"):
+    with pytest.raises(BadRequest, match="X-Ollama-Box .*available: one, two"):
         route(gateway, "/api/create", data, "new")
     assert servers(route(gateway, "/api/create", data, "new", box="one")) == ["one"]
 
@@ -97,7 +97,7 @@ def test_a_pull_of_a_providers_model_has_nothing_to_do(gateway: Gateway) -> None
 
 
 def test_other_work_on_a_providers_model_is_forbidden(gateway: Gateway) -> None:
-    with pytest.raises(Forbidden, match="'gpt-lab' is a provider's"):
+    with pytest.raises(Forbidden, match="'gpt-lab' belongs to a provider"):
         route(gateway, "/api/delete", {"model": "gpt-lab"}, "gpt-lab")
 
 
@@ -151,7 +151,7 @@ def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxe
 def test_lists_are_asked_for_again_after_work_on_models(gateway: Gateway) -> None:
     exchange = new_exchange(gateway)
     gateway.manage_models(exchange, None).route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
-    old = [node.listed_at for node in gateway.fleet.ollama_nodes()]
+    old = [node.models.listed_at for node in gateway.fleet.ollama_nodes()]
     exchange.finish()
     wait_for_lists(gateway, without="lab")
-    assert all(node.listed_at > before for node, before in zip(gateway.fleet.ollama_nodes(), old, strict=True))
+    assert all(node.models.listed_at > before for node, before in zip(gateway.fleet.ollama_nodes(), old, strict=True))

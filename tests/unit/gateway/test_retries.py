@@ -24,7 +24,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forwarded, open_there
+from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there
 from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
@@ -390,7 +390,7 @@ def test_a_status_that_may_be_tried_again_is_raised(status: int) -> None:
     box, reply = node("box1"), Body(status, (("retry-after", "3"),))
     box.upstream = cast(Any, Sender(reply))
     with pytest.raises(RefusedReply) as refused:
-        forwarded(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
+        forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
     assert (refused.value.reply, refused.value.status, refused.value.retry_after_s) == (reply, status, 3)
 
 
@@ -398,7 +398,7 @@ def test_a_status_that_may_be_tried_again_is_raised(status: int) -> None:
 def test_every_other_reply_is_the_answer(status: int) -> None:
     box, reply = node("box1"), Body(status)
     box.upstream = cast(Any, Sender(reply))
-    assert cast(Any, forwarded(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))) is reply
+    assert cast(Any, forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))) is reply
 
 
 # --- How it ended ----------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_the_last_line_may_lack_its_end() -> None:
         (Told(PULL[0], b'{"error":"pull model manifest: file does not exist"}\n'), 500, "pull model manifest"),
         (Told(PULL[0]), 502, "stopped in the middle"),
         (Told(PULL[0], UpstreamError("cut")), 502, "cut"),
-        (Told(b"<html>\n"), 502, "can't be used"),
+        (Told(b"<html>\n"), 502, "invalid response"),
         (Told(ValueError("a fault of our own")), 500, "failed to handle"),
     ],
 )

@@ -186,7 +186,7 @@ def test_a_usual_lease_is_everybodys(value: object) -> None:
 )
 def test_unloading_and_pinning_need_the_scope_manage(value: object, verb: str) -> None:
     check_lease(exchange_of(BOSS).principal, value)
-    with pytest.raises(Forbidden, match=f"may not {verb} a model") as refused:
+    with pytest.raises(Forbidden, match=f"needed to {verb} a model") as refused:
         check_lease(exchange_of(TEAM).principal, value)
     assert refused.value.param == "keep_alive"
 

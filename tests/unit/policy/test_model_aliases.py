@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.policy.model_aliases import ModelAliases
+from ollama_proxy.policy.model_aliases import NO_RULES, ModelAliases
 from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
@@ -57,12 +57,12 @@ def test_name_with_local_behind_it_can_have_rules_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["other", "coder:8b", "ns/coder", "codercoder", ""])
 def test_other_names_stand_for_themselves(name: str) -> None:
     model = aliases(**CODER).find(name)
-    assert (model.target, model.is_plain, model.is_alias) == (name, True, False)
+    assert (model.target, model.rules is NO_RULES, model.is_alias) == (name, True, False)
 
 
 def test_without_rules_every_model_is_plain() -> None:
     assert not ModelAliases({}, ["box1"])
-    assert ModelAliases({}, ["box1"]).find("M").is_plain
+    assert ModelAliases({}, ["box1"]).find("M").rules is NO_RULES
 
 
 @pytest.mark.parametrize("target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"])
@@ -96,7 +96,7 @@ def test_rules_count_whatever_way_leads_to_a_model(case: str, name: str) -> None
 
 def test_what_a_name_stands_for_counts_for_that_very_name_alone() -> None:
     model = aliases(m={"target": "other", "options": {"num_ctx": 1}}).find("box1/m")
-    assert (model.target, model.is_plain) == ("box1/m", True)
+    assert (model.target, model.rules is NO_RULES) == ("box1/m", True)
 
 
 @pytest.mark.parametrize("name", ["box1/m", "box1:M"])
@@ -106,7 +106,7 @@ def test_a_name_with_its_upstream_can_be_an_alias(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["box9/m", "box1m", "box1", "box1/", "m/box1"])
 def test_other_words_in_front_are_part_of_the_name(name: str) -> None:
-    assert aliases(m=SMALL).find(name).is_plain
+    assert aliases(m=SMALL).find(name).rules is NO_RULES
 
 
 LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {

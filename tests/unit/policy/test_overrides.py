@@ -229,7 +229,7 @@ def test_system_messages_keep_their_places(
 
 
 def test_chat_of_which_nothing_is_left_is_refused() -> None:
-    with pytest.raises(BadRequest, match="messages: nothing is left") as refused:
+    with pytest.raises(BadRequest, match="messages: must contain more than system prompts") as refused:
         placed([("system", "S"), ("system", "T")], remove=True)
     assert refused.value.param == "messages"
 

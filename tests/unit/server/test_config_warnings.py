@@ -154,14 +154,14 @@ def test_state_directory_that_is_open_to_others_is_said(warned: Warned, mode: in
     Path("state").mkdir()
     Path("state").chmod(mode)
     state = Path("state").absolute()
-    assert warned(DIGEST) == [f"{state} holds secrets and is open to others (mode {mode:04o}); chmod go= {state}"]
+    assert warned(DIGEST) == [f"{state} contains secrets and is open to others (mode {mode:04o}); chmod go= {state}"]
 
 
 def test_state_directory_may_be_named_by_the_environment(warned: Warned, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere").chmod(0o755)
     (said,) = warned(DIGEST, STATE_DIRECTORY=str(tmp_path / "elsewhere"))
-    assert said.startswith(f"{tmp_path / 'elsewhere'} holds secrets")
+    assert said.startswith(f"{tmp_path / 'elsewhere'} contains secrets")
 
 
 def test_state_for_the_owner_alone_and_no_state_at_all_are_fine(warned: Warned) -> None:

@@ -52,7 +52,7 @@ def test_the_environment_comes_before_the_file() -> None:
     ("text", "complaint"),
     [
         ("{inner: {prot: 1}}", 'did you mean "inner.port"'),
-        ("{inner: {host: a, address: b}}", "another name of host"),
+        ("{inner: {host: a, address: b}}", "alias of host"),
         ("{inner: 5}", "a mapping of settings"),
         ("{inner: {port: 0}}", "from 1 to 65535"),
     ],

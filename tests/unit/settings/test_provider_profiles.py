@@ -91,8 +91,8 @@ def test_what_is_not_said_stays_as_it_is_known() -> None:
         ("kind: openai, profile: {insert_path: 'http://h/x'}", "a path such as"),
         ("kind: openai, profile: {insert_path: '/../x'}", "a path such as"),
         ("kind: openai, profile: {insert_path: beta}", "a path such as"),
-        ("kind: ollama, profile: {json_word: true}", "means nothing for the kind ollama"),
-        ("kind: anthropic, profile: {json_word: true}", "means nothing for the kind anthropic"),
+        ("kind: ollama, profile: {json_word: true}", "has no effect for the kind ollama"),
+        ("kind: anthropic, profile: {json_word: true}", "has no effect for the kind anthropic"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(text: str, complaint: str) -> None:

@@ -81,8 +81,8 @@ def test_old_and_new_name_together_are_refused(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load("server: {body_s: 1, body_timeout_s: 2}\nauth: {max_failed_logins: 3, max_failures: 4}\n")
     assert sorted(caught.value.complaints) == [
-        "c.yaml:1: server.body_s is the old name of server.body_timeout_s, which is given too",
-        "c.yaml:2: auth.max_failures is the old name of auth.max_failed_logins, which is given too",
+        "c.yaml:1: server.body_s is the old name of server.body_timeout_s, which is set too",
+        "c.yaml:2: auth.max_failures is the old name of auth.max_failed_logins, which is set too",
     ]
 
 

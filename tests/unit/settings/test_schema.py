@@ -143,7 +143,7 @@ def test_generate_tokens_may_manage_until_there_are_manage_tokens(load) -> None:
 
 
 def test_manage_has_one_place_once_there_are_manage_tokens(load) -> None:
-    with pytest.raises(ConfigError, match="list the token under that"):
+    with pytest.raises(ConfigError, match="list the token there"):
         load("auth:\n  generate_tokens: [{token: bbb, scopes: [read, manage]}]\n  manage_tokens: [ccc]\n")
 
 
@@ -240,7 +240,7 @@ def test_demo_as_base_url_is_the_demo_upstream(load) -> None:
         ("upstreams: [{name: x, kind: olama}]", "c.yaml:1: upstreams[1].kind must be one of ollama"),
         ("models: {m: {options: {num_ctx: a}}}", "c.yaml:1: models.m.options.num_ctx must be a whole number"),
         ("models: {m: {options: {temperature: hot}}}", "c.yaml:1: models.m.options.temperature must be a number"),
-        ("models: {m: {options: {stop: x}}}", "c.yaml:1: models.m.options.stop must be a list of texts"),
+        ("models: {m: {options: {stop: x}}}", "c.yaml:1: models.m.options.stop must be a list of strings"),
         ("models: {m: {think: 7}}", "c.yaml:1: models.m.think must be true, false, low, medium, high or max"),
         ("service: {base_url: demo}", "c.yaml:1: service.base_url must be http://host[:port][/path] or https"),
     ],
@@ -279,7 +279,7 @@ BAD_TOKENS = {
     "both forms": ("[{token: CANARY, sha256: '%s'}]" % ("a" * 64), "needs either token or sha256"),
     "short digest": ("[{sha256: abcd}]", "must be 64 hexadecimal digits"),
     "digest of digits": ("[{sha256: %s}]" % ("1" * 64), "must be text: put quotes around it"),
-    "digest of nothing": (f"[{{sha256: '{hashlib.sha256(b'').hexdigest()}'}}]", "is the digest of an empty text"),
+    "digest of nothing": (f"[{{sha256: '{hashlib.sha256(b'').hexdigest()}'}}]", "is the digest of an empty string"),
     "unknown scope": ("[{token: CANARY, scopes: [write]}]", "must be one of read, generate, manage"),
     "no scope": ("[{token: CANARY, scopes: []}]", "is an empty list"),
     "no model": ("[{token: CANARY, models: []}]", "is an empty list"),

@@ -106,7 +106,7 @@ def test_an_empty_file_of_a_start_that_was_killed_is_filled(tmp_path: Path) -> N
 
 def test_a_damaged_file_is_named_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / FIRST_TOKEN_FILE).write_text(new_token()[:-1])
-    with pytest.raises(ConfigError, match="does not hold a whole token") as caught:
+    with pytest.raises(ConfigError, match="does not contain a complete token") as caught:
         first_token(tmp_path)
     assert "op_" not in str(caught.value)
 

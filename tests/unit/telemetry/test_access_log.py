@@ -42,7 +42,7 @@ FIELDS = (
 def package_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     """The package's logger; what a test changes on it is undone."""
     before = log.handlers[:], log.level, log.propagate
-    for name in ("_FILES", "_OUTPUT"):
+    for name in ("FILES", "OUTPUT"):
         monkeypatch.setattr(access_log, name, LineWriter())
     yield log
     log.handlers[:], log.level, log.propagate = before
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
-    monkeypatch.setattr(access_log, "_OUTPUT", LineWriter())
+    monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
     sink, full = LineFile(tmp_path / "a.log"), tmp_path / "a.log"
     full.symlink_to("/dev/full")
     for _ in range(3):
@@ -198,7 +198,7 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
 
 def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
-    monkeypatch.setattr(access_log, "_OUTPUT", LineWriter())
+    monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
     writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
     for number in range(access_log.MAX_WAITING + 3):
         writer.put(sink, b"%d\n" % number)
@@ -219,8 +219,8 @@ def test_an_access_record_says_who_what_and_how_it_ended() -> None:
     one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True)
     one.begin_attempt("box1")
     one.usage = Usage(7, 3, cached=5)
-    one.sent(100)
-    one.sent(20)
+    one.begin_send(100)
+    one.begin_send(20)
     record = access_record(one)
     expected = {"token": "web-team", "model": "m", "upstream": "box1", "status": 200, "stream": True, "bytes": 120}
     assert {name: record[name] for name in expected} == expected

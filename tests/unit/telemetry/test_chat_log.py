@@ -17,7 +17,7 @@ import pytest
 
 from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.telemetry import chat_log
-from ollama_proxy.telemetry.chat_log import DayFiles, Record, memory
+from ollama_proxy.telemetry.chat_log import DayFiles, Record, estimate_memory
 from ollama_proxy.telemetry.transcript import TranscriptRecorder
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
@@ -35,7 +35,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written but by the tests themselves."""
-    monkeypatch.setattr(chat_log, "put", lambda sink, line: None)
+    monkeypatch.setattr(chat_log.FILES, "put", lambda sink, line: None)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_next_full_disk_is_said_again_but_not_every_second(
         path.unlink()
         write(files, record())
         path.unlink()
-        clock(chat_log.COMPLAINT_S / 2)
+        clock(chat_log.REPORT_INTERVAL_S / 2)
     assert [each["event"] for each in events] == ["chat_log_failed"] * 2
 
 
@@ -208,7 +208,7 @@ def test_a_request_counts_as_what_it_takes_in_memory(body: bytes, most: float) -
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert taken * 0.9 < memory(document, len(body)) < taken * most
+    assert taken * 0.9 < estimate_memory(document, len(body)) < taken * most
 
 
 def test_a_disk_that_hangs_holds_up_nobody_who_hands_over(files: DayFiles, tmp_path: Path) -> None:

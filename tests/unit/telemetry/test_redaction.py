@@ -19,7 +19,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(900)).decode()
 
 
 def shown(value: Any, max_chars: int = 1 << 20) -> Any:
-    return Redaction(DIGESTS, max_chars).of(value)
+    return Redaction(DIGESTS, max_chars).redact(value)
 
 
 @pytest.mark.parametrize("token", TOKENS)
@@ -133,7 +133,7 @@ def test_images_become_their_kind_and_size(value: Any, expected: Any) -> None:
 
 def test_what_is_too_long_is_cut_and_says_how_much_is_missing() -> None:
     redaction = Redaction(DIGESTS, 1000)
-    text = redaction.of("word " * 1000)
+    text = redaction.redact("word " * 1000)
     assert isinstance(text, str) and text.endswith("more characters left out>") and len(text) < 1100
     kept, _, missing = text.partition("<")
     assert len(kept) + int(missing.split()[0]) == 5000
@@ -149,7 +149,7 @@ def test_a_cut_never_leaves_half_a_token(size: int) -> None:
 def test_the_whole_of_a_request_has_one_limit() -> None:
     request = {"messages": [{"role": "user", "content": "word " * 50} for _ in range(10_000)], "options": {}}
     redaction = Redaction(DIGESTS, 10_000)
-    document: Any = redaction.of(request)
+    document: Any = redaction.redact(request)
     assert len(json.dumps(document)) < 20_000
     assert document["messages"][-1].endswith("more left out>")
     assert "options" not in document
@@ -163,7 +163,7 @@ def test_many_small_values_count_as_well() -> None:
 def test_what_fits_is_not_cut() -> None:
     redaction = Redaction(DIGESTS)
     value = {"a": [1, 2.5, True, None, "x"], "b": {}}
-    assert (redaction.of(value), redaction.cut) == (value, False)
+    assert (redaction.redact(value), redaction.cut) == (value, False)
 
 
 def test_what_is_nested_too_deep_is_left_out() -> None:

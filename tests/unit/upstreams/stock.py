@@ -12,11 +12,16 @@ from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.base import Api, EventStream, Upstream
+from ollama_proxy.upstreams.base import Api, Connections, EventStream, Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node
 
 LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
+
+
+def new_call() -> Call:
+    """A call with the limits as shipped."""
+    return Call(Timeouts())
 
 
 class Stock(Upstream):
@@ -24,6 +29,7 @@ class Stock(Upstream):
 
     def __init__(self, name: str, models: Sequence[str], kind: str) -> None:
         super().__init__(name)
+        self.connections = Connections(active=1, idle=2)
         self.has = list(models)
         self.has_loaded: list[str] = []
         self.down = False
@@ -54,10 +60,6 @@ class Stock(Upstream):
         self.models(call)
         return "1"
 
-    def counts(self) -> dict[str, int]:
-        """See Upstream.counts."""
-        return {"active": 1, "idle": 2}
-
     def close(self) -> None:
         """See Upstream.close."""
         self.is_closed = True
@@ -70,7 +72,7 @@ def node(name: str, *models: str, kind: str = "ollama", learnt: bool = True, **d
     settings = UpstreamSettings(name=name, kind=kind, models=known, **declared)
     made = Node(settings, Stock(name, models, kind))
     if learnt:
-        made.learn(Call(Timeouts()))
+        made.models.fetch(Call(Timeouts()))
     return made
 
 

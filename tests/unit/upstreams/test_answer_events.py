@@ -63,7 +63,7 @@ def events(reply: Reply, *, stream: bool = True, **options: Any) -> AnswerEvents
         body = read_refusal(refused)
         return PromptTooLong("long") if body == b"too long" else UpstreamRefused(refused.status, body.decode())
 
-    return AnswerEvents(reply, Reader(), stream=stream, heartbeat_s=None, refused=refuse, **options)
+    return AnswerEvents(reply, Reader(), stream=stream, heartbeat_s=None, decode_refusal=refuse, **options)
 
 
 def test_batches_as_they_come_with_silence_between_them() -> None:
@@ -97,7 +97,7 @@ def test_a_refusal_is_raised_at_once_and_its_reply_closed() -> None:
 def test_a_prompt_that_is_too_long_is_sent_again_and_the_cut_is_told() -> None:
     again = Reply(b"a.")
     refused = Reply(b"too long", status=400)
-    assert list(events(refused, again=lambda: again)) == [[Truncated(), Content("a"), DONE]]
+    assert list(events(refused, resend=lambda: again)) == [[Truncated(), Content("a"), DONE]]
     with pytest.raises(PromptTooLong):
         events(Reply(b"too long", status=400))
 

@@ -8,8 +8,7 @@ import pytest
 
 from ollama_proxy.errors import BadRequest, UpstreamError
 from ollama_proxy.hub import ChatRequest, Content, Done, EmbedRequest, Event, GenerateRequest, Message, Model
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import Upstream, UpstreamRequest, as_chat
+from ollama_proxy.upstreams.base import Connections, Upstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.call import Call
 
 
@@ -42,11 +41,6 @@ PROMPT = GenerateRequest(
 )
 
 
-@pytest.fixture
-def call() -> Call:
-    return Call(Timeouts())
-
-
 def test_a_prompt_becomes_a_chat(call: Call) -> None:
     upstream = Smallest()
     assert list(upstream.generate(PROMPT, call)) == [[Content("Hi"), Done("stop")]]
@@ -69,7 +63,7 @@ def test_embeddings_are_refused(call: Call) -> None:
         Smallest().embed(EmbedRequest(model="m", input=["a"]), call)
 
 
-def test_bytes_of_a_client_are_not_taken(call: Call) -> None:
+def test_requests_are_not_forwarded_unchanged(call: Call) -> None:
     with pytest.raises(UpstreamError):
         Smallest().forward(UpstreamRequest("POST", "/v1/chat/completions"), call)
 
@@ -78,12 +72,12 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     upstream, chat = Smallest(), as_chat(PROMPT)
     assert (upstream.capabilities("m", call), upstream.loaded_context("m", call)) == (None, None)
     assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1)) == ([], False)
-    assert (upstream.approximated(chat), upstream.passed_on(chat)) == ((), frozenset())
+    assert (upstream.list_approximated(chat), upstream.select_passthrough(chat)) == ((), frozenset())
     assert (upstream.one_name, upstream.takes_any_model) == (None, False)
-    assert (upstream.version(call), upstream.counts()) == ("", {"active": 0, "idle": 0})
+    assert (upstream.version(call), upstream.connections) == ("", Connections(active=0, idle=0))
     upstream.close()
 
 
-def test_a_request_may_be_sent_once_more_unless_that_is_denied() -> None:
+def test_a_request_is_replayable_by_default() -> None:
     request = UpstreamRequest("GET", "/api/tags")
     assert (request.replayable, request.body, request.length, tuple(request.headers)) == (True, b"", None, ())

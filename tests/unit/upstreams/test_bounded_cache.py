@@ -8,17 +8,15 @@ import gc
 import importlib
 import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import ollama_proxy
 from ollama_proxy.hub import Message, ToolCall
 from ollama_proxy.upstreams.bounded_cache import ENTRY_BYTES, BoundedCache, memory_of
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from tests.rig.source_code import trees
 
-PACKAGE = Path(ollama_proxy.__file__).parent
 MIB = 1 << 20
 
 #: Attributes that are a BoundedCache: entries, MiB.
@@ -39,7 +37,7 @@ FUNCTIONS = {
     "server.request.is_trusted": (1024, "an address of at most 45 characters"),
     "server.request._networks": (16, "the proxies of the configuration"),
     "server.request._plain_address": (1024, "at most 45 characters"),
-    "dialects.schema_fields._narrowed": (256, "fields of our own schemas, under 100 KB each"),
+    "dialects.schema_fields._narrow_schema": (256, "fields of our own schemas, under 100 KB each"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "gateway.images._lookups": (None, "one thread pool"),
     "gateway.images._wait_timer": (None, "one timer"),
@@ -62,7 +60,7 @@ BOUNDED_OTHERWISE = {
     "policy.configured_tokens.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
-    "upstreams.fleet.model_index.Fleet._learning": "upstreams of the configuration",
+    "upstreams.fleet.model_index.Fleet._fetching": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checks": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checked_at": "upstreams of the configuration",
     "upstreams.fleet.health.Health._said": "upstreams of the configuration",
@@ -81,7 +79,6 @@ SHORT_LIVED = frozenset(
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
         "telemetry.transcript.Transcript",
-        "wire.sse_passthrough.EventTail",
         "upstreams.call.Call",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
@@ -92,8 +89,6 @@ SHORT_LIVED = frozenset(
         "upstreams.openai.answers.ChunkDecoder",
         "upstreams.openai.tools.ToolCallParts",
         "upstreams.pending_calls.PendingCalls",
-        "wire.lines.LineSplitter",
-        "wire.lines.SseSplitter",
     }
 )
 
@@ -120,9 +115,8 @@ def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
 def collections() -> Iterator[tuple[str, str]]:
     """`module.Class` and attribute of every collection that an instance of the package begins with empty; "" for the
     class of those of modules."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for module, tree in trees().items():
+        for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
                 yield module, ast.unparse(node)
             for init in node.body if isinstance(node, ast.ClassDef) else ():
@@ -134,19 +128,24 @@ def collections() -> Iterator[tuple[str, str]]:
                     )
 
 
-def test_every_collection_that_may_grow_is_listed_with_what_bounds_it() -> None:
-    found = {f"{owner}.{name}" for owner, name in collections() if owner not in SHORT_LIVED}
-    assert found == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
-    assert {owner for owner, _ in collections()} >= SHORT_LIVED
+def test_every_growing_collection_is_listed_with_its_bound() -> None:
+    found = list(collections())
+    kept = {f"{owner}.{name}" for owner, name in found if owner not in SHORT_LIVED}
+    assert kept == BOUNDED.keys() | BOUNDED_OTHERWISE.keys()
+    assert {owner for owner, _ in found} >= SHORT_LIVED
 
 
-def test_every_function_with_a_cache_is_listed() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+def test_every_cached_function_is_listed() -> None:
+    for name in trees():
         # LiteLLM is an extra, which need not be installed, and `__main__` runs the command line.
-        if "litellm" not in name and path.stem != "__main__":
-            importlib.import_module(name)
+        if "litellm" not in name and not name.endswith("__main__"):
+            importlib.import_module(f"ollama_proxy.{name}".removesuffix("."))
+    # The objects of imported modules are frozen; see tests/conftest.py.
+    gc.disable()
+    gc.unfreeze()
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    gc.freeze()
+    gc.enable()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
         f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
@@ -156,13 +155,12 @@ def test_every_function_with_a_cache_is_listed() -> None:
 
 
 @pytest.mark.parametrize("place", BOUNDED)
-def test_limits_are_those_of_the_list(place: str) -> None:
+def test_cache_limits_match_the_list(place: str) -> None:
     """By the source: many of these classes can't be made without an upstream."""
     owner, _, attribute = place.rpartition(".")
     module, _, name = owner.rpartition(".")
     code = importlib.import_module(f"ollama_proxy.{module}")
-    tree = ast.parse(Path(code.__file__ or "").read_text(encoding="utf-8"))
-    [kind] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    [kind] = [node for node in trees()[module].body if isinstance(node, ast.ClassDef) and node.name == name]
     [init] = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     [made] = [value for found, value in assigned(init) if found == attribute]
     assert isinstance(made, ast.Call) and ast.unparse(made.func).startswith("BoundedCache")
@@ -175,7 +173,7 @@ def test_limits_are_those_of_the_list(place: str) -> None:
     assert limits == [entries, mib * MIB]
 
 
-def test_addresses_of_any_length_are_not_kept() -> None:
+def test_long_addresses_are_not_cached() -> None:
     request = importlib.import_module("ollama_proxy.server.request")
     request._plain_address.cache_clear()
     for number in range(2000):
@@ -186,7 +184,7 @@ def test_addresses_of_any_length_are_not_kept() -> None:
 # The cache itself.
 
 
-def test_the_least_recently_used_go_first() -> None:
+def test_least_recently_used_entries_are_evicted_first() -> None:
     cache = BoundedCache[str, int](2, MIB)
     cache.put("a", 1)
     cache.put("b", 2)
@@ -195,7 +193,7 @@ def test_the_least_recently_used_go_first() -> None:
     assert [cache.get(key) for key in "abc"] == [1, None, 3]
 
 
-def test_bytes_are_limited_whatever_is_large() -> None:
+def test_bytes_are_limited_for_large_keys_and_large_values() -> None:
     keys, values = BoundedCache[str, str](1000, MIB), BoundedCache[int, str](1000, MIB)
     for number in range(100):
         keys.put(f"{number}" * 30_000, "")
@@ -204,14 +202,14 @@ def test_bytes_are_limited_whatever_is_large() -> None:
     assert 5 < len(keys) < 40 and len(values) == MIB // (30_000 + ENTRY_BYTES + memory_of("") + memory_of(1))
 
 
-def test_what_is_too_large_alone_is_not_kept_and_its_place_is_empty() -> None:
+def test_oversized_value_is_not_kept_and_its_key_is_dropped() -> None:
     cache = BoundedCache[str, str](10, 10_000)
     cache.put("a", "small")
     cache.put("a", "x" * 20_000)
     assert (cache.get("a"), len(cache), cache.bytes) == (None, 0, 0)
 
 
-def test_what_is_replaced_dropped_and_cleared_is_not_counted() -> None:
+def test_replaced_dropped_and_cleared_entries_are_not_counted() -> None:
     cache = BoundedCache[str, str](10, MIB)
     for _ in range(3):
         cache.put("a", "x" * 1000)
@@ -224,20 +222,20 @@ def test_what_is_replaced_dropped_and_cleared_is_not_counted() -> None:
     assert (cache.bytes, len(cache)) == (0, 0)
 
 
-def test_the_inside_of_a_value_counts() -> None:
+def test_nested_objects_count_towards_the_size() -> None:
     thought = Thought("x" * 1000, [{"data": "y" * 1000}])
     assert memory_of(thought) > 2000
     assert memory_of((b"key" * 100, {"a": ["b" * 500]})) > 800
 
 
 def fill_thoughts(cache: ReasoningCache) -> None:
-    for number in range(30_000):
+    for number in range(10_000):
         call = ToolCall(f"call_{number}", "f", {})
         cache.keep(Message("user", str(number)), [call], Thought("x"))
 
 
 def fill_names(cache: BoundedCache[str, float]) -> None:
-    for number in range(30_000):
+    for number in range(3000):
         cache.put(f"{number}".ljust(512, "x"), float(number))
 
 
@@ -246,9 +244,7 @@ def fill_names(cache: BoundedCache[str, float]) -> None:
     [(ReasoningCache(), fill_thoughts, 16), (BoundedCache[str, float](1000, MIB), fill_names, 1)],
     ids=["short thoughts", "names of 512 bytes"],
 )
-def test_memory_that_is_really_taken_is_within_the_limit(
-    cache: Any, fill: Callable[[Any], None], most_mib: float
-) -> None:
+def test_measured_memory_is_within_the_limit(cache: Any, fill: Callable[[Any], None], most_mib: float) -> None:
     tracemalloc.start()
     try:
         fill(cache)

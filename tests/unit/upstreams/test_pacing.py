@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gevent
 
-from ollama_proxy.upstreams.pacing import ITEMS_PER_TURN, paced
+from ollama_proxy.upstreams.pacing import ITEMS_PER_TURN, pace
 
 
 def test_items_come_as_they_are() -> None:
-    assert list(paced(range(3 * ITEMS_PER_TURN))) == list(range(3 * ITEMS_PER_TURN))
+    assert list(pace(range(3 * ITEMS_PER_TURN))) == list(range(3 * ITEMS_PER_TURN))
 
 
 def test_others_run_after_every_so_many_items() -> None:
@@ -20,7 +20,7 @@ def test_others_run_after_every_so_many_items() -> None:
             gevent.sleep(0)
 
     greenlet = gevent.spawn(other)
-    for item in paced(range(1, 3 * ITEMS_PER_TURN)):
+    for item in pace(range(1, 3 * ITEMS_PER_TURN)):
         reached = item
     during = seen - {reached}
     greenlet.kill()

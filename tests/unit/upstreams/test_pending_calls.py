@@ -26,7 +26,7 @@ def waiting(*calls: ToolCall) -> PendingCalls:
     return pending
 
 
-def test_a_call_is_found_in_each_of_the_three_ways() -> None:
+def test_call_is_found_by_id_by_name_and_in_order() -> None:
     pending = waiting(A, SECOND_A, B)
     assert pending.take_by_id("2") == "sent-1"
     assert pending.take_by_name("b") == "sent-2"
@@ -34,7 +34,7 @@ def test_a_call_is_found_in_each_of_the_three_ways() -> None:
 
 
 @pytest.mark.parametrize("take", ["id", "name", "order"])
-def test_a_call_that_was_found_is_not_found_again(take: str) -> None:
+def test_call_is_found_only_once(take: str) -> None:
     pending = waiting(A)
     first = {
         "id": lambda: pending.take_by_id("1"),
@@ -52,7 +52,7 @@ def test_calls_of_one_tool_are_found_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("unknown", ["", None, "3"])
-def test_neither_an_unknown_id_nor_an_unknown_name_takes_a_call(unknown: str | None) -> None:
+def test_unknown_id_or_name_takes_no_call(unknown: str | None) -> None:
     pending = waiting(A, B)
     assert pending.take_by_id(unknown) is None and pending.take_by_name(unknown) is None
     assert not pending.is_empty()
@@ -130,7 +130,6 @@ SHORT, TIMES = 400, 10
 @pytest.fixture
 def no_collections() -> Iterator[None]:
     """The collector's share grows with all objects of the test process."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
@@ -149,7 +148,7 @@ def seconds(encode: Callable[[list[Message]], object], messages: list[Message]) 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-def test_time_grows_with_the_conversation_and_not_with_its_square(
+def test_time_is_linear_in_the_length_of_the_conversation(
     encoder: str, conversation: Conversation, no_collections: None
 ) -> None:
     encode = ENCODERS[encoder]

@@ -83,7 +83,7 @@ def test_silence_is_none(feed_of: Callable[..., WorkerStream[int]]) -> None:
     [
         (Work(None), LIMITS, "did not begin to answer in 0.2 s"),
         (Work(1, None), LIMITS, "was silent for 0.2 s"),
-        (Work(None), Timeouts(first_byte_s=9, idle_s=9, total_s=0.2), "longer than 0.2 s in all"),
+        (Work(None), Timeouts(first_byte_s=9, idle_s=9, total_s=0.2), "longer than 0.2 s in total"),
     ],
     ids=["first byte", "idle", "total"],
 )

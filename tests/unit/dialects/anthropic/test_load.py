@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.load import load_chat, load_count, shows_thinking
+from ollama_proxy.dialects.anthropic.load import load_chat, shows_thinking
 from ollama_proxy.dialects.anthropic.tools import load_tools
 from ollama_proxy.errors import BadRequest
 
@@ -34,9 +34,18 @@ def test_thinking_that_nobody_mentions_is_left_to_the_operator(
     assert (asked.think, asked.think_default, asked.lenient_think) == (think, default, True)
 
 
+@pytest.mark.parametrize(
+    ("choice", "parallel"),
+    [(None, None), ({"type": "auto"}, None), ({"type": "auto", "disable_parallel_tool_use": True}, False)],
+)
+def test_one_call_at_a_time(choice: Any, parallel: bool | None) -> None:
+    asked = load_chat({"model": "m", "max_tokens": 9, "messages": USER, "tool_choice": choice})
+    assert asked.parallel_tool_calls is parallel
+
+
 def test_only_an_answer_needs_a_limit() -> None:
     asked = {"model": "m", "messages": USER}
-    assert load_count(asked).options == {}
+    assert load_chat(asked, is_limited=False).options == {}
     with pytest.raises(BadRequest) as refused:
         load_chat(asked)
     assert refused.value.param == "max_tokens"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.tools import is_sequential, load_tool_choice, load_tools
+from ollama_proxy.dialects.anthropic.tools import load_tool_choice, load_tools
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Tool
 
@@ -63,9 +63,3 @@ def test_choice_of_what_is_not_there_is_refused(choice: Any) -> None:
 def test_any_tool_needs_a_tool() -> None:
     with pytest.raises(BadRequest):
         load_tool_choice({"type": "any"}, [])
-
-
-def test_one_call_at_a_time() -> None:
-    assert is_sequential({"type": "auto", "disable_parallel_tool_use": True})
-    assert not is_sequential({"type": "auto"})
-    assert not is_sequential(None)

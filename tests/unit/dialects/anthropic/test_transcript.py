@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.anthropic.transcript import read
-from ollama_proxy.telemetry import Transcript
+from tests.unit.dialects.transcripts import assert_everything_is_read
 
 WHOLE: list[Any] = [
     {
@@ -33,13 +33,8 @@ STREAM: list[Any] = [
     {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
     {"type": "message_stop"},
 ]
-FINISH = "tool_use"
 
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    transcript = Transcript()
-    for document in documents:
-        read(document, transcript)
-    call = {"name": "f", "arguments": {"a": 1}}
-    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert_everything_is_read(read, documents, "tool_use")

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.native.load import (
-    ignored,
+    find_ignored,
+    find_purpose,
     load_chat,
     load_embed,
     load_embeddings,
     load_generate,
-    load_order,
 )
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Message, ToolCall
@@ -116,7 +116,7 @@ def test_options_are_what_ollama_makes_of_them(options: dict[str, Any], loaded: 
     ("options", "text"),
     [
         ({"stop": "X"}, 'option "stop" must be of type array'),
-        ({"stop": [5]}, 'option "stop" must be of type an array of strings'),
+        ({"stop": [5]}, 'option "stop" must be of an array of strings'),
         ({"num_predict": "9"}, 'option "num_predict" must be of type integer'),
         ({"seed": True}, 'option "seed" must be of type integer'),
         ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
@@ -138,9 +138,9 @@ def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(options: dict[str,
         ({"logprobs": "yes"}, "json: cannot unmarshal string into Go struct field ChatRequest.logprobs of type bool"),
         ({"tools": {}}, "json: cannot unmarshal object into Go struct field ChatRequest.tools of type []interface {}"),
         ({"tools": ["f"]}, "json: cannot unmarshal string into Go struct field ChatRequest.tools[0] of type api.Tool"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type: only tools of the type 'function' are supported"),
-        ({"tools": [{"function": {}}]}, "tools[0].function.name: is missing"),
-        ({"request_timeout": 0}, "request_timeout: must be a number of milliseconds above 0"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type: must be 'function'"),
+        ({"tools": [{"function": {}}]}, "tools[0].function.name: is required"),
+        ({"request_timeout": 0}, "request_timeout: must be a number of milliseconds, at least 1"),
     ],
 )
 def test_what_ollama_refuses_is_refused_in_its_words(fields: dict[str, Any], text: str) -> None:
@@ -150,8 +150,8 @@ def test_what_ollama_refuses_is_refused_in_its_words(fields: dict[str, Any], tex
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"role": "wizard"}, "messages[0].role: must be system, user, assistant or tool"),
-        ({"role": None}, "messages[0].role: must be system, user, assistant or tool"),
+        ({"role": "wizard"}, "messages[0].role: must be 'system', 'user', 'assistant' or 'tool'"),
+        ({"role": None}, "messages[0].role: must be 'system', 'user', 'assistant' or 'tool'"),
         (
             {"content": [{"type": "text"}]},
             "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string",
@@ -160,7 +160,7 @@ def test_what_ollama_refuses_is_refused_in_its_words(fields: dict[str, Any], tex
         ({"images": [PNG[:-1]]}, "illegal base64 data at input byte"),
         ({"images": [5]}, "json: cannot unmarshal number into Go struct field Request.images of type []uint8"),
         ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, "json: cannot unmarshal string into"),
-        ({"tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name: is missing"),
+        ({"tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name: is required"),
         ({"tool_calls": ["f"]}, "json: cannot unmarshal string into"),
     ],
 )
@@ -201,8 +201,8 @@ def test_what_needs_the_models_own_template_is_refused_by_name(fields: dict[str,
 
 def test_fields_without_effect_are_named() -> None:
     fields = {"context": [1, 2], "shift": True, "keep_alive": "5m", "raw": False, "options": {}}
-    assert ignored(fields) == ["context", "shift", "keep_alive"]
-    assert ignored({"context": [], "shift": None}) == []
+    assert find_ignored(fields) == ["context", "shift", "keep_alive"]
+    assert find_ignored({"context": [], "shift": None}) == []
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_fields_without_effect_are_named() -> None:
 def test_G08_nothing_to_answer_is_an_order_to_load_or_unload(
     route: str, data: dict[str, Any], order: str | None
 ) -> None:
-    assert load_order(route, data) == order
+    assert find_purpose(route, data) == order
 
 
 @pytest.mark.parametrize(("given", "texts"), [("Hi", ["Hi"]), (["a", ""], ["a", ""]), ([], []), ("", []), (None, [])])

@@ -11,11 +11,11 @@ import pytest
 
 from ollama_proxy.dialects.native.model_documents import (
     CONTEXT_LENGTH,
-    pulled,
+    add_tag,
     render_ps,
+    render_pulled,
     render_show,
     render_tags,
-    tagged,
 )
 from ollama_proxy.hub import Model
 
@@ -47,7 +47,7 @@ def show(model: Model) -> dict[str, Any]:
     ],
 )
 def test_lists_show_every_name_with_a_tag(name: str, shown: str) -> None:
-    assert tagged(name) == shown
+    assert add_tag(name) == shown
 
 
 def test_a_model_of_a_provider_looks_like_one_of_ollamas() -> None:
@@ -143,5 +143,5 @@ def test_a_row_without_a_readable_lease_comes_last() -> None:
 
 
 def test_pulling_what_a_provider_runs_is_done_at_once() -> None:
-    assert pulled(stream=True) == b'{"status":"pulling manifest"}\n{"status":"success"}\n'
-    assert pulled(stream=False) == b'{"status":"success"}'
+    assert render_pulled(stream=True) == b'{"status":"pulling manifest"}\n{"status":"success"}\n'
+    assert render_pulled(stream=False) == b'{"status":"success"}'

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.native.transcript import read
-from ollama_proxy.telemetry import Transcript
+from tests.unit.dialects.transcripts import assert_everything_is_read
 
 CALL = {"function": {"name": "f", "arguments": {"a": 1}}}
 WHOLE: list[Any] = [
@@ -20,13 +20,8 @@ STREAM: list[Any] = [
     {"message": {"content": "", "tool_calls": [CALL]}, "done": False},
     {"message": {"content": ""}, "done": True, "done_reason": "stop"},
 ]
-FINISH = "stop"
 
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    transcript = Transcript()
-    for document in documents:
-        read(document, transcript)
-    call = {"name": "f", "arguments": {"a": 1}}
-    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert_everything_is_read(read, documents, "stop")

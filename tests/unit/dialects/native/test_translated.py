@@ -11,15 +11,8 @@ from tests.rig.in_process import InProcess, in_process
 from tests.rig.provider import CHAT, EMBEDDINGS, HELLO, MODEL, Provider
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture
 def app(provider: Provider) -> Iterator[InProcess]:
-    provider.clear()
     upstream = {"name": "p", "kind": "openai", "base_url": provider.base_url, "models": [MODEL]}
     with in_process(upstreams=[upstream]) as running:
         yield running
@@ -40,13 +33,15 @@ def test_a_completion_streams_lines(app: InProcess) -> None:
 
 
 @pytest.mark.parametrize(("keep_alive", "reason"), [("5m", "load"), (0, "unload")])
-def test_loading_is_answered_here(app: InProcess, provider: Provider, keep_alive: object, reason: str) -> None:
+def test_loading_is_answered_without_the_provider(
+    app: InProcess, provider: Provider, keep_alive: object, reason: str
+) -> None:
     answer = app.ask("POST", "/api/generate", {"model": MODEL, "keep_alive": keep_alive})
     assert (answer.json["done_reason"], answer.json["response"]) == (reason, "")
     assert provider.bodies(CHAT) == []
 
 
-def test_vectors_of_both_routes(app: InProcess, provider: Provider) -> None:
+def test_both_embedding_routes_return_vectors(app: InProcess, provider: Provider) -> None:
     assert len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"]) == 2
     assert app.ask("POST", "/api/embeddings", {"model": MODEL, "prompt": "a"}).json["embedding"]
     assert len(provider.bodies(EMBEDDINGS)) == 2

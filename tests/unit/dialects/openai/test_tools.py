@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.tools import is_legacy, load_offer
+from ollama_proxy.dialects.openai.tools import is_legacy, load_tools
 from ollama_proxy.errors import BadRequest
 
 
@@ -29,13 +29,13 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools
     ],
 )
 def test_choice(choice: Any, names: list[str], loaded: Any) -> None:
-    tools, choice = load_offer({"tools": TOOLS, "tool_choice": choice})
+    tools, choice = load_tools({"tools": TOOLS, "tool_choice": choice})
     assert ([each.name for each in tools], choice) == (names, loaded)
 
 
 def test_functions_are_the_older_form() -> None:
     data = {"functions": [{"name": "f"}], "function_call": {"name": "f"}}
-    tools, choice = load_offer(data)
+    tools, choice = load_tools(data)
     assert (is_legacy(data), [each.name for each in tools], choice) == (True, ["f"], {"name": "f"})
     assert not is_legacy({"tools": TOOLS})
 
@@ -57,4 +57,4 @@ def test_functions_are_the_older_form() -> None:
 )
 def test_choice_that_can_not_be_kept_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        load_offer(data)
+        load_tools(data)

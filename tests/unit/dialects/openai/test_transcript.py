@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.openai.transcript import read
-from ollama_proxy.telemetry import Transcript
+from tests.unit.dialects.transcripts import assert_everything_is_read, read_all
 
 CALL = {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
 WHOLE: list[Any] = [
@@ -36,21 +36,15 @@ STREAM: list[Any] = [
     chunk("tool_calls"),
     {"choices": [], "usage": {"prompt_tokens": 1}},
 ]
-FINISH = "tool_calls"
 
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    transcript = Transcript()
-    for document in documents:
-        read(document, transcript)
-    call = {"name": "f", "arguments": {"a": 1}}
-    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert_everything_is_read(read, documents, "tool_calls")
 
 
-def test_calls_in_the_older_form_and_several_answers() -> None:
-    transcript = Transcript()
+def test_function_call_and_several_choices_are_read() -> None:
     older = {"function_call": {"name": "f", "arguments": "{}"}}
-    read({"choices": [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]}, transcript)
-    first, second = transcript.answers()
+    choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
+    first, second = read_all(read, {"choices": choices}).answers()
     assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses import events
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, draw_call
+from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ToolCall
 
@@ -57,7 +57,7 @@ def test_thinking_is_a_summary() -> None:
 
 
 def test_a_call_comes_whole() -> None:
-    frames, item = draw_call(Events(), 1, ToolCall("c1", "f", {"a": 1}))
+    frames, item = render_call(Events(), 1, ToolCall("c1", "f", {"a": 1}))
     told = documents(frames)
     assert (told[0]["item"]["arguments"], told[0]["item"]["status"]) == ("", "in_progress")
     assert told[1]["delta"] == told[2]["arguments"] == item["arguments"] == '{"a":1}'
@@ -65,7 +65,7 @@ def test_a_call_comes_whole() -> None:
 
 
 def test_what_is_held_for_the_last_event_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MOST_HELD", 1000)
+    monkeypatch.setattr(events, "MAX_HELD_BYTES", 1000)
     message = OpenMessage(Events(), 0)
     message.add("x" * 500)
     with pytest.raises(UpstreamError):

@@ -215,7 +215,7 @@ def test_text_of_any_kind_stays_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("said", [Content("x" * 1000), Thinking("x" * 1000), ToolCall("id", "f", {"x": "x" * 1000})])
 def test_answer_without_end_is_not_held_without_end(monkeypatch: pytest.MonkeyPatch, said: Event) -> None:
-    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MOST_HELD", 100_000)
+    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MAX_HELD_BYTES", 100_000)
     one = renderer()
     with pytest.raises(UpstreamError) as raised:
         for _ in range(100):
@@ -226,7 +226,7 @@ def test_answer_without_end_is_not_held_without_end(monkeypatch: pytest.MonkeyPa
 
 
 def test_many_small_pieces_are_held_for_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MOST_HELD", 100_000)
+    monkeypatch.setattr("ollama_proxy.dialects.responses.events.MAX_HELD_BYTES", 100_000)
     one = renderer()
     with pytest.raises(UpstreamError):
         for _ in range(2000):

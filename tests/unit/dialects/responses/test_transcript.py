@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses.transcript import read
-from ollama_proxy.telemetry import Transcript
+from tests.unit.dialects.transcripts import assert_everything_is_read, read_all
 
 CALL = {"type": "function_call", "name": "f", "arguments": '{"a":1}'}
 WHOLE: list[Any] = [
@@ -29,19 +29,13 @@ STREAM: list[Any] = [
     {"type": "response.output_item.done", "item": CALL},
     {"type": "response.completed", "response": {"status": "completed"}},
 ]
-FINISH = "completed"
 
 
 @pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
 def test_everything_is_read(documents: list[Any]) -> None:
-    transcript = Transcript()
-    for document in documents:
-        read(document, transcript)
-    call = {"name": "f", "arguments": {"a": 1}}
-    assert transcript.answers() == [{"text": "Hello", "thinking": "hm", "tool_calls": [call], "finish": FINISH}]
+    assert_everything_is_read(read, documents, "completed")
 
 
-def test_failure_is_what_the_client_was_told() -> None:
-    transcript = Transcript()
-    read({"type": "response.failed", "response": {"status": "failed", "error": {"message": "boom"}}}, transcript)
-    assert transcript.error == "boom"
+def test_error_is_the_text_that_the_client_received() -> None:
+    failed = {"status": "failed", "error": {"message": "boom"}}
+    assert read_all(read, {"type": "response.failed", "response": failed}).error == "boom"

@@ -13,32 +13,24 @@ from tests.rig.provider import CHAT, MODEL, Provider
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as running:
-        yield running
-
-
 @pytest.fixture
 def app(provider: Provider) -> Iterator[InProcess]:
-    provider.clear()
     models = {MODEL: MODEL, "ours": MODEL}
-    with in_process(
-        upstreams=[{"name": "p", "kind": "openai", "base_url": provider.base_url, "models": models}]
-    ) as app:
-        yield app
+    upstream = {"name": "p", "kind": "openai", "base_url": provider.base_url, "models": models}
+    with in_process(upstreams=[upstream]) as running:
+        yield running
 
 
 def ask(app: InProcess, model: str = MODEL, **fields: Any) -> Any:
     return app.ask("POST", CHAT, {"model": model, "messages": MESSAGES, **fields})
 
 
-def test_fields_that_nobody_here_knows_pass(app: InProcess, provider: Provider) -> None:
+def test_unknown_fields_pass_through(app: InProcess, provider: Provider) -> None:
     assert ask(app, brand_new={"z": 1, "a": 2}).status_code == 200
     assert provider.bodies() == [{"model": MODEL, "messages": MESSAGES, "brand_new": {"z": 1, "a": 2}}]
 
 
-def test_the_model_has_the_clients_name_in_the_answer(app: InProcess, provider: Provider) -> None:
+def test_answer_has_the_model_name_that_the_client_used(app: InProcess, provider: Provider) -> None:
     assert ask(app, "ours").json["model"] == "ours"
     streamed = ask(app, "ours", stream=True).data
     assert streamed.count(b'"model":"ours"') + streamed.count(b'"model": "ours"') == streamed.count(b'"model"') > 1

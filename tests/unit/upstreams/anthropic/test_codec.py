@@ -13,11 +13,11 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Message, Tool, ToolCall
-from ollama_proxy.upstreams.anthropic.codec import encode_chat, parameters
+from ollama_proxy.upstreams.anthropic.codec import encode_chat
 from ollama_proxy.upstreams.anthropic.messages import BEGINNING
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
-from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, AS_SCHEMA, BUDGETS, DEFAULT_TOKENS
-from ollama_proxy.upstreams.anthropic.schema import closed
+from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, AS_SCHEMA, BUDGETS, DEFAULT_TOKENS, encode_parameters
+from ollama_proxy.upstreams.anthropic.schema import close_objects
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from tests.rig import messages_provider as rig
 
@@ -77,7 +77,7 @@ def test_system_prompt_alone_is_what_the_model_answers() -> None:
 
 @pytest.mark.parametrize("messages", [[Message("user", " ")], [Message("system", "")], [Message("assistant", "")]])
 def test_nothing_to_answer_is_refused(messages: list[Message]) -> None:
-    with pytest.raises(BadRequest, match="nothing in the messages"):
+    with pytest.raises(BadRequest, match="must contain at least one message with content"):
         encoded(chat(*messages))
 
 
@@ -115,7 +115,7 @@ def test_image_is_named_after_its_first_bytes(data: str, kind: str) -> None:
 
 @pytest.mark.parametrize("data", [base64.b64encode(b"%PDF-1.7 whatever").decode(), "?", ""])
 def test_image_of_another_kind_is_refused(data: str) -> None:
-    with pytest.raises(BadRequest, match="neither PNG, JPEG, GIF nor WebP"):
+    with pytest.raises(BadRequest, match="must be PNG, JPEG, GIF or WebP"):
         turns(Message("user", "Look", images=[data]))
 
 
@@ -232,7 +232,7 @@ def test_history_with_calls_keeps_their_tools_though_none_are_on_offer() -> None
 def test_choice_of_tools_has_its_own_switch(choice: Any, parallel: bool | None, said: Any) -> None:
     request = chat(tools=[Tool("f", None, None)], tool_choice=choice, parallel_tool_calls=parallel)
     assert encoded(request).get("tool_choice") == said
-    assert parameters(request, UNKNOWN, Thoughts()).unsaid == []
+    assert encode_parameters(request, UNKNOWN, Thoughts()).unsaid == []
 
 
 # Parameters.
@@ -273,7 +273,7 @@ def test_options_that_the_model_takes(
     request = chat(options=options)
     names = ("temperature", "top_p", "top_k", "stop_sequences", "seed", "min_p", "num_ctx")
     assert {name: value for name, value in encoded(request, traits).items() if name in names} == said
-    assert parameters(request, traits, Thoughts()).unsaid == unsaid
+    assert encode_parameters(request, traits, Thoughts()).unsaid == unsaid
 
 
 SHOWN = {"display": "summarized"}
@@ -311,7 +311,7 @@ def test_thinking_leaves_room_for_the_answer(limit: int, budget: int | None) -> 
     request = chat(think=True, options={"num_predict": limit})
     body = encoded(request, MANUAL)
     assert (body["max_tokens"], body["thinking"].get("budget_tokens")) == (limit, budget)
-    assert parameters(request, MANUAL, Thoughts()).unsaid == ([] if budget else ["think"])
+    assert encode_parameters(request, MANUAL, Thoughts()).unsaid == ([] if budget else ["think"])
 
 
 def test_thinking_that_nobody_wants_to_read_is_not_sent() -> None:
@@ -322,13 +322,13 @@ def test_thinking_that_nobody_wants_to_read_is_not_sent() -> None:
 def test_model_that_must_call_a_tool_does_not_think(traits: Traits) -> None:
     request = chat(think=True, tools=[Tool("f", None, None)], tool_choice="required")
     assert encoded(request, traits)["thinking"] == {"type": "disabled"}
-    assert parameters(request, traits, Thoughts()).unsaid == ["think"]
+    assert encode_parameters(request, traits, Thoughts()).unsaid == ["think"]
 
 
 def test_model_that_thinks_gets_no_sampling() -> None:
     request = chat(think=True, options={"temperature": 0.5, "top_p": 0.9})
     assert not encoded(request, MANUAL).keys() & {"temperature", "top_p"}
-    assert parameters(request, MANUAL, Thoughts()).unsaid == ["temperature", "top_p"]
+    assert encode_parameters(request, MANUAL, Thoughts()).unsaid == ["temperature", "top_p"]
 
 
 def test_model_without_thinking_says_so_in_ollamas_words() -> None:
@@ -340,7 +340,7 @@ def test_schema_of_the_answer_has_its_own_switch() -> None:
     request = chat(format=SCHEMA, think="low")
     wanted = {"type": "json_schema", "schema": SCHEMA | {"additionalProperties": False}}
     assert encoded(request, ADAPTIVE)["output_config"] == {"effort": "low", "format": wanted}
-    assert parameters(request, ADAPTIVE, Thoughts()).unsaid == []
+    assert encode_parameters(request, ADAPTIVE, Thoughts()).unsaid == []
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
     request = chat(Message("system", "Be brief."), USER, format=format)
     body = encoded(request, traits)
     assert body["system"] == f"Be brief.\n\n{words}" and "output_config" not in body
-    assert parameters(request, traits, Thoughts()).unsaid == ["format"]
+    assert encode_parameters(request, traits, Thoughts()).unsaid == ["format"]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
     ],
 )
 def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> None:
-    assert json.dumps(closed(schema)) == json.dumps(sent)
+    assert json.dumps(close_objects(schema)) == json.dumps(sent)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> Non
 def test_user_is_named_unless_the_name_is_personal(user: str | None, metadata: Any) -> None:
     request = chat(user=user)
     assert encoded(request).get("metadata") == metadata
-    assert parameters(request, UNKNOWN, Thoughts()).unsaid == (["user"] if user and not metadata else [])
+    assert encode_parameters(request, UNKNOWN, Thoughts()).unsaid == (["user"] if user and not metadata else [])
 
 
 def test_fields_of_the_api_itself_go_on_and_those_of_others_do_not() -> None:

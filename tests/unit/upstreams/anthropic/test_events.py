@@ -10,9 +10,9 @@ import pytest
 
 from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Answer, Done, Event, Thinking, ToolCall, collect
-from ollama_proxy.upstreams.anthropic.errors import refused, refused_event
+from ollama_proxy.upstreams.anthropic.errors import decode_error_event, decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.models import UNKNOWN, decode_model, decode_page, decode_traits, traits_of
+from ollama_proxy.upstreams.anthropic.models import UNKNOWN, decode_model, decode_page, decode_traits, find_traits
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from tests.rig import messages_provider as rig
 from tests.rig import pieces
@@ -195,7 +195,7 @@ def test_call_that_can_not_be_read_is_an_error_behind_what_came_before(written: 
     pieces_of_it = [each for each in said if each.get("delta", {}).get("partial_json")]
     pieces_of_it[0]["delta"]["partial_json"] = written
     events, failure = MessageReader(rig.MODEL, Thoughts()).feed(rig.frames(said))
-    assert str(failure) == "The model server sent a tool call that can't be read."
+    assert str(failure) == "The model server sent an invalid tool call."
     assert [getattr(event, "text", "") for event in events] == ["Hm."]
 
 
@@ -258,7 +258,7 @@ def test_refusal_is_told_as_ours(status: int, kind: str, said: str, expected: Up
             read(rig.frames([*list(rig.events(rig.HELLO))[:5], document]))
         error = found.value
     else:
-        error = refused(status, orjson.dumps(document), None, rig.MODEL)
+        error = decode_refusal(status, orjson.dumps(document), None, rig.MODEL)
     assert (type(error), error.status, error.retry_after_s) == (type(expected), expected.status, expected.retry_after_s)
     if type(expected) is UpstreamRefused:
         assert (str(error), error.slug) == (str(expected), expected.slug)
@@ -267,35 +267,35 @@ def test_refusal_is_told_as_ours(status: int, kind: str, said: str, expected: Up
 
 def test_pause_that_the_provider_asks_for_is_kept() -> None:
     busy = orjson.dumps(rig.error("overloaded_error", "Overloaded"))
-    assert refused(529, busy, 30, rig.MODEL).retry_after_s == 30
+    assert decode_refusal(529, busy, 30, rig.MODEL).retry_after_s == 30
 
 
 @pytest.mark.parametrize(("code", "final"), [("enforced_spend_limit_reached", True), ("ramp_limit_exceeded", False)])
 def test_money_that_is_spent_does_not_come_back_by_asking_again(code: str, final: bool) -> None:
-    error = refused_event(rig.error("rate_limit_error", "No", details={"error_code": code}), rig.MODEL)
+    error = decode_error_event(rig.error("rate_limit_error", "No", details={"error_code": code}), rig.MODEL)
     assert isinstance(error, UpstreamRefused) and error.final is final
 
 
 @pytest.mark.parametrize("status", [400, 429, 529])
 def test_long_text_is_cut(status: int) -> None:
     long = rig.error("api_error", "x" * 5000)
-    assert len(str(refused(status, orjson.dumps(long), None, rig.MODEL))) == 2000
-    assert len(str(refused_event(long, rig.MODEL))) == 2000
+    assert len(str(decode_refusal(status, orjson.dumps(long), None, rig.MODEL))) == 2000
+    assert len(str(decode_error_event(long, rig.MODEL))) == 2000
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b'"no"', b"[]"])
 def test_refusal_without_an_error_in_it_shows_nothing(body: bytes) -> None:
-    error = refused(502, body, None, rig.MODEL)
+    error = decode_refusal(502, body, None, rig.MODEL)
     assert type(error) is UpstreamError and "html" not in f"{error}{error.detail}"
-    assert isinstance(refused(401, body, None, rig.MODEL), UpstreamAuthError)
+    assert isinstance(decode_refusal(401, body, None, rig.MODEL), UpstreamAuthError)
 
 
 @pytest.mark.parametrize("kind", ["invalid_request_error", "authentication_error", "my-odd-key"])
 def test_key_that_is_quoted_is_shown_to_nobody(kind: str) -> None:
     document = rig.error(kind, "The key my-odd-key is wrong")
     for error in (
-        refused(400, orjson.dumps(document), None, rig.MODEL, ["my-odd-key"]),
-        refused_event(document, rig.MODEL, ["my-odd-key"]),
+        decode_refusal(400, orjson.dumps(document), None, rig.MODEL, ["my-odd-key"]),
+        decode_error_event(document, rig.MODEL, ["my-odd-key"]),
     ):
         assert "my-odd-key" not in f"{error} {error.detail}"
 
@@ -343,7 +343,7 @@ def test_retired_models_are_not_listed() -> None:
 
 @pytest.mark.parametrize("page", [{}, {"data": 1}, {"data": [1]}, {"data": [{"name": "x"}]}])
 def test_list_of_another_shape_is_an_error(page: Any) -> None:
-    with pytest.raises(UpstreamError, match="can't be used"):
+    with pytest.raises(UpstreamError, match="invalid response"):
         decode_page(page)
 
 
@@ -353,7 +353,7 @@ def test_list_of_another_shape_is_an_error(page: Any) -> None:
 )
 def test_model_is_known_by_its_name_without_the_date(asked: str, found: int | None) -> None:
     told = {"claude-9-20260101": replace(UNKNOWN, most_tokens=1), "claude-9-20260601": replace(UNKNOWN, most_tokens=2)}
-    assert traits_of(asked, told).most_tokens == found
+    assert find_traits(asked, told).most_tokens == found
 
 
 def test_events_are_the_hubs_own() -> None:

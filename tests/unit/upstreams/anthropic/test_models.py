@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_model, decode_page, decode_traits, traits_of
+from ollama_proxy.upstreams.anthropic.models import (
+    UNKNOWN,
+    Traits,
+    decode_model,
+    decode_page,
+    decode_traits,
+    find_traits,
+)
 
 YES = {"supported": True}
 ROW: dict[str, Any] = {
@@ -62,5 +69,5 @@ def test_another_shape(page: dict[str, Any]) -> None:
 
 def test_a_name_without_its_date() -> None:
     told = {"claude-9-20260101": Traits(most_tokens=1)}
-    assert traits_of("claude-9-20260101", told) == traits_of("claude-9", told) == Traits(most_tokens=1)
-    assert traits_of("claude", told) == UNKNOWN
+    assert find_traits("claude-9-20260101", told) == find_traits("claude-9", told) == Traits(most_tokens=1)
+    assert find_traits("claude", told) == UNKNOWN

@@ -10,14 +10,15 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Message, Tool, ToolCall
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits
 from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, DEFAULT_TOKENS, Parameters, encode_parameters
+from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 
 ADAPTIVE = Traits(frozenset({"thinking"}), 64_000, frozenset({"adaptive"}), frozenset({"low", "high"}), True)
 SCHEMA = {"type": "object", "properties": {}}
 
 
-def encode(traits: Traits = UNKNOWN, *, can_think: bool = True, **fields: Any) -> Parameters:
+def encode(traits: Traits = UNKNOWN, **fields: Any) -> Parameters:
     request = ChatRequest(model="m", **{"messages": [Message("user", "hi")], **fields})
-    return encode_parameters(request, traits, can_think=can_think)
+    return encode_parameters(request, traits, Thoughts())
 
 
 def test_the_one_default_is_the_length() -> None:
@@ -62,7 +63,7 @@ def test_a_model_that_decides_by_itself_gets_a_level() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"can_think": False},
+        {"messages": [Message("assistant", "", tool_calls=[ToolCall("call_1", "f", {})])]},
         {"options": {"num_predict": 1000}},
         {"tools": [Tool("f", None, None)], "tool_choice": "required"},
     ],

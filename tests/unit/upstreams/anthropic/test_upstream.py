@@ -26,7 +26,7 @@ from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams import ttl_cache
 from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
 from ollama_proxy.upstreams.anthropic.upstream import VERSION, AnthropicUpstream, build
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from tests.rig import messages_provider as rig
 from tests.rig.deadline import wait_until
@@ -49,7 +49,7 @@ def upstream(provider: MessagesProvider) -> Iterator[AnthropicUpstream]:
     """Behind that provider, with no answer left open when the test is over."""
     with closing(built(provider.url)) as one:
         yield one
-        assert one.counts()["active"] == 0
+        assert one.connections.active == 0
 
 
 def built(url: str, key: str | None = rig.KEY, **settings: Any) -> AnthropicUpstream:
@@ -105,7 +105,7 @@ def test_connection_is_kept_for_the_next_answer(
     for _ in range(3):
         answered(upstream, chat(), call)
     assert len({seen.connection for seen in provider.asked}) == 1
-    assert upstream.counts() == {"active": 0, "idle": 1}
+    assert upstream.connections == Connections(active=0, idle=1)
 
 
 def test_text_is_there_before_the_answer_is_over(
@@ -232,12 +232,12 @@ def test_switches_follow_what_the_provider_tells_of_its_models(
     answered(upstream, asked, call)
     [seen] = provider.asked
     assert seen.json()["thinking"]["type"] == "adaptive" and seen.json()["max_tokens"] == 64_000
-    assert upstream.approximated(asked) == ("temperature",)
+    assert upstream.list_approximated(asked) == ("temperature",)
 
 
 def test_fields_that_go_on_have_their_names_told(upstream: AnthropicUpstream) -> None:
     carried = {"service_tier": "auto", "cache_control": {"type": "ephemeral"}, "container": "c"}
-    assert upstream.passed_on(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
+    assert upstream.select_passthrough(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
 
 
 def test_models_are_asked_for_once_for_all_chats(

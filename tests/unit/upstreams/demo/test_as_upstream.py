@@ -22,6 +22,7 @@ from ollama_proxy.hub import (
     collect,
 )
 from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.upstreams.base import Connections
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.transport import CAPABILITIES, VERSION, DemoTransport
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
@@ -33,7 +34,7 @@ def upstream() -> Iterator[OllamaUpstream]:
     demo = OllamaUpstream("demo", DemoTransport())
     yield demo
     demo.close()
-    assert demo.counts() == {"active": 0, "idle": 0}
+    assert demo.connections == Connections(active=0, idle=0)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.answer_events import read_all
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import PAUSE_S
 from ollama_proxy.upstreams.demo.transport import PROGRESS_PAUSE_S, DemoReply, DemoTransport
@@ -75,7 +75,7 @@ def transport() -> Iterator[DemoTransport]:
     demo = DemoTransport()
     yield demo
     demo.close()
-    assert demo.counts() == {"active": 0, "idle": 0}
+    assert demo.connections == Connections(active=0, idle=0)
 
 
 @pytest.fixture
@@ -538,7 +538,7 @@ def test_a_client_that_left_ends_the_stream(transport: DemoTransport, call: Call
         gevent.spawn_later(PAUSE_S / 4, call.leave)
         with pytest.raises(ClientGone):
             reply.read_some()
-    assert transport.counts()["active"] == 0
+    assert transport.connections.active == 0
 
 
 def test_a_client_that_left_before_is_not_answered(transport: DemoTransport, call: Call) -> None:
@@ -555,9 +555,9 @@ def test_the_total_limit_ends_the_stream(transport: DemoTransport) -> None:
 
 def test_an_answer_counts_until_its_end_or_its_close_and_once_only(transport: DemoTransport, call: Call) -> None:
     replies = [open_stream(transport, call) for _ in range(3)]
-    assert transport.counts() == {"active": 3, "idle": 0}
+    assert transport.connections == Connections(active=3, idle=0)
     read_all(replies[0])
-    assert transport.counts()["active"] == 2
+    assert transport.connections.active == 2
     for reply in replies * 2:
         reply.close()
-    assert replies[1].read_some() == b"" and transport.counts()["active"] == 0
+    assert replies[1].read_some() == b"" and transport.connections.active == 0

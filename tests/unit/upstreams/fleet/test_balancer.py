@@ -34,7 +34,7 @@ def three(**loaded: str) -> tuple[Fleet, list[Node]]:
     for box in boxes:
         if box.name in loaded:
             stock(box).has_loaded = [loaded[box.name]]
-            box.learn(Call(Timeouts()))
+            box.models.fetch(Call(Timeouts()))
     return Fleet(boxes), boxes
 
 
@@ -79,7 +79,7 @@ def test_requests_are_shared_out_by_weight(clock: Clock) -> None:
     boxes = [node("light", "m"), node("heavy", "m", weight=3)]
     for box in boxes:
         stock(box).has_loaded = ["m"]
-        box.learn(Call(Timeouts()))
+        box.models.fetch(Call(Timeouts()))
     fleet, taken = Fleet(boxes), []
     for number in range(8):
         clock.passes(1)

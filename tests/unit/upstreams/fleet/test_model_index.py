@@ -316,7 +316,7 @@ def test_one_upstream_is_asked_once_at_a_time() -> None:
 def test_what_is_known_to_be_down_is_not_waited_for() -> None:
     box = node("box1", "m")
     stock(box).hangs_s = 30
-    box.listed_at = float("-inf")
+    box.models.listed_at = float("-inf")
     box.lost(quickly=False)
     fleet, began = Fleet([box, node("box2", "m")]), time.monotonic()
     assert [one.name for one in fleet.refresh(1.0, wait_s=5)] == ["box1"]

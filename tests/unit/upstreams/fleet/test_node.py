@@ -1,4 +1,4 @@
-"""One upstream in the fleet: what it has, how busy it is, and what its failures mean."""
+"""One upstream in the fleet: how busy it is, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import UpstreamModel
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.health import check_upstream
 from ollama_proxy.upstreams.fleet.node import (
@@ -28,74 +27,15 @@ from ollama_proxy.upstreams.fleet.node import (
     State,
     is_fault,
 )
-from tests.unit.upstreams.stock import Clock, node, stock
+from tests.unit.upstreams.stock import Clock, new_call, node, stock
 
 M = "m:latest"
-
-
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def unreached(took_s: float = 0.0) -> UpstreamConnect:
     error = UpstreamConnect()
     error.took_s = took_s
     return error
-
-
-# --- What it has -----------------------------------------------------------------------------------------------------
-
-
-def test_models_are_known_by_the_one_name_of_all_their_spellings() -> None:
-    box = node("box1", "Library/M", "qwen3:8b")
-    assert [box.upstream_model(name) for name in (M, "qwen3:8b", "qwen3:latest")] == ["Library/M", "qwen3:8b", None]
-
-
-@pytest.mark.parametrize(
-    ("kind", "known"),
-    [("ollama", {"fast:latest"}), ("deepseek", {"fast:latest", "gone:latest"})],
-    ids=["what a box does not have is not there", "a provider need not list what it has"],
-)
-def test_configured_models_are_those_that_there_are(kind: str, known: set[str]) -> None:
-    box = node("one", "qwen3:8b", "other", kind=kind, mapped={"fast": "qwen3:8b", "gone": "nowhere"})
-    assert box.listing is not None
-    assert box.listing.models.keys() == known
-    assert box.upstream_model("fast:latest") == "qwen3:8b"
-
-
-def test_configured_models_of_a_provider_are_known_before_it_was_asked() -> None:
-    assert node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).upstream_model("fast:latest") == "v3"
-    assert node("one", kind="ollama", mapped={"fast": "v3"}, learnt=False).listing is None
-
-
-def test_what_it_had_stays_when_it_can_not_be_asked() -> None:
-    box = node("box1", "m")
-    stock(box).down = True
-    with pytest.raises(UpstreamConnect):
-        box.learn(call())
-    assert box.upstream_model(M) == "m"
-
-
-def test_only_other_models_are_a_change() -> None:
-    box = node("box1", "m")
-    before = box.changes
-    stock(box).has_loaded = ["m"]
-    box.learn(call())
-    assert box.changes == before
-    stock(box).has.append("other")
-    box.learn(call())
-    assert box.changes == before + 1
-    stock(box).has[0] = "M"
-    box.learn(call())
-    assert box.changes == before + 2
-
-
-def test_other_settings_keep_what_was_learnt_and_other_models_do_not() -> None:
-    box = node("box1", "m")
-    box.configure(replace(box.declared, weight=3))
-    assert (box.upstream_model(M), box.declared.weight) == ("m", 3)
-    box.configure(replace(box.declared, models={"fast": UpstreamModel("m")}))
-    assert (box.upstream_model(M), box.listing) == (None, None)
 
 
 def test_its_own_limits_come_before_the_general_ones() -> None:
@@ -115,7 +55,7 @@ def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) ->
     clock.passes(WARM_S + 1)
     assert not box.is_warm(M)
     stock(box).has_loaded = ["M:latest"]
-    box.learn(call())
+    box.models.fetch(new_call())
     assert box.is_warm(M)
 
 

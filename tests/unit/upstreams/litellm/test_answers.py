@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ollama_proxy.upstreams.litellm.answers import KEPT_CHUNKS, forget, is_made_up, let_go
+from ollama_proxy.upstreams.litellm.answers import KEPT_CHUNKS, close_stream, drop_middle, is_made_up
 
 END = {"choices": [{"finish_reason": "stop"}]}
 
@@ -26,19 +26,19 @@ def test_an_end_that_the_provider_did_not_send(answer: object, document: dict[st
 
 def test_only_both_ends_of_a_long_stream_are_kept() -> None:
     answer = SimpleNamespace(chunks=list(range(1000)))
-    forget(answer)
+    drop_middle(answer)
     assert answer.chunks == [*range(KEPT_CHUNKS), *range(1000 - KEPT_CHUNKS, 1000)]
     short = SimpleNamespace(chunks=[1, 2, 3])
-    forget(short)
+    drop_middle(short)
     assert short.chunks == [1, 2, 3]
-    forget(SimpleNamespace())
+    drop_middle(SimpleNamespace())
 
 
 def test_the_connection_is_closed_wherever_it_is() -> None:
     closed: list[str] = []
     response = SimpleNamespace(close=lambda: closed.append("response"))
     stream = SimpleNamespace(close=lambda: closed.append("stream"), streaming_response=response)
-    let_go(SimpleNamespace(completion_stream=stream))
-    let_go(SimpleNamespace(completion_stream=SimpleNamespace()))
-    let_go(SimpleNamespace())
+    close_stream(SimpleNamespace(completion_stream=stream))
+    close_stream(SimpleNamespace(completion_stream=SimpleNamespace()))
+    close_stream(SimpleNamespace())
     assert sorted(closed) == ["response", "stream"]

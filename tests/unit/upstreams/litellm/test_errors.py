@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.upstreams.litellm.errors import error_of, plain
+from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 
 
 def raised(name: str, text: str = "", **fields: Any) -> Exception:
@@ -41,7 +41,7 @@ class Response:
     ids=lambda value: type(value).__name__,
 )
 def test_error(error: Exception, status: int, slug: str) -> None:
-    made = error_of(error, model="m")
+    made = decode_exception(error, model="m")
     assert (made.status, made.slug) == (status, slug)
     assert "secret" not in str(made)
 
@@ -49,7 +49,7 @@ def test_error(error: Exception, status: int, slug: str) -> None:
 def test_what_the_provider_said_lies_beneath() -> None:
     outer = raised("RateLimitError", "litellm text")
     outer.__cause__ = raised("HTTPStatusError", response=Response())
-    made = error_of(outer, model="m")
+    made = decode_exception(outer, model="m")
     assert (made.status, str(made), made.retry_after_s) == (429, "slow down", 7)
 
 
@@ -63,4 +63,4 @@ def test_what_the_provider_said_lies_beneath() -> None:
     ],
 )
 def test_its_own_words_are_left_out(text: str, shown: str) -> None:
-    assert plain(text) == shown
+    assert strip_labels(text) == shown

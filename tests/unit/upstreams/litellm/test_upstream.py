@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import logging
-import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import ConfigError, UpstreamAuthError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.litellm import upstream as litellm_models
-from ollama_proxy.upstreams.litellm.answers import forget
-from ollama_proxy.upstreams.litellm.errors import error_of, plain
-from ollama_proxy.upstreams.litellm.upstream import BOOKKEEPING, LOGGERS, SWITCHES, LiteLLMUpstream, build, load
+from ollama_proxy.upstreams.litellm import targets
+from ollama_proxy.upstreams.litellm.answers import drop_middle
+from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
+from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
 from tests.rig.provider import CHAT, HELLO, Provider
+from tests.unit.upstreams.stock import new_call
 
 KEY = "sk-" + "0123" * 6
 
 
-@pytest.fixture(autouse=True)
-def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is set for the whole process is as it was afterwards, and nothing stays open."""
-    # LiteLLM makes itself an event loop where the main thread has none, and never closes it.
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    litellm = importlib.import_module("litellm")
-    for name in SWITCHES:
-        monkeypatch.setattr(litellm, name, getattr(litellm, name))
-    for module, owner, name in BOOKKEEPING:
-        held = getattr(importlib.import_module(module), owner)
-        monkeypatch.setattr(held, name, getattr(held, name))
-    for logger in map(logging.getLogger, LOGGERS):
-        monkeypatch.setattr(logger, "handlers", logger.handlers)
-        monkeypatch.setattr(logger, "propagate", logger.propagate)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
-    for client in litellm.in_memory_llm_clients_cache.cache_dict.values():
-        if not asyncio.iscoroutinefunction(client.close):
-            client.close()
-    litellm.in_memory_llm_clients_cache.flush_cache()
-
-
 def upstream(**models: UpstreamModel) -> LiteLLMUpstream:
     return build(UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models), None)
-
-
-def call() -> Call:
-    return Call(Timeouts())
 
 
 def asked(model: str) -> ChatRequest:
@@ -75,9 +40,9 @@ def test_providers_that_litellm_does_not_know_are_reached_with_their_keys(
     monkeypatch: pytest.MonkeyPatch, name: str, kind: str, variable: str
 ) -> None:
     with Provider(key=KEY) as server:
-        monkeypatch.setattr(litellm_models, "PRESETS", PRESETS | {kind: moved(PRESETS[kind], server)})
+        monkeypatch.setattr(targets, "PRESETS", PRESETS | {kind: moved(PRESETS[kind], server)})
         monkeypatch.setenv(variable, KEY)
-        events = [event for batch in upstream().chat(asked(name), call()) for event in batch]
+        events = [event for batch in upstream().chat(asked(name), new_call()) for event in batch]
         assert events[0] == type(events[0])(HELLO)
         assert server.bodies(CHAT)[0]["model"] == name.partition("/")[2]
 
@@ -86,33 +51,12 @@ def moved(preset: Preset, server: Provider) -> Preset:
     return Preset(server.base_url, preset.key_variables, preset.protocol, needs_key=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("of-nobody", UpstreamRefused),
-        ("of-nobody/at-all", UpstreamRefused),
-        ("vllm-of-mine/x", UpstreamRefused),
-        ("ollama-box/x", UpstreamRefused),
-        ("huggingface/http://10.0.0.1/x", UpstreamRefused),
-        ("ollama/llama3", UpstreamRefused),
-        ("ollama_chat/llama3", UpstreamRefused),
-        ("llamafile/x", UpstreamRefused),
-        ("siliconflow/x", UpstreamAuthError),
-    ],
-)
-def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
-    monkeypatch.delenv("SILICONFLOW_API_KEY", raising=False)
-    with pytest.raises(error) as raised:
-        upstream().chat(asked(name), call())
-    assert raised.value.status == (404 if error is UpstreamRefused else 502)
-
-
 @pytest.mark.parametrize("name", ["gpt-4", "claude-3-7-sonnet-20250219", "volcengine/x"])
 def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for variable in ("OPENAI", "ANTHROPIC", "VOLCENGINE"):
         monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
     with pytest.raises(UpstreamAuthError):
-        upstream().chat(asked(name), call())
+        upstream().chat(asked(name), new_call())
 
 
 @pytest.mark.parametrize(
@@ -125,17 +69,17 @@ def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.M
     ],
 )
 def test_what_a_model_can_do(model: str, capabilities: set[str] | None) -> None:
-    found = upstream().capabilities(model, call())
+    found = upstream().capabilities(model, new_call())
     assert found is None if capabilities is None else found and capabilities <= found
 
 
-def test_the_configuration_knows_better_what_a_model_can_do() -> None:
+def test_configured_capabilities_come_first() -> None:
     listed = upstream(mine=UpstreamModel("gpt-4o", ("completion",), 1000))
-    assert listed.capabilities("gpt-4o", call()) == {"completion"}
-    assert [model.name for model in listed.models(call())] == ["gpt-4o"]
+    assert listed.capabilities("gpt-4o", new_call()) == {"completion"}
+    assert [model.name for model in listed.models(new_call())] == ["gpt-4o"]
 
 
-def test_a_list_of_models_is_a_list() -> None:
+def test_only_an_upstream_without_a_list_takes_any_model() -> None:
     assert upstream().takes_any_model
     assert not upstream(mine=UpstreamModel("gpt-4o")).takes_any_model
 
@@ -151,39 +95,8 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
         base_url = server.url if has_address else "litellm:"
         declared = UpstreamSettings(name="lite", kind="litellm", base_url=base_url, models=models)
         with pytest.raises(UpstreamError):  # it is none of Ollama's
-            list(build(declared, None).chat(asked(name), call()))
+            list(build(declared, None).chat(asked(name), new_call()))
         assert server.requests
-
-
-@pytest.mark.parametrize(
-    ("name", "one"),
-    [
-        ("datascope/qwen-max", "dashscope/qwen-max"),
-        ("dashscope/qwen-max", "dashscope/qwen-max"),
-        ("gpt-4o", "openai/gpt-4o"),
-        ("openai/gpt-4o", "openai/gpt-4o"),
-        ("gpt-3.5-turbo-instruct", "openai/gpt-3.5-turbo-instruct"),
-        ("command-r", "cohere/command-r"),
-        ("cohere_chat/command-r", "cohere/command-r"),
-        ("openrouter/openai/gpt-4o", "openrouter/openai/gpt-4o"),
-        ("siliconflow/Yi-34B-Chat", "siliconflow/Yi-34B-Chat"),
-        ("of-nobody", "of-nobody"),
-    ],
-)
-def test_every_model_has_one_name_whatever_it_is_called(name: str, one: str) -> None:
-    assert upstream().one_name(name) == one
-
-
-@pytest.mark.parametrize("name", ["mine", "openai/mine"])
-def test_what_is_behind_one_address_has_one_name(name: str) -> None:
-    there = UpstreamSettings(name="lite", kind="litellm", base_url="http://localhost:1")
-    assert build(there, None).one_name(name) == "openai/mine"
-
-
-def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "litellm", None)
-    with pytest.raises(ConfigError, match="make install EXTRAS=litellm"):
-        load()
 
 
 @pytest.mark.parametrize(
@@ -197,14 +110,14 @@ def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_texts_without_what_litellm_puts_around_them(text: str, said: str) -> None:
-    assert plain(text) == said
+    assert strip_labels(text) == said
 
 
-def test_of_a_long_stream_only_the_ends_are_kept() -> None:
+def test_only_both_ends_of_a_long_stream_are_kept() -> None:
     answer = SimpleNamespace(chunks=[])
     for number in range(10_000):
         answer.chunks.append(number)
-        forget(answer)
+        drop_middle(answer)
         assert len(answer.chunks) < 100
     assert (answer.chunks[0], answer.chunks[-1]) == (0, 9999)
 
@@ -230,7 +143,7 @@ class HTTPStatusError(Exception):
     ],
 )
 def test_a_failure_of_litellm_itself_is_told_without_its_text(failure: Exception) -> None:
-    error = error_of(failure, model="m")
+    error = decode_exception(failure, model="m")
     assert (type(error), error.status) == (UpstreamError, 502)
     assert "prompt" not in str(error) + error.detail
 
@@ -248,11 +161,11 @@ class ContextWindowExceededError(BadRequestError):
 
 @pytest.mark.parametrize("failure", [BadRequestError(), ContextWindowExceededError()])
 def test_a_long_text_of_litellm_is_cut(failure: Exception) -> None:
-    assert str(error_of(failure, model="m")).count("x") == 2000
+    assert str(decode_exception(failure, model="m")).count("x") == 2000
 
 
 def test_an_answer_that_was_never_read_still_has_its_status() -> None:
     failure: Any = HTTPStatusError()
     failure.response = HTTPStatusError.response()
-    error = error_of(failure, model="m")
+    error = decode_exception(failure, model="m")
     assert (error.status, "prompt" in str(error)) == (429, False)

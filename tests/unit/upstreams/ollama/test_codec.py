@@ -14,9 +14,9 @@ from ollama_proxy.upstreams.ollama.codec import (
     Decoder,
     decode_events,
     decode_generate,
+    decode_refusal,
     encode_chat,
     encode_generate,
-    refused,
     takes_shift_per_request,
 )
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
@@ -79,7 +79,7 @@ def called(arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
 def test_a_call_that_no_answer_could_hold_is_the_model_servers_fault(arguments: Any) -> None:
-    with pytest.raises(UpstreamError, match="sent a tool call that can't be read") as refused:
+    with pytest.raises(UpstreamError, match="sent an invalid tool call") as refused:
         decode_events(ChatDecoder(), called(arguments))
     assert refused.value.status == 502
 
@@ -153,13 +153,13 @@ LONG = [row for _, row in RECORDED if is_long(row) and row.path.startswith("/api
 @pytest.mark.parametrize("row", LONG, ids=lambda row: row.name)
 def test_recorded_refusals_of_long_prompts_are_recognised(row: Recording) -> None:
     """Before and after the engine became `llama-server`, and whichever of the two refuses."""
-    error = refused(row.status, row.response)
+    error = decode_refusal(row.status, row.response)
     assert isinstance(error, PromptTooLong)
     assert error.slug == "context_length_exceeded"
 
 
 def test_recorded_refusals_of_long_prompts_are_of_all_kinds() -> None:
-    texts = {str(refused(row.status, row.response)).split("(")[0] for row in LONG}
+    texts = {str(decode_refusal(row.status, row.response)).split("(")[0] for row in LONG}
     assert len(texts) == 3
 
 

@@ -11,9 +11,10 @@ from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from tests.rig import pieces
+from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
+from tests.unit.upstreams.openai.reading import read_stream
 
 SIZES = (1, 2, 3, 7, 50, 100_000)
 CALL = ToolCall("c1", "f", {"b": 1, "a": "世🎉"})
@@ -22,15 +23,7 @@ SAID_CALL = said.call("f", {"b": 1, "a": "世🎉"}, "c1")
 
 def read(body: bytes, size: int = 100_000, **options: Any) -> tuple[list[Event], UpstreamError | None]:
     """The events of a stream, and what went wrong behind them."""
-    reader = OpenAIReader(ChunkDecoder(**options))
-    events: list[Event] = []
-    for piece in pieces(body, size):
-        more, failure = reader.feed(piece)
-        events += more
-        if failure is not None or (events and isinstance(events[-1], Done)):
-            return events, failure
-    more, failure = reader.end()
-    return [*events, *more], failure
+    return read_stream(OpenAIReader(ChunkDecoder(**options)), body, size)
 
 
 def whole(document: Any, **options: Any) -> list[Event]:
@@ -166,7 +159,7 @@ def test_single_answers(document: Any, expected: Answer) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_older_call(size: int) -> None:
+def test_deprecated_function_call(size: int) -> None:
     first, second = {"name": "f", "arguments": '{"b":1,'}, {"arguments": '"a":"世🎉"}'}
     told = [chunk({"function_call": first}), chunk({"function_call": second}), chunk(finish="function_call")]
     events, failure = read(frames(told), size)
@@ -176,13 +169,13 @@ def test_the_older_call(size: int) -> None:
     assert call.id
 
 
-def test_nothing_is_told_where_nothing_is_said() -> None:
+def test_empty_chunks_give_no_events() -> None:
     decoder = ChunkDecoder()
     assert decoder.decode(chunk({"role": "assistant"})) == []
     assert decoder.decode(chunk({"content": ""})) == []
 
 
-def test_calls_come_at_once_when_the_answer_has_finished_and_the_end_only_behind_the_usage() -> None:
+def test_calls_arrive_with_the_finish_reason_and_done_after_the_usage() -> None:
     reader = OpenAIReader(ChunkDecoder())
     *told, usage = chunks("", calls=[SAID_CALL])
     assert reader.feed(frames(told[:-1], done=False)) == ([], None)
@@ -194,13 +187,13 @@ def test_calls_come_at_once_when_the_answer_has_finished_and_the_end_only_behind
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep", [0, 1, 3])
-def test_a_stream_that_ends_without_a_reason_was_cut(keep: int, size: int) -> None:
+def test_stream_without_a_finish_reason_is_cut(keep: int, size: int) -> None:
     events, failure = read(frames(chunks("Hello")[:keep], done=False), size)
     assert isinstance(failure, UpstreamCut)
     assert not any(isinstance(event, Done) for event in events)
 
 
-def test_a_reason_that_is_none_ends_nothing() -> None:
+def test_null_finish_reason_does_not_end_the_stream() -> None:
     _, failure = read(frames([chunk({"content": "Hi"}, finish="null")], done=False))
     assert isinstance(failure, UpstreamCut)
 
@@ -219,23 +212,23 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
     "an abort": ([chunk(finish="abort")], 502, "stopped in the middle"),
     "a code and a message": ([{"code": 20012, "message": "Model does not exist"}], 404, "Model does not exist"),
     "an older form": ([{"object": "error", "message": "oops", "code": 400}], 400, "oops"),
-    "no JSON": ([b"data: {oops\n\n"], 502, "can't be used"),
-    "another shape": ([{"choices": [1]}], 502, "can't be used"),
-    "another shape of choices": ([{"choices": {"a": 1}}], 502, "can't be used"),
-    "a text that is none": ([chunk({"content": 7})], 502, "can't be used"),
+    "no JSON": ([b"data: {oops\n\n"], 502, "invalid response"),
+    "another shape": ([{"choices": [1]}], 502, "invalid response"),
+    "another shape of choices": ([{"choices": {"a": 1}}], 502, "invalid response"),
+    "a text that is none": ([chunk({"content": 7})], 502, "invalid response"),
     "logprobs that are none": (
         [chunk({"content": "a"}) | {"choices": [{"delta": {}, "logprobs": {"content": [1]}}]}],
         502,
-        "can't",
+        "invalid response",
     ),
     "a call that is cut": (chunks("", calls=[said.call("f", '{"a":')]), 502, "tool call"),
-    "a call that is no object": ([chunk({"tool_calls": [7]})], 502, "can't be used"),
+    "a call that is no object": ([chunk({"tool_calls": [7]})], 502, "invalid response"),
 }
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("documents", "status", "text"), FAILURES.values(), ids=FAILURES)
-def test_what_came_before_a_failure_is_told(documents: list[Any], status: int, text: str, size: int) -> None:
+def test_events_before_a_failure_are_delivered(documents: list[Any], status: int, text: str, size: int) -> None:
     events, failure = read(frames([chunk({"content": "Hi"}), *documents], done=False), size)
     assert events[0] == Content("Hi")
     assert not any(isinstance(event, Done) for event in events)
@@ -259,25 +252,25 @@ BAD_SINGLES: dict[str, tuple[Any, int]] = {
 
 
 @pytest.mark.parametrize(("document", "status"), BAD_SINGLES.values(), ids=BAD_SINGLES)
-def test_single_answers_that_are_none(document: Any, status: int) -> None:
+def test_invalid_single_answers_are_errors(document: Any, status: int) -> None:
     with pytest.raises(UpstreamError) as failed:
         whole(document)
     assert failed.value.status == status
 
 
 @pytest.mark.parametrize("body", [b"<html></html>", b'{"error":{"message":"oops"}}', b"", b": hi\n\n"])
-def test_streams_that_are_none(body: bytes) -> None:
+def test_invalid_streams_are_errors(body: bytes) -> None:
     assert [read(body, size)[1] is None for size in SIZES] == [False] * len(SIZES)
 
 
-def test_an_object_has_its_limit_too() -> None:
+def test_size_of_one_object_is_limited() -> None:
     reader = OpenAIReader(ChunkDecoder())
     failures = [reader.feed(b'{"' + b"x" * (1 << 20))[1] for _ in range(8)]
     assert failures[:7] == [None] * 7
     assert isinstance(failures[7], UpstreamError)
 
 
-def test_a_limit_leaves_out_the_call_that_it_has_cut() -> None:
+def test_truncated_call_is_left_out() -> None:
     events, failure = read(frames(chunks("Hi", calls=[said.call("f", '{"a":')], finish="length")))
     assert failure is None
     assert answer(events) == Answer("Hi", "", [], [], Done("length", 7, 3))
@@ -333,27 +326,27 @@ def test_thinking_in_the_text_that_never_ends() -> None:
     assert answer(events) == Answer("", "hm</thi", [], [], DONE)
 
 
-def test_what_led_to_calls_is_heard() -> None:
+def test_thinking_before_calls_is_reported() -> None:
     heard: list[Any] = []
     details = [{"type": "reasoning.encrypted", "data": "x"}]
     documents = [chunk({"reasoning_details": details}), *chunks("", thinking="hm, so", calls=[SAID_CALL])]
-    read(frames(documents), heard=lambda *told: heard.append(told))
-    assert heard == [([CALL], "hm, so", details)]
+    read(frames(documents), on_tool_calls=lambda *told: heard.append(told))
+    assert heard == [([CALL], Thought("hm, so", details))]
 
 
-def test_nothing_is_heard_of_an_answer_without_calls() -> None:
+def test_thinking_without_calls_is_not_reported() -> None:
     heard: list[Any] = []
-    read(frames(chunks("Hi", thinking="hm")), heard=lambda *told: heard.append(told))
+    read(frames(chunks("Hi", thinking="hm")), on_tool_calls=lambda *told: heard.append(told))
     assert heard == []
 
 
 @pytest.mark.parametrize(("finish", "times"), [("content_filter", 1), ("stop", 0)])
-def test_an_answer_that_was_filtered_is_noticed(finish: str, times: int) -> None:
+def test_filtered_answer_is_counted(finish: str, times: int) -> None:
     noticed: list[bool] = []
-    read(frames(chunks("Hi", finish=finish)), filtered=lambda: noticed.append(True))
+    read(frames(chunks("Hi", finish=finish)), on_filtered=lambda: noticed.append(True))
     assert len(noticed) == times
 
 
 def test_an_error_is_what_the_upstream_makes_of_it() -> None:
     refusal = UpstreamRefused(404, "gone")
-    assert read(frames([said.error("no")]), error_of=lambda document: refusal) == ([], refusal)
+    assert read(frames([said.error("no")]), decode_error=lambda document: refusal) == ([], refusal)

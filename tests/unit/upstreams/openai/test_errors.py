@@ -16,7 +16,7 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.upstreams.openai.errors import error_in, refused, text_of
+from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal, text_of
 
 HTML = b"<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>"
 
@@ -54,7 +54,7 @@ def test_the_sentence_of_an_error(document: Any, text: str) -> None:
 
 
 def test_of_a_body_that_is_no_json_the_beginning_is_shown() -> None:
-    assert str(refused(400, b"no such thing" + b"x" * 1000)) == ("no such thing" + "x" * 1000)[:200]
+    assert str(decode_refusal(400, b"no such thing" + b"x" * 1000)) == ("no such thing" + "x" * 1000)[:200]
 
 
 #: Status and document of the answer; status of ours, and what it is.
@@ -92,7 +92,7 @@ STATUSES: dict[str, tuple[int, Any, int, type[UpstreamError]]] = {
 
 @pytest.mark.parametrize(("status", "document", "ours", "kind"), STATUSES.values(), ids=STATUSES)
 def test_statuses(status: int, document: Any, ours: int, kind: type[UpstreamError]) -> None:
-    error = refused(status, body(document))
+    error = decode_refusal(status, body(document))
     assert (error.status, type(error)) == (ours, kind)
 
 
@@ -116,13 +116,15 @@ def test_statuses(status: int, document: Any, ours: int, kind: type[UpstreamErro
 def test_statuses_without_an_error_that_can_be_read(
     status: int, ours: int, kind: type[UpstreamError], data: bytes
 ) -> None:
-    error = refused(status, data)
+    error = decode_refusal(status, data)
     assert (error.status, type(error)) == (ours, kind)
     assert "html" not in str(error).lower()
 
 
 def test_a_model_that_is_not_there_is_named_as_ollama_does() -> None:
-    assert str(refused(404, body(openai("The model does not exist")), model="org/m")) == "model 'org/m' not found"
+    assert (
+        str(decode_refusal(404, body(openai("The model does not exist")), model="org/m")) == "model 'org/m' not found"
+    )
 
 
 IN_200 = {
@@ -141,7 +143,7 @@ IN_200 = {
 
 @pytest.mark.parametrize(("document", "status"), IN_200.values(), ids=IN_200)
 def test_an_error_in_an_answer_goes_by_its_own_code(document: Any, status: int) -> None:
-    assert error_in(document).status == status
+    assert decode_error(document).status == status
 
 
 QUOTAS = {
@@ -154,7 +156,7 @@ QUOTAS = {
 
 @pytest.mark.parametrize(("document", "final"), QUOTAS.values(), ids=QUOTAS)
 def test_a_quota_that_is_used_up_is_not_asked_again(document: Any, final: bool) -> None:
-    error = refused(429, body(document))
+    error = decode_refusal(429, body(document))
     assert isinstance(error, UpstreamRefused)
     assert error.final is final
 
@@ -179,11 +181,11 @@ def at(seconds: float) -> str:
     ],
 )
 def test_how_long_to_wait(headers: list[tuple[str, str]], wait_s: int | None) -> None:
-    assert refused(429, body(openai("slow down")), headers).retry_after_s == wait_s
+    assert decode_refusal(429, body(openai("slow down")), headers).retry_after_s == wait_s
 
 
 def test_how_long_to_wait_as_a_date() -> None:
-    wait_s = refused(429, body(openai("slow down")), [("retry-after", at(30))]).retry_after_s
+    wait_s = decode_refusal(429, body(openai("slow down")), [("retry-after", at(30))]).retry_after_s
     assert wait_s is not None and 25 <= wait_s <= 31
 
 
@@ -192,7 +194,7 @@ def test_how_long_to_wait_as_a_date() -> None:
 def test_only_a_busy_provider_knows_how_long_it_is(
     status: int, headers: list[tuple[str, str]], wait_s: int | None
 ) -> None:
-    assert refused(status, body(openai("busy")), headers).retry_after_s == wait_s
+    assert decode_refusal(status, body(openai("busy")), headers).retry_after_s == wait_s
 
 
 LONG = {
@@ -206,11 +208,17 @@ LONG = {
 
 @pytest.mark.parametrize("document", LONG.values(), ids=LONG)
 def test_a_long_text_is_cut(document: Any) -> None:
-    assert len(str(refused(400, body(document)))) == len(str(error_in({"error": document, "code": 400}))) == 2000
+    assert (
+        len(str(decode_refusal(400, body(document))))
+        == len(str(decode_error({"error": document, "code": 400})))
+        == 2000
+    )
 
 
 def test_a_secret_where_a_text_is_cut_is_none_of_it() -> None:
-    text = str(refused(400, body(openai("x" * 1990 + " my-odd-secret " + "y" * 5000)), secrets=("my-odd-secret",)))
+    text = str(
+        decode_refusal(400, body(openai("x" * 1990 + " my-odd-secret " + "y" * 5000)), secrets=("my-odd-secret",))
+    )
     assert text == "x" * 1990 + " ... yyyyy"
 
 
@@ -218,11 +226,11 @@ def test_a_secret_where_a_text_is_cut_is_none_of_it() -> None:
     "secret", ["sk-proj-abcdef0123", "sk-abc***xyz", "Bearer abc.def", "https://10.0.0.9:8000/v1/chat", "my-odd-secret"]
 )
 def test_no_text_shows_keys_or_addresses(secret: str) -> None:
-    error = refused(400, body(openai(f"Bad: {secret} is wrong")), secrets=("my-odd-secret",))
+    error = decode_refusal(400, body(openai(f"Bad: {secret} is wrong")), secrets=("my-odd-secret",))
     assert str(error) == "Bad: ... is wrong"
     assert secret not in error.detail
 
 
 def test_no_log_shows_a_key_that_is_quoted_as_a_code() -> None:
     document = {"error": {"message": "No", "code": "my-odd-secret"}}
-    assert "my-odd-secret" not in refused(401, body(document), secrets=("my-odd-secret",)).detail
+    assert "my-odd-secret" not in decode_refusal(401, body(document), secrets=("my-odd-secret",)).detail

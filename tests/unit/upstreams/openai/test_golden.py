@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.errors import error_in
-from tests.rig import pieces
+from ollama_proxy.upstreams.openai.errors import decode_error
+from tests.unit.upstreams.openai.reading import read_stream
 
 CASES = sorted(path.parent for path in (Path(__file__).parents[3] / "golden" / "providers").glob("*/case.json"))
 
@@ -39,28 +38,17 @@ def told(event: Event) -> dict[str, Any]:
             raise AssertionError(event)
 
 
-def read(reader: OpenAIReader, body: bytes, size: int | None) -> tuple[list[Event], UpstreamError | None]:
-    events: list[Event] = []
-    for piece in pieces(body, size):
-        more, failure = reader.feed(piece)
-        events += more
-        if failure is not None or (events and isinstance(events[-1], Done)):
-            return events, failure
-    more, failure = reader.end()
-    return events + more, failure
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, None])
 @pytest.mark.parametrize("directory", CASES, ids=[path.name for path in CASES])
-def test_a_provider_is_understood(directory: Path, size: int | None) -> None:
+def test_stream_gives_the_recorded_events(directory: Path, size: int | None) -> None:
     case = json.loads((directory / "case.json").read_bytes())
     profile = PROFILES.get(case.get("profile"), Profile())
-    decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, error_of=partial(error_in, model="org/m"))
-    events, failure = read(OpenAIReader(decoder), (directory / "upstream.sse").read_bytes(), size)
+    decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, decode_error=partial(decode_error, model="org/m"))
+    events, failure = read_stream(OpenAIReader(decoder), (directory / "upstream.sse").read_bytes(), size)
     assert [told(event) for event in events] == case["events"]
     said = {"status": failure.status, "text": str(failure)} if failure else None
     assert said == case.get("failure")
 
 
-def test_there_are_cases() -> None:
+def test_cases_were_found() -> None:
     assert len(CASES) >= 10

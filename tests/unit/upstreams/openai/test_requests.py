@@ -18,8 +18,8 @@ from ollama_proxy.upstreams.openai.requests import (
     encode_chat,
     encode_embed,
     encode_generate,
-    passed_on,
-    shortened,
+    select_passthrough,
+    shorten,
 )
 
 HI = [Message("user", "hi")]
@@ -237,7 +237,7 @@ def test_fields_of_a_provider_alone() -> None:
 @pytest.mark.parametrize(("tier", "sent"), [("flex", {"service_tier": "flex"}), ("standard_only", {})])
 def test_words_of_another_vendor_are_not_passed_on(tier: str, sent: dict[str, Json]) -> None:
     asked = ChatRequest(model="m", messages=HI, passthrough_fields={"service_tier": tier})
-    assert passed_on(asked, Profile()) == sent
+    assert select_passthrough(asked, Profile()) == sent
 
 
 # Completions.
@@ -317,6 +317,6 @@ def test_vectors_that_are_none(document: dict[str, Any]) -> None:
 
 
 def test_a_shortened_vector_has_length_1_again() -> None:
-    assert shortened([3.0, 4.0, 12.0], 2) == [0.6, 0.8]
-    assert shortened([3.0, 4.0], 2) == [3.0, 4.0]
-    assert shortened([0.0, 0.0, 1.0], 2) == [0.0, 0.0]
+    assert shorten([3.0, 4.0, 12.0], 2) == [0.6, 0.8]
+    assert shorten([3.0, 4.0], 2) == [3.0, 4.0]
+    assert shorten([0.0, 0.0, 1.0], 2) == [0.0, 0.0]

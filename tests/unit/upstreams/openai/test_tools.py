@@ -125,7 +125,7 @@ def test_an_id_is_never_given_twice() -> None:
     ids=["cut", "more than one", "without a name", "too deep"],
 )
 def test_a_call_that_can_not_be_read_is_no_call(bad: Piece) -> None:
-    with pytest.raises(UpstreamError, match="a tool call that can't be read"):
+    with pytest.raises(UpstreamError, match="an invalid tool call"):
         taken([bad])
 
 

@@ -38,7 +38,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
 from ollama_proxy.telemetry.access_log import log
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream, build
 from tests.rig import SSE
@@ -63,7 +63,7 @@ def upstream(provider: Provider) -> Iterator[OpenAICompatibleUpstream]:
     """Behind that provider, with no answer left open when the test is over."""
     with closing(built(provider)) as one:
         yield one
-        assert one.counts()["active"] == 0
+        assert one.connections.active == 0
 
 
 def built(
@@ -517,17 +517,17 @@ def test_nothing_of_it_is_loaded(upstream: OpenAICompatibleUpstream, call: Call)
 
 def test_what_is_only_put_in_words_is_said(provider: Provider) -> None:
     with closing(built(provider, profile={"json_schema": False})) as upstream:
-        assert upstream.approximated(chat(format={"type": "object"})) == ("format",)
-        assert upstream.approximated(chat(format="json")) == ()
+        assert upstream.list_approximated(chat(format={"type": "object"})) == ("format",)
+        assert upstream.list_approximated(chat(format="json")) == ()
 
 
 def test_fields_that_are_passed_on_are_known(upstream: OpenAICompatibleUpstream) -> None:
-    assert upstream.passed_on(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
+    assert upstream.select_passthrough(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
 
 
 def test_closing_closes_the_connections(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
     answered(upstream, chat(), call)
-    assert upstream.counts() == {"active": 0, "idle": 1}
+    assert upstream.connections == Connections(active=0, idle=1)
     upstream.close()
     wait_until(lambda: provider.connections_open == 0)
 

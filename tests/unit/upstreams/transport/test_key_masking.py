@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import Headers, UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.key_masking import MaskedReply, MaskedTransport
 
@@ -40,12 +40,10 @@ class ScriptedTransport:
 
     def __init__(self, reply: Scripted) -> None:
         self._reply = reply
+        self.connections = Connections()
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Scripted:
         return self._reply
-
-    def counts(self) -> dict[str, int]:
-        return {"active": 0, "idle": 0}
 
     def close(self) -> None:
         pass

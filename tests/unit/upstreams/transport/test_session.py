@@ -13,7 +13,7 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.base import UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport
 from tests.rig import chunk
@@ -87,7 +87,7 @@ def test_interim_answers_are_passed_over(
     answer = fetch(transport)
     assert (answer.status, answer.body) == (200, b"body")
     assert answer.headers == {"x-final": "1", "content-length": "4"}
-    assert transport.counts() == {"active": 0, "idle": 1}
+    assert transport.connections == Connections(active=0, idle=1)
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -115,7 +115,7 @@ def test_head_answer_has_no_body_whatever_it_announces(
     answer = fetch(transport, UpstreamRequest("HEAD", PATH))
     assert (answer.status, answer.body) == (200, b"")
     assert time.monotonic() - began < 1.8
-    assert transport.counts()["active"] == 0
+    assert transport.connections.active == 0
 
 
 def test_next_request_after_a_head_gets_its_own_answer(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
@@ -160,7 +160,7 @@ def test_chunk_extensions_are_passed_over(fault_upstream: FaultUpstream, transpo
 def test_body_may_end_with_the_connection(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
     fault_upstream.script(PATH, [Head(200, chunked=False), Chunk(b"a"), Wait(0.05), Chunk(b"b")])
     assert fetch(transport).body == b"ab"
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 @pytest.mark.parametrize("stray", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray", b"\r\n\r\n"])
@@ -201,7 +201,7 @@ def test_cut_body_raises_and_never_ends(
     with contextlib.closing(reply), pytest.raises(UpstreamCut):
         while reply.read_some():
             pass
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 def test_one_read_takes_all_that_has_arrived(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
@@ -255,7 +255,7 @@ def test_answer_that_comes_before_the_upload_ended_is_the_answer(
     parts = (b"x" * 100_000 for _ in range(500))  # more than the buffers of two sockets hold
     answer = fetch(transport, UpstreamRequest("POST", PATH, parts, length=length))
     assert (answer.status, answer.body) == (413, b'{"error":"too large"}')
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 def test_answer_to_a_large_body_that_is_not_read_is_the_answer(
@@ -278,7 +278,7 @@ def test_upload_that_stops_is_never_completed(fault_upstream: FaultUpstream, tra
     seen = fault_upstream.wait_for_request(1, PATH)
     fault_upstream.wait_event("peer_closed", seen.connection)
     assert not seen.complete
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 # --- Limits and leaving ----------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_silence_is_a_timeout(fault_upstream: FaultUpstream, transport: HttpTran
     fault_upstream.script(PATH, [WaitForPeerClose()])
     with pytest.raises(UpstreamTimeout):
         fetch(transport, limits=Timeouts(first_byte_s=0.2))
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 @pytest.mark.parametrize("phase", ["head", "body"])
@@ -301,7 +301,7 @@ def test_leaving_wakes_whoever_waits(fault_upstream: FaultUpstream, transport: H
         read(transport.open(POST, call))
     assert time.monotonic() - began < 1.9
     fault_upstream.wait_event("peer_closed")
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 def test_call_that_was_left_is_not_sent_at_all(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
@@ -316,7 +316,7 @@ def test_refused_connection_is_told_apart(fault_upstream: FaultUpstream, transpo
     fault_upstream.refuse()
     with pytest.raises(UpstreamConnect):
         fetch(transport)
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 # --- The pool --------------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_connection_is_used_again_and_the_last_one_first(
     first, second = (transport.open(POST, Call(LIMITS)) for _ in range(2))
     read(first)
     read(second)
-    assert transport.counts() == {"active": 0, "idle": 2}
+    assert transport.connections == Connections(active=0, idle=2)
     fetch(transport)
     assert [seen.connection for seen in fault_upstream.requests] == [1, 2, 2]
 
@@ -338,7 +338,7 @@ def test_answer_that_was_not_read_to_its_end_costs_its_connection(
 ) -> None:
     fault_upstream.script(PATH, [Head(), Chunk(b"a"), WaitForPeerClose()])
     transport.open(POST, Call(LIMITS)).close()
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
     fault_upstream.wait_event("peer_closed", 1)
 
 
@@ -352,7 +352,7 @@ def test_close_closes_what_is_idle_now_and_what_is_active_later(
     transport.close()
     fault_upstream.wait_event("peer_closed", 2)
     assert read(running).status == 200
-    assert transport.counts() == {"active": 0, "idle": 0}
+    assert transport.connections == Connections(active=0, idle=0)
 
 
 def test_idle_connection_that_was_closed_is_replaced_in_silence(transport: HttpTransport) -> None:
@@ -459,7 +459,7 @@ def test_certificate_that_proves_nothing_is_refused(authority: Authority, certif
         with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
             with pytest.raises(UpstreamConnect):
                 fetch(transport)
-            assert transport.counts() == {"active": 0, "idle": 0}
+            assert transport.connections == Connections(active=0, idle=0)
         upstream.stop()
         assert upstream.requests == []
 

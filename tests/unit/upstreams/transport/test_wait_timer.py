@@ -59,8 +59,8 @@ def test_a_wait_that_outlives_the_end_of_its_alarm_still_ends(silent: object) ->
 def test_a_pool_closes_its_own_alarm_and_no_other(silent: object) -> None:
     shared, own = WaitTimer(), Pool("http://127.0.0.1:1", None)
     assert not wait_shortly(shared, silent)
-    assert not wait_shortly(own._alarm, silent)
-    greenlet, others = own._alarm._greenlet, shared._greenlet
+    assert not wait_shortly(own._wait_timer, silent)
+    greenlet, others = own._wait_timer._greenlet, shared._greenlet
     own.close()
     Pool("http://127.0.0.1:1", None, wait_timer=shared).close()
     assert is_over(greenlet)

@@ -93,9 +93,9 @@ def test_no_texts_are_no_vectors(provider: Provider, upstream: OpenAICompatibleU
         (rig.refused(400, "maximum context length is 8192 tokens"), PromptTooLong, "input length exceeds the context"),
         (rig.refused(400, "input must not be empty"), UpstreamRefused, "must not be empty"),
         ([Json(rig.error("slow down", code=429))], UpstreamRefused, "slow down"),
-        ([Json(rig.embeddings([[1.0]]))], UpstreamError, "can't be used"),
-        ([Json([1])], UpstreamError, "can't be used"),
-        ([Whole(b"<html>")], UpstreamError, "can't be used"),
+        ([Json(rig.embeddings([[1.0]]))], UpstreamError, "invalid response"),
+        ([Json([1])], UpstreamError, "invalid response"),
+        ([Whole(b"<html>")], UpstreamError, "invalid response"),
     ],
 )
 def test_vectors_that_do_not_come(
