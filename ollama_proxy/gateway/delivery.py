@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
@@ -48,15 +47,10 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
     A failure ends with the last words, or, without any, with a connection that is cut: never with a clean end.
     """
     state, exchange.state = exchange.state, ClientGone.state
-    call = exchange.call
     try:
         for piece in pieces:
             exchange.sent(len(piece))
-            call.sending_since = time.monotonic()
             yield piece
-            call.sending_since = None
-        # The server still has to write the end.
-        call.sending_since = time.monotonic()
         if exchange.state == ClientGone.state:
             exchange.state = state
     except gevent.GreenletExit:
@@ -67,10 +61,9 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
         record_failure(exchange, failure)
         frame = None if isinstance(failure, ClientGone) else render_failure(failure)
         if frame is None:
-            # gunicorn closes the connection without the final chunk, and without a traceback in its log.
+            # The server closes the connection without the final chunk, and without a traceback in its log.
             raise BrokenPipeError(errno.EPIPE, "the answer could not be completed") from error
         exchange.sent(len(frame))
-        call.sending_since = time.monotonic()
         yield frame
 
 

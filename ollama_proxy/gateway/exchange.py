@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from flask import request
 
@@ -58,8 +58,6 @@ class Exchange:
     client: str
     dialect: ClientDialect
     call: Call
-    #: The client's connection; None where the server doesn't show it.
-    socket: Any = None
     principal: Principal | None = None
     #: The client's bytes, never edited.
     body: bytes = b""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
@@ -166,7 +165,6 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         response.response = deliver(exchange, parts, no_frame)
     else:
         exchange.sent(len(body))
-        exchange.call.sending_since = time.monotonic()
 
 
 def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import struct
 import time
 from collections.abc import Callable
 from math import inf
-from socket import IPPROTO_TCP, TCP_INFO
-from typing import Protocol
 
 import gevent
 import gevent.event
-from gevent import monkey
 
 from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
 from ollama_proxy.settings import Timeouts
-
-_socket = monkey.get_original("socket", "socket")
 
 #: Seconds that a client has to take the last words of a call that was ended for it.
 ERROR_FLUSH_TIMEOUT_S = 5.0
@@ -26,13 +19,6 @@ ERROR_FLUSH_TIMEOUT_S = 5.0
 #: As short as a turn can be that is none of the loop's own, in seconds.
 TURN_S = 1e-6
 
-#: Where `struct tcp_info` has tcpi_last_data_recv, in milliseconds.
-_LAST_DATA_RECEIVED = 52
-
-
-class ClientSocket(Protocol):
-    def fileno(self) -> int: ...
-
 
 def yield_to_loop() -> None:
     """Lets others go on, also those that wait for a socket: after a sleep of 0 the loop goes on with what is ready, up
@@ -40,23 +26,12 @@ def yield_to_loop() -> None:
     gevent.sleep(TURN_S)
 
 
-def seconds_since_last_receive(client: ClientSocket) -> float:
-    """Seconds since something last came from a client; infinite where the kernel doesn't tell. See tcp(7), TCP_INFO."""
-    try:
-        with _socket(fileno=os.dup(client.fileno())) as twin:
-            told = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
-    except OSError:
-        return inf
-    milliseconds: int = struct.unpack_from("=I", told, _LAST_DATA_RECEIVED)[0]
-    return milliseconds / 1000
-
-
 class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
         *("_abort", "_branches", "_ends_by", "body_ends_at", "ended", "ends_at", "read_too_slow", "reading_since"),
-        *("sending_since", "started", "timeouts"),
+        *("started", "timeouts"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -67,8 +42,6 @@ class Call:
         #: What has ended it before its time; mostly the client, who has left. A kind: an error that was raised once
         #: holds on to everything that was there then.
         self.ended: type[CallEnded] | None = None
-        #: Since when bytes are on their way into the client's connection; None: none are.
-        self.sending_since: float | None = None
         #: Since when a piece of the client's body is waited for; None: none is.
         self.reading_since: float | None = None
         #: Monotonic time at which the whole body has to be there.
@@ -125,17 +98,16 @@ class Call:
         """The client is gone."""
         self.end(ClientGone)
 
-    def is_stalled(self, now: float) -> bool:
-        """The client has not taken what was sent for longer than its limit."""
-        limit_s = ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
-        return self.sending_since is not None and now - self.sending_since > limit_s
+    @property
+    def send_limit_s(self) -> float:
+        """Seconds that the client may take none of what is sent to it."""
+        return ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
 
-    def is_upload_stalled(self, now: float, client: ClientSocket) -> bool:
+    def is_upload_stalled(self, now: float) -> bool:
         """Nothing of the client's body has come within its limit, or not all of it, or the call is over."""
         if self.reading_since is None:
             return False
-        limit_s = self.timeouts.send_idle_s
-        paused = now - self.reading_since > limit_s and seconds_since_last_receive(client) > limit_s
+        paused = now - self.reading_since > self.timeouts.send_idle_s
         return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:
