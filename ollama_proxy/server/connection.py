@@ -97,6 +97,8 @@ class Connection:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
+        if not response.is_last:
+            self.request = self.response = None  # a connection that waits holds nothing of what is over
         self._requests += 1
         if self._requests % TURN_REQUESTS == 0:
             yield_to_loop()  # also a client that sends many requests in advance waits between them
@@ -114,7 +116,8 @@ class Connection:
 
     def invite_body(self) -> None:
         """Says that the body of a request will be read, if its client waits for that."""
-        if not self._buffer:
+        has_answered = self.response is not None and self.response.is_head_sent
+        if not self._buffer and not has_answered:
             self.send(_CONTINUE)
 
     def send(self, data: bytes) -> None:
@@ -153,6 +156,11 @@ class Connection:
         if self._bytes_sent - queued != self._delivered:
             self._delivered, self._delivered_at = self._bytes_sent - queued, now
         return now - max(self._sending_since, self._delivered_at) > limit_s
+
+    @property
+    def has_unread_body(self) -> bool:
+        """Whether some of the body of its last request may still be on its way."""
+        return self.request is not None and not self.request.body.is_complete
 
     def has_input(self) -> bool:
         """Whether bytes of a request have arrived that nobody has read yet."""

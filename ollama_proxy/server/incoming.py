@@ -234,6 +234,8 @@ class Body:
 
     def read1(self, size: int = -1) -> bytes:
         """The next bytes, at most `size`, with at most one wait for the client; b"" at the end."""
+        if not size:
+            return b""
         data = self._held or self._receive()
         if size < 0 or len(data) <= size:
             self._held = b""

@@ -64,7 +64,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.alive: bool
         cfg = self.cfg
-        self._connections = Connections(self.worker_connections, waiting_s=cfg.keepalive)
+        self._keeps_alive = bool(cfg.keepalive)
+        self._connections = Connections(self.worker_connections, waiting_s=cfg.keepalive or SETTLED_S)
         self.worker_connections += capacity.slack(self.worker_connections)
         self._limits = HeadLimits(cfg.limit_request_line, cfg.limit_request_field_size, cfg.limit_request_fields)
         self._trusted = tuple(cfg.forwarded_allow_ips)
@@ -73,7 +74,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             "SCRIPT_NAME": "",
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
+            "wsgi.url_scheme": "https" if cfg.is_ssl else "http",
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
             "wsgi.multiprocess": cfg.workers > 1,
@@ -116,16 +117,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
         sending what is not going to be read."""
         try:
-            while (request := connection.read_request(self._limits)) is not None:
-                if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https" and self._is_proxy(request.environ):
-                    request.environ["wsgi.url_scheme"] = "https"
-                self._connections.begin(connection)
-                try:
-                    goes_on = connection.respond(request, self.wsgi, is_last=self._count_request())
-                finally:
-                    self._connections.end(connection)
-                if not goes_on:
-                    return not request.body.is_complete
+            while self._serve_next(connection):
+                pass
+            return connection.has_unread_body
         except (gevent.GreenletExit, SystemExit):
             pass  # the worker ends
         except OSError as error:
@@ -134,6 +128,19 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         except Exception as error:  # whatever the application raised, or an invalid request
             return self._refuse(connection, error)
         return False
+
+    def _serve_next(self, connection: Connection) -> bool:
+        """Answers the next request of a connection. False: there is none, or it was the last one."""
+        request = connection.read_request(self._limits)
+        if request is None:
+            return False
+        if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https" and self._is_proxy(request.environ):
+            request.environ["wsgi.url_scheme"] = "https"
+        self._connections.begin(connection)
+        try:
+            return connection.respond(request, self.wsgi, is_last=self._count_request())
+        finally:
+            self._connections.end(connection)
 
     def _is_proxy(self, environ: WSGIEnvironment) -> bool:
         """Whether the other end is a proxy that says which protocol the client used."""
@@ -146,7 +153,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        return WORKER.is_draining or not self.alive
+        return WORKER.is_draining or not self.alive or not self._keeps_alive
 
     def _refuse(self, connection: Connection, error: Exception) -> bool:
         """Answers a request that never reached the application, or whose application failed. False: it has had a part

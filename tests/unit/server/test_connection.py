@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from ollama_proxy.server.connection import CONNECTION_KEY, Connection
 from ollama_proxy.server.incoming import HeadLimits, InvalidRequest
-from tests.rig.http_cases import get, post
+from tests.rig.http_cases import chunked, get, post
 
 LIMITS = HeadLimits(8190, 8190, 100)
 
@@ -52,6 +54,54 @@ def test_requests_of_a_connection_follow_each_other(pair: tuple[Connection, sock
         b"/a HTTP/1.1 200 OK",
         b"/b ",
     ]
+
+
+def test_connection_that_waits_holds_nothing_of_its_last_request(pair: tuple[Connection, socket.socket]) -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    def holding(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["held"] = Held()
+        held.append(weakref.ref(environ["held"]))
+        return echo(environ, start_response)
+
+    def serve_next(connection: Connection) -> None:
+        request = connection.read_request(LIMITS)
+        assert request is not None
+        connection.respond(request, holding, is_last=False)
+
+    connection, client = pair
+    client.sendall(post(b"hello", b"Content-Length: 5") + chunked(b"5\r\nhello\r\n0\r\n\r\n"))
+    gc.disable()  # nothing has to be collected
+    try:
+        serve_next(connection)
+        serve_next(connection)
+        assert [each() for each in held] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_body_is_not_invited_once_its_response_has_begun(pair: tuple[Connection, socket.socket]) -> None:
+    def hasty(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield b"first"
+        yield environ["wsgi.input"].read()
+
+    connection, client = pair
+    client.sendall(post(b"", b"Content-Length: 5", b"Expect: 100-continue"))
+    request = connection.read_request(LIMITS)
+    assert request is not None
+    serving = threading.Thread(target=connection.respond, args=(request, hasty), kwargs={"is_last": False})
+    serving.start()
+    received = client.recv(1000)
+    client.sendall(b"hello")
+    serving.join(5)
+    connection.close()
+    received += b"".join(iter(lambda: client.recv(1000), b""))
+    assert b"100 Continue" not in received
+    assert received.endswith(b"5\r\nfirst\r\n5\r\nhello\r\n0\r\n\r\n")
 
 
 def test_connection_that_ends_in_a_head_has_no_further_request(pair: tuple[Connection, socket.socket]) -> None:

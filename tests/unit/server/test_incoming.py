@@ -179,6 +179,12 @@ def test_read1_takes_what_has_arrived(framing: str) -> None:
     assert b"".join(pieces) == b"one\ntwo\n\nthree"
 
 
+def test_reading_nothing_waits_for_nothing() -> None:
+    request, arriving = body_of(post(b"", b"Content-Length: 5", b"Expect: 100-continue"))
+    assert [request.body.read(0), request.body.read1(0), request.body.readline(0)] == [b"", b"", b""]
+    assert arriving.invitations == 0
+
+
 def test_body_that_ends_before_its_length_is_shorter() -> None:
     body = body_of(post(b"hel", b"Content-Length: 5"))[0].body
     assert (body.read(), body.is_complete) == (b"hel", False)
