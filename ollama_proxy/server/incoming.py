@@ -131,7 +131,7 @@ class IncomingRequest:
         if self._error is not None:
             raise self._error
         if self._heads_parsed != is_complete:
-            raise InvalidRequest
+            raise InvalidRequest  # the parser sees another end than is seen here
         if not is_complete:
             return None
         self._parser = None  # it holds on to this request

@@ -81,6 +81,14 @@ def test_client_that_stays_or_sends_is_left_alone(pair: tuple[socket.socket, soc
     assert (bool(one.ended), watch.active) == (False, 1)
 
 
+def test_connection_knows_whether_it_is_watched(pair: tuple[socket.socket, socket.socket]) -> None:
+    watch, connection = ClientWatch(), Connection(pair[0])
+    remove = watch.add(connection, call())
+    assert connection.is_watched
+    remove()
+    assert not connection.is_watched
+
+
 def test_removing_twice_does_no_harm(pair: tuple[socket.socket, socket.socket]) -> None:
     watch = ClientWatch()
     remove = watch.add(Connection(pair[0]), call())

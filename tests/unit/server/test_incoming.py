@@ -131,6 +131,16 @@ def test_path_of_an_invalid_head(data: bytes, path: str) -> None:
     assert request.environ_for_error()["PATH_INFO"] == path
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [b"GET /a HTTP/1.1\n", b"FOO", b"\x16\x03\x01", get()[:-2] + b"X : ", b"\r\n\r\n"],
+)
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_what_can_not_become_a_head_is_refused_at_once(beginning: bytes, step: int) -> None:
+    with pytest.raises(InvalidRequest):
+        Arriving(beginning, step).next_request()
+
+
 @pytest.mark.parametrize("step", [1, 100_000])
 def test_head_is_not_read_beyond_its_limit(step: int) -> None:
     request = IncomingRequest({}, LIMITS, Arriving(b""))
