@@ -49,7 +49,12 @@ def create_app(
     gateway = Gateway(settings, finish_observers=[access_log.record])
     health = Health(lambda: gateway.fleet)
     client_watch = ClientWatch()
-    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health, "client_watch": client_watch}
+    app.extensions["ollama_proxy"] = {
+        "gateway": gateway,
+        "health": health,
+        "client_watch": client_watch,
+        "dialects": tuple(dialects),
+    }
     scopes = OPS_SCOPES.copy()
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):

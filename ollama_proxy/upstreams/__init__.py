@@ -11,7 +11,7 @@ from ollama_proxy.upstreams.answer_events import (
     too_large,
 )
 from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.call import Call, ClientSocket, yield_to_loop
+from ollama_proxy.upstreams.call import Call, yield_to_loop
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
@@ -28,7 +28,6 @@ __all__ = [
     "WaitTimer",
     "BUSY",
     "Call",
-    "ClientSocket",
     "DRAIN_S",
     "Ended",
     "EventStream",

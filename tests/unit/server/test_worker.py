@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from gunicorn.http import errors as http
+from gunicorn.config import Config
 
+from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.errors import BadRequest, Overloaded
-from ollama_proxy.server.worker import answer, public_error
+from ollama_proxy.server.worker import Worker
 
 
-@pytest.mark.parametrize(
-    ("raised", "status"),
-    [
-        (http.LimitRequestLine(1, 2), 414),
-        (http.LimitRequestHeaders("x"), 431),
-        (http.UnsupportedTransferCoding("x"), 501),
-        (http.InvalidRequestLine("GET /?token=secret"), 400),
-        (http.InvalidHeader("x"), 400),
-        (RuntimeError("secret"), 500),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_status_without_a_quote(raised: Exception, status: int) -> None:
-    error = public_error(raised)
-    assert error.status == status
-    assert "secret" not in str(error)
+@pytest.fixture
+def worker() -> Iterator[Any]:
+    worker = Worker(1, 1, [], None, 30, Config(), None)
+    yield worker
+    worker.tmp.close()
 
 
 @pytest.mark.parametrize(
     ("path", "field"), [("/api/chat", "error"), ("/v1/chat/completions", "error"), ("/v1/messages", "type")]
 )
-def test_answer_has_the_shape_of_the_path_and_closes_the_connection(path: str, field: str) -> None:
-    head, _, body = answer(BadRequest("no"), path).partition(b"\r\n\r\n")
+def test_error_has_the_shape_of_the_path_and_closes_the_connection(worker: Any, path: str, field: str) -> None:
+    head, _, body = worker._encode_error(BadRequest("no"), {"PATH_INFO": path}).partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 400 Bad Request"
     assert {"Connection: close", "Cache-Control: no-store", f"Content-Length: {len(body)}"} <= set(lines)
     assert field in json.loads(body)
 
 
-def test_a_full_worker_says_when_to_come_back() -> None:
-    assert b"\r\nRetry-After: 1\r\n" in answer(Overloaded(retry_after_s=1), "/")
+def test_a_full_worker_says_when_to_come_back(worker: Any) -> None:
+    assert b"\r\nRetry-After: 1\r\n" in worker._encode_error(Overloaded(retry_after_s=1), {"PATH_INFO": "/"})
+
+
+def test_error_has_the_shape_of_the_dialects_of_the_application(worker: Any) -> None:
+    worker._dialects = DIALECTS[-1:]
+    body = worker._encode_error(BadRequest("no"), {"PATH_INFO": "/v1/messages"}).partition(b"\r\n\r\n")[2]
+    assert json.loads(body) == {"error": "no"}

@@ -219,8 +219,8 @@ def test_an_access_record_says_who_what_and_how_it_ended() -> None:
     one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True)
     one.begin_attempt("box1")
     one.usage = Usage(7, 3, cached=5)
-    one.begin_send(100)
-    one.begin_send(20)
+    one.count_sent(100)
+    one.count_sent(20)
     record = access_record(one)
     expected = {"token": "web-team", "model": "m", "upstream": "box1", "status": 200, "stream": True, "bytes": 120}
     assert {name: record[name] for name in expected} == expected
