@@ -87,24 +87,23 @@ class IncomingRequest:
         self._head = bytearray()
         self._fields = 0
         self._heads_parsed = 0
-        self._error: InvalidRequest | None = None
+        self._is_ambiguous = False
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
 
     # What the parser calls; an exception here would come back as another one, so these only collect.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
-        if self._fields > self._limits.fields or len(name) + len(value) + 4 > self._limits.field_bytes:
-            self._error = _too_large()
-        if b"_" in name:
-            return  # an application could not tell it from the same name with a hyphen
-        key, text = _environ_key(name), value.decode("latin-1").strip(" \t")
-        if key not in self.environ:
-            self.environ[key] = text
+        key, environ = _environ_key(name), self.environ
+        if not key:
+            return
+        text = value.decode("latin-1").strip(" \t")
+        if key not in environ:
+            environ[key] = text
         elif key in _SINGLE:
-            self._error = InvalidRequest()
+            self._is_ambiguous = True
         else:
-            self.environ[key] += "," + text
+            environ[key] += "," + text
 
     def on_headers_complete(self) -> None:
         self._heads_parsed += 1
@@ -128,13 +127,14 @@ class IncomingRequest:
             pass  # the offer is declined by answering in HTTP/1.1
         except HttpParserError:
             raise self._coding_error() or InvalidRequest() from None
-        if self._error is not None:
-            raise self._error
-        if self._heads_parsed != is_complete:
-            raise InvalidRequest  # the parser sees another end than is seen here
+        if self._fields > self._limits.fields:
+            raise _too_large()
+        if self._is_ambiguous or self._heads_parsed != is_complete:
+            raise InvalidRequest  # also if the parser sees another end than is seen here
         if not is_complete:
             return None
         self._parser = None  # it holds on to this request
+        del self._head[end:]
         self._complete()
         return data[end - known :]
 
@@ -151,6 +151,10 @@ class IncomingRequest:
         line = _REQUEST_LINE.match(self._head)
         if line is None:
             raise InvalidRequest
+        if len(self._head) > self._limits.field_bytes:
+            longest = max(map(len, self._head[line.end() :].split(b"\r\n"))) + 2
+            if longest > self._limits.field_bytes:
+                raise _too_large()
         environ = self.environ
         self.method, self.is_http_1_1 = line[1].decode("ascii"), line[3] == b"1"
         target = environ["RAW_URI"] = self._origin_form(line[2].decode("ascii"))
@@ -214,7 +218,10 @@ def _too_large() -> InvalidRequest:
 
 @lru_cache(maxsize=1024)
 def _environ_key(name: bytes) -> str:
-    """The key of a header in a WSGI environment."""
+    """The key of a header in a WSGI environment; "" for a name with an underscore, which an application could not tell
+    from the same name with a hyphen."""
+    if b"_" in name:
+        return ""
     key = name.decode("ascii").upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 

@@ -67,10 +67,10 @@ class Response:
 
     def finish(self) -> None:
         """Sends what is left: the head of a response without a body, the end of one in chunks."""
-        end = _LAST_CHUNK if self.is_head_sent else self._make_head() + _LAST_CHUNK
-        if not self._is_chunked:
-            end = end[: -len(_LAST_CHUNK)]
+        end = b"" if self.is_head_sent else self._make_head()
         self.is_head_sent = True
+        if self._is_chunked:
+            end += _LAST_CHUNK
         if end:
             self._send(end)
         if self._left and self._has_body:

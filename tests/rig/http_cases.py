@@ -54,6 +54,7 @@ VALID: dict[str, tuple[bytes, list[str]]] = {
     "most headers": (get(b"/a", *(b"X-%d: y" % number for number in range(99))), ["GET /a"]),
     # Bodies.
     "length": (post(b"hello", b"Content-Length: 5"), ["POST /p hello"]),
+    "body longer than a header": (post(b"x" * 20_000, b"Content-Length: 20000"), ["POST /p " + "x" * 20_000]),
     "length of a GET": (get(b"/a", b"Content-Length: 5") + b"hello", ["GET /a hello"]),
     "length 0": (post(b"", b"Content-Length: 0"), ["POST /p"]),
     "length with zeros in front": (post(b"hello", b"Content-Length: 005"), ["POST /p hello"]),
