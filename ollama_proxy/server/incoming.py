@@ -23,6 +23,9 @@ from ollama_proxy.errors import BadRequest
 #: two pieces of data: extensions and trailers.
 MAX_HEAD_BYTES = 32 * 1024
 
+#: Names of headers up to this many bytes are cached; longer ones, which no client sends, could fill the memory.
+MAX_CACHED_NAME = 64
+
 _END = b"\r\n\r\n"
 
 #: httptools also takes several blanks, other protocols, and any number of line ends before the line.
@@ -94,7 +97,8 @@ class IncomingRequest:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
-        key, environ = _environ_key(name), self.environ
+        key = _environ_key(name) if len(name) <= MAX_CACHED_NAME else _make_environ_key(name)
+        environ = self.environ
         if not key:
             return
         text = value.decode("latin-1").strip(" \t")
@@ -216,14 +220,16 @@ def _too_large() -> InvalidRequest:
     return InvalidRequest("The headers of the request are too large.", 431)
 
 
-@lru_cache(maxsize=1024)
-def _environ_key(name: bytes) -> str:
+def _make_environ_key(name: bytes) -> str:
     """The key of a header in a WSGI environment; "" for a name with an underscore, which an application could not tell
     from the same name with a hyphen."""
     if b"_" in name:
         return ""
     key = name.decode("ascii").upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+_environ_key = lru_cache(maxsize=1024)(_make_environ_key)
 
 
 class Body:

@@ -37,6 +37,10 @@ FUNCTIONS = {
     "server.request.is_trusted": (1024, "an address of at most 45 characters"),
     "server.request._networks": (16, "the proxies of the configuration"),
     "server.request._plain_address": (1024, "at most 45 characters"),
+    "server.incoming._make_environ_key": (1024, "at most MAX_CACHED_NAME bytes"),
+    "server.response._http_date": (2, "a date"),
+    "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
+    "server.response._status_line": (256, "statuses of our own and of upstreams"),
     "dialects.schema_fields._narrow_schema": (256, "fields of our own schemas, under 100 KB each"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "gateway.images._lookups": (None, "one thread pool"),
@@ -79,6 +83,8 @@ SHORT_LIVED = frozenset(
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
         "telemetry.transcript.Transcript",
+        "server.incoming.ChunkedBody",
+        "server.response.Response",
         "upstreams.call.Call",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
@@ -179,6 +185,16 @@ def test_long_addresses_are_not_cached() -> None:
     for number in range(2000):
         assert request.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
     assert request._plain_address.cache_info().currsize == 0
+
+
+def test_long_header_names_are_not_cached() -> None:
+    incoming = importlib.import_module("ollama_proxy.server.incoming")
+    limits = incoming.HeadLimits(line_bytes=4096, field_bytes=8190, fields=100)
+    for number in range(50):
+        request = incoming.IncomingRequest({}, limits, None)
+        request.feed(b"GET / HTTP/1.1\r\nX-%s-%d: 1\r\n\r\n" % (b"n" * 4000, number))
+        assert f"HTTP_X_{'N' * 4000}_{number}" in request.environ
+    assert incoming._environ_key.cache_info().currsize < 50
 
 
 # The cache itself.
