@@ -78,17 +78,10 @@ SHORT_LIVED = frozenset(
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
-        "telemetry.transcript.Transcript",
         "upstreams.call.Call",
-        "upstreams.anthropic.events.MessageReader",
-        "upstreams.anthropic.messages.Calls",
-        "upstreams.anthropic.messages.Turns",
         "gateway.retries.Attempts",
         "upstreams.demo.transport.DemoReply",
-        "upstreams.ollama.codec.ChatDecoder",
         "upstreams.openai.answers.ChunkDecoder",
-        "upstreams.openai.tools.ToolCallParts",
-        "upstreams.pending_calls.PendingCalls",
     }
 )
 
