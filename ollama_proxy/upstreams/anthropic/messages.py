@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json, Message
@@ -53,11 +54,11 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
     return system, encoded
 
 
+@dataclass(slots=True)
 class Turns:
     """Turns, one after the other: consecutive messages of one role are one turn."""
 
-    def __init__(self) -> None:
-        self._turns: list[Block] = []
+    _turns: list[Block] = field(default_factory=list)
 
     @property
     def role(self) -> str:
@@ -87,14 +88,14 @@ class Turns:
         return self._turns
 
 
+@dataclass(slots=True)
 class Calls:
     """The unique ids of calls, and the calls that wait for their results. A result belongs to a call by its id, else by
     the name of the tool, else by its order: the same conversation always has the same ids."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        #: Calls of the last turn of the model.
-        self.pending = PendingCalls()
+    _taken: set[str] = field(default_factory=set)
+    #: Calls of the last turn of the model.
+    pending: PendingCalls = field(default_factory=PendingCalls)
 
     def encode_answer(self, message: Message, thoughts: Thoughts) -> list[Block]:
         """The blocks of a message of the model. Thinking without its signature is left out: the API would refuse it."""

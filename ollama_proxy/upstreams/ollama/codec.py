@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import orjson
@@ -180,11 +180,11 @@ def decode_object(line: bytes) -> dict[str, Json]:
     return document
 
 
+@dataclass(slots=True)
 class ChatDecoder:
     """Lines of `/api/chat` to events; every tool call of one answer gets a unique id."""
 
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
+    _ids: set[str] = field(default_factory=set)
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError, UpstreamRefused
@@ -200,17 +200,16 @@ class OllamaUpstream(TransportUpstream):
         return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
 
 
+@dataclass(slots=True)
 class OllamaReader:
     """Lines of Ollama's API, or its one object, to events; see Reader."""
 
+    _decode: Decoder
+    #: Whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown.
+    _is_outgrown: Callable[[int], bool] | None = None
+    _lines: LineSplitter = field(default_factory=LineSplitter)
     #: The last line has the counts.
     grace_s: float | None = None
-
-    def __init__(self, decode: Decoder, is_outgrown: Callable[[int], bool] | None = None) -> None:
-        """`is_outgrown`: whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown."""
-        self._decode = decode
-        self._is_outgrown = is_outgrown
-        self._lines = LineSplitter()
 
     def feed(self, data: bytes) -> Read:
         """See Reader."""

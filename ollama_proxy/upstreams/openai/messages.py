@@ -76,7 +76,7 @@ class _Turns:
     def take_call(self, message: Message, number: int) -> str:
         """The id of the call that a result belongs to: its own, else by the tool's name, else the next one in order."""
         call_id = message.tool_call_id
-        if call_id and (call_id in self.ids or self.pending.is_empty()):
+        if call_id and (call_id in self.ids or not self.pending.waiting):
             while self.pending.take_by_id(call_id):
                 pass  # one result answers every call with its id
             return call_id

@@ -65,6 +65,7 @@ BOUNDED_OTHERWISE = {
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
     "upstreams.fleet.model_index.Fleet._fetching": "upstreams of the configuration",
+    "upstreams.fleet.model_list.Listing.models": "what an upstream lists, in one answer of at most 64 MiB",
     "upstreams.fleet.health.Health._checks": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checked_at": "upstreams of the configuration",
     "upstreams.fleet.health.Health._said": "upstreams of the configuration",
@@ -75,26 +76,43 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
-        "gateway.server_broadcast.Broadcast",
-        "settings.yaml_file.Complaints",
+        "dialects.anthropic.messages.Blocks",
+        "dialects.dialect.Routes",
         "dialects.native.render._NativeRenderer",
+        "dialects.openai.messages._Calls",
         "dialects.openai.render._OpenAIRenderer",
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
+        "dialects.responses.input_items._Turn",
         "dialects.responses.render.ResponseRenderer",
-        "telemetry.transcript.Transcript",
+        "gateway.exchange.Exchange",
+        "gateway.retries.Attempts",
+        "gateway.server_broadcast.Broadcast",
+        "hub.ModelRequest",
+        "hub.Tool",
         "server.incoming.ChunkedBody",
         "server.response.Response",
-        "upstreams.call.Call",
+        "settings.schema.Settings",
+        "settings.yaml_file.Complaints",
+        "settings.yaml_file.Entry",
+        "telemetry.transcript.Transcript",
+        "telemetry.transcript._Answer",
+        "upstreams.anthropic.events.Block",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
         "upstreams.anthropic.messages.Turns",
-        "gateway.retries.Attempts",
+        "upstreams.anthropic.parameters.Parameters",
+        "upstreams.call.Call",
         "upstreams.demo.transport.DemoReply",
         "upstreams.ollama.codec.ChatDecoder",
         "upstreams.openai.answers.ChunkDecoder",
+        "upstreams.openai.messages._Turns",
         "upstreams.openai.tools.ToolCallParts",
+        "upstreams.openai.tools._Parts",
         "upstreams.pending_calls.PendingCalls",
+        "wire.lines.LineSplitter",
+        "wire.lines.SseSplitter",
+        "wire.sse_passthrough.EventTail",
     }
 )
 
@@ -105,8 +123,18 @@ def is_empty_collection(value: ast.expr | None) -> bool:
         return not ast.unparse(value).strip("{}[]")
     if not isinstance(value, ast.Call):
         return False
-    made = ast.unparse(value.func).partition("[")[0]
+    factories = [each.value for each in value.keywords if each.arg == "default_factory"]
+    made = ast.unparse(factories[0] if factories else value.func).partition("[")[0]
     return made in ("BoundedCache", "OrderedDict", "deque", "dict", "set", "list", "defaultdict", "Counter")
+
+
+def declared(kind: ast.ClassDef) -> Iterator[tuple[str, ast.expr | None]]:
+    """Attributes of a dataclass with their defaults, and those that an `__init__` sets, with their values."""
+    for each in kind.body:
+        if isinstance(each, ast.AnnAssign):
+            yield ast.unparse(each.target), each.value
+        elif isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            yield from assigned(each)
 
 
 def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
@@ -125,13 +153,9 @@ def collections() -> Iterator[tuple[str, str]]:
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
                 yield module, ast.unparse(node)
-            for init in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(init, ast.FunctionDef) and init.name == "__init__":
-                    yield from (
-                        (f"{module}.{node.name}", name)  # type: ignore[attr-defined]  # it is a class
-                        for name, value in assigned(init)
-                        if is_empty_collection(value)
-                    )
+            if isinstance(node, ast.ClassDef):
+                empty = (name for name, value in declared(node) if is_empty_collection(value))
+                yield from ((f"{module}.{node.name}", name) for name in empty)
 
 
 def test_every_growing_collection_is_listed_with_its_bound() -> None:
