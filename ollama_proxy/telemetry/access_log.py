@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -56,16 +57,17 @@ log = logging.getLogger("ollama_proxy")
 Sink = Callable[[list[bytes]], None]
 
 
+@dataclass(slots=True, eq=False)
 class LineFile:
-    """An append-only file of lines, reopened after rotation. `mode` applies when the file is created."""
+    """An append-only file of lines, reopened after rotation."""
 
-    def __init__(self, path: Path, mode: int = 0o640) -> None:
-        self._path = path
-        self._mode = mode
-        self._fd = -1
-        self._identity: tuple[int, int] | None = None
-        #: The last write failed, so the last line may be incomplete, even one of another process.
-        self._failed = False
+    _path: Path
+    #: Applies when the file is created.
+    _mode: int = 0o640
+    _fd: int = -1
+    _identity: tuple[int, int] | None = None
+    #: The last write failed, so the last line may be incomplete, even one of another process.
+    _failed: bool = False
 
     def write(self, lines: list[bytes]) -> None:
         """Appends whole lines in one write. On a full disk these lines are lost, which is logged once."""

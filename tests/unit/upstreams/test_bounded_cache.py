@@ -72,7 +72,6 @@ BOUNDED_OTHERWISE = {
 SHORT_LIVED = frozenset(
     {
         "gateway.server_broadcast.Broadcast",
-        "settings.yaml_file.Complaints",
         "dialects.native.render._NativeRenderer",
         "dialects.openai.render._OpenAIRenderer",
         "dialects.responses.events.OpenItem",
