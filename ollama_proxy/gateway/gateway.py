@@ -244,7 +244,7 @@ class Gateway:
 
 def first_ollama_node(fleet: Fleet) -> Node:
     """Returns the first Ollama server; raises NotFound if there is none."""
-    boxes = fleet.ollama_nodes()
+    boxes = fleet.ollama_nodes
     if not boxes:
         raise NotFound("There is no Ollama server behind this gateway.")
     return boxes[0]

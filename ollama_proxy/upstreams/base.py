@@ -75,9 +75,8 @@ class Reply(Protocol):
 class Transport(Protocol):
     """The one interface to the outside."""
 
-    @property
-    def connections(self) -> Connections:
-        """Its connections now."""
+    #: Its connections now.
+    connections: Connections
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.

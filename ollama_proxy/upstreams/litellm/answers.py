@@ -29,6 +29,8 @@ class LiteLLMEvents:
     def __init__(self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None) -> None:
         """Waits for its beginning, at most for one heartbeat; raises UpstreamError if it fails."""
         self._feed = feed
+        #: Ends the work of LiteLLM for this answer.
+        self.close = feed.close
         self._decoder = decoder
         self._heartbeat_s = heartbeat_s
         #: Pieces of a long call make no events: after so many seconds without any, an empty batch says that the answer
@@ -71,10 +73,6 @@ class LiteLLMEvents:
             return self._feed.take(GRACE_S) or []
         except UpstreamError:
             return []  # the answer is complete but for its counts
-
-    def close(self) -> None:
-        """Ends the work of LiteLLM for this answer."""
-        self._feed.close()
 
 
 def read_stream(ask: Callable[..., Any], options: Mapping[str, Json]) -> Generator[Document]:
