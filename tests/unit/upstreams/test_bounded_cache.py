@@ -29,7 +29,7 @@ BOUNDED = {
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
     "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
     "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
-    "upstreams.transport.session.HttpTransport._prepared": (64, 0.25),
+    "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
 
 #: Functions whose results are kept: entries, and why an entry is small.
