@@ -35,7 +35,7 @@ class RequestAdmission:
             environ, snapshot.settings, find_dialect(environ, self._dialects)
         )
         gateway.track(exchange)
-        if request.endpoint is None or request.view_args:
+        if not endpoint or request.view_args:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         snapshot.origins.check(environ)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:

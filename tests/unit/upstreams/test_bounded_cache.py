@@ -29,7 +29,7 @@ BOUNDED = {
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
     "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
     "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
-    "upstreams.transport.session.HttpTransport._prepared": (64, 0.25),
+    "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
 
 #: Functions whose results are kept: entries, and why an entry is small.
@@ -41,7 +41,6 @@ FUNCTIONS = {
     "server.response._http_date": (2, "a date"),
     "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
     "server.response._status_line": (256, "statuses of our own and of upstreams"),
-    "dialects.schema_fields._narrow_schema": (256, "fields of our own schemas, under 100 KB each"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
     "gateway.images._lookups": (None, "one thread pool"),
     "gateway.images._wait_timer": (None, "one timer"),
@@ -110,6 +109,7 @@ SHORT_LIVED = frozenset(
         "upstreams.openai.tools.ToolCallParts",
         "upstreams.openai.tools._Parts",
         "upstreams.pending_calls.PendingCalls",
+        "upstreams.transport.session.Answer",
         "wire.lines.LineSplitter",
         "wire.lines.SseSplitter",
         "wire.sse_passthrough.EventTail",
