@@ -71,7 +71,7 @@ def test_parts_stay_one_message(content: Any, expected: Document, ask: Ask) -> N
         ({"type": "input_file", "file_id": "file_1"}, "file_id"),
         ({"type": "input_file", "file_url": "https://example.org/a.txt"}, "file_url"),
         ({"type": "input_file"}, "file_data"),
-        (file("application/pdf", b"%PDF"), "file_data"),
+        (file("application/zip", b"PK"), "file_data"),
         (file("text/plain", b"\xff"), "file_data"),
         ({"type": "input_file", "file_data": "data:text/plain;base64,!"}, "file_data"),
         ({"type": "input_text"}, "text"),

@@ -64,6 +64,7 @@ class LiteLLMUpstream(Upstream):
         self.one_name = self._targets.one_name
         self._declared = {model.id: model for model in declared.models.values()}
         self._profile = replace(declared.spoken, efforts=MOST_THINKING | dict(declared.spoken.efforts))
+        self.reads_documents = self._profile.documents
         self._litellm = litellm
         self._limits = importlib.import_module("httpx").Timeout
 

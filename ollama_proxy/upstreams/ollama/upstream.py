@@ -40,6 +40,7 @@ from ollama_proxy.upstreams.ollama.codec import (
     seconds_of,
     takes_shift_per_request,
 )
+from ollama_proxy.upstreams.ollama.image_formats import unreadable_images
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
@@ -73,6 +74,12 @@ class OllamaUpstream(TransportUpstream):
         self._contexts = LoadedContexts(self.loaded)
         #: Whether requests have `shift: false`, by the version that the last health check found.
         self._unshifted = False
+        self._unreadable_images = unreadable_images("")
+
+    @property
+    def unreadable_images(self) -> frozenset[str]:
+        """See Upstream.unreadable_images; by the version that the last health check found."""
+        return self._unreadable_images
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
@@ -175,13 +182,16 @@ class OllamaUpstream(TransportUpstream):
         raise UpstreamError(detail=f"the list of models at {path} is malformed")
 
     def version(self, call: Call) -> str:
-        """Its version, which also decides whether requests have `shift`; raises UpstreamError."""
+        """Its version, which also decides whether requests have `shift` and which images are converted; raises
+        UpstreamError."""
         try:
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
             self._unshifted = False  # it may come back as another version
+            self._unreadable_images = unreadable_images("")
             raise
         self._unshifted = takes_shift_per_request(version)
+        self._unreadable_images = unreadable_images(version)
         return version
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:

@@ -42,6 +42,8 @@ FUNCTIONS = {
     "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
     "server.response._status_line": (256, "statuses of our own and of upstreams"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
+    "gateway.conversion.documents._kept": (None, "one BoundedCache: 100 documents, 16 MiB"),
+    "gateway.conversion.process._slots": (None, "one semaphore"),
     "gateway.images._lookups": (None, "one thread pool"),
     "gateway.images._wait_timer": (None, "one timer"),
 }
