@@ -266,6 +266,10 @@ class Answer:
     done: Done
 
 
+#: In place of the end that an answer must have.
+_NOT_DONE = Done("")
+
+
 def collect(events: Iterable[Event]) -> list[Answer]:
     """The whole answers of a stream of `events`, by index: one, unless several were requested. Each must end with
     `Done`."""
@@ -281,17 +285,18 @@ def collect(events: Iterable[Event]) -> list[Answer]:
 def _answer(events: Iterable[Event]) -> Answer:
     content: list[str] = []
     thinking: list[str] = []
-    answer = Answer("", "", [], [], Done(""))
+    calls: list[ToolCall] = []
+    logprobs: list[Mapping[str, Json]] = []
+    done = _NOT_DONE
     for event in events:
         match event:
             case Content():
                 content.append(event.text)
-                answer.logprobs.extend(event.logprobs)
+                logprobs += event.logprobs
             case Thinking():
                 thinking.append(event.text)
             case ToolCall():
-                answer.tool_calls.append(event)
+                calls.append(event)
             case Done():
-                answer.done = event
-    answer.content, answer.thinking = "".join(content), "".join(thinking)
-    return answer
+                done = event
+    return Answer("".join(content), "".join(thinking), calls, logprobs, done)

@@ -118,11 +118,13 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
     """Raises BadRequest if a field of `decisive` is duplicated or in another case: Go's decoder ignores case, so the
     upstream could read another value than the one that was checked here."""
     names = frozenset(decisive)
+    may_repeat = b"\\u00" in body
     for key in data:
-        if key not in names and key.casefold() in names:
+        if key in names:
+            may_repeat = may_repeat or body.count(b'"%b"' % key.encode()) > 1
+        elif key.casefold() in names:
             raise BadRequest(f"The field '{key[:40]}' must be spelled '{key.casefold()}'.", param=key[:40])
-    is_escaped = b"\\u00" in body
-    if not is_escaped and all(body.count(b'"%b"' % name.encode()) <= 1 for name in names if name in data):
+    if not may_repeat:
         return
     # A second parse that keeps only these keys. Numbers stay strings: converting long ones takes quadratic time.
     decoder = json.JSONDecoder(

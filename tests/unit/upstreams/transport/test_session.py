@@ -230,6 +230,17 @@ def test_reading_with_a_limit_says_that_nothing_came(fault_upstream: FaultUpstre
 # --- Bodies of requests ----------------------------------------------------------------------------------------------
 
 
+def test_requests_that_follow_each_other_share_no_header(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
+    fault_upstream.script(PATH, [Json({})], [Json({})], [Json({})])
+    for name in ("first", "second"):
+        fetch(transport, UpstreamRequest("POST", PATH, b"x" * len(name), headers=(("User-Agent", name),)))
+    fetch(transport, UpstreamRequest("POST", PATH))
+    seen = [(each.header("user-agent"), each.header("content-length")) for each in fault_upstream.requests]
+    assert seen == [("first", "5"), ("second", "6"), ("ollama-proxy", "0")]
+
+
 def test_sized_upload_is_sent_as_it_comes(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
     request = UpstreamRequest("POST", PATH, iter([b"ab", b"", b"cd"]), length=4)
     fault_upstream.script(PATH, [Json({})])
