@@ -202,7 +202,7 @@ class Gateway:
         has to be translated. `data`: the body with the default model; `path`: below the base URL, such as CHAT;
         `known`: the fields of the API, which are all that a token with a list of models may send."""
         model, snapshot = data.get("model"), self.snapshot
-        if not (snapshot.fleet.takes(Api.OPENAI) and model and isinstance(model, str)):
+        if not (Api.OPENAI in snapshot.fleet.apis and model and isinstance(model, str)):
             return None
         exchange.model = model
         resolved = snapshot.resolve_prompt(exchange, model)

@@ -52,7 +52,7 @@ _HEAD_CHARS, _DATA_CHARS = 4096, 512
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Redaction:
     """Redacts the values of one record."""
 

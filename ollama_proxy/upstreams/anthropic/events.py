@@ -36,7 +36,7 @@ class Block:
     signature: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class MessageReader:
     """One answer of `model`. Its thinking before a call is kept in `thoughts`; no error shows any of `secrets`."""
 

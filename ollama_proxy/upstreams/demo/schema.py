@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from ollama_proxy.hub import Json
@@ -35,15 +36,15 @@ def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
+@dataclass(slots=True)
 class Example:
     """One value that matches a JSON Schema: its first choices and its required properties, in the order declared."""
 
-    def __init__(self, schema: Mapping[str, Json], *, only_required: bool = False) -> None:
-        """`only_required`: leave out optional properties even if nothing is required."""
-        self._root = schema
-        self._only_required = only_required
-        # A schema of a few references can describe more values than fit into memory.
-        self._left = MAX_VALUES
+    _root: Mapping[str, Json]
+    #: Leave out optional properties even if nothing is required.
+    only_required: bool = False
+    #: A schema of a few references can describe more values than fit into memory.
+    _left: int = MAX_VALUES
 
     def value(self) -> Json:
         return self._of(self._root, 0)
@@ -102,7 +103,7 @@ class Example:
         properties = _mapping(schema.get("properties"))
         required = dict.fromkeys(name for name in _list(schema.get("required")) if isinstance(name, str))
         # Deeper down the optional ones are left out, which ends a schema that contains itself.
-        everything = not required and not self._only_required and depth < MAX_OPTIONAL_DEPTH
+        everything = not required and not self.only_required and depth < MAX_OPTIONAL_DEPTH
         names = [name for name in properties if everything or name in required]
         names += [name for name in required if name not in properties]
         return {name: self._of(properties.get(name), depth + 1) for name in names[:MAX_VALUES]}

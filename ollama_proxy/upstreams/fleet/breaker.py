@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 
 #: How long it stays open the first time, and at most after failed trials; in seconds.
 FIRST_OPEN_S, LONGEST_OPEN_S = 1.0, 8.0
@@ -21,20 +22,18 @@ SLOW_START_S = 10.0
 FIRST_SHARE = 0.1
 
 
+@dataclass(slots=True, eq=False)
 class Breaker:
-    """Opens after `threshold` failures in a row."""
+    """Opens after so many failures in a row."""
 
-    __slots__ = ("_open_s", "_open_until", "_recovered_at", "_threshold", "_trial_until", "failures", "is_closed")
-
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-        #: Failures since the last success.
-        self.failures = 0
-        self.is_closed = True
-        self._open_s = 0.0
-        self._open_until = 0.0
-        self._trial_until = 0.0
-        self._recovered_at = float("-inf")
+    _threshold: int
+    #: Failures since the last success.
+    failures: int = 0
+    is_closed: bool = True
+    _open_s: float = 0.0
+    _open_until: float = 0.0
+    _trial_until: float = 0.0
+    _recovered_at: float = float("-inf")
 
     @property
     def state(self) -> str:

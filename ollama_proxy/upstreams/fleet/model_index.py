@@ -13,7 +13,6 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
 from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
-from ollama_proxy.upstreams.base import Api
 from ollama_proxy.upstreams.bounded_cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.balancer import Balancer
@@ -39,6 +38,8 @@ class Fleet:
         #: The Ollama servers among them.
         self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
         self.hidden = tuple(hidden)
+        #: The APIs whose requests some node takes as they are.
+        self.apis = frozenset(node.upstream.api for node in self.nodes)
         #: Whether one server of Ollama's kind is all there is: then every name is passed to it as it is.
         self.is_single = len(self.nodes) == 1 and self.nodes[0].is_ollama_node and not self.nodes[0].declared.models
         #: Maps all names of one model to a single one, by the first upstream that takes names of many providers; None:
@@ -54,10 +55,6 @@ class Fleet:
         self._routes_by = 0
         self._fetching: dict[Node, gevent.Greenlet[[Node], None]] = {}
         self.balancer = Balancer()
-
-    def takes(self, api: Api) -> bool:
-        """Whether any node takes requests of an API as they are."""
-        return any(node.upstream.api is api for node in self.nodes)
 
     def node(self, name: str) -> Node | None:
         """The node of this name."""

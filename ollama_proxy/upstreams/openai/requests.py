@@ -68,8 +68,13 @@ def encode_chat(
         if isinstance(choice, Mapping):
             choice = {"type": "function", "function": dict(choice)}
         body |= drop_none({"tool_choice": choice, "parallel_tool_calls": request.parallel_tool_calls})
-    if request.format:
-        body["response_format"] = _encode_format(request, profile)
+    if request.format and isinstance(request.format, Mapping) and profile.json_schema:
+        asked = (request.passthrough_fields.get("response_format") or {}).get("json_schema") or {}
+        details = {name: asked[name] for name in ("name", "description", "strict") if asked.get(name) is not None}
+        schema = {"name": "schema"} | details | {"schema": request.format}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.format:
+        body["response_format"] = {"type": "json_object"}
     if request.logprobs:
         body |= drop_none({"logprobs": True, "top_logprobs": request.top_logprobs})
     return body | _encode_parameters(request, profile, stream=stream) | _encode_thinking(request, profile)
@@ -112,14 +117,6 @@ def _encode_parameters(request: TextRequest, profile: Profile, *, stream: bool, 
 def is_put_in_words(request: ChatRequest, profile: Profile) -> bool:
     """Whether the provider has no parameter for the schema of a request, so that the prompt has to ask for it."""
     return isinstance(request.format, Mapping) and not profile.json_schema
-
-
-def _encode_format(request: ChatRequest, profile: Profile) -> dict[str, Json]:
-    if not isinstance(request.format, Mapping) or not profile.json_schema:
-        return {"type": "json_object"}
-    asked = (request.passthrough_fields.get("response_format") or {}).get("json_schema") or {}
-    details = {name: asked[name] for name in ("name", "description", "strict") if asked.get(name) is not None}
-    return {"type": "json_schema", "json_schema": {"name": "schema"} | details | {"schema": request.format}}
 
 
 def _add_instruction(request: ChatRequest, profile: Profile) -> Sequence[Message]:
