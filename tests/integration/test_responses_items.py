@@ -144,8 +144,8 @@ def test_item_that_cannot_be_used_is_named(item: Any, where: str, ask: Ask) -> N
 
 @pytest.mark.parametrize(
     "kind",
-    """item_reference computer_call computer_call_output mcp_call mcp_list_tools mcp_approval_request custom_tool_call
-    custom_tool_call_output file_search_call image_generation_call code_interpreter_call local_shell_call
+    """item_reference computer_call computer_call_output mcp_call mcp_list_tools mcp_approval_request
+    file_search_call image_generation_call code_interpreter_call local_shell_call
     compaction""".split(),
 )
 def test_items_of_tools_that_are_not_run_here_are_refused(kind: str, ask: Ask) -> None:

@@ -13,12 +13,15 @@ import orjson
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.output_items import (
     IN_PROGRESS,
-    function_call,
+    ResponseShape,
     message,
+    new_call_id,
     new_id,
     reasoning,
+    render_call,
     text_part,
 )
+from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, Logprobs, ToolCall
 
@@ -145,17 +148,21 @@ class OpenReasoning(OpenItem):
         return reasoning(self._id, status, "".join(self._texts), sealed=sealed)
 
 
-def render_call(events: Events, index: int, call: ToolCall) -> tuple[bytes, dict[str, Json]]:
+def render_call_events(
+    events: Events, index: int, call: ToolCall, shape: ResponseShape
+) -> tuple[bytes, dict[str, Json]]:
     """Return all events of a call, and its item; raises UpstreamError if the whole answer is too large."""
-    item_id = new_id("fc")
-    item = function_call(item_id, call)
+    item_id, kind = new_call_id(call, shape), shape.form_of(call).kind
+    item = render_call(item_id, call, shape)
     place = {"item_id": item_id, "output_index": index}
-    arguments = item["arguments"]
-    events.hold(arguments)
-    frames = (
-        events.render("output_item.added", output_index=index, item=function_call(item_id, call, IN_PROGRESS))
-        + events.render("function_call_arguments.delta", **place, delta=arguments)
-        + events.render("function_call_arguments.done", **place, name=call.name, arguments=arguments)
-        + events.render("output_item.done", output_index=index, item=item)
-    )
-    return frames, item
+    frames = events.render("output_item.added", output_index=index, item=render_call(item_id, call, shape, IN_PROGRESS))
+    if kind == FUNCTION:
+        arguments = item["arguments"]
+        events.hold(arguments)
+        frames += events.render("function_call_arguments.delta", **place, delta=arguments)
+        frames += events.render("function_call_arguments.done", **place, name=item["name"], arguments=arguments)
+    elif kind == CUSTOM:
+        events.hold(item["input"])
+        frames += events.render("custom_tool_call_input.delta", **place, delta=item["input"])
+        frames += events.render("custom_tool_call_input.done", **place, input=item["input"])
+    return frames + events.render("output_item.done", output_index=index, item=item), item

@@ -36,5 +36,10 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
 
 
 def _read_call(item: dict[str, Any], transcript: Transcript) -> None:
-    if item["type"] == "function_call":
-        transcript.call(None, name=item["name"], arguments=item["arguments"])
+    match item["type"]:
+        case "function_call":
+            transcript.call(None, name=item["name"], arguments=item["arguments"])
+        case "custom_tool_call":
+            transcript.call(None, name=item["name"], arguments=item["input"])
+        case "tool_search_call":
+            transcript.call(None, name="tool_search", arguments=item["arguments"])

@@ -10,7 +10,7 @@ from tests.golden.cases import Case
 
 Document = dict[str, Any]
 
-_MADE = re.compile(rb'"(resp|msg|rs|fc)_[0-9a-f]{32}"')
+_MADE = re.compile(rb'"(resp|msg|rs|fc|ctc|tsc)_[0-9a-f]{32}"')
 _CALL = re.compile(rb'(?<="call_id":)"call_[^"]+"')
 _TIMES = re.compile(rb'"(created_at|completed_at)":\d+')
 
@@ -98,11 +98,26 @@ def _apply(item: Document, kind: str, document: Document) -> None:
         case "function_call_arguments.done":
             assert (item["name"], item["arguments"]) == (document["name"], document["arguments"])
         case "output_item.done":
-            # Only at its end does an item know how it ended, and its blob.
-            ended = {
-                name: document["item"][name] for name in ("status", "encrypted_content") if name in document["item"]
-            }
-            assert item | ended == document["item"]
-            item |= ended
+            _end(item, document["item"])
+        case _:
+            _apply_to_tool(item, kind, document)
+
+
+def _end(item: Document, done: Document) -> None:
+    """Only at its end does an item know how it ended, and its blob; a search for tools has no events of its own."""
+    ended = {name: done[name] for name in ("status", "encrypted_content") if name in done}
+    if item["type"] == "tool_search_call":
+        ended["arguments"] = done["arguments"]
+    assert item | ended == done
+    item |= ended
+
+
+def _apply_to_tool(item: Document, kind: str, document: Document) -> None:
+    """Apply an event of a call that is not a function's."""
+    match kind:
+        case "custom_tool_call_input.delta":
+            item["input"] += document["delta"]
+        case "custom_tool_call_input.done":
+            assert item["input"] == document["input"]
         case _:
             raise AssertionError(f"an event that nobody expects: {kind}")

@@ -78,6 +78,7 @@ SHORT_LIVED = frozenset(
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
+        "dialects.responses.tools.Toolbox",
         "telemetry.transcript.Transcript",
         "wire.sse_passthrough.EventTail",
         "upstreams.call.Call",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses import events
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call
+from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
+from ollama_proxy.dialects.responses.output_items import PLAIN
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ToolCall
 
@@ -57,7 +58,7 @@ def test_thinking_is_a_summary() -> None:
 
 
 def test_a_call_comes_whole() -> None:
-    frames, item = render_call(Events(), 1, ToolCall("c1", "f", {"a": 1}))
+    frames, item = render_call_events(Events(), 1, ToolCall("c1", "f", {"a": 1}), PLAIN)
     told = documents(frames)
     assert (told[0]["item"]["arguments"], told[0]["item"]["status"]) == ("", "in_progress")
     assert told[1]["delta"] == told[2]["arguments"] == item["arguments"] == '{"a":1}'
