@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import forwarded, post
+from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
 from tests.integration.test_specs import SPEC
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
@@ -253,6 +253,18 @@ def test_choice_that_demands_such_a_tool_is_refused(
         body = {"model": "m", "input": "Hi"}
     assert post(gateway, path, body | {"tools": [tool], "tool_choice": choice}).status == 400
     assert not forwarded(upstream)
+
+
+def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upstream: FaultUpstream) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "GnXgLiLIVtgK+NmQjJSizA==",
+    }
+    answer = get(gateway, RESPONSES, **headers)
+    assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
+    assert get(gateway, RESPONSES).status == 405
 
 
 def captured() -> list[Path]:
