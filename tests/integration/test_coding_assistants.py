@@ -255,6 +255,35 @@ def test_choice_that_demands_such_a_tool_is_refused(
     assert not forwarded(upstream)
 
 
+CLAUDE_CODE: Document = {
+    "model": "m",
+    "max_tokens": 64,
+    "stream": True,
+    "thinking": {"type": "adaptive"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "Go."}]}],
+    "tools": [{"name": "Bash", "description": "Run.", "input_schema": TEXT}],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(RESPONSES, CODEX | {"tools": [SHELL, LAB, WEB], "input": [USER]}), ("/v1/messages", CLAUDE_CODE)],
+)
+def test_prompt_that_is_too_long_makes_clients_compact(
+    path: str, body: Document, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    answer = post(gateway, path, body)
+    error = answer.json()["error"]
+    assert (answer.status, error["type"]) == (400, "invalid_request_error")
+    if path == RESPONSES:
+        assert error["code"] == "context_length_exceeded"
+    else:
+        assert error["message"].startswith("prompt is too long")
+
+
 def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upstream: FaultUpstream) -> None:
     headers = {
         "Connection": "Upgrade",

@@ -19,11 +19,12 @@ from ollama_proxy.dialects.responses.output_items import (
     render_output,
     render_usage,
 )
-from ollama_proxy.errors import GatewayError
+from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, encode_request
 
-#: Statuses that have a code of their own at OpenAI; all others are `server_error`.
+#: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a prompt that is too long:
+#: clients compact the history if they get its code, which is not in OpenAI's description.
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 
@@ -104,7 +105,8 @@ class ResponseRenderer:
     def render_failure(self, error: GatewayError) -> bytes:
         """Return the frames that end a failed stream. An open item stays open; the last event has its text so far."""
         output = [*self._output, self._open.item(INCOMPLETE)] if self._open else self._output
-        fault = {"code": _CODES.get(error.status, "server_error"), "message": str(error)}
+        code = error.slug if isinstance(error, PromptTooLong) else _CODES.get(error.status, "server_error")
+        fault = {"code": code, "message": str(error)}
         return self._begin() + self._events.render("failed", response=self._document("failed", output, error=fault))
 
     def _begin(self) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
-from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import BadRequest, LimitError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
@@ -153,6 +153,7 @@ def test_first_heartbeat_opens_the_answer_and_the_others_are_comments() -> None:
         (UpstreamTimeout("late"), "server_error"),
         (BadRequest("too long"), "invalid_prompt"),
         (LimitError(), "rate_limit_exceeded"),
+        (PromptTooLong("too long"), "context_length_exceeded"),
     ],
 )
 def test_failure_is_told_in_the_words_of_the_api(error: Any, code: str) -> None:
