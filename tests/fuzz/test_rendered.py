@@ -309,7 +309,7 @@ def of_response(response: Any) -> Told:
             case "message":
                 answer.text += "".join(part.text for part in item.content)
             case "reasoning":
-                answer.thinking += "".join(part.text for part in item.summary)
+                answer.thinking += "".join(part.text for part in item.content)
             case "function_call":
                 answer.calls.append((item.name, json.loads(item.arguments)))
                 answer.ids.append(item.call_id)

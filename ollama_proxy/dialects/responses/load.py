@@ -52,7 +52,12 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
         approximated=("tools",) if toolbox.has_grammar else (),
         **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
-    return request, ResponseShape(toolbox.forms, sealed=ENCRYPTED_REASONING in included)
+    reasoning = data.get("reasoning") or {}
+    return request, ResponseShape(
+        toolbox.forms,
+        sealed=ENCRYPTED_REASONING in included,
+        summarized=bool(reasoning.get("summary") or reasoning.get("generate_summary")),
+    )
 
 
 def _check_summary(reasoning: Mapping[str, Json]) -> None:

@@ -31,8 +31,9 @@ class ResponseShape:
 
     #: The form of each tool by the name that the model knows.
     forms: Mapping[str, ToolForm] = field(default_factory=dict)
-    #: Thinking also as `encrypted_content`.
+    #: Thinking also as `encrypted_content`, and as `summary`.
     sealed: bool = False
+    summarized: bool = False
 
     def form_of(self, call: ToolCall) -> ToolForm:
         """Return the form of the called tool. Models sometimes call one that the request does not define."""
@@ -58,11 +59,18 @@ def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
     return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
 
 
-def reasoning(item_id: str, status: str, thinking: str = "", *, sealed: bool = False) -> dict[str, Json]:
-    """Render the thinking as a complete summary; `sealed`: also as `encrypted_content`."""
-    parts = [{"type": "summary_text", "text": thinking}] if thinking else []
-    item: dict[str, Json] = {"type": "reasoning", "id": item_id, "summary": parts, "status": status}
-    return item | {"encrypted_content": seal(thinking)} if sealed else item
+def reasoning(item_id: str, status: str, thinking: str, shape: ResponseShape) -> dict[str, Json]:
+    """Render the thinking; unless it is in progress, also as a summary and as `encrypted_content`, if the request asks
+    for them. The summary is complete: Ollama hides nothing."""
+    is_complete = status != IN_PROGRESS
+    item: dict[str, Json] = {
+        "type": "reasoning",
+        "id": item_id,
+        "summary": [{"type": "summary_text", "text": thinking}] if shape.summarized and is_complete else [],
+        "content": [{"type": "reasoning_text", "text": thinking}],
+        "status": status,
+    }
+    return item | ({"encrypted_content": seal(thinking)} if shape.sealed and is_complete else {})
 
 
 def render_call(item_id: str, call: ToolCall, shape: ResponseShape, status: str = COMPLETED) -> dict[str, Json]:
@@ -93,7 +101,7 @@ def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]
     items = []
     if answer.thinking:
         status = COMPLETED if answer.content else last
-        items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=shape.sealed))
+        items.append(reasoning(new_id("rs"), status, answer.thinking, shape))
     if answer.content or not (answer.thinking or answer.tool_calls):
         part = text_part(answer.content, answer.logprobs)
         items.append(message(new_id("msg"), last, part))

@@ -80,7 +80,7 @@ class ResponseRenderer:
                 case Thinking(text):
                     if not isinstance(self._open, OpenReasoning):
                         frames.append(self._close(COMPLETED))
-                        self._open = OpenReasoning(self._events, len(self._output), sealed=self._shape.sealed)
+                        self._open = OpenReasoning(self._events, len(self._output), self._shape)
                         frames.append(self._open.open())
                     frames.append(self._open.add(text))
                 case ToolCall():

@@ -8,7 +8,6 @@ from ollama_proxy.telemetry import Transcript
 
 #: Events that end a response; its status is in the response that they contain.
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
-_THINKING = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
@@ -16,7 +15,7 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
     kind = document.get("type")
     if kind == "response.output_text.delta":
         transcript.text(document["delta"])
-    elif kind in _THINKING:
+    elif kind == "response.reasoning_text.delta":
         transcript.think(document["delta"])
     elif kind == "response.output_item.done":
         _read_call(document["item"], transcript)
@@ -28,10 +27,9 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
     elif document.get("object") == "response":
         for item in document["output"]:
             _read_call(item, transcript)
+            add = transcript.think if item["type"] == "reasoning" else transcript.text
             for part in item.get("content") or ():
-                transcript.text(part.get("text"))
-            for part in item.get("summary") or ():
-                transcript.think(part.get("text"))
+                add(part.get("text"))
         transcript.finish(document.get("status"))
 
 

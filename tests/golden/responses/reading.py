@@ -47,7 +47,7 @@ def texts(document: Document) -> Document:
     """What a response object amounts to, whatever items it is made of."""
     messages = [item for item in document["output"] if item["type"] == "message"]
     parts = [part for item in messages for part in item["content"]]
-    thoughts = [part for item in document["output"] if item["type"] == "reasoning" for part in item["summary"]]
+    thoughts = [part for item in document["output"] if item["type"] == "reasoning" for part in item["content"]]
     calls = [item for item in document["output"] if item["type"] == "function_call"]
     return {
         "status": document["status"],
@@ -82,10 +82,10 @@ def _apply(item: Document, kind: str, document: Document) -> None:
             part = item["content"][document["content_index"]]
             part["text"] += document["delta"]
             part["logprobs"] += document["logprobs"]
-        case "output_text.done" | "content_part.done":
+        case "output_text.done" | "reasoning_text.done" | "content_part.done":
             done = document.get("part", document)
             part = item["content"][document["content_index"]]
-            assert (part["text"], part["logprobs"]) == (done["text"], done["logprobs"])
+            assert (part["text"], part.get("logprobs")) == (done["text"], done.get("logprobs"))
         case "reasoning_summary_part.added":
             assert document["summary_index"] == len(item["summary"])
             item["summary"].append(document["part"])
@@ -100,7 +100,7 @@ def _apply(item: Document, kind: str, document: Document) -> None:
         case "output_item.done":
             _end(item, document["item"])
         case _:
-            _apply_to_tool(item, kind, document)
+            _apply_other(item, kind, document)
 
 
 def _end(item: Document, done: Document) -> None:
@@ -112,9 +112,11 @@ def _end(item: Document, done: Document) -> None:
     item |= ended
 
 
-def _apply_to_tool(item: Document, kind: str, document: Document) -> None:
-    """Apply an event of a call that is not a function's."""
+def _apply_other(item: Document, kind: str, document: Document) -> None:
+    """Apply an event of raw reasoning, or of a call that is not a function's."""
     match kind:
+        case "reasoning_text.delta":
+            item["content"][document["content_index"]]["text"] += document["delta"]
         case "custom_tool_call_input.delta":
             item["input"] += document["delta"]
         case "custom_tool_call_input.done":

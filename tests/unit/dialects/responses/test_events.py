@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.dialects.responses import events
 from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
-from ollama_proxy.dialects.responses.output_items import PLAIN
+from ollama_proxy.dialects.responses.output_items import PLAIN, ResponseShape
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ToolCall
 
@@ -47,13 +47,18 @@ def test_log_probabilities_come_with_their_text() -> None:
     assert message.item("completed")["content"][0]["logprobs"] == delta["logprobs"]
 
 
-def test_thinking_is_a_summary() -> None:
-    reasoning = OpenReasoning(Events(), 0, sealed=True)
+@pytest.mark.parametrize("summarized", [True, False])
+def test_thinking_is_text_and_on_request_a_summary(summarized: bool) -> None:
+    reasoning = OpenReasoning(Events(), 0, ResponseShape(sealed=True, summarized=summarized))
     frames = reasoning.open() + reasoning.add("hm")
     more, item = reasoning.close("completed")
     types = [each["type"].removeprefix("response.") for each in documents(frames + more)]
-    assert types[2:4] == ["reasoning_summary_text.delta", "reasoning_summary_text.done"]
-    assert item["summary"] == [{"type": "summary_text", "text": "hm"}]
+    plain = ["reasoning_text.delta", "reasoning_text.done"]
+    summary = ["reasoning_summary_text.delta", "reasoning_summary_text.done"]
+    assert [one for one in types if one in plain] == plain
+    assert [one for one in types if one in summary] == (summary if summarized else [])
+    assert item["content"] == [{"type": "reasoning_text", "text": "hm"}]
+    assert item["summary"] == ([{"type": "summary_text", "text": "hm"}] if summarized else [])
     assert item["encrypted_content"]
 
 
