@@ -26,11 +26,15 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
         transcript.record_failure(document)
     elif document.get("object") == "response":
         for item in document["output"]:
-            _read_call(item, transcript)
-            add = transcript.think if item["type"] == "reasoning" else transcript.text
-            for part in item.get("content") or ():
-                add(part.get("text"))
+            _read_item(item, transcript)
         transcript.finish(document.get("status"))
+
+
+def _read_item(item: dict[str, Any], transcript: Transcript) -> None:
+    _read_call(item, transcript)
+    add = transcript.think if item["type"] == "reasoning" else transcript.text
+    for part in item.get("content") or ():
+        add(part.get("text"))
 
 
 def _read_call(item: dict[str, Any], transcript: Transcript) -> None:
