@@ -25,7 +25,6 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
     """Load the body of POST /v1/responses, as a request and the shape of its answer; raises BadRequest that names the
     field."""
     check_fields(RESPONSE, data)
-    _check_summary(data.get("reasoning") or {})
     text, instructions = data.get("text") or {}, data.get("instructions")
     toolbox = Toolbox()
     toolbox.add(data.get("tools") or [], "tools")
@@ -49,21 +48,19 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
         user=data.get("user"),
         passthrough_fields=_passthrough_fields(data, text),
         ignored=toolbox.hosted,
-        approximated=("tools",) if toolbox.has_grammar else (),
+        approximated=toolbox.approximated,
         **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
-    reasoning = data.get("reasoning") or {}
-    return request, ResponseShape(
-        toolbox.forms,
-        sealed=ENCRYPTED_REASONING in included,
-        summarized=bool(reasoning.get("summary") or reasoning.get("generate_summary")),
-    )
+    summarized = _load_summarized(data.get("reasoning") or {})
+    return request, ResponseShape(toolbox.forms, sealed=ENCRYPTED_REASONING in included, summarized=summarized)
 
 
-def _check_summary(reasoning: Mapping[str, Json]) -> None:
+def _load_summarized(reasoning: Mapping[str, Json]) -> bool:
+    """Whether the request asks for a summary of the thinking, by either name."""
     for name in ("summary", "generate_summary"):
         if reasoning.get(name) not in (None, "auto", "concise", "detailed"):
             raise_invalid(f"reasoning.{name}", "must be 'auto', 'concise' or 'detailed'")
+    return bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:

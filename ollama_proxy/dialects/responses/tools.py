@@ -6,7 +6,7 @@ become functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ollama_proxy.dialects.content_parts import TOOL_NAME, load_function
@@ -47,8 +47,8 @@ class Toolbox:
         self._names: dict[ToolForm, str] = {}
         #: The types of tools that only the vendor's servers can run: they are left out.
         self.hosted: list[str] = []
-        #: Whether a tool has a grammar, which can't be enforced.
-        self.has_grammar = False
+        #: `tools` if one of them has a grammar, which can't be enforced.
+        self.approximated: Sequence[str] = ()
 
     @property
     def tools(self) -> list[Tool]:
@@ -82,7 +82,8 @@ class Toolbox:
                 return load_function(tool, where)
             case "custom":
                 loaded = load_custom_tool(tool, where)
-                self.has_grammar = self.has_grammar or has_grammar(tool)
+                if has_grammar(tool):
+                    self.approximated = ("tools",)
                 return loaded
             case "tool_search" if is_offered(tool):
                 return load_function({**tool, "name": TOOL_SEARCH}, where)
