@@ -7,7 +7,9 @@ from flask import Blueprint, Response
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.responses import transcript
+from ollama_proxy.dialects.responses.compaction import CompactionRenderer
 from ollama_proxy.dialects.responses.echo import render_echo
+from ollama_proxy.dialects.responses.input_items import is_compaction
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import NotFound
@@ -31,7 +33,8 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         note_request(
             exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
         )
-        return gateway.complete(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), shape))
+        renderer = CompactionRenderer if is_compaction(data["input"]) else ResponseRenderer
+        return gateway.complete(exchange, asked, renderer(asked.model, render_echo(data, asked), shape))
 
     def stored(name: str = "") -> Response:
         """Raises NotFound: no responses or conversations are stored."""

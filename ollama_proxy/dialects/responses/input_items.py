@@ -22,6 +22,13 @@ from ollama_proxy.upstreams import pace
 #: Calls of tools that another server ran: the text after them contains the results.
 _SKIPPED = ("web_search_call",)
 
+#: What asks the model for the summary that replaces the conversation.
+_COMPACT = (
+    "Summarize this conversation, so that somebody else can go on with the work from your summary alone: the goal, "
+    "what was decided and why, what was done with which files and commands and their results, and what is still to do. "
+    "Answer with the summary only, and call no tools."
+)
+
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
 
 _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;base64,(.*)", re.DOTALL | re.IGNORECASE)
@@ -38,10 +45,19 @@ def load_input(value: Json, toolbox: Toolbox) -> list[Message]:
         return [Message("user", value)]
     if not isinstance(value, list):
         raise_invalid("input", "must be a string or an array of items")
+    if compacts := is_compaction(value):
+        value = value[:-1]
     history = History(toolbox)
     for index, item in enumerate(pace(value)):
         history.add(item, f"input[{index}]")
-    return history.end() or raise_invalid("input", "must contain at least one message")
+    messages = history.end() or raise_invalid("input", "must contain at least one message")
+    return [*messages, Message("user", _COMPACT)] if compacts else messages
+
+
+def is_compaction(value: Json) -> bool:
+    """Whether an input asks for a summary that replaces the conversation: its last item says so."""
+    last = value[-1] if isinstance(value, list) and value else None
+    return isinstance(last, dict) and last.get("type") == "compaction_trigger"
 
 
 @dataclass(slots=True)
@@ -81,6 +97,8 @@ class History:
                 self._add_found(item, where)
             case "additional_tools":
                 self._toolbox.add(item.get("tools"), f"{where}.tools")
+            case "compaction" | "compaction_summary":
+                self._add_compaction(item, where)
             case "reasoning":
                 self._thinking += load_reasoning(item, where)
             case _ if kind not in _SKIPPED:
@@ -132,6 +150,13 @@ class History:
         found = self._toolbox.add(item.get("tools"), f"{where}.tools")
         lines = [f"{tool.name}: {tool.description or ''}" for tool in found]
         self._add_result(item, "\n".join(["You can call these tools now:", *lines]), where)
+
+    def _add_compaction(self, item: Mapping[str, Json], where: str) -> None:
+        """Add the summary of an earlier conversation."""
+        summary = unseal(as_text(item.get("encrypted_content"), f"{where}.encrypted_content"))
+        if summary is None:
+            raise_invalid(f"{where}.encrypted_content", "is from another server; only that server can read it")
+        self._add_other(Message("user", f"Summary of the conversation so far:\n{summary}"))
 
     def _add_other(self, message: Message) -> None:
         """Add a message that is not the assistant's."""

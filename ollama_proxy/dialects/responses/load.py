@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects import content_parts
-from ollama_proxy.dialects.responses.input_items import load_input
+from ollama_proxy.dialects.responses.input_items import is_compaction, load_input
 from ollama_proxy.dialects.responses.output_items import ResponseShape
 from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING, LOGPROBS, ResponseSchema
 from ollama_proxy.dialects.responses.tools import Toolbox, load_tool_choice
@@ -30,7 +30,9 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
     toolbox.add(data.get("tools") or [], "tools")
     # Some items define tools, too.
     messages = load_input(data.get("input"), toolbox)
-    tools, tool_choice = load_tool_choice(data.get("tool_choice"), toolbox)
+    # A summary needs no tools.
+    choice = "none" if is_compaction(data["input"]) else data.get("tool_choice")
+    tools, tool_choice = load_tool_choice(choice, toolbox)
     included = data.get("include") or ()
     top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     request = ChatRequest(

@@ -75,6 +75,7 @@ SHORT_LIVED = frozenset(
         "settings.yaml_file.Complaints",
         "dialects.native.render._NativeRenderer",
         "dialects.openai.render._OpenAIRenderer",
+        "dialects.responses.compaction.CompactionRenderer",
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
         "dialects.responses.render.ResponseRenderer",
