@@ -105,13 +105,13 @@ def measure(bench: Bench, works: list[Work], options: argparse.Namespace) -> int
     if not bench.cores.are_apart:
         print("One core for everything: the figures are not comparable.", file=sys.stderr)
     machine = describe_machine()
-    rows = []
+    kept = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    rows: list[Row] = []
     for work in works:
         print(f"{work.name} ...", file=sys.stderr, flush=True)
         rows.append(Row(work, do_work(bench, work)))
+        write_record(options.json, as_record(rows, machine, kept))  # after each: a long run may be interrupted
     print(render_table(rows))
-    kept = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    write_record(options.json, as_record(rows, machine, kept))
     print(f"\nAll figures: {options.json}")
     is_over = options.check and any(row.verdict in ("OVER", "noisy") for row in rows)
     return int(is_over or any(row.errors for row in rows))

@@ -58,8 +58,14 @@ class Row:
         return "OVER" if self.figure > self.work.budget else "ok"
 
     @property
+    def values(self) -> dict[str, float]:
+        """What was measured without errors, by server name."""
+        return {name: measure["value"] for name, measure in self.measures.items() if not measure["errors"]}
+
+    @property
     def errors(self) -> int:
-        return sum(measure["errors"] for measure in self.measures.values())
+        """Those that make the figure of the gateway worthless; those of a peer only remove its own."""
+        return sum(self.measures[name]["errors"] for name in COMPARED if name in self.measures)
 
 
 def show(value: float | None, unit: str = "") -> str:
@@ -72,7 +78,7 @@ def show(value: float | None, unit: str = "") -> str:
 
 def render_row(row: Row) -> tuple[str, ...]:
     work, gateway = row.work, row.gateway
-    others = {name: measure["value"] for name, measure in row.measures.items()}
+    others = row.values
     return (
         work.name,
         work.what,

@@ -27,6 +27,8 @@ ONCE_AND_ALONE = ("memory_idle", "memory_open", "memory_worker")
 QUIET_CORES = 0.1
 #: Rounds in all, for each one that must be quiet.
 TRIES = 3
+#: Tokens of an answer up to which LiteLLM takes part.
+LITELLM_TOKENS = 128
 #: What a budget is about must be quiet.
 COMPARED = ("gateway", "floor")
 #: The floor reads the body of a single answer's request.
@@ -66,7 +68,8 @@ class Bench:
             )
         if self.nginx is not None:
             yield self.nginx, replace(work, request=work.native)
-        if self.litellm is not None and work.request.path == "/v1/chat/completions":
+        # It would take minutes over more tokens.
+        if self.litellm is not None and work.request.path == SINGLE.path and work.tokens <= LITELLM_TOKENS:
             yield self.litellm, replace(work, request=replace(work.request, upstream_path=work.request.path))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.works import MODELS, TOKEN, GatewayName
+from benchmarks.works import MODELS, RULED_MODEL, TOKEN, GatewayName
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 30.0
@@ -268,7 +268,10 @@ def running_litellm(folder: Path, cores: frozenset[int], upstream: Server) -> It
     folder = folder / "litellm"
     folder.mkdir()
     common = {"api_base": f"http://127.0.0.1:{upstream.port}/v1", "api_key": "sk-bench", "max_retries": 0}
-    models = [{"model_name": name, "litellm_params": {"model": f"openai/{name}"} | common} for name in MODELS]
+    names = {name: name for name in MODELS} | {RULED_MODEL: MODELS[0]}
+    models = [
+        {"model_name": name, "litellm_params": {"model": f"openai/{model}"} | common} for name, model in names.items()
+    ]
     config = {"model_list": models, "general_settings": {"master_key": TOKEN}, "router_settings": {"num_retries": 0}}
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     port = free_port()

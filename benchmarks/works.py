@@ -37,6 +37,8 @@ MESSAGES = [
 #: What the scripted upstream has, see `fake_ollama`.
 MODELS = ("bench:latest", "bench:50ms", "bench:50ms-x4", "bench:50ms-x16", "bench:1000ms", "bench:0ms-x1000")
 PACED_MODEL = "bench:50ms"
+#: The gateway's own name for the first of them, with a rule.
+RULED_MODEL = "ruled"
 HELD_MODEL = "bench:1000ms"
 UNITS: dict[Kind, str] = {
     "cpu_per_request": "ms/req",
@@ -135,8 +137,8 @@ MESSAGES_STREAM, RESPONSES_STREAM = anthropic_messages(128), openai_responses(12
 PACED, NATIVE_PACED = (make(80, stream=True, model=PACED_MODEL) for make in (openai_chat, native_chat))
 HELD, NATIVE_HELD = (make(60, stream=True, model=HELD_MODEL) for make in (openai_chat, native_chat))
 PROVIDER_SINGLE, PROVIDER_STREAM = provider_chat(8, stream=False), provider_chat(128, stream=True)
-RULED_SINGLE = provider_chat(8, stream=False, model="ruled")
-RULED_STREAM = provider_chat(128, stream=True, model="ruled")
+RULED_SINGLE = provider_chat(8, stream=False, model=RULED_MODEL)
+RULED_STREAM = provider_chat(128, stream=True, model=RULED_MODEL)
 OLLAMA_STREAM = replace(native_chat(128, stream=True), upstream_path="/v1/chat/completions")
 
 

@@ -92,10 +92,6 @@ def post_fork(server: Any, worker: object) -> None:
         sys.exit(0)
 
 
-def pre_request(worker: object, request: object) -> None:
-    """gunicorn's own would write down the address, which may hold a token."""
-
-
 def worker_exit(server: object, worker: object) -> None:
     """What a leaving worker still holds reaches the log files."""
     flush_all()
@@ -106,7 +102,7 @@ worker_connections, bind = from_settings()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
-worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with the errors of HTTP itself in JSON
+worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with a connection loop of its own
 worker_tmp_dir = heartbeat_directory()
 preload_app = False  # pre_fork builds the application, and wsgi.py starts it in each worker
 max_requests = 0  # recycling would cut long streams
@@ -118,13 +114,9 @@ timeout = whole_number("WORKER_TIMEOUT", 60, 2)
 graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 2)
 keepalive = 15  # longer than nginx keeps idle connections (10 s); also the limit for reading the headers of a call
 
-# nginx, on the same machine, says whether the client used https. Nothing else is believed from headers here:
-# SCRIPT_NAME and PATH_INFO come with gunicorn's defaults and would move the URL past the checks.
+# nginx, on the same machine, says by X-Forwarded-Proto whether the client used https. The worker believes nothing else
+# from headers, and drops those with an underscore, as nginx does.
 forwarded_allow_ips = "127.0.0.1,::1"
-secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
-forwarder_headers = ""
-# Headers with an underscore never reach the application, as in nginx. "refuse" would answer them with an HTML page.
-header_map = "drop"
 
 # As much as one header buffer of the nginx sample. The whole head is limited by ollama_proxy/server/incoming.py.
 limit_request_line = 8190

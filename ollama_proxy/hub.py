@@ -49,8 +49,23 @@ class ImageUrl:
     where: str
 
 
+@dataclass(slots=True, frozen=True)
+class Document:
+    """A PDF file."""
+
+    #: Plain base64, as the client sent it.
+    data: str
+    #: Its file name or title, on one line; "" if it has none.
+    name: str
+    #: How much of the message's text stands before it, in characters.
+    offset: int
+
+
 #: Base64 without the prefix of a data URI, or a URL.
 Image = str | ImageUrl
+
+#: What a message has besides its text, in the order in which it stands there.
+Attachment = Image | Document
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,7 +75,7 @@ class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    images: Sequence[Image] = ()
+    images: Sequence[Attachment] = ()
     tool_calls: Sequence[ToolCall] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None

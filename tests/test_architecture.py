@@ -233,7 +233,7 @@ def test_only_the_registry_names_two_dialects() -> None:
 
 
 def test_dependencies_are_the_declared_ones() -> None:
-    names = {"flask_cors": "flask-cors", "yaml": "pyyaml", "werkzeug": "flask"}
+    names = {"flask_cors": "flask-cors", "yaml": "pyyaml", "werkzeug": "flask", "PIL": "pillow"}
     used = {name for module in MODULES for name in foreign_imports(module)} - set(sys.stdlib_module_names)
     text = (PROJECT / "setup.cfg").read_text(encoding="utf-8")
     declared = set(re.findall(r"^    ([a-z-]+)(?:\[\w+\])?>=", text, re.MULTILINE))

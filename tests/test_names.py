@@ -62,7 +62,6 @@ RETIRED = {
     "patient": "long_running",
     "plan": "resolve_model",
     "room": "capacity",
-    "silent_s": "seconds_since_last_receive",
     "without_strangers": "drop_not_found",
 }
 #: Names that no function, method or class may have; for a variable they are good.

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from flask import request
-from gunicorn.http.errors import ParseException
 
 from ollama_proxy.dialects.content_coding import bounded, content_coding, decoded
 from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
@@ -54,8 +53,8 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
     while left > 0:
         call.reading_since = time.monotonic()
         try:
-            part: bytes = environ["wsgi.input"].read(int(min(READ_BYTES, left)))
-        except (OSError, ValueError, ParseException) as error:
+            part: bytes = environ["wsgi.input"].read1(int(min(READ_BYTES, left)))
+        except (OSError, ValueError) as error:
             raise _read_error(call) from error
         finally:
             call.reading_since = None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
-from ollama_proxy.hub import Image, ImageUrl, Json, Tool
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams import pace
 
-#: Adds one part of a message to its texts or its images; the string is the path of the part in the request.
-LoadPart = Callable[[Json, str, list[str], list[Image]], None]
+#: Adds one part of a message to its texts or its attachments; the string is the path of the part in the request.
+LoadPart = Callable[[Json, str, list[str], list[Attachment]], None]
 
 #: The reasoning efforts of all vendors as Ollama's levels.
 _EFFORTS: dict[str, bool | str | None] = {
@@ -33,6 +35,13 @@ TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
 
+#: A PDF, with or without the head of a data URI: every PDF begins with "%PDF-".
+_PDF = re.compile(r"data:application/pdf(?:;[^,;]{0,200}){0,4};base64,|(?=JVBERi0)", re.IGNORECASE)
+_TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;base64,(.*)", re.DOTALL | re.IGNORECASE)
+
+#: Documents in one message, and characters of the name of a file.
+MAX_DOCUMENTS, MAX_NAME_CHARS = 32, 200
+
 #: Extensions that are options of Ollama: those that are integers, and the rest.
 _INTEGER_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
 
@@ -49,17 +58,52 @@ def load_image(url: Json, where: str) -> str | ImageUrl:
     return match[1] if match else raise_invalid(where, NO_WEB_ADDRESS)
 
 
-def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Image]]:
-    """Return the text and the images of a message, whose content is a string, an array of parts, or absent."""
+def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, list[Attachment]]:
+    """Return the text and the attachments of a message, whose content is a string, an array of parts, or absent."""
     if content is None or isinstance(content, str):
         return content or "", []
     if not isinstance(content, list):
         raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
-    images: list[Image] = []
+    images: list[Attachment] = []
     for index, part in enumerate(pace(content)):
         load_part(part, f"{where}[{index}]", texts, images)
     return "\n".join(texts), images
+
+
+def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
+    """Adds a file that came with a request, in the form of OpenAI's `file` and `input_file`: a PDF, or the text of a
+    text file under its name."""
+    part = as_object(file, where)
+    for field in ("file_id", "file_url"):
+        if part.get(field):
+            raise_invalid(
+                f"{where}.{field}", "files are neither stored nor fetched here: send the text or the PDF itself"
+            )
+    data = as_text(part.get("file_data"), f"{where}.file_data")
+    name = as_text(part.get("filename") or "", f"{where}.filename")
+    if match := _PDF.match(data):
+        images.append(load_pdf(data[match.end() :], name, where, texts, images))
+        return
+    match = _TEXT_FILE.fullmatch(data)
+    if match is None:
+        raise_invalid(
+            f"{where}.file_data",
+            "must be a PDF or a text file, as a data URI with base64; other files can't be read here",
+        )
+    try:
+        text = base64.b64decode(match[1], validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise_invalid(f"{where}.file_data", "must be base64 of UTF-8 text")
+    texts.append("\n".join(filter(None, (name, text))))
+
+
+def load_pdf(data: str, name: str, where: str, texts: Sequence[str], images: Sequence[Attachment]) -> Document:
+    """A PDF in base64 that stands behind these texts of its message. Whether it can be read is found out later: what is
+    wrong with a file must not end a conversation."""
+    if sum(isinstance(each, Document) for each in images) >= MAX_DOCUMENTS:
+        raise_invalid(where, f"is one document too many: {MAX_DOCUMENTS} can be in one message")
+    return Document(data, " ".join(name.split())[:MAX_NAME_CHARS], sum(map(len, texts)) + max(0, len(texts) - 1))
 
 
 def load_arguments(arguments: Json, where: str) -> dict[str, Json]:

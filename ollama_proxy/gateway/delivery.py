@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
@@ -51,14 +50,10 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
     A failure ends with an error frame or, if `render_failure` is None, with a cut connection: never with a clean end.
     """
     state, exchange.state = exchange.state, ClientGone.state
-    call = exchange.call
     try:
         for piece in pieces:
-            exchange.begin_send(len(piece))
+            exchange.count_sent(len(piece))
             yield piece
-            call.sending_since = None
-        # The server still has to write the end of the body.
-        call.sending_since = time.monotonic()
         if exchange.state == ClientGone.state:
             exchange.state = state
     except gevent.GreenletExit:
@@ -68,10 +63,10 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
         failure = error if isinstance(error, GatewayError) else log_internal_error(exchange, error)
         record_failure(exchange, failure)
         if render_failure is None or isinstance(failure, ClientGone):
-            # gunicorn closes the connection without the final chunk, and without a traceback in its log.
+            # The server closes the connection without the final chunk, and without a traceback in its log.
             raise BrokenPipeError(errno.EPIPE, "the answer could not be completed") from error
         frame = render_failure(failure)
-        exchange.begin_send(len(frame))
+        exchange.count_sent(len(frame))
         yield frame
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from flask import request
 
@@ -57,8 +57,6 @@ class Exchange:
     client: str
     dialect: ClientDialect
     call: Call
-    #: The client's connection; None if the server doesn't expose it.
-    socket: Any = None
     principal: Principal | None = None
     #: The client's bytes, decoded if they were compressed, and never edited.
     body: bytes = b""
@@ -155,11 +153,10 @@ class Exchange:
         """Notes that "prompt" or "answer" was cut."""
         self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
 
-    def begin_send(self, size: int) -> None:
-        """`size` bytes of the body are handed to the server; from now on the client is expected to take them."""
-        self.call.sending_since = now = time.monotonic()
+    def count_sent(self, size: int) -> None:
+        """Counts `size` bytes of the body that are sent now."""
         if self.first_byte_at is None:
-            self.first_byte_at = now
+            self.first_byte_at = time.monotonic()
         self.bytes_out += size
 
 

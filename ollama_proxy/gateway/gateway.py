@@ -11,6 +11,7 @@ from flask import Response
 
 from ollama_proxy.errors import CallEnded, NotFound, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
+from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
 from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
@@ -177,6 +178,8 @@ class Gateway:
             """Returns the reply of one node."""
             model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, timeout_ms)
             edited = prepare_native(exchange.data, model, node.upstream, exchange, ruled)
+            if b'"images"' in exchange.body:
+                edited = convert_native_images(edited, node.upstream.unreadable_images, exchange.call)
             options = edited.get("options")
             num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
             exchange.is_outgrown = partial(node.upstream.is_outgrown, upstream_model, requested=num_ctx)
@@ -244,7 +247,7 @@ class Gateway:
 
 def first_ollama_node(fleet: Fleet) -> Node:
     """Returns the first Ollama server; raises NotFound if there is none."""
-    boxes = fleet.ollama_nodes()
+    boxes = fleet.ollama_nodes
     if not boxes:
         raise NotFound("There is no Ollama server behind this gateway.")
     return boxes[0]

@@ -46,10 +46,10 @@ LOOKUPS, MAX_LOOKUPS_AT_ONCE = 16, 2
 
 _PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
-HEADERS = (("Accept", "image/png, image/jpeg, image/webp"),)
+HEADERS = (("Accept", "image/png, image/jpeg, image/webp, image/gif"),)
 
-#: What Ollama can decode.
-DECODABLE = frozenset({"image/png", "image/jpeg", "image/webp"})
+#: What models can be shown, if necessary after it was converted.
+DECODABLE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 
 INSTEAD = "or send the image itself, in base64"
 NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
@@ -57,7 +57,7 @@ NOT_ANYWHERE = "this gateway fetches no images: send the image itself, in base64
 NOT_FROM_THERE = (
     f"this gateway fetches no images from this host, which is unknown, or private and not allowed: {INSTEAD[3:]}"
 )
-NO_IMAGE = "must be a PNG, JPEG or WebP image"
+NO_IMAGE = "must be a PNG, JPEG, WebP or GIF image"
 
 #: Maps host and port to the texts of all addresses.
 Resolver = Callable[[str, int], list[str]]

@@ -58,7 +58,7 @@ class ModelManagement:
         """Returns the Ollama server that the request names, or None. Raises BadRequest for an unknown name."""
         if not self._box_name:
             return None
-        nodes = {node.name: node for node in self._fleet.ollama_nodes()}
+        nodes = {node.name: node for node in self._fleet.ollama_nodes}
         if self._box_name not in nodes:
             known = ", ".join(nodes) or "none"
             raise BadRequest(
@@ -69,7 +69,7 @@ class ModelManagement:
     def only_node(self, why: str) -> Node | None:
         """Returns the server for work that can't go to several; None if there is only one. Raises BadRequest if none is
         named."""
-        named, nodes = self.requested_node(), self._fleet.ollama_nodes()
+        named, nodes = self.requested_node(), self._fleet.ollama_nodes
         if named is None and len(nodes) > 1:
             names = ", ".join(node.name for node in nodes)
             raise BadRequest(
@@ -91,7 +91,7 @@ class ModelManagement:
             if node is None and self._is_pull_of_provided(outgoing.path, names):
                 return ModelWork(outgoing, names, (), is_provided=True)
             node = node or self._fitting_node(outgoing.path, names)
-        nodes = self._fleet.ollama_nodes() if node is None else [node]
+        nodes = self._fleet.ollama_nodes if node is None else [node]
         for each in nodes:
             self._exchange.on_finish(each.models.forget)
         return ModelWork(outgoing, names, nodes)
@@ -102,14 +102,15 @@ class ModelManagement:
         """Returns the work with names as their server knows them, and that server if it precedes a name: Ollama would
         read it as the address of a registry. Raises BadRequest for names of different servers."""
         fleet, data = self._fleet, self._exchange.data
+        boxes = {box.name for box in fleet.ollama_nodes}
         parted = {name: fleet.split_name(name) for name in names if name}
-        upstreams = {upstream for upstream, _ in parted.values() if fleet.is_ollama_node(upstream)}
+        upstreams = {upstream for upstream, _ in parted.values()} & boxes
         if not upstreams:
             return outgoing, names, node
         named = fleet.node(upstreams.pop())
         if upstreams or (node or named) is not named:
             raise BadRequest("The models of one request must be on the same server.", param="model")
-        upstream_model = {name: rest for name, (upstream, rest) in parted.items() if fleet.is_ollama_node(upstream)}
+        upstream_model = {name: rest for name, (upstream, rest) in parted.items() if upstream in boxes}
         renamed = {field: upstream_model[data[field]] for field in _NAMING if str(data.get(field)) in upstream_model}
         return (
             replace(outgoing, body=encode_request(data | renamed)),
@@ -120,7 +121,7 @@ class ModelManagement:
     def _is_pull_of_provided(self, path: str, names: Sequence[str]) -> bool:
         """Whether the work is a pull of a provider's model; raises Forbidden for all other work on one, or if there are
         no Ollama servers."""
-        is_pull, boxes = path == "/api/pull", self._fleet.ollama_nodes()
+        is_pull, boxes = path == "/api/pull", self._fleet.ollama_nodes
         for name in names:
             if not name or any(node.models.upstream_model(canonical(name)) for node in boxes):
                 continue
@@ -142,7 +143,7 @@ class ModelManagement:
 
     def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
         """Returns the only server that such work goes to; None: it goes to all."""
-        data, nodes = self._exchange.data, self._fleet.ollama_nodes()
+        data, nodes = self._exchange.data, self._fleet.ollama_nodes
         if path == "/api/create" and (data.get("files") or data.get("adapters")):
             return self.only_node("The files of a model are on one server")
         if path == "/api/push":

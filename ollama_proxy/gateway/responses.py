@@ -158,7 +158,7 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         return
     size = sum(map(len, cast("list[bytes]", response.response)))
     if size <= SLICE_BYTES:
-        exchange.begin_send(size)
+        exchange.count_sent(size)
     else:
         body = response.get_data()
         parts = (body[start : start + SLICE_BYTES] for start in range(0, size, SLICE_BYTES))

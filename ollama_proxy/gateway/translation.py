@@ -10,6 +10,8 @@ from flask import Response
 
 from ollama_proxy.errors import BodyTooLarge
 from ollama_proxy.gateway.chat_images import fetch_images, has_image_urls
+from ollama_proxy.gateway.conversion.documents import has_unread_documents, read_documents
+from ollama_proxy.gateway.conversion.images import convert_images, has_unreadable_images
 from ollama_proxy.gateway.event_filters import filter_events
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
@@ -59,14 +61,28 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        if isinstance(asked, ChatRequest) and has_image_urls(asked):
-            fetching = fetch_images(asked, self._snapshot.images, exchange, self._heartbeat_s)
-            events: EventStream = LateEvents(fetching, self._open)
+        if isinstance(asked, ChatRequest) and self._is_incomplete(asked):
+            events: EventStream = LateEvents(self._complete(asked), self._open)
         else:
             events = self._open(asked)
         exchange.on_finish(events.close)
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
+
+    def _is_incomplete(self, asked: ChatRequest) -> bool:
+        if not any([message.images for message in asked.messages]):
+            return False
+        resolved = self._resolved
+        return has_image_urls(asked) or has_unreadable_images(asked, resolved) or has_unread_documents(asked, resolved)
+
+    def _complete(self, asked: ChatRequest) -> Completing:
+        """Returns the chat with all images inline, and in a form that the model's server can read."""
+        exchange, snapshot, resolved = self._exchange, self._snapshot, self._resolved
+        if has_image_urls(asked):
+            asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
+        asked = yield from convert_images(asked, resolved, exchange.call, self._heartbeat_s)
+        limits = snapshot.settings.documents
+        return (yield from read_documents(asked, resolved, limits, exchange.call, self._heartbeat_s))
 
     def _open(self, asked: ChatRequest | GenerateRequest) -> EventStream:
         """Returns the events of all answers; raises BodyTooLarge if the answers, each of which takes a copy of the

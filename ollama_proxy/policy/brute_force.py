@@ -68,10 +68,10 @@ class AuthFailureLimiter:
         """Raises TooManyGuesses if this token must not be checked."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window and self._is_over(window):
+        if window is not None:
             byte, bit = _mark(origin, digest)
             if not self._seen[byte] & bit:
-                raise self._refusal(window)
+                self._check_window(window)
 
     def note_right(self, address: str, digest: bytes) -> None:
         """Notes that the token is valid: from this address it will not be refused."""
@@ -88,19 +88,18 @@ class AuthFailureLimiter:
             window = self._windows[origin] = _Window(self._clock() + WINDOW_S)
             if len(self._windows) > MOST_KEPT:
                 del self._windows[next(iter(self._windows))]
-        if self._is_over(window):
-            raise self._refusal(window)
+        self._check_window(window)
         if digest not in window.latest:
             window.latest.append(digest)
             window.failures += 1
-            if self._is_over(window):
+            if 0 < self.limit <= window.failures:
                 self._tell(origin, window.failures)
 
-    def _is_over(self, window: _Window) -> bool:
-        return 0 < self.limit <= window.failures and self._clock() < window.ends
-
-    def _refusal(self, window: _Window) -> TooManyGuesses:
-        return TooManyGuesses(retry_after_s=max(1, math.ceil(window.ends - self._clock())))
+    def _check_window(self, window: _Window) -> None:
+        """Raises TooManyGuesses while the limit is reached."""
+        left_s = window.ends - self._clock()
+        if left_s > 0 and 0 < self.limit <= window.failures:
+            raise TooManyGuesses(retry_after_s=math.ceil(left_s))
 
 
 def _mark(origin: str, digest: bytes) -> tuple[int, int]:

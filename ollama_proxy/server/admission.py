@@ -10,6 +10,7 @@ from ollama_proxy.dialects import Dialect, find_dialect
 from ollama_proxy.gateway import EXCHANGE_KEY, Gateway
 from ollama_proxy.policy import PUBLIC, check_scope
 from ollama_proxy.server.client_watch import ClientWatch
+from ollama_proxy.server.connection import CONNECTION_KEY
 from ollama_proxy.server.request import check_path, new_exchange, redacted, request_id
 
 
@@ -34,7 +35,7 @@ class RequestAdmission:
             environ, snapshot.settings, find_dialect(environ, self._dialects)
         )
         gateway.track(exchange)
-        if request.endpoint is None or request.view_args:
+        if not endpoint or request.view_args:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         snapshot.origins.check(environ)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
@@ -45,5 +46,6 @@ class RequestAdmission:
         check_path(environ)
         check_scope(exchange.principal, endpoint, self._scopes)
         gateway.admit(exchange)
-        if exchange.socket is not None:
-            exchange.on_finish(self._client_watch.add(exchange.socket, exchange.call))
+        connection = environ.get(CONNECTION_KEY)
+        if connection is not None:
+            exchange.on_finish(self._client_watch.add(connection, exchange.call))

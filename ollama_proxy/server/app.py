@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
+from werkzeug.routing import MapAdapter
 
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Gateway, count_whole, current_exchange
@@ -22,9 +24,20 @@ from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader
 from ollama_proxy.upstreams import Health
 
+#: A host as werkzeug takes it: labels that need no encoding.
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:[1-9][0-9]{0,4})?")
+
 
 class SyncFlask(Flask):
-    """Flask for views that are plain functions: asking each of them costs more than finding the route."""
+    """Flask for views that are plain functions, on routes that depend on nothing but method and path: asking each
+    view, and reading the host, costs more than finding the route."""
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """See Flask, which does it itself for a request to be upgraded, and for a host that may be invalid."""
+        environ = request.environ if request else {}
+        if request is None or "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", "")):
+            return super().create_url_adapter(request)
+        return MapAdapter(self.url_map, environ["HTTP_HOST"], "", "", request.scheme, request.path, request.method)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """See Flask; no view, and nothing that runs around one, is a coroutine."""
@@ -49,7 +62,12 @@ def create_app(
     gateway = Gateway(settings, finish_observers=[access_log.record])
     health = Health(lambda: gateway.fleet)
     client_watch = ClientWatch()
-    app.extensions["ollama_proxy"] = {"gateway": gateway, "health": health, "client_watch": client_watch}
+    app.extensions["ollama_proxy"] = {
+        "gateway": gateway,
+        "health": health,
+        "client_watch": client_watch,
+        "dialects": tuple(dialects),
+    }
     scopes = OPS_SCOPES.copy()
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):

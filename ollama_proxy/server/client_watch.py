@@ -1,13 +1,12 @@
-"""The watch on waiting clients.
+"""The watch on the clients of calls.
 
-gunicorn does not report that a client has hung up, so one greenlet per worker polls the sockets of all clients that
-wait. When a client is gone, its call ends and the upstream connection is closed, in whatever phase the call is.
+A greenlet that waits for an upstream doesn't notice that its client has hung up, so one greenlet per worker polls the
+connections of all clients that wait. When a client is gone, its call ends and the upstream connection is closed, in
+whatever phase the call is. A client that stops reading or sending is cut.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import time
 from collections.abc import Callable
@@ -17,19 +16,11 @@ import gevent
 import gevent.event
 from gevent import monkey
 
-from ollama_proxy.upstreams import Call, ClientSocket
-
-_socket = monkey.get_original("socket", "socket")
+from ollama_proxy.server.connection import Connection
+from ollama_proxy.upstreams import Call
 
 #: Seconds between two looks at the clients; the promise is to notice within one second.
 WATCH_INTERVAL_S = 0.25
-
-
-def shut(socket: ClientSocket, how: int) -> None:
-    """Ends a connection, or one direction of it. Not by gevent's own socket: that would fail the waiting write with
-    EBADF, which gunicorn takes for a fault of its own and logs with a traceback."""
-    with contextlib.suppress(OSError), _socket(fileno=os.dup(socket.fileno())) as twin:
-        twin.shutdown(how)
 
 
 class ClientWatch:
@@ -38,7 +29,7 @@ class ClientWatch:
     def __init__(self) -> None:
         # The patched poll would put every socket into the event loop; the real one answers at once with no wait.
         self._poll: select.poll = monkey.get_original("select", "poll")()
-        self._calls: dict[int, tuple[ClientSocket, Call]] = {}
+        self._calls: dict[int, tuple[Connection, Call]] = {}
         self._busy = gevent.event.Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
@@ -52,11 +43,12 @@ class ClientWatch:
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
-    def add(self, socket: ClientSocket, call: Call) -> Callable[[], None]:
-        """Watches `socket` for `call`; the caller runs what it gets back when the exchange is over, before the
+    def add(self, connection: Connection, call: Call) -> Callable[[], None]:
+        """Watches `connection` for `call`; the caller runs what it gets back when the exchange is over, before the
         descriptor can be closed and given to somebody else."""
-        number = socket.fileno()
-        self._calls[number] = (socket, call)
+        number = connection.fileno()
+        self._calls[number] = (connection, call)
+        connection.is_watched = True
         # POLLRDHUP also sees a close that hides behind pipelined bytes.
         self._poll.register(number, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
         self.start()
@@ -75,18 +67,18 @@ class ClientWatch:
             self._forget(number)
             call.leave()
         now = time.monotonic()
-        for socket, call in list(self._calls.values()):
-            if call.is_stalled(now):
+        for number, (connection, call) in list(self._calls.items()):
+            if connection.is_send_stalled(now, call.send_limit_s):
                 # The write that waits for it fails at once; the end of the exchange does the rest.
-                shut(socket, SHUT_RDWR)
-            elif call.is_upload_stalled(now, socket):
+                connection.shut(SHUT_RDWR)
+            elif call.is_upload_stalled(now):
                 # Only this side: the client can still be told.
-                self._forget(socket.fileno())
+                self._forget(number)
                 call.read_too_slow = True
-                shut(socket, SHUT_RD)
+                connection.shut(SHUT_RD)
 
     def _forget(self, number: int) -> None:
-        del self._calls[number]
+        self._calls.pop(number)[0].is_watched = False
         self._poll.unregister(number)
 
     def _run(self) -> None:

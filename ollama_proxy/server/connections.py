@@ -3,19 +3,12 @@ makes room, so that nobody can keep others out by saying nothing."""
 
 from __future__ import annotations
 
-import select
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
-from contextlib import suppress
-from itertools import chain, islice
-from socket import SHUT_RDWR, SHUT_WR
-from typing import Generic, Protocol, TypeVar
+from itertools import chain, islice, takewhile
+from socket import SHUT_RDWR
 
-import gevent
-from gevent import monkey
-
-from ollama_proxy.server.client_watch import shut
+from ollama_proxy.server.connection import Connection
 
 #: So many of those that wait are looked at, to find one that has not begun to ask.
 LOOKED_AT = 16
@@ -23,43 +16,28 @@ LOOKED_AT = 16
 #: A client that has come within so many seconds may be about to ask.
 JUST_COME_S = 1.0
 
-#: How much is read from a connection after its last response, in bytes, and how long it stays open at the most.
-LINGER_BYTES, LINGER_S = 64 * 1024, 1.0
-
-#: Seconds between two looks whether a client that may not send any more has closed its connection.
-_LOOK_S = 0.05
-
-_poll = monkey.get_original("select", "poll")
+#: Seconds for which a client may take nothing of a response that no call is behind.
+SEND_IDLE_S = 15.0
 
 
-class Socket(Hashable, Protocol):
-    def fileno(self) -> int: ...
+class Connections:
+    """At most `most` of them. A client has `waiting_s` for the head of its next request."""
 
-    def settimeout(self, seconds: float, /) -> None: ...
-
-    def recv(self, size: int, /) -> bytes: ...
-
-
-S = TypeVar("S", bound=Socket)
-
-
-class Connections(Generic[S]):
-    """At most `most` of them."""
-
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, waiting_s: float) -> None:
         self.most = most
+        self._waiting_s = waiting_s
         #: Those that have not sent a request yet, and those that wait for another one; with the monotonic time since
         #: when, the longest wait first.
-        self._new: OrderedDict[S, float] = OrderedDict()
-        self._kept: OrderedDict[S, float] = OrderedDict()
-        self._busy: set[S] = set()
+        self._new: OrderedDict[Connection, float] = OrderedDict()
+        self._kept: OrderedDict[Connection, float] = OrderedDict()
+        self._busy: set[Connection] = set()
         #: Those that have had their last response, the oldest first.
-        self._lingering: OrderedDict[S, None] = OrderedDict()
+        self._lingering: OrderedDict[Connection, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._new) + len(self._kept) + len(self._busy) + len(self._lingering)
 
-    def enter(self, socket: S) -> bool:
+    def enter(self, connection: Connection) -> bool:
         """Takes one in; False where there is no room, and nobody who could make it. The first to make it are those that
         have had their last response, then those that have never asked for anything, unless they have only just come."""
         if len(self) >= self.most:
@@ -69,75 +47,60 @@ class Connections(Generic[S]):
                 self._close(next(iter(self._lingering)))
             elif not any(map(self._close_silent, list(islice(chain(slow, self._kept, self._new), LOOKED_AT)))):
                 return False
-        self._new[socket] = time.monotonic()
+        self._new[connection] = time.monotonic()
         return True
 
-    def begin(self, socket: S) -> None:
+    def begin(self, connection: Connection) -> None:
         """It has sent a request."""
-        self._new.pop(socket, None)
-        self._kept.pop(socket, None)
-        self._busy.add(socket)
+        self._new.pop(connection, None)
+        self._kept.pop(connection, None)
+        self._busy.add(connection)
 
-    def end(self, socket: S) -> None:
+    def end(self, connection: Connection) -> None:
         """The request is answered."""
-        if socket in self._busy:
-            self._busy.remove(socket)
-            self._kept[socket] = time.monotonic()
+        if connection in self._busy:
+            self._busy.remove(connection)
+            self._kept[connection] = time.monotonic()
 
-    def leave(self, socket: S) -> None:
+    def leave(self, connection: Connection) -> None:
         """It is closed."""
-        self._new.pop(socket, None)
-        self._kept.pop(socket, None)
-        self._busy.discard(socket)
-        self._lingering.pop(socket, None)
+        self._new.pop(connection, None)
+        self._kept.pop(connection, None)
+        self._busy.discard(connection)
+        self._lingering.pop(connection, None)
 
-    def linger(self, socket: S) -> None:
+    def linger(self, connection: Connection) -> None:
         """It gets no further response, and its client may still be sending: keeps it open until the client has had a
-        chance to read the last response, see `linger`."""
-        self.leave(socket)
-        self._lingering[socket] = None
-        linger(socket)
+        chance to read the last response."""
+        self.leave(connection)
+        self._lingering[connection] = None
+        connection.linger()
 
     def close_waiting(self, longer_than_s: float) -> None:
         """Closes those that have waited for a request for so long."""
         before = time.monotonic() - longer_than_s
-        for socket in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
-            self._close_silent(socket)
+        for connection in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
+            self._close_silent(connection)
 
-    def _close_silent(self, socket: S) -> bool:
+    def close_overdue(self) -> None:
+        """Closes those that have not sent a whole head in time, and those that don't take a response. The latter is
+        left to the client watch if it watches them."""
+        now = time.monotonic()
+        for waiting in (self._new, self._kept):
+            overdue = takewhile(lambda item: item[1] <= now - self._waiting_s, waiting.items())
+            for connection, _ in list(overdue):
+                self._close(connection)
+        for connection in self._busy:
+            if not connection.is_watched and connection.is_send_stalled(now, SEND_IDLE_S):
+                connection.shut(SHUT_RDWR)
+
+    def _close_silent(self, connection: Connection) -> bool:
         """Closes one that waits, unless a request has arrived that nobody has read yet."""
-        if _has_event(socket, select.POLLIN):
+        if connection.has_input():
             return False
-        self._close(socket)
+        self._close(connection)
         return True
 
-    def _close(self, socket: S) -> None:
-        self.leave(socket)
-        # Whoever reads from it finds its end.
-        shut(socket, SHUT_RDWR)
-
-
-def linger(socket: Socket) -> None:
-    """Ends the writing side of a connection and waits for the client to close it, for LINGER_S at most. To close it
-    while the client is sending would reset it, and could destroy the response that the client has not read yet.
-
-    At most LINGER_BYTES of what it sends are read; after them it can't go on sending.
-    """
-    shut(socket, SHUT_WR)
-    ends_at, left = time.monotonic() + LINGER_S, LINGER_BYTES
-    with suppress(OSError):  # reset, or silent for too long
-        while left > 0 and (left_s := ends_at - time.monotonic()) > 0:
-            socket.settimeout(left_s)
-            data = socket.recv(left)
-            if not data:
-                return
-            left -= len(data)
-        while time.monotonic() < ends_at and not _has_event(socket, select.POLLRDHUP):
-            gevent.sleep(_LOOK_S)
-
-
-def _has_event(socket: Socket, event: int) -> bool:
-    """Whether this has happened to a connection, or its end."""
-    poll = _poll()
-    poll.register(socket.fileno(), event)
-    return bool(poll.poll(0))
+    def _close(self, connection: Connection) -> None:
+        self.leave(connection)
+        connection.shut(SHUT_RDWR)

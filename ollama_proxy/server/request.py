@@ -43,7 +43,6 @@ def new_exchange(environ: Mapping[str, Any], settings: Settings, dialect: Client
         client=client_address(environ, settings.server.trusted_proxies),
         dialect=dialect,
         call=Call(settings.timeouts),
-        socket=environ.get("gunicorn.socket"),
     )
 
 

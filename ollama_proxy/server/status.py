@@ -28,7 +28,7 @@ def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, wel
     usable = [name for name, state in health.states().items() if state.usable]
     fleet = gateway.fleet
     # Where there is no Ollama server at all, whatever takes its place counts.
-    boxes = [box.name for box in fleet.ollama_nodes()]
+    boxes = [box.name for box in fleet.ollama_nodes]
     has_ollama = any(name in usable for name in boxes) if boxes else bool(usable)
     uptime_s = int(time.monotonic() - _STARTED)
     document: dict[str, Json] = {

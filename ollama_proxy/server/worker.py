@@ -1,35 +1,35 @@
-"""gunicorn's gevent worker, with errors of HTTP itself said in JSON and without quoting the request, with room for
-whoever asks something, and with an end that cuts nobody silently.
+"""gunicorn's gevent worker with a connection loop of its own: `connection` reads requests and writes responses, within
+the limits of gunicorn's settings. gunicorn remains the master: sockets, processes, signals, reloads.
 
-gunicorn's own pages are HTML, and its log lines quote addresses, which may hold a token.
+Errors of HTTP itself are answered in the error shape of the client's dialect, and neither answer nor log quote the
+request; there is room for a health check however many connections are open; and the worker's end cuts no response
+without saying so.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import sys
 import time
-import traceback
 from http.client import responses
 from typing import Any
+from wsgiref.types import WSGIEnvironment
+from wsgiref.util import FileWrapper
 
 import gevent
+from gunicorn import SERVER_SOFTWARE
 from gunicorn.glogging import Logger
-from gunicorn.http import errors as http
-from gunicorn.http.message import Request
-from gunicorn.util import close, write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from ollama_proxy.dialects import find_dialect
-from ollama_proxy.errors import BadRequest, GatewayError, InternalError, Overloaded
+from ollama_proxy.dialects import DIALECTS, Dialect, find_dialect
+from ollama_proxy.errors import GatewayError, InternalError, Overloaded
 from ollama_proxy.gateway import WORKER, capacity
+from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.connections import Connections
-from ollama_proxy.server.incoming import ClientRequest, ClientRequests
-from ollama_proxy.server.request import plain_address, request_id
-from ollama_proxy.upstreams import yield_to_loop
+from ollama_proxy.server.incoming import HeadLimits, InvalidRequest
+from ollama_proxy.server.request import is_trusted, plain_address, request_id
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +45,8 @@ TERMINATION_GRACE_S = 3
 #: Seconds after which a refused client may try again.
 RETRY_S = 1
 
-#: Requests after which those get a turn that wait for a socket.
-FAIR_AFTER = 8
-
-#: How a write fails if the client has gone.
+#: How a connection fails if the client has gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
-
-#: Most specific first; what is not here is no fault of the client: 500.
-STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
-    (http.LimitRequestLine, 414, "The address of the request is too long."),
-    (http.LimitRequestHeaders, 431, "The headers of the request are too large."),
-    (http.UnsupportedTransferCoding, 501, "The transfer coding of the request is not supported."),
-    (http.ExpectationFailed, 417, "The expectation of the request can't be met."),
-    (http.ConfigurationProblem, 400, "The request can't be read."),
-    (http.ParseException, 400, "The request is not valid HTTP."),
-)
 
 
 class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -75,65 +62,125 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connections = Connections[Any](self.worker_connections)
+        self.alive: bool
+        cfg = self.cfg
+        self._keeps_alive = bool(cfg.keepalive)
+        self._connections = Connections(self.worker_connections, waiting_s=cfg.keepalive or SETTLED_S)
         self.worker_connections += capacity.slack(self.worker_connections)
-        #: How long a connection may wait for a request's head.
-        self._head_s = self.cfg.keepalive
-        self._served = 0
+        self._limits = HeadLimits(cfg.limit_request_line, cfg.limit_request_field_size, cfg.limit_request_fields)
+        self._trusted = tuple(cfg.forwarded_allow_ips)
+        self._dialects: tuple[Dialect, ...] = DIALECTS
+        self._environ: WSGIEnvironment = {
+            "SCRIPT_NAME": "",
+            "SERVER_SOFTWARE": SERVER_SOFTWARE,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "https" if cfg.is_ssl else "http",
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": cfg.workers > 1,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def load_wsgi(self) -> None:
+        """Takes the application, and its dialects for errors that it never sees; another application has none."""
+        super().load_wsgi()
+        parts = getattr(self.wsgi, "extensions", {}).get("ollama_proxy", {})
+        self._dialects = parts.get("dialects", DIALECTS)
 
     # Connections.
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, as long as it lasts."""
-        if not self._connections.enter(client):
-            with contextlib.suppress(OSError), contextlib.closing(client):
-                write_nonblock(client, answer(Overloaded(retry_after_s=RETRY_S), "/"))
-            return
+        connection = Connection(client, self._connection_environ(listener.getsockname(), addr))
         try:
-            client.setblocking(1)
-            if self._serve(listener.getsockname(), client, addr):
-                self._connections.linger(client)
+            if not self._connections.enter(connection):
+                connection.send(self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"}))
+            elif self._serve(connection):
+                self._connections.linger(connection)
+        except OSError:
+            pass  # the client has gone
         finally:
-            self._connections.leave(client)
-            close(client)
+            self._connections.leave(connection)
+            connection.close()
 
-    def _serve(self, listener_name: Any, client: Any, addr: Any) -> bool:
+    def _connection_environ(self, listener_name: Any, addr: Any) -> WSGIEnvironment:
+        """What all requests on a connection have in common; a unix socket has neither addresses nor ports."""
+        server = listener_name if isinstance(listener_name, tuple) else ("localhost", 80)
+        environ = self._environ | {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1]), "REMOTE_ADDR": ""}
+        if isinstance(addr, tuple):
+            environ |= {"REMOTE_ADDR": addr[0], "REMOTE_PORT": str(addr[1])}
+        return environ
+
+    def _serve(self, connection: Connection) -> bool:
         """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
         sending what is not going to be read."""
-        requests = ClientRequests(self.cfg, client, addr)
-        request: ClientRequest | None = None
         try:
-            while True:
-                # Also while the worker ends, when gunicorn's own limit is 0. False: no exception leaves the block.
-                with gevent.Timeout(self._head_s, False):  # type: ignore[arg-type]
-                    request = next(requests)
-                if request is None:
-                    return False
-                self.handle_request(listener_name, request, client, addr)
-                request = None
-        except (StopIteration, http.NoMoreData):
-            return request is not None and request.has_unread_body
+            while self._serve_next(connection):
+                pass
+            return connection.has_unread_body
         except (gevent.GreenletExit, SystemExit):
-            return False  # the worker ends, and nobody has asked for anything here
+            pass  # the worker ends
         except OSError as error:
             if error.errno not in _GONE:
                 self.log.exception("Socket error processing request.")
-            return False
-        except BaseException as error:  # whatever the parser raises, or the application
-            self.handle_error(request, client, addr, error)
-            return True
+        except Exception as error:  # whatever the application raised, or an invalid request
+            return self._refuse(connection, error)
+        return False
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """One request on it."""
-        self._connections.begin(sock)
+    def _serve_next(self, connection: Connection) -> bool:
+        """Answers the next request of a connection. False: there is none, or it was the last one."""
+        request = connection.read_request(self._limits)
+        if request is None:
+            return False
+        if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https" and self._is_proxy(request.environ):
+            request.environ["wsgi.url_scheme"] = "https"
+        self._connections.begin(connection)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            return connection.respond(request, self.wsgi, is_last=self._count_request())
         finally:
-            self._connections.end(sock)
-            # Whoever sends many requests in advance waits between them like everybody else.
-            self._served += 1
-            if self._served % FAIR_AFTER == 0:
-                yield_to_loop()
+            self._connections.end(connection)
+
+    def _is_proxy(self, environ: WSGIEnvironment) -> bool:
+        """Whether the other end is a proxy that says which protocol the client used."""
+        address = plain_address(environ["REMOTE_ADDR"])
+        return not address or "*" in self._trusted or is_trusted(address, self._trusted)
+
+    def _count_request(self) -> bool:
+        """Counts a request. True: it is the last one on its connection, because the worker ends."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        return WORKER.is_draining or not self.alive or not self._keeps_alive
+
+    def _refuse(self, connection: Connection, error: Exception) -> bool:
+        """Answers a request that never reached the application, or whose application failed. False: it has had a part
+        of a response, whose end it must miss."""
+        public = error if isinstance(error, InvalidRequest) else InternalError()
+        request = connection.request
+        environ = request.environ_for_error() if request else {"PATH_INFO": "/"}
+        client = plain_address(environ.get("REMOTE_ADDR", ""))
+        fields = {"client": client, "status": public.status, "error": type(error).__name__}
+        if public is not error:
+            log.error("internal_error", exc_info=error, extra={"fields": fields})
+            if connection.response is not None and connection.response.is_head_sent:
+                return False
+        else:
+            log.warning("bad_http", extra={"fields": fields})
+        connection.send(self._encode_error(public, environ))
+        return True
+
+    def _encode_error(self, error: GatewayError, environ: WSGIEnvironment) -> bytes:
+        """The whole response, in the error shape of the client's dialect."""
+        body = find_dialect(environ, self._dialects).errors.render_error(error, request_id(None))
+        wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
+        head = (
+            f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+            f"{wait}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode("latin-1") + body
 
     # The end.
 
@@ -158,8 +205,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _drain(self) -> None:
         ends_at = time.monotonic() + self.cfg.graceful_timeout
         log.warning("worker_draining", extra={"fields": {"pid": self.pid, "connections": len(self._connections)}})
-        # From now on each answer says that it is the last one on its connection.
-        self.cfg.set("keepalive", 0)
         gevent.sleep(NOTICE_S)
         self.alive = False
         gevent.sleep(max(0.0, ends_at - time.monotonic()))
@@ -172,49 +217,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.ppid != os.getppid():
             # Nobody would supervise it, and a new master wants its place; those that it answers are not to blame.
             self.handle_exit(0, None)
+        self._connections.close_overdue()
         if not self.alive:
             self._connections.close_waiting(SETTLED_S)
-
-    # Errors.
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answers a request that never reached the application, or whose application failed without an answer."""
-        error = public_error(exc)
-        fields = {"client": plain_address(addr[0] if addr else ""), "status": error.status, "error": type(exc).__name__}
-        if error.status == 500:
-            log.error("internal_error", exc_info=exc, extra={"fields": fields})
-        else:
-            log.warning("bad_http", extra={"fields": fields})
-        with contextlib.suppress(OSError):
-            write_nonblock(client, answer(error, getattr(req, "path", None) or _path_half_read(exc)))
-
-
-def _path_half_read(exc: BaseException) -> str:
-    """The path of a request whose head can't be read to its end; gunicorn keeps it to itself."""
-    for frame, _ in traceback.walk_tb(exc.__traceback__):
-        path = getattr(frame.f_locals.get("self"), "path", None)
-        if isinstance(frame.f_locals.get("self"), Request) and path:
-            return str(path)
-    return "/"
-
-
-def public_error(exc: BaseException) -> GatewayError:
-    """What the client may be told."""
-    ours = isinstance(exc, http.InvalidResponseHeader | http.InvalidResponseHeaderName)
-    for kind, status, text in STATUSES:
-        if isinstance(exc, kind) and not ours:
-            error = BadRequest(text)
-            error.status = status
-            return error
-    return InternalError()
-
-
-def answer(error: GatewayError, path: str) -> bytes:
-    """The whole HTTP answer, in the error shape that the path promises."""
-    body = find_dialect({"PATH_INFO": path}).errors.render_error(error, request_id(None))
-    wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
-    head = (
-        f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-        f"{wait}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("latin-1") + body

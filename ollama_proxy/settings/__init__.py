@@ -24,6 +24,7 @@ from ollama_proxy.settings.provider_profiles import (
 )
 from ollama_proxy.settings.schema import (
     Clamp,
+    Documents,
     Images,
     ModelSettings,
     Server,
@@ -65,6 +66,7 @@ __all__ = [
     "ENABLED",
     "Entry",
     "FirstToken",
+    "Documents",
     "Images",
     "MAX_DURATION_CHARS",
     "ModelSettings",

@@ -107,6 +107,9 @@ class Profile:
     )
     json_word: bool = setting(False, 'It requires the word "json" in a prompt that requests JSON.', BOOLEAN)
     null_content: bool = setting(False, "A turn that has only calls has null instead of an empty string.", BOOLEAN)
+    documents: bool = setting(
+        False, "Its models read PDF documents; otherwise the gateway sends the text of them.", BOOLEAN
+    )
     stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of ids.", list_of(TEXT))
     embedding_batch: int | None = setting(None, "Most texts in one embedding request.", optional(whole(1, 1 << 20)))
     dimensions: bool = setting(True, "It shortens vectors; otherwise the gateway does.", BOOLEAN)
@@ -132,7 +135,9 @@ _LLAMA_OPTIONS = {name: name for name in EXTRA_OPTIONS}
 
 #: The profiles of the kinds that differ from the defaults.
 PROFILES: Mapping[str, Profile] = {
-    "openai": Profile(limit_field="max_completion_tokens", efforts={"max": "xhigh"}, embedding_batch=2048),
+    "openai": Profile(
+        limit_field="max_completion_tokens", efforts={"max": "xhigh"}, embedding_batch=2048, documents=True
+    ),
     "deepseek": Profile(
         thinking=TYPED,
         reasoning_back=TOOL_TURNS,

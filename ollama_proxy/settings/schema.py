@@ -173,6 +173,16 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
+class Documents:
+    """PDF documents, whose text is shown to models of servers that can't read them."""
+
+    max_bytes: int = setting(32 << 20, "Largest document.", SIZE)
+    max_pages: int = setting(100, "Most pages that are shown.", whole(1, 10_000))
+    max_chars: int = setting(200_000, "Most characters that are shown; four are about a token.", whole(1, 10_000_000))
+    timeout_s: float = setting(20.0, "Seconds for reading one document; then the pages so far are shown.", SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
 class Cors:
     """Web pages that may call from a browser."""
 
@@ -208,6 +218,7 @@ class Settings:
     )
     default_model: str | None = setting(None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",))
     images: Images = section(Images)
+    documents: Documents = section(Documents)
     cors: Cors = section(Cors)
     logging: Logging = section(Logging)
     #: The file that was read; None: there is no file at the default path.

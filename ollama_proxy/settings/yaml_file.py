@@ -52,11 +52,11 @@ class Entry:
         return ConfigError([f"{self.where}: {self.name or 'the file'} {problem}"])
 
 
+@dataclass(slots=True)
 class Complaints:
     """Collects the errors of several steps, so that one ConfigError lists them all."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    lines: list[str] = field(default_factory=list)
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -121,10 +121,7 @@ def parse_value(text: str, where: str, name: str) -> Entry:
 
 
 class _Refused(Exception):
-    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.mark = mark
+    """Its arguments are the problem and the mark of its place."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -154,7 +151,8 @@ def _compose(text: str, locate: Callable[[int], str], shown: str) -> yaml.Node |
         loader = _StrictLoader(text)
         return loader.get_single_node()
     except _Refused as error:
-        raise ConfigError(f"{_at(error.mark, locate, shown)}: {error.problem}") from error
+        problem, mark = error.args
+        raise ConfigError(f"{_at(mark, locate, shown)}: {problem}") from error
     except yaml.MarkedYAMLError as error:
         where = _at(error.problem_mark or error.context_mark, locate, shown)
         problem = re.sub(r"'[^'<]{2,}'", "'...'", error.problem or "")

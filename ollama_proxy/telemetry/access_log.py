@@ -16,9 +16,10 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import gevent
 import orjson
@@ -52,21 +53,21 @@ _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 log = logging.getLogger("ollama_proxy")
 
 
-class Sink(Protocol):
-    def write(self, lines: list[bytes]) -> None:
-        """Writes whole lines, in the thread of the LineWriter; raises nothing."""
+#: Writes whole lines, in the thread of the LineWriter; raises nothing.
+Sink = Callable[[list[bytes]], None]
 
 
+@dataclass(slots=True, eq=False)
 class LineFile:
-    """An append-only file of lines, reopened after rotation. `mode` applies when the file is created."""
+    """An append-only file of lines, reopened after rotation."""
 
-    def __init__(self, path: Path, mode: int = 0o640) -> None:
-        self._path = path
-        self._mode = mode
-        self._fd = -1
-        self._identity: tuple[int, int] | None = None
-        #: The last write failed, so the last line may be incomplete, even one of another process.
-        self._failed = False
+    _path: Path
+    #: Applies when the file is created.
+    _mode: int = 0o640
+    _fd: int = -1
+    _identity: tuple[int, int] | None = None
+    #: The last write failed, so the last line may be incomplete, even one of another process.
+    _failed: bool = False
 
     def write(self, lines: list[bytes]) -> None:
         """Appends whole lines in one write. On a full disk these lines are lost, which is logged once."""
@@ -104,22 +105,16 @@ class LineFile:
             os.close(fd)
 
 
-class LineStream:
-    """Standard output, which other processes share: written in pieces that are atomic."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def write(self, lines: list[bytes]) -> None:
-        """Writes the lines, as many in one piece as is still atomic."""
-        piece = b""
-        with contextlib.suppress(OSError):
-            for line in lines:
-                if piece and len(piece) + len(line) > PIPE_BYTES:
-                    _write_whole(self._fd, piece)
-                    piece = b""
-                piece += line
-            _write_whole(self._fd, piece)
+def write_pieces(fd: int, lines: list[bytes]) -> None:
+    """Writes lines to a stream that other processes share, as many in one piece as is still atomic."""
+    piece = b""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            if piece and len(piece) + len(line) > PIPE_BYTES:
+                _write_whole(fd, piece)
+                piece = b""
+            piece += line
+        _write_whole(fd, piece)
 
 
 def _write_whole(fd: int, data: bytes) -> None:
@@ -171,12 +166,12 @@ class LineWriter:
                 sink, line = self._waiting.popleft()
                 batches.setdefault(sink, []).append(line)
             for sink, lines in batches.items():
-                sink.write(lines)
+                sink(lines)
         finally:
             self._writing.release()
 
 
-STDOUT = LineStream(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+STDOUT: Sink = partial(write_pieces, sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 #: Two writers, so that a reader of standard output that has stopped reading does not stop the files.
 FILES, OUTPUT = LineWriter(), LineWriter()
@@ -202,7 +197,7 @@ class AccessLog:
     may change while the gateway runs."""
 
     def __init__(self, directory: Path | None, *, is_enabled: Callable[[], bool]) -> None:
-        files = directory and LineFile(directory / "access.log")
+        files = directory and LineFile(directory / "access.log").write
         self._outputs: tuple[tuple[LineWriter, Sink], ...] = ((OUTPUT, STDOUT), (FILES, files)) if files else ()
         self._is_enabled = is_enabled
 
@@ -253,7 +248,7 @@ class JsonLines(logging.Handler):
         super().__init__()
         self._outputs: list[tuple[LineWriter, Sink]] = [(OUTPUT, STDOUT)]
         if directory:
-            self._outputs.append((FILES, LineFile(directory / "events.log")))
+            self._outputs.append((FILES, LineFile(directory / "events.log").write))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queues the line of one record."""

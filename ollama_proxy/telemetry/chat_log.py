@@ -70,7 +70,7 @@ class Record:
 
 
 class DayFiles:
-    """The queue of records and the file of each day: a Sink, whose `write` runs in the thread of the log writer."""
+    """The queue of records and the file of each day; its `write`, a Sink, runs in the thread of the log writer."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -90,7 +90,7 @@ class DayFiles:
             return
         self._put += record.size
         self._waiting.append(record)
-        FILES.put(self, b"")
+        FILES.put(self.write, b"")
 
     def write(self, lines: list[bytes]) -> None:
         """Writes all queued records; the lines themselves are empty and only schedule the call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
@@ -51,14 +52,16 @@ _HEAD_CHARS, _DATA_CHARS = 4096, 512
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
 
 
+@dataclass(slots=True)
 class Redaction:
-    """Redacts the values of one record. `tokens`: SHA-256 of each configured token. `cut` is set if something was left
-    out."""
+    """Redacts the values of one record."""
 
-    def __init__(self, tokens: Collection[bytes], max_chars: int = MAX_CHARS) -> None:
-        self._tokens = tokens
-        self._left = max_chars
-        self.cut = False
+    #: SHA-256 of each configured token.
+    _tokens: Collection[bytes]
+    #: How many characters may still be logged.
+    _left: int = MAX_CHARS
+    #: Something was left out.
+    cut: bool = False
 
     def redact(self, value: Json, name: str = "", depth: int = 0) -> Json:
         """The part of a value that may be logged; `name`: the field that holds it."""

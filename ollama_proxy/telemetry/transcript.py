@@ -36,16 +36,16 @@ class _Answer:
         return chain((self.text, self.thinking), (call["pieces"] for call in self.calls.values()))
 
 
+@dataclass(slots=True)
 class Transcript:
     """The answers to one request, by index; the reader of a dialect adds to them."""
 
-    def __init__(self) -> None:
-        self._answers: dict[int, _Answer] = {}
-        self._left = MAX_CHARS
-        #: The error message that the client received.
-        self.error: str | None = None
-        #: Something was left out.
-        self.cut = False
+    _answers: dict[int, _Answer] = field(default_factory=dict)
+    _left: int = MAX_CHARS
+    #: The error message that the client received.
+    error: str | None = None
+    #: Something was left out.
+    cut: bool = False
 
     def _find(self, index: object) -> _Answer:
         return self._answers.setdefault(index if isinstance(index, int) else 0, _Answer())
@@ -125,14 +125,14 @@ class Transcript:
 Reader = Callable[[dict[str, Any], Transcript], None]
 
 
+@dataclass(slots=True)
 class TranscriptRecorder:
     """Collects the bytes of an answer. Those of a stream are parsed every 64 KiB, so only their content is kept."""
 
-    def __init__(self, reader: Reader, *, is_stream: bool) -> None:
-        self._reader = reader
-        self._is_stream = is_stream
-        self._unparsed = bytearray()
-        self._transcript = Transcript()
+    _reader: Reader
+    is_stream: bool
+    _unparsed: bytearray = field(default_factory=bytearray)
+    _transcript: Transcript = field(default_factory=Transcript)
 
     @property
     def held(self) -> int:
@@ -144,7 +144,7 @@ class TranscriptRecorder:
         self._unparsed += data
         if len(self._unparsed) <= PIECE_BYTES:
             return
-        if self._is_stream and b"\n" in data:
+        if self.is_stream and b"\n" in data:
             lines, _, self._unparsed = self._unparsed.rpartition(b"\n")
             self._read(lines)
         if len(self._unparsed) > MAX_SINGLE_BYTES:
@@ -158,10 +158,10 @@ class TranscriptRecorder:
         return self._transcript
 
     def _read(self, data: bytes | bytearray) -> None:
-        for line in data.split(b"\n") if self._is_stream else (data,):
+        for line in data.split(b"\n") if self.is_stream else (data,):
             # In a stream, each line of NDJSON or of the data of server-sent events is a document.
-            document = line.removeprefix(b"data:").strip() if self._is_stream else line
-            if self._is_stream and not document.startswith(b"{"):
+            document = line.removeprefix(b"data:").strip() if self.is_stream else line
+            if self.is_stream and not document.startswith(b"{"):
                 continue
             try:
                 read = orjson.loads(document)

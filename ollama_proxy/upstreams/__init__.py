@@ -11,7 +11,8 @@ from ollama_proxy.upstreams.answer_events import (
     too_large,
 )
 from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.call import Call, ClientSocket, yield_to_loop
+from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.call import Call, yield_to_loop
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
@@ -27,8 +28,8 @@ __all__ = [
     "Api",
     "WaitTimer",
     "BUSY",
+    "BoundedCache",
     "Call",
-    "ClientSocket",
     "DRAIN_S",
     "Ended",
     "EventStream",

@@ -75,9 +75,8 @@ class Reply(Protocol):
 class Transport(Protocol):
     """The one interface to the outside."""
 
-    @property
-    def connections(self) -> Connections:
-        """Its connections now."""
+    #: Its connections now.
+    connections: Connections
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
         """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.
@@ -115,12 +114,19 @@ class Upstream(ABC):
     api: Api | None = None
     #: Whether it accepts any name of a model.
     takes_any_model = False
+    #: Whether it gets PDF documents as they are; others get their text.
+    reads_documents = False
     #: Maps all names of one model to a single one; None: each model has one name only.
     one_name: Callable[[str], str] | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.connections = Connections()
+
+    @property
+    def unreadable_images(self) -> frozenset[str]:
+        """Media types of images that are converted to PNG for it; all others are sent as they are."""
+        return frozenset()
 
     @abstractmethod
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import struct
 import time
 from collections.abc import Callable
 from math import inf
-from socket import IPPROTO_TCP, TCP_INFO
-from typing import Protocol
 
 import gevent
 import gevent.event
-from gevent import monkey
 
 from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
 from ollama_proxy.settings import Timeouts
 
-_socket = monkey.get_original("socket", "socket")
-
 #: Seconds that a client has to receive the error of a call that was ended.
 ERROR_FLUSH_TIMEOUT_S = 5.0
 
-
 #: The shortest sleep that makes the event loop poll its sockets, in seconds.
 TURN_S = 1e-6
-
-#: The offset of tcpi_last_data_recv, in milliseconds, in `struct tcp_info`.
-_LAST_DATA_RECEIVED = 52
-
-
-class ClientSocket(Protocol):
-    def fileno(self) -> int: ...
 
 
 def yield_to_loop() -> None:
@@ -40,23 +25,12 @@ def yield_to_loop() -> None:
     gevent.sleep(TURN_S)
 
 
-def seconds_since_last_receive(client: ClientSocket) -> float:
-    """Seconds since data last came from a client; infinite if the kernel does not report it. See tcp(7), TCP_INFO."""
-    try:
-        with _socket(fileno=os.dup(client.fileno())) as twin:
-            info = twin.getsockopt(IPPROTO_TCP, TCP_INFO, _LAST_DATA_RECEIVED + 4)
-    except OSError:
-        return inf
-    milliseconds: int = struct.unpack_from("=I", info, _LAST_DATA_RECEIVED)[0]
-    return milliseconds / 1000
-
-
 class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
         *("_abort", "_branches", "_ends_by", "body_ends_at", "ended", "ends_at", "read_too_slow", "reading_since"),
-        *("sending_since", "started", "timeouts"),
+        *("started", "timeouts"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -67,8 +41,6 @@ class Call:
         #: Why it was ended early; mostly because the client has disconnected. A class: an instance that was raised once
         #: would keep its traceback alive.
         self.ended: type[CallEnded] | None = None
-        #: Since when data is being sent to the client; None: nothing is being sent.
-        self.sending_since: float | None = None
         #: Since when the gateway waits for a piece of the client's body; None: it does not wait.
         self.reading_since: float | None = None
         #: Monotonic time at which the whole body has to be there.
@@ -125,17 +97,16 @@ class Call:
         """Ends the call because the client has disconnected."""
         self.end(ClientGone)
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether the client has not received data for longer than its limit."""
-        limit_s = ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
-        return self.sending_since is not None and now - self.sending_since > limit_s
+    @property
+    def send_limit_s(self) -> float:
+        """Seconds for which the client may accept no data before it is given up."""
+        return ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
 
-    def is_upload_stalled(self, now: float, client: ClientSocket) -> bool:
+    def is_upload_stalled(self, now: float) -> bool:
         """Whether the client's body stalls: no data within the limit, or the body is late, or the call is over."""
         if self.reading_since is None:
             return False
-        limit_s = self.timeouts.send_idle_s
-        paused = now - self.reading_since > limit_s and seconds_since_last_receive(client) > limit_s
+        paused = now - self.reading_since > self.timeouts.send_idle_s
         return self.ended is not None or paused or now > self.body_ends_at
 
     def check(self) -> None:

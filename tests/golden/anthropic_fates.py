@@ -7,10 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
-from tests.golden.face import forwarded, post
-from tests.golden.fates import Asked, Document, Fate, option, sent
-from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import Gateway
+from tests.golden.fates import Asked, Document, Fate, asking, option, sent
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 USER: list[Document] = [{"role": "user", "content": "Hi"}]
@@ -22,11 +19,7 @@ FORMAT: Document = {"type": "json_schema", "schema": SCHEMA}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
 
-def asked(gateway: Gateway, upstream: FaultUpstream, path: str = MESSAGES, **fields: Any) -> Asked:
-    """One request with these fields, and what the upstream got for it."""
-    answer = post(gateway, path, SMALLEST | fields)
-    seen = [one.json() for one in forwarded(upstream) if one.path == "/api/chat"]
-    return Asked(answer, seen[-1] if seen else {})
+ask = asking({MESSAGES: SMALLEST})
 
 
 def assert_refused(asked: Asked, name: str) -> str:

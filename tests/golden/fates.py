@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
@@ -57,11 +59,27 @@ class Asked:
         return options
 
 
-def asked(gateway: Gateway, upstream: FaultUpstream, path: str = CHAT, **fields: Any) -> Asked:
-    """One request with these fields, and what the upstream got for it."""
-    answer = post(gateway, path, SMALLEST[path] | fields)
-    seen = [request.json() for request in forwarded(upstream) if request.path == UPSTREAM[path]]
-    return Asked(answer, seen[-1] if seen else {})
+Ask = Callable[..., Asked]
+
+
+def asking(smallest: Mapping[str, Document]) -> Any:
+    """A fixture: ``ask(path, temperature=0)`` sends the smallest request of a path with this field over it. The first
+    path need not be named, and other addresses take its request."""
+    usual = next(iter(smallest))
+
+    @pytest.fixture
+    def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
+        def run(path: str = usual, **fields: Any) -> Asked:
+            answer = post(gateway, path, smallest.get(path, smallest[usual]) | fields)
+            seen = [one.json() for one in forwarded(upstream) if one.path == UPSTREAM.get(path, "/api/chat")]
+            return Asked(answer, seen[-1] if seen else {})
+
+        return run
+
+    return ask
+
+
+ask = asking(SMALLEST)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.golden import anthropic_fates
 from tests.golden.anthropic_fates import (
     PNG,
     SENT_TOOL,
     TOOL,
     USER,
-    asked,
     assert_refused,
     base64_image,
     document,
@@ -24,12 +23,8 @@ from tests.golden.anthropic_fates import (
 from tests.golden.face import forwarded
 from tests.golden.fates import Asked, Document
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
 
-
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    return partial(asked, gateway, upstream)
+ask = anthropic_fates.ask
 
 
 PLAIN = {"type": "text", "media_type": "text/plain", "data": "words"}
@@ -116,7 +111,8 @@ def test_system_may_be_blocks_and_may_come_later_too(ask: Callable[..., Asked]) 
         ("user", base64_image("not base64!"), ".source.data"),
         ("user", base64_image("AA*AA"), ".source.data"),
         ("user", base64_image("AAA"), ".source.data"),
-        ("user", document({"type": "base64", "media_type": "application/pdf", "data": PNG}), ".source"),
+        ("user", document({"type": "base64", "media_type": "application/pdf", "data": 5}), ".source.data"),
+        ("user", document({"type": "base64", "media_type": "image/png", "data": PNG}), ".source"),
         ("user", document({"type": "url", "url": "https://example.org/a.pdf"}), ".source"),
         ("user", document({"type": "file", "file_id": "f"}), ".source"),
         ("user", document({"type": "base64", "media_type": "text/plain", "data": PNG}), ".source.data"),

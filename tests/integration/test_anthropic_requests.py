@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
+from tests.golden import anthropic_fates
 from tests.golden.anthropic_fates import (
     COUNT,
     FATES,
@@ -22,7 +22,6 @@ from tests.golden.anthropic_fates import (
     SMALLEST,
     TOOL,
     USER,
-    asked,
     assert_refused,
     base64_image,
 )
@@ -33,10 +32,7 @@ from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, request
 
-
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    return partial(asked, gateway, upstream)
+ask = anthropic_fates.ask
 
 
 def test_every_field_of_the_official_client_has_a_fate() -> None:

@@ -28,6 +28,7 @@ from tests.rig.fault_upstream import (
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
 from tests.rig.leaks import worker_details
+from tests.unit.gateway.conversion.pictures import RED, animation, read
 from tests.unit.gateway.test_images import HERE, JPEG, NOT_IMAGES, PNG, WEBP
 
 
@@ -128,6 +129,18 @@ def test_model_gets_the_images_in_their_order(
 
 
 @each_face
+def test_an_animation_by_address_becomes_a_png_of_its_first_picture(
+    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, face: Face
+) -> None:
+    pictures.script("/a", [Whole(b64decode(animation()))])
+    status, _ = answer(gateway, face, f"{pictures.url}/a")
+    assert status == 200
+    (sent,) = upstream.wait_for_request(1, "/api/chat").json()["messages"][0]["images"]
+    made = read(sent)
+    assert (made.format, made.convert("RGB").getpixel((1, 1))) == ("PNG", RED)
+
+
+@each_face
 def test_address_without_end_is_refused_with_its_part(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
     began = time.monotonic()
     status, body = answer(gateway, face, "http://" + "图" * 100_000)
@@ -150,7 +163,7 @@ def test_server_of_an_image_sees_no_token(gateway: Gateway, pictures: ScriptedSe
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ([Whole(NOT_IMAGES["a page"])], "must be a PNG, JPEG or WebP image"),
+        ([Whole(NOT_IMAGES["a page"])], "must be a PNG, JPEG, WebP or GIF image"),
         ([Whole(b"secret-of-the-server", 404)], "its server answered with status 404"),
         ([Head(200), Chunk(PNG), Cut()], "its server stopped in the middle of its answer"),
         ([Head(200, {"Content-Length": "70000"}), Chunk(PNG), Cut()], "is larger than 65536 bytes"),

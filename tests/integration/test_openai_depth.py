@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import openai
 import pytest
 
-from tests.golden import face
+from tests.golden import face, fates
 from tests.golden.face import TOKEN, forwarded, frames, post
-from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER, Asked, Document, asked
+from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER, Asked, Document
 from tests.rig import SeenRequest
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Wait, WaitForPeerClose
@@ -60,9 +59,7 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    return partial(asked, gateway, upstream)
+ask = fates.ask
 
 
 def sent_all(upstream: FaultUpstream) -> list[Document]:

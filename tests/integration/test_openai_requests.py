@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
+from tests.golden import fates
 from tests.golden.face import forwarded, post
 from tests.golden.fates import (
     CHAT,
@@ -22,7 +22,6 @@ from tests.golden.fates import (
     USER,
     Asked,
     Document,
-    asked,
 )
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
@@ -32,9 +31,7 @@ from tests.rig.gateway import Gateway
 UNCUT: Document = {"truncate": False, "shift": False}
 
 
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Callable[..., Asked]:
-    return partial(asked, gateway, upstream)
+ask = fates.ask
 
 
 ALL = [(path, name) for path, names in FIELDS.items() for name in names]

@@ -9,17 +9,16 @@ import pytest
 
 from ollama_proxy.dialects.responses.reasoning_blob import seal
 from tests.golden.face import forwarded
-from tests.golden.responses.asking import Ask, asker, messages
+from tests.golden.fates import Ask
+from tests.golden.responses import asking
+from tests.golden.responses.asking import messages
 from tests.golden.responses.reading import Document
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
 
 TOOL: Document = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 
 
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
-    return asker(gateway, upstream)
+ask = asking.ask
 
 
 def user(*parts: Any) -> list[Document]:
@@ -72,7 +71,7 @@ def test_parts_stay_one_message(content: Any, expected: Document, ask: Ask) -> N
         ({"type": "input_file", "file_id": "file_1"}, "file_id"),
         ({"type": "input_file", "file_url": "https://example.org/a.txt"}, "file_url"),
         ({"type": "input_file"}, "file_data"),
-        (file("application/pdf", b"%PDF"), "file_data"),
+        (file("application/zip", b"PK"), "file_data"),
         (file("text/plain", b"\xff"), "file_data"),
         ({"type": "input_file", "file_data": "data:text/plain;base64,!"}, "file_data"),
         ({"type": "input_text"}, "text"),

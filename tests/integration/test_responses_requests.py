@@ -12,8 +12,9 @@ import pytest
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
-from tests.golden.fates import Asked, Document, Fate, option, sent
-from tests.golden.responses.asking import PATH, Ask, asker, messages
+from tests.golden.fates import Ask, Asked, Document, Fate, option, sent
+from tests.golden.responses import asking
+from tests.golden.responses.asking import PATH, messages
 from tests.golden.responses.reading import events
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
@@ -29,9 +30,7 @@ SENT_TOOL: Document = {"type": "function", "function": {"name": "f", "parameters
 TOOLS = [TOOL, TOOL | {"name": "g"}]
 
 
-@pytest.fixture
-def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
-    return asker(gateway, upstream)
+ask = asking.ask
 
 
 def echoes(name: str, value: Any) -> Callable[[Asked], bool]:

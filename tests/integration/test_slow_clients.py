@@ -1,4 +1,5 @@
-"""A client that sends its body too slowly is told so, and holds nothing: not a worker's place, not an upstream."""
+"""A client that sends its body too slowly is told so, and holds nothing: not a worker's place, not an upstream. One
+that reads slowly gets its answer, and one that stops reading is cut."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import pytest
 
 from tests.rig.calls import TOKEN, warm_up
 from tests.rig.checked import checked_gateway
-from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.fault_upstream import MODEL, FaultUpstream, Json
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import raw
+from tests.rig.http_client import Stream, bearer, open_stream, raw
 
 SEND_IDLE_S = 0.6
 DIGEST = "sha256:" + "0" * 64
@@ -65,3 +66,34 @@ def test_body_that_comes_slowly_and_without_a_pause_is_taken(
         assert time.monotonic() - began > 2 * SEND_IDLE_S
         answer = client.recv(4096)
         assert answer[9:10] == b"2", answer
+
+
+#: More than the kernels hold between the gateway and a client with a small window.
+ANSWER = {"model": MODEL, "message": {"role": "assistant", "content": "x" * 8_000_000}, "done": True}
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+
+
+@pytest.fixture
+def large_answer(gateway: Gateway, upstream: FaultUpstream) -> Iterator[Stream]:
+    """It is on its way, and nothing has been read."""
+    upstream.script("/api/chat", [Json(ANSWER)])
+    with open_stream(gateway.url, "POST", "/api/chat", CHAT, bearer(TOKEN), receive_buffer=8192) as stream:
+        yield stream
+
+
+def test_client_that_reads_slowly_and_steadily_gets_all_of_its_answer(large_answer: Stream) -> None:
+    """At this pace a single write takes many times the limit."""
+    began, size = time.monotonic(), 0
+    while time.monotonic() - began < 6 * SEND_IDLE_S:
+        size += len(large_answer.read_some())
+        time.sleep(SEND_IDLE_S / 20)
+    assert size < 2_000_000
+    size += len(large_answer.read_all(30))
+    assert (size > 8_000_000, large_answer.complete) == (True, True)
+
+
+def test_client_that_stops_reading_is_cut(large_answer: Stream) -> None:
+    large_answer.read_some()
+    time.sleep(4 * SEND_IDLE_S)
+    assert len(large_answer.read_all(30)) < 8_000_000
+    assert not large_answer.complete

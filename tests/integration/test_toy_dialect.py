@@ -13,7 +13,7 @@ from tests.rig.calls import access_line, config
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 
 TOKEN, READER = "toy-token-1a2b", "toy-token-3c4d"
 PAGE = "https://chat.example"
@@ -102,6 +102,12 @@ def test_errors_have_the_toys_own_shape(gateway: Gateway, request_id: str) -> No
     )
     text = problem(say(gateway, request_id, path="/toy/nothing"), request_id, 404, "not_found")
     assert text == "The path /toy/nothing does not exist. Toys say things at /toy/say."
+
+
+def test_errors_of_http_itself_have_the_toys_own_shape(gateway: Gateway) -> None:
+    head = b"POST /toy/say HTTP/1.1\r\nHost: gw\r\nBlank : x\r\n\r\n"
+    document = json.loads(raw(gateway.port, head).partition(b"\r\n\r\n")[2])
+    assert document.keys() == {"toy_problem", "slug", "id"}
 
 
 def test_a_token_needs_the_scopes_that_the_toy_names(gateway: Gateway, request_id: str) -> None:

@@ -113,6 +113,7 @@ ROWS: dict[str, str] = {
     "B23": "Usage is asked for with filters that make no sense",
     "B24": "A name holds markup, control characters, or is endless",
     "B25": "A compressed body is a bomb, is broken, or is in a coding that is not known",
+    "B26": "A picture or a PDF is a bomb, is broken, or takes too long to read",
     "S1": "Any address is asked without a valid token",
     "S2": "SQL stands in every field",
     "S3": "Somebody guesses tokens",

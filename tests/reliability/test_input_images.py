@@ -92,7 +92,7 @@ def test_b19_images_up_to_the_limit(row: Row) -> None:
 
 #: What a server of images may answer instead of an image, and what the client is told.
 NO_IMAGE: dict[str, tuple[list[Action], str]] = {
-    "a page": ([Whole(NOT_IMAGES["a page"])], "must be a PNG, JPEG or WebP image"),
+    "a page": ([Whole(NOT_IMAGES["a page"])], "must be a PNG, JPEG, WebP or GIF image"),
     "404": ([Whole(b"secret", 404)], "its server answered with status 404"),
     "cut": ([Head(200), Chunk(PNG), Cut()], "its server stopped in the middle of its answer"),
     "too large": ([Head(200), Chunk(PNG + bytes(70_000))], "is larger than 65536 bytes"),

@@ -32,6 +32,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.leaks import open_descriptors
 from tests.rig.nginx import Nginx
+from tests.rig.pdf import in_base64, pdf
 
 pytestmark = pytest.mark.slow
 
@@ -227,6 +228,7 @@ def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Pat
         assert {locks(pid) for pid in (gateway.pid, *gateway.worker_pids())} == {("0000000000000000", "1")}
         for face in FACES.values():
             assert row.ask(path=face.path, body={**face.body, "stream": False}).status == 200
+        assert READ in read_in_sandbox(row)
         token = "token-" + secrets.token_hex(8)
         edit(gateway, rig.configured(auth={"generate_tokens": [TOKEN, token]}), 10)
         assert [ask(row.url, token=token) for _ in range(6)] == [200] * 6
@@ -235,6 +237,18 @@ def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Pat
         assert [path for path in outside if may_write(gateway, path)] == []
         inside = (gateway.state_directory, gateway.logs_directory, tmp_path)
         assert all(may_write(gateway, directory / "new") for directory in inside)
+
+
+READ = "[Page 1]\nsome words"
+
+
+def read_in_sandbox(row: Row) -> str:
+    """What the model is shown of a PDF: a process of a worker reads it."""
+    file = {"file_data": in_base64(pdf("some words"))}
+    body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "file", "file": file}]}]}
+    assert row.ask("POST", "/v1/chat/completions", body).status == 200
+    shown: str = row.upstream.requests[-1].json()["messages"][0]["content"]
+    return shown
 
 
 def locks(pid: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from tests.reliability.report import row_of
 from tests.reliability.rows import ABSENT, GROUPS, PARTLY, ROWS
 
-SIZES = {"C": 17, "U": 33, "P": 27, "B": 25, "S": 44}
+SIZES = {"C": 17, "U": 33, "P": 27, "B": 26, "S": 44}
 LONGEST = 90
 
 

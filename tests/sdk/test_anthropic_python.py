@@ -12,6 +12,7 @@ import pytest
 from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
+from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
 from tests.sdk.clients import Clients
 from tests.sdk.samples import HELLO, PARAMETERS, PNG, QUESTION, UNICODE, City
@@ -176,6 +177,15 @@ def test_messages__image(client: Any, upstream: FaultUpstream) -> None:
     client.messages.create(model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX)
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
+
+
+def test_messages__pdf(client: Any, upstream: FaultUpstream) -> None:
+    """client.messages.create(messages=[{"content": [{"type": "document"}]}])"""
+    source = {"type": "base64", "media_type": "application/pdf", "data": in_base64(pdf("Some words."))}
+    parts = [{"type": "document", "source": source, "title": "a.pdf"}, {"type": "text", "text": "Look"}]
+    client.messages.create(model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX)
+    [message] = sent(upstream)["messages"]
+    assert message["content"] == '[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]\nLook'
 
 
 def test_messages__json_schema(client: Any, upstream: FaultUpstream) -> None:

@@ -17,6 +17,7 @@ from tests.rig import NDJSON
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import Gateway
+from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
 from tests.sdk.clients import Clients
 from tests.sdk.samples import HELLO, PICTURE_URL, PNG, QUESTION, UNICODE, WEATHER, City
@@ -162,6 +163,15 @@ def test_chat__image(client: Any, upstream: FaultUpstream) -> None:
     assert client.chat.completions.create(model="hello", messages=[{"role": "user", "content": parts}]).choices
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
+
+
+def test_chat__pdf(client: Any, upstream: FaultUpstream) -> None:
+    """client.chat.completions.create(messages=[{"content": [{"type": "file"}]}])"""
+    file = {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{in_base64(pdf('Some words.'))}"}
+    parts = [{"type": "text", "text": "Look"}, {"type": "file", "file": file}]
+    assert client.chat.completions.create(model="hello", messages=[{"role": "user", "content": parts}]).choices
+    [message] = sent(upstream)["messages"]
+    assert message["content"] == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
 
 
 def test_chat__json_schema(client: Any, upstream: FaultUpstream) -> None:

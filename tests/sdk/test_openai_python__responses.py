@@ -13,6 +13,7 @@ import pytest
 from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
+from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
 from tests.sdk.clients import Clients
 from tests.sdk.samples import PARAMETERS, PICTURE_URL, PNG, QUESTION, UNICODE, City
@@ -141,6 +142,15 @@ def test_responses__image(client: Any, upstream: FaultUpstream) -> None:
     client.responses.create(model="hello", input=[{"role": "user", "content": parts}])
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
+
+
+def test_responses__pdf(client: Any, upstream: FaultUpstream) -> None:
+    """client.responses.create(input=[{"content": [{"type": "input_file"}]}])"""
+    data = f"data:application/pdf;base64,{in_base64(pdf('Some words.'))}"
+    parts = [{"type": "input_text", "text": "Look"}, {"type": "input_file", "filename": "a.pdf", "file_data": data}]
+    client.responses.create(model="hello", input=[{"role": "user", "content": parts}])
+    [message] = sent(upstream)["messages"]
+    assert message["content"] == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
 
 
 def test_responses__json_schema(client: Any, upstream: FaultUpstream) -> None:

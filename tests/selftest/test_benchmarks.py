@@ -282,7 +282,7 @@ class TestMeter:
         assert 5 < resident_mb(os.getpid()) < 5000
 
     def test_memory_that_two_processes_share_is_counted_once(self) -> None:
-        grown = "held = bytes(1) * 50_000_000 + b'x'; import os, sys; os.fork(); print('up', flush=True); sys.stdin.read()"
+        grown = "held = b'x' * 50_000_000; import os, sys; os.fork(); print('up', flush=True); sys.stdin.read()"
         with subprocess.Popen([sys.executable, "-c", grown], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
             assert parent.stdout is not None
             assert [parent.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
@@ -459,6 +459,12 @@ class TestReport:
     def test_the_ratio_the_floor_the_peer_and_the_rate_are_shown(self) -> None:
         cells = render_table([make_row("single", 0.3)]).splitlines()[2].split()
         assert {"0.300", "0.600", "0.500", "0.030", "1234/s"} <= set(cells)
+
+    def test_a_peer_that_failed_has_no_figure_and_spoils_no_other(self) -> None:
+        row = make_row("single", 0.3)
+        row.measures["nginx"]["errors"] = 2
+        assert (row.values, row.errors) == ({"gateway": 0.3, "floor": 0.5}, 0)
+        assert "0.030" not in render_table([row])
 
     def test_errors_are_said_below_the_table(self) -> None:
         assert render_table([make_row("single", 0.3, errors=2)]).endswith("! single, gateway: 2 x status 500: broken")

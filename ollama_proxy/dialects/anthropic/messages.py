@@ -8,9 +8,9 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.content_parts import load_arguments, load_image
+from ollama_proxy.dialects.content_parts import load_arguments, load_image, load_pdf
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
 
@@ -22,7 +22,7 @@ class Blocks:
     names: dict[str, str]
     #: Paragraphs.
     texts: list[str] = field(default_factory=list)
-    images: list[Image] = field(default_factory=list)
+    images: list[Attachment] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
@@ -103,11 +103,18 @@ def _decode(data: Json, where: str) -> bytes:
 
 
 def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Add the text of a document, after its title and its context."""
-    for name in ("title", "context"):
+    """Add a PDF, or the text of a document after its title and its context."""
+    source = as_object(block.get("source"), f"{where}.source")
+    is_pdf = (source.get("type"), source.get("media_type")) == ("base64", "application/pdf")
+    # The title is the name of a PDF.
+    for name in ("context",) if is_pdf else ("title", "context"):
         if block.get(name):
             blocks.texts.append(f"{name.capitalize()}: {as_text(block[name], f'{where}.{name}')}")
-    source = as_object(block.get("source"), f"{where}.source")
+    if is_pdf:
+        data = as_text(source.get("data"), f"{where}.source.data")
+        title = as_text(block.get("title") or "", f"{where}.title")
+        blocks.images.append(load_pdf(data, title, where, blocks.texts, blocks.images))
+        return
     match source.get("type"), source.get("media_type"):
         case "text", _:
             blocks.texts.append(as_text(source.get("data"), f"{where}.source.data"))
@@ -121,7 +128,7 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             except UnicodeDecodeError:
                 raise_invalid(f"{where}.source.data", "must be base64-encoded UTF-8 text")
         case _:
-            raise_invalid(f"{where}.source", "must be text: PDFs, URLs and stored files are not supported")
+            raise_invalid(f"{where}.source", "must be text or a PDF: URLs and stored files are not supported")
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -162,7 +169,7 @@ def _load_web_search(block: dict[str, Json], blocks: Blocks, where: str) -> None
     _add_result(block, text, [], blocks, where)
 
 
-def _add_result(block: dict[str, Json], text: str, images: list[Image], blocks: Blocks, where: str) -> None:
+def _add_result(block: dict[str, Json], text: str, images: list[Attachment], blocks: Blocks, where: str) -> None:
     call_id = as_text(block.get("tool_use_id"), f"{where}.tool_use_id")
     name = blocks.names.get(call_id)
     blocks.results.append(Message("tool", text, images=images, tool_name=name, tool_call_id=call_id))

@@ -23,7 +23,7 @@ _NUMBERS = re.compile(r"\d+")
 def _list_loaded(gateway: Gateway, exchange: Exchange) -> bytes:
     """Render the loaded models of all Ollama servers, without those that did not answer."""
     exchange.partial = tuple(node.name for node in gateway.fleet.refresh(SHOWN_FOR_S))
-    boxes = gateway.fleet.ollama_nodes()
+    boxes = gateway.fleet.ollama_nodes
     # The rows of Ollama's lists, each with its server.
     rows = [(box.name, dict(row)) for box in boxes if box.models.listing for row in box.models.listing.loaded]
     shown = gateway.lists(exchange).filter(
@@ -50,7 +50,7 @@ def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Respon
             document = _list_loaded(gateway, exchange)
         case "version":
             # The oldest version: what it supports, all servers support.
-            versions = [box.state.version for box in gateway.fleet.ollama_nodes() if box.state and box.state.version]
+            versions = [box.state.version for box in gateway.fleet.ollama_nodes if box.state and box.state.version]
             oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
             document = orjson.dumps(version_document(oldest))
         case _:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
+from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
 from ollama_proxy.dialects.custom_tools import load_custom_input
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
 
@@ -87,7 +87,7 @@ def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
-def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:
+def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     match kind:
         case "text" | "refusal":
@@ -103,5 +103,7 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
                 # Some servers would fetch a URL.
                 raise_invalid(f"{where}.input_audio.data", "is required and must be base64")
             images.append(audio)
+        case "file":
+            load_file(part.get("file"), f"{where}.file", texts, images)
         case _:
-            raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio' or 'refusal'")
+            raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio', 'file' or 'refusal'")

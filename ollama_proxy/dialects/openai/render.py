@@ -140,7 +140,9 @@ class ChatRenderer(_OpenAIRenderer):
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    frames.append(self._chunk({"content": text}, logprobs))
+                    # Nearly all events are like this one: no dict and no call for each of them.
+                    extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
+                    frames.append(self._choice.prefix + b'{"content":' + orjson.dumps(text) + b"}" + extra + GOES_ON)
                 case Thinking(text):
                     # OpenAI's log probabilities are only those of the content.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
@@ -157,10 +159,9 @@ class ChatRenderer(_OpenAIRenderer):
                     self._choice = self._choices[index]
         return b"".join(frames)
 
-    def _chunk(self, delta: dict[str, Json], logprobs: Logprobs = (), reason: str | None = None) -> bytes:
-        extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
+    def _chunk(self, delta: dict[str, Json], reason: str | None = None) -> bytes:
         finish = b'"%b"' % reason.encode() if reason else b"null"
-        return self._choice.prefix + orjson.dumps(delta) + extra + b',"finish_reason":' + finish + b"}]}\n\n"
+        return self._choice.prefix + orjson.dumps(delta) + b',"finish_reason":' + finish + b"}]}\n\n"
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,18 +5,15 @@ One turn of the assistant is several items there (reasoning, message, calls) and
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_image
+from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
 from ollama_proxy.dialects.custom_tools import load_custom_input
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, Toolbox, ToolForm
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.hub import Image, Json, Message, ToolCall
+from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
 #: Calls of tools that another server ran: the text after them contains the results.
@@ -30,8 +27,6 @@ _COMPACT = (
 )
 
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
-
-_TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;base64,(.*)", re.DOTALL | re.IGNORECASE)
 
 
 def load_input(value: Json, toolbox: Toolbox) -> list[Message]:
@@ -65,7 +60,7 @@ class _Turn:
     """One turn of the assistant, as far as it has been read."""
 
     texts: list[str] = field(default_factory=list)
-    images: list[Image] = field(default_factory=list)
+    images: list[Attachment] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
 
@@ -205,7 +200,7 @@ def _texts(parts: Json, kind: str, where: str) -> list[str]:
     return texts
 
 
-def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) -> None:
+def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     match kind:
         case "input_text" | "output_text" | "text":
@@ -217,25 +212,8 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Image]) ->
                 raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
             images.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case "input_file":
-            texts.append(_load_file(part, where))
+            load_file(part, where, texts, images)
         case _:
             raise_invalid(
                 f"{where}.type", "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'"
             )
-
-
-def _load_file(part: Mapping[str, Json], where: str) -> str:
-    """Return the name and the text of a file in the request."""
-    for name in ("file_id", "file_url"):
-        if part.get(name):
-            raise_invalid(f"{where}.{name}", "stored and remote files are not supported; send the text in file_data")
-    match = _TEXT_FILE.fullmatch(as_text(part.get("file_data"), f"{where}.file_data"))
-    if match is None:
-        raise_invalid(
-            f"{where}.file_data", "must be a base64 data URI of a text file: no other type of file is supported"
-        )
-    try:
-        text = base64.b64decode(match[1], validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise_invalid(f"{where}.file_data", "must be base64-encoded UTF-8 text")
-    return _join(as_text(part.get("filename") or "", f"{where}.filename"), text)

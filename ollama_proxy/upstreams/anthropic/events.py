@@ -36,23 +36,22 @@ class Block:
     signature: str = ""
 
 
+@dataclass(slots=True)
 class MessageReader:
     """One answer of `model`. Its thinking before a call is kept in `thoughts`; no error shows any of `secrets`."""
 
+    _model: str
+    _thoughts: Thoughts
+    _secrets: Sequence[str] = ()
+    _frames: SseSplitter = field(default_factory=SseSplitter)
+    _block: Block = field(default_factory=lambda: Block({}))
+    #: Signed thinking since the last call.
+    _signed: list[Mapping[str, Json]] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+    _usage: dict[str, int] = field(default_factory=dict)
+    _reason: str = ""
     #: The counts come before the end of a message.
     grace_s: float | None = None
-
-    def __init__(self, model: str, thoughts: Thoughts, secrets: Sequence[str] = ()) -> None:
-        self._model = model
-        self._secrets = secrets
-        self._thoughts = thoughts
-        self._frames = SseSplitter()
-        self._block = Block({})
-        #: Signed thinking since the last call.
-        self._signed: list[Mapping[str, Json]] = []
-        self._ids: set[str] = set()
-        self._usage: dict[str, int] = {}
-        self._reason = ""
 
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
         """See Reader."""

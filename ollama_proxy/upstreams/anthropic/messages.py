@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Json, Message
+from ollama_proxy.hub import Document, Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
@@ -42,8 +43,8 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
         elif message.role == "tool":
             turns.add("user", calls.encode_result(message))
         elif message.role not in _SYSTEM:
-            # Images first, as Anthropic recommends.
-            turns.add("user", [*_images(message), *_texts(message.content)])
+            # Images and documents first, as Anthropic recommends.
+            turns.add("user", [*_attachments(message), *_texts(message.content)])
     encoded = turns.finish()
     if not encoded:
         # A client that sends only a system prompt expects an answer to it.
@@ -53,11 +54,11 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
     return system, encoded
 
 
+@dataclass(slots=True)
 class Turns:
     """Turns, one after the other: consecutive messages of one role are one turn."""
 
-    def __init__(self) -> None:
-        self._turns: list[Block] = []
+    _turns: list[Block] = field(default_factory=list)
 
     @property
     def role(self) -> str:
@@ -87,14 +88,14 @@ class Turns:
         return self._turns
 
 
+@dataclass(slots=True)
 class Calls:
     """The unique ids of calls, and the calls that wait for their results. A result belongs to a call by its id, else by
     the name of the tool, else by its order: the same conversation always has the same ids."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        #: Calls of the last turn of the model.
-        self.pending = PendingCalls()
+    _taken: set[str] = field(default_factory=set)
+    #: Calls of the last turn of the model.
+    pending: PendingCalls = field(default_factory=PendingCalls)
 
     def encode_answer(self, message: Message, thoughts: Thoughts) -> list[Block]:
         """The blocks of a message of the model. Thinking without its signature is left out: the API would refuse it."""
@@ -119,8 +120,8 @@ class Calls:
         if call_id is None:
             # Its call is not in the history; its text still matters.
             named = f"{result.tool_name}: " if result.tool_name else ""
-            return [*_images(result), *_texts(f"{named}{result.content}")]
-        content = [*_texts(result.content), *_images(result)]
+            return [*_attachments(result), *_texts(f"{named}{result.content}")]
+        content = [*_texts(result.content), *_attachments(result)]
         block: Block = {"type": "tool_result", "tool_use_id": call_id}
         return [block | ({"content": content} if content else {})]
 
@@ -129,8 +130,12 @@ def _texts(text: str) -> list[Block]:
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
-def _images(message: Message) -> Iterator[Block]:
+def _attachments(message: Message) -> Iterator[Block]:
     for image in message.images:
+        if isinstance(image, Document):
+            pdf = {"type": "base64", "media_type": "application/pdf", "data": image.data}
+            yield {"type": "document", "source": pdf} | ({"title": image.name} if image.name else {})
+            continue
         data = str(image).replace("\n", "").replace("\r", "")
         kind = base64_media_type(data)
         if not kind.startswith("image/"):

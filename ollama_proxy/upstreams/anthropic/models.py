@@ -17,9 +17,6 @@ from ollama_proxy.upstreams.ollama.codec import count, seconds_of
 
 _DATED = re.compile(r"(.+)-\d{8}")
 
-#: Kinds of thinking that a request may name.
-_KINDS = ("adaptive", "enabled", "disabled")
-
 
 @dataclass(slots=True, frozen=True)
 class Traits:
@@ -29,27 +26,18 @@ class Traits:
     capabilities: frozenset[str] | None = None
     #: The longest answer that may be requested, in tokens.
     most_tokens: int | None = None
-    #: Types of `thinking` that it accepts.
-    thinking: frozenset[str] | None = None
+    #: Whether the server lists the types of `thinking` that it accepts.
+    lists_thinking: bool = False
+    #: Whether it decides itself how long it thinks.
+    is_adaptive: bool = False
+    #: Whether it refuses temperature, top_p and top_k, as the models without budgets for thinking do.
+    decides_sampling: bool = False
+    #: Whether thinking can be turned off.
+    can_stop_thinking: bool = True
     #: Levels of effort that it accepts.
     efforts: frozenset[str] = frozenset()
     #: Whether it has a field for a JSON Schema.
     has_schemas: bool = False
-
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether it decides itself how long it thinks."""
-        return self.thinking is not None and "adaptive" in self.thinking
-
-    @property
-    def decides_sampling(self) -> bool:
-        """Whether it refuses temperature, top_p and top_k, as the models without budgets for thinking do."""
-        return self.thinking is not None and self.is_adaptive and "enabled" not in self.thinking
-
-    @property
-    def can_stop_thinking(self) -> bool:
-        """Whether thinking can be turned off."""
-        return self.thinking is None or "disabled" in self.thinking
 
 
 UNKNOWN = Traits()
@@ -82,9 +70,18 @@ def decode_traits(row: Mapping[str, Json]) -> Traits:
     able = {"completion", "tools"}
     able |= {"vision"} if _has(told, "image_input") else set()
     able |= {"thinking"} if _has(told, "thinking") else set()
-    kinds = frozenset(kind for kind in _KINDS if _has(told, "thinking", "types", kind))
     efforts = frozenset(effort for effort in THINK_LEVELS if _has(told, "effort", effort))
-    return Traits(frozenset(able), most, kinds, efforts, _has(told, "structured_outputs"))
+    is_adaptive = _has(told, "thinking", "types", "adaptive")
+    return Traits(
+        frozenset(able),
+        most,
+        lists_thinking=True,
+        is_adaptive=is_adaptive,
+        decides_sampling=is_adaptive and not _has(told, "thinking", "types", "enabled"),
+        can_stop_thinking=_has(told, "thinking", "types", "disabled"),
+        efforts=efforts,
+        has_schemas=_has(told, "structured_outputs"),
+    )
 
 
 def _has(told: Json, *path: str) -> bool:

@@ -176,7 +176,7 @@ def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: 
     else:
         budget = max(LEAST_BUDGET, min(budget, limit // 2))
     # Servers that do not list the traits of their models may not know `display` either.
-    display = {} if traits.thinking is None else _display(request)
+    display = _display(request) if traits.lists_thinking else {}
     asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
 
 

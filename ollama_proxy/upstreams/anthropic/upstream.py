@@ -50,6 +50,8 @@ def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
 class AnthropicUpstream(TransportUpstream):
     """One provider behind a transport."""
 
+    reads_documents = True
+
     def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
         """`secrets`: texts that no error may show."""
         super().__init__(declared.name, transport)

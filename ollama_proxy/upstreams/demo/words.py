@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import orjson
 
@@ -95,25 +96,19 @@ def _text(asked: Asked) -> str:
         return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
     if isinstance(asked.format, dict):
         return orjson.dumps(Example(asked.format).value()).decode()
-    if results := _tool_results(asked):
-        return " ".join([GREETING, *results])
+    if answers := list(takewhile(lambda message: _role(message) == "tool", reversed(asked.messages))):
+        texts = [
+            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): "
+            f"{_echo(answer.get('content') or '')}"
+            for answer in reversed(answers)
+        ]
+        return " ".join([GREETING, *texts])
     user, text = _last_user(asked), GREETING
     if images := len(user.get("images") or ()):
         text += f" You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
     if user.get("content"):
         text += f" You said (您说): {_echo(user['content'])}"
     return text
-
-
-def _tool_results(asked: Asked) -> list[str]:
-    """The results of the last tool calls, in their order."""
-    results: list[str] = []
-    for message in reversed(asked.messages):
-        if _role(message) != "tool":
-            break
-        name = message.get("tool_name") or "that was called"
-        results.append(f"The tool {name} returned (工具返回): {_echo(message.get('content') or '')}")
-    return results[::-1]
 
 
 def _until_stop(text: str, stops: Iterable[str]) -> str:

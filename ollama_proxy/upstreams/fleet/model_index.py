@@ -36,6 +36,8 @@ class Fleet:
 
     def __init__(self, nodes: Iterable[Node], hidden: Iterable[str] = ()) -> None:
         self.nodes = tuple(nodes)
+        #: The Ollama servers among them.
+        self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
         self.hidden = tuple(hidden)
         #: Whether one server of Ollama's kind is all there is: then every name is passed to it as it is.
         self.is_single = len(self.nodes) == 1 and self.nodes[0].is_ollama_node and not self.nodes[0].declared.models
@@ -56,10 +58,6 @@ class Fleet:
     def takes(self, api: Api) -> bool:
         """Whether any node takes requests of an API as they are."""
         return any(node.upstream.api is api for node in self.nodes)
-
-    def ollama_nodes(self) -> list[Node]:
-        """The Ollama servers."""
-        return [node for node in self.nodes if node.is_ollama_node]
 
     def node(self, name: str) -> Node | None:
         """The node of this name."""
@@ -124,7 +122,7 @@ class Fleet:
         is_guess, alone = False, len(self.nodes) == 1
         if not having:
             # Of several, only Ollama servers are tried: a mistyped name must not send a prompt to a provider.
-            tried = self.nodes if alone else [node for node in self.ollama_nodes() if not node.refuses]
+            tried = self.nodes if alone else [node for node in self.ollama_nodes if not node.refuses]
             having = [(node, name) for node in tried if self.is_single or node.models.listing is None]
             is_guess = bool(having) and not self.is_single
         if not having:
@@ -142,11 +140,6 @@ class Fleet:
         if not upstream or (node and not _find_upstream_model(node, rest) and _find_upstream_model(node, name)):
             return "", name
         return upstream, rest
-
-    def is_ollama_node(self, name: str) -> bool:
-        """Whether an Ollama server has this name."""
-        node = self.node(name)
-        return node is not None and node.is_ollama_node
 
     def models(self) -> Iterator[tuple[Node, Model]]:
         """Every model under the name that it is shown by: its own, or with its upstream in front if that name means

@@ -149,7 +149,8 @@ class Node:
             return
         if not isinstance(error, UpstreamCut | UpstreamTimeout):
             self.connection.succeeded()
-        if is_fault(error):
+        is_answer = error.status in BUSY or (isinstance(error, UpstreamRefused) and error.status < 500)
+        if isinstance(error, UpstreamError) and not isinstance(error, UpstreamAuthError) and not is_answer:
             self.record_model_failure(name)
 
     def lost(self, *, quickly: bool) -> None:
@@ -195,10 +196,3 @@ class Slot:
         if was_held:
             self.node.in_flight -= 1
         return was_held
-
-
-def is_fault(error: GatewayError) -> bool:
-    """Whether the upstream, not the request, is at fault."""
-    if isinstance(error, UpstreamAuthError) or error.status in BUSY:
-        return False
-    return isinstance(error, UpstreamError) and (not isinstance(error, UpstreamRefused) or error.status >= 500)

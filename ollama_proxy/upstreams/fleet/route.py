@@ -25,11 +25,6 @@ class Route:
     #: No list has the model, but these nodes have not returned a list yet.
     is_guess: bool = False
 
-    @property
-    def protocol(self) -> str:
-        """The protocol of its nodes."""
-        return self.nodes[0][0].declared.protocol
-
     def takes(self, api: Api) -> bool:
         """Whether its nodes take requests of an API as they are."""
         return self.nodes[0][0].upstream.api is api

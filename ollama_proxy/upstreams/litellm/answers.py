@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -16,6 +16,9 @@ from ollama_proxy.upstreams.worker_stream import WorkerStream
 #: Chunks of a stream that LiteLLM may keep at each of its ends.
 KEPT_CHUNKS = 8
 
+#: Attributes of LiteLLM's streams with the finish reason that the provider sent.
+_RECEIVED_REASONS = ("received_finish_reason", "intermittent_finish_reason")
+
 #: An answer, or a chunk of one, in OpenAI's shape.
 Document = Mapping[str, Json]
 
@@ -26,6 +29,8 @@ class LiteLLMEvents:
     def __init__(self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None) -> None:
         """Waits for its beginning, at most for one heartbeat; raises UpstreamError if it fails."""
         self._feed = feed
+        #: Ends the work of LiteLLM for this answer.
+        self.close = feed.close
         self._decoder = decoder
         self._heartbeat_s = heartbeat_s
         #: Pieces of a long call make no events: after so many seconds without any, an empty batch says that the answer
@@ -69,30 +74,30 @@ class LiteLLMEvents:
         except UpstreamError:
             return []  # the answer is complete but for its counts
 
-    def close(self) -> None:
-        """Ends the work of LiteLLM for this answer."""
-        self._feed.close()
+
+def read_stream(ask: Callable[..., Any], options: Mapping[str, Json]) -> Generator[Document]:
+    """The chunks of a stream of LiteLLM, until its end or its cut; its connection is closed with the generator."""
+    answer = ask(**options)
+    try:
+        for chunk in answer:
+            document = chunk.model_dump()
+            # LiteLLM reports a stream that was cut as complete, with an end that it has made up.
+            has_end = any(choice.get("finish_reason") for choice in document.get("choices") or ())
+            if has_end and not any(getattr(answer, name, "?") for name in _RECEIVED_REASONS):
+                return
+            yield document
+            # LiteLLM keeps every chunk: kilobytes for each token. Counts are at its beginning or at its end.
+            kept = getattr(answer, "chunks", None)
+            if isinstance(kept, list) and len(kept) > 8 * KEPT_CHUNKS:
+                del kept[KEPT_CHUNKS:-KEPT_CHUNKS]
+    finally:
+        # LiteLLM keeps the connection in either of two places.
+        stream = getattr(answer, "completion_stream", None)
+        for holder in (stream, getattr(stream, "streaming_response", None)):
+            if callable(close := getattr(holder, "close", None)):
+                close()
 
 
-def is_made_up(answer: Any, document: Document) -> bool:
-    """Whether LiteLLM has made up the end of a stream: it reports one that was cut as complete."""
-    ends = any(choice.get("finish_reason") for choice in document.get("choices") or ())
-    return ends and not any(
-        getattr(answer, name, "?") for name in ("received_finish_reason", "intermittent_finish_reason")
-    )
-
-
-def drop_middle(answer: Any) -> None:
-    """Drops the middle of a stream, of which LiteLLM keeps every chunk: kilobytes for each token. Counts are at its
-    beginning or at its end."""
-    kept = getattr(answer, "chunks", None)
-    if isinstance(kept, list) and len(kept) > 8 * KEPT_CHUNKS:
-        del kept[KEPT_CHUNKS:-KEPT_CHUNKS]
-
-
-def close_stream(answer: Any) -> None:
-    """Closes the connection of a stream, wherever LiteLLM keeps it."""
-    stream = getattr(answer, "completion_stream", None)
-    for holder in (stream, getattr(stream, "streaming_response", None)):
-        if callable(close := getattr(holder, "close", None)):
-            close()
+def read_single(ask: Callable[..., Any], options: Mapping[str, Json]) -> Generator[Document]:
+    """The single answer of LiteLLM."""
+    yield ask(**options).model_dump()

@@ -28,7 +28,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, close_stream, drop_middle, is_made_up
+from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, read_single, read_stream
 from ollama_proxy.upstreams.litellm.errors import decode_exception
 from ollama_proxy.upstreams.litellm.library import load_litellm
 from ollama_proxy.upstreams.litellm.targets import Options, Target, Targets
@@ -64,6 +64,7 @@ class LiteLLMUpstream(Upstream):
         self.one_name = self._targets.one_name
         self._declared = {model.id: model for model in declared.models.values()}
         self._profile = replace(declared.spoken, efforts=MOST_THINKING | dict(declared.spoken.efforts))
+        self.reads_documents = self._profile.documents
         self._litellm = litellm
         self._limits = importlib.import_module("httpx").Timeout
 
@@ -79,9 +80,10 @@ class LiteLLMUpstream(Upstream):
         if request.think is True and profile.thinking == EFFORT:
             body.setdefault(EFFORT, SOME_THINKING)
         options = target.select(body) | self._add_limits(target, call)
-        work = self._stream if request.stream else partial(self._fetch, self._litellm.completion)
+        read = read_stream if request.stream else read_single
+        work = partial(read, self._litellm.completion, options)
         decoder = ChunkDecoder(inline_thinking=profile.inline_thinking)
-        return LiteLLMEvents(self._start(partial(work, options), request.model, call), decoder, heartbeat_s)
+        return LiteLLMEvents(self._start(work, request.model, call), decoder, heartbeat_s)
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.select_passthrough."""
@@ -104,18 +106,6 @@ class LiteLLMUpstream(Upstream):
         """The profile for a model: the prompt asks for a schema that it has no parameter for."""
         return self._profile if target.has("response_format") else replace(self._profile, json_schema=False)
 
-    def _stream(self, options: Options) -> Generator[Document]:
-        answer = self._litellm.completion(**options)
-        try:
-            for chunk in answer:
-                document = chunk.model_dump()
-                if is_made_up(answer, document):
-                    return
-                yield document
-                drop_middle(answer)
-        finally:
-            close_stream(answer)
-
     # Vectors.
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
@@ -124,7 +114,7 @@ class LiteLLMUpstream(Upstream):
         options: Options = {"input": list(request.input)} | self._add_limits(target, call)
         if target.provider == "openai" or target.provider in self._litellm.openai_compatible_providers:
             options["encoding_format"] = "float"
-        work = partial(self._fetch, self._litellm.embedding, options)
+        work = partial(read_single, self._litellm.embedding, options)
         with contextlib.closing(self._start(work, request.model, call)) as answer:
             documents = answer.take()
         if not documents:
@@ -141,9 +131,6 @@ class LiteLLMUpstream(Upstream):
         knows when it has connected."""
         timeout = self._limits(call.timeouts.total_s, connect=call.timeouts.connect_s)
         return target.options | {"timeout": timeout, "max_retries": 0, "num_retries": 0}
-
-    def _fetch(self, ask: Callable[..., Any], options: Options) -> Generator[Document]:
-        yield ask(**options).model_dump()
 
     def _start(self, work: Callable[[], Generator[Document]], model: str, call: Call) -> WorkerStream[Document]:
         def count_while_active() -> Generator[Document]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import orjson
@@ -180,18 +180,20 @@ def decode_object(line: bytes) -> dict[str, Json]:
     return document
 
 
+@dataclass(slots=True)
 class ChatDecoder:
     """Lines of `/api/chat` to events; every tool call of one answer gets a unique id."""
 
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
+    _ids: set[str] = field(default_factory=set)
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
+        logprobs = line.get("logprobs")
         events = text_events(
-            message.get("thinking"), message.get("content"), sound_logprobs(line.get("logprobs") or ())
+            message.get("thinking"), message.get("content"), sound_logprobs(logprobs) if logprobs else ()
         )
-        events += [self._decode_call(call) for call in message.get("tool_calls") or ()]
+        if calls := message.get("tool_calls"):
+            events += map(self._decode_call, calls)
         if line.get("done") is True:
             events.append(_done(line))
         return events
@@ -220,7 +222,8 @@ def can_be_written(arguments: Mapping[str, Json]) -> bool:
 
 def decode_generate(line: dict[str, Json]) -> list[Event]:
     """Lines of `/api/generate` to events."""
-    events = text_events(line.get("thinking"), line.get("response"), sound_logprobs(line.get("logprobs") or ()))
+    logprobs = line.get("logprobs")
+    events = text_events(line.get("thinking"), line.get("response"), sound_logprobs(logprobs) if logprobs else ())
     if line.get("done") is True:
         events.append(_done(line))
     return events
@@ -253,8 +256,6 @@ def check_text(value: Json) -> str:
 def sound_logprobs(entries: Json) -> Logprobs:
     """The entries unchanged; raises TypeError unless they are a list of tokens with their log probabilities."""
     found: Logprobs = entries
-    if entries == ():
-        return found
     if isinstance(entries, list) and all(map(_is_logprob, entries)):
         tops = [entry.get("top_logprobs") or [] for entry in entries]
         if all(isinstance(top, list) and all(map(_is_logprob, top)) for top in tops):

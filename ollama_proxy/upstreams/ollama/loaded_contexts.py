@@ -7,15 +7,17 @@ more than the context.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import gevent
 
 from ollama_proxy.errors import GatewayError
+from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.ollama.codec import count
 
 #: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
 CONTEXT_UNIT = 256
@@ -29,19 +31,25 @@ WAIT_S, FAILURE_KEPT_S = 0.5, 10.0
 _TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=2.0, idle_s=2.0, total_s=2.0)
 
 
-class LoadedContexts:
-    """The last list of a server; `ask` fetches a newer one."""
+def read_contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+    """The contexts of loaded models, by their canonical names; `rows`: those of `/api/ps`."""
+    contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
+    return {name: length for name, length in contexts.items() if length}
 
-    def __init__(self, ask: Callable[[Call], Mapping[str, int]]) -> None:
+
+class LoadedContexts:
+    """The last list of a server; `ask` fetches the rows of a newer one."""
+
+    def __init__(self, ask: Callable[[Call], Sequence[Mapping[str, Json]]]) -> None:
         self._ask = ask
         self._contexts: Mapping[str, int] = {}
         #: Monotonic times of the last list, and of the last failure to get one.
         self._read_at = self._failed_at = -inf
         self._reading: gevent.Greenlet[[], None] | None = None
 
-    def note(self, contexts: Mapping[str, int]) -> None:
+    def note(self, rows: Sequence[Mapping[str, Json]]) -> None:
         """Keeps a list that was read for another reason."""
-        self._contexts, self._read_at = contexts, time.monotonic()
+        self._contexts, self._read_at = read_contexts(rows), time.monotonic()
 
     def is_exceeded(self, model: str, tokens: int, requested: int | None) -> bool:
         """Whether so many tokens did not fit into the context of a model; `requested`: the request's own `num_ctx`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError, UpstreamRefused
@@ -40,7 +40,8 @@ from ollama_proxy.upstreams.ollama.codec import (
     seconds_of,
     takes_shift_per_request,
 )
-from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts
+from ollama_proxy.upstreams.ollama.image_formats import unreadable_images
+from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.upstreams.ttl_cache import TtlCache
@@ -69,10 +70,16 @@ class OllamaUpstream(TransportUpstream):
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name, transport)
         self._capabilities = TtlCache[frozenset[str] | None](CAPABILITIES_KEPT_S)
-        self._loaded = TtlCache[dict[str, int]](LOADED_KEPT_S)
-        self._contexts = LoadedContexts(self._fetch_contexts)
+        self._loaded = TtlCache[list[Mapping[str, Json]]](LOADED_KEPT_S)
+        self._contexts = LoadedContexts(self.loaded)
         #: Whether requests have `shift: false`, by the version that the last health check found.
         self._unshifted = False
+        self._unreadable_images = unreadable_images("")
+
+    @property
+    def unreadable_images(self) -> frozenset[str]:
+        """See Upstream.unreadable_images; by the version that the last health check found."""
+        return self._unreadable_images
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
@@ -120,15 +127,14 @@ class OllamaUpstream(TransportUpstream):
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
+        truncated = False
         try:
-            return self._embed(request, call, cut=False)
+            answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         except PromptTooLong:
             if not request.truncate:
                 raise
-        return replace(self._embed(request, call, cut=True), truncated=True)
-
-    def _embed(self, request: EmbedRequest, call: Call, *, cut: bool) -> EmbedAnswer:
-        answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=cut)))
+            truncated = True
+            answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=True)))
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(request.input):
             raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
@@ -138,7 +144,7 @@ class OllamaUpstream(TransportUpstream):
             are_numbers = False
         if not are_numbers:
             raise UpstreamError(detail="embeddings are not lists of numbers")
-        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")))
+        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")), truncated=truncated)
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
@@ -157,12 +163,12 @@ class OllamaUpstream(TransportUpstream):
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
-        return (self._loaded.get("ps", call, self._fetch_contexts) or {}).get(canonical(model))
+        return read_contexts(self._loaded.get("ps", call, self.loaded) or ()).get(canonical(model))
 
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
         """See Upstream.loaded."""
         rows = self._fetch_models("/api/ps", call)
-        self._contexts.note(_contexts(rows))
+        self._contexts.note(rows)
         return rows
 
     def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
@@ -175,17 +181,17 @@ class OllamaUpstream(TransportUpstream):
             return rows
         raise UpstreamError(detail=f"the list of models at {path} is malformed")
 
-    def _fetch_contexts(self, call: Call) -> dict[str, int]:
-        return _contexts(self.loaded(call))
-
     def version(self, call: Call) -> str:
-        """Its version, which also decides whether requests have `shift`; raises UpstreamError."""
+        """Its version, which also decides whether requests have `shift` and which images are converted; raises
+        UpstreamError."""
         try:
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
             self._unshifted = False  # it may come back as another version
+            self._unreadable_images = unreadable_images("")
             raise
         self._unshifted = takes_shift_per_request(version)
+        self._unreadable_images = unreadable_images(version)
         return version
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
@@ -200,17 +206,16 @@ class OllamaUpstream(TransportUpstream):
         return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
 
 
+@dataclass(slots=True)
 class OllamaReader:
     """Lines of Ollama's API, or its one object, to events; see Reader."""
 
+    _decode: Decoder
+    #: Whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown.
+    _is_outgrown: Callable[[int], bool] | None = None
+    _lines: LineSplitter = field(default_factory=LineSplitter)
     #: The last line has the counts.
     grace_s: float | None = None
-
-    def __init__(self, decode: Decoder, is_outgrown: Callable[[int], bool] | None = None) -> None:
-        """`is_outgrown`: whether an answer of so many tokens, with its prompt, outgrew the context; None: unknown."""
-        self._decode = decode
-        self._is_outgrown = is_outgrown
-        self._lines = LineSplitter()
 
     def feed(self, data: bytes) -> Read:
         """See Reader."""
@@ -249,12 +254,6 @@ class OllamaReader:
             tokens = end.prompt_eval_count + end.eval_count
             events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
         return events
-
-
-def _contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
-    """The contexts of loaded models, by their canonical names."""
-    contexts = {canonical(row["name"]): count(row.get("context_length")) for row in rows}
-    return {name: length for name, length in contexts.items() if length}
 
 
 def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:

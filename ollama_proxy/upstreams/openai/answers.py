@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 
@@ -189,21 +190,21 @@ def _chance(value: Json) -> float:
     return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
+@dataclass(slots=True)
 class OpenAIReader:
     """Bytes of an answer of OpenAI's API to events; see Reader.
 
     One object in place of a stream is decoded as an object, and a stream in place of one object as a stream.
     """
 
-    def __init__(self, decoder: ChunkDecoder) -> None:
-        self._decoder = decoder
-        self._events = SseSplitter()
-        #: The bytes before it was known whether it is a stream; afterwards those of an object.
-        self._head = bytearray()
-        self._is_stream: bool | None = None
-        self._ended = False
-        #: Set by the finish reason: the usage may follow it.
-        self.grace_s: float | None = None
+    _decoder: ChunkDecoder
+    _events: SseSplitter = field(default_factory=SseSplitter)
+    #: The bytes before it was known whether it is a stream; afterwards those of an object.
+    _head: bytearray = field(default_factory=bytearray)
+    _is_stream: bool | None = None
+    _ended: bool = False
+    #: Set by the finish reason: the usage may follow it.
+    grace_s: float | None = None
 
     def feed(self, data: bytes) -> Read:
         """See Reader."""

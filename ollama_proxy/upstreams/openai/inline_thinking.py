@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ollama_proxy.hub import Content, Event, Logprobs, Thinking
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -10,18 +12,16 @@ OPEN, CLOSE = "<think>", "</think>"
 MOST_BLANKS = 4096
 
 
+@dataclass(slots=True)
 class InlineThinking:
     """Splits the text of one answer, piece by piece. Only a tag at its beginning is one: later it is text."""
 
-    __slots__ = ("_held", "_tag", "_trims")
-
-    def __init__(self) -> None:
-        #: The tag that comes next; None: the rest is text.
-        self._tag: str | None = OPEN
-        #: Text that may be the beginning of it.
-        self._held = ""
-        #: Whether to drop blanks: those after a tag belong to neither side.
-        self._trims = False
+    #: The tag that comes next; None: the rest is text.
+    _tag: str | None = OPEN
+    #: Text that may be the beginning of it.
+    _held: str = ""
+    #: Whether to drop blanks: those after a tag belong to neither side.
+    _trims: bool = False
 
     def events(self, text: str, logprobs: Logprobs = ()) -> list[Event]:
         """The events of a piece, as far as they are certain."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import Image, ImageUrl, Json, Message, ToolCall
+from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.settings import ALWAYS, NEVER, Profile
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
 from ollama_proxy.upstreams.pacing import pace
@@ -29,7 +29,7 @@ def encode_messages(
     thinking off. `find`: None if no thoughts are kept."""
     turns = _Turns()
     encoded: list[dict[str, Json]] = []
-    pictures: list[Image] = []
+    pictures: list[Attachment] = []
     before: Message | None = None
     for number, message in enumerate(pace(messages)):
         if pictures and message.role != "tool":
@@ -76,7 +76,7 @@ class _Turns:
     def take_call(self, message: Message, number: int) -> str:
         """The id of the call that a result belongs to: its own, else by the tool's name, else the next one in order."""
         call_id = message.tool_call_id
-        if call_id and (call_id in self.ids or self.pending.is_empty()):
+        if call_id and (call_id in self.ids or not self.pending.waiting):
             while self.pending.take_by_id(call_id):
                 pass  # one result answers every call with its id
             return call_id
@@ -117,7 +117,7 @@ def _encode_thought(
     return {profile.reasoning_field: text} if text or not profile.reasoning_details else {}
 
 
-def _show_images(pictures: Sequence[Image]) -> dict[str, Json]:
+def _show_images(pictures: Sequence[Attachment]) -> dict[str, Json]:
     return {"role": "user", "content": _encode_content(Message("user", FROM_TOOL, images=pictures))}
 
 
@@ -129,6 +129,10 @@ def _encode_content(message: Message) -> Json:
     for image in message.images:
         if isinstance(image, ImageUrl):
             parts.append({"type": "image_url", "image_url": {"url": image.url}})
+            continue
+        if isinstance(image, Document):
+            file = {"filename": image.name or "document.pdf", "file_data": f"data:application/pdf;base64,{image.data}"}
+            parts.append({"type": "file", "file": file})
             continue
         kind = base64_media_type(image) or "image/png"  # the provider reports what is wrong with others
         if kind.startswith("audio/"):

@@ -62,15 +62,15 @@ class _Parts:
         return {} if arguments is None else {"value": arguments}
 
 
+@dataclass(slots=True)
 class ToolCallParts:
     """Assembles the calls of one answer. Providers differ in what each piece has: an index, an id, a name once or again
     and again, arguments as text or as an object."""
 
-    def __init__(self) -> None:
-        self._calls: list[_Parts] = []
-        self._by_index: dict[int, _Parts] = {}
-        self._by_id: dict[str, _Parts] = {}
-        self._given: set[str] = set()
+    _calls: list[_Parts] = field(default_factory=list)
+    _by_index: dict[int, _Parts] = field(default_factory=dict)
+    _by_id: dict[str, _Parts] = field(default_factory=dict)
+    _given: set[str] = field(default_factory=set)
 
     def add(self, delta: Mapping[str, Json]) -> None:
         """Adds one piece: an item of `tool_calls`."""

@@ -86,6 +86,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
         """`models`: those of the configuration; `secrets`: texts that no error may show."""
         super().__init__(name, transport)
         self.profile = profile or Profile()
+        self.reads_documents = self.profile.documents
         self._declared = {model.id: model for model in (models or {}).values()}
         self._secrets = secrets
         self._thoughts = ReasoningCache()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import gevent
@@ -34,8 +34,9 @@ MAX_IDLE_CONNECTIONS = 256
 #: A connection that was idle this long is not used again, in seconds.
 MAX_IDLE_S = 60.0
 
-#: Requests that are kept prepared: paths are constants, but for the pages of a provider's list. Bytes of their paths.
-MAX_PREPARED, MAX_PREPARED_BYTES = 64, 1 << 18
+#: Requests that are kept prepared: their paths are constants, but for the pages of a provider's list, and so are their
+#: headers, but for those that Ollama's clients choose. Bytes of paths and headers.
+MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
 #: seconds; a busy process notices it late.
@@ -193,57 +194,88 @@ class Pool:
             raise failure from error
 
 
+class Sending(NamedTuple):
+    """A request on its way through the session to the adapter."""
+
+    request: UpstreamRequest
+    #: The request line and all headers.
+    head: bytes
+    call: Call
+    head_wait_s: float | None
+
+
+class NeutralSession(requests.Session):
+    """A session without environment, cookies and redirects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers.clear()
+        self.adapters.clear()
+
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Generator[requests.Response, None, None]:
+        """Follows none; HttpReply raises Redirected for them."""
+        yield from ()
+
+
+class Answer(requests.Response):
+    """What the session needs of an answer; everything else about it is in `raw`, the reply."""
+
+    #: Of all answers: none is redirected.
+    history: ClassVar[list[requests.Response]] = []  # type: ignore[misc]
+
+    def __init__(self, reply: HttpReply) -> None:
+        # Not that of the base class: a jar of cookies for each answer costs more than all else that the session does.
+        self.raw = reply
+
+
 class PoolAdapter(BaseAdapter):
-    """Sends prepared requests over a pool. `timeout` is the Call whose limits count."""
+    """Sends requests over a pool. `timeout` is the Sending, with the Call whose limits count."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
         self._pool = pool
 
-    def send(  # type: ignore[override]  # the session passes `timeout` through as it is; a Call is more than seconds
+    def send(  # type: ignore[override]  # the session passes `timeout` through as it is
         self,
         request: requests.PreparedRequest,
         stream: bool = False,
-        timeout: Call | None = None,
+        timeout: Sending | None = None,
         verify: bool | str = True,
         cert: object = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """See BaseAdapter.send; the answer is a Response whose `raw` is the reply."""
         assert timeout is not None, "every upstream call has its limits"
-        lines = [f"{request.method} {request.path_url} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        answer = requests.Response()
-        reply = self._attempt(request, head, timeout, fresh=False)
-        answer.raw = reply or self._attempt(request, head, timeout, fresh=True)
-        return answer
+        return Answer(self._attempt(timeout, fresh=False) or cast(HttpReply, self._attempt(timeout, fresh=True)))
 
-    def _attempt(self, request: requests.PreparedRequest, head: bytes, call: Call, *, fresh: bool) -> HttpReply | None:
+    def _attempt(self, sending: Sending, *, fresh: bool) -> HttpReply | None:
         """Sends the request and returns its reply; None if the other side had closed a pooled connection."""
+        request, head, call, head_wait_s = sending
         call.check()
         connection = self._pool.acquire(call.timeouts.connect_s, fresh=fresh)
         sent_at = time.monotonic()
         reply = HttpReply(self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s)
         try:
             call.attach(connection.abort)
-            body: bytes | Iterable[bytes] = request.body or b""  # type: ignore[assignment]  # never text here
-            chunked = "Transfer-Encoding" in request.headers
             try:
-                connection.send(head, body, call, chunked=chunked, headless=request.method == "HEAD")
+                connection.send(
+                    head, request.body, call, chunked=request.length is None, headless=request.method == "HEAD"
+                )
             except TimeoutError as error:
                 raise UpstreamTimeout("The model server did not accept the request in time.") from error
             except OSError:
                 # It may have answered and closed before reading everything: its answer comes next, or its end.
                 call.check()
             # Waits one heartbeat at most; a stale connection fails at once.
-            reply.wait_head(getattr(request, "head_wait_s", None))
+            reply.wait_head(head_wait_s)
             return reply
         except UpstreamCut:
             reply.close()
             call.check()
             stale = connection.was_stale and time.monotonic() - sent_at < STALE_WITHIN_S
-            if stale and isinstance(request.body, bytes) and getattr(request, "replayable", False):
+            if stale and isinstance(request.body, bytes) and request.replayable:
                 return None
             raise
         except BaseException:  # also when the greenlet is killed: the connection must not leak
@@ -276,54 +308,51 @@ class HttpTransport:
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
         self.connections = self._pool.connections
-        self._prepared = BoundedCache[tuple[str, str], requests.PreparedRequest](MAX_PREPARED, MAX_PREPARED_BYTES)
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.clear()
+        self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
+            MAX_PREPARED, MAX_PREPARED_BYTES
+        )
+        self._session = NeutralSession()
         self._session.headers.update({"Host": url.netloc, "User-Agent": "ollama-proxy", "Accept-Encoding": "identity"})
         self._session.headers.update(headers or {})
-        self._session.adapters.clear()
         self._session.mount(self._origin, PoolAdapter(self._pool))
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
         """See Transport.open."""
-        prepared = self._prepare(request)
-        # Both travel with the request to the adapter.
-        prepared.head_wait_s = head_wait_s  # type: ignore[attr-defined]
-        prepared.replayable = request.replayable  # type: ignore[attr-defined]
+        prepared, head = self._prepare(request)
+        if not isinstance(request.body, bytes):
+            framing = (
+                b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
+            )
+            head += framing + b"\r\n"
+        elif request.body or request.method not in ("GET", "HEAD"):
+            head += b"Content-Length: %d\r\n" % len(request.body)
         answer = self._session.send(
             prepared,
             stream=True,
-            timeout=call,  # type: ignore[arg-type]  # see PoolAdapter.send
+            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # type: ignore[arg-type]  # see PoolAdapter.send
             allow_redirects=False,
             verify=True,
             proxies={},
         )
         return cast(HttpReply, answer.raw)
 
-    def _prepare(self, request: UpstreamRequest) -> requests.PreparedRequest:
-        """The request as it is sent. Preparing costs ten times a copy, and there are only a few constant paths."""
-        key = (request.method, request.path)
+    def _prepare(self, request: UpstreamRequest) -> tuple[requests.PreparedRequest, bytes]:
+        """The request as the session takes it, and the beginning of its head, without the framing of the body. Both are
+        the same for all requests with this path and these headers."""
+        key = (request.method, request.path, *request.headers)
         known = self._prepared.get(key)
         if known is None:
             url = self._origin + self._prefix + request.path
-            known = self._session.prepare_request(requests.Request(request.method, url))
+            prepared = self._session.prepare_request(requests.Request(request.method, url))
+            prepared.headers.update(request.headers)
+            # requests sets a length of 0 for a POST without a body.
+            prepared.headers.pop("Content-Length", None)
+            lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
+            head = f"{request.method} {prepared.path_url} HTTP/1.1\r\n" + "".join(lines)
+            known = prepared, head.encode("latin-1")
             if "/blobs/" not in request.path:
                 self._prepared.put(key, known)
-        prepared = known.copy()
-        prepared.headers.update(request.headers)
-        if isinstance(request.body, bytes):
-            prepared.body = request.body
-            if request.body or request.method not in ("GET", "HEAD"):
-                prepared.headers["Content-Length"] = str(len(request.body))
-        else:
-            prepared.body = request.body  # type: ignore[assignment]  # an iterable of bytes, sent as it comes
-            # requests sets a length of 0 for a POST without a body, and one body can't have two framings.
-            prepared.headers.pop("Content-Length", None)
-            framing = {"Transfer-Encoding": "chunked"} if request.length is None else {}
-            prepared.headers.update(framing or {"Content-Length": str(request.length)})
-        return prepared
+        return known
 
     def close(self) -> None:
         """Closes the pool."""

@@ -30,15 +30,15 @@ def sized(body: bytes, declared: int | None = None, **environ: Any) -> dict[str,
 
 
 def chunked(body: bytes) -> dict[str, Any]:
-    """What gunicorn shows of a chunked body."""
+    """What the server shows of a chunked body."""
     return {"wsgi.input": io.BytesIO(body), "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
 
 
 class Broken(io.BytesIO):
-    """An input that fails in its middle, as gunicorn's does when chunks are malformed or the client is gone."""
+    """An input that fails in its middle, as the server's does when chunks are malformed or the client is gone."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        if data := super().read(size):
+    def read1(self, size: int | None = -1, /) -> bytes:
+        if data := super().read1(size):
             return data
         raise OSError("gone")
 

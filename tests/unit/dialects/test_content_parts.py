@@ -9,6 +9,7 @@ import pytest
 from ollama_proxy.dialects.content_parts import (
     load_arguments,
     load_content,
+    load_file,
     load_function,
     load_image,
     load_options,
@@ -17,7 +18,7 @@ from ollama_proxy.dialects.content_parts import (
     load_top_logprobs,
 )
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ImageUrl
+from ollama_proxy.hub import Attachment, Document, ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS
 
 
@@ -119,3 +120,51 @@ def test_log_probabilities_are_bounded() -> None:
     for wrong in (-1, 21):
         with pytest.raises(BadRequest):
             load_top_logprobs(wrong)
+
+
+@pytest.mark.parametrize(
+    "data", ["data:application/pdf;base64,JVBERi0x", "data:application/PDF;name=a.pdf;base64,JVBERi0x", "JVBERi0x"]
+)
+def test_a_pdf_is_a_document_behind_the_texts_before_it(data: str) -> None:
+    texts, images = ["one", "three"], list[Attachment]()
+    load_file({"file_data": data, "filename": " doc\r\n.pdf "}, "x", texts, images)
+    assert (texts, images) == (["one", "three"], [Document("JVBERi0x", "doc .pdf", len("one\nthree"))])
+
+
+def test_a_text_file_is_its_text_under_its_name() -> None:
+    texts = ["above"]
+    load_file({"file_data": "data:text/plain;base64,d29yZHM=", "filename": "a.txt"}, "x", texts, [])
+    assert texts == ["above", "a.txt\nwords"]
+
+
+def test_a_name_of_a_file_is_cut() -> None:
+    images: list[Attachment] = []
+    load_file({"file_data": "JVBERi0x", "filename": "a" * 1000}, "x", [], images)
+    assert images == [Document("JVBERi0x", "a" * 200, 0)]
+
+
+@pytest.mark.parametrize(
+    ("file", "param"),
+    [
+        ({"file_id": "f"}, "x.file_id"),
+        ({"file_url": "https://example.org/a.pdf"}, "x.file_url"),
+        ({}, "x.file_data"),
+        ({"file_data": 5}, "x.file_data"),
+        ({"file_data": "data:application/zip;base64,UEs="}, "x.file_data"),
+        ({"file_data": "data:text/plain;base64,/w=="}, "x.file_data"),
+        ({"file_data": "JVBERi0x", "filename": 5}, "x.filename"),
+        ("text", "x"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(file: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        load_file(file, "x", [], [])
+    assert raised.value.param == param
+
+
+def test_there_may_be_many_documents_in_a_message_but_not_thousands() -> None:
+    images: list[Attachment] = []
+    with pytest.raises(BadRequest, match="one document too many: 32 can be in one message"):
+        for _ in range(33):
+            load_file({"file_data": "JVBERi0x"}, "x", [], images)
+    assert len(images) == 32

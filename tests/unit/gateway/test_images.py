@@ -96,7 +96,7 @@ def complaint(*urls: str, **options: Any) -> str:
 # --- What arrives ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("image", [PNG, JPEG, WEBP], ids=["png", "jpeg", "webp"])
+@pytest.mark.parametrize("image", [PNG, JPEG, WEBP, GIF], ids=["png", "jpeg", "webp", "gif"])
 @pytest.mark.parametrize("content_type", ["image/png", "text/html", "application/octet-stream"])
 def test_images_are_told_by_their_bytes(pictures: ScriptedServer, image: bytes, content_type: str) -> None:
     pictures.script("/a", [Whole(image, headers={"Content-Type": content_type})])
@@ -121,7 +121,7 @@ def test_framing_does_not_matter(pictures: ScriptedServer, script: list[Any]) ->
 NOT_IMAGES = {
     "nothing": b"",
     "a page": b"<!doctype html><p>secret-of-the-server</p>",
-    "a GIF": GIF,
+    "a bitmap": b"BM" + bytes(range(256)),
     "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "a compressed image": b"\x1f\x8b\x08" + PNG,
     "the half of a signature": PNG[:7],
@@ -134,7 +134,7 @@ NOT_IMAGES = {
 @pytest.mark.parametrize("body", NOT_IMAGES.values(), ids=NOT_IMAGES)
 def test_other_things_are_no_images_whatever_they_are_called(pictures: ScriptedServer, body: bytes) -> None:
     pictures.script("/a", [Whole(body, headers={"Content-Type": "image/png"})])
-    assert complaint(f"{pictures.url}/a") == "must be a PNG, JPEG or WebP image"
+    assert complaint(f"{pictures.url}/a") == "must be a PNG, JPEG, WebP or GIF image"
 
 
 def test_no_more_is_read_than_it_takes_to_see_that_it_is_no_image(pictures: ScriptedServer) -> None:
@@ -175,7 +175,7 @@ def test_what_is_asked_is_the_image_and_nothing_of_the_client(pictures: Scripted
     assert {name.lower(): value for name, value in seen.headers} == {
         "host": f"{HERE}:{pictures.port}",
         "user-agent": "ollama-proxy",
-        "accept": "image/png, image/jpeg, image/webp",
+        "accept": "image/png, image/jpeg, image/webp, image/gif",
         "accept-encoding": "identity",
     }
 

@@ -151,7 +151,7 @@ def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxe
 def test_lists_are_asked_for_again_after_work_on_models(gateway: Gateway) -> None:
     exchange = new_exchange(gateway)
     gateway.manage_models(exchange, None).route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
-    old = [node.models.listed_at for node in gateway.fleet.ollama_nodes()]
+    old = [node.models.listed_at for node in gateway.fleet.ollama_nodes]
     exchange.finish()
     wait_for_lists(gateway, without="lab")
-    assert all(node.models.listed_at > before for node, before in zip(gateway.fleet.ollama_nodes(), old, strict=True))
+    assert all(node.models.listed_at > before for node, before in zip(gateway.fleet.ollama_nodes, old, strict=True))

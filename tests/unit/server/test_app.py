@@ -23,6 +23,23 @@ def test_slashes_are_not_merged(demo_app: InProcess) -> None:
     assert demo_app.ask("GET", "/api//tags").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "models.example:8443"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+        ({"Host": "no_host name"}, 400),
+        ({"Host": "a..b"}, 400),
+        ({"Host": "a" * 64 + ".example"}, 400),
+        ({"Connection": "upgrade", "Upgrade": "websocket"}, 400),
+    ],
+)
+def test_hosts_that_are_not_valid_and_upgrades_are_refused(
+    demo_app: InProcess, headers: dict[str, str], status: int
+) -> None:
+    assert demo_app.ask("GET", "/api/tags", **headers).status_code == status
+
+
 def test_requests_are_over_once_their_answer_is(demo_app: InProcess) -> None:
     gateway = demo_app.app.extensions["ollama_proxy"]["gateway"]
     before = gateway.in_flight

@@ -7,12 +7,16 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import gevent
 import pytest
+from gevent import socket as gsocket
 
+from ollama_proxy.errors import CallEnded
 from ollama_proxy.server.client_watch import WATCH_INTERVAL_S, ClientWatch
+from ollama_proxy.server.connection import Connection
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
 
@@ -63,7 +67,7 @@ def leave_behind_bytes(client: socket.socket) -> None:
 def test_client_that_left_ends_its_call(pair: tuple[socket.socket, socket.socket], leave: Any) -> None:
     watch, one, aborts = ClientWatch(), call(), Aborts()
     one.attach(aborts)
-    watch.add(pair[0], one)
+    watch.add(Connection(pair[0]), one)
     leave(pair[1])
     watch.look()
     assert (bool(one.ended), aborts, watch.active) == (True, [1], 0)
@@ -71,15 +75,23 @@ def test_client_that_left_ends_its_call(pair: tuple[socket.socket, socket.socket
 
 def test_client_that_stays_or_sends_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
     watch, one = ClientWatch(), call()
-    watch.add(pair[0], one)
+    watch.add(Connection(pair[0]), one)
     pair[1].sendall(b"more")
     watch.look()
     assert (bool(one.ended), watch.active) == (False, 1)
 
 
+def test_connection_knows_whether_it_is_watched(pair: tuple[socket.socket, socket.socket]) -> None:
+    watch, connection = ClientWatch(), Connection(pair[0])
+    remove = watch.add(connection, call())
+    assert connection.is_watched
+    remove()
+    assert not connection.is_watched
+
+
 def test_removing_twice_does_no_harm(pair: tuple[socket.socket, socket.socket]) -> None:
     watch = ClientWatch()
-    remove = watch.add(pair[0], call())
+    remove = watch.add(Connection(pair[0]), call())
     remove()
     remove()
     assert watch.active == 0
@@ -87,7 +99,7 @@ def test_removing_twice_does_no_harm(pair: tuple[socket.socket, socket.socket]) 
 
 def test_removing_after_the_client_left_does_no_harm(pair: tuple[socket.socket, socket.socket]) -> None:
     watch = ClientWatch()
-    remove = watch.add(pair[0], call())
+    remove = watch.add(Connection(pair[0]), call())
     pair[1].close()
     watch.look()
     remove()
@@ -96,8 +108,8 @@ def test_removing_after_the_client_left_does_no_harm(pair: tuple[socket.socket, 
 
 def test_next_call_on_a_connection_is_not_removed_by_the_one_before(pair: tuple[socket.socket, socket.socket]) -> None:
     watch, second = ClientWatch(), call()
-    remove_first = watch.add(pair[0], call())
-    watch.add(pair[0], second)
+    remove_first = watch.add(Connection(pair[0]), call())
+    watch.add(Connection(pair[0]), second)
     remove_first()
     pair[1].close()
     watch.look()
@@ -107,37 +119,84 @@ def test_next_call_on_a_connection_is_not_removed_by_the_one_before(pair: tuple[
 def test_descriptor_that_was_closed_unseen_ends_its_call() -> None:
     ours, client = socket.socketpair()
     watch, one = ClientWatch(), call()
-    watch.add(ours, one)
+    watch.add(Connection(ours), one)
     ours.close()
     client.close()
     watch.look()
     assert (bool(one.ended), watch.active) == (True, 0)
 
 
-def test_stalled_client_is_cut_without_losing_its_descriptor(pair: tuple[socket.socket, socket.socket]) -> None:
-    watch, one = ClientWatch(), call(send_idle_s=1)
-    watch.add(pair[0], one)
-    one.sending_since = time.monotonic() - 2
+def flood(connection: Connection) -> gevent.Greenlet[..., None]:
+    """Sends more than the kernel takes."""
+
+    def send() -> None:
+        with suppress(OSError):
+            connection.send(b"x" * 30_000_000)
+
+    return gevent.spawn(send)
+
+
+@pytest.fixture
+def taking_nothing(pair: tuple[socket.socket, socket.socket]) -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection into which more is being sent than its client takes, and the client."""
+    with gsocket.socket(fileno=os.dup(pair[0].fileno())) as ours:
+        connection = Connection(ours)
+        sending = flood(connection)
+        gevent.sleep(0.05)
+        yield connection, pair[1]
+        sending.kill()
+
+
+def look_for(watch: ClientWatch, seconds: float) -> None:
+    """Looks regularly, as the watch does by itself."""
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        watch.look()
+        gevent.sleep(0.02)
+
+
+def is_cut(client: socket.socket) -> bool:
+    """Whether the connection ends behind what the kernels hold."""
+    client.settimeout(1)
+    size = 0
+    try:
+        while data := client.recv(1 << 20):
+            size += len(data)
+    except TimeoutError:
+        return False
+    return size < 30_000_000
+
+
+def test_stalled_client_is_cut_without_losing_its_descriptor(taking_nothing: tuple[Connection, socket.socket]) -> None:
+    watch, (connection, client) = ClientWatch(), taking_nothing
+    watch.add(connection, call(send_idle_s=0.3))
     descriptors = len(os.listdir("/proc/self/fd"))
-    watch.look()
-    assert pair[1].recv(1) == b""
-    with pytest.raises(BrokenPipeError):
-        pair[0].sendall(b"x" * 100)
+    look_for(watch, 1)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert is_cut(client)
 
 
-def test_client_that_reads_is_not_cut(pair: tuple[socket.socket, socket.socket]) -> None:
-    watch, one = ClientWatch(), call(send_idle_s=1)
-    watch.add(pair[0], one)
-    one.sending_since = time.monotonic() - 0.5
-    watch.look()
-    pair[0].sendall(b"x")
-    assert pair[1].recv(1) == b"x"
+def test_client_within_its_limit_is_not_cut(taking_nothing: tuple[Connection, socket.socket]) -> None:
+    watch, (connection, client) = ClientWatch(), taking_nothing
+    watch.add(connection, call(send_idle_s=30))
+    look_for(watch, 0.5)
+    assert not is_cut(client)
+
+
+def test_stalled_client_of_a_call_that_was_ended_is_cut_sooner(
+    taking_nothing: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ollama_proxy.upstreams.call.ERROR_FLUSH_TIMEOUT_S", 0.2)
+    watch, one, (connection, client) = ClientWatch(), call(send_idle_s=30), taking_nothing
+    one.end(CallEnded)
+    watch.add(connection, one)
+    look_for(watch, 0.6)
+    assert is_cut(client)
 
 
 def test_watch_looks_by_itself_while_there_are_clients(pair: tuple[socket.socket, socket.socket]) -> None:
     watch, one = ClientWatch(), call()
-    watch.add(pair[0], one)
+    watch.add(Connection(pair[0]), one)
     pair[1].close()
     began = time.monotonic()
     while not one.ended and time.monotonic() - began < 5:
@@ -147,10 +206,10 @@ def test_watch_looks_by_itself_while_there_are_clients(pair: tuple[socket.socket
 
 def test_watch_wakes_up_again_after_an_idle_time(pair: tuple[socket.socket, socket.socket]) -> None:
     watch, first, second = ClientWatch(), call(), call()
-    remove = watch.add(pair[0], first)
+    remove = watch.add(Connection(pair[0]), first)
     remove()
     gevent.sleep(2 * WATCH_INTERVAL_S)  # long enough for the watch to go to sleep
-    watch.add(pair[0], second)
+    watch.add(Connection(pair[0]), second)
     pair[1].close()
     began = time.monotonic()
     while not second.ended and time.monotonic() - began < 5:

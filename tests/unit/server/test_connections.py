@@ -10,7 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from ollama_proxy.server import connections
+from ollama_proxy.server import connection, connections
+from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.connections import Connections
 from tests.rig.deadline import wait_until
 
@@ -19,7 +20,8 @@ class Pair:
     """A connection as the worker has it, and its client's end."""
 
     def __init__(self, opened: ExitStack) -> None:
-        self.ours, theirs = (opened.enter_context(each) for each in socket.socketpair())
+        self.socket, theirs = (opened.enter_context(each) for each in socket.socketpair())
+        self.ours = Connection(self.socket)
         theirs.setblocking(False)
         self.theirs = theirs
 
@@ -45,7 +47,7 @@ def pair() -> Iterator[Callable[[], Pair]]:
 
 
 def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     first, second, third = pair(), pair(), pair()
     assert [held.enter(each.ours) for each in (first, second, third)] == [True, True, True]
     assert [each.is_closed for each in (first, second, third)] == [True, False, False]
@@ -53,7 +55,7 @@ def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(pair: 
 
 
 def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_request(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     kept, new, third = pair(), pair(), pair()
     held.enter(kept.ours)
     held.begin(kept.ours)
@@ -70,7 +72,7 @@ def test_one_that_has_only_just_come_may_be_about_to_ask(
     pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "JUST_COME_S", 60.0)
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     kept, new, third, fourth = pair(), pair(), pair(), pair()
     held.enter(kept.ours)
     held.begin(kept.ours)
@@ -83,7 +85,7 @@ def test_one_that_has_only_just_come_may_be_about_to_ask(
 
 
 def test_one_whose_request_has_arrived_is_not_closed(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     asking, silent, third, fourth = pair(), pair(), pair(), pair()
     for each in (asking, silent):
         held.enter(each.ours)
@@ -97,7 +99,7 @@ def test_one_whose_request_has_arrived_is_not_closed(pair: Callable[[], Pair]) -
 
 
 def test_nobody_who_is_being_answered_makes_room(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     first, second, third = pair(), pair(), pair()
     for each in (first, second):
         held.enter(each.ours)
@@ -109,7 +111,7 @@ def test_nobody_who_is_being_answered_makes_room(pair: Callable[[], Pair]) -> No
 
 
 def test_who_has_made_room_is_not_there_any_more(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](1)
+    held = Connections(1, waiting_s=60)
     first, second = pair(), pair()
     held.enter(first.ours)
     held.enter(second.ours)
@@ -119,7 +121,7 @@ def test_who_has_made_room_is_not_there_any_more(pair: Callable[[], Pair]) -> No
 
 
 def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](9)
+    held = Connections(9, waiting_s=60)
     new, kept, busy = pair(), pair(), pair()
     for each in (new, kept, busy):
         held.enter(each.ours)
@@ -135,17 +137,71 @@ def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], 
     assert [each.is_closed for each in (new, kept, busy)] == [True, True, False]
 
 
+def test_those_whose_head_is_overdue_are_closed(pair: Callable[[], Pair]) -> None:
+    held = Connections(9, waiting_s=0.2)
+    new, kept, busy = pair(), pair(), pair()
+    for each in (new, kept, busy):
+        held.enter(each.ours)
+    for each in (kept, busy):
+        held.begin(each.ours)
+    held.end(kept.ours)
+    new.theirs.send(b"GET / HTTP/1.1")
+    held.close_overdue()
+    assert not any(each.is_closed for each in (new, kept, busy))
+    time.sleep(0.25)
+    late = pair()
+    held.enter(late.ours)
+    held.close_overdue()
+    assert [each.is_closed for each in (new, kept, busy, late)] == [True, True, False, False]
+
+
+def test_one_with_a_request_in_advance_is_not_closed(pair: Callable[[], Pair]) -> None:
+    held = Connections(9, waiting_s=60)
+    one = pair()
+    held.enter(one.ours)
+    one.ours.unread(b"GET / HTTP/1.1")
+    held.close_waiting(0)
+    assert not one.is_closed
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_one_that_takes_no_response_is_closed_unless_it_is_watched(
+    pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch, is_watched: bool
+) -> None:
+    monkeypatch.setattr(connections, "SEND_IDLE_S", 0.1)
+    held, one = Connections(9, waiting_s=60), pair()
+    held.enter(one.ours)
+    held.begin(one.ours)
+    one.ours.is_watched = is_watched
+    failed: list[OSError] = []
+
+    def send() -> None:
+        try:
+            one.ours.send(b"x" * 10_000_000)
+        except OSError as error:
+            failed.append(error)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    for _ in range(10):
+        held.close_overdue()
+        time.sleep(0.05)
+    assert bool(failed) is not is_watched
+    one.ours.shut(socket.SHUT_RDWR)
+    sender.join(5)
+
+
 # The last response of a connection.
 
 
-def in_background(held: Connections[socket.socket], pair: Pair) -> threading.Thread:
+def in_background(held: Connections, pair: Pair) -> threading.Thread:
     thread = threading.Thread(target=held.linger, args=(pair.ours,), daemon=True)
     thread.start()
     return thread
 
 
 def test_client_that_goes_on_sending_is_read_within_a_limit(pair: Callable[[], Pair]) -> None:
-    held, chatty = Connections[socket.socket](2), pair()
+    held, chatty = Connections(2, waiting_s=60), pair()
     held.enter(chatty.ours)
     sent, began = 0, time.monotonic()
     thread = in_background(held, chatty)
@@ -154,34 +210,34 @@ def test_client_that_goes_on_sending_is_read_within_a_limit(pair: Callable[[], P
             sent += chatty.theirs.send(b"x" * 4096)
         except BlockingIOError:
             thread.join(0.01)
-    assert connections.LINGER_S - 0.1 < time.monotonic() - began < connections.LINGER_S + 2
+    assert connection.LINGER_S - 0.1 < time.monotonic() - began < connection.LINGER_S + 2
     assert chatty.is_closed, "it is told that nothing more comes"
-    buffered = chatty.ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    assert connections.LINGER_BYTES < sent <= connections.LINGER_BYTES + 2 * buffered
+    buffered = chatty.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert connection.LINGER_BYTES < sent <= connection.LINGER_BYTES + 2 * buffered
 
 
 @pytest.mark.parametrize("size", [0, 100, 100_000])
 def test_client_that_closes_has_not_to_be_waited_for(pair: Callable[[], Pair], size: int) -> None:
-    held, polite = Connections[socket.socket](2), pair()
+    held, polite = Connections(2, waiting_s=60), pair()
     held.enter(polite.ours)
     polite.theirs.send(b"x" * size)
     began = time.monotonic()
     thread = in_background(held, polite)
     polite.theirs.close()
     thread.join(5)
-    assert time.monotonic() - began < connections.LINGER_S / 2
+    assert time.monotonic() - began < connection.LINGER_S / 2
 
 
 def test_silent_client_is_given_a_second(pair: Callable[[], Pair]) -> None:
-    held, silent = Connections[socket.socket](2), pair()
+    held, silent = Connections(2, waiting_s=60), pair()
     held.enter(silent.ours)
     began = time.monotonic()
     in_background(held, silent).join(5)
-    assert connections.LINGER_S - 0.1 < time.monotonic() - began < connections.LINGER_S + 2
+    assert connection.LINGER_S - 0.1 < time.monotonic() - began < connection.LINGER_S + 2
 
 
 def test_who_has_had_the_last_response_makes_room_first(pair: Callable[[], Pair]) -> None:
-    held = Connections[socket.socket](2)
+    held = Connections(2, waiting_s=60)
     waiting, lingering, third = pair(), pair(), pair()
     held.enter(waiting.ours)
     held.enter(lingering.ours)
@@ -190,6 +246,6 @@ def test_who_has_had_the_last_response_makes_room_first(pair: Callable[[], Pair]
     wait_until(lambda: lingering.is_closed, 5)
     assert len(held) == 2
     assert held.enter(third.ours)
-    thread.join(connections.LINGER_S / 2)
+    thread.join(connection.LINGER_S / 2)
     assert not thread.is_alive() and not waiting.is_closed
     assert len(held) == 2

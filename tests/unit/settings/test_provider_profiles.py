@@ -54,6 +54,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "json_schema": ("false", False),
     "json_word": ("true", True),
     "null_content": ("true", True),
+    "documents": ("true", True),
     "stream_only": ('["qwq-*"]', ("qwq-*",)),
     "embedding_batch": ("10", 10),
     "dimensions": ("false", False),

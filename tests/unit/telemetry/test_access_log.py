@@ -23,12 +23,12 @@ from ollama_proxy.telemetry.access_log import (
     PIPE_BYTES,
     AccessLog,
     LineFile,
-    LineStream,
     LineWriter,
     access_record,
     configure,
     log,
     stamp,
+    write_pieces,
 )
 from ollama_proxy.upstreams.call import Call
 
@@ -123,7 +123,7 @@ def test_a_file_that_could_not_be_opened_is_written_as_soon_as_it_can(tmp_path: 
 def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout").write)
     monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
     sink, full = LineFile(tmp_path / "a.log"), tmp_path / "a.log"
     full.symlink_to("/dev/full")
@@ -163,7 +163,7 @@ def test_a_pipe_gets_pieces_of_whole_lines_that_the_kernel_keeps_together(monkey
     lines = [b"%03d" % number + b"x" * 500 + b"\n" for number in range(30)]
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", write)
-        LineStream(99).write(lines)
+        write_pieces(99, lines)
     assert b"".join(written) == b"".join(lines)
     assert all(len(piece) <= PIPE_BYTES and piece.endswith(b"\n") for piece in written)
 
@@ -171,13 +171,13 @@ def test_a_pipe_gets_pieces_of_whole_lines_that_the_kernel_keeps_together(monkey
 def test_a_pipe_that_nobody_reads_any_more_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    LineStream(writing).write([b"x\n"])
+    write_pieces(writing, [b"x\n"])
     os.close(writing)
 
 
 def test_lines_are_written_off_the_path_of_requests(tmp_path: Path) -> None:
     writer, file = LineWriter(), LineFile(tmp_path / "a.log")
-    writer.put(file, b"1\n")
+    writer.put(file.write, b"1\n")
     assert not (tmp_path / "a.log").exists()
     with gevent.Timeout(5):
         while not (tmp_path / "a.log").exists():
@@ -190,18 +190,18 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
     writer = LineWriter()
     first, second = LineFile(tmp_path / "1"), LineFile(tmp_path / "2")
     for number in range(100):
-        writer.put(first if number % 2 else second, b"%d\n" % number)
+        writer.put((first if number % 2 else second).write, b"%d\n" % number)
     writer.flush()
     assert [int(line) for line in (tmp_path / "1").read_bytes().split()] == list(range(1, 100, 2))
     assert [int(line) for line in (tmp_path / "2").read_bytes().split()] == list(range(0, 100, 2))
 
 
 def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout"))
+    monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout").write)
     monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
     writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
     for number in range(access_log.MAX_WAITING + 3):
-        writer.put(sink, b"%d\n" % number)
+        writer.put(sink.write, b"%d\n" % number)
     writer.flush()
     access_log.flush_all()
     said = json.loads((tmp_path / "stdout").read_text())
@@ -219,8 +219,8 @@ def test_an_access_record_says_who_what_and_how_it_ended() -> None:
     one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True)
     one.begin_attempt("box1")
     one.usage = Usage(7, 3, cached=5)
-    one.begin_send(100)
-    one.begin_send(20)
+    one.count_sent(100)
+    one.count_sent(20)
     record = access_record(one)
     expected = {"token": "web-team", "model": "m", "upstream": "box1", "status": 200, "stream": True, "bytes": 120}
     assert {name: record[name] for name in expected} == expected

@@ -29,7 +29,7 @@ BOUNDED = {
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
     "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
     "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
-    "upstreams.transport.session.HttpTransport._prepared": (64, 0.25),
+    "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
 
 #: Functions whose results are kept: entries, and why an entry is small.
@@ -37,8 +37,13 @@ FUNCTIONS = {
     "server.request.is_trusted": (1024, "an address of at most 45 characters"),
     "server.request._networks": (16, "the proxies of the configuration"),
     "server.request._plain_address": (1024, "at most 45 characters"),
-    "dialects.schema_fields._narrow_schema": (256, "fields of our own schemas, under 100 KB each"),
+    "server.incoming._make_environ_key": (1024, "at most MAX_CACHED_NAME bytes"),
+    "server.response._http_date": (2, "a date"),
+    "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
+    "server.response._status_line": (256, "statuses of our own and of upstreams"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
+    "gateway.conversion.documents._kept": (None, "one BoundedCache: 100 documents, 16 MiB"),
+    "gateway.conversion.process._slots": (None, "one semaphore"),
     "gateway.images._lookups": (None, "one thread pool"),
     "gateway.images._wait_timer": (None, "one timer"),
 }
@@ -61,6 +66,7 @@ BOUNDED_OTHERWISE = {
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
     "upstreams.fleet.model_index.Fleet._fetching": "upstreams of the configuration",
+    "upstreams.fleet.model_list.Listing.models": "what an upstream lists, in one answer of at most 64 MiB",
     "upstreams.fleet.health.Health._checks": "upstreams of the configuration",
     "upstreams.fleet.health.Health._checked_at": "upstreams of the configuration",
     "upstreams.fleet.health.Health._said": "upstreams of the configuration",
@@ -71,29 +77,47 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
-        "gateway.server_broadcast.Broadcast",
-        "settings.yaml_file.Complaints",
+        "dialects.anthropic.messages.Blocks",
+        "dialects.dialect.Routes",
         "dialects.native.render._NativeRenderer",
+        "dialects.openai.messages._Calls",
         "dialects.openai.render._OpenAIRenderer",
         "dialects.responses.compaction.CompactionRenderer",
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
+        "dialects.responses.input_items._Turn",
+        "dialects.responses.output_items.ResponseShape",
         "dialects.responses.render.ResponseRenderer",
         "dialects.responses.tools.Toolbox",
+        "gateway.exchange.Exchange",
+        "gateway.retries.Attempts",
+        "gateway.server_broadcast.Broadcast",
+        "hub.ModelRequest",
+        "hub.Tool",
+        "server.incoming.ChunkedBody",
+        "server.response.Response",
+        "settings.schema.Settings",
+        "settings.yaml_file.Complaints",
+        "settings.yaml_file.Entry",
         "telemetry.transcript.Transcript",
-        "wire.sse_passthrough.EventTail",
-        "upstreams.call.Call",
+        "telemetry.transcript._Answer",
+        "upstreams.anthropic.events.Block",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
         "upstreams.anthropic.messages.Turns",
-        "gateway.retries.Attempts",
+        "upstreams.anthropic.parameters.Parameters",
+        "upstreams.call.Call",
         "upstreams.demo.transport.DemoReply",
         "upstreams.ollama.codec.ChatDecoder",
         "upstreams.openai.answers.ChunkDecoder",
+        "upstreams.openai.messages._Turns",
         "upstreams.openai.tools.ToolCallParts",
+        "upstreams.openai.tools._Parts",
         "upstreams.pending_calls.PendingCalls",
+        "upstreams.transport.session.Answer",
         "wire.lines.LineSplitter",
         "wire.lines.SseSplitter",
+        "wire.sse_passthrough.EventTail",
     }
 )
 
@@ -104,8 +128,18 @@ def is_empty_collection(value: ast.expr | None) -> bool:
         return not ast.unparse(value).strip("{}[]")
     if not isinstance(value, ast.Call):
         return False
-    made = ast.unparse(value.func).partition("[")[0]
+    factories = [each.value for each in value.keywords if each.arg == "default_factory"]
+    made = ast.unparse(factories[0] if factories else value.func).partition("[")[0]
     return made in ("BoundedCache", "OrderedDict", "deque", "dict", "set", "list", "defaultdict", "Counter")
+
+
+def declared(kind: ast.ClassDef) -> Iterator[tuple[str, ast.expr | None]]:
+    """Attributes of a dataclass with their defaults, and those that an `__init__` sets, with their values."""
+    for each in kind.body:
+        if isinstance(each, ast.AnnAssign):
+            yield ast.unparse(each.target), each.value
+        elif isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            yield from assigned(each)
 
 
 def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
@@ -124,13 +158,9 @@ def collections() -> Iterator[tuple[str, str]]:
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
                 yield module, ast.unparse(node)
-            for init in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(init, ast.FunctionDef) and init.name == "__init__":
-                    yield from (
-                        (f"{module}.{node.name}", name)  # type: ignore[attr-defined]  # it is a class
-                        for name, value in assigned(init)
-                        if is_empty_collection(value)
-                    )
+            if isinstance(node, ast.ClassDef):
+                empty = (name for name, value in declared(node) if is_empty_collection(value))
+                yield from ((f"{module}.{node.name}", name) for name in empty)
 
 
 def test_every_growing_collection_is_listed_with_its_bound() -> None:
@@ -146,9 +176,11 @@ def test_every_cached_function_is_listed() -> None:
         if "litellm" not in name and not name.endswith("__main__"):
             importlib.import_module(f"ollama_proxy.{name}".removesuffix("."))
     # The objects of imported modules are frozen; see tests/conftest.py.
+    gc.disable()
     gc.unfreeze()
     wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
     gc.freeze()
+    gc.enable()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
         f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
@@ -182,6 +214,16 @@ def test_long_addresses_are_not_cached() -> None:
     for number in range(2000):
         assert request.plain_address(f"fe80::1%{'x' * 4000}{number}") == ""
     assert request._plain_address.cache_info().currsize == 0
+
+
+def test_long_header_names_are_not_cached() -> None:
+    incoming = importlib.import_module("ollama_proxy.server.incoming")
+    limits = incoming.HeadLimits(line_bytes=4096, field_bytes=8190, fields=100)
+    for number in range(50):
+        request = incoming.IncomingRequest({}, limits, None)
+        request.feed(b"GET / HTTP/1.1\r\nX-%s-%d: 1\r\n\r\n" % (b"n" * 4000, number))
+        assert f"HTTP_X_{'N' * 4000}_{number}" in request.environ
+    assert incoming._environ_key.cache_info().currsize < 50
 
 
 # The cache itself.

@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
 from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.call import ERROR_FLUSH_TIMEOUT_S, Call
 
 
 def call(**limits: float) -> Call:
@@ -119,10 +119,17 @@ def test_branch_may_end_earlier_by_limits_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("since", "stalled"), [(None, False), (0.0, False), (4.9, False), (5.1, True)])
-def test_client_is_stalled_after_its_limit(since: float | None, stalled: bool) -> None:
+def test_upload_is_stalled_after_its_limit(since: float | None, stalled: bool) -> None:
     one, now = call(send_idle_s=5), time.monotonic()
-    one.sending_since = None if since is None else now - since
-    assert one.is_stalled(now) is stalled
+    one.reading_since = None if since is None else now - since
+    assert one.is_upload_stalled(now) is stalled
+
+
+def test_client_of_a_call_that_was_ended_has_less_time_to_take_the_error() -> None:
+    one = call(send_idle_s=60)
+    assert one.send_limit_s == 60
+    one.leave()
+    assert one.send_limit_s == ERROR_FLUSH_TIMEOUT_S
 
 
 # --- ClientWatch -----------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_call_is_found_only_once(take: str) -> None:
     }
     assert first[take]() == "sent-0"
     assert [pending.take_by_id("1"), pending.take_by_name("a"), pending.take_next()] == [None, None, None]
-    assert pending.is_empty()
+    assert pending.waiting == 0
 
 
 def test_calls_of_one_tool_are_found_in_their_order() -> None:
@@ -55,7 +55,7 @@ def test_calls_of_one_tool_are_found_in_their_order() -> None:
 def test_unknown_id_or_name_takes_no_call(unknown: str | None) -> None:
     pending = waiting(A, B)
     assert pending.take_by_id(unknown) is None and pending.take_by_name(unknown) is None
-    assert not pending.is_empty()
+    assert pending.waiting == 2
 
 
 # Time.

@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ImageUrl, Message, ToolCall
+from ollama_proxy.hub import Document, ImageUrl, Message, ToolCall
 
 DATA = base64.b64encode(b"picture").decode()
 
@@ -56,6 +56,22 @@ def test_document_is_read_as_text_with_its_title_first() -> None:
     assert message.content == "Title: Letter\nü"
 
 
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+
+
+def test_a_pdf_keeps_its_place_and_its_title() -> None:
+    block = {"type": "document", "title": "a\n letter", "context": "From a drawer", "source": PDF}
+    [message] = load_messages(user({"type": "text", "text": "above"}, block, {"type": "text", "text": "below"}))
+    assert message.content == "above\nContext: From a drawer\nbelow"
+    assert message.images == [Document("JVBERi0=", "a letter", len("above\nContext: From a drawer"))]
+
+
+def test_a_pdf_inside_a_result_belongs_to_it() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "document", "source": PDF}]}
+    [message] = load_messages(user(result))
+    assert (message.role, message.content, message.images) == ("tool", "", [Document("JVBERi0=", "", 0)])
+
+
 @pytest.mark.parametrize(
     ("block", "where"),
     [
@@ -66,6 +82,10 @@ def test_document_is_read_as_text_with_its_title_first() -> None:
         ({"type": "image", "source": {"type": "base64", "data": ""}}, "messages[0].content[0].source.data"),
         (
             {"type": "document", "source": {"type": "base64", "media_type": "application/pdf"}},
+            "messages[0].content[0].source.data",
+        ),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "image/png"}},
             "messages[0].content[0].source",
         ),
         ({"type": "tool_use", "id": "t", "name": "f"}, "messages[0].content[0].type"),

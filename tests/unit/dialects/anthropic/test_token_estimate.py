@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy.dialects.anthropic.token_estimate import IMAGE_TOKENS, estimate_tokens
-from ollama_proxy.hub import ChatRequest, ImageUrl, Message, Tool, ToolCall
+from ollama_proxy.hub import ChatRequest, Document, ImageUrl, Message, Tool, ToolCall
 
 PLAIN = Message("user", "x" * 40)
 
@@ -22,6 +22,8 @@ PLAIN = Message("user", "x" * 40)
         ([Message("assistant", tool_calls=[ToolCall("c", "name", {"a": "x" * 20})])], 8),
         ([Message("tool", "x" * 8, tool_name="name", tool_call_id="c")], 2),
         ([Message("user", "x" * 8, images=["AAAA" * 100_000])], 2 + IMAGE_TOKENS),
+        ([Message("user", "x" * 8, images=[Document("A" * 2000, "doc.pdf", 0)])], 2 + 100),
+        ([Message("user", "x" * 8, images=[Document("A" * 10_000_000, "", 0)])], 2 + 50_000),
         ([Message("user", "", images=[ImageUrl("https://example.org/a.png", "x"), "AAAA"])], 2 * IMAGE_TOKENS),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, Message, Tool, ToolCall
+from ollama_proxy.hub import ChatRequest, Document, Message, Tool, ToolCall
 from ollama_proxy.upstreams.anthropic.codec import encode_chat
 from ollama_proxy.upstreams.anthropic.messages import BEGINNING
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
@@ -111,6 +111,17 @@ def test_image_is_named_after_its_first_bytes(data: str, kind: str) -> None:
     source = {"type": "base64", "media_type": kind, "data": data}
     [(_, content)] = turns(Message("user", "Look", images=[data[:8] + "\n" + data[8:]]))
     assert content == [{"type": "image", "source": source}, text("Look")]
+
+
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+
+
+def test_a_document_is_sent_as_it_is_before_the_text() -> None:
+    named, plain = Document("JVBERi0=", "doc.pdf", 2), Document("JVBERi0=", "", 2)
+    [(_, content)] = turns(Message("user", "Look", images=[named, PNG, plain]))
+    assert [block["type"] for block in content] == ["document", "image", "document", "text"]
+    assert content[0] == {"type": "document", "source": PDF, "title": "doc.pdf"}
+    assert content[2] == {"type": "document", "source": PDF}
 
 
 @pytest.mark.parametrize("data", [base64.b64encode(b"%PDF-1.7 whatever").decode(), "?", ""])

@@ -40,9 +40,9 @@ def test_a_row_with_everything() -> None:
         200_000,
     )
     assert model.capabilities == {"completion", "tools", "vision", "thinking"}
-    assert (traits.most_tokens, traits.thinking, traits.efforts, traits.has_schemas) == (
+    assert (traits.most_tokens, traits.lists_thinking, traits.efforts, traits.has_schemas) == (
         64_000,
-        {"adaptive"},
+        True,
         {"high"},
         True,
     )

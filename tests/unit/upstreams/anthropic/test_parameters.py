@@ -12,7 +12,16 @@ from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits
 from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, DEFAULT_TOKENS, Parameters, encode_parameters
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 
-ADAPTIVE = Traits(frozenset({"thinking"}), 64_000, frozenset({"adaptive"}), frozenset({"low", "high"}), True)
+ADAPTIVE = Traits(
+    frozenset({"thinking"}),
+    64_000,
+    lists_thinking=True,
+    is_adaptive=True,
+    decides_sampling=True,
+    can_stop_thinking=False,
+    efforts=frozenset({"low", "high"}),
+    has_schemas=True,
+)
 SCHEMA = {"type": "object", "properties": {}}
 
 

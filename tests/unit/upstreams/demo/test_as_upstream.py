@@ -24,7 +24,8 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.base import Connections
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.transport import CAPABILITIES, VERSION, DemoTransport
+from ollama_proxy.upstreams.demo.models import CAPABILITIES
+from ollama_proxy.upstreams.demo.transport import VERSION, DemoTransport
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
 

@@ -21,7 +21,8 @@ from ollama_proxy.upstreams.answer_events import read_all
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import PAUSE_S
-from ollama_proxy.upstreams.demo.transport import PROGRESS_PAUSE_S, DemoReply, DemoTransport
+from ollama_proxy.upstreams.demo.models import PROGRESS_PAUSE_S
+from ollama_proxy.upstreams.demo.transport import DemoReply, DemoTransport
 
 RECORDINGS = Path(__file__).parents[3] / "recordings" / "0.24"
 INDEX = {row["name"]: row for row in json.loads((RECORDINGS / "index.json").read_text())}
@@ -416,16 +417,6 @@ def test_the_list_shows_one_model_with_what_it_can_do(ask: Ask) -> None:
     assert row["details"]["families"] == ["demo"]
 
 
-@pytest.mark.parametrize(
-    "body", [{"model": "demo"}, {"model": "", "name": "Demo:latest"}, {"name": "demo", "verbose": True}]
-)
-def test_show_has_model_info_and_a_context_length(ask: Ask, body: dict[str, Any]) -> None:
-    got = ask("/api/show", body).json
-    info = got["model_info"]
-    assert info[f"{info['general.architecture']}.context_length"] > 0
-    assert "tools" in got["capabilities"] and got["details"]["format"] == "gguf"
-
-
 def test_head_has_the_headers_and_no_body(ask: Ask) -> None:
     assert ask("/api/version", b"", "HEAD") == Got(200, "application/json; charset=utf-8", b"")
 
@@ -440,35 +431,6 @@ def test_pulling_shows_growing_progress_and_success(ask: Ask) -> None:
     others = [line["status"] for line in lines if line not in layer]
     assert others == ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"]
     assert time.monotonic() - started >= PROGRESS_PAUSE_S * (len(lines) - 1) * 0.9
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/api/pull", {"name": "demo"}),
-        ("/api/push", {"model": "demo"}),
-        ("/api/create", {"model": "x", "from": "demo"}),
-    ],
-)
-def test_long_jobs_end_with_success_streamed_or_not(ask: Ask, path: str, body: dict[str, Any]) -> None:
-    streamed, single = ask(path, body), ask(path, body | {"stream": False})
-    assert streamed.content_type == "application/x-ndjson" and len(streamed.lines) > 2
-    assert streamed.lines[-1] == single.json == {"status": "success"}
-    assert single.content_type == "application/json"
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/api/pull", {"model": "other"}),
-        ("/api/push", {"model": "other"}),
-        ("/api/create", {"model": "x", "from": "y"}),
-    ],
-)
-def test_long_jobs_with_another_model_fail_once_they_have_begun(ask: Ask, path: str, body: dict[str, Any]) -> None:
-    streamed, single = ask(path, body), ask(path, body | {"stream": False})
-    assert streamed.status == 200 and "status" in streamed.lines[0] and list(streamed.lines[-1]) == ["error"]
-    assert (single.status, single.json) == (500, streamed.lines[-1])
 
 
 def test_a_blob_is_taken_part_by_part_and_forgotten(transport: DemoTransport, call: Call, ask: Ask) -> None:

@@ -373,7 +373,7 @@ def test_connections_of_all_are_counted() -> None:
 
 def test_who_is_who() -> None:
     fleet = mixed()
-    assert [one.name for one in fleet.ollama_nodes()] == ["box1", "box2", "box3"]
+    assert [one.name for one in fleet.ollama_nodes] == ["box1", "box2", "box3"]
     assert (fleet.node("lab"), fleet.node("nobody")) == (fleet.nodes[4], None)
     assert (route_of(fleet).takes(Api.OLLAMA), route_of(fleet, "gpt-lab").takes(Api.OLLAMA)) == (True, False)
-    assert (route_of(fleet).protocol, route_of(fleet, "gpt-lab").protocol) == ("ollama", "openai")
+    assert [route_of(fleet, name).nodes[0][0].declared.protocol for name in ("m", "gpt-lab")] == ["ollama", "openai"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.litellm import targets
-from ollama_proxy.upstreams.litellm.answers import drop_middle
 from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
 from tests.rig.provider import CHAT, HELLO, Provider
@@ -111,15 +109,6 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
 )
 def test_texts_without_what_litellm_puts_around_them(text: str, said: str) -> None:
     assert strip_labels(text) == said
-
-
-def test_only_both_ends_of_a_long_stream_are_kept() -> None:
-    answer = SimpleNamespace(chunks=[])
-    for number in range(10_000):
-        answer.chunks.append(number)
-        drop_middle(answer)
-        assert len(answer.chunks) < 100
-    assert (answer.chunks[0], answer.chunks[-1]) == (0, 9999)
 
 
 class HTTPStatusError(Exception):

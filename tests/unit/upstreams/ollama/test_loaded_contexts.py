@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import pytest
@@ -23,12 +24,12 @@ class Server:
         self.fails = False
         self.takes_s = 0.0
 
-    def ask(self, call: Call) -> dict[str, int]:
+    def ask(self, call: Call) -> list[dict[str, Any]]:
         self.asked += 1
         gevent.sleep(self.takes_s)
         if self.fails:
             raise UpstreamConnect
-        return dict(self.contexts)
+        return [{"name": name, "context_length": context} for name, context in self.contexts.items()]
 
 
 @pytest.fixture
@@ -131,6 +132,6 @@ def test_answers_wait_for_one_list_and_not_for_long() -> None:
 def test_list_that_was_read_anyway_is_used() -> None:
     server = Server()
     contexts = LoadedContexts(server.ask)
-    contexts.note({"m:latest": 1024})
+    contexts.note([{"name": "m:latest", "context_length": 1024}])
     assert not contexts.is_exceeded("m", 1024, None)
     assert server.asked == 0

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ImageUrl, Message, ToolCall
+from ollama_proxy.hub import Document, ImageUrl, Message, ToolCall
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.upstreams.openai.messages import FROM_TOOL, encode_messages
 from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
@@ -131,6 +131,13 @@ def test_images_come_behind_the_text() -> None:
 def test_an_unknown_file_is_left_to_the_provider_as_a_png(image: str) -> None:
     [told] = encoded([Message("user", images=[image])])
     assert told["content"] == [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}]
+
+
+@pytest.mark.parametrize(("name", "sent"), [("doc.pdf", "doc.pdf"), ("", "document.pdf")])
+def test_a_document_is_a_file_with_a_name(name: str, sent: str) -> None:
+    [told] = encoded([Message("user", "u", images=[Document("JVBERi0=", name, 1)])])
+    file = {"filename": sent, "file_data": "data:application/pdf;base64,JVBERi0="}
+    assert told["content"] == [{"type": "text", "text": "u"}, {"type": "file", "file": file}]
 
 
 def test_an_image_without_text() -> None:
