@@ -12,6 +12,7 @@
      +- NotFound                404
      |   +- ModelNotFound       404
      +- MethodNotAllowed        405
+     |   +- NoWebSocket         426     the client asked for a WebSocket, which no path has
      +- BodyTooLarge            413
      +- UnsupportedMediaType    415
      +- LimitError              429
@@ -154,6 +155,14 @@ class MethodNotAllowed(GatewayError):
     status = 405
     slug = "method_not_allowed"
     text = "This path does not support this method."
+
+
+class NoWebSocket(MethodNotAllowed):
+    """Clients that try a WebSocket first use plain HTTP at once if they get this status."""
+
+    status = 426
+    slug = "no_websocket"
+    text = "This gateway has no WebSockets; send the request with POST."
 
 
 class BodyTooLarge(GatewayError):

@@ -97,6 +97,10 @@ class ModelRequest:
     user: str | None = None
     #: Fields without an equivalent here, unchanged, for upstreams that support them.
     passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
+    #: Parts of the request that were left out, such as types of tools, and parts that only the prompt asks for. The
+    #: client is told in response headers.
+    ignored: Sequence[str] = ()
+    approximated: Sequence[str] = ()
 
 
 @dataclass(slots=True, kw_only=True)

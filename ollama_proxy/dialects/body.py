@@ -161,4 +161,4 @@ def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]
     """Record the model and user of the request, and which of its fields have no effect."""
     exchange.model, exchange.user = asked.model, asked.user
     # The names go into a response header.
-    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in ignored)
+    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))

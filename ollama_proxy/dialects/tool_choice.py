@@ -23,6 +23,15 @@ def load_allowed_tools(
     return [tool for tool in tools if tool.name in names], str(mode)
 
 
+def without_hosted(allowed: Mapping[str, Json], hosted: Sequence[str]) -> Mapping[str, Json]:
+    """Return `allowed_tools` without tools of the types in `hosted`, which are left out of the request anyway."""
+    entries = allowed.get("tools")
+    if not hosted or not isinstance(entries, list):
+        return allowed
+    kept = [entry for entry in entries if not isinstance(entry, dict) or entry.get("type") not in hosted]
+    return {**allowed, "tools": kept}
+
+
 def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
     """Raises BadRequest if the choice requires a tool that the request does not define."""
     if choice == "required" and not tools:

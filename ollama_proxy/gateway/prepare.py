@@ -58,7 +58,7 @@ def prepare_chat(asked: ChatRequest, model: ModelAlias, upstream: Upstream, exch
             with_text=lambda message, text: replace(message or Message("system"), content=text),
         )
         asked = replace(asked, messages=messages)
-    exchange.approximated = upstream.list_approximated(asked)
+    exchange.approximated = (*asked.approximated, *upstream.list_approximated(asked))
     return asked
 
 

@@ -14,6 +14,7 @@ from ollama_proxy.errors import (
     GatewayError,
     MethodNotAllowed,
     NotFound,
+    NoWebSocket,
 )
 from ollama_proxy.gateway import current_exchange, log_internal_error, record_failure, whole
 
@@ -64,6 +65,8 @@ def own_error(error: HTTPException) -> GatewayError:
         is_doubled = path.startswith("/v1/v1/")
         hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
         return NotFound(f"The path {path} does not exist.{hint}")
+    if error.code == 405 and request.headers.get("Upgrade", "").lower() == "websocket":
+        return NoWebSocket()
     if error.code == 405:
         return MethodNotAllowed(f"The path {path} does not support {request.method}.")
     return BadRequest(detail=type(error).__name__)

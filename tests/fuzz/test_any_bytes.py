@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.openai.render import ChatRenderer
+from ollama_proxy.dialects.responses.output_items import ResponseShape
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
 from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
@@ -93,7 +94,7 @@ def whole(reader: Reader, body: bytes) -> list[Event]:
 RENDERERS: tuple[Callable[[], Renderer], ...] = (
     lambda: NativeChat("m", 0.0),
     lambda: ChatRenderer("m", include_usage=True),
-    lambda: ResponseRenderer("m", {"tools": []}, sealed=True),
+    lambda: ResponseRenderer("m", {"tools": []}, ResponseShape(sealed=True)),
     lambda: MessageRenderer("m"),
 )
 

@@ -309,7 +309,7 @@ def of_response(response: Any) -> Told:
             case "message":
                 answer.text += "".join(part.text for part in item.content)
             case "reasoning":
-                answer.thinking += "".join(part.text for part in item.summary)
+                answer.thinking += "".join(part.text for part in item.content)
             case "function_call":
                 answer.calls.append((item.name, json.loads(item.arguments)))
                 answer.ids.append(item.call_id)
@@ -320,7 +320,7 @@ def of_response(response: Any) -> Told:
 @given(ONE)
 def test_openais_client_puts_the_stream_of_a_response_together(clients: Clients, drawn_: Drawn) -> None:
     events, parts = drawn_
-    body = drawn(ResponseRenderer(MODEL, ECHO, sealed=False), parts)
+    body = drawn(ResponseRenderer(MODEL, ECHO), parts)
     with clients.openai(body, "text/event-stream").responses.stream(model=MODEL, input="hi") as stream:
         response = [event for event in stream][-1].response
     assert of_response(response) == told(events)
@@ -329,7 +329,7 @@ def test_openais_client_puts_the_stream_of_a_response_together(clients: Clients,
 
 @given(answers())
 def test_openais_client_reads_a_response_in_one_piece(clients: Clients, events: list[Event]) -> None:
-    body = ResponseRenderer(MODEL, ECHO, sealed=False).render_single(collect(events))
+    body = ResponseRenderer(MODEL, ECHO).render_single(collect(events))
     response = clients.openai(body, JSON_TYPE).responses.create(model=MODEL, input="hi")
     assert of_response(response) == told(events)
 

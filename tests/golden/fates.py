@@ -145,7 +145,7 @@ FATES: dict[str, dict[str, Fate]] = {
         "function_call": Fate(
             MAPPED, "none", lambda asked: "tools" not in asked.sent, {"functions": [TOOL["function"]]}
         ),
-        "web_search_options": Fate(REFUSED, {}),
+        "web_search_options": Fate(CARRIED, {"search_context_size": "low"}),
         "metadata": Fate(CARRIED, {"team": "a"}),
         "moderation": Fate(CARRIED, {"mode": "auto"}),
         "prediction": Fate(CARRIED, {"type": "content", "content": "x"}),

@@ -339,7 +339,7 @@ def test_order_to_call_stands_behind_the_system_message(ask: Callable[..., Asked
             {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
             "tool_choice.allowed_tools.tools",
         ),
-        ({"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice.function"),
+        ({"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "h"}}}, "tool_choice"),
     ],
 )
 def test_choice_that_is_not_on_offer_is_refused(fields: Document, param: str, ask: Callable[..., Asked]) -> None:

@@ -326,7 +326,9 @@ def test_G19_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None
 @pytest.mark.parametrize(
     "tool",
     [
-        {"type": "web_search"},
+        {"type": 5},
+        {"type": "custom"},
+        {"type": "custom", "custom": {"name": "two words"}},
         {"type": "function"},
         {"type": "function", "function": {"name": ""}},
         {"type": "function", "function": {"name": "two words"}},

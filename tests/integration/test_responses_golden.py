@@ -42,10 +42,11 @@ def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream,
     assert got["content"] == "".join(part.get("content") or "" for part in said)
     assert got["thinking"] == "".join(part.get("thinking") or "" for part in said)
     called = [call["function"] for part in said for call in part.get("tool_calls") or ()]
-    # Compact, keys in the model's order.
-    assert got["calls"] == [
-        (one["name"], json.dumps(one["arguments"], ensure_ascii=False, separators=(",", ":"))) for one in called
-    ]
+    if all(tool["type"] == "function" for tool in case.request.get("tools", ())):
+        # Compact, keys in the model's order.
+        assert got["calls"] == [
+            (one["name"], json.dumps(one["arguments"], ensure_ascii=False, separators=(",", ":"))) for one in called
+        ]
     assert got["status"] == ("incomplete" if lines[-1]["done_reason"] == "length" else "completed")
 
 

@@ -129,6 +129,8 @@ def test_roles(item: Document, role: str, ask: Ask) -> None:
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": 5}, ".arguments"),
         ({"type": "function_call_output", "call_id": "c", "output": 5}, ".output"),
         ({"type": "function_call_output", "call_id": "c", "output": [{"type": "x"}]}, ".output[0].type"),
+        ({"type": "compaction", "encrypted_content": "gAAAAABfaKeCiPhErTeXt"}, ".encrypted_content"),
+        ({"type": "compaction"}, ".encrypted_content"),
         ({"type": "reasoning", "summary": "x"}, ".summary"),
         ({"type": "reasoning", "summary": ["x"]}, ".summary[0].type"),
         ({"type": "reasoning", "summary": [{"type": "summary_text", "text": 5}]}, ".summary[0].text"),
@@ -143,12 +145,12 @@ def test_item_that_cannot_be_used_is_named(item: Any, where: str, ask: Ask) -> N
 
 @pytest.mark.parametrize(
     "kind",
-    """item_reference computer_call computer_call_output mcp_call mcp_list_tools mcp_approval_request custom_tool_call
-    custom_tool_call_output file_search_call image_generation_call code_interpreter_call local_shell_call
-    compaction""".split(),
+    """item_reference computer_call computer_call_output mcp_call mcp_list_tools mcp_approval_request
+    file_search_call image_generation_call code_interpreter_call local_shell_call
+    compaction_trigger""".split(),
 )
 def test_items_of_tools_that_are_not_run_here_are_refused(kind: str, ask: Ask) -> None:
-    error = ask(input=[{"type": kind, "id": "x"}]).answer.json()["error"]
+    error = ask(input=[{"type": kind, "id": "x"}, {"role": "user", "content": "x"}]).answer.json()["error"]
     assert error["message"] == f'input[0]: unknown input item type: "{kind}"'
 
 

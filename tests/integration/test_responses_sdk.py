@@ -97,7 +97,7 @@ def test_create_streamed(case: Case, client: Any, upstream: FaultUpstream) -> No
     assert (got[0].type, got[-1].type) == ("response.created", "response.completed")
     expected = texts(case.expected_single)
     assert "".join(one.delta for one in got if one.type == "response.output_text.delta") == expected["content"]
-    thoughts = "".join(one.delta for one in got if one.type == "response.reasoning_summary_text.delta")
+    thoughts = "".join(one.delta for one in got if one.type == "response.reasoning_text.delta")
     assert thoughts == expected["thinking"]
     assert got[-1].response.output_text == expected["content"]
 

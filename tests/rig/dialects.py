@@ -252,7 +252,7 @@ def read_response(document: Document) -> Told:
     usage = document["usage"]
     return Told(
         "".join(part["text"] for item in output if item["type"] == "message" for part in item["content"]),
-        "".join(part["text"] for item in output if item["type"] == "reasoning" for part in item["summary"]),
+        "".join(part["text"] for item in output if item["type"] == "reasoning" for part in item["content"]),
         calls,
         reason,
         (usage["input_tokens"], usage["output_tokens"]) if reason else None,
@@ -264,7 +264,7 @@ def read_response_events(body: bytes) -> Told:
     *deltas, last = response_events(body)
     whole = read_response(last["response"])
     spoken = "".join(event["delta"] for event in deltas if event["type"] == "response.output_text.delta")
-    thought = "".join(event["delta"] for event in deltas if event["type"] == "response.reasoning_summary_text.delta")
+    thought = "".join(event["delta"] for event in deltas if event["type"] == "response.reasoning_text.delta")
     assert (spoken, thought) == (whole.text, whole.thinking)
     return whole
 

@@ -86,7 +86,7 @@ def test_responses__thinking(client: Any, upstream: FaultUpstream) -> None:
     answer = client.responses.create(model="thinks", input="2 + 2?", reasoning={"effort": "low"})
     thought, said = answer.output
     assert (thought.type, said.type, answer.output_text) == ("reasoning", "message", "It is four.")
-    assert [part.text for part in thought.summary] == ["Let me think."]
+    assert [part.text for part in thought.content] == ["Let me think."]
     assert sent(upstream)["think"] == "low"
 
 

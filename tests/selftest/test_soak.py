@@ -37,7 +37,7 @@ RENDERERS: dict[str, Callable[[], Renderer]] = {
     "/api/generate": lambda: GenerateRenderer("m", 0.0),
     "/v1/chat/completions": lambda: ChatRenderer("m", include_usage=False),
     "/v1/completions": lambda: CompletionRenderer("m", include_usage=False),
-    "/v1/responses": lambda: ResponseRenderer("m", {"tools": []}, sealed=False),
+    "/v1/responses": lambda: ResponseRenderer("m", {"tools": []}),
     "/v1/messages": lambda: MessageRenderer("m"),
 }
 EVERY_DIALECT = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)

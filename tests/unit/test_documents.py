@@ -204,7 +204,7 @@ def test_fields_without_effect_are_those_that_the_schemas_carry() -> None:
 
 def test_refused_fields_are_those_that_the_schemas_refuse() -> None:
     public = {each for each in fields_with(REFUSED, ChatSchema(), CompletionSchema()) if not each.startswith("_")}
-    assert public <= set(codes(paragraph_with(API, "`web_search_options`")))
+    assert public <= set(codes(paragraph_with(API, "`audio`")))
 
 
 def paragraph_with(name: str, *texts: str) -> str:

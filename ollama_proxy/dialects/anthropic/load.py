@@ -30,7 +30,7 @@ def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
     if not data.get("messages"):
         raise BadRequest("messages is required", param="messages")
     user = (data.get("metadata") or {}).get("user_id")
-    choice, tools = data.get("tool_choice"), load_tools(data.get("tools") or [])
+    choice, (tools, hosted) = data.get("tool_choice"), load_tools(data.get("tools") or [])
     is_sequential = isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
     return ChatRequest(
         model=data["model"],
@@ -47,6 +47,7 @@ def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
         options=load_options(data),
         user=None if user is None else as_text(user, "metadata.user_id"),
         passthrough_fields=passthrough_fields(MESSAGES, data),
+        ignored=hosted,
         **content_parts.load_extensions(data),
     )
 

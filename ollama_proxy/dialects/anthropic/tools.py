@@ -1,7 +1,7 @@
 """Load Anthropic's tools as hub tools: those with a schema, and those that are defined only by their type.
 
 Of the latter, the client runs some (a shell, an editor, a screen), so the model gets the schema that Anthropic's models
-know. Anthropic's servers run the others, which are not supported.
+know. Anthropic's servers run the others, which are left out.
 """
 
 from __future__ import annotations
@@ -72,12 +72,21 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
 }
 
 
-def load_tools(tools: list[Json]) -> list[Tool]:
-    """Load the tools, with the schemas of the client unchanged."""
-    return [_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))]
+def load_tools(tools: list[Json]) -> tuple[list[Tool], list[str]]:
+    """Return the tools, with the schemas of the client unchanged, and the types of those that are left out because only
+    Anthropic's servers can run them."""
+    loaded: list[Tool] = []
+    hosted: list[str] = []
+    for index, tool in enumerate(pace(tools)):
+        if (one := _load_tool(tool, f"tools[{index}]")) is not None:
+            loaded.append(one)
+        elif tool["type"] not in hosted:
+            hosted.append(tool["type"])
+    return loaded, hosted
 
 
-def _load_tool(tool: Json, where: str) -> Tool:
+def _load_tool(tool: Json, where: str) -> Tool | None:
+    """Load one tool; None if only Anthropic's servers can run it."""
     if not isinstance(tool, dict):
         raise_invalid(where, "must be an object")
     kind = tool.get("type") or "custom"
@@ -92,10 +101,7 @@ def _load_tool(tool: Json, where: str) -> Tool:
     kind = as_text(kind, f"{where}.type")
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
-        raise_invalid(
-            f"{where}.type",
-            f"'{kind[:60]}' is not supported; define a tool with an input_schema and run it in the client",
-        )
+        return None
     description, schema = known
     size = [tool.get("display_width_px"), tool.get("display_height_px")]
     if all(size):

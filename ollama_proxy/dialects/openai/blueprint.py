@@ -10,7 +10,7 @@ from ollama_proxy.dialects.openai import transcript
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
 from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.dialects.openai.tools import is_legacy
+from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools
 from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
 from ollama_proxy.policy import GENERATE
 
@@ -33,7 +33,13 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         note_request(exchange, asked, (name for name in asked.passthrough_fields if name != "response_format"))
         calls_as = FUNCTIONS if is_legacy(exchange.data) else TOOLS
         include_usage = _include_usage(exchange, gateway)
-        renderer = ChatRenderer(asked.model, include_usage=include_usage, n=asked.n, calls_as=calls_as)
+        renderer = ChatRenderer(
+            asked.model,
+            include_usage=include_usage,
+            n=asked.n,
+            calls_as=calls_as,
+            customs=frozenset(list_custom_tools(data)),
+        )
         return gateway.complete(exchange, asked, renderer)
 
     @blueprint.post("/completions", endpoint="completions")

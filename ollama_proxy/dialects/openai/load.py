@@ -8,7 +8,7 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.dialects.openai.tools import is_legacy, load_tools
+from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools, list_hosted_tools, load_tools
 from ollama_proxy.dialects.schema_fields import as_object, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
@@ -55,6 +55,8 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         # Upstreams other than Ollama also need the schema's name and whether it is strict.
         passthrough_fields=passthrough_fields(CHAT, data)
         | ({"response_format": response_format} if response_format.get("type") == "json_schema" else {}),
+        ignored=list_hosted_tools(data),
+        approximated=("tools",) if any(list_custom_tools(data).values()) else (),
         **content_parts.load_extensions(data) | {"exclude_reasoning": _load_exclude_reasoning(data)},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
+from ollama_proxy.dialects.custom_tools import load_custom_input
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
@@ -70,6 +71,11 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls
 
 
 def _load_call(call: Json, where: str) -> ToolCall:
+    if isinstance(call, dict) and call.get("type") == "custom":
+        custom = as_object(call.get("custom"), f"{where}.custom")
+        name = as_text(custom.get("name"), f"{where}.custom.name")
+        text = load_custom_input(custom.get("input"), f"{where}.custom.input")
+        return ToolCall(as_text(call.get("id") or "", f"{where}.id"), name, text)
     function = call.get("function") if isinstance(call, dict) else None
     name, arguments = _load_function(function, f"{where}.function")
     return ToolCall(as_text(call.get("id") or "", f"{where}.id"), name, arguments)

@@ -16,6 +16,7 @@ from statistics import fmean
 
 import orjson
 
+from ollama_proxy.dialects.custom_tools import render_custom_input
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError
@@ -86,7 +87,16 @@ class _OpenAIRenderer:
 class ChatRenderer(_OpenAIRenderer):
     """One chat completion, of one choice or several."""
 
-    def __init__(self, model: str, *, include_usage: bool, n: int = 1, calls_as: str = TOOLS) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        include_usage: bool,
+        n: int = 1,
+        calls_as: str = TOOLS,
+        customs: frozenset[str] = frozenset(),
+    ) -> None:
+        """`customs`: the names of the tools whose calls have text instead of arguments."""
         document = {
             "id": f"chatcmpl-{secrets.token_hex(14)}",
             "created": int(time.time()),
@@ -95,6 +105,7 @@ class ChatRenderer(_OpenAIRenderer):
             "system_fingerprint": FINGERPRINT,
         }
         self._calls_as = calls_as
+        self._customs = customs
         super().__init__(document, n, include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
@@ -106,7 +117,7 @@ class ChatRenderer(_OpenAIRenderer):
                 # Two names are in use for it: vLLM's and DeepSeek's.
                 message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
             if answer.tool_calls:
-                calls = [render_call(call) for call in answer.tool_calls]
+                calls = [render_call(call, self._customs) for call in answer.tool_calls]
                 message["content"] = answer.content or None
                 message[self._calls_as] = calls if self._calls_as == TOOLS else calls[0]["function"]
             choice = {
@@ -138,7 +149,7 @@ class ChatRenderer(_OpenAIRenderer):
                 case ToolCall():
                     number, self._choice.calls = self._choice.calls, self._choice.calls + 1
                     if self._calls_as == TOOLS:
-                        frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event)}]}))
+                        frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event, self._customs)}]}))
                     elif not number:  # the older form has only one
                         frames.append(self._chunk({FUNCTIONS: render_call(event)["function"]}))
                 case Done():
@@ -263,8 +274,12 @@ def usage(*dones: Done) -> dict[str, Json]:
     }
 
 
-def render_call(call: ToolCall) -> dict[str, Json]:
-    """Render a call, with its arguments as JSON text whose keys are in the model's order."""
+def render_call(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str, Json]:
+    """Render a call, with its arguments as JSON text whose keys are in the model's order, or, if the tool is one of
+    `customs`, as plain text."""
+    if call.name in customs:
+        custom = {"name": call.name, "input": render_custom_input(call.arguments)}
+        return {"id": call.id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()}
     return {"id": call.id, "type": "function", "function": function}
 

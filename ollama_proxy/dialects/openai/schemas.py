@@ -69,7 +69,7 @@ class ChatSchema(Sampling):
     function_call = anything()
     audio = refused("audio output is not supported")
     modalities = refused("only text output is supported", ["text"])
-    web_search_options = refused("web search is not supported")
+    web_search_options = mapping(CARRIED)
     metadata = anything(CARRIED)
     moderation = anything(CARRIED)
     prediction = anything(CARRIED)

@@ -16,8 +16,13 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
         transcript.think(message.get("reasoning_content") or message.get("reasoning"), index)
         transcript.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
         for call in message.get("tool_calls") or ():
-            function = call.get("function") or {}
-            transcript.call(call.get("index"), index, name=function.get("name"), arguments=function.get("arguments"))
+            _read_call(call, transcript, index)
         if function := message.get("function_call"):
             transcript.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
         transcript.finish(choice.get("finish_reason"), index)
+
+
+def _read_call(call: dict[str, Any], transcript: Transcript, index: object) -> None:
+    called = call.get("function") or call.get("custom") or {}
+    arguments = called.get("arguments") or called.get("input")
+    transcript.call(call.get("index"), index, name=called.get("name"), arguments=arguments)

@@ -7,10 +7,11 @@ from flask import Blueprint, Response
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.responses import transcript
+from ollama_proxy.dialects.responses.compaction import CompactionRenderer
 from ollama_proxy.dialects.responses.echo import render_echo
+from ollama_proxy.dialects.responses.input_items import is_compaction
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
-from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange
 from ollama_proxy.policy import GENERATE, READ
@@ -28,12 +29,12 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/responses."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        asked = load_response(data)
+        asked, shape = load_response(data)
         note_request(
             exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
         )
-        sealed = ENCRYPTED_REASONING in (data.get("include") or ())
-        return gateway.complete(exchange, asked, ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed))
+        renderer = CompactionRenderer if is_compaction(data["input"]) else ResponseRenderer
+        return gateway.complete(exchange, asked, renderer(asked.model, render_echo(data, asked), shape))
 
     def stored(name: str = "") -> Response:
         """Raises NotFound: no responses or conversations are stored."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ollama_proxy.dialects.responses.tools import is_offered
 from ollama_proxy.hub import ChatRequest, Json
 
 #: The fields that are repeated unchanged, with their values if the request omits them.
@@ -53,8 +54,12 @@ def _echo_number(value: Json, default: float) -> float:
 
 
 def _echo_tools(tools: Json) -> list[dict[str, Json]]:
-    """Repeat every field that the schemas require, and no other."""
-    return [{"type": "function"} | {name: tool.get(name) for name in _TOOL_FIELDS} for tool in tools or ()]
+    """Repeat the tools that the model gets: of a function, every field that the schemas require, and no other."""
+    return [
+        tool if tool["type"] != "function" else {"type": "function"} | {name: tool.get(name) for name in _TOOL_FIELDS}
+        for tool in tools or ()
+        if is_offered(tool)
+    ]
 
 
 def _echo_text(text: Json) -> dict[str, Json]:

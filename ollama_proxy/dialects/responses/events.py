@@ -13,12 +13,15 @@ import orjson
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.output_items import (
     IN_PROGRESS,
-    function_call,
+    ResponseShape,
     message,
+    new_call_id,
     new_id,
     reasoning,
+    render_call,
     text_part,
 )
+from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, Logprobs, ToolCall
 
@@ -129,33 +132,61 @@ class OpenMessage(OpenItem):
 
 
 class OpenReasoning(OpenItem):
-    """Thinking that is still being received."""
+    """Thinking that is still being received. A summary, if the request asks for one, has the same text."""
 
-    _prefix, _text_events, _part_events = "rs", "reasoning_summary_text", "reasoning_summary_part"
-    _parts, _empty_part, _part_index = "summary", {"type": "summary_text", "text": ""}, {"summary_index": 0}
+    _prefix, _text_events, _part_events = "rs", "reasoning_text", "content_part"
+    _parts, _empty_part, _part_index = "content", {"type": "reasoning_text", "text": ""}, {"content_index": 0}
     _extra = {}
 
-    def __init__(self, events: Events, index: int, *, sealed: bool) -> None:
+    def __init__(self, events: Events, index: int, shape: ResponseShape) -> None:
         super().__init__(events, index)
-        self._sealed = sealed
+        self._shape = shape
+        self._summary_place = {"item_id": self._id, "output_index": index, "summary_index": 0}
+
+    def open(self) -> bytes:
+        """See OpenItem.open."""
+        return super().open() + self._render_summary("reasoning_summary_part.added", part=_summary_part(""))
+
+    def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
+        """See OpenItem.add."""
+        return super().add(text, logprobs) + self._render_summary("reasoning_summary_text.delta", delta=text)
+
+    def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
+        """See OpenItem.close."""
+        text = "".join(self._texts)
+        frames = self._render_summary("reasoning_summary_text.done", text=text)
+        frames += self._render_summary("reasoning_summary_part.done", part=_summary_part(text))
+        more, item = super().close(status)
+        return frames + more, item
 
     def item(self, status: str) -> dict[str, Json]:
-        """Return the thinking so far; once it has ended, also as `encrypted_content` if that was requested."""
-        sealed = self._sealed and status != IN_PROGRESS
-        return reasoning(self._id, status, "".join(self._texts), sealed=sealed)
+        """Return the thinking so far, in the forms that the request asks for."""
+        return reasoning(self._id, status, "".join(self._texts), self._shape)
+
+    def _render_summary(self, kind: str, **fields: Json) -> bytes:
+        """Render an event of the summary, b"" if there is none."""
+        return self._events.render(kind, **self._summary_place, **fields) if self._shape.summarized else b""
 
 
-def render_call(events: Events, index: int, call: ToolCall) -> tuple[bytes, dict[str, Json]]:
+def _summary_part(text: str) -> dict[str, Json]:
+    return {"type": "summary_text", "text": text}
+
+
+def render_call_events(
+    events: Events, index: int, call: ToolCall, shape: ResponseShape
+) -> tuple[bytes, dict[str, Json]]:
     """Return all events of a call, and its item; raises UpstreamError if the whole answer is too large."""
-    item_id = new_id("fc")
-    item = function_call(item_id, call)
+    item_id, kind = new_call_id(call, shape), shape.form_of(call).kind
+    item = render_call(item_id, call, shape)
     place = {"item_id": item_id, "output_index": index}
-    arguments = item["arguments"]
-    events.hold(arguments)
-    frames = (
-        events.render("output_item.added", output_index=index, item=function_call(item_id, call, IN_PROGRESS))
-        + events.render("function_call_arguments.delta", **place, delta=arguments)
-        + events.render("function_call_arguments.done", **place, name=call.name, arguments=arguments)
-        + events.render("output_item.done", output_index=index, item=item)
-    )
-    return frames, item
+    frames = events.render("output_item.added", output_index=index, item=render_call(item_id, call, shape, IN_PROGRESS))
+    if kind == FUNCTION:
+        arguments = item["arguments"]
+        events.hold(arguments)
+        frames += events.render("function_call_arguments.delta", **place, delta=arguments)
+        frames += events.render("function_call_arguments.done", **place, name=item["name"], arguments=arguments)
+    elif kind == CUSTOM:
+        events.hold(item["input"])
+        frames += events.render("custom_tool_call_input.delta", **place, delta=item["input"])
+        frames += events.render("custom_tool_call_input.done", **place, input=item["input"])
+    return frames + events.render("output_item.done", output_index=index, item=item), item

@@ -9,29 +9,50 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
+from ollama_proxy.dialects.custom_tools import load_custom_input
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
-from ollama_proxy.dialects.schema_fields import as_text, raise_invalid
+from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, Toolbox, ToolForm
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
 #: Calls of tools that another server ran: the text after them contains the results.
 _SKIPPED = ("web_search_call",)
 
+#: What asks the model for the summary that replaces the conversation.
+_COMPACT = (
+    "Summarize this conversation, so that somebody else can go on with the work from your summary alone: the goal, "
+    "what was decided and why, what was done with which files and commands and their results, and what is still to do. "
+    "Answer with the summary only, and call no tools."
+)
+
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
 
 
-def load_input(value: Json) -> list[Message]:
-    """Load the messages; raises BadRequest, also for an empty array, for which Ollama would only load the model."""
+def load_input(value: Json, toolbox: Toolbox) -> list[Message]:
+    """Load the messages, and add the tools that some items define to the toolbox.
+
+    Raises BadRequest, also for an empty array, for which Ollama would only load the model.
+    """
     if not value:
         raise_invalid("input", "must be a string or an array with at least one item")
     if isinstance(value, str):
         return [Message("user", value)]
     if not isinstance(value, list):
         raise_invalid("input", "must be a string or an array of items")
-    history = History()
+    if compacts := is_compaction(value):
+        value = value[:-1]
+    history = History(toolbox)
     for index, item in enumerate(pace(value)):
         history.add(item, f"input[{index}]")
-    return history.end() or raise_invalid("input", "must contain at least one message")
+    messages = history.end() or raise_invalid("input", "must contain at least one message")
+    return [*messages, Message("user", _COMPACT)] if compacts else messages
+
+
+def is_compaction(value: Json) -> bool:
+    """Whether an input asks for a summary that replaces the conversation: its last item says so."""
+    last = value[-1] if isinstance(value, list) and value else None
+    return isinstance(last, dict) and last.get("type") == "compaction_trigger"
 
 
 @dataclass(slots=True)
@@ -47,7 +68,8 @@ class _Turn:
 class History:
     """The messages of a list of items, as far as it has been read."""
 
-    def __init__(self) -> None:
+    def __init__(self, toolbox: Toolbox) -> None:
+        self._toolbox = toolbox
         self._messages: list[Message] = []
         #: The turn of the assistant that has not ended.
         self._turn: _Turn | None = None
@@ -58,20 +80,20 @@ class History:
 
     def add(self, item: Json, where: str) -> None:
         """Add the next item; raises BadRequest that names it."""
-        if not isinstance(item, dict):
-            raise_invalid(where, "must be an object")
-        kind = item.get("type") or ("message" if "role" in item else None)
+        kind = as_object(item, where).get("type") or ("message" if "role" in item else None)
         match kind:
             case "message":
                 self._add_message(item, where)
-            case "function_call":
-                name = as_text(item.get("name"), f"{where}.name")
-                call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
-                call = ToolCall(call_id, name, load_arguments(item.get("arguments"), f"{where}.arguments"))
-                self._names[call_id] = name
-                self._current_turn().calls.append(call)
-            case "function_call_output":
-                self._add_result(item, where)
+            case "function_call" | "custom_tool_call" | "tool_search_call":
+                self._add_call(item, where)
+            case "function_call_output" | "custom_tool_call_output":
+                self._add_result(item, item.get("output"), where)
+            case "tool_search_output":
+                self._add_found(item, where)
+            case "additional_tools":
+                self._toolbox.add(item.get("tools"), f"{where}.tools")
+            case "compaction" | "compaction_summary":
+                self._add_compaction(item, where)
             case "reasoning":
                 self._thinking += load_reasoning(item, where)
             case _ if kind not in _SKIPPED:
@@ -97,11 +119,39 @@ class History:
         turn.texts.append(content)
         turn.images += images
 
-    def _add_result(self, item: Mapping[str, Json], where: str) -> None:
+    def _add_call(self, item: Mapping[str, Json], where: str) -> None:
+        """Add a call under the flat name of its tool."""
+        match item["type"]:
+            case "custom_tool_call":
+                kind, arguments = CUSTOM, load_custom_input(item.get("input"), f"{where}.input")
+            case "tool_search_call":
+                kind, arguments = TOOL_SEARCH, load_arguments(item.get("arguments"), f"{where}.arguments")
+            case _:
+                kind, arguments = FUNCTION, load_arguments(item.get("arguments"), f"{where}.arguments")
+        name = TOOL_SEARCH if kind == TOOL_SEARCH else as_text(item.get("name"), f"{where}.name")
+        namespace = as_text(item.get("namespace") or "", f"{where}.namespace") or None
+        call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
+        flat_name = self._names[call_id] = self._toolbox.flat_name(ToolForm(kind, name, namespace))
+        self._current_turn().calls.append(ToolCall(call_id, flat_name, arguments))
+
+    def _add_result(self, item: Mapping[str, Json], output: Json, where: str) -> None:
         call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
-        content, images = load_content(item.get("output"), f"{where}.output", _load_part)
+        content, images = load_content(output, f"{where}.output", _load_part)
         self._add_other(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
+
+    def _add_found(self, item: Mapping[str, Json], where: str) -> None:
+        """Add the result of a search for tools, which can be called from now on."""
+        found = self._toolbox.add(item.get("tools"), f"{where}.tools")
+        lines = [f"{tool.name}: {tool.description or ''}" for tool in found]
+        self._add_result(item, "\n".join(["You can call these tools now:", *lines]), where)
+
+    def _add_compaction(self, item: Mapping[str, Json], where: str) -> None:
+        """Add the summary of an earlier conversation."""
+        summary = unseal(as_text(item.get("encrypted_content"), f"{where}.encrypted_content"))
+        if summary is None:
+            raise_invalid(f"{where}.encrypted_content", "is from another server; only that server can read it")
+        self._add_other(Message("user", f"Summary of the conversation so far:\n{summary}"))
 
     def _add_other(self, message: Message) -> None:
         """Add a message that is not the assistant's."""

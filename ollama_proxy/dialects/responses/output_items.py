@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
+from ollama_proxy.dialects.custom_tools import render_custom_input
 from ollama_proxy.dialects.logprobs import render_logprobs
 from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, ToolForm
 from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall, Usage
 
 IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
+
+
+#: The type of a call's item, and the prefix of its id, by the kind of the tool.
+_CALLS = {
+    FUNCTION: ("function_call", "fc"),
+    CUSTOM: ("custom_tool_call", "ctc"),
+    TOOL_SEARCH: ("tool_search_call", "tsc"),
+}
+
+
+@dataclass(slots=True, frozen=True)
+class ResponseShape:
+    """What the request determines about the items of its response."""
+
+    #: The form of each tool by the name that the model knows.
+    forms: Mapping[str, ToolForm] = field(default_factory=dict)
+    #: Thinking also as `encrypted_content`, and as `summary`.
+    sealed: bool = False
+    summarized: bool = False
+
+    def form_of(self, call: ToolCall) -> ToolForm:
+        """Return the form of the called tool. Models sometimes call one that the request does not define."""
+        return self.forms.get(call.name) or ToolForm(FUNCTION, call.name)
+
+
+PLAIN = ResponseShape()
 
 
 def new_id(prefix: str) -> str:
@@ -29,36 +59,53 @@ def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
     return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
 
 
-def reasoning(item_id: str, status: str, thinking: str = "", *, sealed: bool = False) -> dict[str, Json]:
-    """Render the thinking as a complete summary; `sealed`: also as `encrypted_content`."""
-    parts = [{"type": "summary_text", "text": thinking}] if thinking else []
-    item: dict[str, Json] = {"type": "reasoning", "id": item_id, "summary": parts, "status": status}
-    return item | {"encrypted_content": seal(thinking)} if sealed else item
-
-
-def function_call(item_id: str, call: ToolCall, status: str = COMPLETED) -> dict[str, Json]:
-    """Render a call; unless it is in progress, with its arguments as JSON text whose keys are in the model's order."""
-    return {
-        "type": "function_call",
+def reasoning(item_id: str, status: str, thinking: str, shape: ResponseShape) -> dict[str, Json]:
+    """Render the thinking; unless it is in progress, also as a summary and as `encrypted_content`, if the request asks
+    for them. The summary is complete: Ollama hides nothing."""
+    is_complete = status != IN_PROGRESS
+    item: dict[str, Json] = {
+        "type": "reasoning",
         "id": item_id,
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": "" if status == IN_PROGRESS else orjson.dumps(call.arguments).decode(),
+        "summary": [{"type": "summary_text", "text": thinking}] if shape.summarized and is_complete else [],
+        "content": [{"type": "reasoning_text", "text": thinking}],
         "status": status,
     }
+    return item | ({"encrypted_content": seal(thinking)} if shape.sealed and is_complete else {})
 
 
-def render_output(answer: Answer, *, sealed: bool) -> list[dict[str, Json]]:
+def render_call(item_id: str, call: ToolCall, shape: ResponseShape, status: str = COMPLETED) -> dict[str, Json]:
+    """Render a call in the form of its tool; unless it is in progress, with its arguments, as JSON text whose keys are
+    in the model's order."""
+    form, begun = shape.form_of(call), status == IN_PROGRESS
+    head: dict[str, Json] = {"type": _CALLS[form.kind][0], "id": item_id, "call_id": call.id}
+    match form.kind:
+        case "tool_search":
+            own: dict[str, Json] = {"execution": "client", "arguments": {} if begun else call.arguments}
+        case "custom":
+            own = {"name": form.name, "input": "" if begun else render_custom_input(call.arguments)}
+        case _:
+            own = {"name": form.name, "arguments": "" if begun else orjson.dumps(call.arguments).decode()}
+    if form.namespace:
+        own["namespace"] = form.namespace
+    return head | own | {"status": status}
+
+
+def new_call_id(call: ToolCall, shape: ResponseShape) -> str:
+    """Return a unique id for the item of a call."""
+    return new_id(_CALLS[shape.form_of(call).kind][1])
+
+
+def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]:
     """Render all items of an answer: thinking, text, calls. One that a limit cut off is incomplete; calls never are."""
     last = INCOMPLETE if is_cut(answer.done) and not answer.tool_calls else COMPLETED
     items = []
     if answer.thinking:
         status = COMPLETED if answer.content else last
-        items.append(reasoning(new_id("rs"), status, answer.thinking, sealed=sealed))
+        items.append(reasoning(new_id("rs"), status, answer.thinking, shape))
     if answer.content or not (answer.thinking or answer.tool_calls):
         part = text_part(answer.content, answer.logprobs)
         items.append(message(new_id("msg"), last, part))
-    return items + [function_call(new_id("fc"), call) for call in answer.tool_calls]
+    return items + [render_call(new_call_id(call, shape), call, shape) for call in answer.tool_calls]
 
 
 def is_cut(done: Done) -> bool:

@@ -7,37 +7,40 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call
+from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
 from ollama_proxy.dialects.responses.output_items import (
     COMPLETED,
     IN_PROGRESS,
     INCOMPLETE,
+    PLAIN,
+    ResponseShape,
     is_cut,
     new_id,
     render_output,
     render_usage,
 )
-from ollama_proxy.errors import GatewayError
+from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
 from ollama_proxy.wire import SSE_COMMENT, encode_request
 
-#: Statuses that have a code of their own at OpenAI; all others are `server_error`.
+#: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a prompt that is too long:
+#: clients compact the history if they get its code, which is not in OpenAI's description.
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 
 class ResponseRenderer:
-    """One response. `echo`: the fields that repeat its request; `sealed`: thinking also as `encrypted_content`.
+    """One response. `echo`: the fields that repeat its request.
 
     Raises BadRequest for an echo that is nested too deeply.
     """
 
     content_type = "text/event-stream"
 
-    def __init__(self, model: str, echo: Mapping[str, Json], *, sealed: bool) -> None:
+    def __init__(self, model: str, echo: Mapping[str, Json], shape: ResponseShape = PLAIN) -> None:
         self._head = {"id": new_id("resp"), "object": "response", "created_at": int(time.time()), "model": model}
         #: Encoded once for the first two events and the last.
         self._echo = encode_request(echo)
-        self._sealed = sealed
+        self._shape = shape
         self._events = Events()
         self._begun = False
         #: Items that are complete.
@@ -62,7 +65,7 @@ class ResponseRenderer:
         """Return the body of a single answer."""
         [answer] = answers
         status = INCOMPLETE if is_cut(answer.done) else COMPLETED
-        return orjson.dumps(self._document(status, render_output(answer, sealed=self._sealed), answer.done))
+        return orjson.dumps(self._document(status, render_output(answer, self._shape), answer.done))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Return the frames for a batch of events."""
@@ -77,12 +80,12 @@ class ResponseRenderer:
                 case Thinking(text):
                     if not isinstance(self._open, OpenReasoning):
                         frames.append(self._close(COMPLETED))
-                        self._open = OpenReasoning(self._events, len(self._output), sealed=self._sealed)
+                        self._open = OpenReasoning(self._events, len(self._output), self._shape)
                         frames.append(self._open.open())
                     frames.append(self._open.add(text))
                 case ToolCall():
                     frames.append(self._close(COMPLETED))
-                    frame, item = render_call(self._events, len(self._output), event)
+                    frame, item = render_call_events(self._events, len(self._output), event, self._shape)
                     frames.append(frame)
                     self._output.append(item)
                 case Done():
@@ -102,7 +105,8 @@ class ResponseRenderer:
     def render_failure(self, error: GatewayError) -> bytes:
         """Return the frames that end a failed stream. An open item stays open; the last event has its text so far."""
         output = [*self._output, self._open.item(INCOMPLETE)] if self._open else self._output
-        fault = {"code": _CODES.get(error.status, "server_error"), "message": str(error)}
+        code = error.slug if isinstance(error, PromptTooLong) else _CODES.get(error.status, "server_error")
+        fault = {"code": code, "message": str(error)}
         return self._begin() + self._events.render("failed", response=self._document("failed", output, error=fault))
 
     def _begin(self) -> bytes:

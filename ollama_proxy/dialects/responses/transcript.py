@@ -8,7 +8,6 @@ from ollama_proxy.telemetry import Transcript
 
 #: Events that end a response; its status is in the response that they contain.
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
-_THINKING = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 
 
 def read(document: dict[str, Any], transcript: Transcript) -> None:
@@ -16,7 +15,7 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
     kind = document.get("type")
     if kind == "response.output_text.delta":
         transcript.text(document["delta"])
-    elif kind in _THINKING:
+    elif kind == "response.reasoning_text.delta":
         transcript.think(document["delta"])
     elif kind == "response.output_item.done":
         _read_call(document["item"], transcript)
@@ -27,14 +26,22 @@ def read(document: dict[str, Any], transcript: Transcript) -> None:
         transcript.record_failure(document)
     elif document.get("object") == "response":
         for item in document["output"]:
-            _read_call(item, transcript)
-            for part in item.get("content") or ():
-                transcript.text(part.get("text"))
-            for part in item.get("summary") or ():
-                transcript.think(part.get("text"))
+            _read_item(item, transcript)
         transcript.finish(document.get("status"))
 
 
+def _read_item(item: dict[str, Any], transcript: Transcript) -> None:
+    _read_call(item, transcript)
+    add = transcript.think if item["type"] == "reasoning" else transcript.text
+    for part in item.get("content") or ():
+        add(part.get("text"))
+
+
 def _read_call(item: dict[str, Any], transcript: Transcript) -> None:
-    if item["type"] == "function_call":
-        transcript.call(None, name=item["name"], arguments=item["arguments"])
+    match item["type"]:
+        case "function_call":
+            transcript.call(None, name=item["name"], arguments=item["arguments"])
+        case "custom_tool_call":
+            transcript.call(None, name=item["name"], arguments=item["input"])
+        case "tool_search_call":
+            transcript.call(None, name="tool_search", arguments=item["arguments"])

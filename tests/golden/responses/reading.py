@@ -10,7 +10,7 @@ from tests.golden.cases import Case
 
 Document = dict[str, Any]
 
-_MADE = re.compile(rb'"(resp|msg|rs|fc)_[0-9a-f]{32}"')
+_MADE = re.compile(rb'"(resp|msg|rs|fc|ctc|tsc)_[0-9a-f]{32}"')
 _CALL = re.compile(rb'(?<="call_id":)"call_[^"]+"')
 _TIMES = re.compile(rb'"(created_at|completed_at)":\d+')
 
@@ -47,7 +47,7 @@ def texts(document: Document) -> Document:
     """What a response object amounts to, whatever items it is made of."""
     messages = [item for item in document["output"] if item["type"] == "message"]
     parts = [part for item in messages for part in item["content"]]
-    thoughts = [part for item in document["output"] if item["type"] == "reasoning" for part in item["summary"]]
+    thoughts = [part for item in document["output"] if item["type"] == "reasoning" for part in item["content"]]
     calls = [item for item in document["output"] if item["type"] == "function_call"]
     return {
         "status": document["status"],
@@ -82,10 +82,10 @@ def _apply(item: Document, kind: str, document: Document) -> None:
             part = item["content"][document["content_index"]]
             part["text"] += document["delta"]
             part["logprobs"] += document["logprobs"]
-        case "output_text.done" | "content_part.done":
+        case "output_text.done" | "reasoning_text.done" | "content_part.done":
             done = document.get("part", document)
             part = item["content"][document["content_index"]]
-            assert (part["text"], part["logprobs"]) == (done["text"], done["logprobs"])
+            assert (part["text"], part.get("logprobs")) == (done["text"], done.get("logprobs"))
         case "reasoning_summary_part.added":
             assert document["summary_index"] == len(item["summary"])
             item["summary"].append(document["part"])
@@ -98,11 +98,28 @@ def _apply(item: Document, kind: str, document: Document) -> None:
         case "function_call_arguments.done":
             assert (item["name"], item["arguments"]) == (document["name"], document["arguments"])
         case "output_item.done":
-            # Only at its end does an item know how it ended, and its blob.
-            ended = {
-                name: document["item"][name] for name in ("status", "encrypted_content") if name in document["item"]
-            }
-            assert item | ended == document["item"]
-            item |= ended
+            _end(item, document["item"])
+        case _:
+            _apply_other(item, kind, document)
+
+
+def _end(item: Document, done: Document) -> None:
+    """Only at its end does an item know how it ended, and its blob; a search for tools has no events of its own."""
+    ended = {name: done[name] for name in ("status", "encrypted_content") if name in done}
+    if item["type"] == "tool_search_call":
+        ended["arguments"] = done["arguments"]
+    assert item | ended == done
+    item |= ended
+
+
+def _apply_other(item: Document, kind: str, document: Document) -> None:
+    """Apply an event of raw reasoning, or of a call that is not a function's."""
+    match kind:
+        case "reasoning_text.delta":
+            item["content"][document["content_index"]]["text"] += document["delta"]
+        case "custom_tool_call_input.delta":
+            item["input"] += document["delta"]
+        case "custom_tool_call_input.done":
+            assert item["input"] == document["input"]
         case _:
             raise AssertionError(f"an event that nobody expects: {kind}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools
+from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools, without_hosted
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json, Tool, ToolChoice
 
@@ -55,3 +55,9 @@ def test_a_call_of_what_is_not_on_offer_is_refused(choice: ToolChoice, tools: li
     with pytest.raises(BadRequest, match="this request defines no tool") as refusal:
         check_choice(choice, tools, "tool_choice")
     assert refusal.value.param == "tool_choice"
+
+
+def test_tools_that_are_left_out_are_not_allowed_either() -> None:
+    entries = [{"type": "web_search"}, {"type": "function", "name": "f"}, "odd"]
+    assert without_hosted({"mode": "auto", "tools": entries}, ["web_search"]) == {"mode": "auto", "tools": entries[1:]}
+    assert without_hosted({"tools": 5}, ["web_search"]) == {"tools": 5}

@@ -42,7 +42,7 @@ DIALECTS: dict[str, tuple[Reader, Make]] = {
     "native chat": (spoken_native.read, lambda: native.ChatRenderer("m", 0.0)),
     "openai": (spoken_openai.read, lambda: openai.ChatRenderer("m", include_usage=True)),
     "anthropic": (spoken_anthropic.read, lambda: anthropic.MessageRenderer("m")),
-    "responses": (spoken_responses.read, lambda: responses.ResponseRenderer("m", {"tools": []}, sealed=False)),
+    "responses": (spoken_responses.read, lambda: responses.ResponseRenderer("m", {"tools": []})),
 }
 FACES: dict[str, tuple[Reader, ErrorRenderer]] = {
     "native": (spoken_native.read, NativeErrors()),
@@ -155,7 +155,7 @@ def test_errors_are_read_as_the_client_was_told(dialect: str) -> None:
 
 
 def test_a_response_that_failed_says_why() -> None:
-    renderer = responses.ResponseRenderer("m", {"tools": []}, sealed=False)
+    renderer = responses.ResponseRenderer("m", {"tools": []})
     body = renderer.render_stream([Content("Hel")]) + renderer.render_failure(UpstreamCut("It broke."))
     transcript = heard(spoken_responses.read, body, is_stream=True)
     assert (answers(transcript)[0]["text"], transcript.error) == ("Hel", "It broke.")

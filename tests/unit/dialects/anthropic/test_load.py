@@ -75,7 +75,7 @@ def test_thinking_is_shown_unless_it_is_not_wanted(thinking: Any, shown: bool) -
 )
 def test_schemas_are_not_touched(schema: dict[str, Any]) -> None:
     """G20"""
-    [tool] = load_tools([{"name": "f", "input_schema": schema, "strict": True}])
+    [tool], _ = load_tools([{"name": "f", "input_schema": schema, "strict": True}])
     assert tool.parameters is schema and tool.strict is True
 
 

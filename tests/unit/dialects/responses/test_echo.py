@@ -12,7 +12,7 @@ from ollama_proxy.dialects.responses.load import load_response
 
 def echo(**fields: Any) -> Any:
     data = {"model": "m", "input": "Hi"} | fields
-    return render_echo(data, load_response(data))
+    return render_echo(data, load_response(data)[0])
 
 
 def test_documented_defaults_stand_where_the_request_says_nothing() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses import events
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call
+from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
+from ollama_proxy.dialects.responses.output_items import PLAIN, ResponseShape
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ToolCall
 
@@ -46,18 +47,23 @@ def test_log_probabilities_come_with_their_text() -> None:
     assert message.item("completed")["content"][0]["logprobs"] == delta["logprobs"]
 
 
-def test_thinking_is_a_summary() -> None:
-    reasoning = OpenReasoning(Events(), 0, sealed=True)
+@pytest.mark.parametrize("summarized", [True, False])
+def test_thinking_is_text_and_on_request_a_summary(summarized: bool) -> None:
+    reasoning = OpenReasoning(Events(), 0, ResponseShape(sealed=True, summarized=summarized))
     frames = reasoning.open() + reasoning.add("hm")
     more, item = reasoning.close("completed")
     types = [each["type"].removeprefix("response.") for each in documents(frames + more)]
-    assert types[2:4] == ["reasoning_summary_text.delta", "reasoning_summary_text.done"]
-    assert item["summary"] == [{"type": "summary_text", "text": "hm"}]
+    plain = ["reasoning_text.delta", "reasoning_text.done"]
+    summary = ["reasoning_summary_text.delta", "reasoning_summary_text.done"]
+    assert [one for one in types if one in plain] == plain
+    assert [one for one in types if one in summary] == (summary if summarized else [])
+    assert item["content"] == [{"type": "reasoning_text", "text": "hm"}]
+    assert item["summary"] == ([{"type": "summary_text", "text": "hm"}] if summarized else [])
     assert item["encrypted_content"]
 
 
 def test_a_call_comes_whole() -> None:
-    frames, item = render_call(Events(), 1, ToolCall("c1", "f", {"a": 1}))
+    frames, item = render_call_events(Events(), 1, ToolCall("c1", "f", {"a": 1}), PLAIN)
     told = documents(frames)
     assert (told[0]["item"]["arguments"], told[0]["item"]["status"]) == ("", "in_progress")
     assert told[1]["delta"] == told[2]["arguments"] == item["arguments"] == '{"a":1}'

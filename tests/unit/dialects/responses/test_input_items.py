@@ -9,6 +9,7 @@ import pytest
 
 from ollama_proxy.dialects.responses.input_items import load_input
 from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.tools import Toolbox
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Message, ToolCall
 
@@ -22,34 +23,34 @@ def thought(text: str) -> dict[str, Any]:
 
 
 def test_a_text_is_a_message_of_the_user() -> None:
-    assert load_input("hi") == [Message("user", "hi")]
+    assert load_input("hi", Toolbox()) == [Message("user", "hi")]
 
 
 def test_one_turn_is_one_message() -> None:
-    turn, result = load_input([thought("hm"), SAID, CALL, RESULT])
+    turn, result = load_input([thought("hm"), SAID, CALL, RESULT], Toolbox())
     assert (turn.content, turn.thinking, turn.tool_calls) == ("Let me look.", "hm", [ToolCall("c1", "f", {})])
     assert (result.role, result.content, result.tool_name, result.tool_call_id) == ("tool", "42", "f", "c1")
 
 
 def test_messages_behind_each_other_are_messages_of_their_own() -> None:
-    assert [message.content for message in load_input([SAID, SAID])] == ["Let me look."] * 2
+    assert [message.content for message in load_input([SAID, SAID], Toolbox())] == ["Let me look."] * 2
 
 
 def test_thinking_belongs_to_what_follows_or_to_nothing() -> None:
-    first, second = load_input([thought("hm"), {"role": "user", "content": "hi"}, SAID])
+    first, second = load_input([thought("hm"), {"role": "user", "content": "hi"}, SAID], Toolbox())
     assert (first.thinking, second.thinking) == (None, None)
 
 
 def test_sealed_thinking_is_opened_and_that_of_others_is_dropped() -> None:
-    [ours] = load_input([{"type": "reasoning", "encrypted_content": seal("hm")}, SAID])
-    [theirs] = load_input([{"type": "reasoning", "encrypted_content": "gAAAA"}, SAID])
+    [ours] = load_input([{"type": "reasoning", "encrypted_content": seal("hm")}, SAID], Toolbox())
+    [theirs] = load_input([{"type": "reasoning", "encrypted_content": "gAAAA"}, SAID], Toolbox())
     assert (ours.thinking, theirs.thinking) == ("hm", None)
 
 
 def test_a_text_file_is_read() -> None:
     data = "data:text/plain;base64," + base64.b64encode("ü".encode()).decode()
     part = {"type": "input_file", "filename": "a.txt", "file_data": data}
-    assert load_input([{"role": "user", "content": [part]}]) == [Message("user", "a.txt\nü", images=[])]
+    assert load_input([{"role": "user", "content": [part]}], Toolbox()) == [Message("user", "a.txt\nü", images=[])]
 
 
 @pytest.mark.parametrize(
@@ -69,5 +70,5 @@ def test_a_text_file_is_read() -> None:
 )
 def test_what_is_wrong_is_named(value: Any, param: str) -> None:
     with pytest.raises(BadRequest) as raised:
-        load_input(value)
+        load_input(value, Toolbox())
     assert raised.value.param == param

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollama_proxy.dialects.responses.output_items import render_output, render_usage, text_part
+from ollama_proxy.dialects.responses.output_items import PLAIN, ResponseShape, render_output, render_usage, text_part
 from ollama_proxy.dialects.responses.reasoning_blob import unseal
 from ollama_proxy.hub import Answer, Done, ToolCall
 
@@ -14,7 +14,7 @@ CALL = ToolCall("c1", "f", {"z": 1, "a": 2})
 
 
 def test_items_have_the_order_thinking_text_calls() -> None:
-    items = render_output(Answer("Hello", "hm", [CALL], [], Done("stop")), sealed=False)
+    items = render_output(Answer("Hello", "hm", [CALL], [], Done("stop")), PLAIN)
     assert [item["type"] for item in items] == ["reasoning", "message", "function_call"]
     assert items[1]["content"][0]["text"] == "Hello"
     assert json.loads(items[2]["arguments"]) == {"z": 1, "a": 2}
@@ -24,13 +24,13 @@ def test_items_have_the_order_thinking_text_calls() -> None:
 
 def test_thinking_is_sealed_only_if_asked() -> None:
     answer = Answer("", "hm", [], [], Done("stop"))
-    [plain], [sealed] = render_output(answer, sealed=False), render_output(answer, sealed=True)
+    [plain], [sealed] = render_output(answer, PLAIN), render_output(answer, ResponseShape(sealed=True))
     assert "encrypted_content" not in plain
     assert unseal(sealed["encrypted_content"]) == "hm"
 
 
 def test_an_empty_answer_is_an_empty_message() -> None:
-    [item] = render_output(Answer("", "", [], [], Done("stop")), sealed=False)
+    [item] = render_output(Answer("", "", [], [], Done("stop")), PLAIN)
     assert (item["type"], item["content"][0]["text"]) == ("message", "")
 
 
@@ -46,7 +46,7 @@ def test_an_empty_answer_is_an_empty_message() -> None:
 def test_what_the_limit_cut_is_incomplete(
     content: str, thinking: str, calls: list[ToolCall], statuses: list[str]
 ) -> None:
-    items = render_output(Answer(content, thinking, calls, [], Done("length")), sealed=False)
+    items = render_output(Answer(content, thinking, calls, [], Done("length")), PLAIN)
     assert [item["status"] for item in items] == statuses
 
 

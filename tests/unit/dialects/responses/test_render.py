@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import ResponseRenderer
-from ollama_proxy.errors import BadRequest, LimitError, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import BadRequest, LimitError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
@@ -30,14 +30,14 @@ EVENTS: list[Event] = [
 OPENING = ["response.created", "response.in_progress"]
 
 
-def renderer(*, sealed: bool = False, **fields: Any) -> ResponseRenderer:
+def renderer(**fields: Any) -> ResponseRenderer:
     data = {"model": "m", "input": "Hi"} | fields
-    asked = load_response(data)
-    return ResponseRenderer(asked.model, render_echo(data, asked), sealed=sealed)
+    asked, shape = load_response(data)
+    return ResponseRenderer(asked.model, render_echo(data, asked), shape)
 
 
-def drawn(*said: Event, sealed: bool = False) -> list[Any]:
-    return events(renderer(sealed=sealed).render_stream(said))
+def drawn(*said: Event, **fields: Any) -> list[Any]:
+    return events(renderer(**fields).render_stream(said))
 
 
 def batches(said: Sequence[Event], size: int) -> list[Sequence[Event]]:
@@ -126,7 +126,11 @@ def test_usage_has_the_cache_counts() -> None:
 def test_blob_is_there_only_for_those_who_asked() -> None:
     said = (Thinking("hm"), Done("stop"))
     assert "encrypted_content" not in json.dumps(drawn(*said))
-    closed = [document["item"] for document in drawn(*said, sealed=True) if document["type"].endswith("item.done")]
+    closed = [
+        document["item"]
+        for document in drawn(*said, include=["reasoning.encrypted_content"])
+        if document["type"].endswith("item.done")
+    ]
     assert [item["encrypted_content"] for item in closed] == ["gw1.aG0="]
 
 
@@ -149,6 +153,7 @@ def test_first_heartbeat_opens_the_answer_and_the_others_are_comments() -> None:
         (UpstreamTimeout("late"), "server_error"),
         (BadRequest("too long"), "invalid_prompt"),
         (LimitError(), "rate_limit_exceeded"),
+        (PromptTooLong("too long"), "context_length_exceeded"),
     ],
 )
 def test_failure_is_told_in_the_words_of_the_api(error: Any, code: str) -> None:

@@ -15,14 +15,14 @@ WHOLE: list[Any] = [
         "object": "response",
         "status": "completed",
         "output": [
-            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
             {"type": "message", "content": [{"type": "output_text", "text": "Hello"}]},
             CALL,
         ],
     }
 ]
 STREAM: list[Any] = [
-    {"type": "response.reasoning_summary_text.delta", "delta": "hm"},
+    {"type": "response.reasoning_text.delta", "delta": "hm"},
     {"type": "response.output_text.delta", "delta": "Hel"},
     {"type": "response.output_text.delta", "delta": "lo"},
     {"type": "response.output_item.done", "item": {"type": "message", "content": []}},
