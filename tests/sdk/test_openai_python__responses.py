@@ -211,7 +211,7 @@ def test_responses__error_before__state(client: Any) -> None:
 
 def test_responses__error_before__stored_answers(client: Any) -> None:
     """client.responses.retrieve(...)"""
-    with pytest.raises(openai.NotFoundError, match="stored"):
+    with pytest.raises(openai.NotFoundError, match="stores"):
         client.responses.retrieve("resp_1")
 
 

@@ -172,7 +172,8 @@ def _of_parts(content: Json) -> tuple[str, str]:
 def decode_logprobs(logprobs: Mapping[str, Json]) -> Logprobs:
     """Log probabilities as Ollama lists them, from either form: that of chats has the same entries."""
     if "tokens" not in logprobs:
-        return sound_logprobs(logprobs.get("content") or logprobs.get("refusal") or ())
+        entries = logprobs.get("content") or logprobs.get("refusal")
+        return sound_logprobs(entries) if entries else ()
     # Completions have four lists side by side.
     entries = []
     chances = logprobs.get("token_logprobs") or repeat(None)

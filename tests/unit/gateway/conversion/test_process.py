@@ -92,8 +92,13 @@ def test_only_a_few_run_at_a_time(program: Path, tmp_path: Path) -> None:
         "import json, os, sys, time\n"
         "directory = json.load(sys.stdin)\n"
         "open(f'{directory}/{os.getpid()}.run', 'w').close()\n"
-        "time.sleep(0.3)\n"
-        "running = len([name for name in os.listdir(directory) if name.endswith('.run')])\n"
+        "count = lambda: len([name for name in os.listdir(directory) if name.endswith('.run')])\n"
+        "running, ends_at = count(), time.monotonic() + 5\n"
+        "while running < 2 and time.monotonic() < ends_at:\n"
+        "    time.sleep(0.01)\n"
+        "    running = count()\n"
+        "time.sleep(0.2)\n"
+        "running = max(running, count())\n"
         "os.remove(f'{directory}/{os.getpid()}.run')\n"
         "print(running)\n"
     )
@@ -109,7 +114,7 @@ def test_the_loop_goes_on_while_a_program_works(program: Path) -> None:
         gaps.append(time.monotonic() - last)
         last = time.monotonic()
     assert len(gaps) > 20
-    assert max(gaps) < 0.5
+    assert max(gaps) < 0.9
 
 
 def test_heartbeats_come_while_a_program_works(program: Path) -> None:
