@@ -40,8 +40,8 @@ TIMEOUT_S = 20.0
 #: Memory of one program, and how far behind the other processes of the machine it stands.
 MAX_MEMORY_BYTES, NICENESS = 640 << 20, 5
 
-#: Of a program's complaints, for the log.
-MAX_ERROR_CHARS = 300
+#: Of the name of a program's error, for the log.
+MAX_ERROR_CHARS = 100
 
 
 class ConversionFailed(Exception):
@@ -70,8 +70,9 @@ def run_program(program: Path, job: Json, timeout_s: float = TIMEOUT_S) -> Json:
     try:
         return orjson.loads(answer)
     except orjson.JSONDecodeError:
-        # Also when the kernel has stopped it for its memory or its time.
-        detail = complaints.decode(errors="replace").strip()[-MAX_ERROR_CHARS:]
+        # Also when the kernel has stopped it for its memory or its time. Of an error only the name: its text may quote
+        # the file.
+        detail = complaints.decode(errors="replace").strip().rpartition("\n")[2].partition(":")[0][:MAX_ERROR_CHARS]
         fields = {"program": program.stem, "status": process.returncode, "detail": detail}
         log.warning("conversion_failed", extra={"fields": fields})
         raise ConversionFailed("it needs more time or memory than this gateway gives it") from None

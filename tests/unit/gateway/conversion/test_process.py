@@ -75,7 +75,7 @@ def test_a_program_that_fails_is_logged(program: Path, text: str, caplog: pytest
     assert record.message == "conversion_failed"
     fields: dict[str, Any] = record.__dict__["fields"]
     assert fields["program"] == "program"
-    assert "ValueError" not in text or "ValueError: words" in fields["detail"]
+    assert "ValueError" not in text or fields["detail"] == "ValueError"
 
 
 def test_a_program_that_cannot_be_started_is_logged(
