@@ -50,7 +50,7 @@ LOADS: dict[str, Load] = {
     "/v1/chat/completions": load_chat,
     "/v1/completions": lambda data: load_completion(data)[0],
     "/v1/embeddings": lambda data: (load_encoding(data), load_openai_embeddings(data))[1],
-    "/v1/responses": load_response,
+    "/v1/responses": lambda data: load_response(data)[0],
     "/v1/messages": load_message,
     "/v1/messages/count_tokens": partial(load_message, is_limited=False),
 }

@@ -282,7 +282,7 @@ class TestMeter:
         assert 5 < resident_mb(os.getpid()) < 5000
 
     def test_memory_that_two_processes_share_is_counted_once(self) -> None:
-        grown = "held = b'x' * 50_000_000; import os, sys; os.fork(); print('up', flush=True); sys.stdin.read()"
+        grown = "held = b'x' * 50_000_000; import os, sys; os.fork(); os.write(1, b'up\\n'); sys.stdin.read()"
         with subprocess.Popen([sys.executable, "-c", grown], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
             assert parent.stdout is not None
             assert [parent.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
