@@ -265,6 +265,10 @@ class Row:
         """Workers are replaced in this row; new ones may have as much open as the old ones had."""
         self.rules.allowed.other_workers = reason
 
+    def allow_other_connections(self, count: int) -> None:
+        """Another gateway has so many connections to the boxes."""
+        self.rules.allowed.other_connections = count
+
     def allow_tracebacks(self, reason: str) -> None:
         """The row has something fail that nobody expects."""
         self.rules.allowed.tracebacks = reason

@@ -73,7 +73,7 @@ def test_u2_black_hole(row: Row) -> None:
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def alone(rig: Rig) -> Iterator[Gateway]:
     """A gateway that has these boxes and no others, as the probe's upstream would keep it ready."""
     with Gateway({"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}) as gateway:
@@ -89,6 +89,7 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
     """503 at the latest after the limit for connecting; once it is known at once, and when to come back. Alive, but not
     ready; it mends by itself."""
     row.allow(503)
+    row.allow_other_connections(alone.workers * len(row.rig.boxes))
     with GONE[how](*row.rig.boxes):
         first = ask_all(row, WAYS)
         assert max(call.seconds for call in first) < 2 * CONNECT_S + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -135,15 +135,20 @@ def open_descriptors(pid: int) -> dict[int, str]:
     return found
 
 
-def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int, Details]:
-    """What each worker says of itself on /readyz; asks on new connections until all have answered.
+def worker_details(
+    gateway: Gateway, token: str, seconds: float = 5, note: Callable[[Details], object] = lambda details: None
+) -> dict[int, Details]:
+    """What each worker says of itself on /readyz, its last answer; asks on new connections until all have answered.
+    `note` gets every answer.
 
     Raises AssertionError when a worker does not answer in time or the answer has no details.
     """
     seen: dict[int, Details] = {}
 
     def all_seen() -> bool:
-        seen.update((details["pid"], details) for details in some_details(gateway, token))
+        for details in _some_details(gateway, token):
+            note(details)
+            seen[details["pid"]] = details
         return gateway.worker_pids() <= seen.keys()
 
     def missing() -> str:
@@ -153,7 +158,7 @@ def worker_details(gateway: Gateway, token: str, seconds: float = 5) -> dict[int
     return seen
 
 
-def some_details(gateway: Gateway, token: str) -> Iterator[Details]:
+def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
     """What those workers say of themselves that take one of several connections. All are open before the first one is
     used: otherwise the same worker might win each of them."""
     with ExitStack() as closing:
