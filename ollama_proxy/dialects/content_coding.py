@@ -30,7 +30,7 @@ class Decoder(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What was given to it behind that end."""
+        """The data after that end."""
 
     def decompress(self, data: bytes, /) -> bytes: ...
 
@@ -60,7 +60,7 @@ def content_coding(environ: Mapping[str, Any]) -> str:
         return ""
     if coding not in _DECODERS:
         raise UnsupportedMediaType(
-            f"The content coding '{coding[:20]}' is not supported: send the body as it is, or in gzip or zstd."
+            f"The content coding '{coding[:20]}' is not supported: send the body uncompressed, or as gzip or zstd."
         )
     return coding
 
@@ -91,7 +91,7 @@ def decoded(parts: Iterable[bytes], coding: str) -> Iterator[bytes]:
                 in_turn = 0
                 yield_to_loop()
     if not (is_empty or decoder.eof):
-        raise BadRequest(f"The request body is not valid {coding}: it ends too early.")
+        raise BadRequest(f"The request body is not valid {coding}: it is incomplete.")
 
 
 def _decode(decoder: Decoder, data: bytes, coding: str) -> bytes:
@@ -103,4 +103,4 @@ def _decode(decoder: Decoder, data: bytes, coding: str) -> bytes:
         if not decoder.unused_data:
             return piece
     # Thousands of empty frames would take a decoder each.
-    raise BadRequest(f"The request body is not valid {coding}: it goes on behind its end.")
+    raise BadRequest(f"The request body is not valid {coding}: there is data after its end.")

@@ -86,7 +86,7 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
     settings, _ = with_first_token(loaded, environ)
 
     def change(new: Settings) -> None:
-        """Takes over a good edit of the configuration."""
+        """Applies a valid change of the configuration."""
         gateway.apply(with_first_token(new, environ)[0])
         keep_last_good(environ)
         log_hidden(new)
@@ -95,7 +95,7 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
         log_warnings(new, environ)
 
     def complain(error: ConfigError) -> None:
-        """Says that an edit is broken."""
+        """Logs that a change is invalid."""
         log.error(
             "configuration_broken", extra={"fields": {"problem": str(error), "effect": "the last good one stays"}}
         )

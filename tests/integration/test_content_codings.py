@@ -88,4 +88,4 @@ def test_a_file_is_uploaded_as_it_is(gateway: Gateway, upstream: FaultUpstream) 
 def test_other_codings_are_refused_with_the_names_of_those_that_work(gateway: Gateway, path: str) -> None:
     answer = post(gateway, path, b"\x8b\x02", "br")
     assert answer.status == 415
-    assert "or in gzip or zstd" in answer.text
+    assert "or as gzip or zstd" in answer.text

@@ -37,15 +37,15 @@ MAX_AT_ONCE = 2
 #: Seconds for one program, without the wait for its turn.
 TIMEOUT_S = 20.0
 
-#: Memory of one program, and how far behind the other processes of the machine it stands.
+#: The memory limit of one program, and its nice value.
 MAX_MEMORY_BYTES, NICENESS = 640 << 20, 5
 
-#: Of the name of a program's error, for the log.
+#: Longest name of a program's error in the log.
 MAX_ERROR_CHARS = 100
 
 
 class ConversionFailed(Exception):
-    """The program gave no answer; the text says why, for clients."""
+    """The program returned no result; the text tells clients why."""
 
 
 class NotStarted(ConversionFailed):
@@ -63,16 +63,16 @@ def run_program(program: Path, job: Json, timeout_s: float = TIMEOUT_S) -> Json:
     with _slots(), _start(program, timeout_s) as process:
         try:
             with gevent.Timeout(timeout_s, ConversionFailed(f"it took longer than {timeout_s:g} s")):
-                answer, complaints = process.communicate(orjson.dumps(job))
+                answer, errors = process.communicate(orjson.dumps(job))
         finally:
             if process.poll() is None:
                 process.kill()
     try:
         return orjson.loads(answer)
     except orjson.JSONDecodeError:
-        # Also when the kernel has stopped it for its memory or its time. Of an error only the name: its text may quote
-        # the file.
-        detail = complaints.decode(errors="replace").strip().rpartition("\n")[2].partition(":")[0][:MAX_ERROR_CHARS]
+        # Also when the kernel has stopped it for its memory or its time. Only the name of an error is logged: its
+        # text may quote the file.
+        detail = errors.decode(errors="replace").strip().rpartition("\n")[2].partition(":")[0][:MAX_ERROR_CHARS]
         fields = {"program": program.stem, "status": process.returncode, "detail": detail}
         log.warning("conversion_failed", extra={"fields": fields})
         raise ConversionFailed("it needs more time or memory than this gateway gives it") from None
@@ -113,7 +113,7 @@ def _open(program: Path, timeout_s: float) -> Popen[bytes] | None:
 
 
 def _limit(timeout_s: float) -> None:
-    """Runs in the new process. Its time is limited there as well, in case that the worker dies before it."""
+    """Runs in the new process. Its time is limited there as well, in case the worker dies first."""
     for name, limit in ((resource.RLIMIT_AS, MAX_MEMORY_BYTES), (resource.RLIMIT_CPU, ceil(timeout_s) + 1)):
         with suppress(OSError, ValueError):  # a sandbox may have limits of its own
             resource.setrlimit(name, (limit, limit))
@@ -153,7 +153,7 @@ def wait_for(work: Callable[[], T], call: Call) -> T:
 
 
 def _outcome(work: Callable[[], T]) -> T | ConversionFailed:
-    """A failure is handed over, not raised: gevent would print it as one that nobody has handled."""
+    """Returns a failure instead of raising it: gevent would print it as unhandled."""
     try:
         return work()
     except ConversionFailed as failure:

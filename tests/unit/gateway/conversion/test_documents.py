@@ -17,6 +17,7 @@ from ollama_proxy.settings import Documents
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.pdf import encrypted, in_base64, pdf
+from tests.unit.gateway.conversion import finished
 
 PNG = "iVBORw0KGgo="
 READ = '[PDF "doc.pdf", 1 page]\n[Page 1]\nsome words\n[End of PDF "doc.pdf"]'
@@ -52,13 +53,7 @@ def model(*, reads_documents: bool = False) -> ResolvedModel:
 
 
 def read(asked: ChatRequest, resolved: ResolvedModel | None = None, **limits: Any) -> ChatRequest:
-    steps = read_documents(asked, resolved or model(), Documents(**limits), Call(Timeouts()), None)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: ChatRequest = end.value
-            return result
+    return finished(read_documents(asked, resolved or model(), Documents(**limits), Call(Timeouts()), None))
 
 
 def chat(content: str, *images: Attachment) -> ChatRequest:

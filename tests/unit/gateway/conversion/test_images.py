@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.upstreams.call import Call
+from tests.unit.gateway.conversion import finished
 from tests.unit.gateway.conversion.pictures import picture, read
 
 GIF, OTHER_GIF, WEBP, PNG, JPEG = (
@@ -30,15 +30,6 @@ ONLY_GIF, BOTH = frozenset({"image/gif"}), frozenset({"image/gif", "image/webp"}
 
 def chat(*lists: list[str]) -> ChatRequest:
     return ChatRequest(model="m", messages=[Message("user", f"m{n}", images=each) for n, each in enumerate(lists)])
-
-
-def finished(steps: Generator[Any, None, ChatRequest]) -> ChatRequest:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: ChatRequest = end.value
-            return result
 
 
 def convert(asked: ChatRequest, unreadable: frozenset[str] = BOTH) -> ChatRequest:
