@@ -25,6 +25,9 @@ SLICE_BYTES = 64 * 1024
 #: About the size of a token in text, and in the lines of Ollama's streams; for answers without token counts.
 CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 
+#: Server-sent events, the only streams that may have comments.
+SSE = "text/event-stream"
+
 #: The events that a batch with a report begins with: the report itself, or the index of its answer.
 _BEFORE_TEXT = (Truncated, Approximated, Choice)
 
@@ -126,8 +129,10 @@ def render_frames(
                 if isinstance(batch[-1], Done):
                     # About one token for each event but the last.
                     record_usage(exchange, batch[-1], estimated_tokens - 1)
-                if isinstance(batch[0], _BEFORE_TEXT) and (comment := note_reports(exchange, batch)):
-                    yield comment
+                if isinstance(batch[0], _BEFORE_TEXT):
+                    comment = note_reports(exchange, batch)
+                    if comment and renderer.content_type == SSE:
+                        yield comment
                 frame = escape_line_separators(renderer.render_stream(batch))
             else:
                 frame = renderer.render_heartbeat()

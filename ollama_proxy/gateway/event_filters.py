@@ -1,4 +1,5 @@
-"""Removes the events that a request does not want: thinking, or all calls of tools but the first."""
+"""Removes the events that a request does not want: thinking, or all calls of tools but the first. Checks answers that
+have to be JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +7,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, Thinking, ToolCall
-from ollama_proxy.upstreams import EventStream
+import orjson
+
+from ollama_proxy.hub import Approximated, ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall
+from ollama_proxy.upstreams import MAX_ANSWER_BYTES, EventStream
 
 
 def filter_events(events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None) -> EventStream:
-    """Returns the events of one answer as the request wants them: the same stream if nothing is to be removed."""
+    """Returns the events of one answer as the request wants them: the same stream if there is nothing to do."""
+    if isinstance(asked, ChatRequest) and asked.format:
+        events = JsonCheckedEvents(events)
     one_call = isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False
     without_thinking = bool(asked.exclude_reasoning)
     if not (without_thinking or one_call):
@@ -49,3 +54,37 @@ class FilteredEvents:
     def close(self) -> None:
         """Closes the other stream."""
         self._events.close()
+
+
+@dataclass(slots=True, eq=False)
+class JsonCheckedEvents:
+    """The events of an answer that has to be JSON, unless it is a call. If it is not, the last batch reports it. An
+    answer that a limit has cut is reported as such already."""
+
+    _events: EventStream
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        texts, size, is_call = list[str](), 0, False
+        for batch in self._events:
+            for event in batch:
+                if isinstance(event, Content) and size <= MAX_ANSWER_BYTES:
+                    texts.append(event.text)
+                    size += len(event.text)
+                is_call = is_call or isinstance(event, ToolCall)
+            end = batch[-1] if batch else None
+            is_answer = isinstance(end, Done) and end.done_reason != "length" and not is_call
+            is_wrong = is_answer and not is_json("".join(texts))
+            yield [Approximated("response_format"), *batch] if is_wrong else batch
+
+    def close(self) -> None:
+        """Closes the other stream."""
+        self._events.close()
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is one JSON value."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -31,7 +31,6 @@ from ollama_proxy.wire import StreamTail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
 
 #: Answers up to this size are read whole first, so that a cut in their middle still gets a real status.
 WHOLE_BYTES = 1024 * 1024

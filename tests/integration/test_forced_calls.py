@@ -1,4 +1,5 @@
-"""Calls that a request demands: whatever the model makes of the schema that it gets, the answer can be relied on."""
+"""Calls that a request demands, and answers that have to be JSON: whatever the model makes of the schema that it gets,
+the client can rely on the answer, or reads that it can't."""
 
 from __future__ import annotations
 
@@ -158,3 +159,32 @@ def test_demo_always_calls(name: str, stream: bool, one: bool, called: bool, dem
     told = read(name, answer)
     assert (told.text, told.reason, len(told.calls)) == ("", "tools", 1)
     assert answer.headers.get("X-Ollama-Proxy-Approximated") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_followed"),
+    [('{"z": 1,\n "a": ""}', True), (json.loads(PROSE.response)["message"]["content"], False), ('{"z": 1', False)],
+    ids=["JSON", "recorded prose", "cut JSON"],
+)
+@each_way
+@each_dialect
+def test_answer_that_does_not_follow_the_schema_is_reported(
+    name: str, stream: bool, text: str, is_followed: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script("/api/chat", written(text, stream))
+    answer = post(gateway, DIALECTS[name].path, DIALECTS[name].ask(Wanted(schema=True)) | {"stream": stream})
+    assert read(name, answer).text == text
+    in_head = answer.headers.get("X-Ollama-Proxy-Approximated") == "response_format"
+    in_comment = b": the answer does not follow response_format strictly\n\n" in answer.body
+    # A stream that has begun when the text turns out to be none reports it in a comment.
+    assert in_head + in_comment == (not is_followed)
+    assert stream or not in_comment
+
+
+@pytest.mark.parametrize(("fields", "think"), [({}, False), ({"think": True}, True), ({"think": "low"}, "low")])
+@each_dialect
+def test_model_does_not_think_before_json_unless_told_to(
+    name: str, fields: Document, think: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    post(gateway, DIALECTS[name].path, DIALECTS[name].ask(Wanted(schema=True)) | fields)
+    assert forwarded(upstream)[-1].json()["think"] == think

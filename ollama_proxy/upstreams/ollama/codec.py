@@ -92,7 +92,11 @@ def encode_chat(
             }
             for tool in pace(tools)
         ]
-    return body | drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+    body |= drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+    if request.format and request.think is None:
+        # A model that thinks by default is held to the format only after its thinking, if at all.
+        body["think"] = False
+    return body
 
 
 def _encode_common(request: TextRequest, *, cut: bool, unshifted: bool) -> dict[str, Json]:

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ollama_proxy.gateway.event_filters import filter_events
-from ollama_proxy.hub import ChatRequest, Content, Done, Event, GenerateRequest, Thinking, ToolCall, Truncated
+from ollama_proxy.hub import (
+    Approximated,
+    ChatRequest,
+    Content,
+    Done,
+    Event,
+    GenerateRequest,
+    Thinking,
+    ToolCall,
+    Truncated,
+)
 
 END = Done("stop", 3, 1)
 CALLS = [ToolCall("1", "a", {}), ToolCall("2", "b", {})]
@@ -85,3 +95,22 @@ def test_closing_closes_the_source() -> None:
     source = Scripted([])
     filter_events(source, chat(exclude_reasoning=True), None).close()
     assert source.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "is_reported"),
+    [
+        ([Content('{"a":'), Content(" 1}\n")], False),
+        ([Content("3")], False),
+        ([Thinking("Hm"), Content("Sure: {}")], True),
+        ([Content('{"a":')], True),
+        ([], True),
+        ([Content("I call it."), CALLS[0]], False),
+    ],
+)
+def test_answer_that_has_to_be_json_and_is_not_is_reported(events: list[Event], is_reported: bool) -> None:
+    report: list[Event] = [Approximated("response_format")] if is_reported else []
+    asked = ChatRequest(model="m", messages=[], format="json")
+    assert shaped(asked, [[event] for event in events] + [[END]]) == [*([event] for event in events), [*report, END]]
+    assert shaped(asked, [[*events, END]]) == [[*report, *events, END]]
+    assert shaped(asked, [[*events, Done("length")]]) == [[*events, Done("length")]]
