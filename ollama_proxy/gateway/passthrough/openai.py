@@ -38,7 +38,8 @@ _REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 
 #: Fields that only the gateway knows: its extensions of OpenAI's API, except those that many providers share.
 OURS = frozenset(
-    "options num_ctx keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
+    "options num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict use_mmap format "
+    "keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
 )
 
 #: Every successful single answer has one of these.
