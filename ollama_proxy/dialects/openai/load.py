@@ -129,10 +129,10 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     return options
 
 
-def load_format(response_format: Json, own: Json = None) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for OpenAI's `response_format`; without it `own`, the field of that name."""
+def load_format(response_format: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
+    """Return Ollama's `format` for OpenAI's `response_format`; without it, that of the field `format`."""
     if not response_format:
-        return content_parts.load_format(own)
+        return content_parts.load_format(format_field)
     match response_format.get("type"):
         case "text":
             return None

@@ -76,10 +76,10 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     return options
 
 
-def load_format(wanted: Json, own: Json = None) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for `text.format`, the schema unchanged; without it `own`, the field of that name."""
+def load_format(wanted: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
+    """Return Ollama's `format` for `text.format`, the schema unchanged; without it, that of the field `format`."""
     if not wanted:
-        return content_parts.load_format(own)
+        return content_parts.load_format(format_field)
     match as_object(wanted, "text.format").get("type"):
         case "text":
             return None
