@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Document, Json, Message
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 

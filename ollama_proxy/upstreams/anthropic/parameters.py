@@ -15,7 +15,7 @@ from ollama_proxy.hub import ChatRequest, Json, ModelRequest, Tool
 from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.anthropic.schema import close_objects
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.wire import encode_request
 
 #: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The one default that is

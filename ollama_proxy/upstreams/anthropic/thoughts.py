@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 
 #: Calls whose thinking is kept at most, and bytes of it.
 MOST_KEPT, MOST_BYTES = 10_000, 8 << 20

@@ -23,10 +23,10 @@ from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode
 from ollama_proxy.upstreams.anthropic.parameters import encode_parameters, select_passthrough
 from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request
 
 #: The version of the API.

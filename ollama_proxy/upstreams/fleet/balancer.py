@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.fleet.route import Route
 

@@ -13,7 +13,7 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
 from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.balancer import Balancer
 from ollama_proxy.upstreams.fleet.node import Node

@@ -32,6 +32,7 @@ from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, read
 from ollama_proxy.upstreams.litellm.errors import decode_exception
 from ollama_proxy.upstreams.litellm.library import load_litellm
 from ollama_proxy.upstreams.litellm.targets import Options, Target, Targets
+from ollama_proxy.upstreams.merged_streams import WorkerStream
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
 from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
@@ -40,7 +41,6 @@ from ollama_proxy.upstreams.openai.requests import (
     select_passthrough,
     shorten,
 )
-from ollama_proxy.upstreams.worker_stream import WorkerStream
 
 #: LiteLLM's names of what a model can do, and Ollama's.
 ABILITIES = {

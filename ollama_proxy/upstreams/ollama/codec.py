@@ -28,7 +28,7 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 

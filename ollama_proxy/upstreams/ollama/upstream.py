@@ -24,6 +24,7 @@ from ollama_proxy.policy import canonical
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -44,7 +45,6 @@ from ollama_proxy.upstreams.ollama.image_formats import unreadable_images
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import LineSplitter, encode_request
 
 #: How long facts about its models are kept, in seconds: capabilities, and loaded contexts.

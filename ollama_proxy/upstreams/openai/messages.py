@@ -10,8 +10,8 @@ import orjson
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.settings import ALWAYS, NEVER, Profile
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from ollama_proxy.upstreams.pacing import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import orjson
 
 from ollama_proxy.hub import Json, Message, ToolCall
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 
 #: Thoughts that are kept at most, bytes of all of them, and characters of one, roughly.
 MOST_KEPT, MOST_BYTES, MOST_CHARS_EACH = 10_000, 16 << 20, 1 << 20

@@ -31,7 +31,7 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache, TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader
 from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
@@ -48,7 +48,6 @@ from ollama_proxy.upstreams.openai.requests import (
     shorten,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.connection import Connection
 from ollama_proxy.upstreams.transport.resolver import Host
