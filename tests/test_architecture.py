@@ -47,7 +47,7 @@ PURE = (
     "upstreams.anthropic.parameters",
     "upstreams.fleet.breaker",
     "upstreams.openai.requests",
-    "upstreams.openai.tools",
+    "upstreams.openai.pieces",
 )
 IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 

@@ -16,7 +16,7 @@ from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.inline_thinking import MOST_BLANKS, InlineThinking
+from ollama_proxy.upstreams.openai.pieces import MOST_BLANKS, InlineThinking
 from ollama_proxy.wire.lines import StreamTail
 
 

@@ -33,11 +33,10 @@ from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents,
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.cache import BoundedCache, TtlCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
 from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal
-from ollama_proxy.upstreams.openai.models import decode_models
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache
+from ollama_proxy.upstreams.openai.messages import ReasoningCache
 from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
     encode_chat,

@@ -14,11 +14,11 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, GatewayError, UpstreamConnect, UpstreamRefused, UpstreamTimeout
 from ollama_proxy.hub import Message, ToolCall
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams import cache as cache_module
 from ollama_proxy.upstreams.cache import ENTRY_BYTES, WAIT_S, BoundedCache, TtlCache, memory_of
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from ollama_proxy.upstreams.openai.messages import ReasoningCache, Thought
 from tests.rig.source_code import trees
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ BOUNDED = {
     "upstreams.fleet.node.Node._failing": (1000, 1),
     "upstreams.fleet.node.Node._warm": (1000, 1),
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
-    "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
+    "upstreams.openai.messages.ReasoningCache._kept": (10_000, 16),
     "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
     "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
@@ -58,7 +58,7 @@ BOUNDED_OTHERWISE = {
     "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
     "server.client_watch.ClientWatch._calls": "requests in flight",
-    "upstreams.transport.wait_timer.WaitTimer._waiting": "requests in flight",
+    "upstreams.transport.connection.WaitTimer._waiting": "requests in flight",
     "server.connections.Connections._new": "connections, at most server.max_connections",
     "server.connections.Connections._kept": "connections, at most server.max_connections",
     "server.connections.Connections._busy": "connections, at most server.max_connections",
@@ -115,8 +115,8 @@ SHORT_LIVED = frozenset(
         "upstreams.ollama.codec.ChatDecoder",
         "upstreams.openai.answers.ChunkDecoder",
         "upstreams.openai.messages._Turns",
-        "upstreams.openai.tools.ToolCallParts",
-        "upstreams.openai.tools._Parts",
+        "upstreams.openai.pieces.ToolCallParts",
+        "upstreams.openai.pieces._Parts",
         "upstreams.pending_calls.PendingCalls",
         "upstreams.transport.session.Answer",
         "wire.lines.LineSplitter",

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import ERROR_FLUSH_TIMEOUT_S, ITEMS_PER_TURN, Call, pace
 
 

@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.merged_streams import AHEAD, Ended, MergedStreams, WorkerStream
 

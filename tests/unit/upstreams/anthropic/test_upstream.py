@@ -21,8 +21,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import ChatRequest, EmbedRequest, Event, GenerateRequest, Message, Tool, ToolCall
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams import cache
 from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
 from ollama_proxy.upstreams.anthropic.upstream import VERSION, AnthropicUpstream, build
