@@ -44,7 +44,7 @@ PURE = (
     "settings.provider_profiles",
     "telemetry.redaction",
     "telemetry.transcript",
-    "upstreams.anthropic.parameters",
+    "upstreams.anthropic.codec",
     "upstreams.fleet.breaker",
     "upstreams.openai.requests",
     "upstreams.openai.pieces",

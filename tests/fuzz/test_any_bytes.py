@@ -27,7 +27,7 @@ from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.errors import decode_refusal as refused_by_anthropic
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
 from ollama_proxy.upstreams.ollama.codec import decode_refusal as refused_by_ollama

@@ -20,7 +20,7 @@ from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader

@@ -32,7 +32,7 @@ BOUNDED = {
     "upstreams.fleet.node.Node._warm": (1000, 1),
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
     "upstreams.openai.messages.ReasoningCache._kept": (10_000, 16),
-    "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
+    "upstreams.anthropic.messages.Thoughts._kept": (10_000, 8),
     "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
 
@@ -109,7 +109,7 @@ SHORT_LIVED = frozenset(
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
         "upstreams.anthropic.messages.Turns",
-        "upstreams.anthropic.parameters.Parameters",
+        "upstreams.anthropic.codec.Parameters",
         "upstreams.call.Call",
         "upstreams.demo.transport.DemoReply",
         "upstreams.ollama.codec.ChatDecoder",

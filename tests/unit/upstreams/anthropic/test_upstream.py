@@ -23,7 +23,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.hub import ChatRequest, EmbedRequest, Event, GenerateRequest, Message, Tool, ToolCall
 from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams import cache
-from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
+from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from ollama_proxy.upstreams.anthropic.upstream import VERSION, AnthropicUpstream, build
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
