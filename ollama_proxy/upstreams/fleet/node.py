@@ -16,7 +16,7 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.settings import PRESETS, Timeouts, UpstreamSettings
 from ollama_proxy.upstreams.base import Upstream
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.fleet.breaker import Breaker
 from ollama_proxy.upstreams.fleet.model_list import OLLAMA_PROTOCOLS, ModelList
 

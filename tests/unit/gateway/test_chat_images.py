@@ -14,7 +14,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.hub import ChatRequest, Event, ImageUrl, Message
 from ollama_proxy.settings.schema import Images
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.fault_upstream import ScriptedServer, Wait, Whole
 
