@@ -10,7 +10,7 @@ from typing import Any, cast
 import gevent
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
