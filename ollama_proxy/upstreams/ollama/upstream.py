@@ -270,19 +270,15 @@ def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
     if not streams:
         read_all(reply)
         return
-    for line in _lines(reply):
-        document = decode_object(line)
-        if "error" in document:
-            raise UpstreamRefused(500, error_text(document))
-        if document.get("status") == "success":
-            return
-        yield document
+    lines, is_open = LineSplitter(), True
+    while is_open:
+        data = reply.read_some()
+        is_open = bool(data)
+        for line in filter(None, lines.feed(data) if data else [lines.rest()]):
+            document = decode_object(line)
+            if "error" in document:
+                raise UpstreamRefused(500, error_text(document))
+            if document.get("status") == "success":
+                return
+            yield document
     raise UpstreamCut(detail="stream ended without its last line")
-
-
-def _lines(reply: Reply) -> Iterator[bytes]:
-    lines = LineSplitter()
-    while data := reply.read_some():
-        yield from filter(None, lines.feed(data))
-    if rest := lines.rest():
-        yield rest
