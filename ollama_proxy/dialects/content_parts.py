@@ -29,6 +29,8 @@ _EFFORTS: dict[str, bool | str | None] = {
     "ultra": "max",
 }
 
+_EFFORT_NAMES = ", ".join(f'"{name}"' for name in _EFFORTS if name)
+
 _TOOL_FIELDS = frozenset({"name", "description", "parameters", "strict"})
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
@@ -171,20 +173,14 @@ def load_reasoning(data: Mapping[str, Json]) -> bool | str | None:
     """Return Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
     if data.get("think") is not None:
         return load_think(data["think"])
-    reasoning = data.get("reasoning")
-    if reasoning is None:
-        return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
-    if not reasoning.get("effort") and isinstance(reasoning.get("enabled"), bool):
-        return bool(reasoning["enabled"])
-    return _load_effort(reasoning.get("effort"), "reasoning.effort")
-
-
-def _load_effort(effort: Json, param: str) -> bool | str | None:
-    word = effort or ""
-    if not isinstance(word, str) or word not in _EFFORTS:
-        known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
-        raise_invalid(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
-    return _EFFORTS[word]
+    effort, param = data.get("reasoning_effort") or "", "reasoning_effort"
+    if (reasoning := data.get("reasoning")) is not None:
+        effort, param = reasoning.get("effort") or "", "reasoning.effort"
+        if not effort and isinstance(reasoning.get("enabled"), bool):
+            return bool(reasoning["enabled"])
+    if effort not in tuple(_EFFORTS):
+        raise_invalid(param, f'invalid reasoning value: "{str(effort)[:20]}" (must be {_EFFORT_NAMES})')
+    return _EFFORTS[effort]
 
 
 def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:

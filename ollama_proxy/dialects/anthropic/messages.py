@@ -47,7 +47,7 @@ def load_messages(messages: list[Json]) -> list[Message]:
         where = f"messages[{index}]"
         role = _choose(ROLES, as_object(message, where).get("role"), f"{where}.role")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
-        text, thinking = "\n".join(blocks.texts), "\n".join(blocks.thoughts) or None
+        text, thinking = "\n".join(blocks.texts), "\n".join(filter(None, blocks.thoughts)) or None
         own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
         if role == "assistant":
             loaded += [own, *blocks.results]
@@ -79,10 +79,6 @@ def _choose(known: Collection[str], value: Json, where: str) -> str:
     if isinstance(value, str) and value in known:
         return value
     raise_invalid(where, f"must be one of {', '.join(map(repr, known))}")
-
-
-def _load_text(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    blocks.texts.append(as_text(block.get("text"), f"{where}.text"))
 
 
 def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -141,12 +137,6 @@ def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> N
     blocks.texts += [f"Search result: {title} ({source})", *content.texts]
 
 
-def _load_thinking(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Add thinking with any signature; it is empty if the client got only the signature."""
-    if thought := text_in(block, "thinking", where):
-        blocks.thoughts.append(thought)
-
-
 def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     call_id, name = text_in(block, "id", where), text_in(block, "name", where)
     if not call_id or not name:
@@ -179,7 +169,7 @@ def _add_result(block: dict[str, Json], text: str, images: list[Attachment], blo
     blocks.results.append(Message("tool", text, images=images, tool_name=name, tool_call_id=call_id))
 
 
-SYSTEM: Kinds = {"text": _load_text}
+SYSTEM: Kinds = {"text": lambda block, blocks, where: blocks.texts.append(as_text(block.get("text"), f"{where}.text"))}
 DOCUMENT: Kinds = SYSTEM | {"image": _load_image}
 _READ: Kinds = DOCUMENT | {"document": _load_document, "search_result": _load_search_result}
 RESULT: Kinds = _READ | {
@@ -190,7 +180,8 @@ RESULT: Kinds = _READ | {
 }
 USER: Kinds = _READ | {"tool_result": _load_result}
 ASSISTANT: Kinds = SYSTEM | {
-    "thinking": _load_thinking,
+    # With any signature; it is empty if the client got only the signature.
+    "thinking": lambda block, blocks, where: blocks.thoughts.append(text_in(block, "thinking", where)),
     # Only the server that wrote it can read it, so it is dropped.
     "redacted_thinking": lambda block, blocks, where: None,
     "tool_use": _load_call,

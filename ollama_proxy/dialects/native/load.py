@@ -157,7 +157,7 @@ def _load_option(name: str, value: Json) -> Json:
     if not is_valid:
         raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
     if name == "stop":
-        return [text for text in value if text]
+        return list(filter(None, value))
     return int(value) if OPTION_TYPES[name] is int else value
 
 
