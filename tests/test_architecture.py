@@ -43,10 +43,10 @@ PURE = (
     "settings.provider_profiles",
     "telemetry.redaction",
     "telemetry.transcript",
-    "upstreams.anthropic.parameters",
+    "upstreams.anthropic.codec",
     "upstreams.fleet.breaker",
     "upstreams.openai.requests",
-    "upstreams.openai.tools",
+    "upstreams.openai.pieces",
 )
 IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 

@@ -41,7 +41,9 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     if declared is not None and declared > limits.max_body:
         raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
     call.body_ends_at = time.monotonic() + limits.body_timeout_s
-    parts = bounded(read_parts(environ, call), limits.max_body)
+    parts = read_parts(environ, call)
+    if declared is None:
+        parts = bounded(parts, limits.max_body)
     whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
     return whole[0] if len(whole) == 1 else b"".join(whole)
 

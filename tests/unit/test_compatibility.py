@@ -25,7 +25,7 @@ from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
-from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
+from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -142,9 +142,9 @@ class ChatRenderer(_OpenAIRenderer):
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    # Nearly all events are like this one: no dict and no call for each of them.
+                    # Nearly all events are like this one: no dict and no concatenation for each of them.
                     extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
-                    frames.append(self._choice.prefix + b'{"content":' + orjson.dumps(text) + b"}" + extra + GOES_ON)
+                    frames += (self._choice.prefix, b'{"content":', orjson.dumps(text), b"}", extra, GOES_ON)
                 case Thinking(text):
                     # OpenAI's log probabilities are only those of the content.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))

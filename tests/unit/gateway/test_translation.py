@@ -26,7 +26,7 @@ from ollama_proxy.hub import (
     Truncated,
 )
 from ollama_proxy.settings.schema import Images
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.fault_upstream import ScriptedServer, Wait, Whole
 
