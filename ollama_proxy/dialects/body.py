@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from math import inf
 from typing import Any, Protocol
@@ -193,16 +194,13 @@ class Decoder(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _gzip_decoder() -> Decoder:
-    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-
 def _zstd_decoder() -> Decoder:
     # Imported with the first such body: few clients compress, and the library takes 1 MiB of every worker.
     decoder: Decoder = import_module("zstandard").ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
     return decoder
 
 
+_gzip_decoder = partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS)
 _DECODERS: Mapping[str, Callable[[], Decoder]] = {
     "gzip": _gzip_decoder,
     "x-gzip": _gzip_decoder,

@@ -159,7 +159,10 @@ class Gateway:
         that the request names. `long_running`: work on models may take hours without output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
-        node = box or first_ollama_node(self.fleet)
+        boxes = [box] if box else self.fleet.ollama_nodes
+        if not boxes:
+            raise NotFound("There is no Ollama server behind this gateway.")
+        node = boxes[0]
         exchange.call.limit(node.timeouts(self.settings.timeouts))
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
@@ -243,14 +246,6 @@ class Gateway:
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
-
-
-def first_ollama_node(fleet: Fleet) -> Node:
-    """Returns the first Ollama server; raises NotFound if there is none."""
-    boxes = fleet.ollama_nodes
-    if not boxes:
-        raise NotFound("There is no Ollama server behind this gateway.")
-    return boxes[0]
 
 
 def _log_auth_rate_limited(client: str, failures: int) -> None:
