@@ -40,6 +40,8 @@ class Principal:
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
+    #: Whether prompts that are too long are cut, or refused, if neither the request nor the model's rules say it.
+    truncate: bool | None = None
     #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
@@ -60,7 +62,9 @@ class Authenticator:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
         self._tokens = {
-            token.digest: KnownToken(token, Principal(token.name, token.scopes, token.models, token.digest))
+            token.digest: KnownToken(
+                token, Principal(token.name, token.scopes, token.models, token.truncate, token.digest)
+            )
             for token in auth.tokens()
         }
 

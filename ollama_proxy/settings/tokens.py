@@ -61,6 +61,8 @@ class Token:
     models: tuple[str, ...] = ()
     #: The last day on which it is valid.
     expires: date | None = None
+    #: Whether prompts that are too long are cut, or refused; None: the default of each API.
+    truncate: bool | None = None
     #: The configuration file contains the token itself.
     plain_in_file: bool = field(default=False, compare=False)
     #: None: only the digest is known.
@@ -87,6 +89,9 @@ class TokenFields:
         (), "Models that the token may use; * matches any text. Absent: all.", _MODEL_LIST
     )
     expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
+    truncate: bool | None = setting(
+        None, "true: cut prompts that are too long; false: refuse them. Absent: only embeddings are cut.", BOOLEAN
+    )
 
 
 def _parse_token(entry: Entry, fallback_name: str) -> Token:
@@ -102,6 +107,7 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
         scopes=given.scopes or SCOPES,
         models=given.models,
         expires=given.expires,
+        truncate=given.truncate,
         plain_in_file=in_file and given.token is not None,
         shape=shape_of(entry.entries["token"].text) if given.token else None,
     )

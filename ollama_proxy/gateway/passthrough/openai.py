@@ -53,8 +53,15 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # Only rules for how the model is found, and how long it may take, allow this.
-        others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
+        # Only rules for how the model is found, and how long it may take, allow this, and a provider never cuts anyway.
+        others = replace(
+            rules,
+            target=None,
+            hidden=False,
+            timeouts=NO_RULES.timeouts,
+            request_timeout=None,
+            truncate=rules.truncate or None,
+        )
         if others != NO_RULES:
             return False
     given, stream = data.get(_REQUIRED[path]), data.get("stream")
