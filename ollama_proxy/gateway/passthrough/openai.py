@@ -99,7 +99,7 @@ class OpenAIPassthrough:
         self._path = path
         self._data = data = exchange.data
         self._stream = exchange.stream = path != EMBEDDINGS and bool(data.get("stream"))
-        exchange.user = data["user"] if isinstance(data.get("user"), str) else None
+        exchange.note_user(data.get("safety_identifier"), data.get("user"))
         self._heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
         #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.
