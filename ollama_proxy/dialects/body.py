@@ -163,8 +163,9 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
 
 
 def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]) -> None:
-    """Record the model and user of the request, and which of its fields have no effect."""
-    exchange.model, exchange.user = asked.model, asked.user
+    """Record the model and the user of the request, and which of its fields have no effect."""
+    exchange.model = asked.model
+    exchange.note_user(asked.passthrough_fields.get("safety_identifier"), asked.user)
     # The names go into a response header.
     exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))
 

@@ -53,8 +53,15 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # Only rules for how the model is found, and how long it may take, allow this.
-        others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
+        # Only rules for how the model is found, and how long it may take, allow this, and a provider never cuts anyway.
+        others = replace(
+            rules,
+            target=None,
+            hidden=False,
+            timeouts=NO_RULES.timeouts,
+            request_timeout=None,
+            truncate=rules.truncate or None,
+        )
         if others != NO_RULES:
             return False
     given, stream = data.get(_REQUIRED[path]), data.get("stream")
@@ -91,7 +98,7 @@ class OpenAIPassthrough:
         self._path = path
         self._data = data = exchange.data
         self._stream = exchange.stream = path != EMBEDDINGS and bool(data.get("stream"))
-        exchange.user = data["user"] if isinstance(data.get("user"), str) else None
+        exchange.note_user(data.get("safety_identifier"), data.get("user"))
         self._heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
         #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.

@@ -128,10 +128,11 @@ class OllamaUpstream(TransportUpstream):
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
         truncated = False
+        # As in _events, refusing it first is the only way to detect a cut: the answer has one count for all inputs.
         try:
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         except PromptTooLong:
-            if not request.truncate:
+            if request.truncate is False:
                 raise
             truncated = True
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=True)))
