@@ -70,12 +70,11 @@ def lines(answer: Answer) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.body.splitlines()]
 
 
-@pytest.mark.parametrize("field", ["files", "adapters", "draft_files"])
-def test_a_model_is_made_of_a_file_on_every_server(team: Team, field: str) -> None:
+def test_a_model_is_made_of_a_file_on_every_server(team: Team) -> None:
     assert team.ask(BLOB, method="HEAD").status == 404
     assert (team.ask(BLOB, CONTENT).status, team.having()) == (201, ["box1", "box2"])
     assert team.ask(BLOB, method="HEAD").status == 200
-    told = lines(team.ask("/api/create", {"model": "mine", field: {"a.gguf": DIGEST}}))
+    told = lines(team.ask("/api/create", {"model": "mine", "files": {"a.gguf": DIGEST}}))
     assert told[-1] == {"status": "success", "boxes": {"box1": {"status": 200}, "box2": {"status": 200}}}
     assert team.models() == [["mine"], ["mine"]]
 
@@ -100,8 +99,9 @@ def test_only_servers_that_lack_a_file_get_it(team: Team) -> None:
     assert [box.uploads(DIGEST) for box in team.boxes] == [1, 1]
 
 
-def test_a_model_is_made_where_its_files_are(team: Team) -> None:
-    asked = {"model": "mine", "files": {"a.gguf": DIGEST}}
+@pytest.mark.parametrize("field", ["files", "adapters", "draft_files"])
+def test_a_model_is_made_where_its_files_are(team: Team, field: str) -> None:
+    asked = {"model": "mine", field: {"a.gguf": DIGEST}}
     error = team.ask("/api/create", asked)
     assert (error.status, error.json()["error"]) == (400, f"box1, box2: open {DIGEST}: no such file or directory")
     assert team.ask(f"/box/box2{BLOB}", CONTENT).status == 201
