@@ -46,6 +46,8 @@ PURE = (
     "telemetry.transcript",
     "upstreams.anthropic.parameters",
     "upstreams.fleet.breaker",
+    "upstreams.ollama.refusals",
+    "upstreams.ollama.versions",
     "upstreams.openai.requests",
     "upstreams.openai.tools",
 )

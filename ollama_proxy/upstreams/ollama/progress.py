@@ -8,7 +8,8 @@ from ollama_proxy.errors import UpstreamCut, UpstreamRefused
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.answer_events import read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Reply
-from ollama_proxy.upstreams.ollama.codec import decode_object, decode_refusal, error_text
+from ollama_proxy.upstreams.ollama.codec import decode_object
+from ollama_proxy.upstreams.ollama.refusals import decode_refusal, error_text
 from ollama_proxy.wire import LineSplitter
 
 
