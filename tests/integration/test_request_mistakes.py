@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ollama_proxy.upstreams.ollama.refusals import MISTAKES
+from ollama_proxy.upstreams.ollama.versions import MISTAKES
 from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
 from tests.rig.boxes import Box, running
 from tests.rig.calls import EMBEDDINGS, FACES, Face, access_line

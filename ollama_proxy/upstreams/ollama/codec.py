@@ -27,7 +27,7 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
@@ -163,12 +163,15 @@ class ChatDecoder:
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
-        logprobs = line.get("logprobs")
-        events = text_events(
-            message.get("thinking"), message.get("content"), sound_logprobs(logprobs) if logprobs else ()
-        )
-        if calls := message.get("tool_calls"):
-            events += map(self._decode_call, calls)
+        content = message.get("content")
+        events: list[Event]
+        if "thinking" in message or "logprobs" in line:
+            logprobs = line.get("logprobs")
+            events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
+        else:  # nearly all lines
+            events = [Content(check_text(content))] if content else []
+        if "tool_calls" in message:
+            events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:
             events.append(_done(line))
         return events
