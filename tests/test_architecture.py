@@ -45,6 +45,7 @@ PURE = (
     "telemetry.transcript",
     "upstreams.anthropic.codec",
     "upstreams.fleet.breaker",
+    "upstreams.ollama.versions",
     "upstreams.openai.requests",
     "upstreams.openai.pieces",
 )

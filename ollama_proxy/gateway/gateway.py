@@ -185,14 +185,15 @@ class Gateway:
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)
 
+        refusal: RefusedReply | None = None
         try:
             reply = snapshot.open(exchange, resolved, send)
-        except RefusedReply as refusal:
-            reply = refusal.reply
+        except RefusedReply as error:
+            reply, refusal = error.reply, error
         if exchange.target or silent:
             name = exchange.model
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
-        return respond_with_reply(exchange, reply)
+        return respond_with_reply(exchange, reply, refusal)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]

@@ -11,11 +11,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
-from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import (
+    GatewayError,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.hub import Event
 from ollama_proxy.upstreams import (
@@ -24,6 +32,7 @@ from ollama_proxy.upstreams import (
     Call,
     EventStream,
     Fleet,
+    Headers,
     Node,
     Reply,
     Route,
@@ -45,11 +54,53 @@ RETRYABLE = BUSY | {500, 502, 504}
 
 
 class RefusedReply(UpstreamRefused):
-    """A reply whose status may be a reason to try again; otherwise the client gets it as it is."""
+    """A reply with an error status, which decides whether another attempt may do better. If not, the client gets the
+    reply as it is."""
 
-    def __init__(self, reply: Reply, retry_after_s: int | None) -> None:
-        super().__init__(reply.status, "", retry_after_s=retry_after_s)
+    def __init__(self, reply: Reply, status: int) -> None:
+        """`status`: that of the reply, or 400 if its text blames the request."""
+        super().__init__(status, "", retry_after_s=retry_after_s(reply.headers))
         self.reply = reply
+
+
+class RereadReply:
+    """Another reply, which can be read once more from its beginning."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._read: list[bytes] = []
+        self._again: Iterator[bytes] = iter(())
+
+    @property
+    def status(self) -> int:
+        """The status of the other reply."""
+        return self._reply.status
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the other reply."""
+        return self._reply.headers
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        """Waits for the head of the other reply."""
+        return self._reply.wait_head(wait_s)
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """See Reply.read_some."""
+        for data in self._again:
+            return data
+        read = self._reply.read_some(wait_s)
+        if read:
+            self._read.append(read)
+        return read
+
+    def rewind(self) -> None:
+        """Begins again."""
+        self._again = iter(tuple(self._read))
+
+    def close(self) -> None:
+        """Closes the other reply."""
+        self._reply.close()
 
 
 class RunningAttempt:
@@ -210,11 +261,21 @@ def is_safe_to_repeat(error: UpstreamError) -> bool:
 
 
 def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply if another attempt may do better."""
+    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply for one that its server failed with,
+    or was too busy for."""
     reply = node.upstream.forward(outgoing, call)
-    if reply.status in RETRYABLE:
-        raise RefusedReply(reply, retry_after_s(reply.headers))
-    return reply
+    if reply.status in BUSY:
+        raise RefusedReply(reply, reply.status)
+    if reply.status < 500:
+        return reply
+    failed = RereadReply(reply)
+    status = reply.status
+    # An answer that was cut is a failure like any other; whoever reads it again learns of the cut.
+    with suppress(UpstreamCut, UpstreamTimeout):
+        refusal = node.upstream.decode_refusal(failed)
+        status = refusal.status if isinstance(refusal, UpstreamRefused) else status
+    failed.rewind()
+    raise RefusedReply(failed, status)
 
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
