@@ -33,14 +33,20 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
+    whole = list(read_limited_parts(environ, limits, call))
+    return whole[0] if len(whole) == 1 else b"".join(whole)
+
+
+def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -> Iterator[bytes]:
+    """Return the body in parts as it arrives, decoded if it is compressed; raises what read_body raises for its
+    limits, also while it is read."""
     coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
         raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
     call.body_ends_at = time.monotonic() + limits.body_timeout_s
     parts = bounded(read_parts(environ, call), limits.max_body)
-    whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
-    return whole[0] if len(whole) == 1 else b"".join(whole)
+    return bounded(decoded(parts, coding), limits.max_body) if coding else parts
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
@@ -160,5 +166,9 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
 def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]) -> None:
     """Record the model and user of the request, and which of its fields have no effect."""
     exchange.model, exchange.user = asked.model, asked.user
-    # The names go into a response header.
-    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))
+    note_ignored(exchange, (*ignored, *asked.ignored))
+
+
+def note_ignored(exchange: Exchange, names: Iterable[str]) -> None:
+    """Record fields that have no effect; their names go into a response header."""
+    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in names)

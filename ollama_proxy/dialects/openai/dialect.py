@@ -10,7 +10,7 @@ from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.openai.render import render_model, render_models
 
 #: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
-_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models)$")
+_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$")
 
 
 OPENAI = Dialect(
