@@ -36,7 +36,8 @@ _DONE = b'{"status":"success"}'
 
 def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
     """Return the management of models for the current request, which may name a server."""
-    return gateway.manage_models(exchange, request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT))
+    box_name = request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT)
+    return ModelManagement(gateway.snapshot, exchange, box_name)
 
 
 def manage_models(
