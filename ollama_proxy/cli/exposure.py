@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -62,15 +62,15 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
         status, version = _fetch(base_url, "/api/version", context)
         if status in (401, 403):
             return Probe(WANTS_TOKEN)
-        if not isinstance(version, dict) or not isinstance(version.get("version"), str):
+        if not isinstance(version.get("version"), str):
             return Probe("the server there is not Ollama")
         return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]))
     except (OSError, HTTPException, ValueError) as error:
         return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
 
 
-def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, Any]:
-    """The status and the JSON at a path; None instead of the JSON for any status but 200."""
+def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object at a path; an empty one for any status but 200, and if there is none."""
     parts = urlsplit(base_url)
     host, timeout = parts.hostname or "", PROBE_TIMEOUT_S
     connection = (
@@ -81,13 +81,14 @@ def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[in
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+        document = json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+        return answer.status, document if isinstance(document, dict) else {}
     finally:
         connection.close()
 
 
-def _find_first_model(tags: Any) -> str:
-    models = tags.get("models") if isinstance(tags, dict) else None
+def _find_first_model(tags: Mapping[str, Any]) -> str:
+    models = tags.get("models")
     names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
     return next((name for name in names if isinstance(name, str) and name), "")
 

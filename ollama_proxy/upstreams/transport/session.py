@@ -119,8 +119,19 @@ class Host:
 
     def connect(self) -> gsocket.socket:
         """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        found: list[_Address] | Exception = []
+        for version in (gsocket.AF_INET, gsocket.AF_INET6):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(version, self._name)
+                found = [(version, (self._name, self._port))]
+        if not found:
+            if self._looking_up is None or self._looking_up.ready():
+                self._looking_up = gevent.spawn(self._look_up)
+            found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
         failure = OSError("it has no address")
-        for family, address in self._addresses():
+        for family, address in found:
             sock = gsocket.socket(family, gsocket.SOCK_STREAM)
             try:
                 sock.connect(address)
@@ -132,18 +143,6 @@ class Host:
                 sock.close()
                 raise
         raise failure
-
-    def _addresses(self) -> list[_Address]:
-        for family in (gsocket.AF_INET, gsocket.AF_INET6):
-            with contextlib.suppress(OSError, ValueError):
-                gsocket.inet_pton(family, self._name)
-                return [(family, (self._name, self._port))]
-        if self._looking_up is None or self._looking_up.ready():
-            self._looking_up = gevent.spawn(self._look_up)
-        found = self._looking_up.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def _look_up(self) -> list[_Address] | Exception:
         try:
