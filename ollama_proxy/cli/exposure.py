@@ -31,7 +31,7 @@ _IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6"
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 #: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own address. Nothing is sent.
-_FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+FAR_AWAY = ("192.0.2.1", "2001:db8::1")
 
 #: Longest wait for data, in seconds.
 PROBE_TIMEOUT_S = 1.5
@@ -182,7 +182,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
     if found.refusal:
         return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
     addresses = _resolve(urlsplit(url).hostname or "")
-    source = _find_source(addresses[0]) if addresses else None
+    source = find_source(addresses[0]) if addresses else None
     return Finding(
         f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others can't be "
         f"checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third machine: "
@@ -195,7 +195,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
 
 def own_addresses() -> list[Address]:
     """The addresses at which others reach this machine, without loopback and link-local ones."""
-    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(_find_source, _FAR_AWAY))]
+    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(find_source, FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
 
@@ -208,7 +208,7 @@ def _read_kernel_tables() -> Iterator[str]:
             yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
-def _find_source(target: str) -> str | None:
+def find_source(target: str) -> str | None:
     """The address of this machine from which it reaches another one."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
