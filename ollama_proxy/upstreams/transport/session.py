@@ -327,10 +327,6 @@ class PoolAdapter(BaseAdapter):
             reply.close()
             raise
 
-    def close(self) -> None:
-        """Closes the pool."""
-        self._pool.close()
-
 
 class HttpTransport:
     """The session of one upstream; see Transport."""
@@ -352,7 +348,7 @@ class HttpTransport:
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
-        self.connections = self._pool.connections
+        self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
             MAX_PREPARED, MAX_PREPARED_BYTES
         )
@@ -394,10 +390,6 @@ class HttpTransport:
             proxies={},
         )
         return cast(HttpReply, answer.raw)
-
-    def close(self) -> None:
-        """Closes the pool."""
-        self._session.close()
 
 
 def tls_context() -> ssl.SSLContext:
