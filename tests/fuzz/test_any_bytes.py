@@ -20,7 +20,7 @@ from ollama_proxy.dialects.openai.render import ChatRenderer
 from ollama_proxy.dialects.responses.output_items import ResponseShape
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings.schema import Timeouts

@@ -16,7 +16,7 @@ from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.native.render import GenerateRenderer
 from ollama_proxy.dialects.openai.render import ChatRenderer
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.events import MessageReader

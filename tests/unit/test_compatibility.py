@@ -16,7 +16,7 @@ from marshmallow import Schema
 from ollama_proxy import errors
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
-from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
+from ollama_proxy.dialects.embeddings import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions

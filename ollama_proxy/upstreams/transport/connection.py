@@ -138,7 +138,9 @@ class Connection:
         """Returns True when all was sent, False when an answer came first."""
         if len(data) <= SEND_BYTES:
             self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
-            self._sock.sendall(data)
+            sent = self._sock.send(data)  # nearly always all of it; `sendall` asks the kernel for its buffer first
+            if sent < len(data):
+                self._sock.sendall(data[sent:])
             return True
         return self._send_large(memoryview(data), call)
 

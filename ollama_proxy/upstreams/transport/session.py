@@ -10,9 +10,9 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import gevent
@@ -259,16 +259,14 @@ class NeutralSession(requests.Session):
         self.headers.clear()
         self.adapters.clear()
 
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Generator[requests.Response, None, None]:
-        """Follows none; HttpReply raises Redirected for them."""
-        yield from ()
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Hands a prepared request to its adapter. Hooks, cookies, redirects and timing, with which requests surrounds
+        that, cost more than the adapter and have no use here."""
+        return self.get_adapter(cast("str", request.url)).send(request, **kwargs)
 
 
 class Answer(requests.Response):
-    """What the session needs of an answer; everything else about it is in `raw`, the reply."""
-
-    #: Of all answers: none is redirected.
-    history: ClassVar[list[requests.Response]] = []  # type: ignore[misc]
+    """What requests calls a response; everything about it is in `raw`, the reply."""
 
     def __init__(self, reply: HttpReply) -> None:
         # Not that of the base class: a jar of cookies for each answer costs more than all else that the session does.
@@ -383,11 +381,7 @@ class HttpTransport:
             head += b"Content-Length: %d\r\n" % len(request.body)
         answer = self._session.send(
             prepared,
-            stream=True,
-            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # type: ignore[arg-type]  # see PoolAdapter.send
-            allow_redirects=False,
-            verify=True,
-            proxies={},
+            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
 

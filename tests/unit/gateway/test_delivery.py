@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.delivery import deliver, record_failure
 from ollama_proxy.gateway.exchange import Exchange

@@ -8,7 +8,7 @@ import gevent
 import gevent.event
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut
 from ollama_proxy.hub import Event

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from ollama_proxy.dialects import DIALECTS, all_routes
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (

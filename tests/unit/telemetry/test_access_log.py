@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Usage
 from ollama_proxy.policy.auth import SCOPES, Principal
