@@ -118,6 +118,8 @@ class Upstream(ABC):
     reads_documents = False
     #: Media types of images that are converted to PNG for it; all others are sent as they are.
     unreadable_images: frozenset[str] = frozenset()
+    #: Where it takes the forms of OpenAI's audio transcriptions; None: it transcribes nothing.
+    transcriptions_path: str | None = None
     #: Maps all names of one model to a single one; None: each model has one name only.
     one_name: Callable[[str], str] | None = None
 
