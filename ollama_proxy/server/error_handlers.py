@@ -46,6 +46,8 @@ def install_error_handlers(app: Flask) -> None:
         response = answer(own_error(error))
         if isinstance(error, WrongMethod) and error.valid_methods:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        if response.status_code == NoWebSocket.status:
+            response.headers["Upgrade"] = "HTTP/1.1"  # required, see RFC 9110, section 15.5.22
         return response
 
     def answer_any(error: Exception) -> Response:
@@ -65,8 +67,14 @@ def own_error(error: HTTPException) -> GatewayError:
         is_doubled = path.startswith("/v1/v1/")
         hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
         return NotFound(f"The path {path} does not exist.{hint}")
-    if error.code == 405 and request.headers.get("Upgrade", "").lower() == "websocket":
+    if error.code == 405 and _asks_for_websocket():
         return NoWebSocket()
     if error.code == 405:
         return MethodNotAllowed(f"The path {path} does not support {request.method}.")
     return BadRequest(detail=type(error).__name__)
+
+
+def _asks_for_websocket() -> bool:
+    """Whether a request is the handshake of a WebSocket; proxies in between remove its `Upgrade`."""
+    headers = request.headers
+    return headers.get("Upgrade", "").lower() == "websocket" or "Sec-WebSocket-Key" in headers
