@@ -26,7 +26,8 @@ MAX_TOKEN = 4096
 #: Characters around a value; strip() alone would take bytes of a token for white space.
 _BLANKS = " \t"
 
-PATH_TOKEN_KEY = "ollama_proxy.path_token"
+#: Where the token and the name of a server are that a path began with.
+PATH_TOKEN_KEY, PATH_BOX_KEY = "ollama_proxy.path_token", "ollama_proxy.path_box"
 
 #: WSGI keys whose whole value is a token.
 _PLAIN_TOKEN_KEYS = ("HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY)
@@ -150,8 +151,9 @@ def _parse_authorization(value: str) -> bytes:
             return value.encode("latin-1")
 
 
-class PathToken:
-    """WSGI middleware: removes `/k/<token>` from the front of the path, for clients that can only set a base URL.
+class PathPrefix:
+    """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
+    only set a base URL.
 
     The application never sees the token in a path.
     """
@@ -160,13 +162,21 @@ class PathToken:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        path = environ["PATH_INFO"]
-        token, _, rest = path[3:].partition("/") if path.startswith("/k/") else ("", "", "")
-        if token:
-            environ[PATH_TOKEN_KEY] = token
-            environ["PATH_INFO"] = "/" + rest
-            raw = environ.get("RAW_URI", "")
-            sent, _, rest = raw.removeprefix("/k/").partition("/")
-            is_same = raw.startswith("/k/") and unquote_to_bytes(sent.partition("?")[0]) == token.encode("latin-1")
-            environ["RAW_URI"] = "/" + rest if is_same else "/%"
+        if environ["PATH_INFO"].startswith("/k/"):
+            _move_segment(environ, "/k/", PATH_TOKEN_KEY)
+        if environ["PATH_INFO"].startswith("/box/"):
+            _move_segment(environ, "/box/", PATH_BOX_KEY)
         return self._app(environ, start_response)
+
+
+def _move_segment(environ: dict[str, Any], prefix: str, key: str) -> None:
+    """Moves the segment behind the prefix from the path to this key, unless it is empty."""
+    segment, _, rest = environ["PATH_INFO"].removeprefix(prefix).partition("/")
+    if not segment:
+        return
+    environ[key] = segment
+    environ["PATH_INFO"] = "/" + rest
+    raw = environ.get("RAW_URI", "")
+    sent, _, rest = raw.removeprefix(prefix).partition("/")
+    is_same = raw.startswith(prefix) and unquote_to_bytes(sent.partition("?")[0]) == segment.encode("latin-1")
+    environ["RAW_URI"] = "/" + rest if is_same else "/%"

@@ -201,6 +201,52 @@ def test_words_of_other_servers_for_it_are_known(
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt"
 
 
+ADVICE = "send truncate: true"
+LONG_CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+
+
+@each_way
+@each_translated
+def test_both_numbers_are_told_in_the_words_of_each_api(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, [Replay(recording("chat-context-overflow", "0.32"))])
+    answer = ask(gateway, name, stream=stream)
+    assert answer.status == 400
+    message = answer.json()["error"]["message"]
+    assert "the prompt has 910 tokens and exceeds the available context size of 256: shorten it" in message
+    if dialect_of(FACES[name].path) == "anthropic":
+        assert message.startswith("prompt is too long: 910 tokens > 256 maximum: ")
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "is_advised"),
+    [
+        ("jinja", {}, False),
+        ("jinja", {"truncate": True}, False),
+        ("jinja", {"messages": LONG_CHAT}, True),
+        ("go", {}, True),
+        ("go", {"truncate": True}, False),
+        ("unknown", {}, False),
+    ],
+)
+def test_cutting_is_recommended_only_if_it_can_help(
+    template: str, fields: Document, is_advised: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    """A server that does not render the prompt itself can only drop whole messages."""
+    shown: dict[str, Script] = {
+        "jinja": [Replay(recording("show-jinja", "0.32"))],
+        "go": [Replay(recording("show", "0.32"))],
+        "unknown": [Json({"error": "no"}, 500)],
+    }
+    upstream.script("/api/show", shown[template])
+    script(upstream, "openai chat", TOO_LONG)
+    answer = ask(gateway, "openai chat", template, **fields)
+    assert answer.status == 400
+    assert (ADVICE in answer.text) is is_advised
+    assert "shorten it" in answer.text
+
+
 class OnlyWhenCut:
     """Refuses what may not be cut, answers what may, in whatever order they come."""
 
