@@ -67,14 +67,10 @@ def own_error(error: HTTPException) -> GatewayError:
         is_doubled = path.startswith("/v1/v1/")
         hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
         return NotFound(f"The path {path} does not exist.{hint}")
-    if error.code == 405 and _asks_for_websocket():
+    # Proxies remove the `Upgrade` of a WebSocket's handshake, but not its key.
+    is_handshake = request.headers.get("Upgrade", "").lower() == "websocket" or "Sec-WebSocket-Key" in request.headers
+    if error.code == 405 and is_handshake:
         return NoWebSocket()
     if error.code == 405:
         return MethodNotAllowed(f"The path {path} does not support {request.method}.")
     return BadRequest(detail=type(error).__name__)
-
-
-def _asks_for_websocket() -> bool:
-    """Whether a request is the handshake of a WebSocket; proxies in between remove its `Upgrade`."""
-    headers = request.headers
-    return headers.get("Upgrade", "").lower() == "websocket" or "Sec-WebSocket-Key" in headers
