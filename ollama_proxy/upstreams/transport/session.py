@@ -34,7 +34,8 @@ MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 60.0
 
 #: Requests that are kept prepared: their paths are constants, but for the pages of a provider's list, and so are their
-#: headers, but for those that Ollama's clients choose. Bytes of paths and headers.
+#: headers, but for those that Ollama's clients choose; not forms, each of which has a boundary of its own. Bytes of
+#: paths and headers.
 MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
@@ -119,8 +120,19 @@ class Host:
 
     def connect(self) -> gsocket.socket:
         """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        found: list[_Address] | Exception = []
+        for version in (gsocket.AF_INET, gsocket.AF_INET6):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(version, self._name)
+                found = [(version, (self._name, self._port))]
+        if not found:
+            if self._looking_up is None or self._looking_up.ready():
+                self._looking_up = gevent.spawn(self._look_up)
+            found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
         failure = OSError("it has no address")
-        for family, address in self._addresses():
+        for family, address in found:
             sock = gsocket.socket(family, gsocket.SOCK_STREAM)
             try:
                 sock.connect(address)
@@ -132,18 +144,6 @@ class Host:
                 sock.close()
                 raise
         raise failure
-
-    def _addresses(self) -> list[_Address]:
-        for family in (gsocket.AF_INET, gsocket.AF_INET6):
-            with contextlib.suppress(OSError, ValueError):
-                gsocket.inet_pton(family, self._name)
-                return [(family, (self._name, self._port))]
-        if self._looking_up is None or self._looking_up.ready():
-            self._looking_up = gevent.spawn(self._look_up)
-        found = self._looking_up.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def _look_up(self) -> list[_Address] | Exception:
         try:
@@ -326,10 +326,6 @@ class PoolAdapter(BaseAdapter):
             reply.close()
             raise
 
-    def close(self) -> None:
-        """Closes the pool."""
-        self._pool.close()
-
 
 class HttpTransport:
     """The session of one upstream; see Transport."""
@@ -351,7 +347,7 @@ class HttpTransport:
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
-        self.connections = self._pool.connections
+        self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
             MAX_PREPARED, MAX_PREPARED_BYTES
         )
@@ -374,7 +370,7 @@ class HttpTransport:
             prepared.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
             known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
-            if "/blobs/" not in request.path:
+            if "/blobs/" not in request.path and b"boundary=" not in known[1]:
                 self._prepared.put(key, known)
         prepared, head = known
         if not isinstance(request.body, bytes):
@@ -389,10 +385,6 @@ class HttpTransport:
             timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
-
-    def close(self) -> None:
-        """Closes the pool."""
-        self._session.close()
 
 
 def tls_context() -> ssl.SSLContext:
