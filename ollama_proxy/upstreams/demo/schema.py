@@ -28,6 +28,8 @@ _OBJECT = re.compile(r"^[ \t]*(?=\{)", re.MULTILINE)
 #: Notes on the type of a placeholder in a prompt, and their schemas.
 _PLACEHOLDER_TYPES = {"True or False": "boolean", "int value": "integer", "float value": "number"}
 
+_CONSTANTS = {"null": None, "boolean": True}
+
 #: Strings that a reader of the schema could not parse if they were "demo".
 _FORMATS = {
     "date": "2026-01-01",
@@ -181,8 +183,8 @@ def _kind(schema: Mapping[str, Json]) -> str:
 
 
 def _scalar(kind: str, schema: Mapping[str, Json]) -> Json:
-    if kind in ("null", "boolean"):
-        return None if kind == "null" else True
+    if kind in _CONSTANTS:
+        return _CONSTANTS[kind]
     if kind in ("number", "integer"):
         low, high = schema.get("minimum"), schema.get("maximum")
         if isinstance(low, int | float) and low > 1:

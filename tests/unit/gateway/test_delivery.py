@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.delivery import deliver, note_reports, record_failure
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Approximated, Choice, Content, Truncated
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
 
