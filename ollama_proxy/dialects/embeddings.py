@@ -39,9 +39,20 @@ class EmbeddingsSchema(Extensions):
     encoding_format = text()
     dimensions = whole_number()
     user = text()
-    # Embeddings have no thinking.
+    # Embeddings have no thinking, and no text that options could shape.
     think = anything(CARRIED)
     exclude_reasoning = flag(CARRIED)
+    num_predict = anything(CARRIED)
+    num_keep = anything(CARRIED)
+    draft_num_predict = anything(CARRIED)
+    typical_p = anything(CARRIED)
+    repeat_last_n = anything(CARRIED)
+    repeat_penalty = anything(CARRIED)
+    seed = anything(CARRIED)
+    stop = anything(CARRIED)
+    mirostat = anything(CARRIED)
+    mirostat_tau = anything(CARRIED)
+    mirostat_eta = anything(CARRIED)
 
 
 SCHEMA = EmbeddingsSchema()
@@ -63,16 +74,17 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     dimensions = data.get("dimensions")
     if dimensions is not None and dimensions < 1:
         raise_invalid("dimensions", "must be at least 1")
+    passed = passthrough_fields(SCHEMA, data)
     return EmbedRequest(
         model=model,
         input=texts,
         dimensions=None if dimensions is None else int(dimensions),
-        options=content_parts.load_options(data),
+        options=content_parts.load_options({name: value for name, value in data.items() if name not in passed}),
         keep_alive=data.get("keep_alive"),
         truncate=data.get("truncate"),
         timeout_ms=content_parts.load_timeout_ms(data),
         user=data.get("user"),
-        passthrough_fields=passthrough_fields(SCHEMA, data),
+        passthrough_fields=passed,
     )
 
 

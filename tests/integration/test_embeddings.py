@@ -122,8 +122,9 @@ def test_parameters_go_on(gateway: Gateway, upstream: FaultUpstream) -> None:
 
 def test_options_may_be_given_as_fields(gateway: Gateway, upstream: FaultUpstream) -> None:
     fields = {"num_ctx": 512, "num_gpu": 1, "use_mmap": True}
-    assert embed(gateway, input="x", **fields).headers.get("X-Ollama-Proxy-Ignored") is None
+    answer = embed(gateway, input="x", **fields, repeat_penalty=1.1, stop="x")
     assert forwarded(upstream)[-1].json()["options"] == fields
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") == "repeat_penalty, stop"  # there is no text for them
 
 
 def test_input_is_cut_by_default_and_the_answer_says_so(gateway: Gateway, upstream: FaultUpstream) -> None:
