@@ -1,5 +1,5 @@
 """Chats and completions that go through the hub: completed, prepared for the node that answers, and rendered for the
-client without the events that it does not want."""
+client without the events that it does not want. Answers that have to be JSON are checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import orjson
 from flask import Response
 
 from ollama_proxy.errors import BodyTooLarge
@@ -21,8 +22,18 @@ from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.responses import single_response, stream_response
 from ollama_proxy.gateway.retries import Attempts
 from ollama_proxy.gateway.snapshot import Snapshot
-from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, ImageUrl, Thinking, ToolCall
-from ollama_proxy.upstreams import Call, EventStream, Node
+from ollama_proxy.hub import (
+    Approximated,
+    ChatRequest,
+    Content,
+    Done,
+    Event,
+    GenerateRequest,
+    ImageUrl,
+    Thinking,
+    ToolCall,
+)
+from ollama_proxy.upstreams import MAX_ANSWER_BYTES, Call, EventStream, Node
 
 #: Completes a request: yields an empty batch for each heartbeat that this takes.
 Completing = Generator[Sequence[Event], None, ChatRequest]
@@ -135,7 +146,9 @@ def fetch_images(
 
 
 def filter_events(events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None) -> EventStream:
-    """Returns the events of one answer as the request wants them: the same stream if nothing is to be removed."""
+    """Returns the events of one answer as the request wants them: the same stream if there is nothing to do."""
+    if isinstance(asked, ChatRequest) and asked.format:
+        events = JsonCheckedEvents(events)
     one_call = isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False
     without_thinking = bool(asked.exclude_reasoning)
     if not (without_thinking or one_call):
@@ -173,3 +186,37 @@ class FilteredEvents:
     def close(self) -> None:
         """Closes the other stream."""
         self._events.close()
+
+
+@dataclass(slots=True, eq=False)
+class JsonCheckedEvents:
+    """The events of an answer that has to be JSON, unless it is a call. If it is not, the last batch reports it. An
+    answer that a limit has cut is reported as such already."""
+
+    _events: EventStream
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        texts, size, is_call = list[str](), 0, False
+        for batch in self._events:
+            for event in batch:
+                if isinstance(event, Content) and size <= MAX_ANSWER_BYTES:
+                    texts.append(event.text)
+                    size += len(event.text)
+                is_call = is_call or isinstance(event, ToolCall)
+            end = batch[-1] if batch else None
+            is_answer = isinstance(end, Done) and end.done_reason != "length" and not is_call
+            is_wrong = is_answer and not is_json("".join(texts))
+            yield [Approximated("response_format"), *batch] if is_wrong else batch
+
+    def close(self) -> None:
+        """Closes the other stream."""
+        self._events.close()
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is one JSON value."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -44,7 +44,6 @@ class SyncFlask(Flask):
         """See Flask; no view, and nothing that runs around one, is a coroutine."""
         return func
 
-
     def make_default_options_response(self) -> Response:
         """Says which methods a route takes; browsers ask that without a token."""
         allowed = request.url_rule.methods or () if request.url_rule else ()

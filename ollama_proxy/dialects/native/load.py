@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import orjson
-
-from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
+from ollama_proxy.dialects.content_parts import load_format, load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import is_number, is_texts, raise_invalid
 from ollama_proxy.errors import BadRequest
@@ -170,16 +168,6 @@ def load_think(think: Json) -> bool | str | None:
     if think not in THINK_LEVELS:
         raise BadRequest(f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think")
     return think
-
-
-def load_format(value: Json) -> str | Mapping[str, Json] | None:
-    """Return "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would return 500."""
-    if value in (None, ""):
-        return None
-    if value == "json" or isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # one of the two
-    quoted = orjson.dumps(orjson.dumps(value).decode()[:80]).decode()
-    raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
 
 
 def _load_message(message: Json, where: str) -> Message:

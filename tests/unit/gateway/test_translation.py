@@ -14,6 +14,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.translation import Completing, LateEvents, fetch_images, filter_events, has_image_urls
 from ollama_proxy.hub import (
+    Approximated,
     ChatRequest,
     Content,
     Done,
@@ -259,3 +260,22 @@ def test_closing_closes_the_source() -> None:
     source = Scripted([])
     filter_events(source, request(exclude_reasoning=True), None).close()
     assert source.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "is_reported"),
+    [
+        ([Content('{"a":'), Content(" 1}\n")], False),
+        ([Content("3")], False),
+        ([Thinking("Hm"), Content("Sure: {}")], True),
+        ([Content('{"a":')], True),
+        ([], True),
+        ([Content("I call it."), CALLS[0]], False),
+    ],
+)
+def test_answer_that_has_to_be_json_and_is_not_is_reported(events: list[Event], is_reported: bool) -> None:
+    report: list[Event] = [Approximated("response_format")] if is_reported else []
+    asked = ChatRequest(model="m", messages=[], format="json")
+    assert shaped(asked, [[event] for event in events] + [[END]]) == [*([event] for event in events), [*report, END]]
+    assert shaped(asked, [[*events, END]]) == [[*report, *events, END]]
+    assert shaped(asked, [[*events, Done("length")]]) == [[*events, Done("length")]]
