@@ -1,4 +1,4 @@
-"""Load the parts that requests of several dialects share: images, tool calls, functions, and the extensions."""
+"""Load and render what several dialects share: images, tool calls, functions, log probabilities, and the extensions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Tool
+from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Logprobs, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams import pace
@@ -194,3 +194,16 @@ def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
     if value is not None and not 0 <= value <= 20:
         raise_invalid(param, "must be between 0 and 20")
     return int(value or 0) or None
+
+
+def render_logprobs(logprobs: Logprobs, *, spells: bool, omits_empty: bool = False) -> list[dict[str, Json]]:
+    """Return one row per token, with its alternatives in `top_logprobs`. `spells`: if the upstream sent no bytes, those
+    of the token are shown instead of null. `omits_empty`: empty arrays are omitted, as by Ollama."""
+
+    def render(entry: Mapping[str, Json], **more: Json) -> dict[str, Json]:
+        token, given = str(entry.get("token") or ""), entry.get("bytes")
+        spelled = list(token.encode()) if spells and not given else given
+        row = {"token": token, "logprob": entry.get("logprob") or 0.0, "bytes": spelled, **more}
+        return {name: value for name, value in row.items() if value != []} if omits_empty else row
+
+    return [render(entry, top_logprobs=[render(top) for top in entry.get("top_logprobs") or ()]) for entry in logprobs]

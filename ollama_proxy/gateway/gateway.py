@@ -18,7 +18,7 @@ from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.model_lists import ModelLists
 from ollama_proxy.gateway.model_management import ModelManagement
-from ollama_proxy.gateway.passthrough.native_edits import EditedReply
+from ollama_proxy.gateway.passthrough.edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.prepare import (
     apply_rules,

@@ -9,6 +9,7 @@ from typing import cast
 from wsgiref.types import WSGIEnvironment
 
 from flask import Response
+from werkzeug.datastructures import Headers
 
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.delivery import (
@@ -45,35 +46,39 @@ EVENT_BYTES, LOGPROBS_BYTES = 200, 500
 FORWARDED_HEADERS = frozenset({"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"})
 
 
-def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
-    """A single answer."""
-    return Response(body, status=status, content_type=content_type)
-
-
 @dataclass(slots=True, eq=False)
 class Pieces:
-    """The body of a stream for the server: the generator itself, and what to run at its end."""
+    """The body of a response for the server: its pieces, and what to run at its end."""
 
-    pieces: Iterator[bytes]
+    pieces: Iterable[bytes]
     close: Callable[[], None]
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.pieces
+        return iter(self.pieces)
 
 
-class StreamResponse(Response):
-    """A response whose pieces go to the server as they are: werkzeug's wrappers would run for every token."""
+class DirectResponse(Response):
+    """A response with a body, whose headers and pieces go to the server as they are: werkzeug would copy all headers in
+    search of those that it completes, and its wrappers would run for every token."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Returns the headers without werkzeug's additions."""
+        return self.headers
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         """Returns the body without werkzeug's wrappers."""
-        return Pieces(cast("Iterator[bytes]", self.response), self.close)
+        return Pieces(cast("Iterable[bytes]", self.response), self.close)
+
+
+def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
+    """A single answer."""
+    return DirectResponse(body, status=status, content_type=content_type)
 
 
 def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     """A stream that proxies neither buffer nor store."""
-    response = StreamResponse(pieces, content_type=content_type)
+    response = DirectResponse(pieces, content_type=content_type)
     response.headers["X-Accel-Buffering"] = "no"
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 

@@ -28,14 +28,15 @@ class RequestAdmission:
 
     def admit_request(self) -> None:
         """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
-        environ, endpoint = request.environ, request.endpoint or ""
+        incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
+        environ, endpoint = incoming.environ, incoming.endpoint or ""
         gateway, snapshot = self._gateway, self._gateway.snapshot
         # From now on the exchange is ended and recorded whatever happens.
         exchange = environ[EXCHANGE_KEY] = new_exchange(
             environ, snapshot.settings, find_dialect(environ, self._dialects)
         )
         gateway.track(exchange)
-        if not endpoint or request.view_args:
+        if not endpoint or incoming.view_args:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         snapshot.origins.check(environ)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:

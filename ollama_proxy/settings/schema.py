@@ -42,10 +42,9 @@ from ollama_proxy.settings.formats import (
     THINK,
     is_loopback,
 )
-from ollama_proxy.settings.timeouts import OVERRIDES, Timeouts
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
-from ollama_proxy.settings.upstreams import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
 
 DEFAULT_PATH = Path("config/config.yaml")

@@ -1,4 +1,4 @@
-"""The routes of Ollama's API, one row each. The upstream path is always a constant of this table."""
+"""Ollama's API as a dialect, and its routes, one row each. The upstream path is always a constant of this table."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flask import Blueprint, Response, request
 from marshmallow import Schema
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
-from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
-from ollama_proxy.dialects.content_coding import content_coding
+from ollama_proxy.dialects.body import check_keys, content_coding, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
-from ollama_proxy.dialects.dialect import Routes
-from ollama_proxy.dialects.native import schemas, transcript
-from ollama_proxy.dialects.native.fleet_views import respond_for_fleet, show_provided_model
+from ollama_proxy.dialects.dialect import Dialect, Routes
+from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.native.management import find_file, manage_models, model_management, upload_file
-from ollama_proxy.dialects.native.translated import answer_translated
+from ollama_proxy.dialects.native.render import read_transcript
+from ollama_proxy.dialects.native.translated import answer_translated, respond_for_fleet, show_provided_model
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
 from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
@@ -243,9 +243,13 @@ ROUTES = Routes(
         "native.refused": READ,
     },
     readers={
-        "native.chat": transcript.read,
-        "native.generate": transcript.read,
+        "native.chat": read_transcript,
+        "native.generate": read_transcript,
         "native.embed": None,
         "native.embeddings": None,
     },
 )
+
+
+#: Every request that no other dialect recognises belongs to Ollama's API.
+NATIVE = Dialect("native", lambda environ: True, NativeErrors(), (ROUTES,), cors_paths=("/api/",))

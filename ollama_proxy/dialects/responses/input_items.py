@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
-from ollama_proxy.dialects.custom_tools import load_custom_input
-from ollama_proxy.dialects.responses.reasoning_blob import unseal
+from ollama_proxy.dialects.responses.output_items import unseal
 from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, Toolbox, ToolForm
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.dialects.tools import load_custom_input
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 

@@ -14,7 +14,7 @@ from flask import Response
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, record_usage
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json

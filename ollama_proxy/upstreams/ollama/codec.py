@@ -28,7 +28,7 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
@@ -51,6 +51,17 @@ _TOO_LONG = (
 )
 
 
+Version = tuple[int, int, int]
+
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+#: A format of images, and the first and the last release that can't read it; None: from the beginning, or up to now.
+#: Up to 0.29 and since 0.32.14 Ollama decodes WebP itself; in between, its engine gets the file, and knows no WebP.
+UNREADABLE: tuple[tuple[str, Version | None, Version | None], ...] = (
+    ("image/gif", None, None),
+    ("image/webp", (0, 30, 0), (0, 32, 13)),
+)
+
 #: Releases of Ollama from 0.1 to 0.29. Development builds (0.0.0) and release candidates are not among them.
 _SHIFT_PER_REQUEST = re.compile(r"0\.(?:[1-9]|[12]\d)\.\d+")
 
@@ -59,6 +70,17 @@ def takes_shift_per_request(version: str) -> bool:
     """Whether `shift` applies to a single request in this version of Ollama. Since 0.30 it is a launch attribute of the
     engine, and a request with another value than the loaded engine's restarts it. Unknown versions count as new."""
     return bool(_SHIFT_PER_REQUEST.fullmatch(version))
+
+
+def unreadable_images(version: str) -> frozenset[str]:
+    """The media types that this release can't read. Other versions than releases, and unknown ones, count as new."""
+    found = _VERSION.fullmatch(version)
+    release = (int(found[1]), int(found[2]), int(found[3])) if found and version != "0.0.0" else None
+    return frozenset(
+        media_type
+        for media_type, first, last in UNREADABLE
+        if (last is None if release is None else (first or release) <= release <= (last or release))
+    )
 
 
 def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
@@ -188,12 +210,15 @@ class ChatDecoder:
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
-        logprobs = line.get("logprobs")
-        events = text_events(
-            message.get("thinking"), message.get("content"), sound_logprobs(logprobs) if logprobs else ()
-        )
-        if calls := message.get("tool_calls"):
-            events += map(self._decode_call, calls)
+        content = message.get("content")
+        events: list[Event]
+        if "thinking" in message or "logprobs" in line:
+            logprobs = line.get("logprobs")
+            events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
+        else:  # nearly all lines
+            events = [Content(check_text(content))] if content else []
+        if "tool_calls" in message:
+            events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:
             events.append(_done(line))
         return events

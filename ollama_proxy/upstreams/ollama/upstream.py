@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import (
     ChatRequest,
     Done,
@@ -24,6 +24,7 @@ from ollama_proxy.policy import canonical
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -39,12 +40,11 @@ from ollama_proxy.upstreams.ollama.codec import (
     error_text,
     seconds_of,
     takes_shift_per_request,
+    unreadable_images,
 )
-from ollama_proxy.upstreams.ollama.image_formats import unreadable_images
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import LineSplitter, encode_request
 
 #: How long facts about its models are kept, in seconds: capabilities, and loaded contexts.
@@ -260,3 +260,29 @@ def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:
     """The capabilities of a model, if the server lists them."""
     listed = described.get("capabilities")
     return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+
+def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
+    """The answer to work on a model, such as a pull: the lines of progress before the last one; raises
+    UpstreamError if the work has failed. An answer that does not stream has no lines, only its status."""
+    if reply.status >= 300:
+        raise decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+    if not streams:
+        read_all(reply)
+        return
+    for line in _lines(reply):
+        document = decode_object(line)
+        if "error" in document:
+            raise UpstreamRefused(500, error_text(document))
+        if document.get("status") == "success":
+            return
+        yield document
+    raise UpstreamCut(detail="stream ended without its last line")
+
+
+def _lines(reply: Reply) -> Iterator[bytes]:
+    lines = LineSplitter()
+    while data := reply.read_some():
+        yield from filter(None, lines.feed(data))
+    if rest := lines.rest():
+        yield rest

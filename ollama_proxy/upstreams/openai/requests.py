@@ -24,9 +24,9 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.ollama.codec import count, drop_none
 from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages
-from ollama_proxy.upstreams.pacing import pace
 
 #: Ollama's options that OpenAI has under the same names.
 _SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")

@@ -6,12 +6,13 @@ pool of gevent connections, last used first, and translates every exception into
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import gevent
@@ -23,11 +24,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.connection import Connection
-from ollama_proxy.upstreams.transport.resolver import Host
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
+from ollama_proxy.upstreams.transport.connection import Connection, WaitTimer
 
 MAX_IDLE_CONNECTIONS = 256
 
@@ -41,6 +40,9 @@ MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
 #: seconds; a busy process notices it late.
 STALE_WITHIN_S = 1.0
+
+#: The family and the argument of `connect`.
+_Address = tuple[int, Any]
 
 
 class Redirected(UpstreamError):
@@ -105,6 +107,50 @@ class HttpReply:
         if connection is not None:
             self._call.detach()
             self._pool.release(connection)
+
+
+class Host:
+    """A name or an address, and a port. It has one look-up of its name at a time: a name server that hangs blocks one
+    of the few resolver threads, and not all of them."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self._name, self._port = name, port
+        self._looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
+
+    def connect(self) -> gsocket.socket:
+        """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        failure = OSError("it has no address")
+        for family, address in self._addresses():
+            sock = gsocket.socket(family, gsocket.SOCK_STREAM)
+            try:
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:  # also when the greenlet is killed: the socket must not leak
+                sock.close()
+                raise
+        raise failure
+
+    def _addresses(self) -> list[_Address]:
+        for family in (gsocket.AF_INET, gsocket.AF_INET6):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(family, self._name)
+                return [(family, (self._name, self._port))]
+        if self._looking_up is None or self._looking_up.ready():
+            self._looking_up = gevent.spawn(self._look_up)
+        found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _look_up(self) -> list[_Address] | Exception:
+        try:
+            found = gsocket.getaddrinfo(self._name, self._port, 0, gsocket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
+            return error
+        return [(family, address) for family, _, _, _, address in found]
 
 
 class Pool:
@@ -214,16 +260,14 @@ class NeutralSession(requests.Session):
         self.headers.clear()
         self.adapters.clear()
 
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Generator[requests.Response, None, None]:
-        """Follows none; HttpReply raises Redirected for them."""
-        yield from ()
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Hands a prepared request to its adapter. Hooks, cookies, redirects and timing, with which requests surrounds
+        that, cost more than the adapter and have no use here."""
+        return self.get_adapter(cast("str", request.url)).send(request, **kwargs)
 
 
 class Answer(requests.Response):
-    """What the session needs of an answer; everything else about it is in `raw`, the reply."""
-
-    #: Of all answers: none is redirected.
-    history: ClassVar[list[requests.Response]] = []  # type: ignore[misc]
+    """What requests calls a response; everything about it is in `raw`, the reply."""
 
     def __init__(self, reply: HttpReply) -> None:
         # Not that of the base class: a jar of cookies for each answer costs more than all else that the session does.
@@ -328,11 +372,7 @@ class HttpTransport:
             head += b"Content-Length: %d\r\n" % len(request.body)
         answer = self._session.send(
             prepared,
-            stream=True,
-            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # type: ignore[arg-type]  # see PoolAdapter.send
-            allow_redirects=False,
-            verify=True,
-            proxies={},
+            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
 

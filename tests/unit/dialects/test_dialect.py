@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Blueprint
 
 from ollama_proxy.dialects.dialect import Routes, current_dialect
-from ollama_proxy.dialects.native.dialect import NATIVE
-from ollama_proxy.dialects.openai.dialect import OPENAI
+from ollama_proxy.dialects.native.blueprint import NATIVE
+from ollama_proxy.dialects.openai.blueprint import OPENAI
 from tests.rig.in_process import in_process
 
 MORE = Routes(lambda gateway: Blueprint("more", __name__), {"more.one": "read"})

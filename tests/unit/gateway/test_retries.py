@@ -10,7 +10,7 @@ from typing import Any, cast
 import gevent
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
@@ -26,7 +26,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there
 from ollama_proxy.hub import Content, Done, Event
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import Fleet

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.dialect import OPENAI
+from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
 from ollama_proxy.server.request import check_path, client_address, is_trusted, new_exchange, request_id
 from ollama_proxy.settings.schema import Server, Settings

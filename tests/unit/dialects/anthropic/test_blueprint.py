@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from tests.rig.in_process import TOKEN, InProcess
 
 BODY = {"model": "demo", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
@@ -32,3 +33,29 @@ def test_anthropics_key_header_and_version(demo_app: InProcess, path: str) -> No
 def test_errors_have_anthropics_shape(demo_app: InProcess) -> None:
     answer = demo_app.ask("POST", "/v1/messages", {"model": "demo"})
     assert (answer.status_code, answer.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_its"),
+    [
+        ("/v1/messages", True),
+        ("/v1/v1/messages/count_tokens", True),
+        ("/anthropic/nothing", True),
+        ("/v1/messagesx", False),
+        ("/v1/models", False),
+        ("/api/tags", False),
+    ],
+)
+def test_requests_are_recognised_by_their_path(path: str, is_its: bool) -> None:
+    assert ANTHROPIC.recognises({"PATH_INFO": path}) is is_its
+
+
+@pytest.mark.parametrize(
+    ("path", "is_shared"), [("/v1/models/m", True), ("/v1/files", True), ("/v1/embeddings", False)]
+)
+def test_shared_addresses_need_the_version_header(path: str, is_shared: bool) -> None:
+    assert ANTHROPIC.recognises({"PATH_INFO": path, "HTTP_ANTHROPIC_VERSION": "2023-06-01"}) is is_shared
+
+
+def test_pages_may_read_its_headers() -> None:
+    assert ANTHROPIC.exposed_headers == ("request-id", "anthropic-version")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects import DIALECTS
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from tests.rig.in_process import InProcess
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -42,3 +44,24 @@ def test_vectors(demo_app: InProcess) -> None:
     answer = demo_app.ask("POST", "/api/embed", {"model": "demo", "input": ["a", "b"]})
     assert len(answer.json["embeddings"]) == 2
     assert demo_app.ask("POST", "/api/embeddings", {"model": "demo", "prompt": "a"}).json["embedding"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_its"),
+    [
+        ("/api/chat", True),
+        ("/", True),
+        ("/nothing", True),
+    ],
+)
+def test_requests_are_recognised_by_their_path(path: str, is_its: bool) -> None:
+    assert NATIVE.recognises({"PATH_INFO": path}) is is_its
+
+
+def test_pages_may_call_its_routes_only() -> None:
+    assert NATIVE.cors_paths == ("/api/",)
+    assert NATIVE.models is None
+
+
+def test_it_is_asked_last() -> None:
+    assert DIALECTS[-1] is NATIVE

@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.answer_events import read_all
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call

@@ -18,6 +18,7 @@ from ollama_proxy.upstreams.ollama.codec import (
     encode_chat,
     encode_generate,
     takes_shift_per_request,
+    unreadable_images,
 )
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from tests.rig.nesting import nested
@@ -194,3 +195,28 @@ def test_recorded_answer_beyond_its_context_is_recognised_by_its_counts(model: s
     [*_, end] = OllamaReader(ChatDecoder(), lambda tokens: tokens > context).whole(row.response)
     assert isinstance(end, Done)
     assert end.outgrown is outgrown
+
+
+GIF, WEBP = "image/gif", "image/webp"
+
+
+@pytest.mark.parametrize(
+    ("version", "unreadable"),
+    [
+        ("0.24.0", {GIF}),
+        ("0.29.9", {GIF}),
+        ("0.30.0", {GIF, WEBP}),
+        ("0.31.7", {GIF, WEBP}),
+        ("0.32.13", {GIF, WEBP}),
+        ("0.32.14", {GIF}),
+        ("0.32.15", {GIF}),
+        ("1.0.0", {GIF}),
+        # Not releases, so they count as new.
+        ("", {GIF}),
+        ("0.0.0", {GIF}),
+        ("0.31.0-rc1", {GIF}),
+        ("0.31.0 with more", {GIF}),
+    ],
+)
+def test_formats_by_version(version: str, unreadable: set[str]) -> None:
+    assert unreadable_images(version) == unreadable

@@ -12,23 +12,27 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.errors import ClientGone, GatewayError, UpstreamConnect, UpstreamRefused, UpstreamTimeout
 from ollama_proxy.hub import Message, ToolCall
-from ollama_proxy.upstreams.bounded_cache import ENTRY_BYTES, BoundedCache, memory_of
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from ollama_proxy.settings.upstreams import Timeouts
+from ollama_proxy.upstreams import cache as cache_module
+from ollama_proxy.upstreams.cache import ENTRY_BYTES, WAIT_S, BoundedCache, TtlCache, memory_of
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.openai.messages import ReasoningCache, Thought
 from tests.rig.source_code import trees
 
 MIB = 1 << 20
 
 #: Attributes that are a BoundedCache: entries, MiB.
 BOUNDED = {
-    "upstreams.ttl_cache.TtlCache._known": (1000, 4),
+    "upstreams.cache.TtlCache._known": (1000, 4),
     "upstreams.fleet.model_index.Fleet._routes": (10_000, 8),
     "upstreams.fleet.balancer.Balancer._last": (10_000, 8),
     "upstreams.fleet.node.Node._failing": (1000, 1),
     "upstreams.fleet.node.Node._warm": (1000, 1),
     "upstreams.openai.upstream.OpenAICompatibleUpstream._stream_only": (1000, 1),
-    "upstreams.openai.reasoning_cache.ReasoningCache._kept": (10_000, 16),
-    "upstreams.anthropic.thoughts.Thoughts._kept": (10_000, 8),
+    "upstreams.openai.messages.ReasoningCache._kept": (10_000, 16),
+    "upstreams.anthropic.messages.Thoughts._kept": (10_000, 8),
     "upstreams.transport.session.HttpTransport._prepared": (256, 0.25),
 }
 
@@ -50,11 +54,11 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
-    "upstreams.bounded_cache.BoundedCache._entries": "its own limits",
+    "upstreams.cache.BoundedCache._entries": "its own limits",
     "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
     "server.client_watch.ClientWatch._calls": "requests in flight",
-    "upstreams.transport.wait_timer.WaitTimer._waiting": "requests in flight",
+    "upstreams.transport.connection.WaitTimer._waiting": "requests in flight",
     "server.connections.Connections._new": "connections, at most server.max_connections",
     "server.connections.Connections._kept": "connections, at most server.max_connections",
     "server.connections.Connections._busy": "connections, at most server.max_connections",
@@ -82,11 +86,11 @@ SHORT_LIVED = frozenset(
         "dialects.native.render._NativeRenderer",
         "dialects.openai.messages._Calls",
         "dialects.openai.render._OpenAIRenderer",
-        "dialects.responses.compaction.CompactionRenderer",
         "dialects.responses.events.OpenItem",
         "dialects.responses.input_items.History",
         "dialects.responses.input_items._Turn",
         "dialects.responses.output_items.ResponseShape",
+        "dialects.responses.render.CompactionRenderer",
         "dialects.responses.render.ResponseRenderer",
         "dialects.responses.tools.Toolbox",
         "gateway.exchange.Exchange",
@@ -101,20 +105,19 @@ SHORT_LIVED = frozenset(
         "settings.yaml_file.Entry",
         "telemetry.transcript.Transcript",
         "telemetry.transcript._Answer",
+        "upstreams.anthropic.codec.Parameters",
         "upstreams.anthropic.events.Block",
         "upstreams.anthropic.events.MessageReader",
         "upstreams.anthropic.messages.Calls",
         "upstreams.anthropic.messages.Turns",
-        "upstreams.anthropic.parameters.Parameters",
         "upstreams.call.Call",
         "upstreams.demo.transport.DemoReply",
         "upstreams.ollama.codec.ChatDecoder",
         "upstreams.openai.answers.ChunkDecoder",
         "upstreams.openai.messages._Turns",
-        "upstreams.openai.tools.ToolCallParts",
-        "upstreams.openai.tools._Parts",
+        "upstreams.openai.pieces.ToolCallParts",
+        "upstreams.openai.pieces._Parts",
         "upstreams.pending_calls.PendingCalls",
-        "upstreams.transport.session.Answer",
         "wire.lines.LineSplitter",
         "wire.lines.SseSplitter",
         "wire.sse_passthrough.EventTail",
@@ -298,3 +301,81 @@ def test_measured_memory_is_within_the_limit(cache: Any, fill: Callable[[Any], N
     finally:
         tracemalloc.stop()
     assert taken < most_mib * MIB
+
+
+class Source:
+    """Tells a new number each time, or fails."""
+
+    def __init__(self, *failures: GatewayError) -> None:
+        self.calls: list[Call] = []
+        self._failures = list(failures)
+
+    def __call__(self, call: Call) -> int:
+        self.calls.append(call)
+        if self._failures:
+            raise self._failures.pop(0)
+        return len(self.calls)
+
+
+@pytest.fixture
+def call() -> Call:
+    return Call(Timeouts())
+
+
+def test_a_fact_is_asked_for_once(call: Call) -> None:
+    known, source = TtlCache[int](60), Source()
+    assert [known.get("a", call, source) for _ in range(3)] == [1, 1, 1]
+
+
+def test_each_key_has_its_own_fact(call: Call) -> None:
+    known, source = TtlCache[int](60), Source()
+    assert [known.get(key, call, source) for key in ("a", "b", "a")] == [1, 2, 1]
+
+
+def test_an_old_fact_is_asked_for_again(call: Call) -> None:
+    known, source = TtlCache[int](0.0), Source()
+    assert [known.get("a", call, source) for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("failure", [UpstreamConnect(), UpstreamTimeout(), UpstreamRefused(404, "no")])
+def test_no_fact_is_no_failure_and_is_not_asked_for_at_once_again(failure: GatewayError, call: Call) -> None:
+    known, source = TtlCache[int](60), Source(failure)
+    assert [known.get(key, call, source) for key in "aab"] == [None, None, 2]
+
+
+def test_what_nobody_told_is_asked_for_again_after_a_while(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "UNKNOWN_KEPT_S", 0.0)
+    known, source = TtlCache[int](60), Source(UpstreamTimeout())
+    assert [known.get("a", call, source) for _ in range(3)] == [None, 2, 2]
+
+
+def test_caller_who_has_no_time_leaves_nothing_to_the_others(call: Call) -> None:
+    known, source = TtlCache[int](60), Source(UpstreamTimeout())
+    assert known.get("a", Call(Timeouts(total_s=0.0)), source) is None
+    assert known.get("a", call, source) == 2
+
+
+def test_client_that_has_left_is_not_forgotten(call: Call) -> None:
+    with pytest.raises(ClientGone):
+        TtlCache[int](60).get("a", call, Source(ClientGone()))
+
+
+def test_the_upstream_has_little_time_to_tell_and_the_call_keeps_its_own(call: Call) -> None:
+    source, before = Source(), call.timeouts
+    TtlCache[int](60).get("a", call, source)
+    waits = source.calls[0].timeouts
+    assert (waits.first_byte_s, waits.idle_s, waits.total_s) == (WAIT_S,) * 3
+    assert call.timeouts == before
+
+
+def test_asking_ends_no_later_than_the_call_and_leaves_with_it() -> None:
+    call, source = Call(Timeouts(total_s=0.5)), Source()
+    TtlCache[int](60).get("a", call, source)
+    assert source.calls[0].ends_at == call.ends_at
+    call.leave()
+    assert source.calls[0].ended
+
+
+def test_only_so_many_are_kept_and_the_oldest_goes(call: Call) -> None:
+    known, source = TtlCache[int](60, most=2), Source()
+    assert [known.get(key, call, source) for key in "abcbca"] == [1, 2, 3, 2, 3, 4]

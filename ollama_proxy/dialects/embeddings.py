@@ -1,8 +1,17 @@
-"""The fields of POST /v1/embeddings, and how they are loaded as a hub request."""
+"""OpenAI's embeddings: the fields of POST /v1/embeddings, how they are loaded, and the vectors in two encodings."""
 
 from __future__ import annotations
 
+import base64
+import sys
+from array import array
+
+import orjson
+from flask import Blueprint, Response
+
 from ollama_proxy.dialects import content_parts
+from ollama_proxy.dialects.body import load_body, note_request
+from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.schema_fields import (
     CARRIED,
     Extensions,
@@ -15,7 +24,9 @@ from ollama_proxy.dialects.schema_fields import (
     whole_number,
 )
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import EmbedRequest, Json
+from ollama_proxy.gateway import EMBEDDINGS, Gateway, current_exchange, whole
+from ollama_proxy.hub import EmbedAnswer, EmbedRequest, Json
+from ollama_proxy.policy import GENERATE
 
 
 class EmbeddingsSchema(Extensions):
@@ -73,3 +84,39 @@ def load_encoding(data: dict[str, Json]) -> str:
             param="encoding_format",
         )
     return encoding
+
+
+def render_embeddings(answer: EmbedAnswer, model: str, encoding: str) -> bytes:
+    """Render the answer of POST /v1/embeddings."""
+    data: list[Json] = []
+    for index, vector in enumerate(answer.embeddings):
+        embedding: Json = vector
+        if encoding == "base64":
+            packed = array("f", vector)
+            if sys.byteorder == "big":
+                packed.byteswap()  # the API defines little-endian float32
+            embedding = base64.b64encode(packed.tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
+    usage = {"prompt_tokens": answer.prompt_eval_count, "total_tokens": answer.prompt_eval_count}
+    return orjson.dumps({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def build_blueprint(gateway: Gateway) -> Blueprint:
+    """The one route of embeddings."""
+    blueprint = Blueprint("embeddings", __name__, url_prefix="/v1")
+
+    @blueprint.post("/embeddings", endpoint="create")
+    def create() -> Response:
+        """POST /v1/embeddings."""
+        exchange = current_exchange()
+        data = load_body(exchange, gateway)
+        if (passed := gateway.try_passthrough(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())) is not None:
+            return passed
+        asked, encoding = load_embeddings(data), load_encoding(data)
+        note_request(exchange, asked, asked.passthrough_fields)
+        return whole(render_embeddings(gateway.embed(exchange, asked), asked.model, encoding))
+
+    return blueprint
+
+
+ROUTES = Routes(build_blueprint, scopes={"embeddings.create": GENERATE}, readers={"embeddings.create": None})

@@ -1,18 +1,33 @@
-"""A cache for keys from clients and upstreams, with limits that neither many entries nor large ones exceed."""
+"""Caches: one with limits that neither many entries nor large ones exceed, and one of facts that are fetched again
+after a while, so that not every request has to fetch them."""
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from sys import getsizeof
 from typing import Generic, TypeVar
 
+from ollama_proxy.errors import CallEnded, GatewayError
+from ollama_proxy.upstreams.call import Call
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+T = TypeVar("T")
 
 #: Bytes of an entry besides its key and its value: its places in the table and in the order, and its size.
 ENTRY_BYTES = 250
+
+#: Longest wait for a fact, in seconds: an answer without it is better than a late answer.
+WAIT_S = 5.0
+
+#: How long it is remembered that an upstream did not answer, in seconds: only one caller waits in vain.
+UNKNOWN_KEPT_S = 10.0
+
+#: The most facts that are kept, and bytes of them.
+MOST, MOST_BYTES = 1000, 4 << 20
 
 
 class BoundedCache(Generic[K, V]):
@@ -75,3 +90,29 @@ def memory_of(value: object) -> int:
         elif is_dataclass(one) and not isinstance(one, type):
             waiting += [getattr(one, field.name) for field in fields(one)]
     return size
+
+
+class TtlCache(Generic[T]):
+    """Facts by their key, each valid for `keep_s` seconds."""
+
+    def __init__(self, keep_s: float, most: int = MOST) -> None:
+        self._keep_s = keep_s
+        #: By key: until when it is valid, and the fact.
+        self._known = BoundedCache[Hashable, tuple[float, T | None]](most, MOST_BYTES)
+
+    def get(self, key: Hashable, call: Call, ask: Callable[[Call], T]) -> T | None:
+        """The fact, fetched by `ask` if it is not known; None if the upstream does not answer. Raises CallEnded."""
+        known = self._known.get(key)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        limits = replace(call.timeouts, first_byte_s=WAIT_S, idle_s=WAIT_S, total_s=WAIT_S)
+        try:
+            fact, keep_s = ask(call.branch(limits)), self._keep_s
+        except CallEnded:
+            raise
+        except GatewayError:
+            if time.monotonic() >= call.ends_at:
+                return None  # the caller's own time was too short, which says nothing to others
+            fact, keep_s = None, UNKNOWN_KEPT_S
+        self._known.put(key, (time.monotonic() + keep_s, fact))
+        return fact
