@@ -71,7 +71,7 @@ class TranslatedCall:
         return make_response(exchange, events, renderer)
 
     def _is_incomplete(self, asked: ChatRequest) -> bool:
-        if not any([message.images for message in asked.messages]):
+        if not any([message.attachments for message in asked.messages]):
             return False
         resolved = self._resolved
         return has_image_urls(asked) or has_unreadable_images(asked, resolved) or has_unread_documents(asked, resolved)
@@ -118,19 +118,26 @@ class TranslatedCall:
 
 def has_image_urls(asked: ChatRequest) -> bool:
     """Whether any image of the chat has to be fetched."""
-    return any(isinstance(image, ImageUrl) for message in asked.messages if message.images for image in message.images)
+    return any(
+        isinstance(image, ImageUrl)
+        for message in asked.messages
+        if message.attachments
+        for image in message.attachments
+    )
 
 
 def fetch_images(
     asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
 ) -> Generator[Sequence[Event], None, ChatRequest]:
     """Returns the chat with every image inline; yields an empty batch for each `heartbeat_s` seconds that it takes."""
-    wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+    wanted = [image for message in asked.messages for image in message.attachments if isinstance(image, ImageUrl)]
     images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
     fetched = dict(zip(wanted, images, strict=True))
     messages = [
-        replace(message, images=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.images])
-        if message.images
+        replace(
+            message, attachments=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.attachments]
+        )
+        if message.attachments
         else message
         for message in asked.messages
     ]

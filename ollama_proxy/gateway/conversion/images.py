@@ -30,7 +30,7 @@ Converted = Mapping[str, Mapping[str, str]]
 
 def has_unreadable_images(asked: ChatRequest, resolved: ResolvedModel) -> bool:
     """Whether any image of the chat, as far as they are inline, has to be converted."""
-    return bool(_select([message.images for message in asked.messages], _unreadable_types(resolved)))
+    return bool(_select([message.attachments for message in asked.messages], _unreadable_types(resolved)))
 
 
 def _unreadable_types(resolved: ResolvedModel) -> frozenset[str]:
@@ -44,7 +44,7 @@ def convert_images(
     """Returns the chat with images that can be read; yields after each `heartbeat_s` seconds that it takes. Raises
     BadRequest for an image that can't be converted, with the formats that need not be."""
     unreadable = _unreadable_types(resolved)
-    found = _select([message.images for message in asked.messages], unreadable)
+    found = _select([message.attachments for message in asked.messages], unreadable)
     if not found:
         return asked
     try:
@@ -55,7 +55,9 @@ def convert_images(
         if "problem" in outcome:
             raise _refused(image, outcome["problem"], unreadable)
     messages = [
-        replace(message, images=_converted_list(message.images, converted)) if message.images else message
+        replace(message, attachments=_converted_list(message.attachments, converted))
+        if message.attachments
+        else message
         for message in asked.messages
     ]
     return replace(asked, messages=messages)

@@ -29,7 +29,7 @@ ONLY_GIF, BOTH = frozenset({"image/gif"}), frozenset({"image/gif", "image/webp"}
 
 
 def chat(*lists: list[str]) -> ChatRequest:
-    return ChatRequest(model="m", messages=[Message("user", f"m{n}", images=each) for n, each in enumerate(lists)])
+    return ChatRequest(model="m", messages=[Message("user", f"m{n}", attachments=each) for n, each in enumerate(lists)])
 
 
 def convert(asked: ChatRequest, unreadable: frozenset[str] = BOTH) -> ChatRequest:
@@ -52,7 +52,7 @@ def test_only_what_cannot_be_read_is_converted_and_everything_keeps_its_place() 
     asked = chat([PNG, GIF, JPEG], [], [WEBP, OTHER_GIF, GIF])
     done = convert(asked, ONLY_GIF)
     assert [message.content for message in done.messages] == ["m0", "m1", "m2"]
-    first, _, last = (list(message.images) for message in done.messages)
+    first, _, last = (list(message.attachments) for message in done.messages)
     assert (first[0], first[2], last[0]) == (PNG, JPEG, WEBP)
     assert [read(str(image)).size for image in (first[1], last[1], last[2])] == [(8, 6), (2, 2), (8, 6)]
     assert first[1] == last[2]
