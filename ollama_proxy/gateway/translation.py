@@ -11,8 +11,8 @@ from functools import partial
 from flask import Response
 
 from ollama_proxy.errors import BodyTooLarge
-from ollama_proxy.gateway.conversion.documents import has_unread_documents, read_documents
-from ollama_proxy.gateway.conversion.images import convert_images, has_unreadable_images
+from ollama_proxy.gateway.conversion.documents import read_documents
+from ollama_proxy.gateway.conversion.images import convert_images
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.images import ImageFetcher
@@ -62,7 +62,7 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        if isinstance(asked, ChatRequest) and self._is_incomplete(asked):
+        if isinstance(asked, ChatRequest) and any([message.attachments for message in asked.messages]):
             events: EventStream = LateEvents(self._complete(asked), self._open)
         else:
             events = self._open(asked)
@@ -70,17 +70,11 @@ class TranslatedCall:
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
 
-    def _is_incomplete(self, asked: ChatRequest) -> bool:
-        if not any([message.attachments for message in asked.messages]):
-            return False
-        resolved = self._resolved
-        return has_image_urls(asked) or has_unreadable_images(asked, resolved) or has_unread_documents(asked, resolved)
-
     def _complete(self, asked: ChatRequest) -> Completing:
-        """Returns the chat with all images inline, and in a form that the model's server can read."""
+        """Returns the chat with all images inline, and in a form that the model's server can read; the chat itself if
+        it is like that."""
         exchange, snapshot, resolved = self._exchange, self._snapshot, self._resolved
-        if has_image_urls(asked):
-            asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
+        asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
         asked = yield from convert_images(asked, resolved, exchange.call, self._heartbeat_s)
         limits = snapshot.settings.documents
         return (yield from read_documents(asked, resolved, limits, exchange.call, self._heartbeat_s))
@@ -116,21 +110,14 @@ class TranslatedCall:
         return Attempts(snapshot.fleet, resolved.route, exchange).open_events(call, ask)
 
 
-def has_image_urls(asked: ChatRequest) -> bool:
-    """Whether any image of the chat has to be fetched."""
-    return any(
-        isinstance(image, ImageUrl)
-        for message in asked.messages
-        if message.attachments
-        for image in message.attachments
-    )
-
-
 def fetch_images(
     asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
 ) -> Generator[Sequence[Event], None, ChatRequest]:
-    """Returns the chat with every image inline; yields an empty batch for each `heartbeat_s` seconds that it takes."""
+    """Returns the chat with every image inline, the chat itself if none has to be fetched; yields an empty batch for
+    each `heartbeat_s` seconds that it takes."""
     wanted = [image for message in asked.messages for image in message.attachments if isinstance(image, ImageUrl)]
+    if not wanted:
+        return asked
     images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
     fetched = dict(zip(wanted, images, strict=True))
     messages = [
