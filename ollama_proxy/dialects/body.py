@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from math import inf
 from typing import Any, Protocol
@@ -35,6 +36,13 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
+    whole = list(read_limited_parts(environ, limits, call))
+    return whole[0] if len(whole) == 1 else b"".join(whole)
+
+
+def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -> Iterator[bytes]:
+    """Return the body in parts as it arrives, decoded if it is compressed; raises what read_body raises for its
+    limits, also while it is read."""
     coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
@@ -43,8 +51,7 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     parts = read_parts(environ, call)
     if declared is None:
         parts = bounded(parts, limits.max_body)
-    whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
-    return whole[0] if len(whole) == 1 else b"".join(whole)
+    return bounded(decoded(parts, coding), limits.max_body) if coding else parts
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
@@ -162,10 +169,15 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
 
 
 def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]) -> None:
-    """Record the model and user of the request, and which of its fields have no effect."""
-    exchange.model, exchange.user = asked.model, asked.user
-    # The names go into a response header.
-    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))
+    """Record the model and the user of the request, and which of its fields have no effect."""
+    exchange.model = asked.model
+    exchange.note_user(asked.passthrough_fields.get("safety_identifier"), asked.user)
+    note_ignored(exchange, (*ignored, *asked.ignored))
+
+
+def note_ignored(exchange: Exchange, names: Iterable[str]) -> None:
+    """Record fields that have no effect; their names go into a response header."""
+    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in names)
 
 
 #: Compressed bytes that are decoded at a time. A block of zstd can turn 4 bytes into 128 KiB, so that these become at
@@ -193,16 +205,13 @@ class Decoder(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _gzip_decoder() -> Decoder:
-    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-
 def _zstd_decoder() -> Decoder:
     # Imported with the first such body: few clients compress, and the library takes 1 MiB of every worker.
     decoder: Decoder = import_module("zstandard").ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
     return decoder
 
 
+_gzip_decoder = partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS)
 _DECODERS: Mapping[str, Callable[[], Decoder]] = {
     "gzip": _gzip_decoder,
     "x-gzip": _gzip_decoder,

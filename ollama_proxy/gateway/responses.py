@@ -82,16 +82,16 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     return response
 
 
-def respond_with_reply(exchange: Exchange, reply: Reply) -> Response:
+def respond_with_reply(exchange: Exchange, reply: Reply, refusal: UpstreamRefused | None = None) -> Response:
     """Returns the upstream's answer as it came: status, content type and bytes. The reply is closed when the exchange
-    is over."""
+    is over. `refusal`: the failure to record if it is not that of the reply's status."""
     exchange.on_finish(reply.close)
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
         response = streamed(native_stream(exchange, reply, first or b""), content_type)
     else:
-        response = _read_single(exchange, reply, content_type)
+        response = _read_single(exchange, reply, content_type, refusal)
     response.status_code = reply.status
     forward_headers(reply, response)
     if reply.status == 503:
@@ -133,7 +133,7 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
     return content_type
 
 
-def _read_single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
+def _read_single(exchange: Exchange, reply: Reply, content_type: str, refusal: UpstreamRefused | None) -> Response:
     """Returns an answer that is one document: read whole if it is small, else forwarded as it arrives."""
     parts, size = [], 0
     while size <= WHOLE_BYTES and (data := reply.read_some()):
@@ -149,7 +149,7 @@ def _read_single(exchange: Exchange, reply: Reply, content_type: str) -> Respons
     tail.feed(body)
     record_stream_end(exchange, tail)
     if reply.status >= 400:
-        record_failure(exchange, UpstreamRefused(reply.status, ""))
+        record_failure(exchange, refusal or UpstreamRefused(reply.status, ""))
     response = Response(body, content_type=content_type or None)
     if not content_type:
         del response.headers["Content-Type"]

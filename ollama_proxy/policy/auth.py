@@ -41,6 +41,10 @@ class Principal:
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
+    #: Whether prompts that are too long are cut, or refused, if neither the request nor the model's rules say it.
+    truncate: bool | None = None
+    #: WSGI key of the header that names the user behind the token; empty: there is none.
+    user_key: str = ""
     #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
@@ -53,6 +57,19 @@ class KnownToken(NamedTuple):
     principal: Principal
 
 
+def principal_of(token: Token) -> Principal:
+    """The caller with this token."""
+    header = token.user_header
+    return Principal(
+        name=token.name,
+        scopes=token.scopes,
+        models=token.models,
+        truncate=token.truncate,
+        user_key="HTTP_" + header.upper().replace("-", "_") if header else "",
+        digest=token.digest,
+    )
+
+
 class Authenticator:
     """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
     failures are not counted."""
@@ -60,10 +77,7 @@ class Authenticator:
     def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {
-            token.digest: KnownToken(token, Principal(token.name, token.scopes, token.models, token.digest))
-            for token in auth.tokens()
-        }
+        self._tokens = {token.digest: KnownToken(token, principal_of(token)) for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid

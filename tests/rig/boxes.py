@@ -186,7 +186,8 @@ def _words(text: str) -> int:
 def _overflow(prompt: int, context: int) -> str:
     """What `llama-server` says, in the envelope that Ollama leaves around it."""
     text = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
-    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"}})
+    counts = {"n_prompt_tokens": prompt, "n_ctx": context}
+    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"} | counts})
 
 
 def _answered(path: str, body: dict[str, Any], end: dict[str, Any]) -> Script:

@@ -10,14 +10,13 @@ from flask import Response, request
 
 from ollama_proxy.dialects.native.model_documents import render_pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE
-from ollama_proxy.errors import ModelNotFound, NotFound, UpstreamError
+from ollama_proxy.errors import ModelNotFound, NotFound
 from ollama_proxy.gateway import (
     BOX_ARGUMENT,
     BOX_HEADER,
     Broadcast,
     Exchange,
     Gateway,
-    Line,
     ModelManagement,
     Result,
     as_document,
@@ -67,8 +66,8 @@ def manage_models(
         return whole(_DONE, content_type=SINGLE) if is_silent else response
     broadcast = management.start_everywhere(work, streams=streams)
     if streams and exchange.stream:
-        progress = iter(broadcast)
-        pieces = chain(_first_lines(broadcast, progress), map(ndjson_frame, progress), _last_line(broadcast))
+        progress = _render_progress(broadcast)
+        pieces = chain((next(progress),), progress)
         return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
     exchange.stream = False
     for _ in broadcast:
@@ -76,19 +75,19 @@ def manage_models(
     return _respond_once(exchange, drop_not_found(broadcast.results) if is_about_model else broadcast.results)
 
 
-def _first_lines(broadcast: Broadcast, lines: Iterator[Line]) -> list[bytes]:
-    """Return the lines up to the first one of a server that has not failed. Raises UpstreamError if all servers failed,
-    so that the response gets the status of the error."""
-    first: list[bytes] = []
-    for line in lines:
-        first.append(ndjson_frame(line))
-        if line["box"] not in broadcast.failed:
-            return first
-    raise failure(broadcast.results) or UpstreamError
+def _render_progress(broadcast: Broadcast) -> Iterator[bytes]:
+    """Yield the lines, and at last one with the result of every server; raises UpstreamError if any of them failed.
 
-
-def _last_line(broadcast: Broadcast) -> Iterator[bytes]:
-    """Yield the last line, with the result of every server; raises UpstreamError if any of them failed."""
+    The first piece ends with the first line of a server that has not failed: if all have failed, there is none, and the
+    response gets the status of the error.
+    """
+    begun, held = False, b""
+    for line in broadcast:
+        held += ndjson_frame(line)
+        begun = begun or line["box"] not in broadcast.failed
+        if begun:
+            yield held
+            held = b""
     error = failure(broadcast.results)
     if error is not None:
         raise error

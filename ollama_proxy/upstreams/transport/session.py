@@ -34,7 +34,8 @@ MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 60.0
 
 #: Requests that are kept prepared: their paths are constants, but for the pages of a provider's list, and so are their
-#: headers, but for those that Ollama's clients choose. Bytes of paths and headers.
+#: headers, but for those that Ollama's clients choose; not forms, each of which has a boundary of its own. Bytes of
+#: paths and headers.
 MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
@@ -362,7 +363,21 @@ class HttpTransport:
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
         """See Transport.open."""
-        prepared, head = self._prepare(request)
+        # The same for all requests with this path and these headers: what the session takes, and the head without the
+        # framing of the body.
+        key = (request.method, request.path, *request.headers)
+        known = self._prepared.get(key)
+        if known is None:
+            url = self._origin + self._prefix + request.path
+            prepared = self._session.prepare_request(requests.Request(request.method, url))
+            prepared.headers.update(request.headers)
+            # requests sets a length of 0 for a POST without a body.
+            prepared.headers.pop("Content-Length", None)
+            lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
+            known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
+            if "/blobs/" not in request.path and b"boundary=" not in known[1]:
+                self._prepared.put(key, known)
+        prepared, head = known
         if not isinstance(request.body, bytes):
             framing = (
                 b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
@@ -375,24 +390,6 @@ class HttpTransport:
             timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
-
-    def _prepare(self, request: UpstreamRequest) -> tuple[requests.PreparedRequest, bytes]:
-        """The request as the session takes it, and the beginning of its head, without the framing of the body. Both are
-        the same for all requests with this path and these headers."""
-        key = (request.method, request.path, *request.headers)
-        known = self._prepared.get(key)
-        if known is None:
-            url = self._origin + self._prefix + request.path
-            prepared = self._session.prepare_request(requests.Request(request.method, url))
-            prepared.headers.update(request.headers)
-            # requests sets a length of 0 for a POST without a body.
-            prepared.headers.pop("Content-Length", None)
-            lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
-            head = f"{request.method} {prepared.path_url} HTTP/1.1\r\n" + "".join(lines)
-            known = prepared, head.encode("latin-1")
-            if "/blobs/" not in request.path:
-                self._prepared.put(key, known)
-        return known
 
     def close(self) -> None:
         """Closes the pool."""
