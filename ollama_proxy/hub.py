@@ -75,7 +75,7 @@ class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    images: Sequence[Attachment] = ()
+    attachments: Sequence[Attachment] = ()
     tool_calls: Sequence[ToolCall] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None
