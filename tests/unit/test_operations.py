@@ -220,6 +220,7 @@ NOT_SAID = {
     "RETRY_S",
     "BEAT_S",
     "FRAMES",
+    "WARM_EXACT_S",
 }
 
 

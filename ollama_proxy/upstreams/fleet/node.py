@@ -27,7 +27,7 @@ UNREACHED_AT_MOST, FAILED_AT_MOST = 4, 5
 WARM_S = 120.0
 
 #: How exactly that time is kept: so that not every request has to write it down.
-_WARM_EXACT_S = 1.0
+WARM_EXACT_S = 1.0
 
 #: Requests in flight, for each unit of weight, above which another box may as well load the model too.
 SATURATED_AT = 4
@@ -135,7 +135,7 @@ class Node:
         if (breaker := self._failing.get(name)) is not None:
             breaker.begin()
         warm_until = self.asked_at + WARM_S
-        if (self._warm.get(name) or 0.0) < warm_until - _WARM_EXACT_S:
+        if (self._warm.get(name) or 0.0) < warm_until - WARM_EXACT_S:
             self._warm.put(name, warm_until)
         return Slot(self, name)
 
