@@ -38,7 +38,7 @@ from ollama_proxy.settings import (
 from ollama_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from ollama_proxy.cli.probe import Probe
+    from ollama_proxy.cli.exposure import Probe
 
 EXIT_CONFIG = 2
 #: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
@@ -319,7 +319,7 @@ def _format_default(value: Any) -> str:
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Replace this process by gunicorn; if Ollama does not answer, with the demo model."""
-    from ollama_proxy.cli.probe import probe_ollama
+    from ollama_proxy.cli.exposure import probe_ollama
     from ollama_proxy.server import settings_warnings
 
     chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")

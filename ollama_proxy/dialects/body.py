@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from math import inf
 from typing import Any, Protocol
@@ -162,8 +163,9 @@ def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
 
 
 def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]) -> None:
-    """Record the model and user of the request, and which of its fields have no effect."""
-    exchange.model, exchange.user = asked.model, asked.user
+    """Record the model and the user of the request, and which of its fields have no effect."""
+    exchange.model = asked.model
+    exchange.note_user(asked.passthrough_fields.get("safety_identifier"), asked.user)
     # The names go into a response header.
     exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))
 
@@ -193,16 +195,13 @@ class Decoder(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _gzip_decoder() -> Decoder:
-    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-
 def _zstd_decoder() -> Decoder:
     # Imported with the first such body: few clients compress, and the library takes 1 MiB of every worker.
     decoder: Decoder = import_module("zstandard").ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
     return decoder
 
 
+_gzip_decoder = partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS)
 _DECODERS: Mapping[str, Callable[[], Decoder]] = {
     "gzip": _gzip_decoder,
     "x-gzip": _gzip_decoder,

@@ -18,6 +18,8 @@ from ollama_proxy.dialects.schema_fields import (
     anything,
     check_fields,
     flag,
+    is_texts,
+    load_model_name,
     passthrough_fields,
     raise_invalid,
     text,
@@ -48,12 +50,12 @@ SCHEMA = EmbeddingsSchema()
 def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     """Load the body of POST /v1/embeddings; raises BadRequest that names the field."""
     check_fields(SCHEMA, data)
-    model = str(data.get("model") or "") or raise_invalid("model", "is required")
+    model = load_model_name(data)
     # An empty string is embedded as well; as `input` itself, Ollama would only load the model for it.
     texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
     if not isinstance(texts, list) or not texts:
         raise_invalid("input", "invalid input: must be a string or an array of strings")
-    if not all(isinstance(item, str) for item in texts):
+    if not is_texts(texts):
         raise_invalid(
             "input",
             "invalid input type: token IDs are not supported; send text (LangChain: check_embedding_ctx_length=False)",

@@ -26,7 +26,12 @@ def load_custom_tool(tool: Mapping[str, Json], where: str) -> Tool:
     description = tool.get("description")
     if description is not None:
         as_text(description, f"{where}.description")
-    if grammar := _load_grammar(tool, where):
+    wanted = as_object(tool.get("format") or {}, f"{where}.format")
+    if wanted.get("type") not in (None, "text", "grammar"):
+        raise_invalid(f"{where}.format.type", "must be 'text' or 'grammar'")
+    if has_grammar(tool):
+        # Chat completions have it one level deeper than responses.
+        grammar = as_object(wanted.get("grammar") or wanted, f"{where}.format.grammar")
         rule = f"The input must match this {grammar.get('syntax')} grammar:\n{grammar.get('definition')}"
         description = f"{description}\n\n{rule}" if description else rule
     function = {"name": tool.get("name"), "description": description, "parameters": _PARAMETERS}
@@ -36,18 +41,6 @@ def load_custom_tool(tool: Mapping[str, Json], where: str) -> Tool:
 def has_grammar(tool: Mapping[str, Json]) -> bool:
     """Whether the input of a custom tool has to match a grammar."""
     return (tool.get("format") or {}).get("type") == "grammar"
-
-
-def _load_grammar(tool: Mapping[str, Json], where: str) -> Mapping[str, Json]:
-    """Return the grammar, {} if there is none. Chat completions have it one level deeper than responses."""
-    wanted = as_object(tool.get("format") or {}, f"{where}.format")
-    match wanted.get("type"):
-        case "grammar":
-            return as_object(wanted.get("grammar") or wanted, f"{where}.format.grammar")
-        case None | "text":
-            return {}
-        case _:
-            raise_invalid(f"{where}.format.type", "must be 'text' or 'grammar'")
 
 
 def load_custom_input(text: Json, where: str) -> dict[str, Json]:

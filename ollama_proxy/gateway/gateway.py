@@ -9,7 +9,7 @@ from functools import partial
 
 from flask import Response
 
-from ollama_proxy.errors import CallEnded, NotFound, Overloaded, TokenRevoked
+from ollama_proxy.errors import CallEnded, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -150,16 +150,15 @@ class Gateway:
         self,
         exchange: Exchange,
         outgoing: UpstreamRequest,
+        node: Node,
         models: Iterable[str] = (),
         *,
         long_running: bool = False,
-        box: Node | None = None,
     ) -> Response:
-        """Sends bytes unchanged to one Ollama server, `box` or else the first, and returns its answer. `models`: those
-        that the request names. `long_running`: work on models may take hours without output. Raises Forbidden."""
+        """Sends bytes unchanged to one Ollama server, and returns its answer. `models`: those that the request names.
+        `long_running`: work on models may take hours without output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
-        node = box or first_ollama_node(self.fleet)
         exchange.call.limit(node.timeouts(self.settings.timeouts))
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
@@ -244,14 +243,6 @@ class Gateway:
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
-
-
-def first_ollama_node(fleet: Fleet) -> Node:
-    """Returns the first Ollama server; raises NotFound if there is none."""
-    boxes = fleet.ollama_nodes
-    if not boxes:
-        raise NotFound("There is no Ollama server behind this gateway.")
-    return boxes[0]
 
 
 def _log_auth_rate_limited(client: str, failures: int) -> None:

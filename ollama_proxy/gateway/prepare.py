@@ -82,7 +82,11 @@ def apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: E
     if rules is not NO_RULES:
         parameters = {"options": asked.options, "keep_alive": asked.keep_alive}
         changes |= _merge_parameters(parameters, model, upstream, exchange, is_text=isinstance(asked, TextRequest))
-        changes["truncate"] = rules.truncate if asked.truncate is None else asked.truncate
+    if asked.truncate is None:
+        caller = exchange.principal
+        default = rules.truncate if rules.truncate is not None or caller is None else caller.truncate
+        if default is not None:
+            changes["truncate"] = default
     if isinstance(asked, TextRequest):
         changes |= _default_thinking(asked, rules)
     return replace(asked, **changes) if changes else asked

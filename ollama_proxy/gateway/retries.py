@@ -121,8 +121,13 @@ class RunningAttempt:
             self._slot.node.succeeded(self._slot.model)
         return True
 
-    def record_failure(self, error: BaseException) -> None:
-        """The attempt ended with an error, which is not necessarily the node's fault."""
+    def __enter__(self) -> RunningAttempt:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Records an error, whatever it is, also if the worker is being stopped; it is not necessarily the node's."""
+        if error is None:
+            return
         state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
         if self.end(state, slug) and isinstance(error, UpstreamError):
             self._slot.node.failed(self._slot.model, error)
@@ -143,11 +148,8 @@ class TrackedEvents:
     _attempt: RunningAttempt
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        try:
+        with self._attempt:
             yield from self._events
-        except GatewayError as error:
-            self._attempt.record_failure(error)
-            raise
         self._attempt.end("ok")
 
     def close(self) -> None:
@@ -190,11 +192,9 @@ class Attempts:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
             try:
-                opened = ask(node, upstream_model)
-            except BaseException as error:  # whatever it was, also when the worker is being stopped
-                attempt.record_failure(error)
-                if not isinstance(error, UpstreamError):
-                    raise
+                with attempt:
+                    opened = ask(node, upstream_model)
+            except UpstreamError as error:
                 self._prepare_retry(error, node, call)
                 failed = attempt
             else:
@@ -225,22 +225,17 @@ class Attempts:
 
     def _pause_s(self, error: UpstreamError, node: Node) -> float | None:
         """Seconds until the next attempt: 0 if another node is asked; None if there is no next one."""
-        if isinstance(error, UpstreamRefused):
-            is_safe = not error.final and error.status in RETRYABLE
-        else:
-            # Never received; or answered with something unusable, such as a page of a proxy in front of the server.
-            is_safe = isinstance(error, UpstreamConnect) or type(error) is UpstreamError
-        if not is_safe or self._retries >= MOST_RETRIES:
+        if self._retries >= MOST_RETRIES or not is_safe_to_repeat(error):
             return None
         if not self._route.has_other(self._tried):
             return self._same_node_pause_s(error, node)
         if isinstance(error, UpstreamConnect):
             return 0.0
-        if error.status not in BUSY:
-            # Whatever a node failed with may fail every node, so only one other node gets it.
-            if self._went_elsewhere:
-                return None
-            self._went_elsewhere = True
+        # Whatever a node failed with may fail every node, so only one other node gets it.
+        is_failure = error.status not in BUSY
+        if is_failure and self._went_elsewhere:
+            return None
+        self._went_elsewhere |= is_failure
         return 0.0 if self._balancer.spend_retry() else None
 
     def _same_node_pause_s(self, error: UpstreamError, node: Node) -> float | None:
@@ -255,6 +250,14 @@ class Attempts:
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_bearable = self._paused_s + pause_s <= LONGEST_PAUSE_S
         return pause_s if is_bearable and self._balancer.spend_retry() else None
+
+
+def is_safe_to_repeat(error: UpstreamError) -> bool:
+    """Whether a request that ended with this error was not executed: it was refused, never received, or answered with
+    something unusable, such as a page of a proxy in front of the server."""
+    if isinstance(error, UpstreamRefused):
+        return not error.final and error.status in RETRYABLE
+    return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
 
 
 def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
@@ -277,11 +280,7 @@ def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
     """Returns what `ask` returns, from this node and with one attempt."""
-    attempt = RunningAttempt(node, "", exchange)
-    try:
+    with RunningAttempt(node, "", exchange) as attempt:
         opened = ask()
-    except BaseException as error:  # whatever it was, also when the worker is being stopped
-        attempt.record_failure(error)
-        raise
     exchange.on_finish(attempt.end_with_exchange)
     return opened

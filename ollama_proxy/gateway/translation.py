@@ -62,19 +62,16 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        if isinstance(asked, ChatRequest) and self._is_incomplete(asked):
-            events: EventStream = LateEvents(self._complete(asked), self._open)
-        else:
+        events: EventStream | None = None
+        if isinstance(asked, ChatRequest) and any([message.images for message in asked.messages]):
+            needs = (has_unreadable_images(asked, self._resolved), has_unread_documents(asked, self._resolved))
+            if has_image_urls(asked) or any(needs):
+                events = LateEvents(self._complete(asked), self._open)
+        if events is None:
             events = self._open(asked)
         exchange.on_finish(events.close)
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
-
-    def _is_incomplete(self, asked: ChatRequest) -> bool:
-        if not any([message.images for message in asked.messages]):
-            return False
-        resolved = self._resolved
-        return has_image_urls(asked) or has_unreadable_images(asked, resolved) or has_unread_documents(asked, resolved)
 
     def _complete(self, asked: ChatRequest) -> Completing:
         """Returns the chat with all images inline, and in a form that the model's server can read."""

@@ -14,7 +14,7 @@ from werkzeug.routing import MapAdapter
 
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, Gateway, count_whole
-from ollama_proxy.policy import PathToken
+from ollama_proxy.policy import PathPrefix
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.cors import build_cors
@@ -102,7 +102,7 @@ def create_app(
 
     if log_directory:
         app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
-    app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
+    app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
 
 

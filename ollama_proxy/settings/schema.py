@@ -133,8 +133,8 @@ class ModelSettings:
     exclude_reasoning: bool = setting(False, "Omit thinking from answers.", BOOLEAN)
     clamp: Clamp = section(Clamp)
     system: SystemPrompt = section(SystemPrompt)
-    truncate: bool = setting(
-        False, "Cut the oldest messages of prompts that are too long, and report it in the answer.", BOOLEAN
+    truncate: bool | None = setting(
+        None, "true: cut prompts that are too long; false: refuse them. Absent: as for the token.", optional(BOOLEAN)
     )
     pin_options: bool = setting(
         False, "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN

@@ -217,7 +217,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "id": exchange.id,
         "client": TOKENS.shown(exchange.client, 100),
         "token": exchange.principal.name if exchange.principal else None,
-        "user": TOKENS.shown(exchange.user, 100) if exchange.user else None,
+        "user": TOKENS.shown(exchange.user, 254) if exchange.user else None,
         "method": exchange.method if exchange.method in _METHODS else "(unknown)",
         "path": TOKENS.shown(exchange.path, 500),
         "dialect": exchange.dialect.name,

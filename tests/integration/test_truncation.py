@@ -20,6 +20,9 @@ from tests.rig.replay_upstream import Replay, recording
 Document = dict[str, Any]
 
 MODELS = {"lenient": {"target": "m", "truncate": True}, "strict": {"target": "m", "truncate": False}}
+#: Tokens whose prompts are cut, or refused, if neither the request nor the model's rules say it.
+CUTTING, REFUSING = "cutting-token-1", "refusing-token-1"
+TOKENS = [TOKEN, {"token": CUTTING, "truncate": True}, {"token": REFUSING, "truncate": False}]
 TRANSLATED = {name: face for name, face in FACES.items() if not name.startswith("native")}
 NATIVE = {name: face for name, face in FACES.items() if name.startswith("native")}
 
@@ -36,7 +39,8 @@ each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stre
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(shared_upstream, models=MODELS, stream={"heartbeat_s": 0.2}) as running:
+    auth = {"generate_tokens": TOKENS}
+    with shared_gateway(shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.2}) as running:
         yield running
 
 
@@ -49,9 +53,9 @@ def body_of(face: Face, model: str, **fields: Any) -> Document:
     return {**face.body, "model": model, **fields}
 
 
-def ask(gateway: Gateway, name: str, model: str = "m", **fields: Any) -> Answer:
+def ask(gateway: Gateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any) -> Answer:
     face = {**FACES, **EMBEDDINGS}[name]
-    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(TOKEN))
+    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(token))
 
 
 def truncated(answer: Answer) -> str | None:
@@ -133,6 +137,28 @@ def test_prompt_that_fits_is_asked_once_and_nothing_is_said(
     script(upstream, name, spoken(name, stream=stream))
     answer = ask(gateway, name, model, stream=stream, **fields)
     assert (answer.status, truncated(answer), cuts(upstream)) == (200, None, [UNCUT])
+
+
+#: What holds for each token, model and request: the request's word before the model's, and that before the token's.
+DECIDED = [
+    *[(CUTTING, "m", {}, True), (CUTTING, "lenient", {}, True), (REFUSING, "lenient", {}, True)],
+    *[(CUTTING, "strict", {}, False), (REFUSING, "m", {}, False), (REFUSING, "strict", {}, False)],
+    *[(CUTTING, "m", {"truncate": False}, False), (REFUSING, "strict", {"truncate": True}, True)],
+]
+
+
+@pytest.mark.parametrize(("token", "model", "fields", "is_cut"), DECIDED)
+@pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
+def test_token_decides_what_neither_request_nor_model_does(
+    name: str, token: str, model: str, fields: Document, is_cut: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    if name == "openai embeddings":
+        upstream.script("/api/embed", EMBED_TOO_LONG, VECTORS)
+    else:
+        script(upstream, name, TOO_LONG, spoken(name, stream=False))
+    answer = ask(gateway, name, model, token=token, **fields)
+    assert (answer.status, truncated(answer)) == ((200, "prompt") if is_cut else (400, None))
+    assert len(asked(upstream)) == 1 + is_cut
 
 
 @each_way
@@ -285,7 +311,9 @@ EMBED_TOO_LONG: Script = [Replay(recording("embed-too-long"))]
 VECTORS: Script = [Json({"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 4})]
 
 
-@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("lenient", {"truncate": False}), ("strict", {})])
+@pytest.mark.parametrize(
+    ("model", "fields"), [("m", {"truncate": False}), ("lenient", {"truncate": False}), ("strict", {})]
+)
 def test_text_that_is_too_long_to_embed_is_refused(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -294,7 +322,7 @@ def test_text_that_is_too_long_to_embed_is_refused(
     assert [seen.json()["truncate"] for seen in asked(upstream)] == [False]
 
 
-@pytest.mark.parametrize(("model", "fields"), [("m", {"truncate": True}), ("lenient", {})])
+@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("m", {"truncate": None}), ("strict", {"truncate": True})])
 def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -359,14 +387,14 @@ def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream
 # --- Native clients decide for themselves ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["m", "lenient"])
+@pytest.mark.parametrize(("model", "token"), [("m", TOKEN), ("lenient", TOKEN), ("m", REFUSING)])
 @pytest.mark.parametrize("word", [{}, {"truncate": True}, {"truncate": False, "shift": False}])
 @each_native
 def test_native_request_says_itself_whether_it_may_be_cut(
-    name: str, word: Document, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, word: Document, model: str, token: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, TOO_LONG)
-    answer = ask(gateway, name, model, stream=False, **word)
+    answer = ask(gateway, name, model, token=token, stream=False, **word)
     assert (answer.status, answer.json()) == (400, {"error": SENTENCE})
     assert cuts(upstream) == [word]
 

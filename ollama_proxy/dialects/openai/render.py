@@ -294,7 +294,7 @@ def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
     """Render the form of completions, four parallel arrays; `offset` is that of the first token in the text."""
     tokens = [str(entry.get("token") or "") for entry in logprobs]
-    offsets = list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else []
+    offsets = list(accumulate(map(len, tokens[:-1]), initial=offset))
     tops = [{t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()} for entry in logprobs]
     return {
         "tokens": tokens,

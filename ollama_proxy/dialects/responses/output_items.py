@@ -102,7 +102,7 @@ def new_call_id(call: ToolCall, shape: ResponseShape) -> str:
 
 def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]:
     """Render all items of an answer: thinking, text, calls. One that a limit cut off is incomplete; calls never are."""
-    last = INCOMPLETE if is_cut(answer.done) and not answer.tool_calls else COMPLETED
+    last = COMPLETED if answer.tool_calls else status_of(answer.done)
     items = []
     if answer.thinking:
         status = COMPLETED if answer.content else last
@@ -113,9 +113,9 @@ def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]
     return items + [render_call(new_call_id(call, shape), call, shape) for call in answer.tool_calls]
 
 
-def is_cut(done: Done) -> bool:
-    """Whether the limit of tokens ended the answer."""
-    return done.done_reason == "length"
+def status_of(done: Done) -> str:
+    """Return the status of an answer: incomplete if the limit of tokens ended it."""
+    return INCOMPLETE if done.done_reason == "length" else COMPLETED
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:

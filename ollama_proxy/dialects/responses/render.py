@@ -19,11 +19,11 @@ from ollama_proxy.dialects.responses.output_items import (
     INCOMPLETE,
     PLAIN,
     ResponseShape,
-    is_cut,
     new_id,
     render_output,
     render_usage,
     seal,
+    status_of,
 )
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
@@ -71,8 +71,8 @@ class ResponseRenderer:
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """Return the body of a single answer."""
         [answer] = answers
-        status = INCOMPLETE if is_cut(answer.done) else COMPLETED
-        return orjson.dumps(self._document(status, render_output(answer, self._shape), answer.done))
+        output = render_output(answer, self._shape)
+        return orjson.dumps(self._document(status_of(answer.done), output, answer.done))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Return the frames for a batch of events."""
@@ -96,7 +96,7 @@ class ResponseRenderer:
                     frames.append(frame)
                     self._output.append(item)
                 case Done():
-                    status = INCOMPLETE if is_cut(event) else COMPLETED
+                    status = status_of(event)
                     if self._open is None and not self._output:
                         # An empty answer is an empty message.
                         self._open = OpenMessage(self._events, 0)
@@ -196,7 +196,7 @@ class CompactionRenderer(ResponseRenderer):
         """Return the body of a single answer; raises UpstreamError for an empty summary."""
         [answer] = answers
         item = render_compaction(answer.content)
-        return orjson.dumps(self._document(_status(answer.done), [item], answer.done))
+        return orjson.dumps(self._document(status_of(answer.done), [item], answer.done))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Return the frames for a batch of events: comments until the summary is complete. Raises UpstreamError for an
@@ -213,7 +213,7 @@ class CompactionRenderer(ResponseRenderer):
                         self._events.render("output_item.added", output_index=0, item=item),
                         self._events.render("output_item.done", output_index=0, item=item),
                     ]
-                    status = _status(event)
+                    status = status_of(event)
                     frames.append(self._events.render(status, response=self._document(status, [item], event)))
         return b"".join(frames)
 
@@ -223,7 +223,3 @@ def render_compaction(summary: str) -> dict[str, Json]:
     if not summary.strip():
         raise UpstreamError("The model returned no summary of the conversation.", detail="empty compaction")
     return {"type": "compaction", "id": new_id("cmp"), "encrypted_content": seal(summary)}
-
-
-def _status(done: Done) -> str:
-    return INCOMPLETE if is_cut(done) else COMPLETED

@@ -131,6 +131,6 @@ def copy(data: Mapping[str, Json]) -> Outcome:
 
 
 def delete(data: Mapping[str, Json]) -> Outcome:
-    """The answer of `/api/delete`."""
+    """The answer of `/api/delete`: always a Refusal."""
     check_model(named_model(data))
-    return Outcome((), content_type="")
+    raise Refusal(403, f"The model '{MODEL}' is built into the gateway and can't be deleted.")

@@ -1,8 +1,8 @@
 """The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
 
-It implements Ollama's native API of version 0.24, without state: pulling, creating, copying and deleting change
-nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` requests it, and
-only the demo model itself can be pulled.
+It implements Ollama's native API of version 0.24, without state: pulling, creating and copying change nothing, and
+deleting is refused. The same request gets the same answer but for its time stamps. Thinking is off unless `think`
+requests it, and only the demo model itself can be pulled.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ class Fleet:
         self.nodes = tuple(nodes)
         #: The Ollama servers among them.
         self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
+        #: Those whose models a request changes if it names no server: not the demo, unless it is all there is.
+        self.managed_nodes = [
+            node for node in self.ollama_nodes if node.declared.protocol != "demo" or len(self.nodes) == 1
+        ]
         self.hidden = tuple(hidden)
         #: The APIs whose requests some node takes as they are.
         self.apis = frozenset(node.upstream.api for node in self.nodes)

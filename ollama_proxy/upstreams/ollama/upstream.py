@@ -138,10 +138,11 @@ class OllamaUpstream(TransportUpstream):
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
         truncated = False
+        # As in _events, refusing it first is the only way to detect a cut: the answer has one count for all inputs.
         try:
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         except PromptTooLong:
-            if not request.truncate:
+            if request.truncate is False:
                 raise
             truncated = True
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=True)))
@@ -299,19 +300,15 @@ def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
     if not streams:
         read_all(reply)
         return
-    for line in _lines(reply):
-        document = decode_object(line)
-        if "error" in document:
-            raise make_refusal(500, document)
-        if document.get("status") == "success":
-            return
-        yield document
+    lines, is_open = LineSplitter(), True
+    while is_open:
+        data = reply.read_some()
+        is_open = bool(data)
+        for line in filter(None, lines.feed(data) if data else [lines.rest()]):
+            document = decode_object(line)
+            if "error" in document:
+                raise make_refusal(500, document)
+            if document.get("status") == "success":
+                return
+            yield document
     raise UpstreamCut(detail="stream ended without its last line")
-
-
-def _lines(reply: Reply) -> Iterator[bytes]:
-    lines = LineSplitter()
-    while data := reply.read_some():
-        yield from filter(None, lines.feed(data))
-    if rest := lines.rest():
-        yield rest

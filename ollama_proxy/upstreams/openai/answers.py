@@ -34,7 +34,8 @@ _FAILED: Mapping[str, Callable[[], UpstreamError]] = {
 #: Fields of most pieces of an answer.
 _PLAIN = frozenset({"role", "content", "reasoning", "reasoning_content", "refusal"})
 
-#: Names for the context of a model, in tokens.
+#: Names for the name of a model, and for its context in tokens.
+_NAMES = ("id", "name", "model")
 _CONTEXT = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 #: Receives the tool calls of an answer, and the thinking before them.
@@ -291,8 +292,8 @@ def decode_models(document: Json, owner: str) -> list[Model]:
         raise UpstreamError(detail="the list of models is of another shape")
     models = []
     for row in rows:
-        name = (row.get("id") or row.get("name") or row.get("model")) if isinstance(row, dict) else None
-        if name and isinstance(name, str):
+        name = next(filter(None, map(row.get, _NAMES)), None) if isinstance(row, dict) else None
+        if isinstance(name, str):
             made_at, capabilities, context = count(row.get("created")), _capabilities(row), _context(row)
             models.append(Model(name, made_at, owner, capabilities, context))
     return models

@@ -362,7 +362,21 @@ class HttpTransport:
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
         """See Transport.open."""
-        prepared, head = self._prepare(request)
+        # The same for all requests with this path and these headers: what the session takes, and the head without the
+        # framing of the body.
+        key = (request.method, request.path, *request.headers)
+        known = self._prepared.get(key)
+        if known is None:
+            url = self._origin + self._prefix + request.path
+            prepared = self._session.prepare_request(requests.Request(request.method, url))
+            prepared.headers.update(request.headers)
+            # requests sets a length of 0 for a POST without a body.
+            prepared.headers.pop("Content-Length", None)
+            lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
+            known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
+            if "/blobs/" not in request.path:
+                self._prepared.put(key, known)
+        prepared, head = known
         if not isinstance(request.body, bytes):
             framing = (
                 b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
@@ -375,24 +389,6 @@ class HttpTransport:
             timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
-
-    def _prepare(self, request: UpstreamRequest) -> tuple[requests.PreparedRequest, bytes]:
-        """The request as the session takes it, and the beginning of its head, without the framing of the body. Both are
-        the same for all requests with this path and these headers."""
-        key = (request.method, request.path, *request.headers)
-        known = self._prepared.get(key)
-        if known is None:
-            url = self._origin + self._prefix + request.path
-            prepared = self._session.prepare_request(requests.Request(request.method, url))
-            prepared.headers.update(request.headers)
-            # requests sets a length of 0 for a POST without a body.
-            prepared.headers.pop("Content-Length", None)
-            lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
-            head = f"{request.method} {prepared.path_url} HTTP/1.1\r\n" + "".join(lines)
-            known = prepared, head.encode("latin-1")
-            if "/blobs/" not in request.path:
-                self._prepared.put(key, known)
-        return known
 
     def close(self) -> None:
         """Closes the pool."""

@@ -14,7 +14,7 @@ from ollama_proxy.gateway.model_management import ModelWork
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import UpstreamRequest
 from tests.rig.boxes import Box, running
-from tests.rig.fault_upstream import Json, Lines
+from tests.rig.fault_upstream import Json, Lines, Whole
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
 PROVIDER = {"name": "lab", "kind": "openai", "base_url": "http://127.0.0.1:9", "models": {"gpt-lab": "gpt-lab"}}
@@ -84,10 +84,15 @@ def test_a_push_goes_to_a_server_that_has_the_model(gateway: Gateway) -> None:
     assert servers(route(gateway, "/api/push", {"model": "m"}, "m")) == ["two"]
 
 
-def test_a_model_of_files_needs_the_name_of_the_server_that_has_them(gateway: Gateway) -> None:
-    data = {"model": "new", "files": {"a.gguf": "sha256:ab"}}
-    with pytest.raises(BadRequest, match="X-Ollama-Box .*available: one, two"):
-        route(gateway, "/api/create", data, "new")
+@pytest.mark.parametrize(("having", "expected"), [(["two"], ["two"]), ([], ["one", "two"])])
+def test_a_model_of_files_is_made_where_the_files_are(
+    gateway: Gateway, boxes: tuple[Box, Box], having: list[str], expected: list[str]
+) -> None:
+    digest = "sha256:" + "ab" * 32
+    for box in boxes:
+        box.script(f"/api/blobs/{digest}", [Whole(b"", 200 if box.name in having else 404, ())])
+    data = {"model": "new", "files": {"a.gguf": digest, "b.gguf": "no digest"}, "adapters": "no files"}
+    assert servers(route(gateway, "/api/create", data, "new")) == expected
     assert servers(route(gateway, "/api/create", data, "new", box="one")) == ["one"]
 
 

@@ -34,11 +34,12 @@ ANSWERS: dict[str, list[Event]] = {
 }
 
 Make = Callable[[], Renderer]
-DIALECTS: dict[str, tuple[Reader, Make]] = {
-    "native chat": (native.read_transcript, lambda: native.ChatRenderer("m", 0.0)),
-    "openai": (openai.read_transcript, lambda: openai.ChatRenderer("m", include_usage=True)),
-    "anthropic": (anthropic.read_transcript, lambda: anthropic.MessageRenderer("m")),
-    "responses": (responses.read_transcript, lambda: responses.ResponseRenderer("m", {"tools": []})),
+#: By dialect: how its answers are read and rendered, and why one with calls ended.
+DIALECTS: dict[str, tuple[Reader, Make, str]] = {
+    "native chat": (native.read_transcript, lambda: native.ChatRenderer("m", 0.0), "stop"),
+    "openai": (openai.read_transcript, lambda: openai.ChatRenderer("m", include_usage=True), "tool_calls"),
+    "anthropic": (anthropic.read_transcript, lambda: anthropic.MessageRenderer("m"), "tool_use"),
+    "responses": (responses.read_transcript, lambda: responses.ResponseRenderer("m", {"tools": []}), "completed"),
 }
 FACES: dict[str, tuple[Reader, ErrorRenderer]] = {
     "native": (native.read_transcript, NativeErrors()),
@@ -83,14 +84,16 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_was_drawn_is_read_back(dialect: str, case: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 100)
-    reader, make = DIALECTS[dialect]
+    reader, make, finish = DIALECTS[dialect]
     events = ANSWERS[case]
     body = drawn(make(), events) if stream else make().render_single(collect(events))
     for piece in (1, 7, 1 << 20):
         transcript = heard(reader, body, is_stream=stream, piece=piece)
         assert answers(transcript) == said(events)
         assert (transcript.error, transcript.cut) == (None, False)
-        assert all(answer["finish"] for answer in transcript.answers() if isinstance(answer, dict))
+        finishes = [answer["finish"] for answer in transcript.answers() if isinstance(answer, dict)]
+        assert all(finishes)
+        assert case != "tools" or finishes == [finish]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
@@ -134,6 +137,13 @@ def test_fragments_of_calls_are_put_together() -> None:
     assert answer["tool_calls"] == [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": "no JSON"}]
 
 
+def test_the_older_call_and_several_choices_are_read() -> None:
+    older = {"function_call": {"name": "f", "arguments": "{}"}}
+    choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
+    first, second = answers(heard(openai.read_transcript, orjson.dumps({"choices": choices}), is_stream=False))
+    assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])
+
+
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thinking_by_either_name(name: str) -> None:
     body = json.dumps({"choices": [{"index": 0, "message": {"content": "x", name: "hm"}}]}, indent=2).encode()
@@ -168,7 +178,7 @@ def test_a_response_that_failed_says_why() -> None:
     ],
 )
 def test_an_answer_of_another_shape_is_no_answer(dialect: str, junk: bytes) -> None:
-    reader, _ = DIALECTS[dialect]
+    reader, *_ = DIALECTS[dialect]
     for is_stream in (True, False):
         transcript = heard(reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream)
         assert answers(transcript) in (

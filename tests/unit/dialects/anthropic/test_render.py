@@ -11,7 +11,6 @@ import pytest
 
 from ollama_proxy.dialects.anthropic.render import (
     MessageRenderer,
-    read_transcript,
     render_model,
     render_models,
     sign,
@@ -21,7 +20,6 @@ from ollama_proxy.dialects.anthropic.render import (
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Content, Done, Event, Model, Thinking, ToolCall, Truncated, collect
 from tests.golden.face import named_frames
-from tests.unit.dialects.transcripts import assert_everything_is_read
 
 EVENTS: list[Event] = [
     Thinking("h"),
@@ -173,34 +171,3 @@ def test_empty_list_of_models_has_no_ids() -> None:
 def test_model_has_the_name_that_was_asked_for() -> None:
     model = json.loads(render_model(replace(MODELS[0], name="A")))
     assert (model["id"], model["display_name"]) == ("A", "A")
-
-
-WHOLE: list[Any] = [
-    {
-        "type": "message",
-        "content": [
-            {"type": "thinking", "thinking": "hm"},
-            {"type": "text", "text": "Hello"},
-            {"type": "tool_use", "name": "f", "input": {"a": 1}},
-        ],
-        "stop_reason": "tool_use",
-    }
-]
-STREAM: list[Any] = [
-    {"type": "message_start", "message": {}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
-    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hel"}},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "lo"}},
-    {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use", "name": "f", "input": {}}},
-    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a"'}},
-    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": ":1}"}},
-    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
-    {"type": "message_stop"},
-]
-
-
-@pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
-def test_everything_is_read(documents: list[Any]) -> None:
-    assert_everything_is_read(read_transcript, documents, "tool_use")

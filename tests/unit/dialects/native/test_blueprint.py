@@ -46,18 +46,6 @@ def test_vectors(demo_app: InProcess) -> None:
     assert demo_app.ask("POST", "/api/embeddings", {"model": "demo", "prompt": "a"}).json["embedding"]
 
 
-@pytest.mark.parametrize(
-    ("path", "is_its"),
-    [
-        ("/api/chat", True),
-        ("/", True),
-        ("/nothing", True),
-    ],
-)
-def test_requests_are_recognised_by_their_path(path: str, is_its: bool) -> None:
-    assert NATIVE.recognises({"PATH_INFO": path}) is is_its
-
-
 def test_pages_may_call_its_routes_only() -> None:
     assert NATIVE.cors_paths == ("/api/",)
     assert NATIVE.models is None

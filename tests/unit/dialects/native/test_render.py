@@ -14,7 +14,6 @@ import pytest
 from ollama_proxy.dialects.native.render import (
     ChatRenderer,
     GenerateRenderer,
-    read_transcript,
     render_embed,
     render_embeddings,
     render_load,
@@ -32,7 +31,6 @@ from ollama_proxy.hub import (
     Truncated,
     collect,
 )
-from tests.unit.dialects.transcripts import assert_everything_is_read
 
 LOGPROBS: Logprobs = [{"token": "世", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "x", "logprob": -2}]}]
 EVENTS: list[Event] = [
@@ -222,21 +220,3 @@ def test_more_dimensions_than_there_are_change_nothing() -> None:
 def test_answers_of_several_choices_show_the_first() -> None:
     answers = [Answer(text, "", [], [], Done("stop")) for text in ("one", "two")]
     assert json.loads(ChatRenderer("m", 0.0).render_single(answers))["message"]["content"] == "one"
-
-
-CALL = {"function": {"name": "f", "arguments": {"a": 1}}}
-WHOLE: list[Any] = [
-    {"message": {"thinking": "hm", "content": "Hello", "tool_calls": [CALL]}, "done": True, "done_reason": "stop"}
-]
-STREAM: list[Any] = [
-    {"message": {"content": "", "thinking": "hm"}, "done": False},
-    {"message": {"content": "Hel"}, "done": False},
-    {"message": {"content": "lo"}, "done": False},
-    {"message": {"content": "", "tool_calls": [CALL]}, "done": False},
-    {"message": {"content": ""}, "done": True, "done_reason": "stop"},
-]
-
-
-@pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
-def test_everything_is_read(documents: list[Any]) -> None:
-    assert_everything_is_read(read_transcript, documents, "stop")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.blueprint import OPENAI
 from tests.rig.in_process import InProcess
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -38,20 +37,3 @@ def test_errors_name_the_field(demo_app: InProcess, body: dict[str, Any], param:
     answer = demo_app.ask("POST", "/v1/chat/completions", body)
     assert (answer.status_code, answer.json["error"]["param"]) == (400, param)
     assert answer.json["error"]["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    ("path", "is_its"),
-    [
-        ("/v1/chat/completions", True),
-        ("/v1/nothing", True),
-        ("/v1/v1/models", True),
-        ("/chat/completions", True),
-        ("/models", True),
-        ("/chat/completions/x", False),
-        ("/v10/models", False),
-        ("/api/tags", False),
-    ],
-)
-def test_requests_are_recognised_by_their_path(path: str, is_its: bool) -> None:
-    assert OPENAI.recognises({"PATH_INFO": path}) is is_its

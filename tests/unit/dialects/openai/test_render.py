@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -16,13 +15,11 @@ from ollama_proxy.dialects.openai.render import (
     finish_reason,
     legacy_logprobs,
     most_likely,
-    read_transcript,
     usage,
 )
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, collect
 from tests.golden.face import frames
-from tests.unit.dialects.transcripts import assert_everything_is_read, read_all
 
 EVENTS: list[Event] = [
     Thinking("hm"),
@@ -265,44 +262,3 @@ def test_most_likely_is_told_by_the_mean_of_its_tokens() -> None:
 def test_failure_has_no_success_marker(renderer: ChatRenderer | CompletionRenderer) -> None:
     drawn = renderer.render_failure(UpstreamCut("boom"))
     assert frames(drawn) == [{"error": {"message": "boom", "type": "server_error", "param": None, "code": None}}]
-
-
-CALL = {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
-WHOLE: list[Any] = [
-    {
-        "choices": [
-            {
-                "index": 0,
-                "message": {"reasoning": "hm", "content": "Hello", "tool_calls": [CALL]},
-                "finish_reason": "tool_calls",
-            }
-        ]
-    }
-]
-
-
-def chunk(finish: str | None = None, **delta: Any) -> Any:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-STREAM: list[Any] = [
-    chunk(reasoning_content="hm", reasoning="hm"),
-    chunk(content="Hel"),
-    chunk(content="lo"),
-    chunk(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": '{"a"'}}]),
-    chunk(tool_calls=[{"index": 0, "function": {"arguments": ":1}"}}]),
-    chunk("tool_calls"),
-    {"choices": [], "usage": {"prompt_tokens": 1}},
-]
-
-
-@pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
-def test_everything_is_read(documents: list[Any]) -> None:
-    assert_everything_is_read(read_transcript, documents, "tool_calls")
-
-
-def test_function_call_and_several_choices_are_read() -> None:
-    older = {"function_call": {"name": "f", "arguments": "{}"}}
-    choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
-    first, second = read_all(read_transcript, {"choices": choices}).answers()
-    assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])

@@ -11,12 +11,11 @@ import pytest
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.output_items import PLAIN, unseal
-from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer, read_transcript
+from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer
 from ollama_proxy.errors import BadRequest, LimitError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
-from tests.unit.dialects.transcripts import assert_everything_is_read, read_all
 
 EVENTS: list[Event] = [
     Thinking("h"),
@@ -238,38 +237,6 @@ def test_many_small_pieces_are_held_for_what_they_take(monkeypatch: pytest.Monke
     with pytest.raises(UpstreamError):
         for _ in range(2000):
             one.render_stream([Content("a")])
-
-
-CALL = {"type": "function_call", "name": "f", "arguments": '{"a":1}'}
-WHOLE: list[Any] = [
-    {
-        "object": "response",
-        "status": "completed",
-        "output": [
-            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
-            {"type": "message", "content": [{"type": "output_text", "text": "Hello"}]},
-            CALL,
-        ],
-    }
-]
-STREAM: list[Any] = [
-    {"type": "response.reasoning_text.delta", "delta": "hm"},
-    {"type": "response.output_text.delta", "delta": "Hel"},
-    {"type": "response.output_text.delta", "delta": "lo"},
-    {"type": "response.output_item.done", "item": {"type": "message", "content": []}},
-    {"type": "response.output_item.done", "item": CALL},
-    {"type": "response.completed", "response": {"status": "completed"}},
-]
-
-
-@pytest.mark.parametrize("documents", [WHOLE, STREAM], ids=["single", "stream"])
-def test_everything_is_read(documents: list[Any]) -> None:
-    assert_everything_is_read(read_transcript, documents, "completed")
-
-
-def test_error_is_the_text_that_the_client_received() -> None:
-    failed = {"status": "failed", "error": {"message": "boom"}}
-    assert read_all(read_transcript, {"type": "response.failed", "response": failed}).error == "boom"
 
 
 SAID: list[Event] = [Thinking("hm"), Content("We "), Content("built it."), Done("stop", 7, 3)]

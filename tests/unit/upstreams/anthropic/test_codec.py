@@ -437,7 +437,7 @@ def test_fields_of_the_api_itself_go_on_and_those_of_others_do_not() -> None:
         "store": True,
         "cache_control": "yes",
         "inference_geo": 5,
-        "context": {"edits": []},
+        "context_management": {"edits": []},
     }
     assert encoded(chat(passthrough_fields=foreign)) == encoded(chat())
 

@@ -131,8 +131,7 @@ def shape(value: Any) -> Any:
     chat-length-stream chat-tool-stream chat-tool-single chat-logprobs-stream chat-logprobs-single
     chat-stream-null chat-unknown-role generate-load generate-unload
     generate-hello-stream generate-hello-single generate-raw-single generate-logprobs-single embed-one
-    embed-many embed-empty-list embed-empty-string embed-legacy-one embed-legacy-empty copy delete
-    delete-name-field
+    embed-many embed-empty-list embed-empty-string embed-legacy-one embed-legacy-empty copy
     """.split(),
 )
 def test_answers_have_the_shape_that_ollama_gives_them(ask: Ask, name: str) -> None:
@@ -158,6 +157,13 @@ def test_an_unknown_model_is_refused_in_ollamas_words(ask: Ask, name: str) -> No
 def test_a_model_that_does_not_exist_is_not_found(ask: Ask, path: str) -> None:
     got = ask(path, {"model": "other", "source": "other", "destination": "x", "input": "x"})
     assert (got.status, got.json) == (404, {"error": "model 'other' not found"})
+
+
+@pytest.mark.parametrize("name", ["delete", "delete-name-field"])
+def test_the_model_is_not_deleted(ask: Ask, name: str) -> None:
+    got, _ = replay(ask, name)
+    told = "The model 'demo:latest' is built into the gateway and can't be deleted."
+    assert (got.status, got.json) == (403, {"error": told})
 
 
 def replay(ask: Ask, name: str) -> tuple[Got, dict[str, Any]]:
