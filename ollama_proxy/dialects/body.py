@@ -36,6 +36,13 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     body takes longer than `server.body_timeout_s`.
     """
     check_media_type(environ)
+    whole = list(read_limited_parts(environ, limits, call))
+    return whole[0] if len(whole) == 1 else b"".join(whole)
+
+
+def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -> Iterator[bytes]:
+    """Return the body in parts as it arrives, decoded if it is compressed; raises what read_body raises for its
+    limits, also while it is read."""
     coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
@@ -44,8 +51,7 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     parts = read_parts(environ, call)
     if declared is None:
         parts = bounded(parts, limits.max_body)
-    whole = list(bounded(decoded(parts, coding), limits.max_body) if coding else parts)
-    return whole[0] if len(whole) == 1 else b"".join(whole)
+    return bounded(decoded(parts, coding), limits.max_body) if coding else parts
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
@@ -166,8 +172,12 @@ def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]
     """Record the model and the user of the request, and which of its fields have no effect."""
     exchange.model = asked.model
     exchange.note_user(asked.passthrough_fields.get("safety_identifier"), asked.user)
-    # The names go into a response header.
-    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in (*ignored, *asked.ignored))
+    note_ignored(exchange, (*ignored, *asked.ignored))
+
+
+def note_ignored(exchange: Exchange, names: Iterable[str]) -> None:
+    """Record fields that have no effect; their names go into a response header."""
+    exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in names)
 
 
 #: Compressed bytes that are decoded at a time. A block of zstd can turn 4 bytes into 128 KiB, so that these become at

@@ -9,7 +9,7 @@ from functools import partial
 
 from flask import Response
 
-from ollama_proxy.errors import CallEnded, Overloaded, TokenRevoked
+from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -20,6 +20,7 @@ from ollama_proxy.gateway.model_lists import ModelLists
 from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
+from ollama_proxy.gateway.passthrough.transcriptions import TranscriptionPassthrough
 from ollama_proxy.gateway.prepare import (
     apply_rules,
     is_without_thinking,
@@ -43,7 +44,7 @@ from ollama_proxy.policy import (
     check_own_names,
 )
 from ollama_proxy.settings import Settings, effective_upstreams
-from ollama_proxy.upstreams import Api, Fleet, Node, Reply, UpstreamRequest, build_fleet
+from ollama_proxy.upstreams import Api, Fleet, Node, Part, Reply, UpstreamRequest, build_fleet
 from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
@@ -215,6 +216,24 @@ class Gateway:
                 return None  # translated, so that the gateway itself fetches the permitted ones
             snapshot.images.check_all(addresses, exchange.call, exchange.caller)
         passthrough = OpenAIPassthrough(exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange)))
+
+        def send(node: Node, upstream_model: str) -> Reply:
+            """Returns the reply of one node."""
+            snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
+            return passthrough.send(node, upstream_model)
+
+        return passthrough.answer(snapshot.open(exchange, resolved, send))
+
+    def transcribe(self, exchange: Exchange, parts: Sequence[Part]) -> Response:
+        """Returns the transcription of the recording in a form, from an upstream that takes such forms. Raises
+        BadRequest for a model that transcribes nothing, and for an address that only a public service may load."""
+        snapshot = self.snapshot
+        resolved = snapshot.resolve_prompt(exchange, exchange.model)
+        if addresses := media_addresses(exchange.data):
+            if not resolved.route.loads_media:
+                raise BadRequest("upload the recording as 'file'", param=addresses[0].where)
+            snapshot.images.check_all(addresses, exchange.call, exchange.caller)
+        passthrough = TranscriptionPassthrough(exchange, parts, snapshot.settings.stream.heartbeat_s)
 
         def send(node: Node, upstream_model: str) -> Reply:
             """Returns the reply of one node."""

@@ -17,6 +17,7 @@ from ollama_proxy.upstreams.fleet.balancer import Route
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
+from ollama_proxy.upstreams.forms import Part, read_form, write_form
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.upstream import read_progress
 from ollama_proxy.upstreams.ollama.versions import UPGRADE, list_faults
@@ -43,6 +44,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "MergedStreams",
     "Node",
+    "Part",
     "QUICK_S",
     "Redirected",
     "Reply",
@@ -57,6 +59,7 @@ __all__ = [
     "pace",
     "read_all",
     "read_before",
+    "read_form",
     "read_progress",
     "read_refusal",
     "register_kind",
@@ -65,4 +68,5 @@ __all__ = [
     "log_hidden",
     "tls_context",
     "too_large",
+    "write_form",
 ]

@@ -116,6 +116,8 @@ class Upstream(ABC):
     takes_any_model = False
     #: Whether it gets PDF documents as they are; others get their text.
     reads_documents = False
+    #: Where it takes the forms of OpenAI's audio transcriptions; None: it transcribes nothing.
+    transcriptions_path: str | None = None
     #: Maps all names of one model to a single one; None: each model has one name only.
     one_name: Callable[[str], str] | None = None
 

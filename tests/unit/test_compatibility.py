@@ -20,6 +20,7 @@ from ollama_proxy.dialects.embeddings import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
+from ollama_proxy.dialects.transcriptions.blueprint import TranscriptionSchema
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
@@ -41,12 +42,13 @@ SCHEMAS: dict[str, Schema] = {
     "OpenAI chat completions": ChatSchema(),
     "OpenAI completions": CompletionSchema(),
     "OpenAI embeddings and models": EmbeddingsSchema(),
+    "OpenAI audio transcriptions": TranscriptionSchema(),
     "OpenAI Responses": ResponseSchema(),
     "Anthropic Messages": MessagesSchema(),
 }
 SECTIONS = ("Ollama's API", *SCHEMAS)
 EXTENSIONS = Extensions()
-WITHOUT_REFUSED_FIELDS = ("OpenAI completions", "OpenAI embeddings and models")
+WITHOUT_REFUSED_FIELDS = ("OpenAI completions", "OpenAI embeddings and models", "OpenAI audio transcriptions")
 
 #: Where a field stands that has this fate, and where it may not.
 PLACES = {MAPPED: {SUPPORTED, APPROXIMATED}, CARRIED: {APPROXIMATED}, REFUSED: {REFUSAL}}

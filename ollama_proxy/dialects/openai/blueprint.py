@@ -28,7 +28,7 @@ from ollama_proxy.policy import GENERATE
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
 
 #: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
-_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models)$")
+_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$")
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

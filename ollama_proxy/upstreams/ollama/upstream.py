@@ -76,6 +76,7 @@ class OllamaUpstream(TransportUpstream):
     """One Ollama server behind a transport."""
 
     api: Api | None = Api.OLLAMA
+    transcriptions_path: str | None = "/v1/audio/transcriptions"
 
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name, transport)

@@ -71,6 +71,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
     """One server behind a transport."""
 
     api: Api | None = Api.OPENAI
+    transcriptions_path: str | None = "/audio/transcriptions"
 
     def __init__(
         self,

@@ -34,7 +34,8 @@ MAX_IDLE_CONNECTIONS = 256
 MAX_IDLE_S = 60.0
 
 #: Requests that are kept prepared: their paths are constants, but for the pages of a provider's list, and so are their
-#: headers, but for those that Ollama's clients choose. Bytes of paths and headers.
+#: headers, but for those that Ollama's clients choose; not forms, each of which has a boundary of its own. Bytes of
+#: paths and headers.
 MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
@@ -374,7 +375,7 @@ class HttpTransport:
             prepared.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
             known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
-            if "/blobs/" not in request.path:
+            if "/blobs/" not in request.path and b"boundary=" not in known[1]:
                 self._prepared.put(key, known)
         prepared, head = known
         if not isinstance(request.body, bytes):

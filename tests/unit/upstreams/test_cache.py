@@ -95,6 +95,7 @@ SHORT_LIVED = frozenset(
         "dialects.responses.tools.Toolbox",
         "gateway.exchange.Exchange",
         "gateway.retries.Attempts",
+        "gateway.retries.RereadReply",
         "gateway.server_broadcast.Broadcast",
         "hub.ModelRequest",
         "hub.Tool",
