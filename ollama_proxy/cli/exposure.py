@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ _IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6"
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 #: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own address. Nothing is sent.
-_FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+FAR_AWAY = ("192.0.2.1", "2001:db8::1")
 
 #: Longest wait for data, in seconds.
 PROBE_TIMEOUT_S = 1.5
@@ -64,7 +64,7 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
         status, document = _fetch(base_url, "/api/version", context)
         if status in (401, 403):
             return Probe(WANTS_TOKEN)
-        version = document.get("version") if isinstance(document, dict) else None
+        version = document.get("version")
         if not isinstance(version, str):
             return Probe("the server there is not Ollama")
         return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]), version=version)
@@ -72,8 +72,8 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
         return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
 
 
-def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, Any]:
-    """The status and the JSON at a path; None instead of the JSON for any status but 200."""
+def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object at a path; an empty one for any status but 200, and if there is none."""
     parts = urlsplit(base_url)
     host, timeout = parts.hostname or "", PROBE_TIMEOUT_S
     connection = (
@@ -84,13 +84,14 @@ def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[in
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+        document = json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+        return answer.status, document if isinstance(document, dict) else {}
     finally:
         connection.close()
 
 
-def _find_first_model(tags: Any) -> str:
-    models = tags.get("models") if isinstance(tags, dict) else None
+def _find_first_model(tags: Mapping[str, Any]) -> str:
+    models = tags.get("models")
     names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
     return next((name for name in names if isinstance(name, str) and name), "")
 
@@ -184,7 +185,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
     if found.refusal:
         return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
     addresses = _resolve(urlsplit(url).hostname or "")
-    source = _find_source(addresses[0]) if addresses else None
+    source = find_source(addresses[0]) if addresses else None
     return Finding(
         f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others can't be "
         f"checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third machine: "
@@ -197,7 +198,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
 
 def own_addresses() -> list[Address]:
     """The addresses at which others reach this machine, without loopback and link-local ones."""
-    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(_find_source, _FAR_AWAY))]
+    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(find_source, FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
 
@@ -210,7 +211,7 @@ def _read_kernel_tables() -> Iterator[str]:
             yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
-def _find_source(target: str) -> str | None:
+def find_source(target: str) -> str | None:
     """The address of this machine from which it reaches another one."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from flask import Blueprint, Response
 
-from ollama_proxy.dialects.dialect import ModelRenderer, Routes, current_dialect
+from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange, whole
 from ollama_proxy.policy import READ
@@ -32,7 +34,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 def _renderer() -> ModelRenderer:
     """Return the renderer of the client's dialect; raises NotFound if it has no models at this path."""
-    renderer = current_dialect().models
+    renderer = cast(Dialect, current_exchange().dialect).models
     if renderer is None:
         raise NotFound
     return renderer

@@ -17,7 +17,6 @@ from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.model_lists import ModelLists
-from ollama_proxy.gateway.model_management import ModelManagement
 from ollama_proxy.gateway.passthrough.edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.passthrough.transcriptions import TranscriptionPassthrough
@@ -142,10 +141,6 @@ class Gateway:
     def lists(self, exchange: Exchange) -> ModelLists:
         """Returns the lists of models as this caller sees them."""
         return ModelLists(self.snapshot, exchange)
-
-    def manage_models(self, exchange: Exchange, box_name: str | None) -> ModelManagement:
-        """Returns the management of models, on the Ollama server of that name if one is given."""
-        return ModelManagement(self.snapshot, exchange, box_name)
 
     def forward(
         self,

@@ -141,7 +141,9 @@ def prepare_native(
     """
     edited = data | {"model": model.target} if model.is_alias else data
     rules = model.rules
-    if not _changes_bodies(rules) or not isinstance(data.get("options") or {}, dict):
+    is_given = (rules.options, rules.pin_options, rules.system.is_given, rules.clamp != _NO_CLAMP)
+    is_ruled = any((*is_given, rules.think is not None, rules.keep_alive is not None))
+    if not is_ruled or not isinstance(data.get("options") or {}, dict):
         return edited
     changes: Native = {}
     if OPTIONS in ruled:
@@ -154,12 +156,6 @@ def prepare_native(
         changes["messages"] = _edit_native_messages(data.get("messages"), rules.system)
         changes["system"] = _edit_native_system(data, rules.system)
     return edited | {name: value for name, value in changes.items() if value is not None}
-
-
-def _changes_bodies(rules: ModelSettings) -> bool:
-    """Whether a rule is about any field of a body."""
-    given = rules.options or rules.pin_options or rules.clamp != _NO_CLAMP or rules.system.is_given
-    return bool(given) or rules.think is not None or rules.keep_alive is not None
 
 
 def _edit_native_messages(messages: Json, rules: SystemPrompt) -> Json:

@@ -30,8 +30,8 @@ from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
-from ollama_proxy.upstreams.ollama.codec import decode_refusal as refused_by_ollama
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
+from ollama_proxy.upstreams.ollama.versions import decode_refusal as refused_by_ollama
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.errors import decode_refusal as refused_by_openai
 from ollama_proxy.upstreams.openai.requests import decode_embed

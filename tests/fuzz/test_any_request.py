@@ -35,7 +35,6 @@ def native_load(envelope: Any, load: Load) -> Load:
 
     def checked(data: dict[str, Any]) -> Any:
         schemas.check_envelope(envelope(), data)
-        schemas.check_unsupported(data)
         schemas.model_names(envelope(), data)
         return load(data)
 

@@ -184,7 +184,6 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
     data = exchange.data = parse_object(exchange.body, lenient_tail=True)
     check_keys(data, exchange.body, DECISIVE)
     schemas.check_envelope(route.schema, data)
-    schemas.check_unsupported(data)
     names = schemas.model_names(route.schema, data)
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):

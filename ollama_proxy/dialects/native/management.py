@@ -40,7 +40,7 @@ def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
     """Return the management of models for the current request, which may name a server; a base URL does so for all
     requests that don't."""
     named = request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT)
-    return gateway.manage_models(exchange, named or request.environ.get(PATH_BOX_KEY))
+    return ModelManagement(gateway.snapshot, exchange, named or request.environ.get(PATH_BOX_KEY))
 
 
 def manage_models(

@@ -20,8 +20,22 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, generate, whole
-from ollama_proxy.upstreams.demo.models import LISTED, copy, create, delete, ps, pull, push, show
+from ollama_proxy.upstreams.demo.answers import (
+    LISTED,
+    Outcome,
+    chat,
+    copy,
+    create,
+    delete,
+    embed,
+    embeddings,
+    generate,
+    ps,
+    pull,
+    push,
+    show,
+    whole,
+)
 from ollama_proxy.upstreams.demo.requests import Refusal, load_object
 from ollama_proxy.upstreams.demo.transcriptions import transcribe
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream

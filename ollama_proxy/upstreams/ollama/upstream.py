@@ -83,14 +83,10 @@ class OllamaUpstream(TransportUpstream):
         self._shown = TtlCache[ShownModel](SHOWN_KEPT_S)
         self._loaded = TtlCache[list[Mapping[str, Json]]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self.loaded)
-        #: Whether requests have `shift: false`, by the version that the last health check found.
+        #: Whether requests have `shift: false`, and which images are converted: by the version that the last health
+        #: check found.
         self._unshifted = False
-        self._unreadable_images = unreadable_images("")
-
-    @property
-    def unreadable_images(self) -> frozenset[str]:
-        """See Upstream.unreadable_images; by the version that the last health check found."""
-        return self._unreadable_images
+        self.unreadable_images = unreadable_images("")
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
@@ -217,10 +213,10 @@ class OllamaUpstream(TransportUpstream):
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
             self._unshifted = False  # it may come back as another version
-            self._unreadable_images = unreadable_images("")
+            self.unreadable_images = unreadable_images("")
             raise
         self._unshifted = version in SHIFT_PER_REQUEST
-        self._unreadable_images = unreadable_images(version)
+        self.unreadable_images = unreadable_images(version)
         return version
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:

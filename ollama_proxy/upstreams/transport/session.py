@@ -120,8 +120,19 @@ class Host:
 
     def connect(self) -> gsocket.socket:
         """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        found: list[_Address] | Exception = []
+        for version in (gsocket.AF_INET, gsocket.AF_INET6):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(version, self._name)
+                found = [(version, (self._name, self._port))]
+        if not found:
+            if self._looking_up is None or self._looking_up.ready():
+                self._looking_up = gevent.spawn(self._look_up)
+            found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
         failure = OSError("it has no address")
-        for family, address in self._addresses():
+        for family, address in found:
             sock = gsocket.socket(family, gsocket.SOCK_STREAM)
             try:
                 sock.connect(address)
@@ -133,18 +144,6 @@ class Host:
                 sock.close()
                 raise
         raise failure
-
-    def _addresses(self) -> list[_Address]:
-        for family in (gsocket.AF_INET, gsocket.AF_INET6):
-            with contextlib.suppress(OSError, ValueError):
-                gsocket.inet_pton(family, self._name)
-                return [(family, (self._name, self._port))]
-        if self._looking_up is None or self._looking_up.ready():
-            self._looking_up = gevent.spawn(self._look_up)
-        found = self._looking_up.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def _look_up(self) -> list[_Address] | Exception:
         try:
@@ -327,10 +326,6 @@ class PoolAdapter(BaseAdapter):
             reply.close()
             raise
 
-    def close(self) -> None:
-        """Closes the pool."""
-        self._pool.close()
-
 
 class HttpTransport:
     """The session of one upstream; see Transport."""
@@ -352,7 +347,7 @@ class HttpTransport:
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
-        self.connections = self._pool.connections
+        self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
             MAX_PREPARED, MAX_PREPARED_BYTES
         )
@@ -390,10 +385,6 @@ class HttpTransport:
             timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
         )
         return cast(HttpReply, answer.raw)
-
-    def close(self) -> None:
-        """Closes the pool."""
-        self._session.close()
 
 
 def tls_context() -> ssl.SSLContext:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 import gevent
@@ -133,11 +132,7 @@ def test_client_of_a_call_that_was_ended_has_less_time_to_take_the_error() -> No
     assert one.send_limit_s == ERROR_FLUSH_TIMEOUT_S
 
 
-# --- ClientWatch -----------------------------------------------------------------------------------------------------
-
-
-def leave_politely(client: socket.socket) -> None:
-    client.close()
+# Pauses.
 
 
 def test_items_come_as_they_are() -> None:

@@ -20,8 +20,7 @@ from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.answer_events import read_all
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import PAUSE_S
-from ollama_proxy.upstreams.demo.models import PROGRESS_PAUSE_S
+from ollama_proxy.upstreams.demo.answers import PAUSE_S, PROGRESS_PAUSE_S
 from ollama_proxy.upstreams.demo.transport import DemoReply, DemoTransport
 
 RECORDINGS = Path(__file__).parents[3] / "recordings" / "0.24"
@@ -197,6 +196,7 @@ def test_a_wrong_method_is_refused(ask: Ask, method: str, path: str) -> None:
         ("/api/chat", {"model": "demo", "messages": [{"role": "user", "images": ["data:image/png;base64,AAAA"]}]}),
         ("/api/chat", {"model": "demo", "tools": [{"function": {"name": 5}}]}),
         ("/api/chat", {"model": "demo", "tools": [{"function": "f"}]}),
+        ("/api/chat", {"model": "demo", "stream": "yes"}),
         ("/api/chat", {"model": "demo", "think": 3}),
         ("/api/chat", {"model": "demo", "think": "hard"}),
         ("/api/chat", {"model": "demo", "format": "xml"}),
@@ -229,7 +229,8 @@ def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(ask: Ask,
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "Demo", " demo ", "demo:latest", "library/demo", "registry.ollama.ai/library/demo"]
+    "name",
+    ["demo", "Demo", " demo ", " demo:latest ", "library/demo", "registry.ollama.ai/library/demo:latest"],
 )
 def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(chat: Callable[..., Got], name: str) -> None:
     got = chat(model=name)
