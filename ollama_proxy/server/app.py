@@ -44,6 +44,20 @@ class SyncFlask(Flask):
         """See Flask; no view, and nothing that runs around one, is a coroutine."""
         return func
 
+    def make_default_options_response(self) -> Response:
+        """Says which methods a route takes; browsers ask that without a token."""
+        allowed = request.url_rule.methods or () if request.url_rule else ()
+        response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+        del response.headers["Content-Type"]
+        return response
+
+
+class FormlessRequest(Request):
+    """A request whose forms Flask does not parse, so that there is no uploaded file to look for and to close."""
+
+    def close(self) -> None:
+        """See werkzeug."""
+
 
 class NoSessions(SessionInterface):
     """No request has a session, so none is built for it."""
@@ -69,6 +83,7 @@ def create_app(
     """
     app = SyncFlask("ollama_proxy", static_folder=None)
     app.session_interface = NoSessions()
+    app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
     gateway = Gateway(settings, finish_observers=[access_log.record])
@@ -87,7 +102,6 @@ def create_app(
         scopes |= routes.scopes
         readers |= routes.readers
     app.before_request(RequestAdmission(gateway, client_watch, dialects, scopes).admit_request)
-    app.before_request(_answer_options)
     app.register_blueprint(build_ops(gateway, health, client_watch, problem))
     install_error_handlers(app)
     add_cors_headers = build_cors(app, gateway, dialects)
@@ -119,16 +133,6 @@ def _finishing(inner: WSGIApplication) -> WSGIApplication:
             raise
 
     return call
-
-
-def _answer_options() -> Response | None:
-    """Says which methods a route takes; browsers ask that without a token."""
-    if request.method != "OPTIONS" or request.routing_exception is not None:
-        return None
-    allowed = request.url_rule.methods or () if request.url_rule else ()
-    response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
-    del response.headers["Content-Type"]
-    return response
 
 
 def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:

@@ -307,6 +307,7 @@ def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upst
     }
     answer = get(gateway, RESPONSES, **headers)
     assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
+    assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == ("HTTP/1.1", "keep-alive, Upgrade")
     assert get(gateway, RESPONSES).status == 405
 
 

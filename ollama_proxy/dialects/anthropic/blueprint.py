@@ -15,8 +15,8 @@ from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.gateway import Gateway, current_exchange, whole
 from ollama_proxy.policy import GENERATE
 
-#: Also with a slightly wrong base URL, which has one `/v1` too many.
-_PATHS = re.compile(r"(/anthropic|(/v1)+/messages)(/|$)")
+#: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
+_PATHS = re.compile(r"(/anthropic|(/v1)*/messages)(/|$)")
 
 #: Paths that OpenAI's API has as well: the version header identifies Anthropic's clients.
 _SHARED_PATHS = re.compile(r"/v1/(models|files|skills)(/|$)")

@@ -50,6 +50,11 @@ class AnthropicErrors(ErrorRenderer):
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
+    def hint_at_address(self, path: str) -> str:
+        """Return a hint about the base URL for a path that does not exist."""
+        is_without_version = path.startswith("/messages")
+        return f" The path is /v1{path}: let the base URL of this client end with /v1." if is_without_version else ""
+
     def render_error_frame(self, error: GatewayError) -> bytes:
         """Return the frame that ends a failed stream. No `message_stop` follows: clients raise an exception for it."""
         return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"

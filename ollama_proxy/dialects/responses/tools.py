@@ -6,6 +6,7 @@ become functions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,9 @@ from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 
 FUNCTION, CUSTOM, TOOL_SEARCH = "function", "custom", "tool_search"
+
+#: Longest joined name. Some providers refuse more than 64 characters; the rest is for what makes names distinct.
+MAX_JOINED_CHARS = 60
 
 _WORDS = (None, "none", "auto", "required")
 
@@ -99,8 +103,7 @@ class Toolbox:
 
     def flat_name(self, form: ToolForm) -> str:
         """Return the name that the model knows a tool by, also for a tool that the request does not define."""
-        joined = f"{form.namespace}__{form.name}" if form.namespace else form.name
-        return self._names.get(form, joined)
+        return self._names.get(form) or (join_name(form.namespace, form.name) if form.namespace else form.name)
 
     def find(self, tool: Json, where: str) -> str:
         """Return the flat name of a tool that a tool choice names; raises BadRequest if the request does not define
@@ -116,6 +119,16 @@ class Toolbox:
         if self.forms.get(flat_name) != form:
             raise_invalid(f"{where}.name", f"this request defines no tool '{name[:80]}'")
         return flat_name
+
+
+def join_name(namespace: str, name: str) -> str:
+    """Return one name for a tool in a namespace, the same in every turn. If it is too long, it has a digest in the
+    middle: the model needs the end, which has the name of the tool."""
+    joined = f"{namespace}__{name}"
+    if len(joined) <= MAX_JOINED_CHARS:
+        return joined
+    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
+    return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
 
 def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolChoice]:

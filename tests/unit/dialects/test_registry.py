@@ -35,6 +35,7 @@ ID = "req-1"
         ("/v1/messages/count_tokens", "anthropic"),
         ("/v1/messagesx", "openai"),
         ("/v1/v1/messages/count_tokens", "anthropic"),
+        ("/messages", "anthropic"),
         ("/v1/x/messages", "openai"),
         ("/v1/models", "openai"),
         ("/v1/v1/models", "openai"),
