@@ -370,5 +370,5 @@ def test_prompt_that_is_too_long_is_cut_only_where_the_client_allows_it(
     upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
     answer = ask(**fields).answer
     assert (answer.status, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
-    chats = [seen for seen in forwarded(upstream) if seen.path == "/api/chat"]  # /api/show: can it be cut?
-    assert [seen.json().get("truncate") is False for seen in chats] == asked_uncut
+    chats = [seen.json() for seen in forwarded(upstream) if seen.path == "/api/chat"]
+    assert [chat.get("truncate") is False for chat in chats] == asked_uncut

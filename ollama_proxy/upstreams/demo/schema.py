@@ -20,8 +20,6 @@ MAX_DEPTH = 16
 MAX_VALUES = 1000
 MAX_OPTIONAL_DEPTH = 4
 
-_CONSTANTS = {"null": None, "boolean": True}
-
 #: How much of a prompt is searched for a schema: characters, and lines that begin an object.
 MAX_SEARCHED, MAX_OBJECTS = 65536, 32
 
@@ -29,6 +27,8 @@ _OBJECT = re.compile(r"^[ \t]*(?=\{)", re.MULTILINE)
 
 #: Notes on the type of a placeholder in a prompt, and their schemas.
 _PLACEHOLDER_TYPES = {"True or False": "boolean", "int value": "integer", "float value": "number"}
+
+_CONSTANTS = {"null": None, "boolean": True}
 
 #: Strings that a reader of the schema could not parse if they were "demo".
 _FORMATS = {

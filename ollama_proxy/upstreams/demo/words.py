@@ -118,11 +118,11 @@ def _json(asked: Asked) -> str:
     """A value by the schema of the request or, if it only asks for JSON, by one in its prompt."""
     schema = asked.format
     if schema == "json":
-        prompts = (message.get("content") or "" for message in asked.messages if _role(message) in _PROMPTS)
+        prompts = (_content(message) for message in asked.messages if _role(message) in _PROMPTS)
         schema = next(filter(None, map(find_schema, prompts)), None)
     if schema is not None:
         return orjson.dumps(Example(schema).value()).decode()
-    said = _echo(_last_user(asked).get("content") or "")
+    said = _echo(_content(_last_user(asked)))
     return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
 
 
