@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/features.md"
 
 #: In the order of the table.
-DIALECTS = ("native", "chat", "completions", "responses", "messages", "embeddings", "models")
+DIALECTS = ("native", "chat", "completions", "responses", "messages", "embeddings", "transcriptions", "models")
 
 _TEST = re.compile(r"test_([a-z]+)__([a-z0-9]+(?:_[a-z0-9]+)*?)(?:__[a-z0-9_]+)?")
 _DECLARATION = re.compile(r'^feature\("([a-z]+)", "([a-z0-9_]+)", "([^"\n]+)", async ')

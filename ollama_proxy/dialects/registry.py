@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
+from ollama_proxy.dialects import embeddings, model_list
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.dialects.dialect import Dialect, Routes
-from ollama_proxy.dialects.embeddings import blueprint as embeddings
-from ollama_proxy.dialects.model_list import blueprint as model_list
-from ollama_proxy.dialects.native.dialect import NATIVE
-from ollama_proxy.dialects.openai.dialect import OPENAI
+from ollama_proxy.dialects.native.blueprint import NATIVE
+from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.dialects.responses import blueprint as responses
+from ollama_proxy.dialects.transcriptions import blueprint as transcriptions
 
 #: A request belongs to the first dialect that recognises it; the last one recognises every request.
 DIALECTS: tuple[Dialect, ...] = (
     ANTHROPIC.with_routes(model_list.ROUTES),
-    OPENAI.with_routes(responses.ROUTES, embeddings.ROUTES, model_list.ROUTES),
+    OPENAI.with_routes(responses.ROUTES, embeddings.ROUTES, transcriptions.ROUTES, model_list.ROUTES),
     NATIVE,
 )
 

@@ -178,14 +178,15 @@ def _may_end(events: bytes) -> bool:
 
 
 def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
-    """The counts of a `usage` object; missing and invalid ones are taken from `known`."""
+    """The counts of a `usage` object, by OpenAI's names in chats or in transcriptions; missing and invalid ones are
+    taken from `known`."""
     if not usage or not isinstance(usage, dict):
         return known
     details = usage.get("prompt_tokens_details")
     counts = {**usage, **details} if isinstance(details, dict) else usage
     return Usage(
-        _tokens(usage, ("prompt_tokens",), known.prompt),
-        _tokens(usage, ("completion_tokens",), known.completion),
+        _tokens(usage, ("prompt_tokens", "input_tokens"), known.prompt),
+        _tokens(usage, ("completion_tokens", "output_tokens"), known.completion),
         _tokens(counts, _CACHED, known.cached),
         _tokens(counts, _CACHE_WRITTEN, known.cache_written),
     )

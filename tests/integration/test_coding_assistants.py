@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.output_items import seal
 from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
 from tests.integration.test_specs import SPEC

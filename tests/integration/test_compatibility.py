@@ -84,7 +84,7 @@ def test_number_of_alternatives_to_a_token_has_its_limits(logprobs: int, gateway
 
 @pytest.mark.parametrize(
     "path",
-    """assistants audio/speech audio/transcriptions batches chat/completions/chatcmpl_1 containers evals files
+    """assistants audio/speech audio/translations batches chat/completions/chatcmpl_1 containers evals files
     fine_tuning/jobs images/generations moderations realtime/sessions threads uploads vector_stores videos""".split(),
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])

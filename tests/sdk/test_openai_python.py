@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from ollama_proxy.upstreams.forms import read_form
 from tests.golden.cases import Case, cases
 from tests.golden.face import TOKEN, forwarded
 from tests.rig import NDJSON
@@ -29,6 +30,7 @@ HELPED = [case for case in CHATS if "image" not in case.name]
 ASKED: Any = [{"role": "user", "content": QUESTION}]
 CLIENTS = Clients(openai.OpenAI, openai.AsyncOpenAI, "/v1")
 Open = Callable[..., Any]
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
 def stream_case(upstream: FaultUpstream, case: Case) -> None:
@@ -469,6 +471,49 @@ def test_embeddings__demo(demo: Any) -> None:
     first, second = demo.embeddings.create(model="demo", input=["a", "b"]).data
     assert len(first.embedding) == len(second.embedding) > 0
     assert first.embedding != second.embedding
+
+
+SOUND: Any = ("hello.wav", b"RIFF\x00WAVE", "audio/wav")
+
+
+def test_transcriptions__single(client: Any, upstream: FaultUpstream) -> None:
+    """client.audio.transcriptions.create(file=...)"""
+    upstream.script(TRANSCRIPTIONS, [Json({"text": "Hello."})])
+    heard = client.audio.transcriptions.create(
+        model="gemma", file=SOUND, language="en", timestamp_granularities=["word"], chunking_strategy="auto"
+    )
+    assert heard.text == "Hello."
+    [seen] = [seen for seen in forwarded(upstream) if seen.path == TRANSCRIPTIONS]
+    parts = {part.name: part for part in read_form(seen.header("content-type") or "", seen.body)}
+    assert (parts["file"].data, parts["file"].filename, parts["model"].text) == (SOUND[1], SOUND[0], "gemma")
+    assert {"language", "timestamp_granularities[]", "chunking_strategy"} < parts.keys()
+
+
+@pytest.mark.parametrize("form", ["text", "srt", "vtt"])
+def test_transcriptions__text(form: Any, demo: Any) -> None:
+    """client.audio.transcriptions.create(response_format="srt")"""
+    text = demo.audio.transcriptions.create(model="demo", file=SOUND).text
+    assert text in demo.audio.transcriptions.create(model="demo", file=SOUND, response_format=form)
+
+
+def test_transcriptions__verbose(demo: Any) -> None:
+    """client.audio.transcriptions.create(response_format="verbose_json")"""
+    heard = demo.audio.transcriptions.create(model="demo", file=SOUND, response_format="verbose_json")
+    assert [segment.text for segment in heard.segments] == [heard.text]
+
+
+def test_transcriptions__streaming(demo: Any) -> None:
+    """client.audio.transcriptions.create(stream=True)"""
+    events = list(demo.audio.transcriptions.create(model="demo", file=SOUND, stream=True))
+    said = "".join(event.delta for event in events if event.type == "transcript.text.delta")
+    assert (events[-1].type, events[-1].text) == ("transcript.text.done", said)
+
+
+def test_transcriptions__error_before(client: Any, upstream: FaultUpstream) -> None:
+    """client.audio.transcriptions.create(...) raises by status"""
+    upstream.script(TRANSCRIPTIONS, [Json({"error": {"message": "gemma does not support audio"}}, 400)])
+    with pytest.raises(openai.BadRequestError, match="does not support audio"):
+        client.audio.transcriptions.create(model="gemma", file=SOUND)
 
 
 def test_models__list(client: Any, upstream: FaultUpstream) -> None:

@@ -16,16 +16,17 @@ from marshmallow import Schema
 from ollama_proxy import errors
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
-from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
+from ollama_proxy.dialects.embeddings import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
+from ollama_proxy.dialects.transcriptions.blueprint import TranscriptionSchema
 from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
 from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
-from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
+from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,12 +42,13 @@ SCHEMAS: dict[str, Schema] = {
     "OpenAI chat completions": ChatSchema(),
     "OpenAI completions": CompletionSchema(),
     "OpenAI embeddings and models": EmbeddingsSchema(),
+    "OpenAI audio transcriptions": TranscriptionSchema(),
     "OpenAI Responses": ResponseSchema(),
     "Anthropic Messages": MessagesSchema(),
 }
 SECTIONS = ("Ollama's API", *SCHEMAS)
 EXTENSIONS = Extensions()
-WITHOUT_REFUSED_FIELDS = ("OpenAI completions", "OpenAI embeddings and models")
+WITHOUT_REFUSED_FIELDS = ("OpenAI completions", "OpenAI embeddings and models", "OpenAI audio transcriptions")
 
 #: Where a field stands that has this fate, and where it may not.
 PLACES = {MAPPED: {SUPPORTED, APPROXIMATED}, CARRIED: {APPROXIMATED}, REFUSED: {REFUSAL}}

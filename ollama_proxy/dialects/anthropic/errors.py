@@ -36,7 +36,7 @@ _DETAILS: dict[str, dict[str, Json]] = {
     "thread": {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 }
 
-#: Clients that shorten their history recognize a prompt that does not fit by this text.
+#: Clients that shorten their history recognize a prompt that does not fit by this text, and read the counts after it.
 TOO_LONG = "prompt is too long"
 
 
@@ -59,5 +59,6 @@ def _fields(error: GatewayError) -> dict[str, Json]:
     kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
     text = str(error)
     if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG):
-        text = f"{TOO_LONG}: {text}"
+        counts = f"{error.tokens} tokens > {error.context} maximum: " if error.tokens and error.context else ""
+        text = f"{TOO_LONG}: {counts}{text}"
     return {"type": kind, "message": text} | _DETAILS.get(error.param or "", {})

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ollama_proxy.dialects.content_parts import TOOL_NAME, load_function
-from ollama_proxy.dialects.custom_tools import has_grammar, load_custom_tool
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools, without_hosted
+from ollama_proxy.dialects.schema_fields import as_array, as_object, as_text, raise_invalid, text_in
+from ollama_proxy.dialects.tools import check_choice, has_grammar, load_allowed_tools, load_custom_tool, without_hosted
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 
@@ -58,10 +57,8 @@ class Toolbox:
     def add(self, tools: Json, where: str, namespace: str | None = None) -> list[Tool]:
         """Add tools, and return those that the model gets; a tool that was defined before is replaced. Raises
         BadRequest that names an invalid one."""
-        if not isinstance(tools, list):
-            raise_invalid(where, "must be an array")
         added: list[Tool] = []
-        for index, tool in enumerate(pace(tools)):
+        for index, tool in enumerate(pace(as_array(tools, where))):
             place = f"{where}[{index}]"
             kind = as_text(tool.get("type") if isinstance(tool, dict) else None, f"{place}.type")
             if kind == "namespace" and namespace is None:
@@ -114,7 +111,7 @@ class Toolbox:
         if kind not in (FUNCTION, CUSTOM):
             raise_invalid(f"{where}.type", "must be 'function', 'custom' or 'allowed_tools'")
         name = as_text(tool.get("name"), f"{where}.name")
-        namespace = as_text(tool.get("namespace") or "", f"{where}.namespace") or None
+        namespace = text_in(tool, "namespace", where) or None
         flat_name = self.flat_name(form := ToolForm(kind, name, namespace))
         if self.forms.get(flat_name) != form:
             raise_invalid(f"{where}.name", f"this request defines no tool '{name[:80]}'")

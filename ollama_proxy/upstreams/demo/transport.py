@@ -1,8 +1,8 @@
 """The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
 
-It implements Ollama's native API of version 0.24, without state: pulling, creating, copying and deleting change
-nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` requests it, and
-only the demo model itself can be pulled.
+It implements Ollama's native API of version 0.24, without state: pulling, creating and copying change nothing, and
+deleting is refused. The same request gets the same answer but for its time stamps. Thinking is off unless `think`
+requests it, and only the demo model itself can be pulled.
 """
 
 from __future__ import annotations
@@ -20,9 +20,24 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, generate, whole
-from ollama_proxy.upstreams.demo.models import LISTED, copy, create, delete, ps, pull, push, show
+from ollama_proxy.upstreams.demo.answers import (
+    LISTED,
+    Outcome,
+    chat,
+    copy,
+    create,
+    delete,
+    embed,
+    embeddings,
+    generate,
+    ps,
+    pull,
+    push,
+    show,
+    whole,
+)
 from ollama_proxy.upstreams.demo.requests import Refusal, load_object
+from ollama_proxy.upstreams.demo.transcriptions import transcribe
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
 #: Some clients check it before they use a feature.
@@ -109,6 +124,8 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
     """The answer to any request; raises Refusal, and CallEnded while a body is read."""
     if blob := _BLOB.fullmatch(request.path):
         return _blob(request, blob[1], call)
+    if request.path == OllamaUpstream.transcriptions_path:
+        return transcribe(dict(request.headers).get("Content-Type", ""), _whole_body(request))
     if request.path not in ROUTES:
         raise Refusal(404, "404 page not found")
     methods, handler = ROUTES[request.path]
@@ -116,8 +133,11 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
         raise Refusal(405, "405 method not allowed")
     if request.method in ("GET", "HEAD"):
         return handler({})
-    body = request.body if isinstance(request.body, bytes) else b"".join(request.body)
-    return handler(load_object(body))
+    return handler(load_object(_whole_body(request)))
+
+
+def _whole_body(request: UpstreamRequest) -> bytes:
+    return request.body if isinstance(request.body, bytes) else b"".join(request.body)
 
 
 def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.rig.boxes import Box
 from tests.rig.in_process import InProcess, in_process
 from tests.rig.provider import CHAT, EMBEDDINGS, HELLO, MODEL, Provider
 
@@ -45,3 +46,25 @@ def test_both_embedding_routes_return_vectors(app: InProcess, provider: Provider
     assert len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"]) == 2
     assert app.ask("POST", "/api/embeddings", {"model": MODEL, "prompt": "a"}).json["embedding"]
     assert len(provider.bodies(EMBEDDINGS)) == 2
+
+
+@pytest.fixture(scope="module")
+def two_boxes() -> Iterator[InProcess]:
+    with Box("one", ["a", "both"], version="0.30.1") as one, Box("two", ["b", "both"], version="0.9.2") as two:
+        with in_process(upstreams=[one.declared, two.declared]) as app:
+            one.loaded = ["a:latest"]
+            yield app
+
+
+def test_the_list_has_the_models_of_both_once(two_boxes: InProcess) -> None:
+    names = [row["name"] for row in two_boxes.ask("GET", "/api/tags").json["models"]]
+    assert sorted(names) == ["a:latest", "b:latest", "both:latest"]
+
+
+def test_the_version_is_the_oldest(two_boxes: InProcess) -> None:
+    two_boxes.ask("GET", "/readyz")
+    assert two_boxes.ask("GET", "/api/version").json["version"] == "0.9.2"
+
+
+def test_the_cloud_is_off(two_boxes: InProcess) -> None:
+    assert two_boxes.ask("GET", "/api/status").json == {"cloud": {"disabled": True, "source": "config"}}

@@ -1,0 +1,1 @@
+"""OpenAI's audio transcriptions, a form with a recording."""
