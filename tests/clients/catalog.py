@@ -18,6 +18,8 @@ CHOSEN = ("claude-code", "codex", "llm", "openai-agents", "opencode", "pydantic-
 
 _PIN = re.compile(r"^[\w.-]+(?:\[[\w,]+\])?==([\w.]+)", re.MULTILINE)
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: The languages of the examples; blocks in others are files.
+_RUN = ("sh", "python")
 _FILE = re.compile(r"`~/([^`]+)`")
 
 
@@ -71,6 +73,9 @@ class Program(NamedTuple):
 class Example(NamedTuple):
     """What the page says of a program: files of the home directory, and what is run."""
 
+    program: Program
+    #: The first of the program's examples is 1.
+    number: int
     files: dict[str, str]
     language: str
     text: str
@@ -89,12 +94,16 @@ def section(program: Program) -> str:
     return str(found)
 
 
-def example(program: Program) -> Example:
-    """The files and the last block of a program's section."""
+def examples(program: Program) -> list[Example]:
+    """The blocks of a program's section that are run, with the files that the others show."""
     text = section(program)
-    *before, last = _FENCE.finditer(text)
-    files = {_FILE.findall(text[: block.start()])[-1]: block[2] for block in before}
-    return Example(files, last[1], last[2])
+    files, shown = {}, []
+    for block in _FENCE.finditer(text):
+        if block[1] in _RUN:
+            shown.append((block[1], block[2]))
+        else:
+            files[_FILE.findall(text[: block.start()])[-1]] = block[2]
+    return [Example(program, number, files, *each) for number, each in enumerate(shown, 1)]
 
 
 def titles() -> list[str]:

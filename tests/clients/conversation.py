@@ -12,6 +12,14 @@ from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script
 
 MODEL = "demo"
 QUESTION, ANSWER = "What is the capital of France?", "It is Paris."
+LISTED = {
+    "name": f"{MODEL}:latest",
+    "model": f"{MODEL}:latest",
+    "modified_at": "2026-01-01T00:00:00Z",
+    "size": 1989929,
+    "digest": "5b" * 32,
+    "details": {"format": "gguf", "family": "llama", "parameter_size": "1M", "quantization_level": "F16"},
+}
 #: No prompt and no call holds RESULT: only a tool that ran can have returned it.
 TASK, RESULT = "Use your tool to look up box1.", "box1 is up"
 CONCLUSION = f"The tool said: {RESULT}."
@@ -38,7 +46,7 @@ class Model(FaultUpstream):
 
     def answer(self, request: SeenRequest) -> Script:
         if request.path == "/api/tags":
-            return [Json({"models": [{"name": f"{MODEL}:latest", "model": f"{MODEL}:latest", "details": {}}]})]
+            return [Json({"models": [LISTED]})]
         if request.path != "/api/chat":
             return super().answer(request)
         body = request.json()

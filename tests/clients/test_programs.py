@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.catalog import CHOSEN, Program, example, programs, section, titles
+from tests.clients.catalog import CHOSEN, Example, Program, examples, programs, section, titles
 from tests.clients.conversation import ANSWER, CONCLUSION, QUESTION, RESULT, TASK, Model
 from tests.clients.loopback import loopback_only
 from tests.golden.face import TOKEN
@@ -24,6 +24,8 @@ from tests.rig.gateway import Gateway
 RUN_S = 90
 #: The port of the examples; the network of the suite is its own.
 PORT = 8080
+#: How the text of an example is run.
+RUN = {"sh": ["sh", "-ec"], "python": ["python", "-c"]}
 #: What instructor calls is not run: it is the answer.
 WITHOUT_TOOLS = {"instructor"}
 
@@ -59,24 +61,23 @@ def require(program: Program) -> None:
         pytest.fail(reason) if IN_CI and program.name in CHOSEN else pytest.skip(f"{program.name}: {reason}")
 
 
-def run(program: Program, prompt: str, home: Path) -> str:
-    """What a program prints when it is asked `prompt` as the page shows. Its whole tree of processes ends with it."""
-    require(program)
-    shown = example(program)
-    for name, text in shown.files.items():
+def run(example: Example, prompt: str, gateway: Gateway, home: Path) -> str:
+    """What a program prints when it is asked `prompt` as the page shows. Its whole tree of processes ends with it, and
+    the gateway has refused nothing."""
+    require(example.program)
+    for name, content in example.files.items():
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("$TOKEN", TOKEN), encoding="utf-8")
-    work = home / "work"
-    work.mkdir()
-    shell = ["python", "-c"] if shown.language == "python" else ["sh", "-ec"]
-    text = shown.text.replace('"Hello"', f'"{prompt}"')
-    assert text != shown.text, "the example asks nothing"
-    path = ":".join([*map(str, program.commands), "/usr/local/bin:/usr/bin:/bin"])
+        path.write_text(content, encoding="utf-8")
+    (work := home / "work").mkdir()
+    text = example.text.replace('"Hello"', f'"{prompt}"')
+    assert text != example.text, "the example asks nothing"
+    commands = ":".join([*map(str, example.program.commands), "/usr/local/bin:/usr/bin:/bin"])
+    earlier = len(gateway.log_lines("access"))
     with subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *shell, text],
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *RUN[example.language], text],
         cwd=work,
-        env={"HOME": str(home), "PATH": path, "TOKEN": TOKEN, "LANG": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb"},
+        env={"HOME": str(home), "PATH": commands, "TOKEN": TOKEN, "LANG": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,24 +90,32 @@ def run(program: Program, prompt: str, home: Path) -> str:
             os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f"still running after {RUN_S} s:\n{process.communicate()[0][-4000:]}") from None
     assert process.returncode == 0, f"ended with {process.returncode}:\n{printed[-4000:]}"
+    calls = gateway.log_lines("access", at_least=earlier + 1)[earlier:]
+    assert {call["status"] for call in calls} == {200}, calls
     return " ".join(printed.split())
 
 
 @pytest.mark.parametrize("program", programs(), ids=lambda program: program.name)
-class TestProgram:
-    def test_page_names_the_version(self, program: Program) -> None:
-        assert f"Version {program.version} of `" in section(program)
+def test_page_names_the_version(program: Program) -> None:
+    assert f"Version {program.version} of `" in section(program)
 
-    def test_question_is_answered(self, program: Program, gateway: Gateway, tmp_path: Path) -> None:
-        assert ANSWER in run(program, QUESTION, tmp_path)
+
+@pytest.mark.parametrize(
+    "example",
+    [each for program in programs() for each in examples(program)],
+    ids=lambda each: f"{each.program.name}-{each.number}",
+)
+class TestExample:
+    def test_question_is_answered(self, example: Example, gateway: Gateway, tmp_path: Path) -> None:
+        assert ANSWER in run(example, QUESTION, gateway, tmp_path)
 
     def test_tool_runs_and_its_result_is_used(
-        self, program: Program, gateway: Gateway, model: Model, tmp_path: Path
+        self, example: Example, gateway: Gateway, model: Model, tmp_path: Path
     ) -> None:
-        if program.name in WITHOUT_TOOLS:
-            pytest.skip(f"{program.name} has no tools of its own")
+        if example.program.name in WITHOUT_TOOLS:
+            pytest.skip(f"{example.program.name} has no tools of its own")
         model.clear()
-        assert CONCLUSION in run(program, TASK, tmp_path)
+        assert CONCLUSION in run(example, TASK, gateway, tmp_path)
         assert any(RESULT.encode() in seen.body for seen in model.requests)
 
 
