@@ -95,21 +95,21 @@ def keep_alive_s(value: Json) -> float | None:
     try:
         return go_duration_s(value)
     except ValueError:
-        raise BadRequest(f"time: {_describe_duration_error(value)}", param="keep_alive") from None
+        raise BadRequest(_describe_duration_error(value), param="keep_alive") from None
 
 
 def _describe_duration_error(text: str) -> str:
     """Returns the complaint of Go's time.ParseDuration about what is no duration."""
-    shown = f"in duration {_go_quoted(text)}"
+    quoted = _go_quoted(text if len(text) <= MAX_DURATION_CHARS else text[:40])
     rest = text.removeprefix(text[:1] if text[:1] in ("-", "+") else "")
     while len(text) <= MAX_DURATION_CHARS and (part := _NUMBER_AND_UNIT.match(rest)):
         unit = part["unit"]
         if not unit:
-            return f"missing unit {shown}"
+            return f"time: missing unit in duration {quoted}"
         if not is_go_unit(unit):
-            return f"unknown unit {_go_quoted(unit)} {shown}"
+            return f"time: unknown unit {_go_quoted(unit)} in duration {quoted}"
         rest = rest[part.end() :]
-    return f"invalid duration {_go_quoted(text[:40] if len(text) > MAX_DURATION_CHARS else text)}"
+    return f"time: invalid duration {quoted}"
 
 
 def _go_quoted(text: str) -> str:
