@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
@@ -13,7 +14,7 @@ from ollama_proxy.dialects.native.model_documents import add_tag, render_ps, ren
 from ollama_proxy.dialects.native.render import SINGLE
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import Exchange, Gateway, ResolvedModel, whole
-from ollama_proxy.hub import Model
+from ollama_proxy.hub import Json, Model
 from ollama_proxy.upstreams import SHOWN_FOR_S
 from ollama_proxy.version import version_document
 
@@ -41,6 +42,15 @@ def _list_loaded(gateway: Gateway, exchange: Exchange) -> bytes:
     return render_ps(here, named=len(boxes) > 1)
 
 
+def _agreed_status(gateway: Gateway, exchange: Exchange) -> Mapping[str, Json]:
+    """Return the status of the Ollama servers if all that answer have the same, else that Ollama's cloud is disabled:
+    no request goes there unless the operator names the model."""
+    nodes = [node for node in gateway.fleet.ollama_nodes if node.connection.is_closed]
+    found = [status for node in nodes if (status := node.upstream.status(exchange.call)) is not None]
+    is_agreed = bool(found) and all(status == found[0] for status in found)
+    return found[0] if is_agreed else {"cloud": {"disabled": True, "source": "config"}}
+
+
 def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Response:
     """Return the answer of the whole fleet to GET /api/{name}; `name`: tags, ps, version or status."""
     match name:
@@ -54,8 +64,7 @@ def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Respon
             oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
             document = orjson.dumps(version_document(oldest))
         case _:
-            # No request goes to Ollama's cloud unless the operator names the model.
-            document = orjson.dumps({"cloud": {"disabled": True, "source": "config"}})
+            document = orjson.dumps(_agreed_status(gateway, exchange))
     return whole(document, content_type=SINGLE)
 
 

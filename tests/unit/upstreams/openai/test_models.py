@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
+from ollama_proxy.dialects.openai.render import render_models
 from ollama_proxy.errors import UpstreamError
+from ollama_proxy.hub import Model
 from ollama_proxy.upstreams.openai.models import decode_models
 
 
@@ -21,6 +24,11 @@ def test_shapes(document: Any) -> None:
 
 def test_rows_without_a_name_are_left_out() -> None:
     assert decode_models([{"id": 5}, "m", {}], "box") == []
+
+
+def test_list_of_another_gateway_has_all_that_is_known() -> None:
+    sent = Model("m", 7, "box", frozenset({"completion", "tools"}), 8192, embedding_length=64)
+    assert decode_models(orjson.loads(render_models([sent])), "box") == [sent]
 
 
 @pytest.mark.parametrize("row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}])
