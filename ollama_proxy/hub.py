@@ -89,7 +89,8 @@ class ModelRequest:
     #: Ollama's option names: temperature, num_predict, stop, ...
     options: Mapping[str, Json] = field(default_factory=dict)
     keep_alive: str | float | None = None
-    #: True: a prompt that is too long is truncated, which the answer reports; else it is refused.
+    #: Whether a prompt that is too long is truncated, which the answer reports, or refused. None: it is refused, but
+    #: the input of embeddings is truncated, as by Ollama itself.
     truncate: bool | None = None
     #: Limit for the whole answer.
     timeout_ms: int | None = None

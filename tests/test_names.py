@@ -46,7 +46,6 @@ RETIRED = {
     "prepared_completion": "prepare_completion",
     "prepared_native": "prepare_native",
     "passed_through": "respond_with_reply",
-    "first_box": "first_ollama_node",
     "give_turn": "yield_to_loop",
     "hear": "feed",
     "is_box": "is_ollama_node",

@@ -38,7 +38,7 @@ from ollama_proxy.settings import (
 from ollama_proxy.version import VERSION
 
 if TYPE_CHECKING:
-    from ollama_proxy.cli.probe import Probe
+    from ollama_proxy.cli.exposure import Probe
 
 EXIT_CONFIG = 2
 #: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
@@ -319,7 +319,7 @@ def _format_default(value: Any) -> str:
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Replace this process by gunicorn; if Ollama does not answer, with the demo model."""
-    from ollama_proxy.cli.probe import probe_ollama
+    from ollama_proxy.cli.exposure import probe_ollama
     from ollama_proxy.server import settings_warnings
 
     chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
@@ -379,15 +379,11 @@ def _find_addresses(settings: Settings) -> list[str]:
     host, port = settings.server.host, settings.server.port
     if host not in ("0.0.0.0", "::"):
         return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"]
-    import socket
+    from ollama_proxy.cli.exposure import FAR_AWAY, find_source
 
-    # The address at which others reach this machine, if it has a route to the internet; nothing is sent.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address for documentation
-        except OSError:
-            return [f"http://localhost:{port}"]
-        return [f"http://localhost:{port}", f"http://{probe.getsockname()[0]}:{port}"]
+    # The address at which others reach this machine, if it has a route to the internet.
+    own = find_source(FAR_AWAY[0])
+    return [f"http://{each}:{port}" for each in ("localhost", own) if each]
 
 
 def _render_curl(settings: Settings, first: FirstToken | None, probe: Probe | None, address: str) -> str:

@@ -1,21 +1,25 @@
-"""Checks whether Ollama can be used without the gateway: it requires no token, so anyone may do anything.
+"""Checks whether an Ollama server answers, and whether it can be used without the gateway: it requires no token, so
+anyone may do anything. For the commands; the gateway itself does not use it.
 
 Requests only versions and lists of models, at the addresses of the configuration, the operator, and this machine.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import socket
-from collections.abc import Iterable, Iterator
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from ollama_proxy.cli.probe import WANTS_TOKEN, probe_ollama
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy import Address, as_address, is_own
 from ollama_proxy.settings import BASE_URL, Entry, Settings, effective_upstreams, is_open
@@ -27,7 +31,67 @@ _IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6"
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 #: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own address. Nothing is sent.
-_FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+FAR_AWAY = ("192.0.2.1", "2001:db8::1")
+
+#: Longest wait for data, in seconds.
+PROBE_TIMEOUT_S = 1.5
+
+#: Most bytes of an answer that are read.
+PROBE_BYTES = 1 << 20
+
+#: The refusal of a server that requires authentication.
+WANTS_TOKEN = "it requires a token"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The result: why the server can't be used (empty: it can), and its first model. `is_silent`: nothing answered."""
+
+    refusal: str
+    model: str = ""
+    is_silent: bool = False
+
+
+def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
+    """Ask for the version and the models, directly, as anyone on the network could: without a token and a proxy.
+    Waits at most 1.5 s for each."""
+    context = ssl.create_default_context() if base_url.startswith("https:") else None
+    if context and not checks_certificate:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        status, version = _fetch(base_url, "/api/version", context)
+        if status in (401, 403):
+            return Probe(WANTS_TOKEN)
+        if not isinstance(version.get("version"), str):
+            return Probe("the server there is not Ollama")
+        return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]))
+    except (OSError, HTTPException, ValueError) as error:
+        return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
+
+
+def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object at a path; an empty one for any status but 200, and if there is none."""
+    parts = urlsplit(base_url)
+    host, timeout = parts.hostname or "", PROBE_TIMEOUT_S
+    connection = (
+        HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+        if context
+        else HTTPConnection(host, parts.port, timeout=timeout)
+    )
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        document = json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
+        return answer.status, document if isinstance(document, dict) else {}
+    finally:
+        connection.close()
+
+
+def _find_first_model(tags: Mapping[str, Any]) -> str:
+    models = tags.get("models")
+    names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+    return next((name for name in names if isinstance(name, str) and name), "")
+
 
 #: Nothing secret is sent, and an attacker would not check the certificate.
 _probe = partial(probe_ollama, checks_certificate=False)
@@ -118,7 +182,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
     if found.refusal:
         return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
     addresses = _resolve(urlsplit(url).hostname or "")
-    source = _find_source(addresses[0]) if addresses else None
+    source = find_source(addresses[0]) if addresses else None
     return Finding(
         f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others can't be "
         f"checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third machine: "
@@ -131,7 +195,7 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
 
 def own_addresses() -> list[Address]:
     """The addresses at which others reach this machine, without loopback and link-local ones."""
-    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(_find_source, _FAR_AWAY))]
+    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(find_source, FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
 
@@ -144,7 +208,7 @@ def _read_kernel_tables() -> Iterator[str]:
             yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
-def _find_source(target: str) -> str | None:
+def find_source(target: str) -> str | None:
     """The address of this machine from which it reaches another one."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""The APIs that clients use, one directory each."""
+"""The APIs that clients use, a directory or a module each."""
 
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.dialects.registry import DIALECTS, all_routes, find_dialect

@@ -1,4 +1,4 @@
-"""Load the parts that requests of several dialects share: images, tool calls, functions, and the extensions."""
+"""Load and render what several dialects share: images, tool calls, functions, log probabilities, and the extensions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Tool
+from ollama_proxy.dialects.schema_fields import as_object, as_text, is_number, raise_invalid, text_in
+from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Logprobs, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
 from ollama_proxy.settings import THINK_LEVELS
 from ollama_proxy.upstreams import pace
@@ -28,6 +28,8 @@ _EFFORTS: dict[str, bool | str | None] = {
     "xhigh": "max",
     "ultra": "max",
 }
+
+_EFFORT_NAMES = ", ".join(f'"{name}"' for name in _EFFORTS if name)
 
 _TOOL_FIELDS = frozenset({"name", "description", "parameters", "strict"})
 
@@ -81,7 +83,7 @@ def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]
                 f"{where}.{field}", "files are neither stored nor fetched here: send the text or the PDF itself"
             )
     data = as_text(part.get("file_data"), f"{where}.file_data")
-    name = as_text(part.get("filename") or "", f"{where}.filename")
+    name = text_in(part, "filename", where)
     if match := _PDF.match(data):
         images.append(load_pdf(data[match.end() :], name, where, texts, images))
         return
@@ -118,16 +120,15 @@ def load_arguments(arguments: Json, where: str) -> dict[str, Json]:
     return arguments or {}
 
 
-def load_function(function: Json, where: str, *, carries: bool = False) -> Tool:
-    """Load a tool in the form of OpenAI's `function` objects, with its schema unchanged. `carries`: its other fields
-    become passthrough fields of the tool."""
+def load_function(function: Json, where: str, *, schema: str = "parameters", carries: bool = False) -> Tool:
+    """Load a tool in the form of OpenAI's `function` objects, with its schema unchanged. `schema`: the field of the
+    schema; `carries`: its other fields become passthrough fields of the tool."""
     if not isinstance(function, dict) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
         raise_invalid(f"{where}.name", f"is required and must match ^{TOOL_NAME.pattern}$")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        raise_invalid(f"{where}.parameters", "must be a JSON Schema object")
-    description = function.get("description")
-    if description is not None:
+    parameters = function.get(schema)
+    if not isinstance(parameters, dict | None):
+        raise_invalid(f"{where}.{schema}", "must be a JSON Schema object")
+    if (description := function.get("description")) is not None:
         as_text(description, f"{where}.description")
     passthrough_fields = {name: value for name, value in function.items() if carries and name not in _TOOL_FIELDS}
     return Tool(function["name"], description, parameters, function.get("strict"), passthrough_fields)
@@ -148,8 +149,7 @@ def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
     for name in ("request_timeout", "timeout_ms"):
         value = data.get(name)
         if value is not None:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or value < 1:
+            if not is_number(value) or value < 1:
                 raise_invalid(name, "must be a number of milliseconds, at least 1")
             return int(value)
     return None
@@ -173,20 +173,14 @@ def load_reasoning(data: Mapping[str, Json]) -> bool | str | None:
     """Return Ollama's `think`: the extension of that name, else `reasoning.effort`, else `reasoning_effort`."""
     if data.get("think") is not None:
         return load_think(data["think"])
-    reasoning = data.get("reasoning")
-    if reasoning is None:
-        return _load_effort(data.get("reasoning_effort"), "reasoning_effort")
-    if not reasoning.get("effort") and isinstance(reasoning.get("enabled"), bool):
-        return bool(reasoning["enabled"])
-    return _load_effort(reasoning.get("effort"), "reasoning.effort")
-
-
-def _load_effort(effort: Json, param: str) -> bool | str | None:
-    word = effort or ""
-    if not isinstance(word, str) or word not in _EFFORTS:
-        known = ", ".join(f'"{name}"' for name in _EFFORTS if name)
-        raise_invalid(param, f'invalid reasoning value: "{str(word)[:20]}" (must be {known})')
-    return _EFFORTS[word]
+    effort, param = data.get("reasoning_effort") or "", "reasoning_effort"
+    if (reasoning := data.get("reasoning")) is not None:
+        effort, param = reasoning.get("effort") or "", "reasoning.effort"
+        if not effort and isinstance(reasoning.get("enabled"), bool):
+            return bool(reasoning["enabled"])
+    if effort not in tuple(_EFFORTS):
+        raise_invalid(param, f'invalid reasoning value: "{str(effort)[:20]}" (must be {_EFFORT_NAMES})')
+    return _EFFORTS[effort]
 
 
 def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
@@ -194,3 +188,16 @@ def load_top_logprobs(value: Json, param: str = "top_logprobs") -> int | None:
     if value is not None and not 0 <= value <= 20:
         raise_invalid(param, "must be between 0 and 20")
     return int(value or 0) or None
+
+
+def render_logprobs(logprobs: Logprobs, *, spells: bool, omits_empty: bool = False) -> list[dict[str, Json]]:
+    """Return one row per token, with its alternatives in `top_logprobs`. `spells`: if the upstream sent no bytes, those
+    of the token are shown instead of null. `omits_empty`: empty arrays are omitted, as by Ollama."""
+
+    def render(entry: Mapping[str, Json], **more: Json) -> dict[str, Json]:
+        token, given = str(entry.get("token") or ""), entry.get("bytes")
+        spelled = list(token.encode()) if spells and not given else given
+        row = {"token": token, "logprob": entry.get("logprob") or 0.0, "bytes": spelled, **more}
+        return {name: value for name, value in row.items() if value != []} if omits_empty else row
+
+    return [render(entry, top_logprobs=[render(top) for top in entry.get("top_logprobs") or ()]) for entry in logprobs]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint
 
-from ollama_proxy.gateway import ErrorRenderer, Gateway, current_exchange
+from ollama_proxy.gateway import ErrorRenderer, Gateway
 from ollama_proxy.hub import Model
 from ollama_proxy.telemetry import Reader
 
@@ -51,8 +51,3 @@ class Dialect:
     def with_routes(self, *routes: Routes) -> Dialect:
         """Return the same dialect with the routes of further directories."""
         return replace(self, routes=self.routes + routes)
-
-
-def current_dialect() -> Dialect:
-    """The dialect of the request being handled."""
-    return cast(Dialect, current_exchange().dialect)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
+from ollama_proxy.dialects import embeddings, model_list
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.dialects.dialect import Dialect, Routes
-from ollama_proxy.dialects.embeddings import blueprint as embeddings
-from ollama_proxy.dialects.model_list import blueprint as model_list
-from ollama_proxy.dialects.native.dialect import NATIVE
-from ollama_proxy.dialects.openai.dialect import OPENAI
+from ollama_proxy.dialects.native.blueprint import NATIVE
+from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.dialects.responses import blueprint as responses
 from ollama_proxy.dialects.transcriptions import blueprint as transcriptions
 

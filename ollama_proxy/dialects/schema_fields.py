@@ -6,7 +6,7 @@ schema are carried, too. A response header names the carried fields that had no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -33,13 +33,14 @@ class RequestField(fields.Field[Any]):
         return value
 
 
-def _is_number(value: Json) -> bool:
+def is_number(value: Json) -> bool:
+    """Whether a value is a number, and not true or false."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_whole(value: Json) -> bool:
     """Whether a value is an integer, also written 5.0, that fits in 64 bits: upstreams can't read a larger one."""
-    return _is_number(value) and abs(value) < 2**63 and float(value).is_integer()
+    return is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
 
 def is_texts(value: Json) -> bool:
@@ -50,7 +51,7 @@ def is_texts(value: Json) -> bool:
 # The types of fields; each takes its handling, MAPPED by default.
 
 #: A number that is not true or false.
-number = partial(RequestField, _is_number, "must be a number")
+number = partial(RequestField, is_number, "must be a number")
 
 #: A number without a fraction, also written 5.0.
 whole_number = partial(RequestField, is_whole, "must be an integer")
@@ -121,6 +122,21 @@ def as_object(value: Json, param: str) -> dict[str, Json]:
 def as_text(value: Json, param: str) -> str:
     """Return the value if it is a string; raises BadRequest."""
     return value if isinstance(value, str) else raise_invalid(param, "must be a string")
+
+
+def as_array(value: Json, param: str) -> list[Json]:
+    """Return the value if it is an array; raises BadRequest."""
+    return value if isinstance(value, list) else raise_invalid(param, "must be an array")
+
+
+def text_in(data: Mapping[str, Json], name: str, where: str) -> str:
+    """Return the string in a field of the object at `where`, "" if it is absent; raises BadRequest."""
+    return as_text(data.get(name) or "", f"{where}.{name}")
+
+
+def load_model_name(data: Mapping[str, Json]) -> str:
+    """Return the model that a request names; raises BadRequest if it names none."""
+    return str(data.get("model") or "") or raise_invalid("model", "is required")
 
 
 def raise_invalid(param: str, why: str) -> NoReturn:

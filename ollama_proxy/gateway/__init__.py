@@ -5,7 +5,7 @@ from ollama_proxy.gateway.delivery import deliver, log_internal_error, record_fa
 from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, current_exchange
 from ollama_proxy.gateway.gateway import Gateway, allowed
-from ollama_proxy.gateway.model_management import BOX_ARGUMENT, BOX_HEADER, ModelManagement
+from ollama_proxy.gateway.model_management import BOX_ARGUMENT, BOX_HEADER, DIGEST, ModelManagement
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.gateway.rendering import ClientDialect, ErrorRenderer
@@ -20,6 +20,7 @@ __all__ = [
     "CHAT",
     "ClientDialect",
     "COMPLETIONS",
+    "DIGEST",
     "EMBEDDINGS",
     "EXCHANGE_KEY",
     "ErrorRenderer",

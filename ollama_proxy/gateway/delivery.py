@@ -151,7 +151,7 @@ def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
     exchange.usage = usage = end.usage
-    if usage == NO_USAGE and exchange.bytes_out and (tail.ends_an_answer() or tail.is_in_an_answer()):
+    if usage == NO_USAGE and exchange.bytes_out and tail.is_an_answer():
         _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
     # The tokens of all inputs of an embedding request are counted together, and exceed no single context.
     tokens = (usage.prompt or 0) + usage.completion if usage.completion else None

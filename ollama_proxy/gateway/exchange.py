@@ -69,7 +69,7 @@ class Exchange:
     #: The upstream's name of the model if it differs; neither answers nor errors show it.
     target: str = ""
     stream: bool = False
-    #: The end user, as given by the client.
+    #: The end user, as a header names it that the token's `users` trusts, or else the body.
     user: str | None = None
     #: In the order in which they began.
     tried: list[Attempt] = field(default_factory=list)
@@ -148,6 +148,12 @@ class Exchange:
         """The chosen upstreams that failed; all of them if none is known to have failed."""
         failed = [each.upstream for each in self.tried if each.state in FAILED_STATES and not each.is_repeated]
         return ",".join(dict.fromkeys(failed)) or self.upstream
+
+    def note_user(self, *named: Json) -> None:
+        """Notes the first of these names from the body as that of the user, unless a header has named it."""
+        for name in named:
+            if not self.user and isinstance(name, str):
+                self.user = name
 
     def note_truncated(self, part: str) -> None:
         """Notes that "prompt" or "answer" was cut."""

@@ -9,7 +9,7 @@ from functools import partial
 
 from flask import Response
 
-from ollama_proxy.errors import BadRequest, CallEnded, NotFound, Overloaded, TokenRevoked
+from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -17,8 +17,7 @@ from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
 from ollama_proxy.gateway.model_lists import ModelLists
-from ollama_proxy.gateway.model_management import ModelManagement
-from ollama_proxy.gateway.passthrough.native_edits import EditedReply
+from ollama_proxy.gateway.passthrough.edits import EditedReply
 from ollama_proxy.gateway.passthrough.openai import OpenAIPassthrough, can_pass_through
 from ollama_proxy.gateway.passthrough.transcriptions import TranscriptionPassthrough
 from ollama_proxy.gateway.prepare import (
@@ -143,24 +142,19 @@ class Gateway:
         """Returns the lists of models as this caller sees them."""
         return ModelLists(self.snapshot, exchange)
 
-    def manage_models(self, exchange: Exchange, box_name: str | None) -> ModelManagement:
-        """Returns the management of models, on the Ollama server of that name if one is given."""
-        return ModelManagement(self.snapshot, exchange, box_name)
-
     def forward(
         self,
         exchange: Exchange,
         outgoing: UpstreamRequest,
+        node: Node,
         models: Iterable[str] = (),
         *,
         long_running: bool = False,
-        box: Node | None = None,
     ) -> Response:
-        """Sends bytes unchanged to one Ollama server, `box` or else the first, and returns its answer. `models`: those
-        that the request names. `long_running`: work on models may take hours without output. Raises Forbidden."""
+        """Sends bytes unchanged to one Ollama server, and returns its answer. `models`: those that the request names.
+        `long_running`: work on models may take hours without output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
-        node = box or first_ollama_node(self.fleet)
         exchange.call.limit(node.timeouts(self.settings.timeouts))
         if long_running:
             exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
@@ -187,14 +181,15 @@ class Gateway:
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)
 
+        refusal: RefusedReply | None = None
         try:
             reply = snapshot.open(exchange, resolved, send)
-        except RefusedReply as refusal:
-            reply = refusal.reply
+        except RefusedReply as error:
+            reply, refusal = error.reply, error
         if exchange.target or silent:
             name = exchange.model
             reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
-        return respond_with_reply(exchange, reply)
+        return respond_with_reply(exchange, reply, refusal)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
@@ -262,14 +257,6 @@ class Gateway:
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer
-
-
-def first_ollama_node(fleet: Fleet) -> Node:
-    """Returns the first Ollama server; raises NotFound if there is none."""
-    boxes = fleet.ollama_nodes
-    if not boxes:
-        raise NotFound("There is no Ollama server behind this gateway.")
-    return boxes[0]
 
 
 def _log_auth_rate_limited(client: str, failures: int) -> None:

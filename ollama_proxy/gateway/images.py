@@ -59,6 +59,13 @@ NOT_FROM_THERE = (
 )
 NO_IMAGE = "must be a PNG, JPEG, WebP or GIF image"
 
+#: Why an image could not be fetched; `{0}` are the settings.
+_REASONS = {
+    UpstreamTimeout: "did not arrive in {0.timeout_s:g} s",
+    UpstreamConnect: "its server can't be reached",
+    UpstreamCut: "its server stopped in the middle of its answer",
+}
+
 #: Maps host and port to the texts of all addresses.
 Resolver = Callable[[str, int], list[str]]
 
@@ -143,11 +150,12 @@ class Lookups:
         its thread and keeps its slot until it ends."""
         slots = self._slots.setdefault(caller, _CallerSlots(BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)))
         slots.users += 1
+        acquired = False
         try:
-            slots.free.acquire()
-        except BaseException:  # interrupted while waiting, so there is no lookup whose end would release this
-            self._leave(caller, slots)
-            raise
+            acquired = slots.free.acquire()
+        finally:
+            if not acquired:  # interrupted while waiting, so there is no lookup whose end would release this
+                self._leave(caller, slots)
         lookup = gevent.spawn(self._resolve, host, port)
 
         def release(_: object) -> None:
@@ -284,17 +292,16 @@ class ImageFetcher:
             try:
                 return self._fetch(location, job)
             except Redirected as error:
-                url = _next_url(url, error)
+                if error.redirect not in REDIRECTS or not error.location:
+                    raise _refused(error.redirect) from None
+                if len(error.location) > MAX_URL_CHARS:
+                    raise BadRequest(NO_URL) from None
+                try:
+                    url = urljoin(url, error.location)
+                except ValueError:
+                    raise BadRequest(NO_URL) from None
             except UpstreamError as error:
-                match error:
-                    case UpstreamTimeout():
-                        reason = f"did not arrive in {self._settings.timeout_s:g} s"
-                    case UpstreamConnect():
-                        reason = "its server can't be reached"
-                    case UpstreamCut():
-                        reason = "its server stopped in the middle of its answer"
-                    case _:
-                        reason = "its server sent an invalid response"
+                reason = _REASONS.get(type(error), "its server sent an invalid response").format(self._settings)
                 detail = f"image from {location.host}: {type(error).__name__} {error.detail}"
                 raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
         raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: use the final URL, {INSTEAD}")
@@ -358,17 +365,6 @@ class ImageFetcher:
 def _about(wanted: ImageUrl, error: GatewayError) -> BadRequest:
     """Returns the error with the part of the request that it is about."""
     return BadRequest(f"{wanted.where}: {error}", param=wanted.where, detail=error.detail)
-
-
-def _next_url(url: str, error: Redirected) -> str:
-    if error.redirect not in REDIRECTS or not error.location:
-        raise _refused(error.redirect)
-    if len(error.location) > MAX_URL_CHARS:
-        raise BadRequest(NO_URL)
-    try:
-        return urljoin(url, error.location)
-    except ValueError:
-        raise BadRequest(NO_URL) from None
 
 
 def _refused(status: int) -> BadRequest:

@@ -23,8 +23,7 @@ _NOT_LOADED = frozenset(
 )
 
 #: Names of fields that hold an address, in lower case: for `image_url`, `fileUri` and the like, the suffix decides.
-_ADDRESS_FIELDS = frozenset({"input_file", "input_image", "input_video"})
-_ADDRESS_ENDS = ("url", "uri", "urls", "uris")
+_ADDRESS_FIELD = re.compile(r".*ur[il]s?|input_(?:file|image|video)", re.DOTALL)
 
 #: Any scheme but `data:`; URL parsers drop white space before it, and line ends and tabs inside.
 _ADDRESS = re.compile(
@@ -33,7 +32,7 @@ _ADDRESS = re.compile(
 #: The usual start of large inline media, which are not searched for line ends.
 _INLINE = re.compile(r"data:[a-z]+/[a-z0-9.+-]+[;,]", re.IGNORECASE)
 MAX_INLINE_CHARS = 10_000
-_DROPPED = str.maketrans("", "", "\t\r\n")
+_DROPPED = re.compile(r"[\t\r\n]")
 
 
 def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
@@ -51,7 +50,7 @@ def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
             field = list_field if isinstance(key, int) else key
             if isinstance(value, _CONTAINERS):
                 containers.append(((*path, key), value, field))
-            elif isinstance(value, str) and field not in _TEXT_FIELDS and _is_address(field, value):
+            elif isinstance(value, str) and _is_address(field, value):
                 # As error messages name it, such as `messages[0].content[1].image_url.url`.
                 place = "".join(f"[{each}]" if isinstance(each, int) else f".{each[:40]}" for each in (*path, key))
                 found.append(ImageUrl(value, place[1:]))
@@ -59,9 +58,10 @@ def media_addresses(data: Mapping[str, Json]) -> list[ImageUrl]:
 
 
 def _is_address(field: str, text: str) -> bool:
-    name = field.lower()
-    if name.endswith(_ADDRESS_ENDS) or name in _ADDRESS_FIELDS:
+    if field in _TEXT_FIELDS:
+        return False
+    if _ADDRESS_FIELD.fullmatch(field.lower()):
         return text != "" and text[:5].lower() != "data:"
     if len(text) > MAX_INLINE_CHARS and _INLINE.match(text):
         return False
-    return bool(_ADDRESS.match(text.translate(_DROPPED) if "\n" in text or "\t" in text or "\r" in text else text))
+    return bool(_ADDRESS.match(_DROPPED.sub("", text)))

@@ -5,17 +5,18 @@ Providers manage their models themselves: a pull of one has nothing to do, all o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, UpstreamError
+from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, NotFound, UpstreamError
 from ollama_proxy.gateway.exchange import Attempt, Exchange
-from ollama_proxy.gateway.server_broadcast import Broadcast
+from ollama_proxy.gateway.server_broadcast import Broadcast, FileCopy, Result, distribute
 from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.policy import canonical, check_name, check_own_names, is_local
-from ollama_proxy.upstreams import Api, Call, Node, Reply, UpstreamRequest
+from ollama_proxy.upstreams import Call, Node, Reply, UpstreamRequest
 from ollama_proxy.wire import encode_request
 
 #: The header and the query argument by which a client selects a server.
@@ -24,8 +25,17 @@ BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"
 #: Seconds until a server must have sent its first line, with which all such work begins.
 FIRST_LINE_S = 60.0
 
+#: Seconds until a server must have said whether it has a file, and for which it may take nothing of an upload.
+LOOK_S, UPLOAD_STALL_S = 10.0, 60.0
+
+#: The name of a file, as its path at the server has it.
+DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+
 #: Fields that name models.
 _NAMING = ("model", "name", "source", "destination", "from")
+
+#: Fields of a `create` with uploaded files, by their names.
+_WITH_FILES = ("files", "adapters", "draft_files")
 
 #: Paths where Ollama reads `:local` as the tag of another model.
 _WITHOUT_SOURCE = ("/api/push", "/api/create", "/api/copy")
@@ -54,29 +64,25 @@ class ModelManagement:
         self._exchange = exchange
         self._box_name = box_name
 
-    def requested_node(self) -> Node | None:
-        """Returns the Ollama server that the request names, or None. Raises BadRequest for an unknown name."""
+    def servers(self) -> Sequence[Node]:
+        """Returns the Ollama server that the request names, or else all that take part: the demo and drained ones only
+        if there are no others. None: there is no Ollama server. Raises BadRequest for an unknown name."""
         if not self._box_name:
-            return None
+            managed = self._fleet.managed_nodes
+            return [node for node in managed if not node.declared.drain] or managed
         nodes = {node.name: node for node in self._fleet.ollama_nodes}
         if self._box_name not in nodes:
             known = ", ".join(nodes) or "none"
             raise BadRequest(
                 f"There is no Ollama server '{self._box_name[:60]}'; available: {known}.", param=BOX_ARGUMENT
             )
-        return nodes[self._box_name]
+        return [nodes[self._box_name]]
 
-    def only_node(self, why: str) -> Node | None:
-        """Returns the server for work that can't go to several; None if there is only one. Raises BadRequest if none is
-        named."""
-        named, nodes = self.requested_node(), self._fleet.ollama_nodes
-        if named is None and len(nodes) > 1:
-            names = ", ".join(node.name for node in nodes)
-            raise BadRequest(
-                f"{why}: choose it with the header {BOX_HEADER} or with ?{BOX_ARGUMENT}=; available: {names}.",
-                param=BOX_ARGUMENT,
-            )
-        return named
+    def file_servers(self) -> Sequence[Node]:
+        """Returns the same for a file of a model; raises NotFound if there is no Ollama server."""
+        if servers := self.servers():
+            return servers
+        raise NotFound("There is no Ollama server behind this gateway.")
 
     def route_work(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
         """Returns the work and its servers. `names`: the models that the request names. Raises BadRequest, Forbidden,
@@ -85,23 +91,24 @@ class ModelManagement:
             check_name(name)
             if is_local(name) and outgoing.path in _WITHOUT_SOURCE:
                 raise BadRequest("invalid model name: omit ':local' in this request", param="model")
-        node = self.requested_node()
+        servers = self.servers()
         if not self._fleet.is_single:
-            outgoing, names, node = self._strip_node_names(outgoing, names, node)
-            if node is None and self._is_pull_of_provided(outgoing.path, names):
+            outgoing, names, named = self._strip_node_names(outgoing, names, servers)
+            if named is None and self._is_pull_of_provided(outgoing.path, names):
                 return ModelWork(outgoing, names, (), is_provided=True)
-            node = node or self._fitting_node(outgoing.path, names)
-        nodes = self._fleet.ollama_nodes if node is None else [node]
-        for each in nodes:
+            servers = [named] if named else self._fitting_servers(outgoing.path, names, servers)
+        for each in servers:
             self._exchange.on_finish(each.models.forget)
-        return ModelWork(outgoing, names, nodes)
+        return ModelWork(outgoing, names, servers)
 
     def _strip_node_names(
-        self, outgoing: UpstreamRequest, names: Sequence[str], node: Node | None
+        self, outgoing: UpstreamRequest, names: Sequence[str], servers: Sequence[Node]
     ) -> tuple[UpstreamRequest, Sequence[str], Node | None]:
-        """Returns the work with names as their server knows them, and that server if it precedes a name: Ollama would
-        read it as the address of a registry. Raises BadRequest for names of different servers."""
+        """Returns the work with names as their server knows them, and the server that the request names, if any. If it
+        precedes a model's name, Ollama would read it as the address of a registry. Raises BadRequest for names of
+        different servers."""
         fleet, data = self._fleet, self._exchange.data
+        node = servers[0] if self._box_name else None
         boxes = {box.name for box in fleet.ollama_nodes}
         parted = {name: fleet.split_name(name) for name in names if name}
         upstreams = {upstream for upstream, _ in parted.values()} & boxes
@@ -119,57 +126,117 @@ class ModelManagement:
         )
 
     def _is_pull_of_provided(self, path: str, names: Sequence[str]) -> bool:
-        """Whether the work is a pull of a provider's model; raises Forbidden for all other work on one, or if there are
-        no Ollama servers."""
-        is_pull, boxes = path == "/api/pull", self._fleet.ollama_nodes
+        """Whether the work is a pull of a model that only a provider or the demo has; raises Forbidden for all other
+        work on one, or if there are no Ollama servers."""
+        is_pull = path == "/api/pull"
         for name in names:
-            if not name or any(node.models.upstream_model(canonical(name)) for node in boxes):
-                continue
-            route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
-            # A provider that accepts any name does not necessarily have this model.
-            if route is None or route.takes(Api.OLLAMA) or not route.nodes[0][0].models.upstream_model(route.bare):
-                continue
-            if not is_pull:
+            owner = self._find_outside(name)
+            if owner is not None and not is_pull:
+                whose = "the built-in demo" if owner.is_ollama_node else "a provider"
                 raise Forbidden(
-                    f"The model '{name[:200]}' belongs to a provider and can't be changed through this gateway."
+                    f"The model '{name[:200]}' belongs to {whose} and can't be changed through this gateway."
                 )
-            self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
-            return True
-        if not is_pull and not boxes:
+            if owner is not None:
+                self._snapshot.resolve_model(self._exchange, name)  # raises if this token may not use it
+                return True
+        if not is_pull and not self._fleet.managed_nodes:
             raise Forbidden(
                 "There is no Ollama server behind this gateway, and models of providers can't be changed through it."
             )
         return False
 
-    def _fitting_node(self, path: str, names: Sequence[str]) -> Node | None:
-        """Returns the only server that such work goes to; None: it goes to all."""
-        data, nodes = self._exchange.data, self._fleet.ollama_nodes
-        if path == "/api/create" and (data.get("files") or data.get("adapters")):
-            return self.only_node("The files of a model are on one server")
+    def _find_outside(self, name: str) -> Node | None:
+        """Returns the provider or the demo that has a model, unless a server that takes part has it too."""
+        managed = self._fleet.managed_nodes
+        if not name or any(node.models.upstream_model(canonical(name)) for node in managed):
+            return None
+        route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
+        owner = route.nodes[0][0] if route else None
+        # A provider that accepts any name does not necessarily have this model.
+        if route is None or owner is None or owner in managed or not owner.models.upstream_model(route.bare):
+            return None
+        return owner
+
+    def _fitting_servers(self, path: str, names: Sequence[str], servers: Sequence[Node]) -> Sequence[Node]:
+        """Returns those of the servers that such work goes to."""
+        data = self._exchange.data
         if path == "/api/push":
-            return next((node for node in nodes if node.models.upstream_model(canonical(names[0]))), nodes[0])
-        return None
+            name = canonical(names[0])
+            having = [node for node in self._fleet.managed_nodes if node.models.upstream_model(name)]
+            return [node for node in having if node in servers][:1] or having[:1] or servers[:1]
+        if path == "/api/create":
+            files = [data[field] for field in _WITH_FILES if isinstance(data.get(field), dict)]
+            return self._servers_with({str(digest) for each in files for digest in each.values()}, servers) or servers
+        return servers
+
+    def _servers_with(self, digests: Iterable[str], servers: Sequence[Node]) -> Sequence[Node]:
+        """Returns those of the servers that have all these files; a digest that is none is left for Ollama to
+        refuse."""
+        for digest in filter(DIGEST.fullmatch, digests):
+            if len(servers) > 1:
+                found = self.find_file(f"/api/blobs/{digest}", servers)
+                servers = [node for node in servers if found[node.name].error is None]
+        return servers
+
+    def find_file(
+        self, path: str, servers: Sequence[Node], begin: Callable[[str], Attempt] = Attempt
+    ) -> Mapping[str, Result]:
+        """Returns whether servers have the file at this path of theirs, by their names: an error if one hasn't or if it
+        doesn't say. `begin`: begins the record of an attempt; the default one is not kept."""
+        looks = {node: UpstreamRequest("HEAD", path) for node in servers}
+        return _results(self._start(looks, begin, streams=False, first_byte_s=LOOK_S))
+
+    def upload_file(self, upload: UpstreamRequest, servers: Sequence[Node]) -> Mapping[str, Result]:
+        """Uploads a file to these servers at the same time, and returns the result of each, by their names. A server
+        that fails does not delay the others. Raises what reading the client's body raises."""
+        copies = {node: FileCopy() for node in servers}
+        uploads = {node: replace(upload, body=copy) for node, copy in copies.items()}
+        broadcast = self._start(uploads, self._exchange.begin_attempt, streams=False, idle_s=UPLOAD_STALL_S)
+        assert not isinstance(upload.body, bytes), "files are not held in memory"
+        distribute(upload.body, copies.values())
+        return _results(broadcast)
 
     def start_everywhere(self, work: ModelWork, *, streams: bool) -> Broadcast:
-        """Starts the work on all servers except those that are drained; `streams`: they answer with lines. Work that is
-        still running when the exchange is over is ended."""
+        """Starts the work on all its servers; `streams`: they answer with lines. Work that is still running when the
+        exchange is over is ended."""
         exchange = self._exchange
         if exchange.principal is not None:
             check_own_names(exchange.principal, work.names)
-        exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         outgoing = work.outgoing
         if streams:
             # Even if the client wants no stream: the lines show that a server is alive.
             outgoing = replace(outgoing, body=encode_request(exchange.data | {"stream": True}))
+        everywhere = dict.fromkeys(work.nodes, outgoing)
+        return self._start(everywhere, exchange.begin_attempt, streams=streams, first_byte_s=FIRST_LINE_S)
+
+    def _start(
+        self,
+        requests: Mapping[Node, UpstreamRequest],
+        begin: Callable[[str], Attempt],
+        *,
+        streams: bool,
+        **at_most_s: float,
+    ) -> Broadcast:
+        """Sends its request to each server. `at_most_s`: limits below those of work on models, unless the server's own
+        are lower."""
+        exchange = self._exchange
+        exchange.call.limit(replace(exchange.call.timeouts, **MANAGEMENT_TIMEOUTS))
         openers, calls = {}, {}
-        for node in [each for each in work.nodes if not each.declared.drain] or work.nodes:
+        for node, outgoing in requests.items():
             limits = node.timeouts(self._snapshot.settings.timeouts)
-            limits = replace(limits, **MANAGEMENT_TIMEOUTS | {"first_byte_s": min(limits.first_byte_s, FIRST_LINE_S)})
-            openers[node.name] = partial(_open_reply, node, exchange.begin_attempt(node.name), outgoing)
-            calls[node.name] = exchange.call.branch(limits)
+            lower = {name: min(getattr(limits, name), limit_s) for name, limit_s in at_most_s.items()}
+            openers[node.name] = partial(_open_reply, node, begin(node.name), outgoing)
+            calls[node.name] = exchange.call.branch(replace(limits, **MANAGEMENT_TIMEOUTS | lower))
         broadcast = Broadcast(openers, calls, streams=streams)
         exchange.on_finish(broadcast.close)
         return broadcast
+
+
+def _results(broadcast: Broadcast) -> Mapping[str, Result]:
+    """Waits for all servers."""
+    for _ in broadcast:
+        pass
+    return broadcast.results
 
 
 @contextmanager
@@ -185,10 +252,14 @@ def _open_reply(node: Node, attempt: Attempt, outgoing: UpstreamRequest, call: C
             raise
         node.succeeded("")
         with closing(reply):
+            if outgoing.method == "HEAD" and reply.status == NotFound.status:
+                raise NotFound  # without a body, nothing shows that this is Ollama's own answer
             yield reply
         attempt.state = "ok"
     except GatewayError as error:
         attempt.state, attempt.error = error.state, error.slug
         raise
     finally:
+        if isinstance(outgoing.body, FileCopy):
+            outgoing.body.close()
         slot.release()

@@ -82,7 +82,11 @@ def apply_rules(asked: Asked, model: ModelAlias, upstream: Upstream, exchange: E
     if rules is not NO_RULES:
         parameters = {"options": asked.options, "keep_alive": asked.keep_alive}
         changes |= _merge_parameters(parameters, model, upstream, exchange, is_text=isinstance(asked, TextRequest))
-        changes["truncate"] = rules.truncate if asked.truncate is None else asked.truncate
+    if asked.truncate is None:
+        caller = exchange.principal
+        default = rules.truncate if rules.truncate is not None or caller is None else caller.truncate
+        if default is not None:
+            changes["truncate"] = default
     if isinstance(asked, TextRequest):
         changes |= _default_thinking(asked, rules)
     return replace(asked, **changes) if changes else asked
@@ -137,7 +141,9 @@ def prepare_native(
     """
     edited = data | {"model": model.target} if model.is_alias else data
     rules = model.rules
-    if not _changes_bodies(rules) or not isinstance(data.get("options") or {}, dict):
+    is_given = (rules.options, rules.pin_options, rules.system.is_given, rules.clamp != _NO_CLAMP)
+    is_ruled = any((*is_given, rules.think is not None, rules.keep_alive is not None))
+    if not is_ruled or not isinstance(data.get("options") or {}, dict):
         return edited
     changes: Native = {}
     if OPTIONS in ruled:
@@ -150,12 +156,6 @@ def prepare_native(
         changes["messages"] = _edit_native_messages(data.get("messages"), rules.system)
         changes["system"] = _edit_native_system(data, rules.system)
     return edited | {name: value for name, value in changes.items() if value is not None}
-
-
-def _changes_bodies(rules: ModelSettings) -> bool:
-    """Whether a rule is about any field of a body."""
-    given = rules.options or rules.pin_options or rules.clamp != _NO_CLAMP or rules.system.is_given
-    return bool(given) or rules.think is not None or rules.keep_alive is not None
 
 
 def _edit_native_messages(messages: Json, rules: SystemPrompt) -> Json:

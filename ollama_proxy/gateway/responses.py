@@ -9,6 +9,7 @@ from typing import cast
 from wsgiref.types import WSGIEnvironment
 
 from flask import Response
+from werkzeug.datastructures import Headers
 
 from ollama_proxy.errors import BUSY_RETRY_S, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.delivery import (
@@ -45,48 +46,52 @@ EVENT_BYTES, LOGPROBS_BYTES = 200, 500
 FORWARDED_HEADERS = frozenset({"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"})
 
 
-def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
-    """A single answer."""
-    return Response(body, status=status, content_type=content_type)
-
-
 @dataclass(slots=True, eq=False)
 class Pieces:
-    """The body of a stream for the server: the generator itself, and what to run at its end."""
+    """The body of a response for the server: its pieces, and what to run at its end."""
 
-    pieces: Iterator[bytes]
+    pieces: Iterable[bytes]
     close: Callable[[], None]
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.pieces
+        return iter(self.pieces)
 
 
-class StreamResponse(Response):
-    """A response whose pieces go to the server as they are: werkzeug's wrappers would run for every token."""
+class DirectResponse(Response):
+    """A response with a body, whose headers and pieces go to the server as they are: werkzeug would copy all headers in
+    search of those that it completes, and its wrappers would run for every token."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Returns the headers without werkzeug's additions."""
+        return self.headers
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         """Returns the body without werkzeug's wrappers."""
-        return Pieces(cast("Iterator[bytes]", self.response), self.close)
+        return Pieces(cast("Iterable[bytes]", self.response), self.close)
+
+
+def whole(body: bytes, *, status: int = 200, content_type: str = JSON) -> Response:
+    """A single answer."""
+    return DirectResponse(body, status=status, content_type=content_type)
 
 
 def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     """A stream that proxies neither buffer nor store."""
-    response = StreamResponse(pieces, content_type=content_type)
+    response = DirectResponse(pieces, content_type=content_type)
     response.headers["X-Accel-Buffering"] = "no"
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def respond_with_reply(exchange: Exchange, reply: Reply) -> Response:
+def respond_with_reply(exchange: Exchange, reply: Reply, refusal: UpstreamRefused | None = None) -> Response:
     """Returns the upstream's answer as it came: status, content type and bytes. The reply is closed when the exchange
-    is over."""
+    is over. `refusal`: the failure to record if it is not that of the reply's status."""
     exchange.on_finish(reply.close)
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
         first = reply.read_some()
         response = streamed(native_stream(exchange, reply, first or b""), content_type)
     else:
-        response = _read_single(exchange, reply, content_type)
+        response = _read_single(exchange, reply, content_type, refusal)
     response.status_code = reply.status
     forward_headers(reply, response)
     if reply.status == 503:
@@ -128,7 +133,7 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
     return content_type
 
 
-def _read_single(exchange: Exchange, reply: Reply, content_type: str) -> Response:
+def _read_single(exchange: Exchange, reply: Reply, content_type: str, refusal: UpstreamRefused | None) -> Response:
     """Returns an answer that is one document: read whole if it is small, else forwarded as it arrives."""
     parts, size = [], 0
     while size <= WHOLE_BYTES and (data := reply.read_some()):
@@ -144,7 +149,7 @@ def _read_single(exchange: Exchange, reply: Reply, content_type: str) -> Respons
     tail.feed(body)
     record_stream_end(exchange, tail)
     if reply.status >= 400:
-        record_failure(exchange, UpstreamRefused(reply.status, ""))
+        record_failure(exchange, refusal or UpstreamRefused(reply.status, ""))
     response = Response(body, content_type=content_type or None)
     if not content_type:
         del response.headers["Content-Type"]

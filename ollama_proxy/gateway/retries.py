@@ -11,11 +11,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
-from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import (
+    GatewayError,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.hub import Event
 from ollama_proxy.upstreams import (
@@ -24,6 +32,7 @@ from ollama_proxy.upstreams import (
     Call,
     EventStream,
     Fleet,
+    Headers,
     Node,
     Reply,
     Route,
@@ -45,11 +54,53 @@ RETRYABLE = BUSY | {500, 502, 504}
 
 
 class RefusedReply(UpstreamRefused):
-    """A reply whose status may be a reason to try again; otherwise the client gets it as it is."""
+    """A reply with an error status, which decides whether another attempt may do better. If not, the client gets the
+    reply as it is."""
 
-    def __init__(self, reply: Reply, retry_after_s: int | None) -> None:
-        super().__init__(reply.status, "", retry_after_s=retry_after_s)
+    def __init__(self, reply: Reply, status: int) -> None:
+        """`status`: that of the reply, or 400 if its text blames the request."""
+        super().__init__(status, "", retry_after_s=retry_after_s(reply.headers))
         self.reply = reply
+
+
+class RereadReply:
+    """Another reply, which can be read once more from its beginning."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._read: list[bytes] = []
+        self._again: Iterator[bytes] = iter(())
+
+    @property
+    def status(self) -> int:
+        """The status of the other reply."""
+        return self._reply.status
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the other reply."""
+        return self._reply.headers
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        """Waits for the head of the other reply."""
+        return self._reply.wait_head(wait_s)
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """See Reply.read_some."""
+        for data in self._again:
+            return data
+        read = self._reply.read_some(wait_s)
+        if read:
+            self._read.append(read)
+        return read
+
+    def rewind(self) -> None:
+        """Begins again."""
+        self._again = iter(tuple(self._read))
+
+    def close(self) -> None:
+        """Closes the other reply."""
+        self._reply.close()
 
 
 class RunningAttempt:
@@ -70,8 +121,13 @@ class RunningAttempt:
             self._slot.node.succeeded(self._slot.model)
         return True
 
-    def record_failure(self, error: BaseException) -> None:
-        """The attempt ended with an error, which is not necessarily the node's fault."""
+    def __enter__(self) -> RunningAttempt:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Records an error, whatever it is, also if the worker is being stopped; it is not necessarily the node's."""
+        if error is None:
+            return
         state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
         if self.end(state, slug) and isinstance(error, UpstreamError):
             self._slot.node.failed(self._slot.model, error)
@@ -92,11 +148,8 @@ class TrackedEvents:
     _attempt: RunningAttempt
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        try:
+        with self._attempt:
             yield from self._events
-        except GatewayError as error:
-            self._attempt.record_failure(error)
-            raise
         self._attempt.end("ok")
 
     def close(self) -> None:
@@ -139,11 +192,9 @@ class Attempts:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange)
             try:
-                opened = ask(node, upstream_model)
-            except BaseException as error:  # whatever it was, also when the worker is being stopped
-                attempt.record_failure(error)
-                if not isinstance(error, UpstreamError):
-                    raise
+                with attempt:
+                    opened = ask(node, upstream_model)
+            except UpstreamError as error:
                 self._prepare_retry(error, node, call)
                 failed = attempt
             else:
@@ -174,22 +225,17 @@ class Attempts:
 
     def _pause_s(self, error: UpstreamError, node: Node) -> float | None:
         """Seconds until the next attempt: 0 if another node is asked; None if there is no next one."""
-        if isinstance(error, UpstreamRefused):
-            is_safe = not error.final and error.status in RETRYABLE
-        else:
-            # Never received; or answered with something unusable, such as a page of a proxy in front of the server.
-            is_safe = isinstance(error, UpstreamConnect) or type(error) is UpstreamError
-        if not is_safe or self._retries >= MOST_RETRIES:
+        if self._retries >= MOST_RETRIES or not is_safe_to_repeat(error):
             return None
         if not self._route.has_other(self._tried):
             return self._same_node_pause_s(error, node)
         if isinstance(error, UpstreamConnect):
             return 0.0
-        if error.status not in BUSY:
-            # Whatever a node failed with may fail every node, so only one other node gets it.
-            if self._went_elsewhere:
-                return None
-            self._went_elsewhere = True
+        # Whatever a node failed with may fail every node, so only one other node gets it.
+        is_failure = error.status not in BUSY
+        if is_failure and self._went_elsewhere:
+            return None
+        self._went_elsewhere |= is_failure
         return 0.0 if self._balancer.spend_retry() else None
 
     def _same_node_pause_s(self, error: UpstreamError, node: Node) -> float | None:
@@ -206,21 +252,35 @@ class Attempts:
         return pause_s if is_bearable and self._balancer.spend_retry() else None
 
 
+def is_safe_to_repeat(error: UpstreamError) -> bool:
+    """Whether a request that ended with this error was not executed: it was refused, never received, or answered with
+    something unusable, such as a page of a proxy in front of the server."""
+    if isinstance(error, UpstreamRefused):
+        return not error.final and error.status in RETRYABLE
+    return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
+
+
 def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply if another attempt may do better."""
+    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply for one that its server failed with,
+    or was too busy for."""
     reply = node.upstream.forward(outgoing, call)
-    if reply.status in RETRYABLE:
-        raise RefusedReply(reply, retry_after_s(reply.headers))
-    return reply
+    if reply.status in BUSY:
+        raise RefusedReply(reply, reply.status)
+    if reply.status < 500:
+        return reply
+    failed = RereadReply(reply)
+    status = reply.status
+    # An answer that was cut is a failure like any other; whoever reads it again learns of the cut.
+    with suppress(UpstreamCut, UpstreamTimeout):
+        refusal = node.upstream.decode_refusal(failed)
+        status = refusal.status if isinstance(refusal, UpstreamRefused) else status
+    failed.rewind()
+    raise RefusedReply(failed, status)
 
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
     """Returns what `ask` returns, from this node and with one attempt."""
-    attempt = RunningAttempt(node, "", exchange)
-    try:
+    with RunningAttempt(node, "", exchange) as attempt:
         opened = ask()
-    except BaseException as error:  # whatever it was, also when the worker is being stopped
-        attempt.record_failure(error)
-        raise
     exchange.on_finish(attempt.end_with_exchange)
     return opened

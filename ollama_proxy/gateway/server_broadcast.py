@@ -6,10 +6,12 @@ A failed server is a result like any other: the others continue, and the end rep
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+
+import gevent.queue
 
 from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 #: Lines per server that are buffered for the client; a client that reads nothing slows the work down.
 LINES_AHEAD = 16
+
+#: Pieces of a file, of at most 64 KiB, that are buffered for each server; the slowest server sets the pace.
+PIECES_AHEAD = 4
 
 #: Opens the reply of one server; at its end, reply and server are released.
 Opener = Callable[[Call], AbstractContextManager[Reply]]
@@ -88,6 +93,42 @@ class Broadcast:
     def close(self) -> None:
         """Ends the work that is still running; a second call does nothing."""
         self._work_of_all.close()
+
+
+class FileCopy:
+    """The pieces of an uploaded file that one server gets."""
+
+    def __init__(self) -> None:
+        #: The last one is empty.
+        self._pieces: gevent.queue.Queue[bytes] = gevent.queue.Queue(maxsize=PIECES_AHEAD)
+        #: Whether the server still takes them.
+        self.is_open = True
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._pieces.get():
+            yield piece
+
+    def put(self, piece: bytes) -> None:
+        """Waits until there is room for the piece; drops it once the server takes no more."""
+        if self.is_open:
+            self._pieces.put(piece)
+
+    def close(self) -> None:
+        """Takes no more pieces, and ends a wait of `put`; a second call does nothing."""
+        self.is_open = False
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+
+
+def distribute(pieces: Iterable[bytes], copies: Collection[FileCopy]) -> None:
+    """Gives every piece to all copies, until the file ends or no server takes any more; raises what `pieces` raises."""
+    for piece in pieces:
+        if not any(copy.is_open for copy in copies):
+            return
+        for copy in copies:
+            copy.put(piece)
+    for copy in copies:
+        copy.put(b"")
 
 
 def failure(results: Mapping[str, Result]) -> UpstreamError | None:

@@ -1,26 +1,27 @@
-"""Chats and completions that go through the hub: prepared for the node that answers, rendered for the client."""
+"""Chats and completions that go through the hub: completed, prepared for the node that answers, and rendered for the
+client without the events that it does not want."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flask import Response
 
 from ollama_proxy.errors import BodyTooLarge
-from ollama_proxy.gateway.chat_images import fetch_images, has_image_urls
 from ollama_proxy.gateway.conversion.documents import has_unread_documents, read_documents
 from ollama_proxy.gateway.conversion.images import convert_images, has_unreadable_images
-from ollama_proxy.gateway.event_filters import filter_events
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
+from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.prepare import prepare_chat, prepare_completion
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.responses import single_response, stream_response
 from ollama_proxy.gateway.retries import Attempts
 from ollama_proxy.gateway.snapshot import Snapshot
-from ollama_proxy.hub import ChatRequest, Event, GenerateRequest
+from ollama_proxy.hub import ChatRequest, Event, GenerateRequest, ImageUrl, Thinking, ToolCall
 from ollama_proxy.upstreams import Call, EventStream, Node
 
 #: Completes a request: yields an empty batch for each heartbeat that this takes.
@@ -61,19 +62,16 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        if isinstance(asked, ChatRequest) and self._is_incomplete(asked):
-            events: EventStream = LateEvents(self._complete(asked), self._open)
-        else:
+        events: EventStream | None = None
+        if isinstance(asked, ChatRequest) and any([message.images for message in asked.messages]):
+            needs = (has_unreadable_images(asked, self._resolved), has_unread_documents(asked, self._resolved))
+            if has_image_urls(asked) or any(needs):
+                events = LateEvents(self._complete(asked), self._open)
+        if events is None:
             events = self._open(asked)
         exchange.on_finish(events.close)
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
-
-    def _is_incomplete(self, asked: ChatRequest) -> bool:
-        if not any([message.images for message in asked.messages]):
-            return False
-        resolved = self._resolved
-        return has_image_urls(asked) or has_unreadable_images(asked, resolved) or has_unread_documents(asked, resolved)
 
     def _complete(self, asked: ChatRequest) -> Completing:
         """Returns the chat with all images inline, and in a form that the model's server can read."""
@@ -113,3 +111,65 @@ class TranslatedCall:
             return filter_events(events, prepared, self._heartbeat_s)
 
         return Attempts(snapshot.fleet, resolved.route, exchange).open_events(call, ask)
+
+
+def has_image_urls(asked: ChatRequest) -> bool:
+    """Whether any image of the chat has to be fetched."""
+    return any(isinstance(image, ImageUrl) for message in asked.messages if message.images for image in message.images)
+
+
+def fetch_images(
+    asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
+) -> Generator[Sequence[Event], None, ChatRequest]:
+    """Returns the chat with every image inline; yields an empty batch for each `heartbeat_s` seconds that it takes."""
+    wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+    images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
+    fetched = dict(zip(wanted, images, strict=True))
+    messages = [
+        replace(message, images=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.images])
+        if message.images
+        else message
+        for message in asked.messages
+    ]
+    return replace(asked, messages=messages)
+
+
+def filter_events(events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None) -> EventStream:
+    """Returns the events of one answer as the request wants them: the same stream if nothing is to be removed."""
+    one_call = isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False
+    without_thinking = bool(asked.exclude_reasoning)
+    if not (without_thinking or one_call):
+        return events
+    return FilteredEvents(events, without_thinking, one_call, heartbeat_s)
+
+
+@dataclass(slots=True, eq=False)
+class FilteredEvents:
+    """The wanted events of another stream."""
+
+    _events: EventStream
+    _without_thinking: bool
+    _one_call: bool
+    _heartbeat_s: float | None
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        sent_at, has_call = time.monotonic(), False
+        for batch in self._events:
+            kept: list[Event] = []
+            for event in batch:
+                if isinstance(event, ToolCall):
+                    is_wanted = not (self._one_call and has_call)
+                    has_call = True
+                else:
+                    is_wanted = not (self._without_thinking and isinstance(event, Thinking))
+                if is_wanted:
+                    kept.append(event)
+            # A batch of which nothing is left looks like silence to the client.
+            is_due = self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+            if kept or not batch or is_due:
+                sent_at = time.monotonic()
+                yield kept
+
+    def close(self) -> None:
+        """Closes the other stream."""
+        self._events.close()

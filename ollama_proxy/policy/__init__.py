@@ -22,7 +22,7 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import GENERATE, MANAGE, READ, Authenticator, PathToken, Principal
+from ollama_proxy.policy.auth import GENERATE, MANAGE, PATH_BOX_KEY, READ, Authenticator, PathPrefix, Principal
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
@@ -54,7 +54,8 @@ __all__ = [
     "NO_WEB_ADDRESS",
     "OriginPolicy",
     "PUBLIC",
-    "PathToken",
+    "PathPrefix",
+    "PATH_BOX_KEY",
     "Principal",
     "READ",
     "REDACTED",

@@ -26,7 +26,8 @@ MAX_TOKEN = 4096
 #: Characters around a value; strip() alone would take bytes of a token for white space.
 _BLANKS = " \t"
 
-PATH_TOKEN_KEY = "ollama_proxy.path_token"
+#: Where the token and the name of a server are that a path began with.
+PATH_TOKEN_KEY, PATH_BOX_KEY = "ollama_proxy.path_token", "ollama_proxy.path_box"
 
 #: WSGI keys whose whole value is a token.
 _PLAIN_TOKEN_KEYS = ("HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY)
@@ -40,6 +41,10 @@ class Principal:
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
+    #: Whether prompts that are too long are cut, or refused, if neither the request nor the model's rules say it.
+    truncate: bool | None = None
+    #: WSGI key of the header that names the user behind the token; empty: there is none.
+    user_key: str = ""
     #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
@@ -52,6 +57,19 @@ class KnownToken(NamedTuple):
     principal: Principal
 
 
+def principal_of(token: Token) -> Principal:
+    """The caller with this token."""
+    header = token.user_header
+    return Principal(
+        name=token.name,
+        scopes=token.scopes,
+        models=token.models,
+        truncate=token.truncate,
+        user_key="HTTP_" + header.upper().replace("-", "_") if header else "",
+        digest=token.digest,
+    )
+
+
 class Authenticator:
     """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
     failures are not counted."""
@@ -59,10 +77,7 @@ class Authenticator:
     def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {
-            token.digest: KnownToken(token, Principal(token.name, token.scopes, token.models, token.digest))
-            for token in auth.tokens()
-        }
+        self._tokens = {token.digest: KnownToken(token, principal_of(token)) for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
@@ -136,8 +151,9 @@ def _parse_authorization(value: str) -> bytes:
             return value.encode("latin-1")
 
 
-class PathToken:
-    """WSGI middleware: removes `/k/<token>` from the front of the path, for clients that can only set a base URL.
+class PathPrefix:
+    """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
+    only set a base URL.
 
     The application never sees the token in a path.
     """
@@ -146,13 +162,21 @@ class PathToken:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        path = environ["PATH_INFO"]
-        token, _, rest = path[3:].partition("/") if path.startswith("/k/") else ("", "", "")
-        if token:
-            environ[PATH_TOKEN_KEY] = token
-            environ["PATH_INFO"] = "/" + rest
-            raw = environ.get("RAW_URI", "")
-            sent, _, rest = raw.removeprefix("/k/").partition("/")
-            is_same = raw.startswith("/k/") and unquote_to_bytes(sent.partition("?")[0]) == token.encode("latin-1")
-            environ["RAW_URI"] = "/" + rest if is_same else "/%"
+        if environ["PATH_INFO"].startswith("/k/"):
+            _move_segment(environ, "/k/", PATH_TOKEN_KEY)
+        if environ["PATH_INFO"].startswith("/box/"):
+            _move_segment(environ, "/box/", PATH_BOX_KEY)
         return self._app(environ, start_response)
+
+
+def _move_segment(environ: dict[str, Any], prefix: str, key: str) -> None:
+    """Moves the segment behind the prefix from the path to this key, unless it is empty."""
+    segment, _, rest = environ["PATH_INFO"].removeprefix(prefix).partition("/")
+    if not segment:
+        return
+    environ[key] = segment
+    environ["PATH_INFO"] = "/" + rest
+    raw = environ.get("RAW_URI", "")
+    sent, _, rest = raw.removeprefix(prefix).partition("/")
+    is_same = raw.startswith(prefix) and unquote_to_bytes(sent.partition("?")[0]) == segment.encode("latin-1")
+    environ["RAW_URI"] = "/" + rest if is_same else "/%"

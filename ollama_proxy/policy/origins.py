@@ -8,10 +8,11 @@ request that could change something, whatever its content type. Other programs s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin
+from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin, GatewayError
 from ollama_proxy.policy.addresses import as_address
 from ollama_proxy.settings import Settings, is_loopback, is_open
 
@@ -28,6 +29,11 @@ class OriginPolicy:
 
     def __init__(self, settings: Settings) -> None:
         self._has_auth = settings.auth.enabled
+        self._foreign_host: Callable[..., GatewayError] = ForeignHost
+        self._foreign_origin: Callable[..., GatewayError] = ForeignOrigin
+        if self._has_auth:
+            self._foreign_host = partial(BadRequest, "This gateway does not serve this host name.")
+            self._foreign_origin = partial(ForeignOrigin, _NOT_ALLOWED)
         self._is_open = is_open(settings)
         self._hosts = frozenset(host.lower() for host in settings.server.allowed_hosts)
         #: Origins that may read responses; none without authentication.
@@ -35,20 +41,16 @@ class OriginPolicy:
 
     def check(self, environ: Mapping[str, Any]) -> None:
         """Raises BadRequest, ForeignHost or ForeignOrigin for a request that must not be answered."""
-        host = (environ.get("HTTP_HOST") or "").lower()
+        host = environ.get("HTTP_HOST", "").lower()
         match = _HOST.fullmatch(host)
         if match is None:
             raise BadRequest("The Host header is missing or malformed.")
         if not self._is_served(host, match[1]):
-            if self._has_auth:
-                raise BadRequest("This gateway does not serve this host name.", detail=f"host {host}")
-            raise ForeignHost(detail=f"host {host}")
+            raise self._foreign_host(detail=f"host {host}")
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             if not any(pattern.match(origin) for pattern in self.allowed):
-                if self._has_auth:
-                    raise ForeignOrigin(_NOT_ALLOWED, detail=f"origin {origin}")
-                raise ForeignOrigin(detail=f"origin {origin}")
+                raise self._foreign_origin(detail=f"origin {origin}")
         if not self._has_auth and (site := environ.get("HTTP_SEC_FETCH_SITE", "none")) not in _OWN_SITES:
             raise ForeignOrigin(detail=f"Sec-Fetch-Site {site}")
 

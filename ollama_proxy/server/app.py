@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Request, Response, current_app, request
+from flask import Flask, Request, Response, request
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
 
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
-from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Gateway, count_whole, current_exchange
-from ollama_proxy.policy import PathToken
+from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, Gateway, count_whole
+from ollama_proxy.policy import PathPrefix
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
-from ollama_proxy.server.cors import install_cors
+from ollama_proxy.server.cors import build_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
@@ -54,6 +55,31 @@ class SyncFlask(Flask):
         """See Flask; no view, and nothing that runs around one, is a coroutine."""
         return func
 
+    def make_default_options_response(self) -> Response:
+        """Says which methods a route takes; browsers ask that without a token."""
+        # Those of all routes with this path: the one that was found is only the first of them.
+        allowed = super().make_default_options_response().allow
+        response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+        del response.headers["Content-Type"]
+        return response
+
+
+class FormlessRequest(Request):
+    """A request whose forms Flask does not parse, so that there is no uploaded file to look for and to close."""
+
+    def close(self) -> None:
+        """See werkzeug."""
+
+
+class NoSessions(SessionInterface):
+    """No request has a session, so none is built for it."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """The same for all requests; it can't be changed."""
+        return self._none
+
 
 def create_app(
     settings: Settings,
@@ -68,6 +94,8 @@ def create_app(
     for `/readyz`.
     """
     app = SyncFlask("ollama_proxy", static_folder=None)
+    app.session_interface = NoSessions()
+    app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
     gateway = Gateway(settings, finish_observers=[access_log.record])
@@ -86,14 +114,21 @@ def create_app(
         scopes |= routes.scopes
         readers |= routes.readers
     app.before_request(RequestAdmission(gateway, client_watch, dialects, scopes).admit_request)
-    app.before_request(_answer_options)
     app.register_blueprint(build_ops(gateway, health, client_watch, problem))
     install_error_handlers(app)
-    install_cors(app, gateway, dialects)
-    app.after_request(_finish)
+    add_cors_headers = build_cors(app, gateway, dialects)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
+        _finish(incoming.environ[EXCHANGE_KEY], incoming, response)
+        if "HTTP_ORIGIN" in incoming.environ:
+            add_cors_headers(incoming, response)
+        return response
+
     if log_directory:
         app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
-    app.wsgi_app = PathToken(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
+    app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
 
 
@@ -112,29 +147,16 @@ def _finishing(inner: WSGIApplication) -> WSGIApplication:
     return call
 
 
-def _answer_options() -> Response | None:
-    """Says which methods a route takes; browsers ask that without a token."""
-    if request.method != "OPTIONS" or request.routing_exception is not None:
-        return None
-    # Of all routes with this path; Flask has matched only the first one.
-    allowed = current_app.make_default_options_response().allow
-    response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
-    del response.headers["Content-Type"]
-    return response
-
-
-def _finish(response: Response) -> Response:
-    """What every answer carries, and the end of its exchange once the last byte is out."""
-    exchange = current_exchange()
+def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
+    """Adds what every answer carries, and ends its exchange once the last byte is out."""
     response.call_on_close(exchange.finish)
     exchange.status = response.status_code
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
-    headers.setdefault("Cache-Control", "no-store")
+    headers["Cache-Control"] = "no-store"
     for name, header in DIAGNOSTIC_HEADERS.items():
         if words := getattr(exchange, name):
             headers[header] = ", ".join(words)[:500]
-    for name, value in exchange.dialect.errors.head_fields(exchange.id, request.environ):
+    for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
         headers[name] = value
     count_whole(exchange, response)
-    return response

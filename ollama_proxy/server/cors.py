@@ -3,9 +3,9 @@ flask-cors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response
 from flask_cors.core import get_cors_options, set_cors_headers
 
 from ollama_proxy.dialects import Dialect
@@ -14,15 +14,14 @@ from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, Gateway
 MAX_AGE_S = 43200
 
 
-def install_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> None:
-    """Adds the headers to responses of the paths that the dialects name."""
+def build_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> Callable[[Request, Response], None]:
+    """Returns what adds the headers to responses of the paths that the dialects name, for a request with an Origin."""
     paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
     exposed = ["X-Request-Id", "Retry-After", *DIAGNOSTIC_HEADERS.values()]
     exposed += [name for dialect in dialects for name in dialect.exposed_headers]
 
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        if gateway.snapshot.origins.allowed and "HTTP_ORIGIN" in request.environ and request.path.startswith(paths):
+    def add_headers(request: Request, response: Response) -> None:
+        if gateway.snapshot.origins.allowed and request.path.startswith(paths):
             options = get_cors_options(
                 app,
                 {
@@ -35,4 +34,5 @@ def install_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> N
                 },
             )
             set_cors_headers(response, options)
-        return response
+
+    return add_headers

@@ -46,6 +46,8 @@ def install_error_handlers(app: Flask) -> None:
         response = answer(own_error(error))
         if isinstance(error, WrongMethod) and error.valid_methods:
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        if response.status_code == NoWebSocket.status:
+            response.headers["Upgrade"] = "HTTP/1.1"  # required, see RFC 9110, section 15.5.22
         return response
 
     def answer_any(error: Exception) -> Response:
@@ -65,7 +67,9 @@ def own_error(error: HTTPException) -> GatewayError:
         is_doubled = path.startswith("/v1/v1/")
         hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
         return NotFound(f"The path {path} does not exist.{hint}")
-    if error.code == 405 and request.headers.get("Upgrade", "").lower() == "websocket":
+    # Proxies remove the `Upgrade` of a WebSocket's handshake, but not its key.
+    is_handshake = request.headers.get("Upgrade", "").lower() == "websocket" or "Sec-WebSocket-Key" in request.headers
+    if error.code == 405 and is_handshake:
         return NoWebSocket()
     if error.code == 405:
         return MethodNotAllowed(f"The path {path} does not support {request.method}.")

@@ -1,4 +1,4 @@
-"""A request as WSGI shows it to an Exchange: its id, its client's address, its path without secrets."""
+"""A request as WSGI shows it to an Exchange: its id, its client's address and user, its path without secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import ClientDialect, Exchange
@@ -20,6 +21,9 @@ UNIX_SOCKET = "unix:"
 
 #: Of the longest address in text form: IPv6 with an IPv4 address at its end.
 MAX_ADDRESS_CHARS = 45
+
+#: Longest name of a user from a header, in bytes of UTF-8: that of an e-mail address.
+MAX_USER_BYTES = 254
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -59,6 +63,14 @@ def request_id(sent: str | None) -> str:
     if sent and _REQUEST_ID.fullmatch(sent) and not TOKENS.is_in(sent):
         return sent
     return secrets.token_hex(12)
+
+
+def user_name(header: str) -> str | None:
+    """The name of a user in a header, as programs encode it: UTF-8 in percent escapes. Returns at most MAX_USER_BYTES
+    of it without control characters, None if nothing is left."""
+    text = unquote_to_bytes(header[: 4 * MAX_USER_BYTES].encode("latin-1")).decode("utf-8", "replace")
+    printable = "".join(filter(str.isprintable, text)).strip()
+    return printable.encode()[:MAX_USER_BYTES].decode("utf-8", "ignore") or None
 
 
 def client_address(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> str:

@@ -18,6 +18,9 @@ HOP_BY_HOP = frozenset(
     "".split()
 )
 
+#: The only status whose `Upgrade` is the application's: it says which protocol to use instead.
+UPGRADE_REQUIRED = 426
+
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 
@@ -80,16 +83,16 @@ class Response:
         code, line = _status_line(self._status)
         is_bodiless = code < 200 or code in (204, 304)
         self._has_body = not is_bodiless and self._request.method != "HEAD"
-        fields, length = self._select_fields(has_length=code == 304 or not is_bodiless)
+        fields, length = self._select_fields(code, has_length=code == 304 or not is_bodiless)
         if self._has_body:
             self._left = length
             self._is_chunked = length is None and self._request.is_http_1_1
         is_endless = self._has_body and length is None and not self._is_chunked
         if is_endless or not self._request.is_persistent or not self._request.body.is_complete:
             self.is_last = True
-        return self._encode_head(line, fields)
+        return self._encode_head(line, fields, ", Upgrade" if code == UPGRADE_REQUIRED else "")
 
-    def _select_fields(self, *, has_length: bool) -> tuple[list[str], int | None]:
+    def _select_fields(self, code: int, *, has_length: bool) -> tuple[list[str], int | None]:
         """The application's headers that go to the client, and the length among them."""
         fields, length = [], None
         for name, value in self._headers:
@@ -98,13 +101,14 @@ class Response:
                 length = int(value)
                 if not has_length:
                     continue
-            elif lower in HOP_BY_HOP:
+            elif lower in HOP_BY_HOP and not (lower == "upgrade" and code == UPGRADE_REQUIRED):
                 continue
             fields.append(f"{name}: {value}\r\n")
         return fields, length
 
-    def _encode_head(self, line: str, fields: list[str]) -> bytes:
-        option = "close" if self.is_last else "keep-alive"
+    def _encode_head(self, line: str, fields: list[str], options: str) -> bytes:
+        """The head; `options`: further ones for its `Connection`."""
+        option = ("close" if self.is_last else "keep-alive") + options
         coding = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
         date = _http_date(int(time.time()))
         text = f"{line}Server: gunicorn\r\nDate: {date}\r\nConnection: {option}\r\n{coding}{''.join(fields)}\r\n"

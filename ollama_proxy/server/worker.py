@@ -93,7 +93,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """One connection, as long as it lasts."""
-        connection = Connection(client, self._connection_environ(listener.getsockname(), addr))
+        # What all requests on it have in common; a unix socket has neither addresses nor ports.
+        name = listener.getsockname()
+        server = name if isinstance(name, tuple) else ("localhost", 80)
+        environ = self._environ | {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1]), "REMOTE_ADDR": ""}
+        if isinstance(addr, tuple):
+            environ |= {"REMOTE_ADDR": addr[0], "REMOTE_PORT": str(addr[1])}
+        connection = Connection(client, environ)
         try:
             if not self._connections.enter(connection):
                 connection.send(self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"}))
@@ -104,14 +110,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         finally:
             self._connections.leave(connection)
             connection.close()
-
-    def _connection_environ(self, listener_name: Any, addr: Any) -> WSGIEnvironment:
-        """What all requests on a connection have in common; a unix socket has neither addresses nor ports."""
-        server = listener_name if isinstance(listener_name, tuple) else ("localhost", 80)
-        environ = self._environ | {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1]), "REMOTE_ADDR": ""}
-        if isinstance(addr, tuple):
-            environ |= {"REMOTE_ADDR": addr[0], "REMOTE_PORT": str(addr[1])}
-        return environ
 
     def _serve(self, connection: Connection) -> bool:
         """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
@@ -136,9 +134,14 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             return False
         if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https" and self._is_proxy(request.environ):
             request.environ["wsgi.url_scheme"] = "https"
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        is_last = WORKER.is_draining or not self.alive or not self._keeps_alive
         self._connections.begin(connection)
         try:
-            return connection.respond(request, self.wsgi, is_last=self._count_request())
+            return connection.respond(request, self.wsgi, is_last=is_last)
         finally:
             self._connections.end(connection)
 
@@ -146,14 +149,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Whether the other end is a proxy that says which protocol the client used."""
         address = plain_address(environ["REMOTE_ADDR"])
         return not address or "*" in self._trusted or is_trusted(address, self._trusted)
-
-    def _count_request(self) -> bool:
-        """Counts a request. True: it is the last one on its connection, because the worker ends."""
-        self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
-            self.log.info("Autorestarting worker after current request.")
-            self.alive = False
-        return WORKER.is_draining or not self.alive or not self._keeps_alive
 
     def _refuse(self, connection: Connection, error: Exception) -> bool:
         """Answers a request that never reached the application, or whose application failed. False: it has had a part

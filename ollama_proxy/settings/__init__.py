@@ -50,10 +50,9 @@ from ollama_proxy.settings.state_dir import (
     token_digest,
     with_first_token,
 )
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, shape_of
 from ollama_proxy.settings.types import suggestion
-from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings.yaml_file import Entry
 

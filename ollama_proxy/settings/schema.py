@@ -42,10 +42,9 @@ from ollama_proxy.settings.formats import (
     THINK,
     is_loopback,
 )
-from ollama_proxy.settings.timeouts import OVERRIDES, Timeouts
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
-from ollama_proxy.settings.upstreams import DEMO_URL, UPSTREAMS, Service, UpstreamSettings
+from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
 
 DEFAULT_PATH = Path("config/config.yaml")
@@ -134,8 +133,8 @@ class ModelSettings:
     exclude_reasoning: bool = setting(False, "Omit thinking from answers.", BOOLEAN)
     clamp: Clamp = section(Clamp)
     system: SystemPrompt = section(SystemPrompt)
-    truncate: bool = setting(
-        False, "Cut the oldest messages of prompts that are too long, and report it in the answer.", BOOLEAN
+    truncate: bool | None = setting(
+        None, "true: cut prompts that are too long; false: refuse them. Absent: as for the token.", optional(BOOLEAN)
     )
     pin_options: bool = setting(
         False, "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN

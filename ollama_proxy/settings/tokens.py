@@ -8,7 +8,7 @@ from datetime import date
 from itertools import chain
 from typing import NamedTuple
 
-from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, setting
+from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, section, setting
 from ollama_proxy.settings.formats import DAY, NAME
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, check_kind, choice, list_of, text_type, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
@@ -34,6 +34,11 @@ _TOKEN_TEXT = text_type("a token of at most 512 visible ASCII characters without
 _HEX = text_type("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
 _SCOPE_LIST = list_of(choice("read", "generate", "manage"), if_empty="name at least one scope")
 _MODEL_LIST = list_of(TEXT, if_empty="remove the line to allow every model")
+#: What it contains is logged.
+_USER_HEADER = text_type(
+    "the name of a request header, such as X-OpenWebUI-User-Email, that carries no token",
+    r"(?i)(?!(proxy-)?authorization$|cookie$|(x-)?api-key$)[a-z][a-z0-9-]{0,63}",
+)
 
 
 class TokenShape(NamedTuple):
@@ -61,10 +66,23 @@ class Token:
     models: tuple[str, ...] = ()
     #: The last day on which it is valid.
     expires: date | None = None
+    #: Whether prompts that are too long are cut, or refused; None: the default of each API.
+    truncate: bool | None = None
+    #: The request header that names the user behind it.
+    user_header: str | None = None
     #: The configuration file contains the token itself.
     plain_in_file: bool = field(default=False, compare=False)
     #: None: only the digest is known.
     shape: TokenShape | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The people behind a token that a program uses for all of them, such as a chat page."""
+
+    header: str | None = setting(
+        None, "Request header in which the program names the user, for the access log.", _USER_HEADER
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,10 @@ class TokenFields:
         (), "Models that the token may use; * matches any text. Absent: all.", _MODEL_LIST
     )
     expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
+    truncate: bool | None = setting(
+        None, "true: cut prompts that are too long; false: refuse them. Absent: only embeddings are cut.", BOOLEAN
+    )
+    users: Users = section(Users)
 
 
 def _parse_token(entry: Entry, fallback_name: str) -> Token:
@@ -102,6 +124,8 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
         scopes=given.scopes or SCOPES,
         models=given.models,
         expires=given.expires,
+        truncate=given.truncate,
+        user_header=given.users.header,
         plain_in_file=in_file and given.token is not None,
         shape=shape_of(entry.entries["token"].text) if given.token else None,
     )
@@ -179,6 +203,6 @@ AUTH = SettingType("a mapping of settings", _parse_auth)
 
 #: Every valid name below `auth`; errors may quote these.
 AUTH_NAMES = frozenset(
-    [each.name for section in (Auth, TokenFields) for each in fields(section)]
+    [each.name for names in (Auth, TokenFields, Users) for each in fields(names)]
     + [name.removeprefix("auth.") for name in RENAMED if name.startswith("auth.")]
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, TypeVar
@@ -164,29 +164,28 @@ def map_of(kind: SettingType[T]) -> SettingType[dict[str, T]]:
     return SettingType(label, parse)
 
 
-def _parse_anything(entry: Entry) -> object:
-    """The entry as a JSON value."""
-    if entry.kind in ("int", "float"):
-        if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
-            return int(entry.text)
-        # Octal numbers, 12:30:45, infinity and "not a number" are refused.
-        try:
-            number = float(entry.text) if re.match(r"-?(0\.|[1-9]|0$)[^_]*$", entry.text) else math.nan
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise entry.error("must be a plain decimal number; put quotes around text")
-        return number
-    if entry.kind == "bool":
-        return _parse_boolean(entry)
-    if entry.kind == "seq":
-        return list(list_of(ANYTHING).parse(entry))
-    if entry.kind == "map":
-        return map_of(ANYTHING).parse(entry)
-    if entry.kind == "null":
-        return None
-    check_kind(entry, "text", "str")
-    return entry.text
+def _parse_number(entry: Entry) -> int | float:
+    if _WHOLE.fullmatch(entry.text) and len(entry.text) <= 20:
+        return int(entry.text)
+    # Octal numbers, 12:30:45, infinity and "not a number" are refused.
+    try:
+        number = float(entry.text) if re.match(r"-?(0\.|[1-9]|0$)[^_]*$", entry.text) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise entry.error("must be a plain decimal number; put quotes around text")
+    return number
 
 
-ANYTHING: SettingType[object] = SettingType("any value", _parse_anything)
+_ANY_TEXT = text_type("text", r"(?s).*")
+#: By the type of an entry in YAML.
+_PARSERS: Mapping[str, Callable[[Entry], object]] = {
+    "int": _parse_number,
+    "float": _parse_number,
+    "bool": _parse_boolean,
+    "seq": lambda entry: list(list_of(ANYTHING).parse(entry)),
+    "map": lambda entry: map_of(ANYTHING).parse(entry),
+    "null": lambda entry: None,
+}
+#: A JSON value.
+ANYTHING: SettingType[object] = SettingType("any value", lambda entry: _PARSERS.get(entry.kind, _ANY_TEXT.parse)(entry))

@@ -1,4 +1,5 @@
-"""The servers that run models: the known kinds, and the declarations of an upstream."""
+"""The servers that run models: the known kinds, the declarations of an upstream, and the timeouts, which an upstream or
+a model may override."""
 
 from __future__ import annotations
 
@@ -7,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ollama_proxy.settings.declare import read_section, setting
-from ollama_proxy.settings.formats import BASE_URL, NAME, VARIABLE
+from ollama_proxy.settings.formats import BASE_URL, NAME, SECONDS, VARIABLE
 from ollama_proxy.settings.provider_profiles import PROFILE, PROFILES, Profile
-from ollama_proxy.settings.timeouts import OVERRIDES
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
@@ -20,6 +20,31 @@ PROFILED = ("openai", "litellm")
 
 #: Capabilities of models, as Ollama names them.
 CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert", "audio")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Timeouts, in seconds."""
+
+    connect_s: float = setting(3.0, "For connecting to an upstream.", SECONDS)
+    first_byte_s: float = setting(
+        600.0, "For the first byte of an answer; a model may have to load.", SECONDS, env=("TIMEOUT",)
+    )
+    idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
+    total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
+    send_idle_s: float = setting(60.0, "For a client that stops reading or sending.", SECONDS)
+
+    def override(self, *overrides: Mapping[str, float]) -> Timeouts:
+        """A copy with some of them replaced; later overrides win."""
+        merged: dict[str, float] = {}
+        for each in overrides:
+            merged.update(each)
+        return replace(self, **merged)
+
+
+OVERRIDES: SettingType[dict[str, float]] = SettingType(
+    "a mapping of timeouts", lambda entry: read_section(Timeouts, entry)
+)
 
 
 @dataclass(frozen=True, slots=True)

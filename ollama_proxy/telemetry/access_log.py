@@ -17,8 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import gevent
@@ -189,7 +188,13 @@ atexit.register(flush_all)
 
 def stamp() -> str:
     """Now, as RFC 3339 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = time.time()
+    return f"{_format_second(int(now))}.{int(now % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _format_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 class AccessLog:
@@ -217,7 +222,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "id": exchange.id,
         "client": TOKENS.shown(exchange.client, 100),
         "token": exchange.principal.name if exchange.principal else None,
-        "user": TOKENS.shown(exchange.user, 100) if exchange.user else None,
+        "user": TOKENS.shown(exchange.user, 254) if exchange.user else None,
         "method": exchange.method if exchange.method in _METHODS else "(unknown)",
         "path": TOKENS.shown(exchange.path, 500),
         "dialect": exchange.dialect.name,

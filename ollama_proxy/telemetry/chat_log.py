@@ -134,9 +134,11 @@ class ChatLog:
 
     def record_response(self, response: Response) -> Response:
         """For Flask's after_request: records the answer, which is written when its exchange is finished."""
+        if not self._settings().logging.chat_logs:
+            return response
         endpoint, exchange = request.endpoint or "", current_exchange()
         # A request without data was refused before its body was read.
-        if not (self._settings().logging.chat_logs and endpoint in self._readers and exchange.data):
+        if endpoint not in self._readers or not exchange.data:
             return response
         recorder: TranscriptRecorder | None = None
         reader = self._readers[endpoint]

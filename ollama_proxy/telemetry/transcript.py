@@ -160,15 +160,14 @@ class TranscriptRecorder:
     def _read(self, data: bytes | bytearray) -> None:
         for line in data.split(b"\n") if self.is_stream else (data,):
             # In a stream, each line of NDJSON or of the data of server-sent events is a document.
-            document = line.removeprefix(b"data:").strip() if self.is_stream else line
-            if self.is_stream and not document.startswith(b"{"):
+            document = line.removeprefix(b"data:").strip()
+            if not document.startswith(b"{"):
                 continue
             try:
                 read = orjson.loads(document)
-                if isinstance(read, dict):
-                    if error := read.get("error"):
-                        self._transcript.record_failure(error)
-                    self._reader(read, self._transcript)
+                if error := read.get("error"):
+                    self._transcript.record_failure(error)
+                self._reader(read, self._transcript)
             except (ValueError, AttributeError, TypeError, KeyError, IndexError):
                 continue  # not a document of this dialect: passed through, but not part of the transcript
         self._transcript.pack()

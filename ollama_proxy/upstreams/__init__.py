@@ -11,19 +11,18 @@ from ollama_proxy.upstreams.answer_events import (
     too_large,
 )
 from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
-from ollama_proxy.upstreams.call import Call, yield_to_loop
+from ollama_proxy.upstreams.cache import BoundedCache
+from ollama_proxy.upstreams.call import Call, pace, yield_to_loop
+from ollama_proxy.upstreams.fleet.balancer import Route
 from ollama_proxy.upstreams.fleet.health import Health
 from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, SHOWN_FOR_S, Fleet
 from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
-from ollama_proxy.upstreams.fleet.route import Route
 from ollama_proxy.upstreams.forms import Part, read_form, write_form
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
-from ollama_proxy.upstreams.ollama.progress import read_progress
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.ollama.upstream import read_progress
 from ollama_proxy.upstreams.registry import build_fleet, log_hidden, register_kind
+from ollama_proxy.upstreams.transport.connection import WaitTimer
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 __all__ = [
     "Api",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
@@ -23,6 +24,10 @@ GRACE_S = 1.0
 
 #: How much of an error response is read.
 MOST_REFUSED_BYTES = 1 << 20
+
+#: Keys in the formats of vendors, whole or with stars in the middle.
+_VENDORS_KEYS = re.compile(r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+_ADDRESSES = re.compile(r"https?://[^\s\"'<>)]+")
 
 #: The events of some bytes, and the failure after them: events before a failure are still delivered.
 Read = tuple[list[Event], UpstreamError | None]
@@ -195,3 +200,10 @@ def read_refusal(reply: Reply) -> bytes:
         parts.append(data)
         size += len(data)
     return b"".join(parts)[:MOST_REFUSED_BYTES]
+
+
+def without_keys(text: str, secrets: Sequence[str] = ()) -> str:
+    """The text of a provider without these secrets, without keys, and without addresses: one of them could be ours."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "...")
+    return _ADDRESSES.sub("...", _VENDORS_KEYS.sub("...", text))

@@ -116,6 +116,8 @@ class Upstream(ABC):
     takes_any_model = False
     #: Whether it gets PDF documents as they are; others get their text.
     reads_documents = False
+    #: Media types of images that are converted to PNG for it; all others are sent as they are.
+    unreadable_images: frozenset[str] = frozenset()
     #: Where it takes the forms of OpenAI's audio transcriptions; None: it transcribes nothing.
     transcriptions_path: str | None = None
     #: Maps all names of one model to a single one; None: each model has one name only.
@@ -124,11 +126,6 @@ class Upstream(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.connections = Connections()
-
-    @property
-    def unreadable_images(self) -> frozenset[str]:
-        """Media types of images that are converted to PNG for it; all others are sent as they are."""
-        return frozenset()
 
     @abstractmethod
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:

@@ -1,10 +1,11 @@
-"""A call: its deadlines, and the way to end it early."""
+"""A call: its deadlines, the way to end it early, and pauses that let other calls run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
+from typing import TypeVar
 
 import gevent
 import gevent.event
@@ -12,17 +13,31 @@ import gevent.event
 from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
 from ollama_proxy.settings import Timeouts
 
+T = TypeVar("T")
+
 #: Seconds that a client has to receive the error of a call that was ended.
 ERROR_FLUSH_TIMEOUT_S = 5.0
 
 #: The shortest sleep that makes the event loop poll its sockets, in seconds.
 TURN_S = 1e-6
 
+#: Items of a long loop between two pauses: a few milliseconds of work. A conversation of usual length has no pause.
+ITEMS_PER_TURN = 500
+
 
 def yield_to_loop() -> None:
     """Lets other greenlets run, also those that wait for a socket: after a sleep of 0 the loop runs what is ready,
     up to fifty times before it polls its sockets."""
     gevent.sleep(TURN_S)
+
+
+def pace(items: Iterable[T]) -> Iterator[T]:
+    """The items, with a pause for other greenlets after every 500 of them: thousands of messages would
+    block every other request. It costs 30 ns per item."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % ITEMS_PER_TURN == 0:
+            yield_to_loop()
 
 
 class Call:

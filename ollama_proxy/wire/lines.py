@@ -185,12 +185,11 @@ class StreamTail:
         usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
         return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
 
-    def ends_an_answer(self) -> bool:
-        """Whether the last line ends the answer of a model, not the loading or downloading of one."""
-        return b'"done":true' in self._tail and b'load"' not in self._tail
-
-    def is_in_an_answer(self) -> bool:
-        """Whether the last complete line is a part of the answer of a model."""
+    def is_an_answer(self) -> bool:
+        """Whether the stream is the answer of a model, not the loading or downloading of one: its last line ends one,
+        or its last complete line is a part of one."""
+        if b'"done":true' in self._tail and b'load"' not in self._tail:
+            return True
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
 
 

@@ -233,7 +233,7 @@ def test_slow_body_holds_no_connection_of_the_gateway(nginx: Nginx, gateway: Scr
         assert gateway.wait_for_request(path="/api/chat").body == b"123456789"
 
 
-@pytest.mark.parametrize("path", ["/api/blobs/sha256:00", f"/k/{TOKEN}/api/blobs/sha256:00"])
+@pytest.mark.parametrize("path", ["/api/blobs/sha256:00", f"/k/{TOKEN}/box/b/api/blobs/sha256:00"])
 def test_upload_of_a_blob_is_passed_on_while_it_arrives(nginx: Nginx, gateway: ScriptedServer, path: str) -> None:
     gateway.script(path, [NoReadBody(), ReadBody(), Whole(b"", 201)])
     piece = b"x" * (1 << 20)
@@ -373,6 +373,9 @@ TOKEN_IN_URL = [
     (f"/k/{TOKEN}/v1/models", "/k/***/v1/models"),
     (f"/k/{TOKEN}", "/k/***"),
     (f"/k/{TOKEN}/api/blobs/sha256:00", "/k/***/api/blobs/sha256:00"),
+    (f"/k/{TOKEN}/box/box1/api/blobs/sha256:00", "/k/***/box/***/api/blobs/sha256:00"),
+    (f"/box/{TOKEN}/v1/models/{TOKEN}", "/box/***/v1/models/***"),
+    (f"/box/box1/k/{TOKEN}/api/tags", "(unknown)"),
     (f"/%6b/{TOKEN}/api/tags", "/k/***/api/tags"),
     (f"/K%2f{TOKEN}%2fapi/tags", "/K/***/api/tags"),
     (f"//k//{TOKEN}/api/tags", "//k//***/api/tags"),

@@ -20,24 +20,22 @@ from ollama_proxy.dialects.openai.render import ChatRenderer
 from ollama_proxy.dialects.responses.output_items import ResponseShape
 from ollama_proxy.dialects.responses.render import ResponseRenderer
 from ollama_proxy.errors import GatewayError, UpstreamError
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.errors import decode_refusal as refused_by_anthropic
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
-from ollama_proxy.upstreams.ollama.codec import decode_refusal as refused_by_ollama
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
+from ollama_proxy.upstreams.ollama.versions import decode_refusal as refused_by_ollama
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.errors import decode_refusal as refused_by_openai
-from ollama_proxy.upstreams.openai.models import decode_models
 from ollama_proxy.upstreams.openai.requests import decode_embed
-from ollama_proxy.upstreams.transport.connection import Connection
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
+from ollama_proxy.upstreams.transport.connection import Connection, WaitTimer
 from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail
 from tests.fuzz.strategies import documents

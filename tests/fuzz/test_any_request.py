@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ollama_proxy.dialects.anthropic.load import load_chat as load_message
 from ollama_proxy.dialects.body import DECISIVE, check_keys, parse_object
-from ollama_proxy.dialects.embeddings.schemas import load_embeddings as load_openai_embeddings
-from ollama_proxy.dialects.embeddings.schemas import load_encoding
+from ollama_proxy.dialects.embeddings import load_embeddings as load_openai_embeddings
+from ollama_proxy.dialects.embeddings import load_encoding
 from ollama_proxy.dialects.native import load as native
 from ollama_proxy.dialects.native import schemas
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
@@ -35,7 +35,6 @@ def native_load(envelope: Any, load: Load) -> Load:
 
     def checked(data: dict[str, Any]) -> Any:
         schemas.check_envelope(envelope(), data)
-        schemas.check_unsupported(data)
         schemas.model_names(envelope(), data)
         return load(data)
 

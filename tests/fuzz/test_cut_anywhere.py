@@ -16,15 +16,15 @@ from ollama_proxy.dialects.anthropic.render import MessageRenderer
 from ollama_proxy.dialects.native.render import ChatRenderer as NativeChat
 from ollama_proxy.dialects.native.render import GenerateRenderer
 from ollama_proxy.dialects.openai.render import ChatRenderer
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.upstreams.answer_events import Reader
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder, decode_generate
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
+from ollama_proxy.upstreams.openai.pieces import InlineThinking
 from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, read, split_events
 from tests.fuzz.strategies import AWKWARD, TEXTS, answers, batches, cut, pieces_of

@@ -12,11 +12,11 @@ from ollama_proxy.dialects.native.schemas import EmbeddingsEnvelope, EmbedEnvelo
 from ollama_proxy.errors import BadRequest, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Content, Done, Thinking
 from ollama_proxy.upstreams.anthropic.events import MessageReader
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.ollama.codec import ChatDecoder
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.inline_thinking import MOST_BLANKS, InlineThinking
+from ollama_proxy.upstreams.openai.pieces import MOST_BLANKS, InlineThinking
 from ollama_proxy.wire.lines import StreamTail
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
+from ollama_proxy.dialects.embeddings import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post

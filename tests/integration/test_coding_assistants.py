@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.output_items import seal
 from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
 from tests.integration.test_specs import SPEC
@@ -307,6 +307,7 @@ def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upst
     }
     answer = get(gateway, RESPONSES, **headers)
     assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
+    assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == ("HTTP/1.1", "keep-alive, Upgrade")
     assert get(gateway, RESPONSES).status == 405
 
 

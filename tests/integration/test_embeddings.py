@@ -125,10 +125,10 @@ def test_context_may_be_given_beside_the_options(gateway: Gateway, upstream: Fau
     assert forwarded(upstream)[-1].json()["options"] == {"num_ctx": 512}
 
 
-def test_input_is_cut_for_those_who_ask_for_it(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_input_is_cut_by_default_and_the_answer_says_so(gateway: Gateway, upstream: FaultUpstream) -> None:
     too_long = Json({"error": "the input length exceeds the context length"}, 400)
-    upstream.script("/api/embed", [too_long], [Json({"embeddings": [[1.0]], "prompt_eval_count": 5})])
-    answer = embed(gateway, input="x", truncate=True)
+    upstream.script("/api/embed", [too_long], [Json({"embeddings": [[1.0], [2.0]]})])
+    answer = embed(gateway, input=["short", "x"])
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Truncated")) == (200, "prompt")
     assert [seen.json()["truncate"] for seen in forwarded(upstream)] == [False, True]
 
@@ -161,7 +161,7 @@ def test_wrong_value_is_refused_by_name(name: str, value: Any, gateway: Gateway,
 )
 def test_refusals_of_the_upstream(status: int, text: str, code: str, gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/embed", [Json({"error": text}, status)])
-    answer = embed(gateway, input="x")
+    answer = embed(gateway, input="x", truncate=False)
     error = answer.json()["error"]
     assert (answer.status, error["message"].startswith(text), error["code"]) == (status, True, code)
 

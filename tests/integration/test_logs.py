@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.rig.http_client import Answer, bearer, open_stream, request
 TOKEN, WRONG = "canary-token-1a2b3c", "canary-wrong-9z8y7x"
 PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 READER = "canary-reader-5m6n7o"
+PAGE, USER_HEADER = "canary-page-8p9q1r", "X-OpenWebUI-User-Email"
 FIELDS = {
     *("time", "id", "client", "token", "method", "path", "dialect", "model", "upstream", "status", "stream", "bytes"),
     *("clamped", "truncated", "attempts", "estimated"),
@@ -49,6 +51,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
             "generate_tokens": [
                 {"name": "web-team", "sha256": digest(TOKEN)},
                 {"name": "reader", "sha256": digest(READER), "scopes": ["read"]},
+                {"name": "page", "sha256": digest(PAGE), "users": {"header": USER_HEADER}},
             ]
         },
         "server": {"max_body": "1MiB"},
@@ -108,6 +111,43 @@ def test_a_line_says_who_asked_what_and_how_it_ended(
     assert line.keys() >= FIELDS
     assert excerpt(line, expected) == expected
     assert 0 < line["first_byte_ms"] <= line["total_ms"] < 5000
+
+
+@pytest.mark.parametrize("path", [*CHATS, "/v1/embeddings", "/api/embed"])
+def test_the_user_behind_a_token_is_in_the_line_and_nowhere_else(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
+    identity = f"user-{path.replace('/', '.')}"
+    headers = {"X-Request-Id": identity, USER_HEADER: "%E5%BC%A0%40example.org%0A", **bearer(PAGE)}
+    body = {"model": MODEL, "input": "x"} if "embed" in path else asked(path, PROMPT, stream=False)
+    upstream.script("/api/embed", [do.Json({"embeddings": [[1.0]]})])
+    answer = request(gateway.url, "POST", path, body, headers)
+    line = line_of(gateway, identity)
+    assert (answer.status, line["token"], line["user"]) == (200, "page", "张@example.org")
+    assert all("example.org" not in f"{seen.headers}{seen.body!r}" for seen in upstream.requests)
+    assert "example.org" not in f"{answer.headers}{answer.text}"
+
+
+BOTH = {"safety_identifier": "hash-1", "user": "ann"}
+NAMED: list[tuple[str, dict[str, str], dict[str, str], str | None]] = [
+    (PAGE, {USER_HEADER: "bob"}, BOTH, "bob"),
+    (PAGE, {USER_HEADER: "%20"}, BOTH, "hash-1"),
+    (PAGE, {}, {"user": "ann"}, "ann"),
+    (PAGE, {"X-User": "bob"}, {}, None),
+    (TOKEN, {USER_HEADER: "bob"}, {}, None),
+    (TOKEN, {USER_HEADER: "bob"}, BOTH, "hash-1"),
+]
+
+
+@pytest.mark.parametrize(("token", "headers", "fields", "user"), NAMED)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_header_names_the_user_only_of_a_token_that_says_so(
+    gateway: Gateway, path: str, token: str, headers: dict[str, str], fields: dict[str, str], user: str | None
+) -> None:
+    identity = f"named-{secrets.token_hex(8)}"
+    body = asked(path, PROMPT, stream=False, **fields)
+    answer = request(gateway.url, "POST", path, body, {"X-Request-Id": identity, **headers, **bearer(token)})
+    assert (answer.status, line_of(gateway, identity)["user"]) == (200, user)
 
 
 REFUSALS: list[tuple[str, str, str, Any, str | None, dict[str, Any]]] = [

@@ -302,6 +302,8 @@ STREAM, SINGLE = "stream", "single"
 
 def has_gap(kind: str, dialect: str, case: str, mode: str) -> bool:
     """Whether the dialect lacks a word for what the cell wants, or the upstream can't have it."""
+    if (kind, dialect, case) == ("ollama", "embeddings", "too long"):
+        return True  # their input is cut by default: test_truncation.py
     wanted = CASES[case].wanted._asdict() | {"stream": mode == STREAM}
     unsaid = Wanted()._asdict() | {"stream": False}
     wishes = [name for name in wanted if wanted[name] != unsaid[name]]

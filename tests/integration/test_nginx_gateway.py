@@ -175,6 +175,14 @@ def test_a_connection_is_never_switched(nginx: Nginx, headers: dict[str, str]) -
     assert request(nginx.url, "GET", "/api/tags", headers={**bearer(TOKEN), **headers}).status in (200, 400, 405)
 
 
+def test_a_websocket_is_declined_at_once(nginx: Nginx) -> None:
+    """nginx forwards no Upgrade, but the rest of the handshake."""
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "GnXgLiLIVtgK+NmQjJSizA=="}
+    answer = request(nginx.url, "GET", "/v1/responses", headers={**bearer(TOKEN), **handshake})
+    assert (answer.status, answer.headers.get("Upgrade")) == (426, "HTTP/1.1")
+    assert answer.json()["error"]["code"] == "no_websocket"
+
+
 MOVERS = {
     "SCRIPT_NAME": "/foo",
     "Script-Name": "/foo",

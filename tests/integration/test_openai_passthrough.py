@@ -153,6 +153,19 @@ def test_tokens_that_nobody_counts_are_estimated(gateway: Gateway, provider: Pro
     assert line["prompt_eval_count"] > 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "user"), [({"user": "ann"}, "ann"), ({"user": "ann", "safety_identifier": "hash-1"}, "hash-1")]
+)
+def test_the_user_that_the_body_names_is_logged(
+    gateway: Gateway, provider: Provider, request_id: str, fields: dict[str, str], user: str
+) -> None:
+    provider.script(CHAT, [Json(ANSWER)])
+    body = {"model": OWN, "messages": ASKED, **fields}
+    assert post(gateway, CHAT, body, **{"X-Request-Id": request_id}).status == 200
+    assert access_line(gateway, request_id)["user"] == user
+    assert asked(provider)[0].json() == body
+
+
 # --- What does not pass -----------------------------------------------------------------------------------------------
 
 OURS: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.output_items import seal
 from tests.golden.face import forwarded
 from tests.golden.fates import Ask
 from tests.golden.responses import asking

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.rig import NDJSON, Turn
+from tests.rig import NDJSON
 from tests.rig.calls import (
     CHAT_LINE,
     DIGEST,
@@ -47,7 +47,8 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
 )
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, Stream, bearer, encode_request, open_stream, raw, request
+from tests.rig.http_client import Stream, bearer, encode_request, open_stream, raw, request
+from tests.rig.uploads import MIB, Hash, send_upload
 
 pytestmark = pytest.mark.slow
 
@@ -373,52 +374,6 @@ def test_trailers_are_passed_over(gateway: Gateway, upstream: FaultUpstream) -> 
 # --- Uploads ---------------------------------------------------------------------------------------------------------
 
 
-class Hash:
-    """An action that reads an upload without keeping it, and answers with its length and digest."""
-
-    def play(self, turn: Turn) -> None:
-        chunked = "chunked" in (turn.request.header("transfer-encoding") or "")
-        parts = self._chunks(turn) if chunked else self._sized(turn)
-        digest, size = hashlib.sha256(), 0
-        for part in parts:
-            digest.update(part)
-            size += len(part)
-        turn.request.complete = True
-        Json({"size": size, "sha256": digest.hexdigest()}, 201).play(turn)
-
-    @staticmethod
-    def _sized(turn: Turn) -> Iterator[bytes]:
-        left = int(turn.request.header("content-length") or 0)
-        while left:
-            part = turn.wire.take(min(left, 65536))
-            left -= len(part)
-            yield part
-
-    @staticmethod
-    def _chunks(turn: Turn) -> Iterator[bytes]:
-        while size := int(turn.wire.take_line(), 16):
-            yield turn.wire.take(size)
-            turn.wire.take_line()
-        turn.wire.take_line()
-
-
-def send_upload(gateway: Gateway, parts: Iterator[bytes], length: int | None) -> Answer:
-    """Upload a blob without holding it in memory."""
-    framing = ("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked")
-    headers = [*bearer(TOKEN).items(), framing]
-    with open_stream(gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False) as stream:
-        stream.sock.settimeout(30)
-        for part in parts:
-            stream.sock.sendall(part if length is not None else b"%x\r\n%s\r\n" % (len(part), part))
-        if length is None:
-            stream.sock.sendall(b"0\r\n\r\n")
-        status, answer_headers = stream.read_head(30)
-        return Answer(status, answer_headers, stream.read_all(), stream.complete)
-
-
-MIB = bytes(range(256)) * 4096
-
-
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
 def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream: FaultUpstream, sized: bool) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [NoReadBody(), Hash()])
@@ -432,7 +387,7 @@ def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream
                 highest = max(highest, growth_kib(gateway, before))
             yield MIB
 
-    answer = send_upload(gateway, parts(), 200 << 20 if sized else None)
+    answer = send_upload(gateway.url, f"/api/blobs/{DIGEST}", TOKEN, parts(), 200 << 20 if sized else None)
     digest = hashlib.sha256()
     for _ in range(200):
         digest.update(MIB)
@@ -444,7 +399,7 @@ def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
 def test_framing_of_an_upload_is_kept(gateway: Gateway, upstream: FaultUpstream, sized: bool) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(201, {"Content-Length": "0"}, chunked=False)])
-    assert send_upload(gateway, iter([b"ab", b"cd"]), 4 if sized else None).status == 201
+    assert send_upload(gateway.url, f"/api/blobs/{DIGEST}", TOKEN, [b"ab", b"cd"], 4 if sized else None).status == 201
     seen = upstream.wait_for_request(1, f"/api/blobs/{DIGEST}")
     framing = (seen.header("content-length"), seen.header("transfer-encoding"))
     assert (seen.body, framing) == (b"abcd", ("4", None) if sized else (None, "chunked"))

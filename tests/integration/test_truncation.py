@@ -20,6 +20,9 @@ from tests.rig.replay_upstream import Replay, recording
 Document = dict[str, Any]
 
 MODELS = {"lenient": {"target": "m", "truncate": True}, "strict": {"target": "m", "truncate": False}}
+#: Tokens whose prompts are cut, or refused, if neither the request nor the model's rules say it.
+CUTTING, REFUSING = "cutting-token-1", "refusing-token-1"
+TOKENS = [TOKEN, {"token": CUTTING, "truncate": True}, {"token": REFUSING, "truncate": False}]
 TRANSLATED = {name: face for name, face in FACES.items() if not name.startswith("native")}
 NATIVE = {name: face for name, face in FACES.items() if name.startswith("native")}
 
@@ -36,7 +39,8 @@ each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stre
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(shared_upstream, models=MODELS, stream={"heartbeat_s": 0.2}) as running:
+    auth = {"generate_tokens": TOKENS}
+    with shared_gateway(shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.2}) as running:
         yield running
 
 
@@ -49,9 +53,9 @@ def body_of(face: Face, model: str, **fields: Any) -> Document:
     return {**face.body, "model": model, **fields}
 
 
-def ask(gateway: Gateway, name: str, model: str = "m", **fields: Any) -> Answer:
+def ask(gateway: Gateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any) -> Answer:
     face = {**FACES, **EMBEDDINGS}[name]
-    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(TOKEN))
+    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(token))
 
 
 def truncated(answer: Answer) -> str | None:
@@ -135,6 +139,28 @@ def test_prompt_that_fits_is_asked_once_and_nothing_is_said(
     assert (answer.status, truncated(answer), cuts(upstream)) == (200, None, [UNCUT])
 
 
+#: What holds for each token, model and request: the request's word before the model's, and that before the token's.
+DECIDED = [
+    *[(CUTTING, "m", {}, True), (CUTTING, "lenient", {}, True), (REFUSING, "lenient", {}, True)],
+    *[(CUTTING, "strict", {}, False), (REFUSING, "m", {}, False), (REFUSING, "strict", {}, False)],
+    *[(CUTTING, "m", {"truncate": False}, False), (REFUSING, "strict", {"truncate": True}, True)],
+]
+
+
+@pytest.mark.parametrize(("token", "model", "fields", "is_cut"), DECIDED)
+@pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
+def test_token_decides_what_neither_request_nor_model_does(
+    name: str, token: str, model: str, fields: Document, is_cut: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    if name == "openai embeddings":
+        upstream.script("/api/embed", EMBED_TOO_LONG, VECTORS)
+    else:
+        script(upstream, name, TOO_LONG, spoken(name, stream=False))
+    answer = ask(gateway, name, model, token=token, **fields)
+    assert (answer.status, truncated(answer)) == ((200, "prompt") if is_cut else (400, None))
+    assert len(asked(upstream)) == 1 + is_cut
+
+
 @each_way
 def test_truncation_of_responses_is_openais_word_for_it(
     stream: bool, gateway: Gateway, upstream: FaultUpstream
@@ -173,6 +199,52 @@ def test_words_of_other_servers_for_it_are_known(
 ) -> None:
     script(upstream, name, [Json({"error": text}, 400)], spoken(name, stream=False))
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt"
+
+
+ADVICE = "send truncate: true"
+LONG_CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+
+
+@each_way
+@each_translated
+def test_both_numbers_are_told_in_the_words_of_each_api(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    script(upstream, name, [Replay(recording("chat-context-overflow", "0.32"))])
+    answer = ask(gateway, name, stream=stream)
+    assert answer.status == 400
+    message = answer.json()["error"]["message"]
+    assert "the prompt has 910 tokens and exceeds the available context size of 256: shorten it" in message
+    if dialect_of(FACES[name].path) == "anthropic":
+        assert message.startswith("prompt is too long: 910 tokens > 256 maximum: ")
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "is_advised"),
+    [
+        ("jinja", {}, False),
+        ("jinja", {"truncate": True}, False),
+        ("jinja", {"messages": LONG_CHAT}, True),
+        ("go", {}, True),
+        ("go", {"truncate": True}, False),
+        ("unknown", {}, False),
+    ],
+)
+def test_cutting_is_recommended_only_if_it_can_help(
+    template: str, fields: Document, is_advised: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    """A server that does not render the prompt itself can only drop whole messages."""
+    shown: dict[str, Script] = {
+        "jinja": [Replay(recording("show-jinja", "0.32"))],
+        "go": [Replay(recording("show", "0.32"))],
+        "unknown": [Json({"error": "no"}, 500)],
+    }
+    upstream.script("/api/show", shown[template])
+    script(upstream, "openai chat", TOO_LONG)
+    answer = ask(gateway, "openai chat", template, **fields)
+    assert answer.status == 400
+    assert (ADVICE in answer.text) is is_advised
+    assert "shorten it" in answer.text
 
 
 class OnlyWhenCut:
@@ -239,7 +311,9 @@ EMBED_TOO_LONG: Script = [Replay(recording("embed-too-long"))]
 VECTORS: Script = [Json({"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 4})]
 
 
-@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("lenient", {"truncate": False}), ("strict", {})])
+@pytest.mark.parametrize(
+    ("model", "fields"), [("m", {"truncate": False}), ("lenient", {"truncate": False}), ("strict", {})]
+)
 def test_text_that_is_too_long_to_embed_is_refused(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -248,7 +322,7 @@ def test_text_that_is_too_long_to_embed_is_refused(
     assert [seen.json()["truncate"] for seen in asked(upstream)] == [False]
 
 
-@pytest.mark.parametrize(("model", "fields"), [("m", {"truncate": True}), ("lenient", {})])
+@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("m", {"truncate": None}), ("strict", {"truncate": True})])
 def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -313,14 +387,14 @@ def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream
 # --- Native clients decide for themselves ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["m", "lenient"])
+@pytest.mark.parametrize(("model", "token"), [("m", TOKEN), ("lenient", TOKEN), ("m", REFUSING)])
 @pytest.mark.parametrize("word", [{}, {"truncate": True}, {"truncate": False, "shift": False}])
 @each_native
 def test_native_request_says_itself_whether_it_may_be_cut(
-    name: str, word: Document, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, word: Document, model: str, token: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, TOO_LONG)
-    answer = ask(gateway, name, model, stream=False, **word)
+    answer = ask(gateway, name, model, token=token, stream=False, **word)
     assert (answer.status, answer.json()) == (400, {"error": SENTENCE})
     assert cuts(upstream) == [word]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from tests.reliability.asked import SINGLES, STREAMS, WAYS, Asked, Fault, Way, ask_all, encoded, script_all
 from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON, chunk

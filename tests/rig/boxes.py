@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tests.rig import SeenRequest
-from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Whole
 from tests.rig.gateway import free_port
 
 #: Where a prompt arrives.
@@ -64,6 +65,43 @@ class Box(FaultUpstream):
                 return [Json({"error": f"model '{name}' not found"}, 404)]
         return super().answer(request)
 
+
+class FileBox(Box):
+    """An Ollama server that keeps uploaded files, by their digests, and makes models of them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, [])
+        self.files: set[str] = set()
+
+    def answer(self, request: SeenRequest) -> Script:
+        """As Ollama would, from what it has."""
+        place, _, digest = request.path.rpartition("/")
+        if place == "/api/blobs":
+            return [self._answer_file(request, digest)]
+        if request.path != "/api/create":
+            return super().answer(request)
+        asked = request.json()
+        if lacking := {file for field in _FILES for file in asked.get(field, {}).values()} - self.files:
+            return [Json({"error": f"open {lacking.pop()}: no such file or directory"}, 400)]
+        self.models.append(asked["model"])
+        return [Lines([{"status": "parsing GGUF"}, {"status": "success"}])]
+
+    def _answer_file(self, request: SeenRequest, digest: str) -> Whole | Json:
+        if digest in self.files or request.method == "HEAD":
+            return Whole(b"", 200 if digest in self.files else 404, ())
+        real = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
+        if digest != real:
+            return Json({"error": f'digest mismatch, expected "{digest}", got "{real}"'}, 400)
+        self.files.add(digest)
+        return Whole(b"", 201, ())
+
+    def uploads(self, digest: str) -> int:
+        """How often it got this file."""
+        return sum(seen.method == "POST" and seen.path.endswith(digest) for seen in self.requests)
+
+
+#: Fields of a `create` with uploaded files.
+_FILES = ("files", "adapters", "draft_files")
 
 #: Options that an engine is started with; a request with others restarts it.
 LAUNCH_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
@@ -148,7 +186,8 @@ def _words(text: str) -> int:
 def _overflow(prompt: int, context: int) -> str:
     """What `llama-server` says, in the envelope that Ollama leaves around it."""
     text = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
-    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"}})
+    counts = {"n_prompt_tokens": prompt, "n_ctx": context}
+    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"} | counts})
 
 
 def _answered(path: str, body: dict[str, Any], end: dict[str, Any]) -> Script:

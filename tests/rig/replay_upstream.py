@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tests.rig import SeenRequest, Turn, pieces
 from tests.rig.fault_upstream import Json, Script, ScriptedServer
@@ -53,6 +53,12 @@ def recording(name: str, version: Version = "0.24") -> Recording:
     if found is None:
         raise KeyError(f"no recording is named {name!r}")
     return found
+
+
+def recorded_at(place: str) -> Recording:
+    """One recording by its version and name, such as `0.32/chat-hello-single`. Raises KeyError if there is none."""
+    version, _, name = place.partition("/")
+    return recording(name, cast(Version, version))
 
 
 def _load(directory: Path, row: dict[str, Any]) -> Recording:

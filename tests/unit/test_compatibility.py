@@ -16,7 +16,7 @@ from marshmallow import Schema
 from ollama_proxy import errors
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
-from ollama_proxy.dialects.embeddings.schemas import EmbeddingsSchema
+from ollama_proxy.dialects.embeddings import EmbeddingsSchema
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
@@ -26,7 +26,7 @@ from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
-from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
+from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ import yaml
 from marshmallow import Schema
 
 from ollama_proxy.cli.commands import banner, main
-from ollama_proxy.cli.probe import Probe
+from ollama_proxy.cli.exposure import Probe
 from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema

@@ -1,24 +1,32 @@
-"""The routes of Anthropic's Messages API, under `/v1` and, for clients of older gateways, under `/anthropic/v1`."""
+"""Anthropic's Messages API as a dialect, and its routes, under `/v1` and `/anthropic/v1`."""
 
 from __future__ import annotations
+
+import re
 
 import orjson
 from flask import Blueprint, Response
 
-from ollama_proxy.dialects.anthropic import transcript
-from ollama_proxy.dialects.anthropic.load import load_chat, shows_thinking
-from ollama_proxy.dialects.anthropic.render import MessageRenderer
-from ollama_proxy.dialects.anthropic.token_estimate import estimate_tokens
+from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
+from ollama_proxy.dialects.anthropic.load import estimate_tokens, load_chat, shows_thinking
+from ollama_proxy.dialects.anthropic.render import MessageRenderer, read_transcript, render_model, render_models
 from ollama_proxy.dialects.body import load_body, note_request
-from ollama_proxy.dialects.dialect import Routes
+from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.gateway import Gateway, current_exchange, whole
 from ollama_proxy.policy import GENERATE
+
+#: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
+_PATHS = re.compile(r"(/anthropic|(/v1)*/messages)(/|$)")
+
+#: Paths that OpenAI's API has as well: the version header identifies Anthropic's clients.
+_SHARED_PATHS = re.compile(r"/v1/(models|files|skills)(/|$)")
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
     """POST messages and messages/count_tokens."""
     blueprint = Blueprint("anthropic", __name__)
 
+    # Clients of older gateways use the longer paths.
     @blueprint.post("/anthropic/v1/messages", endpoint="messages")
     @blueprint.post("/v1/messages", endpoint="messages")
     def messages() -> Response:
@@ -48,5 +56,19 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 ROUTES = Routes(
     build_blueprint,
     scopes={"anthropic.messages": GENERATE, "anthropic.count_tokens": GENERATE},
-    readers={"anthropic.messages": transcript.read},
+    readers={"anthropic.messages": read_transcript},
+)
+
+
+ANTHROPIC = Dialect(
+    "anthropic",
+    lambda environ: bool(
+        _PATHS.match(environ["PATH_INFO"])
+        or ("HTTP_ANTHROPIC_VERSION" in environ and _SHARED_PATHS.match(environ["PATH_INFO"]))
+    ),
+    AnthropicErrors(),
+    (ROUTES,),
+    cors_paths=("/v1/", "/anthropic/"),
+    exposed_headers=("request-id", "anthropic-version"),
+    models=ModelRenderer(render_models, render_model),
 )

@@ -36,7 +36,7 @@ _DETAILS: dict[str, dict[str, Json]] = {
     "thread": {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 }
 
-#: Clients that shorten their history recognize a prompt that does not fit by this text.
+#: Clients that shorten their history recognize a prompt that does not fit by this text, and read the counts after it.
 TOO_LONG = "prompt is too long"
 
 
@@ -50,6 +50,11 @@ class AnthropicErrors(ErrorRenderer):
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
 
+    def hint_at_address(self, path: str) -> str:
+        """Return a hint about the base URL for a path that does not exist."""
+        is_without_version = path.startswith("/messages")
+        return f" The path is /v1{path}: let the base URL of this client end with /v1." if is_without_version else ""
+
     def render_error_frame(self, error: GatewayError) -> bytes:
         """Return the frame that ends a failed stream. No `message_stop` follows: clients raise an exception for it."""
         return b"event: error\ndata: " + orjson.dumps({"type": "error", "error": _fields(error)}) + b"\n\n"
@@ -59,5 +64,6 @@ def _fields(error: GatewayError) -> dict[str, Json]:
     kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
     text = str(error)
     if isinstance(error, PromptTooLong) and not text.startswith(TOO_LONG):
-        text = f"{TOO_LONG}: {text}"
+        counts = f"{error.tokens} tokens > {error.context} maximum: " if error.tokens and error.context else ""
+        text = f"{TOO_LONG}: {counts}{text}"
     return {"type": kind, "message": text} | _DETAILS.get(error.param or "", {})

@@ -1,4 +1,7 @@
-"""Load Anthropic's requests as hub requests. Absent parameters stay absent, so the model's own defaults apply."""
+"""Load Anthropic's requests as hub requests, and estimate their tokens.
+
+Absent parameters stay absent, so the model's own defaults apply.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.anthropic.tools import load_tool_choice, load_tools
 from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.hub import ChatRequest, Json
+from ollama_proxy.hub import ChatRequest, Document, Json
+from ollama_proxy.wire import encode_request
 
 MESSAGES = MessagesSchema()
 
@@ -100,3 +104,31 @@ def _effort(data: Mapping[str, Json]) -> str:
 def shows_thinking(data: Mapping[str, Json]) -> bool:
     """Whether the client wants the text of the thinking, and not only its signature."""
     return (data.get("thinking") or {}).get("display") != "omitted"
+
+
+BYTES_PER_TOKEN = 4
+
+#: The tokens of an image of any size.
+IMAGE_TOKENS = 1500
+
+#: Of a PDF in base64, most of which is its layout, fonts and images; and the most that one can cost.
+PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS = 20, 50_000
+
+
+def estimate_tokens(asked: ChatRequest) -> int:
+    """Return the tokens that the model will read, at least 1; raises BadRequest for JSON that can't be forwarded."""
+    size = attachments = 0
+    for message in asked.messages:
+        size += _text_size(message.content, message.thinking)
+        size += sum(_text_size(call.name) + len(encode_request(call.arguments)) for call in message.tool_calls)
+        attachments += sum(
+            min(len(each.data) // PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS) if isinstance(each, Document) else IMAGE_TOKENS
+            for each in message.images
+        )
+    for tool in asked.tools if asked.tool_choice != "none" else ():
+        size += _text_size(tool.name, tool.description) + len(encode_request(tool.parameters or {}))
+    return max(1, size // BYTES_PER_TOKEN + attachments)
+
+
+def _text_size(*texts: str | None) -> int:
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts if text)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_image, load_pdf
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid, text_in
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
@@ -45,11 +45,9 @@ def load_messages(messages: list[Json]) -> list[Message]:
     loaded: list[Message] = []
     for index, message in enumerate(pace(messages)):
         where = f"messages[{index}]"
-        role = as_object(message, where).get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            raise_invalid(f"{where}.role", f"must be one of {', '.join(map(repr, ROLES))}")
+        role = _choose(ROLES, as_object(message, where).get("role"), f"{where}.role")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
-        text, thinking = "\n".join(blocks.texts), "\n".join(blocks.thoughts) or None
+        text, thinking = "\n".join(blocks.texts), "\n".join(filter(None, blocks.thoughts)) or None
         own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
         if role == "assistant":
             loaded += [own, *blocks.results]
@@ -68,17 +66,19 @@ def _load_content(content: Json, where: str, kinds: Kinds, names: dict[str, str]
         blocks.texts.append(content)
     elif isinstance(content, list):
         for index, block in enumerate(pace(content)):
-            kind = as_object(block, f"{where}[{index}]").get("type")
-            if not isinstance(kind, str) or kind not in kinds:
-                raise_invalid(f"{where}[{index}].type", f"must be one of {', '.join(map(repr, kinds))}")
-            kinds[kind](block, blocks, f"{where}[{index}]")
+            place = f"{where}[{index}]"
+            kind = _choose(kinds, as_object(block, place).get("type"), f"{place}.type")
+            kinds[kind](block, blocks, place)
     elif content is not None:
         raise_invalid(where, "must be a string or an array of content blocks")
     return blocks
 
 
-def _load_text(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    blocks.texts.append(as_text(block.get("text"), f"{where}.text"))
+def _choose(known: Collection[str], value: Json, where: str) -> str:
+    """Return the value if it is one of the known ones; raises BadRequest."""
+    if isinstance(value, str) and value in known:
+        return value
+    raise_invalid(where, f"must be one of {', '.join(map(repr, known))}")
 
 
 def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -112,7 +112,7 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             blocks.texts.append(f"{name.capitalize()}: {as_text(block[name], f'{where}.{name}')}")
     if is_pdf:
         data = as_text(source.get("data"), f"{where}.source.data")
-        title = as_text(block.get("title") or "", f"{where}.title")
+        title = text_in(block, "title", where)
         blocks.images.append(load_pdf(data, title, where, blocks.texts, blocks.images))
         return
     match source.get("type"), source.get("media_type"):
@@ -132,19 +132,13 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    title, source = (as_text(block.get(name) or "", f"{where}.{name}") for name in ("title", "source"))
+    title, source = text_in(block, "title", where), text_in(block, "source", where)
     content = _load_content(block.get("content"), f"{where}.content", SYSTEM, blocks.names)
     blocks.texts += [f"Search result: {title} ({source})", *content.texts]
 
 
-def _load_thinking(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    """Add thinking with any signature; it is empty if the client got only the signature."""
-    if thought := as_text(block.get("thinking") or "", f"{where}.thinking"):
-        blocks.thoughts.append(thought)
-
-
 def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
-    call_id, name = (as_text(block.get(part) or "", f"{where}.{part}") for part in ("id", "name"))
+    call_id, name = text_in(block, "id", where), text_in(block, "name", where)
     if not call_id or not name:
         raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is required")
     blocks.names[call_id] = name
@@ -175,7 +169,7 @@ def _add_result(block: dict[str, Json], text: str, images: list[Attachment], blo
     blocks.results.append(Message("tool", text, images=images, tool_name=name, tool_call_id=call_id))
 
 
-SYSTEM: Kinds = {"text": _load_text}
+SYSTEM: Kinds = {"text": lambda block, blocks, where: blocks.texts.append(as_text(block.get("text"), f"{where}.text"))}
 DOCUMENT: Kinds = SYSTEM | {"image": _load_image}
 _READ: Kinds = DOCUMENT | {"document": _load_document, "search_result": _load_search_result}
 RESULT: Kinds = _READ | {
@@ -186,7 +180,8 @@ RESULT: Kinds = _READ | {
 }
 USER: Kinds = _READ | {"tool_result": _load_result}
 ASSISTANT: Kinds = SYSTEM | {
-    "thinking": _load_thinking,
+    # With any signature; it is empty if the client got only the signature.
+    "thinking": lambda block, blocks, where: blocks.thoughts.append(text_in(block, "thinking", where)),
     # Only the server that wrote it can read it, so it is dropped.
     "redacted_thinking": lambda block, blocks, where: None,
     "tool_use": _load_call,

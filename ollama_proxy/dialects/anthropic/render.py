@@ -1,4 +1,4 @@
-"""Hub events to Anthropic's messages and stream events.
+"""Render hub events as Anthropic's messages and stream events, and read their text for the chat log.
 
 Blocks have dense indexes and each is closed before the next opens; every event has its `event:` line; a block of
 thinking ends with one signature: the helpers of the official clients fail on anything else.
@@ -10,12 +10,14 @@ import secrets
 from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from hashlib import blake2s
+from typing import Any
 
 import orjson
 
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Model, Thinking, ToolCall
+from ollama_proxy.telemetry import Transcript
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -214,3 +216,29 @@ def _render_capabilities(able: Set[str]) -> dict[str, Json]:
 
 def _supported(value: bool) -> dict[str, Json]:
     return {"supported": value}
+
+
+def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
+    """Read a whole message, or an event of one."""
+    match document.get("type"):
+        case "message":
+            for number, block in enumerate(document["content"]):
+                _read_block(number, block, transcript)
+            transcript.finish(document.get("stop_reason"))
+        case "content_block_start":
+            _read_block(document["index"], document["content_block"], transcript)
+        case "content_block_delta":
+            delta = document["delta"]
+            transcript.think(delta.get("thinking"))
+            transcript.text(delta.get("text"))
+            if "partial_json" in delta:
+                transcript.call(document["index"], arguments=delta["partial_json"])
+        case "message_delta":
+            transcript.finish(document["delta"].get("stop_reason"))
+
+
+def _read_block(number: int, block: dict[str, Any], transcript: Transcript) -> None:
+    if block["type"] == "tool_use":
+        transcript.call(number, name=block["name"], arguments=block.get("input"))
+    transcript.think(block.get("thinking"))
+    transcript.text(block.get("text"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ollama_proxy.dialects.content_parts import load_function
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.dialects.tools import check_choice, check_defined
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 
@@ -87,17 +88,12 @@ def load_tools(tools: list[Json]) -> tuple[list[Tool], list[str]]:
 
 def _load_tool(tool: Json, where: str) -> Tool | None:
     """Load one tool; None if only Anthropic's servers can run it."""
-    if not isinstance(tool, dict):
-        raise_invalid(where, "must be an object")
-    kind = tool.get("type") or "custom"
+    kind = as_object(tool, where).get("type") or "custom"
     if kind == "function":
         # OpenAI's form, which clients send that only have another base URL.
         return load_function(tool.get("function"), f"{where}.function")
     if kind == "custom":
-        schema = tool.get("input_schema")
-        if schema is not None and not isinstance(schema, dict):
-            raise_invalid(f"{where}.input_schema", "must be a JSON Schema object")
-        return load_function({**tool, "parameters": schema}, where)
+        return load_function(tool, where, schema="input_schema")
     kind = as_text(kind, f"{where}.type")
     known = next((known for start, known in _CLIENTS.items() if kind.startswith(start)), None)
     if known is None or "toolset" in kind:
@@ -119,11 +115,11 @@ def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:
         case "auto" | "none":
             return str(kind)
         case "any" | "required":
-            return "required" if tools else raise_invalid("tool_choice", "this request defines no tools")
+            check_choice("required", tools, "tool_choice")
+            return "required"
         case "tool" if isinstance(choice, dict):
             name = as_text(choice.get("name"), "tool_choice.name")
-            if name not in [tool.name for tool in tools]:
-                raise_invalid("tool_choice.name", f"this request defines no tool '{name[:80]}'")
+            check_defined({name}, tools, "tool_choice.name")
             return {"name": name}
         case _:
             raise_invalid("tool_choice.type", "must be 'auto', 'any', 'tool' or 'none'")

@@ -1,8 +1,7 @@
-"""The routes of Ollama's API, one row each. The upstream path is always a constant of this table."""
+"""Ollama's API as a dialect, and its routes, one row each. The upstream path is always a constant of this table."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,17 +11,16 @@ import orjson
 from flask import Blueprint, Response, request
 from marshmallow import Schema
 
-from ollama_proxy.dialects.body import check_keys, declared_length, parse_object, read_body, read_parts
-from ollama_proxy.dialects.content_coding import content_coding
+from ollama_proxy.dialects.body import check_keys, content_coding, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
-from ollama_proxy.dialects.dialect import Routes
-from ollama_proxy.dialects.native import schemas, transcript
-from ollama_proxy.dialects.native.fleet_views import respond_for_fleet, show_provided_model
-from ollama_proxy.dialects.native.management import manage_models, model_management
-from ollama_proxy.dialects.native.render import SINGLE
-from ollama_proxy.dialects.native.translated import answer_translated
+from ollama_proxy.dialects.dialect import Dialect, Routes
+from ollama_proxy.dialects.native import schemas
+from ollama_proxy.dialects.native.errors import NativeErrors
+from ollama_proxy.dialects.native.management import find_file, manage_models, model_management, upload_file
+from ollama_proxy.dialects.native.render import SINGLE, read_transcript
+from ollama_proxy.dialects.native.translated import answer_translated, respond_for_fleet, show_provided_model
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
-from ollama_proxy.gateway import OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange, whole
+from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange, whole
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
@@ -34,8 +32,6 @@ DECISIVE = (
     *("remote_host", "_debug_render_only", "think", "system", "raw", "exclude_reasoning"),
     *("template", "suffix"),
 )
-
-_DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +122,8 @@ def _read(gateway: Gateway, name: str) -> Response:
     exchange = current_exchange()
     if not gateway.fleet.is_single:
         return respond_for_fleet(gateway, exchange, name)
-    response = gateway.forward(exchange, UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers()))
+    outgoing = UpstreamRequest(exchange.method, f"/api/{name}", headers=_headers())
+    response = gateway.forward(exchange, outgoing, gateway.fleet.nodes[0])
     if name == "version":
         _add_version(response, exchange)
     is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
@@ -190,7 +187,6 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
     data = exchange.data = parse_object(exchange.body, lenient_tail=True)
     check_keys(data, exchange.body, DECISIVE)
     schemas.check_envelope(route.schema, data)
-    schemas.check_unsupported(data)
     names = schemas.model_names(route.schema, data)
     default = gateway.settings.default_model
     if default and names == [""] and route.endpoint in ("generate", "chat", "embed", "embeddings"):
@@ -215,19 +211,24 @@ def _headers() -> tuple[tuple[str, str], ...]:
 
 
 def _pass_blob(gateway: Gateway, digest: str) -> Response:
-    """HEAD or POST /api/blobs/{digest}, for one server."""
+    """HEAD or POST /api/blobs/{digest}."""
     exchange = current_exchange()
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise BadRequest("invalid digest format")
     path = f"/api/blobs/{digest}"
-    box = model_management(gateway, exchange).only_node("A file goes to one server")
+    management = model_management(gateway, exchange)
+    servers = management.file_servers()
     if exchange.method == "HEAD":
-        return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), box=box)
+        if len(servers) > 1:
+            return find_file(exchange, management, path, servers)
+        return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), servers[0])
     if content_coding(request.environ):
         raise UnsupportedMediaType("A file is uploaded as it is, without a content coding.")
     parts = read_parts(request.environ, exchange.call)
     outgoing = UpstreamRequest("POST", path, parts, declared_length(request.environ), _headers())
-    return gateway.forward(exchange, outgoing, long_running=True, box=box)
+    if len(servers) > 1:
+        return upload_file(exchange, management, outgoing, servers)
+    return gateway.forward(exchange, outgoing, servers[0], long_running=True)
 
 
 ROUTES = Routes(
@@ -245,9 +246,13 @@ ROUTES = Routes(
         "native.refused": READ,
     },
     readers={
-        "native.chat": transcript.read,
-        "native.generate": transcript.read,
+        "native.chat": read_transcript,
+        "native.generate": read_transcript,
         "native.embed": None,
         "native.embeddings": None,
     },
 )
+
+
+#: Every request that no other dialect recognises belongs to Ollama's API.
+NATIVE = Dialect("native", lambda environ: True, NativeErrors(), (ROUTES,), cors_paths=("/api/",))

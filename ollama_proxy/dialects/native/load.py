@@ -11,13 +11,13 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
 from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
-from ollama_proxy.dialects.schema_fields import raise_invalid
+from ollama_proxy.dialects.schema_fields import is_number, is_texts, raise_invalid
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import (
     ChatRequest,
@@ -43,6 +43,9 @@ _WITHOUT_EFFECT = ("context", "shift", "keep_alive")
 
 #: Roles that every upstream knows; Ollama itself accepts any. `developer` is OpenAI's newer name for `system`.
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
+
+#: The types of options that are numbers, as Ollama names them.
+_NUMBERS = {int: "type integer", float: "type float32"}
 
 _LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
@@ -96,12 +99,14 @@ def load_embed(data: Mapping[str, Json]) -> EmbedRequest:
     """Load the body of POST /api/embed; raises BadRequest."""
     value = data.get("input") or []
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not is_texts(texts):
         raise BadRequest("invalid input type", param="input")
     dimensions = as_go(data.get("dimensions") or 0, "EmbedRequest.dimensions", "int", int)
-    truncate = data.get("truncate") if data.get("truncate") is None else _flag(data, "truncate", "EmbedRequest")
     return EmbedRequest(
-        input=texts, dimensions=dimensions if dimensions > 0 else None, truncate=truncate, **_load_model(data)
+        input=texts,
+        dimensions=dimensions if dimensions > 0 else None,
+        truncate=_flag(data, "truncate", "EmbedRequest"),
+        **_load_model(data),
     )
 
 
@@ -132,7 +137,7 @@ def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
         "exclude_reasoning": exclude if isinstance(exclude, bool) else None,
         "logprobs": logprobs or None,
         "top_logprobs": int(top_logprobs) or None,
-        "truncate": None if data.get("truncate") is None else _flag(data, "truncate", struct),
+        "truncate": _flag(data, "truncate", struct),
     }
 
 
@@ -144,21 +149,16 @@ def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
 
 def _load_option(name: str, value: Json) -> Json:
     if name == "stop":
-        if not isinstance(value, list):
-            _raise_bad_option(name, "type array")
-        if not all(isinstance(text, str) for text in value):
-            _raise_bad_option(name, "an array of strings")
-        return [text for text in value if text]
-    option_type = OPTION_TYPES.get(name)
-    if option_type not in (int, float):
+        wanted, is_valid = "an array of strings" if isinstance(value, list) else "type array", is_texts(value)
+    elif wanted := _NUMBERS.get(OPTION_TYPES.get(name, str), ""):
+        is_valid = is_number(value) and isfinite(value)
+    else:
         return value
-    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
-        _raise_bad_option(name, "type integer" if option_type is int else "type float32")
-    return int(value) if option_type is int else value
-
-
-def _raise_bad_option(name: str, wanted: str) -> NoReturn:
-    raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
+    if not is_valid:
+        raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
+    if name == "stop":
+        return list(filter(None, value))
+    return int(value) if OPTION_TYPES[name] is int else value
 
 
 def load_think(think: Json) -> bool | str | None:
@@ -238,9 +238,9 @@ def _text(data: Mapping[str, Json], name: str, struct: str) -> str:
     return "" if value is None else str(as_go(value, f"{struct}.{name}", "string", str))
 
 
-def _flag(data: Mapping[str, Json], name: str, struct: str) -> bool:
+def _flag(data: Mapping[str, Json], name: str, struct: str) -> bool | None:
     value = data.get(name)
-    return False if value is None else bool(as_go(value, f"{struct}.{name}", "bool", bool))
+    return None if value is None else bool(as_go(value, f"{struct}.{name}", "bool", bool))
 
 
 def _listed(data: Mapping[str, Json], name: str, struct: str) -> list[Json]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import orjson
@@ -10,15 +10,15 @@ from flask import Response, request
 
 from ollama_proxy.dialects.native.model_documents import render_pulled
 from ollama_proxy.dialects.native.render import NDJSON, SINGLE
-from ollama_proxy.errors import ModelNotFound, UpstreamError
+from ollama_proxy.errors import ModelNotFound, NotFound
 from ollama_proxy.gateway import (
     BOX_ARGUMENT,
     BOX_HEADER,
     Broadcast,
     Exchange,
     Gateway,
-    Line,
     ModelManagement,
+    Result,
     as_document,
     deliver,
     drop_not_found,
@@ -27,7 +27,8 @@ from ollama_proxy.gateway import (
     streamed,
     whole,
 )
-from ollama_proxy.upstreams import UpstreamRequest
+from ollama_proxy.policy import PATH_BOX_KEY
+from ollama_proxy.upstreams import Node, UpstreamRequest
 from ollama_proxy.wire import ndjson_frame
 
 #: Paths that only affect servers that have the model; on success, Ollama itself sends no body.
@@ -36,8 +37,10 @@ _DONE = b'{"status":"success"}'
 
 
 def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
-    """Return the management of models for the current request, which may name a server."""
-    return gateway.manage_models(exchange, request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT))
+    """Return the management of models for the current request, which may name a server; a base URL does so for all
+    requests that don't."""
+    named = request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT)
+    return ModelManagement(gateway.snapshot, exchange, named or request.environ.get(PATH_BOX_KEY))
 
 
 def manage_models(
@@ -56,42 +59,63 @@ def manage_models(
         record_failure(exchange, error)
         lines = ({"status": "pulling manifest"}, {"error": str(error)})
         return whole(b"".join(map(ndjson_frame, lines)), content_type=NDJSON)
+    is_about_model = outgoing.path in NEEDS_MODEL
     if len(work.nodes) == 1:
-        response = gateway.forward(exchange, work.outgoing, work.names, long_running=True, box=work.nodes[0])
-        is_silent = outgoing.path in NEEDS_MODEL and response.status_code == 200
+        response = gateway.forward(exchange, work.outgoing, work.nodes[0], work.names, long_running=True)
+        is_silent = is_about_model and response.status_code == 200
         return whole(_DONE, content_type=SINGLE) if is_silent else response
     broadcast = management.start_everywhere(work, streams=streams)
     if streams and exchange.stream:
-        progress = iter(broadcast)
-        pieces = chain(_first_lines(broadcast, progress), map(ndjson_frame, progress), _last_line(broadcast))
+        progress = _render_progress(broadcast)
+        pieces = chain((next(progress),), progress)
         return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
     exchange.stream = False
-    return _respond_once(exchange, broadcast, outgoing.path)
+    for _ in broadcast:
+        pass
+    return _respond_once(exchange, drop_not_found(broadcast.results) if is_about_model else broadcast.results)
 
 
-def _first_lines(broadcast: Broadcast, lines: Iterator[Line]) -> list[bytes]:
-    """Return the lines up to the first one of a server that has not failed. Raises UpstreamError if all servers failed,
-    so that the response gets the status of the error."""
-    first: list[bytes] = []
-    for line in lines:
-        first.append(ndjson_frame(line))
-        if line["box"] not in broadcast.failed:
-            return first
-    raise failure(broadcast.results) or UpstreamError
+def _render_progress(broadcast: Broadcast) -> Iterator[bytes]:
+    """Yield the lines, and at last one with the result of every server; raises UpstreamError if any of them failed.
 
-
-def _last_line(broadcast: Broadcast) -> Iterator[bytes]:
-    """Yield the last line, with the result of every server; raises UpstreamError if any of them failed."""
+    The first piece ends with the first line of a server that has not failed: if all have failed, there is none, and the
+    response gets the status of the error.
+    """
+    begun, held = False, b""
+    for line in broadcast:
+        held += ndjson_frame(line)
+        begun = begun or line["box"] not in broadcast.failed
+        if begun:
+            yield held
+            held = b""
     error = failure(broadcast.results)
     if error is not None:
         raise error
     yield ndjson_frame({"status": "success", "boxes": as_document(broadcast.results)})
 
 
-def _respond_once(exchange: Exchange, broadcast: Broadcast, path: str) -> Response:
-    for _ in broadcast:
-        pass
-    results = drop_not_found(broadcast.results) if path in NEEDS_MODEL else broadcast.results
+def find_file(exchange: Exchange, management: ModelManagement, path: str, servers: Sequence[Node]) -> Response:
+    """Answer whether all servers have the file at this path; raises NotFound if one lacks it, UpstreamError if it can't
+    be found out."""
+    results = management.find_file(path, servers, exchange.begin_attempt)
+    if any(result.status == NotFound.status for result in results.values()):
+        raise NotFound
+    if error := failure(results):
+        raise error
+    return whole(b"")
+
+
+def upload_file(
+    exchange: Exchange, management: ModelManagement, upload: UpstreamRequest, servers: Sequence[Node]
+) -> Response:
+    """Upload a file to those of the servers that lack it; like Ollama's, the answer to a success has no body."""
+    found = management.find_file(upload.path, servers)
+    lacking = [node for node in servers if found[node.name].error]
+    results = management.upload_file(upload, lacking) if lacking else {}
+    return whole(b"", status=201 if lacking else 200) if failure(results) is None else _respond_once(exchange, results)
+
+
+def _respond_once(exchange: Exchange, results: Mapping[str, Result]) -> Response:
     error = failure(results)
     if error is None:
         document = {"status": "success", "boxes": as_document(results)}

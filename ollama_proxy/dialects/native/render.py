@@ -1,4 +1,4 @@
-"""Render hub events as Ollama's lines and answers.
+"""Render hub events as Ollama's lines and answers, and read their text for the chat log.
 
 Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends with `done` or an
 error. Durations are integers in nanoseconds, and unknown metrics are omitted.
@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import hypot
+from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.logprobs import render_logprobs
+from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
+from ollama_proxy.telemetry import Transcript
 
 #: Ollama's content types of single answers and of streams.
 SINGLE, NDJSON = "application/json; charset=utf-8", "application/x-ndjson"
@@ -190,3 +192,13 @@ def render_embed(answer: EmbedAnswer, model: str, took_s: float, dimensions: int
 def render_embeddings(answer: EmbedAnswer) -> bytes:
     """Render the answer of the older POST /api/embeddings: one vector, unchanged."""
     return orjson.dumps({"embedding": answer.embeddings[0] if answer.embeddings else []})
+
+
+def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
+    """Read one object of `/api/chat` or `/api/generate`."""
+    message = document.get("message") or {}
+    transcript.think(message.get("thinking") or document.get("thinking"))
+    transcript.text(message.get("content") or document.get("response"))
+    for call in message.get("tool_calls") or ():
+        transcript.call(None, name=call["function"]["name"], arguments=call["function"].get("arguments"))
+    transcript.finish(document.get("done_reason"))

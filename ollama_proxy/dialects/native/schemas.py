@@ -114,21 +114,18 @@ class CopyEnvelope(Schema):
     destination = GoField("string", str)
 
 
-def check_unsupported(data: Mapping[str, Json]) -> None:
-    """Raises BadRequest for a field that would show the rendered prompt, Forbidden for one with another server."""
-    if data.get("_debug_render_only"):
-        raise BadRequest("_debug_render_only is not supported", param="_debug_render_only")
-    if data.get("remote_host"):
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
-
-
 def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
-    """Raises BadRequest for the first invalid field, with the text of Ollama's decoder."""
+    """Raises BadRequest for the first invalid field, with the text of Ollama's decoder, and for a field that would show
+    the rendered prompt; Forbidden for a field with another server."""
     for name, texts in schema.validate(data).items():
         field = schema.fields[str(name)]
         go_type = field.go_type if isinstance(field, GoField) else "string"
         struct = getattr(schema, "go_struct", "Request")
         raise BadRequest(f"{texts[0]} {struct}.{name} of type {go_type}", param=str(name))
+    if data.get("_debug_render_only"):
+        raise BadRequest("_debug_render_only is not supported", param="_debug_render_only")
+    if data.get("remote_host"):
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
 
 
 def model_names(schema: Schema, data: Mapping[str, Json]) -> list[str]:

@@ -1,14 +1,24 @@
-"""The routes of OpenAI's chat completions and completions."""
+"""OpenAI's API as a dialect, and the routes of chat completions and completions."""
 
 from __future__ import annotations
+
+import re
 
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.body import load_body, note_request
-from ollama_proxy.dialects.dialect import Routes
-from ollama_proxy.dialects.openai import transcript
+from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
+from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.openai.load import load_chat, load_completion
-from ollama_proxy.dialects.openai.render import FUNCTIONS, TOOLS, ChatRenderer, CompletionRenderer
+from ollama_proxy.dialects.openai.render import (
+    FUNCTIONS,
+    TOOLS,
+    ChatRenderer,
+    CompletionRenderer,
+    read_transcript,
+    render_model,
+    render_models,
+)
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools
 from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
@@ -16,6 +26,9 @@ from ollama_proxy.policy import GENERATE
 
 #: The fields that the gateway knows.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
+
+#: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
+_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$")
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:
@@ -65,5 +78,15 @@ def _include_usage(exchange: Exchange, gateway: Gateway) -> bool:
 ROUTES = Routes(
     build_blueprint,
     scopes={"openai.chat": GENERATE, "openai.completions": GENERATE},
-    readers={"openai.chat": transcript.read, "openai.completions": transcript.read},
+    readers={"openai.chat": read_transcript, "openai.completions": read_transcript},
+)
+
+
+OPENAI = Dialect(
+    "openai",
+    lambda environ: bool(_PATHS.match(environ["PATH_INFO"])),
+    OpenAIErrors(),
+    (ROUTES,),
+    cors_paths=("/v1/",),
+    models=ModelRenderer(render_models, render_model),
 )

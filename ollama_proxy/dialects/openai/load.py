@@ -9,7 +9,14 @@ from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools, list_hosted_tools, load_tools
-from ollama_proxy.dialects.schema_fields import as_object, check_fields, passthrough_fields, raise_invalid
+from ollama_proxy.dialects.schema_fields import (
+    as_object,
+    check_fields,
+    is_texts,
+    load_model_name,
+    passthrough_fields,
+    raise_invalid,
+)
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 
 CHAT = ChatSchema()
@@ -38,7 +45,7 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
     tools, tool_choice = load_tools(data)
     response_format = data.get("response_format") or {}
     return ChatRequest(
-        model=_model(data),
+        model=load_model_name(data),
         messages=load_messages(data.get("messages")),
         stream=bool(data.get("stream")),
         n=load_count(data.get("n"), "n"),
@@ -67,7 +74,7 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
     check_fields(COMPLETION, data)
     logprobs, shape = data.get("logprobs"), _load_shape(data)
     request = GenerateRequest(
-        model=_model(data),
+        model=load_model_name(data),
         prompt=shape.prompts[0],
         prompts=shape.prompts,
         n=max(shape.n, shape.best_of),
@@ -104,9 +111,9 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
 
 def _load_prompts(prompt: Json) -> list[str]:
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    if any(isinstance(each, int | list) and not isinstance(each, bool) for each in prompts):
+    if any(type(each) in (int, list) for each in prompts):
         raise_invalid("prompt", "token IDs are not supported; send the prompt as a string")
-    if not prompts or not all(isinstance(each, str) for each in prompts):
+    if not prompts or not is_texts(prompts):
         raise_invalid("prompt", "must be a string or an array of strings")
     # Ollama would only load the model for an empty prompt.
     return prompts if all(prompts) else raise_invalid("prompt", "must not be empty")
@@ -117,10 +124,6 @@ def load_count(value: Json, param: str) -> int:
     if value is not None and not 1 <= value <= MAX_CHOICES:
         raise_invalid(param, f"must be between 1 and {MAX_CHOICES}")
     return int(value or 1)
-
-
-def _model(data: Mapping[str, Json]) -> str:
-    return str(data.get("model") or "") or raise_invalid("model", "is required")
 
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
-from ollama_proxy.dialects.custom_tools import load_custom_input
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.dialects.schema_fields import as_array, as_object, as_text, raise_invalid, text_in
+from ollama_proxy.dialects.tools import load_custom_input
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
@@ -35,16 +35,14 @@ def _load_message(message: Json, where: str, calls: _Calls) -> Message:
         raise_invalid(where, "must be an object")
     content, images = load_content(message.get("content"), f"{where}.content", _load_part)
     match message.get("role"):
-        case "system" | "developer":
-            return Message("system", content, images=images)
-        case "user":
-            return Message("user", content, images=images)
+        case "system" | "developer" | "user" as role:
+            return Message("user" if role == "user" else "system", content, images=images)
         case "assistant":
             return _load_assistant(message, content, where, calls)
         case "tool":
-            call_id = as_text(message.get("tool_call_id") or "", f"{where}.tool_call_id")
-            name = as_text(message.get("name") or calls.names.get(call_id, ""), f"{where}.name")
-            return Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None)
+            call_id = text_in(message, "tool_call_id", where)
+            name = text_in(message, "name", where) or calls.names.get(call_id)
+            return Message("tool", content, images=images, tool_name=name, tool_call_id=call_id or None)
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
             # Such a result has only the name of the function.
@@ -54,19 +52,17 @@ def _load_message(message: Json, where: str, calls: _Calls) -> Message:
 
 
 def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls: _Calls) -> Message:
-    given = message.get("tool_calls") or []
-    if not isinstance(given, list):
-        raise_invalid(f"{where}.tool_calls", "must be an array")
+    given = as_array(message.get("tool_calls") or [], f"{where}.tool_calls")
     tool_calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(given))]
     if (function := message.get("function_call")) is not None:
         # The older form has no id; this one stays the same when the history is sent again.
         name, arguments = _load_function(function, f"{where}.function_call")
         tool_calls.append(ToolCall(f"call_function_{len(calls.names)}", name, arguments))
-    calls.names.update({call.id: call.name for call in tool_calls})
-    calls.last.update({call.name: call.id for call in tool_calls})
+    for call in tool_calls:
+        calls.names[call.id], calls.last[call.name] = call.name, call.id
     thinking = message.get("reasoning") or message.get("reasoning_content")
-    if thinking is not None and not isinstance(thinking, str):
-        raise_invalid(f"{where}.reasoning", "must be a string")
+    if thinking is not None:
+        as_text(thinking, f"{where}.reasoning")
     return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=tool_calls)
 
 
@@ -74,11 +70,11 @@ def _load_call(call: Json, where: str) -> ToolCall:
     if isinstance(call, dict) and call.get("type") == "custom":
         custom = as_object(call.get("custom"), f"{where}.custom")
         name = as_text(custom.get("name"), f"{where}.custom.name")
-        text = load_custom_input(custom.get("input"), f"{where}.custom.input")
-        return ToolCall(as_text(call.get("id") or "", f"{where}.id"), name, text)
-    function = call.get("function") if isinstance(call, dict) else None
-    name, arguments = _load_function(function, f"{where}.function")
-    return ToolCall(as_text(call.get("id") or "", f"{where}.id"), name, arguments)
+        arguments = load_custom_input(custom.get("input"), f"{where}.custom.input")
+    else:
+        function = call.get("function") if isinstance(call, dict) else None
+        name, arguments = _load_function(function, f"{where}.function")
+    return ToolCall(text_in(call, "id", where), name, arguments)
 
 
 def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
@@ -88,22 +84,21 @@ def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
 
 
 def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    match kind:
-        case "text" | "refusal":
+    match part:
+        case {"type": "text" | "refusal" as kind}:
             texts.append(as_text(part.get(kind), f"{where}.{kind}"))
-        case "image_url":
+        case {"type": "image_url"}:
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
             images.append(load_image(url, f"{where}.image_url.url"))
-        case "input_audio":
+        case {"type": "input_audio"}:
             # Ollama accepts audio in the field for images and recognizes it by its bytes.
             audio = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             if not isinstance(audio, str) or not audio or ":" in audio:
                 # Some servers would fetch a URL.
                 raise_invalid(f"{where}.input_audio.data", "is required and must be base64")
             images.append(audio)
-        case "file":
+        case {"type": "file"}:
             load_file(part.get("file"), f"{where}.file", texts, images)
         case _:
             raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio', 'file' or 'refusal'")

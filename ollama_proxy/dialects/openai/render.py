@@ -1,4 +1,4 @@
-"""Render hub events as OpenAI's answers and chunks.
+"""Render hub events as OpenAI's answers and chunks, and read their text for the chat log.
 
 The role comes once, indexes count from 0 without gaps, a tool's id and name come only in its first delta; then one
 finish chunk, the usage, and `[DONE]`. The helpers of the official clients fail on anything else.
@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 from statistics import fmean
+from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.custom_tools import render_custom_input
-from ollama_proxy.dialects.logprobs import render_logprobs
+from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
+from ollama_proxy.dialects.tools import render_custom_input
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import NO_USAGE, Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
+from ollama_proxy.telemetry import Transcript
 from ollama_proxy.wire import SSE_COMMENT, sse_frame
 
 FINGERPRINT = "fp_ollama"
@@ -140,9 +142,9 @@ class ChatRenderer(_OpenAIRenderer):
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    # Nearly all events are like this one: no dict and no call for each of them.
+                    # Nearly all events are like this one: no dict and no concatenation for each of them.
                     extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
-                    frames.append(self._choice.prefix + b'{"content":' + orjson.dumps(text) + b"}" + extra + GOES_ON)
+                    frames += (self._choice.prefix, b'{"content":', orjson.dumps(text), b"}", extra, GOES_ON)
                 case Thinking(text):
                     # OpenAI's log probabilities are only those of the content.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
@@ -292,7 +294,7 @@ def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
     """Render the form of completions, four parallel arrays; `offset` is that of the first token in the text."""
     tokens = [str(entry.get("token") or "") for entry in logprobs]
-    offsets = list(accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else []
+    offsets = list(accumulate(map(len, tokens[:-1]), initial=offset))
     tops = [{t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()} for entry in logprobs]
     return {
         "tokens": tokens,
@@ -327,3 +329,24 @@ def _model(model: Model) -> dict[str, Json]:
     if model.capabilities is not None:
         row["capabilities"] = sorted(model.capabilities)
     return row
+
+
+def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
+    """Read a whole answer, or a chunk of one."""
+    for choice in document.get("choices") or ():
+        index = choice.get("index")
+        message = choice.get("delta") or choice.get("message") or {}
+        # Two names are in use for the same thing, and some send both.
+        transcript.think(message.get("reasoning_content") or message.get("reasoning"), index)
+        transcript.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
+        for call in message.get("tool_calls") or ():
+            _read_call(call, transcript, index)
+        if function := message.get("function_call"):
+            transcript.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
+        transcript.finish(choice.get("finish_reason"), index)
+
+
+def _read_call(call: dict[str, Any], transcript: Transcript, index: object) -> None:
+    called = call.get("function") or call.get("custom") or {}
+    arguments = called.get("arguments") or called.get("input")
+    transcript.call(call.get("index"), index, name=called.get("name"), arguments=arguments)

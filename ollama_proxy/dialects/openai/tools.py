@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.content_parts import load_function
-from ollama_proxy.dialects.custom_tools import has_grammar, load_custom_tool
 from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools, without_hosted
+from ollama_proxy.dialects.tools import check_choice, has_grammar, load_allowed_tools, load_custom_tool, without_hosted
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 

@@ -6,12 +6,10 @@ from flask import Blueprint, Response
 
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.dialect import Routes
-from ollama_proxy.dialects.responses import transcript
-from ollama_proxy.dialects.responses.compaction import CompactionRenderer
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.input_items import is_compaction
 from ollama_proxy.dialects.responses.load import load_response
-from ollama_proxy.dialects.responses.render import ResponseRenderer
+from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer, read_transcript
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange
 from ollama_proxy.policy import GENERATE, READ
@@ -50,5 +48,5 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 ROUTES = Routes(
     build_blueprint,
     scopes={"responses.create": GENERATE, "responses.stored": READ},
-    readers={"responses.create": transcript.read},
+    readers={"responses.create": read_transcript},
 )

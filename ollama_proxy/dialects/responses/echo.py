@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ollama_proxy.dialects.responses.tools import is_offered
+from ollama_proxy.dialects.schema_fields import is_number
 from ollama_proxy.hub import ChatRequest, Json
 
 #: The fields that are repeated unchanged, with their values if the request omits them.
@@ -44,13 +45,9 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]
         "truncation": "auto" if asked.truncate else "disabled",
     }
     echo |= {name: data.get(name) or default for name, default in _REPEATED.items()}
-    echo |= {name: None if data.get(name) is None else int(data[name]) for name in _COUNTS}
-    echo |= {name: _echo_number(asked.options.get(name), default) for name, default in _NUMBERS.items()}
+    echo |= dict.fromkeys(_COUNTS) | {name: int(data[name]) for name in _COUNTS if data.get(name) is not None}
+    echo |= _NUMBERS | {name: asked.options[name] for name in _NUMBERS if is_number(asked.options.get(name))}
     return echo | ({"user": asked.user} if asked.user else {})
-
-
-def _echo_number(value: Json, default: float) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def _echo_tools(tools: Json) -> list[dict[str, Json]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from ollama_proxy.dialects.logprobs import render_logprobs
+from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.responses.output_items import (
     IN_PROGRESS,
     ResponseShape,

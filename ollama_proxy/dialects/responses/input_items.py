@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ollama_proxy.dialects.content_parts import load_arguments, load_content, load_file, load_image
-from ollama_proxy.dialects.custom_tools import load_custom_input
-from ollama_proxy.dialects.responses.reasoning_blob import unseal
+from ollama_proxy.dialects.responses.output_items import unseal
 from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, Toolbox, ToolForm
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
+from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid, text_in
+from ollama_proxy.dialects.tools import load_custom_input
 from ollama_proxy.hub import Attachment, Json, Message, ToolCall
 from ollama_proxy.upstreams import pace
 
 #: Calls of tools that another server ran: the text after them contains the results.
 _SKIPPED = ("web_search_call",)
+
+#: The kind of the tool by the type of a call.
+_CALLS = {"function_call": FUNCTION, "custom_tool_call": CUSTOM, "tool_search_call": TOOL_SEARCH}
 
 #: What asks the model for the summary that replaces the conversation.
 _COMPACT = (
@@ -121,21 +124,19 @@ class History:
 
     def _add_call(self, item: Mapping[str, Json], where: str) -> None:
         """Add a call under the flat name of its tool."""
-        match item["type"]:
-            case "custom_tool_call":
-                kind, arguments = CUSTOM, load_custom_input(item.get("input"), f"{where}.input")
-            case "tool_search_call":
-                kind, arguments = TOOL_SEARCH, load_arguments(item.get("arguments"), f"{where}.arguments")
-            case _:
-                kind, arguments = FUNCTION, load_arguments(item.get("arguments"), f"{where}.arguments")
+        kind = _CALLS[item["type"]]
+        if kind == CUSTOM:
+            arguments = load_custom_input(item.get("input"), f"{where}.input")
+        else:
+            arguments = load_arguments(item.get("arguments"), f"{where}.arguments")
         name = TOOL_SEARCH if kind == TOOL_SEARCH else as_text(item.get("name"), f"{where}.name")
-        namespace = as_text(item.get("namespace") or "", f"{where}.namespace") or None
+        namespace = text_in(item, "namespace", where) or None
         call_id = as_text(item.get("call_id") or item.get("id") or "", f"{where}.call_id")
         flat_name = self._names[call_id] = self._toolbox.flat_name(ToolForm(kind, name, namespace))
         self._current_turn().calls.append(ToolCall(call_id, flat_name, arguments))
 
     def _add_result(self, item: Mapping[str, Json], output: Json, where: str) -> None:
-        call_id = as_text(item.get("call_id") or "", f"{where}.call_id")
+        call_id = text_in(item, "call_id", where)
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
         content, images = load_content(output, f"{where}.output", _load_part)
         self._add_other(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
@@ -181,8 +182,7 @@ def _join(*texts: str) -> str:
 
 def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
     """Return the thinking: from our own blob, else the plain text, else the summary. Other blobs are dropped."""
-    blob = as_text(item.get("encrypted_content") or "", f"{where}.encrypted_content")
-    ours = unseal(blob)
+    ours = unseal(text_in(item, "encrypted_content", where))
     if ours is not None:
         return [ours]
     plain = _texts(item.get("content"), "reasoning_text", f"{where}.content")
@@ -201,17 +201,16 @@ def _texts(parts: Json, kind: str, where: str) -> list[str]:
 
 
 def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    match kind:
-        case "input_text" | "output_text" | "text":
+    match part:
+        case {"type": "input_text" | "output_text" | "text"}:
             texts.append(as_text(part.get("text"), f"{where}.text"))
-        case "refusal":
+        case {"type": "refusal"}:
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
-        case "input_image":
+        case {"type": "input_image"}:
             if part.get("file_id"):
                 raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
             images.append(load_image(part.get("image_url"), f"{where}.image_url"))
-        case "input_file":
+        case {"type": "input_file"}:
             load_file(part, where, texts, images)
         case _:
             raise_invalid(

@@ -10,7 +10,14 @@ from ollama_proxy.dialects.responses.input_items import is_compaction, load_inpu
 from ollama_proxy.dialects.responses.output_items import ResponseShape
 from ollama_proxy.dialects.responses.schemas import ENCRYPTED_REASONING, LOGPROBS, ResponseSchema
 from ollama_proxy.dialects.responses.tools import Toolbox, load_tool_choice
-from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
+from ollama_proxy.dialects.schema_fields import (
+    as_object,
+    as_text,
+    check_fields,
+    load_model_name,
+    passthrough_fields,
+    raise_invalid,
+)
 from ollama_proxy.hub import ChatRequest, Json, Message
 
 RESPONSE = ResponseSchema()
@@ -36,7 +43,7 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
     included = data.get("include") or ()
     top_logprobs = content_parts.load_top_logprobs(data.get("top_logprobs"))
     request = ChatRequest(
-        model=str(data.get("model") or "") or raise_invalid("model", "is required"),
+        model=load_model_name(data),
         messages=([Message("system", instructions)] if instructions else []) + messages,
         stream=bool(data.get("stream")),
         tools=tools,

@@ -1,17 +1,22 @@
-"""Render the items of a response's `output`, and their parts."""
+"""Render the items of a response's `output`, and their parts.
+
+Thinking is also encoded as the opaque text that clients send back with the next request (`encrypted_content`). It is
+opaque to clients but not secret: it is their own conversation, and every worker must be able to read it.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
 
-from ollama_proxy.dialects.custom_tools import render_custom_input
-from ollama_proxy.dialects.logprobs import render_logprobs
-from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION, TOOL_SEARCH, ToolForm
+from ollama_proxy.dialects.tools import render_custom_input
 from ollama_proxy.hub import Answer, Done, Json, Logprobs, ToolCall, Usage
 
 IN_PROGRESS, COMPLETED, INCOMPLETE = "in_progress", "completed", "incomplete"
@@ -97,7 +102,7 @@ def new_call_id(call: ToolCall, shape: ResponseShape) -> str:
 
 def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]:
     """Render all items of an answer: thinking, text, calls. One that a limit cut off is incomplete; calls never are."""
-    last = INCOMPLETE if is_cut(answer.done) and not answer.tool_calls else COMPLETED
+    last = COMPLETED if answer.tool_calls else status_of(answer.done)
     items = []
     if answer.thinking:
         status = COMPLETED if answer.content else last
@@ -108,9 +113,9 @@ def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]
     return items + [render_call(new_call_id(call, shape), call, shape) for call in answer.tool_calls]
 
 
-def is_cut(done: Done) -> bool:
-    """Whether the limit of tokens ended the answer."""
-    return done.done_reason == "length"
+def status_of(done: Done) -> str:
+    """Return the status of an answer: incomplete if the limit of tokens ended it."""
+    return INCOMPLETE if done.done_reason == "length" else COMPLETED
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:
@@ -125,3 +130,22 @@ def render_usage(done: Done | None = None) -> dict[str, Json]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + completion,
     }
+
+
+#: Marks our own blobs; those of other servers would be noise in a prompt.
+_MARK = "gw1."
+
+
+def seal(thinking: str) -> str:
+    """Return the opaque form of a text."""
+    return _MARK + base64.urlsafe_b64encode(thinking.encode()).decode()
+
+
+def unseal(blob: str) -> str | None:
+    """Return the text of a sealed blob; None for a blob of another server."""
+    if not blob.startswith(_MARK):
+        return None
+    try:
+        return base64.b64decode(blob.removeprefix(_MARK), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None

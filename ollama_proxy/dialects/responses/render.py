@@ -1,9 +1,14 @@
-"""Render hub events as OpenAI's responses and their events. The last event has the whole answer."""
+"""Render hub events as OpenAI's responses and their events, and read their text for the chat log.
+
+The last event has the whole answer. A summary of the conversation is a `compaction` item, which stands for the
+conversation from then on.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -14,13 +19,15 @@ from ollama_proxy.dialects.responses.output_items import (
     INCOMPLETE,
     PLAIN,
     ResponseShape,
-    is_cut,
     new_id,
     render_output,
     render_usage,
+    seal,
+    status_of,
 )
-from ollama_proxy.errors import GatewayError, PromptTooLong
+from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
+from ollama_proxy.telemetry import Transcript
 from ollama_proxy.wire import SSE_COMMENT, encode_request
 
 #: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a prompt that is too long:
@@ -64,8 +71,8 @@ class ResponseRenderer:
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """Return the body of a single answer."""
         [answer] = answers
-        status = INCOMPLETE if is_cut(answer.done) else COMPLETED
-        return orjson.dumps(self._document(status, render_output(answer, self._shape), answer.done))
+        output = render_output(answer, self._shape)
+        return orjson.dumps(self._document(status_of(answer.done), output, answer.done))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Return the frames for a batch of events."""
@@ -89,7 +96,7 @@ class ResponseRenderer:
                     frames.append(frame)
                     self._output.append(item)
                 case Done():
-                    status = INCOMPLETE if is_cut(event) else COMPLETED
+                    status = status_of(event)
                     if self._open is None and not self._output:
                         # An empty answer is an empty message.
                         self._open = OpenMessage(self._events, 0)
@@ -135,3 +142,84 @@ class ResponseRenderer:
         self._open = None
         self._output.append(item)
         return frames
+
+
+#: Events that end a response; its status is in the response that they contain.
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
+    """Read a whole response, or an event of one."""
+    kind = document.get("type")
+    if kind == "response.output_text.delta":
+        transcript.text(document["delta"])
+    elif kind == "response.reasoning_text.delta":
+        transcript.think(document["delta"])
+    elif kind == "response.output_item.done":
+        _read_call(document["item"], transcript)
+    elif kind in _ENDS:
+        transcript.finish(document["response"].get("status"))
+        transcript.record_failure(document["response"].get("error"))
+    elif kind == "error":
+        transcript.record_failure(document)
+    elif document.get("object") == "response":
+        for item in document["output"]:
+            _read_item(item, transcript)
+        transcript.finish(document.get("status"))
+
+
+def _read_item(item: dict[str, Any], transcript: Transcript) -> None:
+    _read_call(item, transcript)
+    add = transcript.think if item["type"] == "reasoning" else transcript.text
+    for part in item.get("content") or ():
+        add(part.get("text"))
+
+
+def _read_call(item: dict[str, Any], transcript: Transcript) -> None:
+    match item["type"]:
+        case "function_call":
+            transcript.call(None, name=item["name"], arguments=item["arguments"])
+        case "custom_tool_call":
+            transcript.call(None, name=item["name"], arguments=item["input"])
+        case "tool_search_call":
+            transcript.call(None, name="tool_search", arguments=item["arguments"])
+
+
+class CompactionRenderer(ResponseRenderer):
+    """A response whose only item is the compaction. Clients don't show it, so its text is not streamed."""
+
+    def __init__(self, model: str, echo: Mapping[str, Json], shape: ResponseShape) -> None:
+        super().__init__(model, echo, shape)
+        self._summary: list[str] = []
+
+    def render_single(self, answers: Sequence[Answer]) -> bytes:
+        """Return the body of a single answer; raises UpstreamError for an empty summary."""
+        [answer] = answers
+        item = render_compaction(answer.content)
+        return orjson.dumps(self._document(status_of(answer.done), [item], answer.done))
+
+    def render_stream(self, events: Sequence[Event]) -> bytes:
+        """Return the frames for a batch of events: comments until the summary is complete. Raises UpstreamError for an
+        empty summary."""
+        frames = [self._begin(), SSE_COMMENT]
+        for event in events:
+            match event:
+                case Content(text):
+                    self._events.hold(text)
+                    self._summary.append(text)
+                case Done():
+                    item = render_compaction("".join(self._summary))
+                    frames += [
+                        self._events.render("output_item.added", output_index=0, item=item),
+                        self._events.render("output_item.done", output_index=0, item=item),
+                    ]
+                    status = status_of(event)
+                    frames.append(self._events.render(status, response=self._document(status, [item], event)))
+        return b"".join(frames)
+
+
+def render_compaction(summary: str) -> dict[str, Json]:
+    """Render the item for a summary; raises UpstreamError if it is empty: the client would lose its conversation."""
+    if not summary.strip():
+        raise UpstreamError("The model returned no summary of the conversation.", detail="empty compaction")
+    return {"type": "compaction", "id": new_id("cmp"), "encrypted_content": seal(summary)}

@@ -6,17 +6,20 @@ become functions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ollama_proxy.dialects.content_parts import TOOL_NAME, load_function
-from ollama_proxy.dialects.custom_tools import has_grammar, load_custom_tool
-from ollama_proxy.dialects.schema_fields import as_object, as_text, raise_invalid
-from ollama_proxy.dialects.tool_choice import check_choice, load_allowed_tools, without_hosted
+from ollama_proxy.dialects.schema_fields import as_array, as_object, as_text, raise_invalid, text_in
+from ollama_proxy.dialects.tools import check_choice, has_grammar, load_allowed_tools, load_custom_tool, without_hosted
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 
 FUNCTION, CUSTOM, TOOL_SEARCH = "function", "custom", "tool_search"
+
+#: Longest joined name. Some providers refuse more than 64 characters; the rest is for what makes names distinct.
+MAX_JOINED_CHARS = 60
 
 _WORDS = (None, "none", "auto", "required")
 
@@ -58,10 +61,8 @@ class Toolbox:
     def add(self, tools: Json, where: str, namespace: str | None = None) -> list[Tool]:
         """Add tools, and return those that the model gets; a tool that was defined before is replaced. Raises
         BadRequest that names an invalid one."""
-        if not isinstance(tools, list):
-            raise_invalid(where, "must be an array")
         added: list[Tool] = []
-        for index, tool in enumerate(pace(tools)):
+        for index, tool in enumerate(pace(as_array(tools, where))):
             place = f"{where}[{index}]"
             kind = as_text(tool.get("type") if isinstance(tool, dict) else None, f"{place}.type")
             if kind == "namespace" and namespace is None:
@@ -102,8 +103,7 @@ class Toolbox:
 
     def flat_name(self, form: ToolForm) -> str:
         """Return the name that the model knows a tool by, also for a tool that the request does not define."""
-        joined = f"{form.namespace}__{form.name}" if form.namespace else form.name
-        return self._names.get(form, joined)
+        return self._names.get(form) or (join_name(form.namespace, form.name) if form.namespace else form.name)
 
     def find(self, tool: Json, where: str) -> str:
         """Return the flat name of a tool that a tool choice names; raises BadRequest if the request does not define
@@ -114,11 +114,21 @@ class Toolbox:
         if kind not in (FUNCTION, CUSTOM):
             raise_invalid(f"{where}.type", "must be 'function', 'custom' or 'allowed_tools'")
         name = as_text(tool.get("name"), f"{where}.name")
-        namespace = as_text(tool.get("namespace") or "", f"{where}.namespace") or None
+        namespace = text_in(tool, "namespace", where) or None
         flat_name = self.flat_name(form := ToolForm(kind, name, namespace))
         if self.forms.get(flat_name) != form:
             raise_invalid(f"{where}.name", f"this request defines no tool '{name[:80]}'")
         return flat_name
+
+
+def join_name(namespace: str, name: str) -> str:
+    """Return one name for a tool in a namespace, the same in every turn. If it is too long, it has a digest in the
+    middle: the model needs the end, which has the name of the tool."""
+    joined = f"{namespace}__{name}"
+    if len(joined) <= MAX_JOINED_CHARS:
+        return joined
+    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
+    return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
 
 def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolChoice]:

@@ -14,7 +14,7 @@ from flask import Response
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, record_usage
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json
@@ -53,8 +53,15 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # Only rules for how the model is found, and how long it may take, allow this.
-        others = replace(rules, target=None, hidden=False, timeouts=NO_RULES.timeouts, request_timeout=None)
+        # Only rules for how the model is found, and how long it may take, allow this, and a provider never cuts anyway.
+        others = replace(
+            rules,
+            target=None,
+            hidden=False,
+            timeouts=NO_RULES.timeouts,
+            request_timeout=None,
+            truncate=rules.truncate or None,
+        )
         if others != NO_RULES:
             return False
     given, stream = data.get(_REQUIRED[path]), data.get("stream")
@@ -69,9 +76,8 @@ def _can_serve(profile: Profile, upstream_model: str, path: str, data: Mapping[s
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
         return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
-    return bool(_provider_path(profile, path, data)) and (
-        data.get("stream") is True or not profile.only_streams(upstream_model)
-    )
+    is_served = data.get("stream") is True or not profile.only_streams(upstream_model)
+    return is_served and bool(_provider_path(profile, path, data))
 
 
 def _provider_path(profile: Profile, path: str, data: Mapping[str, Json]) -> str:
@@ -92,7 +98,7 @@ class OpenAIPassthrough:
         self._path = path
         self._data = data = exchange.data
         self._stream = exchange.stream = path != EMBEDDINGS and bool(data.get("stream"))
-        exchange.user = data["user"] if isinstance(data.get("user"), str) else None
+        exchange.note_user(data.get("safety_identifier"), data.get("user"))
         self._heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
         #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.
@@ -147,7 +153,16 @@ class OpenAIPassthrough:
         """Returns the client's answer. Waits for the first event, so that an early failure gets its real status."""
         self._exchange.on_finish(reply.close)
         if not self._stream:
-            response = whole(self._read_whole(reply))
+            with closing(reply):
+                body = read_all(reply)
+            document = read(body) or read(body := without_comments(body))
+            self._tail.note_whole(document)
+            if self._tail.failure is not None:
+                raise self._upstream.decode_error(self._tail.failure, model=self._upstream_model)
+            if not document.keys() & _ANSWERED:
+                raise self._failure(document)
+            self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
+            response = whole(self._edits.document(body, document))
         else:
             pieces = self._pieces(reply)
             first = next(pieces)
@@ -155,18 +170,6 @@ class OpenAIPassthrough:
             response = streamed(deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE)
         forward_headers(reply, response)
         return response
-
-    def _read_whole(self, reply: Reply) -> bytes:
-        with closing(reply):
-            body = read_all(reply)
-        document = read(body) or read(body := without_comments(body))
-        self._tail.note_whole(document)
-        if self._tail.failure is not None:
-            raise self._upstream.decode_error(self._tail.failure, model=self._upstream_model)
-        if not document.keys() & _ANSWERED:
-            raise self._failure(document)
-        self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
-        return self._edits.document(body, document)
 
     def _pieces(self, reply: Reply) -> Iterator[bytes]:
         """Yields whole events as they come, b"" after each heartbeat's time without any. Raises UpstreamError instead

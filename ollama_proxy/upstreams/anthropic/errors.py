@@ -8,8 +8,8 @@ import orjson
 
 from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams.error_text import without_keys
-from ollama_proxy.upstreams.ollama.codec import error_text
+from ollama_proxy.upstreams.answer_events import without_keys
+from ollama_proxy.upstreams.ollama.versions import error_text
 
 #: Statuses of errors inside a stream, by their type.
 _STATUSES = {

@@ -13,7 +13,7 @@ import orjson
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Content, Done, Event, Json, Thinking, ToolCall
 from ollama_proxy.upstreams.anthropic.errors import decode_error_event
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.ollama.codec import check_text, count, decode_object, new_call_id
 from ollama_proxy.wire import SseSplitter
 

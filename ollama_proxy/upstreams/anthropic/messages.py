@@ -7,17 +7,23 @@ refuse (a result without its call, an answer without a question) is put into a f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Document, Json, Message
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.cache import BoundedCache
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
 Block = dict[str, Json]
+
+#: Calls whose thinking is kept at most, and bytes of it.
+MOST_KEPT, MOST_BYTES = 10_000, 8 << 20
+
+#: Shorter ids could be the same in two conversations, and one would get the thoughts of the other.
+SHORTEST_ID = 16
 
 #: Roles whose messages are the system prompt.
 _SYSTEM = ("system", "developer")
@@ -142,3 +148,22 @@ def _attachments(message: Message) -> Iterator[Block]:
             raise BadRequest("messages: images must be PNG, JPEG, GIF or WebP", param="messages")
         source = {"type": "base64", "media_type": kind, "data": data}
         yield {"type": "image", "source": source}
+
+
+class Thoughts:
+    """The signed thinking of answers that called tools, by the id of the call after it, until the results of the calls
+    come back: the API requires it again, word for word, and the clients of most APIs have no field for a signature. If
+    it is lost, in another worker or after a while, the model continues without it."""
+
+    def __init__(self, max_bytes: int = MOST_BYTES) -> None:
+        self._kept = BoundedCache[str, Sequence[Mapping[str, Json]]](MOST_KEPT, max_bytes)
+
+    def keep(self, call_id: str, blocks: Sequence[Mapping[str, Json]]) -> None:
+        """Keeps the blocks before a call; nothing if a client could have made up the id."""
+        if not blocks or len(call_id) < SHORTEST_ID:
+            return
+        self._kept.put(call_id, blocks)
+
+    def of(self, call_id: str) -> Sequence[Mapping[str, Json]]:
+        """The blocks before a call; none if they are not known."""
+        return self._kept.get(call_id) or ()

@@ -16,17 +16,16 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefuse
 from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.anthropic.codec import encode_chat
+from ollama_proxy.upstreams.anthropic.codec import encode_chat, encode_parameters, select_passthrough
 from ollama_proxy.upstreams.anthropic.errors import decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, find_traits
-from ollama_proxy.upstreams.anthropic.parameters import encode_parameters, select_passthrough
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request
 
 #: The version of the API.

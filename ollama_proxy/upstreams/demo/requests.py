@@ -26,6 +26,8 @@ FULL_NAME = f"registry.ollama.ai/library/{MODEL}"
 CONTEXT_LENGTH = 8192
 
 _NAME = re.compile(r"(?:[\w.:-]+/){0,2}\w[\w.-]{0,79}(?::\w[\w.-]{0,79})?", re.ASCII)
+#: Of an option that is a number, any number is accepted.
+_ACCEPTED: Mapping[type, tuple[type, ...]] = {int: (int, float), float: (int, float)}
 _TYPES = {str: "a string", bool: "true or false", int: "a whole number", list: "an array", dict: "an object"}
 
 
@@ -165,9 +167,9 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     options = {name: value for name, value in field(data, "options", dict[str, Json]()).items() if value is not None}
     for name, value in options.items():
         wanted = OPTION_TYPES.get(name)
-        if wanted and type(value) not in ((int, float) if wanted in (int, float) else (wanted,)):
+        if wanted and type(value) not in _ACCEPTED.get(wanted, (wanted,)):
             raise Refusal(400, f"the option {name} has the wrong type")
-    if not all(isinstance(text, str) for text in options.get("stop") or ()):
+    if not all(isinstance(text, str) for text in options.get("stop", ())):
         raise Refusal(400, "the option stop must be an array of strings")
     return options
 

@@ -13,6 +13,8 @@ MAX_DEPTH = 16
 MAX_VALUES = 1000
 MAX_OPTIONAL_DEPTH = 4
 
+_CONSTANTS = {"null": None, "boolean": True}
+
 #: Strings that a reader of the schema could not parse if they were "demo".
 _FORMATS = {
     "date": "2026-01-01",
@@ -136,8 +138,8 @@ def _kind(schema: Mapping[str, Json]) -> str:
 
 
 def _scalar(kind: str, schema: Mapping[str, Json]) -> Json:
-    if kind in ("null", "boolean"):
-        return None if kind == "null" else True
+    if kind in _CONSTANTS:
+        return _CONSTANTS[kind]
     if kind in ("number", "integer"):
         low, high = schema.get("minimum"), schema.get("maximum")
         if isinstance(low, int | float) and low > 1:

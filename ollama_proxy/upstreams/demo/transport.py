@@ -1,8 +1,8 @@
 """The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
 
-It implements Ollama's native API of version 0.24, without state: pulling, creating, copying and deleting change
-nothing. The same request gets the same answer but for its time stamps. Thinking is off unless `think` requests it, and
-only the demo model itself can be pulled.
+It implements Ollama's native API of version 0.24, without state: pulling, creating and copying change nothing, and
+deleting is refused. The same request gets the same answer but for its time stamps. Thinking is off unless `think`
+requests it, and only the demo model itself can be pulled.
 """
 
 from __future__ import annotations
@@ -20,8 +20,22 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import Outcome, chat, embed, embeddings, generate, whole
-from ollama_proxy.upstreams.demo.models import LISTED, copy, create, delete, ps, pull, push, show
+from ollama_proxy.upstreams.demo.answers import (
+    LISTED,
+    Outcome,
+    chat,
+    copy,
+    create,
+    delete,
+    embed,
+    embeddings,
+    generate,
+    ps,
+    pull,
+    push,
+    show,
+    whole,
+)
 from ollama_proxy.upstreams.demo.requests import Refusal, load_object
 from ollama_proxy.upstreams.demo.transcriptions import transcribe
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream

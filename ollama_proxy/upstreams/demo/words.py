@@ -56,13 +56,13 @@ class Said:
 
 def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
-    question = _echo(_last_user(asked).get("content") or "")
+    question = _echo(_content(_last_user(asked)))
     thinking = f"The demo does not really think. It was asked: {question} 演示模型并不真正思考。" if asked.think else ""
     thoughts = [Piece(thinking=token) for token in tokens(thinking)]
-    text = _until_stop(_text(asked), asked.options.get("stop") or ())
+    text = _until_stop(_text(asked), asked.options.get("stop", ()))
     pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in tokens(text)])
-    prompt = sum(count_tokens(message.get("content") or "") for message in asked.messages) or 1
-    limit = int(asked.options.get("num_predict") or -1)
+    prompt = max(1, sum(count_tokens(_content(message)) for message in asked.messages))
+    limit = int(asked.options.get("num_predict", -1))
     if 0 < limit <= len(pieces):
         return Said(pieces[:limit], "length", prompt, limit)
     return Said(pieces, "stop", prompt, len(pieces) + 1)
@@ -82,6 +82,10 @@ def _role(message: Mapping[str, Json]) -> str:
     return str(message.get("role") or "").lower()
 
 
+def _content(message: Mapping[str, Json]) -> str:
+    return message.get("content") or ""
+
+
 def _last_user(asked: Asked) -> Mapping[str, Json]:
     return next((message for message in reversed(asked.messages) if _role(message) == "user"), {})
 
@@ -92,22 +96,21 @@ def _echo(text: str) -> str:
 
 def _text(asked: Asked) -> str:
     if asked.format == "json":
-        said = _echo(_last_user(asked).get("content") or "")
+        said = _echo(_content(_last_user(asked)))
         return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
     if isinstance(asked.format, dict):
         return orjson.dumps(Example(asked.format).value()).decode()
     if answers := list(takewhile(lambda message: _role(message) == "tool", reversed(asked.messages))):
         texts = [
-            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): "
-            f"{_echo(answer.get('content') or '')}"
+            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(_content(answer))}"
             for answer in reversed(answers)
         ]
         return " ".join([GREETING, *texts])
     user, text = _last_user(asked), GREETING
     if images := len(user.get("images") or ()):
         text += f" You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
-    if user.get("content"):
-        text += f" You said (您说): {_echo(user['content'])}"
+    if said := _content(user):
+        text += f" You said (您说): {_echo(said)}"
     return text
 
 
@@ -121,12 +124,14 @@ def _tool_calls(asked: Asked) -> list[Piece]:
     last = asked.messages[-1]
     if _role(last) != "user":
         return []
-    said = last.get("content") or ""
     functions = [tool.get("function") or {} for tool in asked.tools]
     offered = {function["name"]: function for function in functions if function.get("name")}
     mention = r"(?<![A-Za-z0-9_]){}(?![A-Za-z0-9_])"
-    found = {name: re.search(mention.format(re.escape(name)), said, re.IGNORECASE) for name in offered}
-    named = {name: match.start() for name, match in found.items() if match}
+    named = {
+        name: match.start()
+        for name in offered
+        if (match := re.search(mention.format(re.escape(name)), _content(last), re.IGNORECASE))
+    }
     chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
     calls: list[Piece] = []
     for index, name in enumerate(chosen):

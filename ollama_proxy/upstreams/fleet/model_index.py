@@ -13,11 +13,10 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
 from ollama_proxy.policy import canonical, split_upstream
 from ollama_proxy.settings import Timeouts
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.fleet.balancer import Balancer
+from ollama_proxy.upstreams.fleet.balancer import Balancer, Route
 from ollama_proxy.upstreams.fleet.node import Node
-from ollama_proxy.upstreams.fleet.route import Route
 
 #: Limits of one health check, in seconds.
 HEALTH_CHECK_TIMEOUTS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
@@ -37,6 +36,10 @@ class Fleet:
         self.nodes = tuple(nodes)
         #: The Ollama servers among them.
         self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
+        #: Those whose models a request changes if it names no server: not the demo, unless it is all there is.
+        self.managed_nodes = [
+            node for node in self.ollama_nodes if node.declared.protocol != "demo" or len(self.nodes) == 1
+        ]
         self.hidden = tuple(hidden)
         #: The APIs whose requests some node takes as they are.
         self.apis = frozenset(node.upstream.api for node in self.nodes)

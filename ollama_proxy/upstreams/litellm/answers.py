@@ -10,8 +10,8 @@ from typing import Any
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Event, Json
 from ollama_proxy.upstreams.answer_events import GRACE_S
+from ollama_proxy.upstreams.merged_streams import WorkerStream
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
-from ollama_proxy.upstreams.worker_stream import WorkerStream
 
 #: Chunks of a stream that LiteLLM may keep at each of its ends.
 KEPT_CHUNKS = 8

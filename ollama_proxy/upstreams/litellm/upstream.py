@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import os
+import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,8 +33,8 @@ from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, read_single, read_stream
 from ollama_proxy.upstreams.litellm.errors import decode_exception
-from ollama_proxy.upstreams.litellm.library import load_litellm
 from ollama_proxy.upstreams.litellm.targets import Options, Target, Targets
+from ollama_proxy.upstreams.merged_streams import WorkerStream
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder
 from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
@@ -40,7 +43,6 @@ from ollama_proxy.upstreams.openai.requests import (
     select_passthrough,
     shorten,
 )
-from ollama_proxy.upstreams.worker_stream import WorkerStream
 
 #: LiteLLM's names of what a model can do, and Ollama's.
 ABILITIES = {
@@ -51,6 +53,34 @@ ABILITIES = {
 
 #: The default level of thinking; and LiteLLM's highest.
 SOME_THINKING, MOST_THINKING = "medium", {"max": "high"}
+
+#: Read by LiteLLM while it is imported: no list of prices from the network, no `.env` from the working directory.
+BEFORE_IMPORT = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+
+#: Its settings: it reports nothing to anybody, and counts no tokens that the provider has not counted (some of its
+#: tokenizers come from the network).
+SWITCHES: Mapping[str, Json] = {
+    "telemetry": False,
+    "suppress_debug_info": True,
+    "turn_off_message_logging": True,
+    "redact_messages_in_exceptions": True,
+    "disable_streaming_logging": True,
+    "disable_token_counter": True,
+    "disable_hf_tokenizer_download": True,
+    # It would drop tools as silently as a seed, and on any 422 send the request again with fewer fields.
+    "drop_params": False,
+    # It would take a long line of dashes for a model that repeats itself, and end the answer.
+    "REPEATED_STREAMING_CHUNK_LIMIT": sys.maxsize,
+}
+
+#: What it does beside each call to collect its own statistics. The first starts an event loop of asyncio, which the
+#: greenlets of other calls then take for theirs: each creates a client, and leaks connections.
+BOOKKEEPING = (
+    ("litellm._service_logger", "ServiceLogging", "service_success_hook"),
+    ("litellm.litellm_core_utils.thread_pool_executor", "executor", "submit"),
+)
+
+LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
 
 class LiteLLMUpstream(Upstream):
@@ -178,3 +208,29 @@ def build(declared: UpstreamSettings, key: str | None) -> LiteLLMUpstream:
             "whatever provider a client names; without api_key_env LiteLLM reads each provider's own variable"
         )
     return LiteLLMUpstream(declared, key, load_litellm())
+
+
+def load_litellm() -> Any:
+    """LiteLLM with its switches set; raises ConfigError if it is not installed.
+
+    It is imported here and not at the top, because the import takes seconds and 140 MB, which only those pay who have
+    configured it: once, before gunicorn forks its workers.
+    """
+    for name, value in BEFORE_IMPORT.items():
+        os.environ.setdefault(name, value)
+    try:
+        litellm = importlib.import_module("litellm")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "upstreams: the kind 'litellm' needs the package litellm: install it with 'make install EXTRAS=litellm' "
+            "or pip install 'ollama-proxy[litellm]'"
+        ) from error
+    for name, value in SWITCHES.items():
+        setattr(litellm, name, value)
+    for name in LOGGERS:
+        # It logs failures with the prompts and keys that led to them.
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    for module, owner, name in BOOKKEEPING:
+        setattr(getattr(importlib.import_module(module), owner), name, lambda *_, **__: None)
+    return litellm

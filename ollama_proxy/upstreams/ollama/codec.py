@@ -5,7 +5,6 @@ Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls. 
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from datetime import datetime
 
 import orjson
 
-from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
     Content,
@@ -28,37 +27,13 @@ from ollama_proxy.hub import (
     Thinking,
     ToolCall,
 )
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.call import pace
 
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
 #: Instructions for the model if a client requires a call: Ollama has no `tool_choice`.
 MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
 MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
-
-#: What a client can do about a prompt that is too long.
-REMEDY = "shorten it, ask for a larger num_ctx, or send truncate: true to have it cut"
-
-#: Error texts of Ollama, and of the servers that it runs, about a prompt that is too long.
-_TOO_LONG = (
-    "exceeds the context length",
-    "longer than the context length",
-    "exceeds the available context size",
-    "exceed context",
-    "context window",
-    "prompt is too long",
-    "exceeds maximum context",
-)
-
-
-#: Releases of Ollama from 0.1 to 0.29. Development builds (0.0.0) and release candidates are not among them.
-_SHIFT_PER_REQUEST = re.compile(r"0\.(?:[1-9]|[12]\d)\.\d+")
-
-
-def takes_shift_per_request(version: str) -> bool:
-    """Whether `shift` applies to a single request in this version of Ollama. Since 0.30 it is a launch attribute of the
-    engine, and a request with another value than the loaded engine's restarts it. Unknown versions count as new."""
-    return bool(_SHIFT_PER_REQUEST.fullmatch(version))
 
 
 def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
@@ -188,12 +163,15 @@ class ChatDecoder:
 
     def __call__(self, line: dict[str, Json]) -> list[Event]:
         message = line.get("message") or {}
-        logprobs = line.get("logprobs")
-        events = text_events(
-            message.get("thinking"), message.get("content"), sound_logprobs(logprobs) if logprobs else ()
-        )
-        if calls := message.get("tool_calls"):
-            events += map(self._decode_call, calls)
+        content = message.get("content")
+        events: list[Event]
+        if "thinking" in message or "logprobs" in line:
+            logprobs = line.get("logprobs")
+            events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
+        else:  # nearly all lines
+            events = [Content(check_text(content))] if content else []
+        if "tool_calls" in message:
+            events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:
             events.append(_done(line))
         return events
@@ -283,36 +261,6 @@ def count(value: Json) -> int:
 def new_call_id() -> str:
     """An id in the form of Ollama's own."""
     return "call_" + secrets.token_hex(4)
-
-
-def decode_refusal(status: int, data: bytes, retry_after_s: int | None = None) -> UpstreamError:
-    """The error for an answer that is not 200, with the upstream's text if it has one."""
-    if status in UpstreamAuthError.statuses:
-        return UpstreamAuthError(detail=f"upstream status {status}")
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return UpstreamError(detail=f"upstream status {status} without JSON")
-    text = error_text(document)
-    if status == 400 and any(sign in text.lower() for sign in _TOO_LONG):
-        return PromptTooLong(text, remedy=REMEDY)
-    return UpstreamRefused(status, text, retry_after_s=retry_after_s)
-
-
-def error_text(document: Json) -> str:
-    """The text of an error, however deep it is nested."""
-    for _ in range(4):
-        if isinstance(document, dict):
-            document = document.get("error") or document.get("message") or ""
-        elif isinstance(document, str) and document.startswith("{"):
-            try:
-                document = orjson.loads(document)
-            except orjson.JSONDecodeError:
-                break
-        else:
-            break
-    text = document if isinstance(document, str) else ""
-    return text.strip() or "The model server reported an error without a message."
 
 
 def seconds_of(stamp: Json) -> int:

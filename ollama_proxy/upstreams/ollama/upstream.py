@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamCut, UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
     Done,
@@ -24,6 +24,7 @@ from ollama_proxy.policy import canonical
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
@@ -32,23 +33,24 @@ from ollama_proxy.upstreams.ollama.codec import (
     decode_events,
     decode_generate,
     decode_object,
-    decode_refusal,
     encode_chat,
     encode_embed,
     encode_generate,
-    error_text,
     seconds_of,
-    takes_shift_per_request,
 )
-from ollama_proxy.upstreams.ollama.image_formats import unreadable_images
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
+from ollama_proxy.upstreams.ollama.versions import (
+    SHIFT_PER_REQUEST,
+    decode_refusal,
+    make_refusal,
+    unreadable_images,
+)
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import LineSplitter, encode_request
 
-#: How long facts about its models are kept, in seconds: capabilities, and loaded contexts.
-CAPABILITIES_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
+#: How long facts about its models are kept, in seconds: those of `/api/show`, and loaded contexts.
+SHOWN_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
 
 #: How long the answer of `/api/status` is kept, in seconds: it changes with the server's configuration.
 STATUS_KEPT_S = 30.0
@@ -65,6 +67,14 @@ def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
     return OllamaUpstream(declared.name, MaskedTransport(transport, key))
 
 
+@dataclass(frozen=True, slots=True)
+class ShownModel:
+    """What is known of a model; `is_jinja`: its engine renders the prompt, not Ollama."""
+
+    capabilities: frozenset[str] | None
+    is_jinja: bool
+
+
 class OllamaUpstream(TransportUpstream):
     """One Ollama server behind a transport."""
 
@@ -73,18 +83,14 @@ class OllamaUpstream(TransportUpstream):
 
     def __init__(self, name: str, transport: Transport) -> None:
         super().__init__(name, transport)
-        self._capabilities = TtlCache[frozenset[str] | None](CAPABILITIES_KEPT_S)
+        self._shown = TtlCache[ShownModel](SHOWN_KEPT_S)
         self._loaded = TtlCache[list[Mapping[str, Json]]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self.loaded)
         self._status = TtlCache[Mapping[str, Json]](STATUS_KEPT_S)
-        #: Whether requests have `shift: false`, by the version that the last health check found.
+        #: Whether requests have `shift: false`, and which images are converted: by the version that the last health
+        #: check found.
         self._unshifted = False
-        self._unreadable_images = unreadable_images("")
-
-    @property
-    def unreadable_images(self) -> frozenset[str]:
-        """See Upstream.unreadable_images; by the version that the last health check found."""
-        return self._unreadable_images
+        self.unreadable_images = unreadable_images("")
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
@@ -126,17 +132,18 @@ class OllamaUpstream(TransportUpstream):
             ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            decode_refusal=self.decode_refusal,
+            decode_refusal=partial(self.decode_refusal, can_cut=lambda: self._can_cut(request, call)),
             resend=resend,
         )
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
         truncated = False
+        # As in _events, refusing it first is the only way to detect a cut: the answer has one count for all inputs.
         try:
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         except PromptTooLong:
-            if not request.truncate:
+            if request.truncate is False:
                 raise
             truncated = True
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=True)))
@@ -157,11 +164,28 @@ class OllamaUpstream(TransportUpstream):
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-        return self._capabilities.get(
-            model,
-            call,
-            lambda call: _capabilities_of(self._ask("POST", "/api/show", call, encode_request({"model": model}))),
-        )
+        shown = self._show(model, call)
+        return shown.capabilities if shown else None
+
+    def _show(self, model: str, call: Call) -> ShownModel | None:
+        """What `/api/show` says of a model; None if the server does not answer."""
+
+        def ask(call: Call) -> ShownModel:
+            document = self._ask("POST", "/api/show", call, encode_request({"model": model}))
+            # Go's templates have only double braces. A Jinja template without a statement could not repeat anything.
+            return ShownModel(_capabilities_of(document), "{%" in str(document.get("template")))
+
+        return self._shown.get(model, call, ask)
+
+    def _can_cut(self, request: TextRequest, call: Call) -> bool:
+        """Whether a prompt that is too long might fit if it may be cut. The server drops the first messages, and cuts
+        the last one only if it renders the prompt itself."""
+        if request.truncate:
+            return False  # it was cut already
+        if isinstance(request, ChatRequest) and sum(message.role != "system" for message in request.messages) > 1:
+            return True
+        shown = self._show(request.model, call)
+        return shown is not None and not shown.is_jinja
 
     def loaded_context(self, model: str, call: Call) -> int | None:
         """See Upstream.loaded_context."""
@@ -190,10 +214,10 @@ class OllamaUpstream(TransportUpstream):
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
             self._unshifted = False  # it may come back as another version
-            self._unreadable_images = unreadable_images("")
+            self.unreadable_images = unreadable_images("")
             raise
-        self._unshifted = takes_shift_per_request(version)
-        self._unreadable_images = unreadable_images(version)
+        self._unshifted = version in SHIFT_PER_REQUEST
+        self.unreadable_images = unreadable_images(version)
         return version
 
     def status(self, call: Call) -> Mapping[str, Json] | None:
@@ -207,9 +231,11 @@ class OllamaUpstream(TransportUpstream):
                 raise self.decode_refusal(reply)
             return decode_object(read_all(reply))
 
-    def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """See Upstream.decode_refusal."""
-        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+    def decode_refusal(
+        self, reply: Reply, *, model: str = "", can_cut: Callable[[], bool] = lambda: True
+    ) -> UpstreamError:
+        """See Upstream.decode_refusal; `can_cut`: see make_refusal."""
+        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), can_cut=can_cut)
 
 
 @dataclass(slots=True)
@@ -235,7 +261,7 @@ class OllamaReader:
         """See Reader."""
         document = decode_object(body)
         if document.get("error"):
-            raise UpstreamRefused(500, error_text(document))
+            raise make_refusal(500, document)
         return self._mark_outgrown(decode_events(self._decode, document))
 
     def _decode_lines(self, lines: Sequence[bytes]) -> Read:
@@ -245,7 +271,7 @@ class OllamaReader:
                 if line:
                     document = decode_object(line)
                     if "error" in document:
-                        return events, UpstreamRefused(500, error_text(document))
+                        return events, make_refusal(500, document)
                     events += decode_events(self._decode, document)
                     if document.get("done") is True:
                         return self._mark_outgrown(events), None  # nothing can follow
@@ -275,3 +301,25 @@ def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:
     """The capabilities of a model, if the server lists them."""
     listed = described.get("capabilities")
     return frozenset(map(str, listed)) if isinstance(listed, list) else None
+
+
+def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
+    """The answer to work on a model, such as a pull: the lines of progress before the last one; raises
+    UpstreamError if the work has failed. An answer that does not stream has no lines, only its status."""
+    if reply.status >= 300:
+        raise decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
+    if not streams:
+        read_all(reply)
+        return
+    lines, is_open = LineSplitter(), True
+    while is_open:
+        data = reply.read_some()
+        is_open = bool(data)
+        for line in filter(None, lines.feed(data) if data else [lines.rest()]):
+            document = decode_object(line)
+            if "error" in document:
+                raise make_refusal(500, document)
+            if document.get("status") == "success":
+                return
+            yield document
+    raise UpstreamCut(detail="stream ended without its last line")

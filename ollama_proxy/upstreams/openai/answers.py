@@ -1,4 +1,5 @@
-"""Answers of OpenAI's API to hub events: chunks of a stream, or the one object. Pure: bytes and dicts in, values out.
+"""Answers of OpenAI's API as values of the hub: chunks of a stream, or the one object, as events; and lists of models.
+Pure: bytes and dicts in, values out.
 
 Providers differ in where they put things; every known place is read.
 """
@@ -12,13 +13,12 @@ from functools import partial
 from itertools import repeat
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
-from ollama_proxy.hub import Content, Done, Event, Json, Logprobs, ToolCall
+from ollama_proxy.hub import Content, Done, Event, Json, Logprobs, Model, ToolCall
 from ollama_proxy.upstreams.answer_events import GRACE_S, Read
-from ollama_proxy.upstreams.ollama.codec import decode_object, sound_logprobs, text_events
+from ollama_proxy.upstreams.ollama.codec import count, decode_object, sound_logprobs, text_events
 from ollama_proxy.upstreams.openai.errors import decode_error
-from ollama_proxy.upstreams.openai.inline_thinking import InlineThinking
-from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from ollama_proxy.upstreams.openai.tools import ToolCallParts
+from ollama_proxy.upstreams.openai.messages import Thought
+from ollama_proxy.upstreams.openai.pieces import InlineThinking, ToolCallParts
 from ollama_proxy.wire import MAX_LINE_BYTES, SseSplitter, read_usage, without_comments
 
 #: Finish reasons of an answer that has reached its limit.
@@ -33,6 +33,10 @@ _FAILED: Mapping[str, Callable[[], UpstreamError]] = {
 
 #: Fields of most pieces of an answer.
 _PLAIN = frozenset({"role", "content", "reasoning", "reasoning_content", "refusal"})
+
+#: Names for the name of a model, and for its context in tokens.
+_NAMES = ("id", "name", "model")
+_CONTEXT = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 #: Receives the tool calls of an answer, and the thinking before them.
 OnToolCalls = Callable[[Sequence[ToolCall], Thought], None]
@@ -277,3 +281,49 @@ class OpenAIReader:
         if failure is not None:
             raise failure
         return events
+
+
+def decode_models(document: Json, owner: str) -> list[Model]:
+    """The models of a list, with or without an envelope; raises UpstreamError otherwise. `owner`: the upstream."""
+    rows = document
+    if isinstance(document, dict):
+        rows = document.get("data") if document.get("data") is not None else document.get("models")
+    if not isinstance(rows, list):
+        raise UpstreamError(detail="the list of models is of another shape")
+    models = []
+    for row in rows:
+        name = next(filter(None, map(row.get, _NAMES)), None) if isinstance(row, dict) else None
+        if isinstance(name, str):
+            made_at, capabilities, context = count(row.get("created")), _capabilities(row), _context(row)
+            embedding = count(row.get("embedding_length")) or None
+            models.append(Model(name, made_at, owner, capabilities, context, embedding_length=embedding))
+    return models
+
+
+def _context(row: Mapping[str, Json]) -> int | None:
+    meta = row.get("meta")
+    found = [count(row.get(name)) for name in _CONTEXT]
+    found.append(count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0)
+    return next((length for length in found if length), None)
+
+
+def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:
+    """The capabilities in a row; None if it does not list enough."""
+    if row.get("type") in ("embedding", "embeddings"):
+        return frozenset({"embedding"})
+    listed = row.get("capabilities")
+    if isinstance(listed, list) and ("completion" in listed or "embedding" in listed):  # as this gateway lists them
+        return frozenset(name for name in listed if isinstance(name, str))
+    parameters, architecture = row.get("supported_parameters"), row.get("architecture")
+    if not isinstance(parameters, list):
+        return None
+    inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    inputs = inputs if isinstance(inputs, list) else []
+    told = {
+        "completion": True,
+        "tools": "tools" in parameters,
+        "thinking": "reasoning" in parameters or "include_reasoning" in parameters,
+        "vision": "image" in inputs,
+        "audio": "audio" in inputs,
+    }
+    return frozenset(name for name, can in told.items() if can)

@@ -22,8 +22,8 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import Json
+from ollama_proxy.upstreams.answer_events import without_keys
 from ollama_proxy.upstreams.base import Headers
-from ollama_proxy.upstreams.error_text import without_keys
 
 #: Characters that are shown of an error of unknown shape, and of any.
 SHOWN_CHARS, MOST_CHARS = 200, 2000

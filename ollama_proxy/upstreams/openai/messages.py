@@ -1,25 +1,40 @@
-"""Hub messages to OpenAI's. Pure, and the same history always gives the same bytes: providers cache prompts."""
+"""Hub messages to OpenAI's, and the thinking that providers require with them. Pure but for the thoughts that are kept,
+and the same history always gives the same bytes: providers cache prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
 import orjson
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Message, ToolCall
 from ollama_proxy.settings import ALWAYS, NEVER, Profile
-from ollama_proxy.upstreams.openai.reasoning_cache import Thought
-from ollama_proxy.upstreams.pacing import pace
+from ollama_proxy.upstreams.cache import BoundedCache
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.pending_calls import PendingCalls
 from ollama_proxy.wire import base64_media_type
 
-#: Finds the thinking before the calls of a message, by the message before it and the calls.
-FindThought = Callable[[Message | None, Sequence[ToolCall]], Thought | None]
+#: Thoughts that are kept at most, bytes of all of them, and characters of one, roughly.
+MOST_KEPT, MOST_BYTES, MOST_CHARS_EACH = 10_000, 16 << 20, 1 << 20
+
 
 #: Introduces images of a tool, which follow in a message of the user: results of tools are text only.
 FROM_TOOL = "The images of the results above:"
+
+
+@dataclass(slots=True, frozen=True)
+class Thought:
+    """The text of the thinking, and the provider's signed details."""
+
+    text: str
+    details: Sequence[Json] = ()
+
+
+#: Finds the thinking before the calls of a message, by the message before it and the calls.
+FindThought = Callable[[Message | None, Sequence[ToolCall]], Thought | None]
 
 
 def encode_messages(
@@ -141,3 +156,39 @@ def _encode_content(message: Message) -> Json:
         else:
             parts.append({"type": "image_url", "image_url": {"url": f"data:{kind};base64,{image}"}})
     return parts
+
+
+# The thinking that is sent back.
+
+
+class ReasoningCache:
+    """The thinking of a model before it called tools, for providers that require it again; most clients do not send it
+    back. The oldest is dropped first.
+
+    It is found by the call that it led to together with the message before the call: ids of calls alone are not unique
+    at every provider, and thoughts must not reach another conversation.
+    """
+
+    def __init__(self, max_bytes: int = MOST_BYTES) -> None:
+        self._kept = BoundedCache[bytes, Thought](MOST_KEPT, max_bytes)
+
+    def keep(self, before: Message | None, calls: Sequence[ToolCall], thought: Thought) -> None:
+        """Keeps a thought. `before`: the message before the calls."""
+        size = len(thought.text) + (len(orjson.dumps(thought.details)) if thought.details else 0)
+        if not 0 < size <= MOST_CHARS_EACH:
+            return
+        for key in _keys(before, calls):
+            self._kept.put(key, thought)
+
+    def find(self, before: Message | None, calls: Sequence[ToolCall]) -> Thought | None:
+        """The thought that led to some calls, whether they come with their ids or without."""
+        return next((thought for key in _keys(before, calls) if (thought := self._kept.get(key))), None)
+
+
+def _keys(before: Message | None, calls: Sequence[ToolCall]) -> Iterator[bytes]:
+    said = (before.role, before.content) if before else ()
+    for call in calls[:1]:
+        told = orjson.dumps(call.arguments, option=orjson.OPT_SORT_KEYS)
+        for name in (call.id, f"{call.name} {told.decode()}"):
+            if name:
+                yield blake2b(orjson.dumps((said, name)), digest_size=16).digest()

@@ -24,12 +24,12 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, ENABLED, NO_SWITCH, REASONING, TEMPLATE, TYPED, Profile
+from ollama_proxy.upstreams.call import pace
 from ollama_proxy.upstreams.ollama.codec import count, drop_none
 from ollama_proxy.upstreams.openai.messages import FindThought, encode_messages
-from ollama_proxy.upstreams.pacing import pace
 
 #: Ollama's options that OpenAI has under the same names.
-_SAMPLING = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+_SAMPLING = {name: name for name in ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")}
 
 #: Fields of OpenAI's API that the hub has no name for.
 OPENAI_FIELDS = frozenset(
@@ -99,8 +99,8 @@ def select_passthrough(request: ModelRequest, profile: Profile) -> dict[str, Jso
 
 def _encode_parameters(request: TextRequest, profile: Profile, *, stream: bool, limit: str = "") -> dict[str, Json]:
     options = request.options
-    body = {name: options[name] for name in _SAMPLING if options.get(name) is not None}
-    body |= {field: options[name] for name, field in profile.options.items() if options.get(name) is not None}
+    names = {**_SAMPLING, **profile.options}
+    body = {field: options[name] for name, field in names.items() if options.get(name) is not None}
     most, stop = options.get("num_predict"), options.get("stop")
     # To Ollama 0 and less mean no limit.
     if isinstance(most, int | float) and most > 0:

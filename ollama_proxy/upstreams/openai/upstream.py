@@ -31,13 +31,12 @@ from ollama_proxy.hub import (
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
 from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache, TtlCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
 from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal
-from ollama_proxy.upstreams.openai.models import decode_models
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache
+from ollama_proxy.upstreams.openai.messages import ReasoningCache
 from ollama_proxy.upstreams.openai.requests import (
     decode_embed,
     encode_chat,
@@ -48,7 +47,6 @@ from ollama_proxy.upstreams.openai.requests import (
     shorten,
 )
 from ollama_proxy.upstreams.transport.session import HttpTransport
-from ollama_proxy.upstreams.ttl_cache import TtlCache
 from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)

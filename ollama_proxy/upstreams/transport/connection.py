@@ -18,14 +18,15 @@ from ssl import SSLWantReadError
 from typing import Any
 
 import gevent
+import gevent.event
 from gevent import monkey
 from gevent import socket as gsocket
 from gevent import ssl as gssl
+from gevent.hub import Waiter
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.upstreams.call import Call, yield_to_loop
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
 
 #: The loop's number for "can be read".
 READ = 1
@@ -43,6 +44,9 @@ SEND_LOOK_S = 0.5
 
 _poll = monkey.get_original("select", "poll")
 _READABLE = select.POLLIN | select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+#: How late a wait may be ended, in seconds.
+TICK_S = 0.25
 
 
 class Connection:
@@ -134,7 +138,9 @@ class Connection:
         """Returns True when all was sent, False when an answer came first."""
         if len(data) <= SEND_BYTES:
             self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
-            self._sock.sendall(data)
+            sent = self._sock.send(data)  # nearly always all of it; `sendall` asks the kernel for its buffer first
+            if sent < len(data):
+                self._sock.sendall(data[sent:])
             return True
         return self._send_large(memoryview(data), call)
 
@@ -277,3 +283,48 @@ class Connection:
         self._readable.close()
         with contextlib.suppress(OSError):
             self._sock.close()
+
+
+class WaitTimer:
+    """Ends the waits of a worker at their time, at most a quarter of a second late: a timer for each wait would cost
+    more than the receive that it guards."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Waiter[bool], float] = {}
+        self._busy = gevent.event.Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends its greenlet as soon as nothing waits; a later wait starts another one."""
+        self._closed = True
+        self._busy.set()
+
+    def wait(self, watcher: Any, until: float) -> bool:
+        """Waits for an event of a watcher of the loop; returns False if the monotonic time `until` came first."""
+        waiter: Waiter[bool] = Waiter(gevent.get_hub())
+        self._waiting[waiter] = until
+        if len(self._waiting) == 1:
+            if self._greenlet is None:
+                self._greenlet = gevent.spawn(self._run)
+            self._busy.set()
+        watcher.start(waiter.switch, True)
+        try:
+            return waiter.get()
+        finally:
+            watcher.stop()
+            del self._waiting[waiter]
+
+    def _run(self) -> None:
+        # Only the loop itself may switch to a waiting greenlet; a waiter that was woken meanwhile ignores it.
+        wake = gevent.get_hub().loop.run_callback
+        while self._waiting or not self._closed:
+            self._busy.wait()
+            gevent.sleep(TICK_S)
+            now = time.monotonic()
+            for waiter, until in self._waiting.items():
+                if until <= now:
+                    wake(waiter.switch, False)
+            if not (self._waiting or self._closed):
+                self._busy.clear()
+        self._greenlet = None

@@ -6,12 +6,13 @@ pool of gevent connections, last used first, and translates every exception into
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import gevent
@@ -23,11 +24,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
-from ollama_proxy.upstreams.bounded_cache import BoundedCache
+from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.connection import Connection
-from ollama_proxy.upstreams.transport.resolver import Host
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
+from ollama_proxy.upstreams.transport.connection import Connection, WaitTimer
 
 MAX_IDLE_CONNECTIONS = 256
 
@@ -42,6 +41,9 @@ MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 #: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
 #: seconds; a busy process notices it late.
 STALE_WITHIN_S = 1.0
+
+#: The family and the argument of `connect`.
+_Address = tuple[int, Any]
 
 
 class Redirected(UpstreamError):
@@ -106,6 +108,49 @@ class HttpReply:
         if connection is not None:
             self._call.detach()
             self._pool.release(connection)
+
+
+class Host:
+    """A name or an address, and a port. It has one look-up of its name at a time: a name server that hangs blocks one
+    of the few resolver threads, and not all of them."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self._name, self._port = name, port
+        self._looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
+
+    def connect(self) -> gsocket.socket:
+        """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        found: list[_Address] | Exception = []
+        for version in (gsocket.AF_INET, gsocket.AF_INET6):
+            with contextlib.suppress(OSError, ValueError):
+                gsocket.inet_pton(version, self._name)
+                found = [(version, (self._name, self._port))]
+        if not found:
+            if self._looking_up is None or self._looking_up.ready():
+                self._looking_up = gevent.spawn(self._look_up)
+            found = self._looking_up.get()
+        if isinstance(found, Exception):
+            raise found
+        failure = OSError("it has no address")
+        for family, address in found:
+            sock = gsocket.socket(family, gsocket.SOCK_STREAM)
+            try:
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:  # also when the greenlet is killed: the socket must not leak
+                sock.close()
+                raise
+        raise failure
+
+    def _look_up(self) -> list[_Address] | Exception:
+        try:
+            found = gsocket.getaddrinfo(self._name, self._port, 0, gsocket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
+            return error
+        return [(family, address) for family, _, _, _, address in found]
 
 
 class Pool:
@@ -215,16 +260,14 @@ class NeutralSession(requests.Session):
         self.headers.clear()
         self.adapters.clear()
 
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Generator[requests.Response, None, None]:
-        """Follows none; HttpReply raises Redirected for them."""
-        yield from ()
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Hands a prepared request to its adapter. Hooks, cookies, redirects and timing, with which requests surrounds
+        that, cost more than the adapter and have no use here."""
+        return self.get_adapter(cast("str", request.url)).send(request, **kwargs)
 
 
 class Answer(requests.Response):
-    """What the session needs of an answer; everything else about it is in `raw`, the reply."""
-
-    #: Of all answers: none is redirected.
-    history: ClassVar[list[requests.Response]] = []  # type: ignore[misc]
+    """What requests calls a response; everything about it is in `raw`, the reply."""
 
     def __init__(self, reply: HttpReply) -> None:
         # Not that of the base class: a jar of cookies for each answer costs more than all else that the session does.
@@ -283,10 +326,6 @@ class PoolAdapter(BaseAdapter):
             reply.close()
             raise
 
-    def close(self) -> None:
-        """Closes the pool."""
-        self._pool.close()
-
 
 class HttpTransport:
     """The session of one upstream; see Transport."""
@@ -308,7 +347,7 @@ class HttpTransport:
         self._pool = Pool(
             base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
         )
-        self.connections = self._pool.connections
+        self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
             MAX_PREPARED, MAX_PREPARED_BYTES
         )
@@ -319,27 +358,8 @@ class HttpTransport:
 
     def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
         """See Transport.open."""
-        prepared, head = self._prepare(request)
-        if not isinstance(request.body, bytes):
-            framing = (
-                b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
-            )
-            head += framing + b"\r\n"
-        elif request.body or request.method not in ("GET", "HEAD"):
-            head += b"Content-Length: %d\r\n" % len(request.body)
-        answer = self._session.send(
-            prepared,
-            stream=True,
-            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # type: ignore[arg-type]  # see PoolAdapter.send
-            allow_redirects=False,
-            verify=True,
-            proxies={},
-        )
-        return cast(HttpReply, answer.raw)
-
-    def _prepare(self, request: UpstreamRequest) -> tuple[requests.PreparedRequest, bytes]:
-        """The request as the session takes it, and the beginning of its head, without the framing of the body. Both are
-        the same for all requests with this path and these headers."""
+        # The same for all requests with this path and these headers: what the session takes, and the head without the
+        # framing of the body.
         key = (request.method, request.path, *request.headers)
         known = self._prepared.get(key)
         if known is None:
@@ -349,15 +369,22 @@ class HttpTransport:
             # requests sets a length of 0 for a POST without a body.
             prepared.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
-            head = f"{request.method} {prepared.path_url} HTTP/1.1\r\n" + "".join(lines)
-            known = prepared, head.encode("latin-1")
-            if "/blobs/" not in request.path and "boundary=" not in head:
+            known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
+            if "/blobs/" not in request.path and b"boundary=" not in known[1]:
                 self._prepared.put(key, known)
-        return known
-
-    def close(self) -> None:
-        """Closes the pool."""
-        self._session.close()
+        prepared, head = known
+        if not isinstance(request.body, bytes):
+            framing = (
+                b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
+            )
+            head += framing + b"\r\n"
+        elif request.body or request.method not in ("GET", "HEAD"):
+            head += b"Content-Length: %d\r\n" % len(request.body)
+        answer = self._session.send(
+            prepared,
+            timeout=Sending(request, head + b"\r\n", call, head_wait_s),  # see PoolAdapter.send
+        )
+        return cast(HttpReply, answer.raw)
 
 
 def tls_context() -> ssl.SSLContext:

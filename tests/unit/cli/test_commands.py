@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ollama_proxy.cli import commands
-from ollama_proxy.cli.probe import Probe
+from ollama_proxy.cli.exposure import Probe
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig

@@ -16,6 +16,7 @@ from ollama_proxy.dialects.content_parts import (
     load_reasoning,
     load_timeout_ms,
     load_top_logprobs,
+    render_logprobs,
 )
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Attachment, Document, ImageUrl
@@ -168,3 +169,32 @@ def test_there_may_be_many_documents_in_a_message_but_not_thousands() -> None:
         for _ in range(33):
             load_file({"file_data": "JVBERi0x"}, "x", [], images)
     assert len(images) == 32
+
+
+LOGPROBS: list[dict[str, Any]] = [
+    {"token": "é", "logprob": -0.5, "top_logprobs": [{"token": "b", "bytes": [98]}, {"token": "", "logprob": None}]},
+    {"logprob": -1.5, "bytes": [1, 2]},
+]
+B, NOTHING = {"token": "b", "logprob": 0.0, "bytes": [98]}, {"token": "", "logprob": 0.0}
+FIRST, SECOND = {"token": "é", "logprob": -0.5}, {"token": "", "logprob": -1.5, "bytes": [1, 2]}
+SPELLED = {**FIRST, "bytes": [195, 169]}
+
+FORMS: dict[str, tuple[dict[str, bool], list[dict[str, Any]]]] = {
+    "bytes may be null": (
+        {"spells": False},
+        [{**FIRST, "bytes": None, "top_logprobs": [B, NOTHING | {"bytes": None}]}, {**SECOND, "top_logprobs": []}],
+    ),
+    "bytes are always there": (
+        {"spells": True},
+        [{**SPELLED, "top_logprobs": [B, NOTHING | {"bytes": []}]}, {**SECOND, "top_logprobs": []}],
+    ),
+    "what is empty is left out": (
+        {"spells": True, "omits_empty": True},
+        [{**SPELLED, "top_logprobs": [B, NOTHING]}, SECOND],
+    ),
+}
+
+
+@pytest.mark.parametrize(("form", "expected"), FORMS.values(), ids=FORMS)
+def test_forms(form: dict[str, bool], expected: list[dict[str, Any]]) -> None:
+    assert render_logprobs(LOGPROBS, **form) == expected

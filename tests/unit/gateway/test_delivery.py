@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.dialect import ANTHROPIC
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.delivery import deliver, record_failure
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
 

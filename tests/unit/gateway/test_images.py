@@ -27,9 +27,9 @@ from ollama_proxy.gateway.images import (
 )
 from ollama_proxy.hub import ImageUrl
 from ollama_proxy.settings.schema import Images
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
+from ollama_proxy.upstreams.transport.connection import WaitTimer
 from tests.rig import Turn, chunk
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (

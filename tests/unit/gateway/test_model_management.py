@@ -10,11 +10,11 @@ import pytest
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.gateway.gateway import Gateway
-from ollama_proxy.gateway.model_management import ModelWork
+from ollama_proxy.gateway.model_management import ModelManagement, ModelWork
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import UpstreamRequest
 from tests.rig.boxes import Box, running
-from tests.rig.fault_upstream import Json, Lines
+from tests.rig.fault_upstream import Json, Lines, Whole
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
 PROVIDER = {"name": "lab", "kind": "openai", "base_url": "http://127.0.0.1:9", "models": {"gpt-lab": "gpt-lab"}}
@@ -41,7 +41,7 @@ def route(gateway: Gateway, path: str, data: dict[str, Any], *names: str, box: s
     """The work of a request with this body, which names these models and perhaps a server."""
     exchange = new_exchange(gateway, data=data)
     outgoing = UpstreamRequest("POST", path, json.dumps(data).encode())
-    return gateway.manage_models(exchange, box).route_work(outgoing, names)
+    return ModelManagement(gateway.snapshot, exchange, box).route_work(outgoing, names)
 
 
 def servers(work: ModelWork) -> list[str]:
@@ -84,10 +84,15 @@ def test_a_push_goes_to_a_server_that_has_the_model(gateway: Gateway) -> None:
     assert servers(route(gateway, "/api/push", {"model": "m"}, "m")) == ["two"]
 
 
-def test_a_model_of_files_needs_the_name_of_the_server_that_has_them(gateway: Gateway) -> None:
-    data = {"model": "new", "files": {"a.gguf": "sha256:ab"}}
-    with pytest.raises(BadRequest, match="X-Ollama-Box .*available: one, two"):
-        route(gateway, "/api/create", data, "new")
+@pytest.mark.parametrize(("having", "expected"), [(["two"], ["two"]), ([], ["one", "two"])])
+def test_a_model_of_files_is_made_where_the_files_are(
+    gateway: Gateway, boxes: tuple[Box, Box], having: list[str], expected: list[str]
+) -> None:
+    digest = "sha256:" + "ab" * 32
+    for box in boxes:
+        box.script(f"/api/blobs/{digest}", [Whole(b"", 200 if box.name in having else 404, ())])
+    data = {"model": "new", "files": {"a.gguf": digest, "b.gguf": "no digest"}, "adapters": "no files"}
+    assert servers(route(gateway, "/api/create", data, "new")) == expected
     assert servers(route(gateway, "/api/create", data, "new", box="one")) == ["one"]
 
 
@@ -115,7 +120,7 @@ def test_work_is_done_on_all_servers_but_those_that_are_drained(boxes: tuple[Box
         upstreams = [*(box.declared for box in boxes), drained.declared | {"drain": True}]
         with open_gateway(upstreams=upstreams) as gateway:
             exchange = new_exchange(gateway, data={"model": "new", "stream": False})
-            management = gateway.manage_models(exchange, None)
+            management = ModelManagement(gateway.snapshot, exchange, None)
             work = management.route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
             broadcast = management.start_everywhere(work, streams=True)
             assert {line["box"] for line in broadcast} == {"one", "two"}
@@ -132,7 +137,7 @@ def test_the_result_of_each_server_is_on_the_record(gateway: Gateway, boxes: tup
     boxes[0].script("/api/pull", [Json({"error": "disk full"}, 500)])
     boxes[1].script("/api/pull", PULLED)
     exchange = new_exchange(gateway, data={"model": "new"})
-    management = gateway.manage_models(exchange, None)
+    management = ModelManagement(gateway.snapshot, exchange, None)
     work = management.route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
     for _ in management.start_everywhere(work, streams=True):
         pass
@@ -141,7 +146,7 @@ def test_the_result_of_each_server_is_on_the_record(gateway: Gateway, boxes: tup
 
 def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxes: tuple[Box, Box]) -> None:
     exchange = new_exchange(gateway, data={"model": "m"}, principal=Principal("few", SCOPES, ("mine",)))
-    management = gateway.manage_models(exchange, None)
+    management = ModelManagement(gateway.snapshot, exchange, None)
     work = management.route_work(UpstreamRequest("DELETE", "/api/delete", b"{}"), ["m"])
     with pytest.raises(ModelNotFound):
         management.start_everywhere(work, streams=False)
@@ -150,7 +155,7 @@ def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxe
 
 def test_lists_are_asked_for_again_after_work_on_models(gateway: Gateway) -> None:
     exchange = new_exchange(gateway)
-    gateway.manage_models(exchange, None).route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
+    ModelManagement(gateway.snapshot, exchange, None).route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
     old = [node.models.listed_at for node in gateway.fleet.ollama_nodes]
     exchange.finish()
     wait_for_lists(gateway, without="lab")

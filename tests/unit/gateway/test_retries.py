@@ -10,7 +10,7 @@ from typing import Any, cast
 import gevent
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
@@ -26,7 +26,8 @@ from ollama_proxy.errors import (
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there
 from ollama_proxy.hub import Content, Done, Event
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
+from ollama_proxy.upstreams import read_all
 from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import Fleet
@@ -103,18 +104,30 @@ def slow_connect() -> UpstreamConnect:
 
 
 class Body:
-    """A reply that is only ever closed."""
+    """A reply with these parts; a failure is raised again by every further read."""
 
-    def __init__(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, status: int, headers: tuple[tuple[str, str], ...] = (), parts: Sequence[bytes | UpstreamCut] = ()
+    ) -> None:
         self.status, self.headers, self.is_closed = status, headers, False
+        self._parts = [*parts, b""]
+
+    def read_some(self, wait_s: float | None = None) -> bytes:
+        """See Reply.read_some."""
+        part = self._parts[0]
+        if isinstance(part, UpstreamCut):
+            raise part
+        if part:
+            self._parts.pop(0)
+        return part
 
     def close(self) -> None:
         """See Reply.close."""
         self.is_closed = True
 
 
-def refused_reply(status: int, retry_after_s: int | None = None) -> RefusedReply:
-    return RefusedReply(cast(Reply, Body(status)), retry_after_s)
+def refused_reply(status: int) -> RefusedReply:
+    return RefusedReply(cast(Reply, Body(status)), status)
 
 
 # --- One attempt -----------------------------------------------------------------------------------------------------
@@ -384,21 +397,45 @@ class Sender:
         """See Upstream.forward."""
         return self.reply
 
+    def decode_refusal(self, reply: Reply) -> UpstreamError:
+        """See Upstream.decode_refusal: by the text alone."""
+        return UpstreamRefused(400 if read_all(reply) == b"your mistake" else reply.status, "")
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 529])
-def test_a_status_that_may_be_tried_again_is_raised(status: int) -> None:
-    box, reply = node("box1"), Body(status, (("retry-after", "3"),))
+
+def forward(reply: Body) -> Reply:
+    box = node("box1")
     box.upstream = cast(Any, Sender(reply))
+    return forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
+
+
+@pytest.mark.parametrize("status", [429, 500, 501, 502, 503, 504, 529])
+def test_a_status_of_a_failure_is_raised(status: int) -> None:
     with pytest.raises(RefusedReply) as refused:
-        forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
-    assert (refused.value.reply, refused.value.status, refused.value.retry_after_s) == (reply, status, 3)
+        forward(Body(status, (("retry-after", "3"),)))
+    assert (refused.value.reply.status, refused.value.status, refused.value.retry_after_s) == (status, status, 3)
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 501])
+@pytest.mark.parametrize("status", [500, 501, 502])
+def test_a_failure_that_the_request_is_to_blame_for_keeps_its_status_and_bytes(status: int) -> None:
+    with pytest.raises(RefusedReply) as refused:
+        forward(Body(status, (), [b"your ", b"mistake"]))
+    assert (refused.value.status, refused.value.reply.status) == (400, status)
+    assert read_all(refused.value.reply) == b"your mistake"
+
+
+def test_a_failure_that_was_cut_is_a_failure_and_its_cut_is_seen_again() -> None:
+    with pytest.raises(RefusedReply) as refused:
+        forward(Body(500, (), [b"your ", UpstreamCut()]))
+    assert refused.value.status == 500
+    assert refused.value.reply.read_some() == b"your "
+    with pytest.raises(UpstreamCut):
+        refused.value.reply.read_some()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
 def test_every_other_reply_is_the_answer(status: int) -> None:
-    box, reply = node("box1"), Body(status)
-    box.upstream = cast(Any, Sender(reply))
-    assert cast(Any, forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))) is reply
+    reply = Body(status)
+    assert cast(Any, forward(reply)) is reply
 
 
 # --- How it ended ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.server_broadcast import Broadcast, Result, as_document, drop_not_found, failure
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.call import Call
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from ollama_proxy.dialects import DIALECTS, all_routes
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (
@@ -25,7 +25,7 @@ from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import ModelSettings, Settings
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
 READER = Principal("reader", frozenset({"read"}))

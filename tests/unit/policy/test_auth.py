@@ -6,16 +6,18 @@ import base64
 import hashlib
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.auth import (
     ANYONE,
+    PATH_BOX_KEY,
     PATH_TOKEN_KEY,
     SCOPES,
     Authenticator,
-    PathToken,
+    PathPrefix,
     Principal,
     is_expired,
     sent_tokens,
@@ -158,7 +160,7 @@ def test_tokens_in_the_query_do_not_count() -> None:
 def behind(path: str, raw: str) -> dict[str, Any]:
     """The environ that the application sees behind the middleware."""
     seen: dict[str, Any] = {}
-    PathToken(lambda environ, start: seen.update(environ))({"PATH_INFO": path, "RAW_URI": raw}, None)
+    PathPrefix(lambda environ, start: seen.update(environ))({"PATH_INFO": path, "RAW_URI": raw}, None)
     return seen
 
 
@@ -177,7 +179,25 @@ def test_the_token_is_taken_off_the_path(path: str, raw: str, path_behind: str, 
     assert (seen[PATH_TOKEN_KEY], seen["PATH_INFO"], seen["RAW_URI"]) == ("tok", path_behind, raw_behind)
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/"])
+@pytest.mark.parametrize(
+    ("raw", "token", "box", "behind_it"),
+    [
+        ("/k/tok/box/box-1/api/pull", "tok", "box-1", "/api/pull"),
+        ("/box/box-1/api/pull?a=1", None, "box-1", "/api/pull?a=1"),
+        ("/box/b%6Fx-1/api/pull", None, "box-1", "/api/pull"),
+        ("/box/box-1", None, "box-1", "/"),
+        ("/box/box-1/k/tok/api/pull", None, "box-1", "/k/tok/api/pull"),
+        ("/box//api/pull", None, None, "/box//api/pull"),
+        ("/k/box/box/box/box/x", "box", "box", "/box/x"),
+    ],
+)
+def test_the_server_is_taken_off_the_path(raw: str, token: str | None, box: str | None, behind_it: str) -> None:
+    seen = behind(unquote(raw.partition("?")[0]), raw)
+    assert (seen.get(PATH_TOKEN_KEY), seen.get(PATH_BOX_KEY), seen["RAW_URI"]) == (token, box, behind_it)
+    assert seen["PATH_INFO"] == behind_it.partition("?")[0]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/", "/boxes/box-1/"])
 def test_other_paths_stay_as_they_are(path: str) -> None:
     seen = behind(path, path)
     assert (seen["PATH_INFO"], seen["RAW_URI"], PATH_TOKEN_KEY in seen) == (path, path, False)

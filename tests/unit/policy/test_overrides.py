@@ -10,7 +10,7 @@ import pytest
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 
 Options = dict[str, Any]
 

@@ -17,7 +17,7 @@ from gevent import socket as gsocket
 from ollama_proxy.errors import CallEnded
 from ollama_proxy.server.client_watch import WATCH_INTERVAL_S, ClientWatch
 from ollama_proxy.server.connection import Connection
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
 

@@ -19,15 +19,34 @@ def app() -> Iterator[InProcess]:
 
 
 @pytest.mark.parametrize(
-    ("path", "hint"), [("/v1/v1/models", "one /v1 too many"), ("/chat/completions", "ends with /v1")]
+    ("path", "hint"),
+    [
+        ("/v1/v1/models", "one /v1 too many"),
+        ("/v1/v1/messages", "one /v1 too many"),
+        *((path, "ends with /v1") for path in ("/chat/completions", "/responses", "/embeddings")),
+        ("/messages", "The path is /v1/messages: let the base URL of this client end with /v1."),
+        ("/messages/count_tokens", "The path is /v1/messages/count_tokens"),
+    ],
 )
 def test_an_address_that_is_nearly_right_gets_a_hint(app: InProcess, path: str, hint: str) -> None:
-    assert hint in app.ask("POST", path).text
+    answer = app.ask("POST", path)
+    assert (answer.status_code, hint in answer.text) == (404, True)
+    assert ("type" in answer.json) is ("messages" in path)
 
 
 def test_a_wrong_method_is_told_the_right_ones(app: InProcess) -> None:
     answer = app.ask("GET", "/v1/messages")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "OPTIONS, POST")
+
+
+@pytest.mark.parametrize("header", ["Upgrade", "Sec-WebSocket-Key"])
+def test_a_websocket_is_declined_with_the_protocol_there_is(app: InProcess, header: str) -> None:
+    answer = app.ask("GET", "/v1/responses", **{header: "websocket"})
+    assert (answer.status_code, answer.headers["Upgrade"], answer.headers["Allow"]) == (
+        426,
+        "HTTP/1.1",
+        "OPTIONS, POST",
+    )
 
 
 def test_a_missing_token_is_asked_for(app: InProcess, caplog: pytest.LogCaptureFixture) -> None:

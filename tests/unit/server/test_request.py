@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.dialect import OPENAI
+from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
-from ollama_proxy.server.request import check_path, client_address, is_trusted, new_exchange, request_id
+from ollama_proxy.server.request import check_path, client_address, is_trusted, new_exchange, request_id, user_name
 from ollama_proxy.settings.schema import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -25,6 +25,25 @@ def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
     made = request_id(sent)
     assert made != sent and len(made) == 24
     assert request_id(sent) != made
+
+
+@pytest.mark.parametrize(
+    ("header", "user"),
+    [
+        ("ann@example.org", "ann@example.org"),
+        ("%E5%BC%A0 %E4%B8%89", "张 三"),
+        ("张三".encode().decode("latin-1"), "张三"),
+        ("a%0D%0A%1B[2Jb%00%E2%80%AE%C2%85", "a[2Jb"),
+        ("%", "%"),
+        ("%zz%FF", "%zz\ufffd"),
+        ("%F0%9F%8E%89" * 999, "🎉" * 63),
+        ("x" * 9999, "x" * 254),
+        ("", None),
+        ("%20%09", None),
+    ],
+)
+def test_name_of_a_user_is_decoded_bounded_and_printable(header: str, user: str | None) -> None:
+    assert user_name(header) == user
 
 
 @pytest.mark.parametrize(

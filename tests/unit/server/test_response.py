@@ -122,6 +122,12 @@ def test_headers_of_the_connection_are_not_the_applications() -> None:
     assert sent.head[3:] == ["Connection: keep-alive", "Transfer-Encoding: chunked", "Content-Type: text/plain"]
 
 
+def test_protocol_to_use_instead_is_the_applications() -> None:
+    sent = Sent().respond("426 UPGRADE REQUIRED", [("Connection", "x"), ("Upgrade", "HTTP/1.1"), TYPE], b"x")
+    assert {"Connection: keep-alive, Upgrade", "Upgrade: HTTP/1.1"} <= {*sent.head}
+    assert "Connection: x" not in sent.head
+
+
 @pytest.mark.parametrize(
     ("status", "header"),
     [

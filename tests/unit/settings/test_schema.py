@@ -18,9 +18,8 @@ from ollama_proxy.settings.schema import (
     setting_names,
     variable_name,
 )
-from ollama_proxy.settings.timeouts import Timeouts
 from ollama_proxy.settings.types import SettingType
-from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import PRESETS, Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Entry
 
 SMALLEST = """\

@@ -40,6 +40,13 @@ def test_a_mapping_says_more() -> None:
     )
 
 
+def test_a_token_names_the_header_with_its_users() -> None:
+    [token] = read(
+        "{generate_tokens: [{token: aaa, truncate: true, users: {header: X-OpenWebUI-User-Email}}]}"
+    ).tokens()
+    assert (token.truncate, token.user_header) == (True, "X-OpenWebUI-User-Email")
+
+
 def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
     auth = read("{generate_tokens: [aaa], manage_tokens: [bbb]}")
     assert [token.scopes for token in auth.tokens()] == [SCOPES - {"manage"}, SCOPES]
@@ -65,6 +72,13 @@ def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
         "{generate_tokens: [{token: aaa, scopes: []}]}",
         "{generate_tokens: [{token: aaa, scopes: [manage]}], manage_tokens: [bbb]}",
         "{generate_tokens: [{token: aaa, name: x}, {token: bbb, name: x}]}",
+        "{generate_tokens: [{token: bbb, users: X-User}]}",
+        "{generate_tokens: [{token: bbb, users: {headers: X-User}}]}",
+        "{generate_tokens: [{token: bbb, users: {header: X_User}}]}",
+        *(
+            f"{{generate_tokens: [{{token: bbb, users: {{header: {name}}}}}]}}"
+            for name in ("Authorization", "proxy-authorization", "Cookie", "X-Api-Key", "api-key")
+        ),
     ],
 )
 def test_complaint(text: str) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import gevent
 import pytest
 
-from ollama_proxy.dialects.native.dialect import NATIVE
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Usage
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.telemetry import access_log
 from ollama_proxy.telemetry.access_log import (
     PIPE_BYTES,

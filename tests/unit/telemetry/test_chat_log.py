@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy.dialects.native import transcript as spoken_native
+from ollama_proxy.dialects.native.render import read_transcript
 from ollama_proxy.telemetry import chat_log
 from ollama_proxy.telemetry.chat_log import DayFiles, Record, estimate_memory
 from ollama_proxy.telemetry.transcript import TranscriptRecorder
@@ -54,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
 def record(day: str = DAY, asked: Any = None, *, answer: bytes | None = None, size: int = 100, **fields: Any) -> Record:
     recorder = None
     if answer is not None:
-        recorder = TranscriptRecorder(spoken_native.read, is_stream=False)
+        recorder = TranscriptRecorder(read_transcript, is_stream=False)
         recorder.feed(answer)
     return Record({"time": f"{day}T10:00:00.000Z", **fields}, asked or {"model": "m"}, recorder, None, set(), size)
 

@@ -11,16 +11,12 @@ import orjson
 import pytest
 
 from ollama_proxy.dialects.anthropic import render as anthropic
-from ollama_proxy.dialects.anthropic import transcript as spoken_anthropic
 from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
 from ollama_proxy.dialects.native import render as native
-from ollama_proxy.dialects.native import transcript as spoken_native
 from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.openai import render as openai
-from ollama_proxy.dialects.openai import transcript as spoken_openai
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.responses import render as responses
-from ollama_proxy.dialects.responses import transcript as spoken_responses
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.gateway.rendering import ErrorRenderer, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect
@@ -38,16 +34,17 @@ ANSWERS: dict[str, list[Event]] = {
 }
 
 Make = Callable[[], Renderer]
-DIALECTS: dict[str, tuple[Reader, Make]] = {
-    "native chat": (spoken_native.read, lambda: native.ChatRenderer("m", 0.0)),
-    "openai": (spoken_openai.read, lambda: openai.ChatRenderer("m", include_usage=True)),
-    "anthropic": (spoken_anthropic.read, lambda: anthropic.MessageRenderer("m")),
-    "responses": (spoken_responses.read, lambda: responses.ResponseRenderer("m", {"tools": []})),
+#: By dialect: how its answers are read and rendered, and why one with calls ended.
+DIALECTS: dict[str, tuple[Reader, Make, str]] = {
+    "native chat": (native.read_transcript, lambda: native.ChatRenderer("m", 0.0), "stop"),
+    "openai": (openai.read_transcript, lambda: openai.ChatRenderer("m", include_usage=True), "tool_calls"),
+    "anthropic": (anthropic.read_transcript, lambda: anthropic.MessageRenderer("m"), "tool_use"),
+    "responses": (responses.read_transcript, lambda: responses.ResponseRenderer("m", {"tools": []}), "completed"),
 }
 FACES: dict[str, tuple[Reader, ErrorRenderer]] = {
-    "native": (spoken_native.read, NativeErrors()),
-    "openai": (spoken_openai.read, OpenAIErrors()),
-    "anthropic": (spoken_anthropic.read, AnthropicErrors()),
+    "native": (native.read_transcript, NativeErrors()),
+    "openai": (openai.read_transcript, OpenAIErrors()),
+    "anthropic": (anthropic.read_transcript, AnthropicErrors()),
 }
 
 
@@ -87,14 +84,16 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_was_drawn_is_read_back(dialect: str, case: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 100)
-    reader, make = DIALECTS[dialect]
+    reader, make, finish = DIALECTS[dialect]
     events = ANSWERS[case]
     body = drawn(make(), events) if stream else make().render_single(collect(events))
     for piece in (1, 7, 1 << 20):
         transcript = heard(reader, body, is_stream=stream, piece=piece)
         assert answers(transcript) == said(events)
         assert (transcript.error, transcript.cut) == (None, False)
-        assert all(answer["finish"] for answer in transcript.answers() if isinstance(answer, dict))
+        finishes = [answer["finish"] for answer in transcript.answers() if isinstance(answer, dict)]
+        assert all(finishes)
+        assert case != "tools" or finishes == [finish]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
@@ -107,7 +106,7 @@ def test_completions_and_several_answers(stream: bool) -> None:
         openai.ChatRenderer("m", include_usage=False, n=2),
     ):
         body = renderer.render_stream(events) if stream else renderer.render_single(collect(events))
-        transcript = heard(spoken_openai.read, body, is_stream=stream)
+        transcript = heard(openai.read_transcript, body, is_stream=stream)
         found: Any = transcript.answers()
         assert [(answer["text"], answer["finish"]) for answer in found] == [("aA", "stop"), ("b", "length")]
 
@@ -119,7 +118,7 @@ def test_generate() -> None:
         {"response": "", "done": True, "done_reason": "stop"},
     ]
     body = b"".join(orjson.dumps(line) + b"\n" for line in lines)
-    [answer] = heard(spoken_native.read, body, is_stream=True).answers()
+    [answer] = heard(native.read_transcript, body, is_stream=True).answers()
     assert answer == {"text": "Hello", "thinking": "hm", "tool_calls": [], "finish": "stop"}
 
 
@@ -134,14 +133,21 @@ def test_fragments_of_calls_are_put_together() -> None:
     ]
     chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in deltas]
     body = b"".join(b"data: %b\r\n\r\n" % orjson.dumps(chunk) for chunk in chunks) + b"data: [DONE]\n\n"
-    [answer] = answers(heard(spoken_openai.read, body, is_stream=True))
+    [answer] = answers(heard(openai.read_transcript, body, is_stream=True))
     assert answer["tool_calls"] == [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": "no JSON"}]
+
+
+def test_the_older_call_and_several_choices_are_read() -> None:
+    older = {"function_call": {"name": "f", "arguments": "{}"}}
+    choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
+    first, second = answers(heard(openai.read_transcript, orjson.dumps({"choices": choices}), is_stream=False))
+    assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thinking_by_either_name(name: str) -> None:
     body = json.dumps({"choices": [{"index": 0, "message": {"content": "x", name: "hm"}}]}, indent=2).encode()
-    [answer] = answers(heard(spoken_openai.read, body, is_stream=False))
+    [answer] = answers(heard(openai.read_transcript, body, is_stream=False))
     assert (answer["thinking"], answer["text"]) == ("hm", "x")
 
 
@@ -157,7 +163,7 @@ def test_errors_are_read_as_the_client_was_told(dialect: str) -> None:
 def test_a_response_that_failed_says_why() -> None:
     renderer = responses.ResponseRenderer("m", {"tools": []})
     body = renderer.render_stream([Content("Hel")]) + renderer.render_failure(UpstreamCut("It broke."))
-    transcript = heard(spoken_responses.read, body, is_stream=True)
+    transcript = heard(responses.read_transcript, body, is_stream=True)
     assert (answers(transcript)[0]["text"], transcript.error) == ("Hel", "It broke.")
 
 
@@ -172,7 +178,7 @@ def test_a_response_that_failed_says_why() -> None:
     ],
 )
 def test_an_answer_of_another_shape_is_no_answer(dialect: str, junk: bytes) -> None:
-    reader, _ = DIALECTS[dialect]
+    reader, *_ = DIALECTS[dialect]
     for is_stream in (True, False):
         transcript = heard(reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream)
         assert answers(transcript) in (
@@ -184,11 +190,11 @@ def test_an_answer_of_another_shape_is_no_answer(dialect: str, junk: bytes) -> N
 def test_junk_spoils_nothing_of_what_is_around_it() -> None:
     good = [orjson.dumps({"message": {"content": text}}) for text in ("a", "b")]
     body = b"\n".join([good[0], b'{"message":5}', b"\xff", b'{"message":{"content":', good[1], b""])
-    assert answers(heard(spoken_native.read, body, is_stream=True))[0]["text"] == "ab"
+    assert answers(heard(native.read_transcript, body, is_stream=True))[0]["text"] == "ab"
 
 
 def test_memory_is_bounded_while_a_stream_goes_on() -> None:
-    recorder = TranscriptRecorder(spoken_native.read, is_stream=True)
+    recorder = TranscriptRecorder(native.read_transcript, is_stream=True)
     line = orjson.dumps({"message": {"content": "x" * 1000}}) + b"\n"
     held = 0
     for _ in range(5000):
@@ -219,7 +225,7 @@ def test_what_it_holds_is_what_it_takes_in_memory(delta: dict[str, Any]) -> None
     event = b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": delta}]})
     tracemalloc.start()
     try:
-        listeners = [TranscriptRecorder(spoken_openai.read, is_stream=True) for _ in range(5)]
+        listeners = [TranscriptRecorder(openai.read_transcript, is_stream=True) for _ in range(5)]
         for recorder in listeners:
             for _ in range(4 * module.PIECE_BYTES // len(event)):
                 recorder.feed(event)
@@ -232,7 +238,7 @@ def test_what_it_holds_is_what_it_takes_in_memory(delta: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_memory_is_bounded_where_no_line_ends(is_stream: bool) -> None:
-    recorder = TranscriptRecorder(spoken_native.read, is_stream=is_stream)
+    recorder = TranscriptRecorder(native.read_transcript, is_stream=is_stream)
     held = 0
     for _ in range(200):
         recorder.feed(b"x" * 65536)
@@ -243,6 +249,6 @@ def test_memory_is_bounded_where_no_line_ends(is_stream: bool) -> None:
 
 def test_calls_are_bounded() -> None:
     calls = [{"function": {"name": "f", "arguments": {"x": "y" * 100}}}] * 20_000
-    transcript = heard(spoken_native.read, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False)
+    transcript = heard(native.read_transcript, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False)
     assert len(answers(transcript)[0]["tool_calls"]) == module.MAX_CALLS
     assert transcript.cut

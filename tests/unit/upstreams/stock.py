@@ -10,8 +10,7 @@ import gevent
 
 from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import PRESETS, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import PRESETS, Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.base import Api, Connections, EventStream, Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.node import Node

@@ -16,6 +16,7 @@ from ollama_proxy.upstreams.answer_events import (
     read_all,
     read_refusal,
     retry_after_s,
+    without_keys,
 )
 
 DONE = Done("stop", 1, 1)
@@ -116,3 +117,17 @@ def test_bodies() -> None:
 def test_retry_after(value: str, seconds: int | None) -> None:
     assert retry_after_s([("retry-after", value)]) == seconds
     assert retry_after_s([]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Incorrect API key: sk-proj-abc123***xyz.", "Incorrect API key: ...."),
+        ("header Bearer abc.def was refused", "header ... was refused"),
+        ("see https://gpu1.internal:8000/v1 for more", "see ... for more"),
+        ("key my-own-key is wrong", "key ... is wrong"),
+        ("the task is too long", "the task is too long"),
+    ],
+)
+def test_keys_and_addresses_are_left_out(text: str, shown: str) -> None:
+    assert without_keys(text, ["my-own-key", ""]) == shown

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
+import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.upstreams.call import ERROR_FLUSH_TIMEOUT_S, Call
+from ollama_proxy.settings.upstreams import Timeouts
+from ollama_proxy.upstreams.call import ERROR_FLUSH_TIMEOUT_S, ITEMS_PER_TURN, Call, pace
 
 
 def call(**limits: float) -> Call:
@@ -132,8 +132,24 @@ def test_client_of_a_call_that_was_ended_has_less_time_to_take_the_error() -> No
     assert one.send_limit_s == ERROR_FLUSH_TIMEOUT_S
 
 
-# --- ClientWatch -----------------------------------------------------------------------------------------------------
+# Pauses.
 
 
-def leave_politely(client: socket.socket) -> None:
-    client.close()
+def test_items_come_as_they_are() -> None:
+    assert list(pace(range(3 * ITEMS_PER_TURN))) == list(range(3 * ITEMS_PER_TURN))
+
+
+def test_others_run_after_every_so_many_items() -> None:
+    reached, seen = 0, set[int]()
+
+    def other() -> None:
+        while True:
+            seen.add(reached)
+            gevent.sleep(0)
+
+    greenlet = gevent.spawn(other)
+    for item in pace(range(1, 3 * ITEMS_PER_TURN)):
+        reached = item
+    during = seen - {reached}
+    greenlet.kill()
+    assert during == {ITEMS_PER_TURN, 2 * ITEMS_PER_TURN}

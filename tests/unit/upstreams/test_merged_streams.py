@@ -1,28 +1,33 @@
-"""Several streams of blocking work as one: what comes out, what a failure does, and what is left behind."""
+"""Streams of blocking work, several as one and a single one: items, failures, and what is left behind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import gevent
 import pytest
 
-from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
+from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamTimeout
+from ollama_proxy.settings.upstreams import Timeouts
+from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.merged_streams import AHEAD, Ended, MergedStreams, WorkerStream
 
 Step = str | float | Exception
 
 
 class Work:
-    """A stream by a script: gives a word, waits so many seconds, or fails; knows whether it was begun and closed."""
+    """A stream by a script: gives a word or a whole number, waits so many seconds, or fails; knows whether it was begun
+    and closed."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = steps
         self.given = 0
         self.begun = self.closed = False
 
-    def __call__(self) -> Generator[str]:
+    def __call__(self) -> Generator[Any]:
         self.begun = True
         try:
             for step in self._steps:
@@ -129,3 +134,109 @@ def test_cancel_does_not_wait_where_the_queue_is_full(merged: Callable[..., Merg
     gevent.sleep(0.01)
     assert work.closed
     assert [streams.take() for _ in range(3)] == [(0, "x"), (0, "x"), None]
+
+
+LIMITS = Timeouts(first_byte_s=0.2, idle_s=0.2, total_s=0.5)
+PATIENT = Timeouts(first_byte_s=5, idle_s=5, total_s=5)
+
+
+# A single stream.
+
+
+def named(error: Exception) -> Exception:
+    return UpstreamCut(detail=type(error).__name__)
+
+
+@pytest.fixture
+def feed_of() -> Iterator[Callable[..., WorkerStream[Any]]]:
+    feeds: list[WorkerStream[Any]] = []
+
+    def begin(work: Work, limits: Timeouts = PATIENT, call: Call | None = None) -> WorkerStream[Any]:
+        feeds.append(WorkerStream(work, call or Call(limits), failure=named))
+        return feeds[-1]
+
+    yield begin
+    for feed in feeds:
+        feed.close()
+
+
+def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    feed = feed_of(Work(1, 2, 3))
+    taken: list[Any] = []
+    while items := feed.take():
+        taken += items
+    assert (taken, items, feed.take()) == ([1, 2, 3], [], [])
+
+
+def test_a_failure_comes_behind_the_items_in_our_words(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    feed = feed_of(Work(1, KeyError("secret")))
+    assert feed.take() == [1]
+    for _ in range(2):
+        with pytest.raises(UpstreamCut) as raised:
+            feed.take()
+    assert raised.value.detail == "KeyError"
+
+
+def test_silence_is_none(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    assert feed_of(Work(10.0)).take(0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("work", "limits", "says"),
+    [
+        (Work(10.0), LIMITS, "did not begin to answer in 0.2 s"),
+        (Work(1, 10.0), LIMITS, "was silent for 0.2 s"),
+        (Work(10.0), Timeouts(first_byte_s=9, idle_s=9, total_s=0.2), "longer than 0.2 s in total"),
+    ],
+    ids=["first byte", "idle", "total"],
+)
+@pytest.mark.parametrize("wait_s", [None, 0.05], ids=["", "with heartbeats"])
+def test_limits_end_the_wait(
+    feed_of: Callable[..., WorkerStream[Any]], work: Work, limits: Timeouts, says: str, wait_s: float | None
+) -> None:
+    feed = feed_of(work, limits)
+    with pytest.raises(UpstreamTimeout, match=says):
+        while True:
+            assert feed.take(wait_s) != []
+
+
+def test_a_client_that_leaves_ends_the_work(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    work, call = Work(10.0), Call(PATIENT)
+    feed = feed_of(work, call=call)
+    leaving = gevent.spawn_later(0.05, call.leave)
+    with pytest.raises(ClientGone):
+        feed.take()
+    leaving.join()
+    gevent.sleep(0.01)
+    assert work.closed
+
+
+def test_a_client_that_has_left_begins_no_work(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    call = Call(PATIENT)
+    call.leave()
+    work = Work(1)
+    with pytest.raises(ClientGone):
+        feed_of(work, call=call)
+    gevent.sleep(0.01)
+    assert work.given == 0
+
+
+@pytest.mark.parametrize("items", [(10.0,), range(10 * AHEAD)], ids=["that waits", "that is far ahead"])
+def test_closing_ends_work(feed_of: Callable[..., WorkerStream[Any]], items: tuple[Step, ...]) -> None:
+    work = Work(*items)
+    with closing(feed_of(work)):
+        gevent.sleep(0.01)
+        assert not work.closed
+    gevent.sleep(0.01)
+    assert work.closed
+
+
+def test_work_is_not_far_ahead_of_who_takes(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+    work = Work(*range(10 * AHEAD))
+    feed = feed_of(work)
+    gevent.sleep(0.01)
+    assert work.given <= AHEAD + 1
+    taken = 0
+    while items := feed.take():
+        taken += len(items)
+    assert taken == 10 * AHEAD

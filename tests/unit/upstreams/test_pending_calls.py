@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.hub import ChatRequest, Message, ToolCall
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.upstreams.anthropic import messages as anthropic_messages
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.ollama import codec
 from ollama_proxy.upstreams.openai import messages as openai_messages
 from ollama_proxy.upstreams.pending_calls import PendingCalls

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.gateway.passthrough.openai_edits import AnswerEdits
+from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.hub import NO_USAGE, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, split_events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from tests.rig.in_process import TOKEN, InProcess
 
 BODY = {"model": "demo", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
@@ -32,3 +33,7 @@ def test_anthropics_key_header_and_version(demo_app: InProcess, path: str) -> No
 def test_errors_have_anthropics_shape(demo_app: InProcess) -> None:
     answer = demo_app.ask("POST", "/v1/messages", {"model": "demo"})
     assert (answer.status_code, answer.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_pages_may_read_its_headers() -> None:
+    assert ANTHROPIC.exposed_headers == ("request-id", "anthropic-version")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects import DIALECTS
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from tests.rig.in_process import InProcess
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -42,3 +44,12 @@ def test_vectors(demo_app: InProcess) -> None:
     answer = demo_app.ask("POST", "/api/embed", {"model": "demo", "input": ["a", "b"]})
     assert len(answer.json["embeddings"]) == 2
     assert demo_app.ask("POST", "/api/embeddings", {"model": "demo", "prompt": "a"}).json["embedding"]
+
+
+def test_pages_may_call_its_routes_only() -> None:
+    assert NATIVE.cors_paths == ("/api/",)
+    assert NATIVE.models is None
+
+
+def test_it_is_asked_last() -> None:
+    assert DIALECTS[-1] is NATIVE

@@ -10,7 +10,7 @@ from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
 
-from ollama_proxy.dialects.embeddings.schemas import load_embeddings
+from ollama_proxy.dialects.embeddings import load_embeddings
 from ollama_proxy.dialects.openai.load import load_chat
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Tool

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses.input_items import load_input
-from ollama_proxy.dialects.responses.reasoning_blob import seal
+from ollama_proxy.dialects.responses.output_items import seal
 from ollama_proxy.dialects.responses.tools import Toolbox
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Message, ToolCall

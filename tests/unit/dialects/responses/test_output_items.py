@@ -6,8 +6,15 @@ import json
 
 import pytest
 
-from ollama_proxy.dialects.responses.output_items import PLAIN, ResponseShape, render_output, render_usage, text_part
-from ollama_proxy.dialects.responses.reasoning_blob import unseal
+from ollama_proxy.dialects.responses.output_items import (
+    PLAIN,
+    ResponseShape,
+    render_output,
+    render_usage,
+    seal,
+    text_part,
+    unseal,
+)
 from ollama_proxy.hub import Answer, Done, ToolCall
 
 CALL = ToolCall("c1", "f", {"z": 1, "a": 2})
@@ -60,3 +67,20 @@ def test_usage_adds_up() -> None:
     usage = render_usage(Done("stop", 7, 3))
     assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (7, 3, 10)
     assert render_usage()["total_tokens"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "hm", "深く考える", "a\n\nb", "x" * 10_000, "~~~???>>>"])
+def test_what_is_sealed_can_be_read_again(text: str) -> None:
+    assert unseal(seal(text)) == text
+
+
+def test_sealed_text_is_one_word_that_does_not_show_it() -> None:
+    blob = seal("I need the tool.")
+    assert blob.startswith("gw1.")
+    assert "tool" not in blob
+    assert not set(blob) & set(" \n/+")
+
+
+@pytest.mark.parametrize("blob", ["", "gAAAAABfaKe", "gw2.aG0=", "gw1.!", "gw1.aG0", "gw1./w==", "gw1._w==", "gw1.é"])
+def test_blob_of_somebody_else_is_nothing(blob: str) -> None:
+    assert unseal(blob) is None

@@ -10,7 +10,8 @@ import pytest
 
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
-from ollama_proxy.dialects.responses.render import ResponseRenderer
+from ollama_proxy.dialects.responses.output_items import PLAIN, unseal
+from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer
 from ollama_proxy.errors import BadRequest, LimitError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
@@ -236,3 +237,45 @@ def test_many_small_pieces_are_held_for_what_they_take(monkeypatch: pytest.Monke
     with pytest.raises(UpstreamError):
         for _ in range(2000):
             one.render_stream([Content("a")])
+
+
+SAID: list[Event] = [Thinking("hm"), Content("We "), Content("built it."), Done("stop", 7, 3)]
+
+
+def summary_renderer() -> CompactionRenderer:
+    return CompactionRenderer("m", {"tools": []}, PLAIN)
+
+
+def test_the_summary_is_the_only_item() -> None:
+    one = summary_renderer()
+    documents: list[Any] = events(b"".join(one.render_stream([event]) for event in SAID))
+    assert [document["type"].removeprefix("response.") for document in documents] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "output_item.done",
+        "completed",
+    ]
+    [item] = documents[-1]["response"]["output"]
+    assert documents[-2]["item"] == item
+    assert (item["type"], unseal(item["encrypted_content"])) == ("compaction", "We built it.")
+
+
+def test_single_summary_is_the_same() -> None:
+    response = json.loads(summary_renderer().render_single(collect(SAID)))
+    [item] = response["output"]
+    assert (response["status"], unseal(item["encrypted_content"])) == ("completed", "We built it.")
+
+
+def test_a_summary_that_a_limit_cut_is_incomplete() -> None:
+    response = json.loads(summary_renderer().render_single(collect([Content("We"), Done("length")])))
+    assert response["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_summary_is_a_failure(text: str) -> None:
+    """The client would go on without its conversation."""
+    with pytest.raises(UpstreamError):
+        summary_renderer().render_stream([Content(text), Done("stop")])
+    with pytest.raises(UpstreamError):
+        summary_renderer().render_single(collect([Content(text), Done("stop")]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.tools import Toolbox, ToolForm, is_offered, load_tool_choice
+from ollama_proxy.dialects.responses.tools import MAX_JOINED_CHARS, Toolbox, ToolForm, is_offered, load_tool_choice
 from ollama_proxy.errors import BadRequest
 
 ECHO = {"type": "function", "name": "echo"}
@@ -27,6 +27,18 @@ def test_a_namespace_is_joined_and_apart_again() -> None:
     assert [tool.name for tool in toolbox.tools] == NAMES
     assert toolbox.forms["mcp__lab__echo"] == ToolForm("function", "echo", "mcp__lab")
     assert toolbox.forms["mcp__lab__exec"] == ToolForm("custom", "exec", "mcp__lab")
+
+
+def test_a_joined_name_that_providers_refuse_is_shortened_and_apart_again() -> None:
+    namespace, names = "mcp__" + "laboratory_" * 5, ["read_file", "read_files", "w" * 64]
+    long = {"type": "namespace", "name": namespace, "tools": [ECHO | {"name": name} for name in names]}
+    toolbox = filled(long)
+    assert [len(tool.name) for tool in toolbox.tools] == [MAX_JOINED_CHARS] * 3
+    assert toolbox.tools[0].name.startswith("mcp__laboratory_") and toolbox.tools[0].name.endswith("__read_file")
+    for tool, name in zip(toolbox.tools, names, strict=True):
+        form = ToolForm("function", name, namespace)
+        assert toolbox.forms[tool.name] == form
+        assert Toolbox().flat_name(form) == tool.name  # in an older turn whose tools are not sent any more
 
 
 def test_two_tools_never_have_the_same_name() -> None:

@@ -14,7 +14,7 @@ from ollama_proxy.gateway.conversion.process import ConversionFailed
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import Attachment, ChatRequest, Document, Message
 from ollama_proxy.settings import Documents
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.pdf import encrypted, in_base64, pdf
 from tests.unit.gateway.conversion import finished

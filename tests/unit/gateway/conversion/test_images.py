@@ -13,7 +13,7 @@ from ollama_proxy.gateway.conversion.images import convert_images, convert_nativ
 from ollama_proxy.gateway.conversion.process import ConversionFailed
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Message
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.unit.gateway.conversion import finished
 from tests.unit.gateway.conversion.pictures import picture, read

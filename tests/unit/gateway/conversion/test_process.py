@@ -14,7 +14,7 @@ import pytest
 
 from ollama_proxy.errors import ClientGone
 from ollama_proxy.gateway.conversion.process import ConversionFailed, in_background, run_program, wait_for
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.deadline import wait_until
 

@@ -13,12 +13,17 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Document, Message, Tool, ToolCall
-from ollama_proxy.upstreams.anthropic.codec import encode_chat
-from ollama_proxy.upstreams.anthropic.messages import BEGINNING
+from ollama_proxy.upstreams.anthropic.codec import (
+    AS_JSON,
+    AS_SCHEMA,
+    BUDGETS,
+    DEFAULT_TOKENS,
+    close_objects,
+    encode_chat,
+    encode_parameters,
+)
+from ollama_proxy.upstreams.anthropic.messages import BEGINNING, Thoughts
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
-from ollama_proxy.upstreams.anthropic.parameters import AS_JSON, AS_SCHEMA, BUDGETS, DEFAULT_TOKENS, encode_parameters
-from ollama_proxy.upstreams.anthropic.schema import close_objects
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from tests.rig import messages_provider as rig
 
 ADAPTIVE = decode_traits(rig.row())
@@ -264,6 +269,10 @@ def test_limit_is_the_clients_else_the_models_own(options: dict[str, Any], trait
     assert encoded(chat(options=options), traits)["max_tokens"] == tokens
 
 
+def test_thinking_comes_on_top_of_an_answer_without_a_limit() -> None:
+    assert encoded(chat(think="low"))["max_tokens"] == DEFAULT_TOKENS + BUDGETS["low"]
+
+
 @pytest.mark.parametrize(
     ("options", "traits", "said", "unsaid"),
     [
@@ -390,6 +399,14 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
             },
         ),
         ({"oneOf": [{"type": "object"}]}, {"anyOf": [{"type": "object", "additionalProperties": False}]}),
+        ({"oneOf": [], "anyOf": []}, {"oneOf": [], "anyOf": []}),
+        (
+            {"properties": {"a": {"anyOf": [{"type": "object"}]}}},
+            {
+                "properties": {"a": {"anyOf": [{"type": "object", "additionalProperties": False}]}},
+                "additionalProperties": False,
+            },
+        ),
     ],
 )
 def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> None:
@@ -415,7 +432,13 @@ def test_user_is_named_unless_the_name_is_personal(user: str | None, metadata: A
 def test_fields_of_the_api_itself_go_on_and_those_of_others_do_not() -> None:
     own = {"cache_control": {"type": "ephemeral"}, "service_tier": "standard_only", "inference_geo": "eu"}
     assert encoded(chat(passthrough_fields=own)).items() >= own.items()
-    foreign = {"service_tier": "flex", "store": True, "cache_control": "yes", "context_management": {"edits": []}}
+    foreign = {
+        "service_tier": "flex",
+        "store": True,
+        "cache_control": "yes",
+        "inference_geo": 5,
+        "context_management": {"edits": []},
+    }
     assert encoded(chat(passthrough_fields=foreign)) == encoded(chat())
 
 
@@ -464,6 +487,7 @@ def test_signed_thinking_stands_before_the_call_that_it_led_to() -> None:
 def test_calls_whose_thinking_is_lost_end_it_only_where_the_model_insists(traits: Traits, kind: str) -> None:
     request = chat(USER, Message("assistant", tool_calls=[CALL]), Message("tool", "4"), think=True)
     assert encoded(request, traits)["thinking"]["type"] == kind
+    assert encode_parameters(request, traits, Thoughts()).unsaid == (["think"] if kind == "disabled" else [])
     kept = Thoughts()
     kept.keep(CALL.id, [THOUGHT])
     assert encoded(request, MANUAL, kept)["thinking"]["type"] == "enabled"

@@ -12,8 +12,8 @@ from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamCut, U
 from ollama_proxy.hub import Answer, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.anthropic.errors import decode_error_event, decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
+from ollama_proxy.upstreams.anthropic.messages import Thoughts
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, decode_model, decode_page, decode_traits, find_traits
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
 from tests.rig import messages_provider as rig
 from tests.rig import pieces
 

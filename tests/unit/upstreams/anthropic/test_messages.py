@@ -8,8 +8,7 @@ import pytest
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Message, ToolCall
-from ollama_proxy.upstreams.anthropic.messages import BEGINNING, encode_messages
-from ollama_proxy.upstreams.anthropic.thoughts import Thoughts
+from ollama_proxy.upstreams.anthropic.messages import BEGINNING, Thoughts, encode_messages
 
 PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 TEXT = {"type": "text", "text": "hi"}

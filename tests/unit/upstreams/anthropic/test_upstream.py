@@ -21,10 +21,9 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.hub import ChatRequest, EmbedRequest, Event, GenerateRequest, Message, Tool, ToolCall
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams import ttl_cache
-from ollama_proxy.upstreams.anthropic.parameters import DEFAULT_TOKENS
+from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel, UpstreamSettings
+from ollama_proxy.upstreams import cache
+from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from ollama_proxy.upstreams.anthropic.upstream import VERSION, AnthropicUpstream, build
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
@@ -255,7 +254,7 @@ def test_server_without_a_list_gets_what_every_server_takes(
     provider: MessagesProvider, upstream: AnthropicUpstream, call: Call, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That it has none is no failure, so it is believed for as long as a list.
-    monkeypatch.setattr(ttl_cache, "UNKNOWN_KEPT_S", 0.0)
+    monkeypatch.setattr(cache, "UNKNOWN_KEPT_S", 0.0)
     provider.script(MODELS, script)
     for _ in range(2):
         answered(upstream, chat(options={"temperature": 0.5}), call)

@@ -21,10 +21,10 @@ from ollama_proxy.hub import (
     Tool,
     collect,
 )
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.models import CAPABILITIES
+from ollama_proxy.upstreams.demo.answers import CAPABILITIES
 from ollama_proxy.upstreams.demo.requests import CONTEXT_LENGTH
 from ollama_proxy.upstreams.demo.transport import VERSION, DemoTransport
 from ollama_proxy.upstreams.demo.words import DIMENSIONS

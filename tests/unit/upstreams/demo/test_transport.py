@@ -16,12 +16,11 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamTimeout
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.answer_events import read_all
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.demo.answers import PAUSE_S
-from ollama_proxy.upstreams.demo.models import PROGRESS_PAUSE_S
+from ollama_proxy.upstreams.demo.answers import PAUSE_S, PROGRESS_PAUSE_S
 from ollama_proxy.upstreams.demo.transport import DemoReply, DemoTransport
 
 RECORDINGS = Path(__file__).parents[3] / "recordings" / "0.24"
@@ -131,8 +130,7 @@ def shape(value: Any) -> Any:
     chat-length-stream chat-tool-stream chat-tool-single chat-logprobs-stream chat-logprobs-single
     chat-stream-null chat-unknown-role generate-load generate-unload
     generate-hello-stream generate-hello-single generate-raw-single generate-logprobs-single embed-one
-    embed-many embed-empty-list embed-empty-string embed-legacy-one embed-legacy-empty copy delete
-    delete-name-field
+    embed-many embed-empty-list embed-empty-string embed-legacy-one embed-legacy-empty copy
     """.split(),
 )
 def test_answers_have_the_shape_that_ollama_gives_them(ask: Ask, name: str) -> None:
@@ -158,6 +156,13 @@ def test_an_unknown_model_is_refused_in_ollamas_words(ask: Ask, name: str) -> No
 def test_a_model_that_does_not_exist_is_not_found(ask: Ask, path: str) -> None:
     got = ask(path, {"model": "other", "source": "other", "destination": "x", "input": "x"})
     assert (got.status, got.json) == (404, {"error": "model 'other' not found"})
+
+
+@pytest.mark.parametrize("name", ["delete", "delete-name-field"])
+def test_the_model_is_not_deleted(ask: Ask, name: str) -> None:
+    got, _ = replay(ask, name)
+    told = "The model 'demo:latest' is built into the gateway and can't be deleted."
+    assert (got.status, got.json) == (403, {"error": told})
 
 
 def replay(ask: Ask, name: str) -> tuple[Got, dict[str, Any]]:
@@ -191,6 +196,7 @@ def test_a_wrong_method_is_refused(ask: Ask, method: str, path: str) -> None:
         ("/api/chat", {"model": "demo", "messages": [{"role": "user", "images": ["data:image/png;base64,AAAA"]}]}),
         ("/api/chat", {"model": "demo", "tools": [{"function": {"name": 5}}]}),
         ("/api/chat", {"model": "demo", "tools": [{"function": "f"}]}),
+        ("/api/chat", {"model": "demo", "stream": "yes"}),
         ("/api/chat", {"model": "demo", "think": 3}),
         ("/api/chat", {"model": "demo", "think": "hard"}),
         ("/api/chat", {"model": "demo", "format": "xml"}),
@@ -223,7 +229,8 @@ def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(ask: Ask,
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "Demo", " demo ", "demo:latest", "library/demo", "registry.ollama.ai/library/demo"]
+    "name",
+    ["demo", "Demo", " demo ", " demo:latest ", "library/demo", "registry.ollama.ai/library/demo:latest"],
 )
 def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(chat: Callable[..., Got], name: str) -> None:
     got = chat(model=name)

@@ -8,9 +8,9 @@ import gevent
 import pytest
 
 from ollama_proxy.upstreams.base import Api
+from ollama_proxy.upstreams.fleet.balancer import Route
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
-from ollama_proxy.upstreams.fleet.route import Route
 from tests.unit.upstreams.stock import Clock, node, stock
 
 M = "m:latest"

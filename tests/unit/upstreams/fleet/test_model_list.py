@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ollama_proxy.errors import UpstreamConnect
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import UpstreamModel
+from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel
 from ollama_proxy.upstreams.call import Call
 from tests.unit.upstreams.stock import node, stock
 

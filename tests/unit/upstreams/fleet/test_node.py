@@ -16,7 +16,7 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.health import check_upstream
 from ollama_proxy.upstreams.fleet.node import (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.upstreams.litellm.library import BOOKKEEPING, LOGGERS, SWITCHES
+from ollama_proxy.upstreams.litellm.upstream import BOOKKEEPING, LOGGERS, SWITCHES
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import pytest
 
 from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.settings.upstreams import UpstreamSettings
-from ollama_proxy.upstreams.litellm.library import load_litellm
 from ollama_proxy.upstreams.litellm.targets import Targets
+from ollama_proxy.upstreams.litellm.upstream import load_litellm
 
 
 def targets() -> Targets:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import UpstreamAuthError, UpstreamError
+from ollama_proxy.errors import ConfigError, UpstreamAuthError, UpstreamError
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams.litellm import targets
 from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
-from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build
+from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build, load_litellm
 from tests.rig.provider import CHAT, HELLO, Provider
 from tests.unit.upstreams.stock import new_call
 
@@ -158,3 +159,9 @@ def test_an_answer_that_was_never_read_still_has_its_status() -> None:
     failure.response = HTTPStatusError.response()
     error = decode_exception(failure, model="m")
     assert (error.status, "prompt" in str(error)) == (429, False)
+
+
+def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    with pytest.raises(ConfigError, match="make install EXTRAS=litellm"):
+        load_litellm()

@@ -7,17 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy.errors import PromptTooLong, UpstreamError
+from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ChatRequest, Content, Done, GenerateRequest, Message, Thinking, collect
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
     Decoder,
     decode_events,
     decode_generate,
-    decode_refusal,
     encode_chat,
     encode_generate,
-    takes_shift_per_request,
 )
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from tests.rig.nesting import nested
@@ -92,33 +90,6 @@ def test_a_call_as_deep_as_an_answer_can_hold_it() -> None:
 # --- What does not fit into the context ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.9.6", "0.12.11", "0.24.0", "0.29.9", "0.29.100"])
-def test_older_releases_take_shift_with_each_request(version: str) -> None:
-    assert takes_shift_per_request(version)
-
-
-@pytest.mark.parametrize(
-    "version",
-    [
-        "0.30.0",
-        "0.30.0-rc1",
-        "0.32.15",
-        "0.100.0",
-        "1.0.0",
-        "1.24.0",
-        "0.0.0",
-        "0.0.12",
-        "",
-        "0.24",
-        "v0.24.0",
-        "0.24.0-rc2",
-    ]
-    + ["0.24.0-5-gabcdef", "0.24.0+cuda", "0.24.0.1", "0.24.0\n", " 0.24.0", "0.٢4.0", "unknown", "00.24.0", "0.024.0"],
-)
-def test_everything_else_counts_as_new(version: str) -> None:
-    assert not takes_shift_per_request(version)
-
-
 @pytest.mark.parametrize(
     ("cut", "unshifted", "said"),
     [
@@ -140,27 +111,6 @@ def test_shift_does_not_depend_on_whether_the_prompt_may_be_cut(
 
 VERSIONS: tuple[Version, ...] = ("0.24", "0.32")
 RECORDED = [(version, row) for version in VERSIONS for row in recordings(version)]
-
-
-def is_long(row: Recording) -> bool:
-    """Whether it is a refusal of a prompt that does not fit."""
-    return row.status == 400 and any(part in row.name for part in ("-long-", "overflow", "too-long"))
-
-
-LONG = [row for _, row in RECORDED if is_long(row) and row.path.startswith("/api/")]
-
-
-@pytest.mark.parametrize("row", LONG, ids=lambda row: row.name)
-def test_recorded_refusals_of_long_prompts_are_recognised(row: Recording) -> None:
-    """Before and after the engine became `llama-server`, and whichever of the two refuses."""
-    error = decode_refusal(row.status, row.response)
-    assert isinstance(error, PromptTooLong)
-    assert error.slug == "context_length_exceeded"
-
-
-def test_recorded_refusals_of_long_prompts_are_of_all_kinds() -> None:
-    texts = {str(decode_refusal(row.status, row.response)).split("(")[0] for row in LONG}
-    assert len(texts) == 3
 
 
 ANSWERED = [

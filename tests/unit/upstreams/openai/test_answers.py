@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects.openai.render import render_models
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
-from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
+from ollama_proxy.hub import Answer, Content, Done, Event, Model, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.answer_events import GRACE_S
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
-from ollama_proxy.upstreams.openai.reasoning_cache import Thought
+from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader, decode_models
+from ollama_proxy.upstreams.openai.messages import Thought
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
 from tests.unit.upstreams.openai.reading import read_stream
@@ -350,3 +351,40 @@ def test_filtered_answer_is_counted(finish: str, times: int) -> None:
 def test_an_error_is_what_the_upstream_makes_of_it() -> None:
     refusal = UpstreamRefused(404, "gone")
     assert read(frames([said.error("no")]), decode_error=lambda document: refusal) == ([], refusal)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"data": [{"id": "m"}]}, {"models": [{"name": "m"}]}, {"data": None, "models": [{"model": "m"}]}, [{"id": "m"}]],
+)
+def test_shapes(document: Any) -> None:
+    [model] = decode_models(document, "box")
+    assert (model.name, model.owned_by, model.capabilities, model.context_length) == ("m", "box", None, None)
+
+
+def test_rows_without_a_name_are_left_out() -> None:
+    assert decode_models([{"id": 5}, "m", {}], "box") == []
+
+
+def test_list_of_another_gateway_has_all_that_is_known() -> None:
+    sent = Model("m", 7, "box", frozenset({"completion", "tools"}), 8192, embedding_length=64)
+    assert decode_models(json.loads(render_models([sent])), "box") == [sent]
+
+
+@pytest.mark.parametrize("row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}])
+def test_context(row: dict[str, Any]) -> None:
+    [model] = decode_models([{"id": "m"} | row], "box")
+    assert model.context_length == 8
+
+
+def test_capabilities() -> None:
+    row = {"supported_parameters": ["tools", "reasoning"], "architecture": {"input_modalities": ["text", "image"]}}
+    [chat, vectors] = decode_models([{"id": "m"} | row, {"id": "e", "type": "embedding"}], "box")
+    assert chat.capabilities == {"completion", "tools", "thinking", "vision"}
+    assert vectors.capabilities == {"embedding"}
+
+
+@pytest.mark.parametrize("document", [None, {}, "m", {"data": {}}])
+def test_another_shape(document: Any) -> None:
+    with pytest.raises(UpstreamError):
+        decode_models(document, "box")

@@ -12,8 +12,8 @@ import pytest
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Document, ImageUrl, Message, ToolCall
 from ollama_proxy.settings.provider_profiles import Profile
-from ollama_proxy.upstreams.openai.messages import FROM_TOOL, encode_messages
-from ollama_proxy.upstreams.openai.reasoning_cache import ReasoningCache, Thought
+from ollama_proxy.upstreams.openai import messages
+from ollama_proxy.upstreams.openai.messages import FROM_TOOL, ReasoningCache, Thought, encode_messages
 
 PLAIN = Profile()
 
@@ -215,3 +215,48 @@ def test_where_thoughts_are_sealed_none_is_better_than_an_empty_one() -> None:
     profile = Profile(reasoning_back="tool_turns", reasoning_details=True)
     told = encoded([HISTORY[0], called(("c1", "f"))], profile)[1]
     assert not told.keys() & {"reasoning_details", "reasoning_content"}
+
+
+ASKED = Message("user", "hi")
+
+
+def call(number: int) -> list[ToolCall]:
+    return [ToolCall(f"c{number}", "f", {"n": number})]
+
+
+def test_memory_has_a_limit() -> None:
+    cache = ReasoningCache(max_bytes=45_000)
+    for number in range(5):
+        cache.keep(ASKED, call(number), Thought("x" * 10_000))
+    # Each is kept under two names.
+    assert [cache.find(ASKED, call(number)) is not None for number in range(5)] == [False, False, False, True, True]
+
+
+def test_a_thought_that_is_kept_again_counts_once() -> None:
+    cache = ReasoningCache(max_bytes=45_000)
+    cache.keep(ASKED, call(0), Thought("x" * 10_000))
+    for _ in range(5):
+        cache.keep(ASKED, call(1), Thought("y" * 10_000))
+    assert cache.find(ASKED, call(0)) == Thought("x" * 10_000)
+
+
+def test_one_thought_may_not_take_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_CHARS_EACH", 5)
+    cache = ReasoningCache()
+    cache.keep(ASKED, call(0), Thought("x" * 6))
+    cache.keep(ASKED, call(1), Thought("", [{"data": "xxxxxx"}]))
+    cache.keep(ASKED, call(2), Thought(""))
+    assert [cache.find(ASKED, call(number)) for number in range(3)] == [None] * 3
+
+
+def test_without_calls_there_is_nothing_to_keep_or_find() -> None:
+    cache = ReasoningCache()
+    cache.keep(None, [], Thought("x"))
+    assert cache.find(None, []) is None
+
+
+def test_a_talk_may_begin_with_calls() -> None:
+    cache = ReasoningCache()
+    cache.keep(None, call(1), Thought("x"))
+    assert cache.find(None, call(1)) == Thought("x")
+    assert cache.find(ASKED, call(1)) is None

@@ -35,8 +35,7 @@ from ollama_proxy.hub import (
     Tool,
     ToolCall,
 )
-from ollama_proxy.settings.timeouts import Timeouts
-from ollama_proxy.settings.upstreams import UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call

@@ -14,8 +14,8 @@ from gevent import socket as gsocket
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.connection import MAX_HEAD_BYTES, MAX_HEADERS, Connection
-from ollama_proxy.upstreams.transport.wait_timer import WaitTimer
+from ollama_proxy.upstreams.transport.connection import MAX_HEAD_BYTES, MAX_HEADERS, TICK_S, Connection, WaitTimer
+from ollama_proxy.upstreams.transport.session import Pool
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
@@ -272,3 +272,59 @@ def test_upstream_that_takes_nothing_is_given_up(rig: Rig) -> None:
     rig.call = Call(Timeouts(idle_s=0.6, total_s=5))
     with pytest.raises((UpstreamTimeout, TimeoutError)):
         rig.connection.send(GET, b"x" * 20_000_000, rig.call, chunked=False, headless=False)
+
+
+@pytest.fixture
+def silent() -> Iterator[object]:
+    """A watcher of a socket on which nothing ever comes."""
+    ours, theirs = gsocket.socketpair()
+    with ours, theirs:
+        yield gevent.get_hub().loop.io(ours.fileno(), 1)
+
+
+def wait_shortly(wait_timer: WaitTimer, silent: object) -> bool:
+    return wait_timer.wait(silent, time.monotonic() + 0.01)
+
+
+def is_over(greenlet: gevent.Greenlet[..., None] | None) -> bool:
+    """Whether it comes to its end."""
+    assert greenlet is not None
+    greenlet.join(timeout=5)
+    return bool(greenlet.dead)
+
+
+def test_a_closed_alarm_lets_its_greenlet_go(silent: object) -> None:
+    wait_timer = WaitTimer()
+    assert not wait_shortly(wait_timer, silent)
+    greenlet = wait_timer._greenlet
+    assert greenlet is not None and not greenlet.dead
+    wait_timer.close()
+    assert is_over(greenlet)
+
+
+def test_a_wait_that_outlives_the_end_of_its_alarm_still_ends(silent: object) -> None:
+    wait_timer = WaitTimer()
+    waiting = gevent.spawn(wait_timer.wait, silent, time.monotonic() + 2 * TICK_S)
+    gevent.sleep(0)
+    first = wait_timer._greenlet
+    wait_timer.close()
+    assert waiting.get(timeout=5) is False
+    assert is_over(first)
+    later = gevent.spawn(wait_shortly, wait_timer, silent)
+    gevent.sleep(0)
+    second = wait_timer._greenlet
+    assert later.get(timeout=5) is False
+    assert is_over(second)
+
+
+def test_a_pool_closes_its_own_alarm_and_no_other(silent: object) -> None:
+    shared, own = WaitTimer(), Pool("http://127.0.0.1:1", None)
+    assert not wait_shortly(shared, silent)
+    assert not wait_shortly(own._wait_timer, silent)
+    greenlet, others = own._wait_timer._greenlet, shared._greenlet
+    own.close()
+    Pool("http://127.0.0.1:1", None, wait_timer=shared).close()
+    assert is_over(greenlet)
+    assert others is not None and not others.dead
+    shared.close()
+    assert is_over(others)

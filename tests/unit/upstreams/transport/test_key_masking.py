@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ollama_proxy.settings.timeouts import Timeouts
+from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.key_masking import MaskedReply, MaskedTransport

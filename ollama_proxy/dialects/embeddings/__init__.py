@@ -1,1 +1,0 @@
-"""OpenAI's embeddings, through Ollama's `/api/embed`."""
