@@ -75,7 +75,7 @@ class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    images: Sequence[Attachment] = ()
+    attachments: Sequence[Attachment] = ()
     tool_calls: Sequence[ToolCall] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -258,7 +258,14 @@ class Truncated:
     """The prompt was too long, and its oldest parts were left out; always the first event."""
 
 
-Event = Thinking | Content | ToolCall | Done | Choice | Truncated
+@dataclass(slots=True, frozen=True)
+class Approximated:
+    """A field of the request that this answer does not follow strictly; always the first event of its batch."""
+
+    field: str
+
+
+Event = Thinking | Content | ToolCall | Done | Choice | Truncated | Approximated
 
 
 @dataclass(slots=True)

@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 
 from ollama_proxy.dialects.schema_fields import as_object, as_text, is_number, raise_invalid, text_in
+from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Attachment, Document, ImageUrl, Json, Logprobs, Tool
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, is_web_address
-from ollama_proxy.settings import THINK_LEVELS
+from ollama_proxy.settings import OPTION_TYPES, THINK_LEVELS
 from ollama_proxy.upstreams import pace
 
 #: Adds one part of a message to its texts or its attachments; the string is the path of the part in the request.
@@ -37,6 +38,9 @@ TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,(.+)", re.DOTALL | re.IGNORECASE)
 
+#: Options that APIs have under the same names as Ollama: each dialect that has them loads them.
+COMMON_OPTIONS = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop")
+
 #: A PDF, with or without the head of a data URI: every PDF begins with "%PDF-".
 _PDF = re.compile(r"data:application/pdf(?:;[^,;]{0,200}){0,4};base64,|(?=JVBERi0)", re.IGNORECASE)
 _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;base64,(.*)", re.DOTALL | re.IGNORECASE)
@@ -44,8 +48,11 @@ _TEXT_FILE = re.compile(r"data:(?:text/[\w.+-]+|application/json)(?:;[\w=-]+)*?;
 #: Documents in one message, and characters of the name of a file.
 MAX_DOCUMENTS, MAX_NAME_CHARS = 32, 200
 
-#: Extensions that are options of Ollama: those that are integers, and the rest.
-_INTEGER_OPTIONS, _OPTIONS = ("num_ctx", "top_k"), ("min_p",)
+#: Extensions that are options of Ollama, with their types. Newer versions have no Mirostat.
+_OPTIONS: Mapping[str, type] = {
+    **{name: kind for name, kind in OPTION_TYPES.items() if name not in COMMON_OPTIONS},
+    **{"mirostat": int, "mirostat_tau": float, "mirostat_eta": float},
+}
 
 
 def load_image(url: Json, where: str) -> str | ImageUrl:
@@ -67,13 +74,13 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
     if not isinstance(content, list):
         raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
-    images: list[Attachment] = []
+    attachments: list[Attachment] = []
     for index, part in enumerate(pace(content)):
-        load_part(part, f"{where}[{index}]", texts, images)
-    return "\n".join(texts), images
+        load_part(part, f"{where}[{index}]", texts, attachments)
+    return "\n".join(texts), attachments
 
 
-def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
+def load_file(file: Json, where: str, texts: list[str], attachments: list[Attachment]) -> None:
     """Adds a file that came with a request, in the form of OpenAI's `file` and `input_file`: a PDF, or the text of a
     text file under its name."""
     part = as_object(file, where)
@@ -85,7 +92,7 @@ def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]
     data = as_text(part.get("file_data"), f"{where}.file_data")
     name = text_in(part, "filename", where)
     if match := _PDF.match(data):
-        images.append(load_pdf(data[match.end() :], name, where, texts, images))
+        attachments.append(load_pdf(data[match.end() :], name, where, texts, attachments))
         return
     match = _TEXT_FILE.fullmatch(data)
     if match is None:
@@ -100,10 +107,10 @@ def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]
     texts.append("\n".join(filter(None, (name, text))))
 
 
-def load_pdf(data: str, name: str, where: str, texts: Sequence[str], images: Sequence[Attachment]) -> Document:
+def load_pdf(data: str, name: str, where: str, texts: Sequence[str], attachments: Sequence[Attachment]) -> Document:
     """A PDF in base64 that stands behind these texts of its message. Whether it can be read is found out later: what is
     wrong with a file must not end a conversation."""
-    if sum(isinstance(each, Document) for each in images) >= MAX_DOCUMENTS:
+    if sum(isinstance(each, Document) for each in attachments) >= MAX_DOCUMENTS:
         raise_invalid(where, f"is one document too many: {MAX_DOCUMENTS} can be in one message")
     return Document(data, " ".join(name.split())[:MAX_NAME_CHARS], sum(map(len, texts)) + max(0, len(texts) - 1))
 
@@ -158,8 +165,22 @@ def load_timeout_ms(data: Mapping[str, Json]) -> int | None:
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """Return the options that a request has under Ollama's own names: in `options`, and next to it."""
     options = dict(data.get("options") or {})
-    options |= {name: int(data[name]) for name in _INTEGER_OPTIONS if data.get(name) is not None}
-    return options | {name: data[name] for name in _OPTIONS if data.get(name) is not None}
+    given = [(name, kind) for name, kind in _OPTIONS.items() if data.get(name) is not None]
+    options |= {name: int(data[name]) if kind is int else data[name] for name, kind in given}
+    if stop := data.get("stop"):
+        options["stop"] = [stop] if isinstance(stop, str) else stop
+    return options
+
+
+def load_format(value: Json) -> str | Mapping[str, Json] | None:
+    """Return Ollama's own `format`: "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would
+    return 500."""
+    if value in (None, ""):
+        return None
+    if value == "json" or isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # one of the two
+    quoted = orjson.dumps(orjson.dumps(value).decode()[:80]).decode()
+    raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
 
 
 def load_think(think: Json) -> bool | str | None:

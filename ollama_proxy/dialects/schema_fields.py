@@ -82,9 +82,28 @@ class Extensions(Schema):
         self.checks = {name: field.check for name, field in self.fields.items() if isinstance(field, RequestField)}
 
     options = mapping()
+    # Ollama's options, except those that nearly every API has under the same names.
     num_ctx = whole_number()
+    num_predict = whole_number()
+    num_keep = whole_number()
+    num_batch = whole_number()
+    num_gpu = whole_number()
+    main_gpu = whole_number()
+    num_thread = whole_number()
+    draft_num_predict = whole_number()
+    use_mmap = flag()
     top_k = whole_number()
     min_p = number()
+    typical_p = number()
+    repeat_last_n = whole_number()
+    repeat_penalty = number()
+    seed = whole_number()
+    stop = RequestField(
+        lambda value: isinstance(value, str) or is_texts(value), "must be a string or an array of strings"
+    )
+    mirostat = whole_number()
+    mirostat_tau = number()
+    mirostat_eta = number()
     keep_alive = anything()
     think = anything()
     exclude_reasoning = flag()

@@ -12,10 +12,10 @@ import gevent
 from ollama_proxy.errors import ClientGone, GatewayError, InternalError, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import Renderer
-from ollama_proxy.hub import NO_USAGE, Choice, Done, Event, Truncated, Usage
+from ollama_proxy.hub import NO_USAGE, Approximated, Choice, Done, Event, Truncated, Usage
 from ollama_proxy.policy import renamed
 from ollama_proxy.upstreams import Reply
-from ollama_proxy.wire import PROMPT_CUT, StreamTail, escape_line_separators
+from ollama_proxy.wire import APPROXIMATED, PROMPT_CUT, StreamTail, escape_line_separators
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,11 @@ SLICE_BYTES = 64 * 1024
 #: About the size of a token in text, and in the lines of Ollama's streams; for answers without token counts.
 CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 
-#: The events that a batch with a cut prompt begins with: the report itself, or the index of its answer.
-_BEFORE_TEXT = (Truncated, Choice)
+#: Server-sent events, the only streams that may have comments.
+SSE = "text/event-stream"
+
+#: The events that a batch with a report begins with: the report itself, or the index of its answer.
+_BEFORE_TEXT = (Truncated, Approximated, Choice)
 
 #: Renders the last frame of an answer that failed in its middle.
 ErrorFrameRenderer = Callable[[GatewayError], bytes]
@@ -126,8 +129,10 @@ def render_frames(
                 if isinstance(batch[-1], Done):
                     # About one token for each event but the last.
                     record_usage(exchange, batch[-1], estimated_tokens - 1)
-                if isinstance(batch[0], _BEFORE_TEXT) and note_truncated(exchange, batch) and exchange.first_byte_at:
-                    yield PROMPT_CUT  # too late for the header that reports this
+                if isinstance(batch[0], _BEFORE_TEXT):
+                    comment = note_reports(exchange, batch)
+                    if comment and renderer.content_type == SSE:
+                        yield comment
                 frame = escape_line_separators(renderer.render_stream(batch))
             else:
                 frame = renderer.render_heartbeat()
@@ -139,12 +144,18 @@ def render_frames(
             _estimate(exchange, estimated_tokens)  # the answer was cut, but these tokens were generated
 
 
-def note_truncated(exchange: Exchange, batch: Sequence[Event]) -> bool:
-    """Returns whether a batch reports that the upstream had to cut the prompt, and notes it on the exchange."""
-    is_cut = Truncated in map(type, batch[:2])
-    if is_cut:
-        exchange.note_truncated("prompt")
-    return is_cut
+def note_reports(exchange: Exchange, batch: Sequence[Event]) -> bytes:
+    """Notes on the exchange what a batch reports besides the answer: a prompt that the upstream had to cut, or a field
+    of the request that the answer does not follow. Returns a comment with it if it is too late for a header."""
+    comments = b""
+    for event in batch[:3]:
+        if isinstance(event, Truncated):
+            exchange.note_truncated("prompt")
+            comments += PROMPT_CUT
+        elif isinstance(event, Approximated):
+            exchange.note_approximated(event.field)
+            comments += APPROXIMATED % event.field.encode()
+    return comments if exchange.first_byte_at else b""
 
 
 def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:

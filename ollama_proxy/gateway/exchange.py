@@ -86,7 +86,8 @@ class Exchange:
     first_byte_at: float | None = None
     #: Request fields that had no effect on the chosen upstream.
     ignored: tuple[str, ...] = ()
-    #: Request fields that the chosen upstream has no parameter for, and that only the prompt asks for.
+    #: Request fields that the chosen upstream has no parameter for, so that only the prompt asks for them, and fields
+    #: that the answer does not follow.
     approximated: tuple[str, ...] = ()
     #: Values of the request that the operator's limits have changed, such as `num_ctx=8192`.
     clamped: tuple[str, ...] = ()
@@ -158,6 +159,10 @@ class Exchange:
     def note_truncated(self, part: str) -> None:
         """Notes that "prompt" or "answer" was cut."""
         self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
+
+    def note_approximated(self, field: str) -> None:
+        """Notes that the answer does not follow this field of the request strictly."""
+        self.approximated = tuple(dict.fromkeys([*self.approximated, field]))
 
     def count_sent(self, size: int) -> None:
         """Counts `size` bytes of the body that are sent now."""

@@ -18,7 +18,7 @@ from ollama_proxy.gateway.delivery import (
     deliver,
     native_parts,
     native_stream,
-    note_truncated,
+    note_reports,
     record_failure,
     record_stream_end,
     record_usage,
@@ -32,7 +32,6 @@ from ollama_proxy.wire import StreamTail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
 
 #: Answers up to this size are read whole first, so that a cut in their middle still gets a real status.
 WHOLE_BYTES = 1024 * 1024
@@ -174,7 +173,7 @@ def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer)
     """Renders events as frames. Waits for the first of them, so that an early failure still gets its real status."""
     batches = iter(events)
     first = next(batches, ())
-    note_truncated(exchange, first)
+    note_reports(exchange, first)
     frames = render_frames(exchange, first, batches, renderer)
     return streamed(deliver(exchange, frames, renderer.render_failure), renderer.content_type)
 
@@ -186,7 +185,7 @@ def single_response(exchange: Exchange, events: EventStream, renderer: Renderer)
     left = MAX_ANSWER_BYTES
     with closing(events):
         for batch in events:
-            note_truncated(exchange, batch)
+            note_reports(exchange, batch)
             left -= EVENT_BYTES * len(batch)
             for event in batch:  # the arguments of tool calls were limited when they were assembled
                 if isinstance(event, Content | Thinking):

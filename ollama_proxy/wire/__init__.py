@@ -1,6 +1,7 @@
 """Splits bytes into lines, NDJSON and server-sent events, and encodes them. No I/O."""
 
 from ollama_proxy.wire.lines import (
+    APPROXIMATED,
     MAX_LINE_BYTES,
     PROMPT_CUT,
     SSE_COMMENT,
@@ -27,6 +28,7 @@ from ollama_proxy.wire.sse_passthrough import (
 )
 
 __all__ = [
+    "APPROXIMATED",
     "DONE",
     "EventCutter",
     "EventTail",

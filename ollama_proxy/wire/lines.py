@@ -123,6 +123,7 @@ def sse_frame(document: object) -> bytes:
 
 SSE_COMMENT = b": keep-alive\n\n"
 PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
+APPROXIMATED = b": the answer does not follow %b strictly\n\n"
 
 #: Characters that are legal in JSON, and that many clients take for the end of a line.
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))

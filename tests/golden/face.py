@@ -121,8 +121,9 @@ def frames(body: bytes) -> list[Any]:
 
 
 def named_frames(body: bytes) -> list[Any]:
-    """The data of every event of a stream in which each has its `event:` line with the type that its data has."""
-    *events, end = body.split(b"\n\n")
+    """The data of every event of a stream in which each has its `event:` line with the type that its data has; comments
+    are left out."""
+    *events, end = re.sub(rb"(?m)^:[^\n]*\n\n", b"", body).split(b"\n\n")
     assert end == b""
     documents = []
     for event in events:

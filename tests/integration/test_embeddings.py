@@ -120,9 +120,10 @@ def test_parameters_go_on(gateway: Gateway, upstream: FaultUpstream) -> None:
     assert forwarded(upstream)[-1].json() == {"model": "m", "input": ["x"], "truncate": False} | fields
 
 
-def test_context_may_be_given_beside_the_options(gateway: Gateway, upstream: FaultUpstream) -> None:
-    embed(gateway, input="x", num_ctx=512)
-    assert forwarded(upstream)[-1].json()["options"] == {"num_ctx": 512}
+def test_options_may_be_given_as_fields(gateway: Gateway, upstream: FaultUpstream) -> None:
+    fields = {"num_ctx": 512, "num_gpu": 1, "use_mmap": True}
+    assert embed(gateway, input="x", **fields).headers.get("X-Ollama-Proxy-Ignored") is None
+    assert forwarded(upstream)[-1].json()["options"] == fields
 
 
 def test_input_is_cut_by_default_and_the_answer_says_so(gateway: Gateway, upstream: FaultUpstream) -> None:

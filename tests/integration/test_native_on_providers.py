@@ -192,6 +192,14 @@ def test_G07_signs_of_life_of_the_provider_are_not_passed_on(lab: Gateway, provi
         assert [line.json()["done"] for line in answer.lines()] == [False, True]
 
 
+def test_answer_that_is_not_the_json_that_was_wanted_is_reported_only_by_the_head(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
+    provider.script(CHAT, [Sse(TEXT)], [Json(answered({"content": "Hello"}))])
+    assert lines(chat(lab, format="json"))[-1]["done"]  # lines have no comments
+    assert chat(lab, format="json", stream=False).headers.get("X-Ollama-Proxy-Approximated") == "response_format"
+
+
 def test_a_single_answer_is_one_object(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hello", "reasoning_content": "hm"}))])
     answer = chat(lab, stream=False)

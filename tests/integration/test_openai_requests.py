@@ -396,6 +396,15 @@ def test_G21_thinking_on_a_model_without_it_is_the_upstreams_400(
     assert asked.answer.json()["error"]["message"] == '"m" does not support thinking'
 
 
+#: Ollama's options that are no fields of OpenAI's.
+OPTIONS: Document = {
+    **dict.fromkeys("num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict".split(), 3),
+    **{"repeat_last_n": 64, "typical_p": 0.7, "repeat_penalty": 1.1, "use_mmap": False},
+    **{"mirostat": 1, "mirostat_tau": 0.8, "mirostat_eta": 0.6},
+}
+SCHEMA: Document = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -405,6 +414,13 @@ def test_G21_thinking_on_a_model_without_it_is_the_upstreams_400(
         ({"options": {"num_ctx": 4096, "mirostat": 1}}, {"options": {"num_ctx": 4096, "mirostat": 1}}),
         ({"options": {"temperature": 1}, "temperature": 0.5}, {"options": {"temperature": 0.5}}),
         ({"top_k": 5, "min_p": 0.1}, {"options": {"top_k": 5, "min_p": 0.1}}),
+        (OPTIONS, {"options": OPTIONS}),
+        ({"options": {"num_gpu": 1, "seed": 1}, "num_gpu": 2.0}, {"options": {"num_gpu": 2, "seed": 1}}),
+        ({"num_predict": 5, "max_tokens": 7}, {"options": {"num_predict": 7}}),
+        ({"format": SCHEMA}, {"format": SCHEMA, "think": False}),
+        ({"format": "json", "response_format": {"type": "text"}}, {}),
+        ({"format": SCHEMA, "response_format": {"type": "json_object"}}, {"format": "json", "think": False}),
+        ({"format": "", "stop": []}, {}),
     ],
 )
 def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask: Callable[..., Asked]) -> None:
@@ -424,6 +440,9 @@ def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> 
         ({"temperature": "0.5"}, "temperature"),
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
+        ({"num_predict": "5"}, "num_predict"),
+        ({"repeat_penalty": True}, "repeat_penalty"),
+        ({"format": "xml"}, "format"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": []}, "stream_options"),
         ({"tools": {}}, "tools"),

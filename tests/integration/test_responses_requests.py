@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
-from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
+from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from tests.golden.face import forwarded, post
 from tests.golden.fates import Ask, Asked, Document, Fate, option, sent
 from tests.golden.responses import asking
@@ -117,8 +117,7 @@ def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Ask) -> Non
 
 
 def test_every_field_of_the_schema_has_a_fate_here() -> None:
-    extensions = {"options", "num_ctx", "top_k", "min_p", "keep_alive", "think", "exclude_reasoning", "truncate"}
-    extensions |= {"request_timeout", "timeout_ms", "_debug_render_only", "reasoning_effort"}
+    extensions = Extensions().fields.keys() | {"reasoning_effort", "format"}
     assert SCHEMA.fields.keys() - extensions == FATES.keys()
 
 
@@ -178,13 +177,17 @@ def test_zero_is_not_absent(ask: Ask) -> None:
         ({"options": {"num_ctx": 4096, "temperature": 0.1}}, {"num_ctx": 4096, "temperature": 0.1}),
         ({"options": {"temperature": 0.1}, "temperature": 0.2}, {"temperature": 0.2}),
         ({"num_ctx": 4096, "top_k": 5, "min_p": 0.5}, {"num_ctx": 4096, "top_k": 5, "min_p": 0.5}),
+        ({"num_gpu": 1, "seed": 7, "stop": "x"}, {"num_gpu": 1, "seed": 7, "stop": ["x"]}),
+        ({"num_predict": 5, "max_output_tokens": 7}, {"num_predict": 7}),
     ],
 )
 def test_options_of_ollama_are_an_extension(fields: Document, expected: Document, ask: Ask) -> None:
     assert ask(**fields).options == expected
 
 
-@pytest.mark.parametrize(("name", "value"), [("keep_alive", "10m"), ("think", "high"), ("think", False)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("keep_alive", "10m"), ("think", "high"), ("think", False), ("format", "json")]
+)
 def test_other_extensions(name: str, value: Any, ask: Ask) -> None:
     assert ask(**{name: value}).sent[name] == value
 

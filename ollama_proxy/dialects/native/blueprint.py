@@ -19,7 +19,7 @@ from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.native.management import find_file, manage_models, model_management, upload_file
 from ollama_proxy.dialects.native.render import SINGLE, read_transcript
 from ollama_proxy.dialects.native.translated import answer_translated, respond_for_fleet, show_provided_model
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, NotFound, UnsupportedMediaType, UpstreamError
 from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange, whole
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
@@ -217,7 +217,9 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
         raise BadRequest("invalid digest format")
     path = f"/api/blobs/{digest}"
     management = model_management(gateway, exchange)
-    servers = management.file_servers()
+    servers = management.servers()
+    if not servers:
+        raise NotFound("There is no Ollama server behind this gateway.")
     if exchange.method == "HEAD":
         if len(servers) > 1:
             return find_file(exchange, management, path, servers)

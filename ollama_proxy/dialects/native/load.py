@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import orjson
-
-from ollama_proxy.dialects.content_parts import load_function, load_timeout_ms
+from ollama_proxy.dialects.content_parts import load_format, load_function, load_timeout_ms
 from ollama_proxy.dialects.native.schemas import as_go
 from ollama_proxy.dialects.schema_fields import is_number, is_texts, raise_invalid
 from ollama_proxy.errors import BadRequest
@@ -91,7 +89,7 @@ def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
             raise_invalid("suffix", "can't be combined with images or format for this model")
         return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
     system = [Message("system", texts["system"])] if texts["system"] else []
-    user = Message("user", texts["prompt"], images=images)
+    user = Message("user", texts["prompt"], attachments=images)
     return ChatRequest(messages=[*system, user], format=format_, **asked)
 
 
@@ -172,16 +170,6 @@ def load_think(think: Json) -> bool | str | None:
     return think
 
 
-def load_format(value: Json) -> str | Mapping[str, Json] | None:
-    """Return "json", a JSON Schema, or None for free text; raises BadRequest, where Ollama would return 500."""
-    if value in (None, ""):
-        return None
-    if value == "json" or isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # one of the two
-    quoted = orjson.dumps(orjson.dumps(value).decode()[:80]).decode()
-    raise BadRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object', param="format")
-
-
 def _load_message(message: Json, where: str) -> Message:
     as_go(message, f"ChatRequest.{where}", "api.Message", dict)
     struct = "ChatRequest.messages"
@@ -193,7 +181,7 @@ def _load_message(message: Json, where: str) -> Message:
         role,
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
-        images=_load_images(_listed(message, "images", struct)),
+        attachments=_load_images(_listed(message, "images", struct)),
         tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(calls))],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,

@@ -28,12 +28,9 @@ _OPTIONS = {
     "top_p": "top_p",
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
-    "seed": "seed",
     "max_tokens": "num_predict",
     "max_completion_tokens": "num_predict",
 }
-
-_INTEGERS = ("seed", "num_predict")
 
 #: Choices for one prompt, and for all prompts of one request: each is a call to the upstream.
 MAX_CHOICES, MAX_ANSWERS = 16, 64
@@ -53,7 +50,7 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         tool_choice=tool_choice,
         # The older form has only one call.
         parallel_tool_calls=False if is_legacy(data) else data.get("parallel_tool_calls"),
-        format=load_format(response_format),
+        format=load_format(response_format, data.get("format")),
         think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=data.get("logprobs") or None,
@@ -131,16 +128,14 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     options = content_parts.load_options(data)
     for name, option in _OPTIONS.items():
         if data.get(name) is not None:
-            options[option] = int(data[name]) if option in _INTEGERS else data[name]
-    if stop := data.get("stop"):
-        options["stop"] = [stop] if isinstance(stop, str) else stop
+            options[option] = int(data[name]) if option == "num_predict" else data[name]
     return options
 
 
-def load_format(response_format: Json) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for OpenAI's `response_format`."""
+def load_format(response_format: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
+    """Return Ollama's `format` for OpenAI's `response_format`; without it, that of the field `format`."""
     if not response_format:
-        return None
+        return content_parts.load_format(format_field)
     match response_format.get("type"):
         case "text":
             return None

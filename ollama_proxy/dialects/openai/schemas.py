@@ -13,7 +13,6 @@ from ollama_proxy.dialects.schema_fields import (
     RequestField,
     anything,
     flag,
-    is_texts,
     is_whole,
     listing,
     mapping,
@@ -42,10 +41,6 @@ class Sampling(Extensions):
     frequency_penalty = number()
     presence_penalty = number()
     max_tokens = limit()
-    seed = whole_number()
-    stop = RequestField(
-        lambda value: isinstance(value, str) or is_texts(value), "must be a string or an array of strings"
-    )
     user = text()
     logit_bias = mapping(CARRIED)
     n = whole_number()
@@ -59,6 +54,8 @@ class ChatSchema(Sampling):
     logprobs = flag()
     top_logprobs = whole_number()
     response_format = mapping()
+    # Ollama's name for it.
+    format = anything()
     reasoning_effort = text()
     reasoning = mapping()
     include_reasoning = flag()

@@ -49,7 +49,7 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
         tools=tools,
         tool_choice=tool_choice,
         parallel_tool_calls=data.get("parallel_tool_calls"),
-        format=load_format(text.get("format")),
+        format=load_format(text.get("format"), data.get("format")),
         think=content_parts.load_reasoning(data),
         options=load_options(data),
         logprobs=bool(top_logprobs or LOGPROBS in included) or None,
@@ -83,10 +83,10 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     return options
 
 
-def load_format(wanted: Json) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for `text.format`, with the schema unchanged."""
+def load_format(wanted: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
+    """Return Ollama's `format` for `text.format`, the schema unchanged; without it, that of the field `format`."""
     if not wanted:
-        return None
+        return content_parts.load_format(format_field)
     match as_object(wanted, "text.format").get("type"):
         case "text":
             return None

@@ -63,6 +63,8 @@ class ResponseSchema(Extensions):
     presence_penalty = number()
     frequency_penalty = number()
     max_output_tokens = whole_number()
+    # Ollama's name for `text.format`.
+    format = anything()
     # It limits calls of tools that the server runs; the gateway runs none.
     max_tool_calls = whole_number()
     top_logprobs = whole_number()

@@ -12,11 +12,11 @@ from itertools import chain
 from flask import Response
 
 from ollama_proxy.errors import UpstreamCut, UpstreamError
-from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, deliver, record_usage
+from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, SSE, deliver, record_usage
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
-from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
+from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import Profile, Stream
@@ -38,7 +38,8 @@ _REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 
 #: Fields that only the gateway knows: its extensions of OpenAI's API, except those that many providers share.
 OURS = frozenset(
-    "options num_ctx keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
+    "options num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict use_mmap format "
+    "keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
 )
 
 #: Every successful single answer has one of these.

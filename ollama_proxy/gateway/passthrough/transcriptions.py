@@ -13,10 +13,10 @@ import orjson
 from flask import Response
 
 from ollama_proxy.errors import BadRequest, GatewayError, UpstreamCut, UpstreamError
-from ollama_proxy.gateway.delivery import deliver
+from ollama_proxy.gateway.delivery import SSE, deliver
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
-from ollama_proxy.gateway.responses import JSON, SSE, check_head, forward_headers, streamed, whole
+from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, streamed, whole
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams import DRAIN_S, Node, Part, Reply, UpstreamRequest, read_all, read_before, write_form
 from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, read

@@ -1,10 +1,17 @@
-"""One value that matches a JSON Schema: the demo's answer to a request with a schema, and arguments of tools."""
+"""One value that matches a JSON Schema: the demo's answer to a request with a schema, and arguments of tools. The
+schema of an answer may be in the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import unquote
+
+import orjson
 
 from ollama_proxy.hub import Json
 
@@ -14,6 +21,14 @@ MAX_VALUES = 1000
 MAX_OPTIONAL_DEPTH = 4
 
 _CONSTANTS = {"null": None, "boolean": True}
+
+#: How much of a prompt is searched for a schema: characters, and lines that begin an object.
+MAX_SEARCHED, MAX_OBJECTS = 65536, 32
+
+_OBJECT = re.compile(r"^[ \t]*(?=\{)", re.MULTILINE)
+
+#: Notes on the type of a placeholder in a prompt, and their schemas.
+_PLACEHOLDER_TYPES = {"True or False": "boolean", "int value": "integer", "float value": "number"}
 
 #: Strings that a reader of the schema could not parse if they were "demo".
 _FORMATS = {
@@ -36,6 +51,36 @@ def _mapping(value: Json) -> Mapping[str, Json]:
 
 def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
+
+
+def find_schema(prompt: str) -> Mapping[str, Json] | None:
+    """The schema that a prompt describes the answer with, for clients that ask for JSON without a schema: the first
+    JSON Schema in it, or the first object of placeholders such as `"{answer}"`, which may have notes on their types."""
+    for found in read_objects(prompt[:MAX_SEARCHED]):
+        if isinstance(found.get("properties"), dict) or "$ref" in found:
+            return found
+        if found and all(isinstance(value, str) and value.startswith("{") for value in found.values()):
+            properties = {name: _read_placeholder(value) for name, value in found.items()}
+            return {"properties": properties, "required": [*properties]}
+    return None
+
+
+def read_objects(text: str) -> Iterator[dict[str, Json]]:
+    """The JSON objects that begin on lines of their own."""
+    for match in islice(_OBJECT.finditer(text), MAX_OBJECTS):
+        with contextlib.suppress(ValueError, RecursionError):
+            _, end = json.JSONDecoder().raw_decode(text, match.end())
+            yield orjson.loads(text[match.end() : end])
+
+
+def _read_placeholder(text: str) -> Mapping[str, Json]:
+    """The schema of a placeholder: that of its note, or a string."""
+    if schema := text.partition("JSON schema: ")[2]:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return _mapping(orjson.loads(schema))
+    if words := text.partition("one of: ")[2]:
+        return {"enum": words.split("; ")}
+    return {"type": next((kind for note, kind in _PLACEHOLDER_TYPES.items() if note in text), "string")}
 
 
 @dataclass(slots=True)

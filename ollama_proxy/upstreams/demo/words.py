@@ -17,7 +17,7 @@ import orjson
 
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams.demo.requests import Asked
-from ollama_proxy.upstreams.demo.schema import Example
+from ollama_proxy.upstreams.demo.schema import Example, find_schema
 
 GREETING = (
     "This answer is from the built-in demo of ollama-proxy; no language model is at work. "
@@ -29,6 +29,9 @@ MAX_ECHO = 400
 
 #: Numbers in a vector.
 DIMENSIONS = 64
+
+#: The roles of the messages that may describe the form of the answer.
+_PROMPTS = ("system", "user")
 
 #: One or two Chinese characters, a word, or a sign, each with the space before it: about what a tokenizer makes.
 _TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]{1,16}|[^\w\s])|\s+")
@@ -95,11 +98,8 @@ def _echo(text: str) -> str:
 
 
 def _text(asked: Asked) -> str:
-    if asked.format == "json":
-        said = _echo(_content(_last_user(asked)))
-        return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
-    if isinstance(asked.format, dict):
-        return orjson.dumps(Example(asked.format).value()).decode()
+    if asked.format != "":
+        return _json(asked)
     if answers := list(takewhile(lambda message: _role(message) == "tool", reversed(asked.messages))):
         texts = [
             f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(_content(answer))}"
@@ -112,6 +112,18 @@ def _text(asked: Asked) -> str:
     if said := _content(user):
         text += f" You said (您说): {_echo(said)}"
     return text
+
+
+def _json(asked: Asked) -> str:
+    """A value by the schema of the request or, if it only asks for JSON, by one in its prompt."""
+    schema = asked.format
+    if schema == "json":
+        prompts = (message.get("content") or "" for message in asked.messages if _role(message) in _PROMPTS)
+        schema = next(filter(None, map(find_schema, prompts)), None)
+    if schema is not None:
+        return orjson.dumps(Example(schema).value()).decode()
+    said = _echo(_last_user(asked).get("content") or "")
+    return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
 
 
 def _until_stop(text: str, stops: Iterable[str]) -> str:

@@ -35,18 +35,25 @@ Decoder = Callable[[dict[str, Json]], list[Event]]
 MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
 MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
 
+#: The same for a model whose answer is held to a schema, which leaves no place for a call in the model's own form.
+MUST_WRITE = 'You must call one of the tools: answer with one JSON object, {"name": ..., "arguments": {...}}.'
+MUST_WRITE_ONE = 'You must call the tool "{}": answer with its arguments as one JSON object.'
 
-def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
-    """The body of `/api/chat`; `cut`, `unshifted`: see _encode_common."""
+
+def encode_chat(
+    request: ChatRequest, *, as_json: bool = False, cut: bool = False, unshifted: bool = False
+) -> dict[str, Json]:
+    """The body of `/api/chat`. `as_json`: a call that is required is asked for as JSON, which `format` has to describe.
+    `cut`, `unshifted`: see _encode_common."""
     tools, instruction = request.tools, ""
     match request.tool_choice:
         case "none":
             tools = ()
         case "required":
-            instruction = MUST_CALL
+            instruction = MUST_WRITE if as_json else MUST_CALL
         case {"name": name}:
             tools = [tool for tool in request.tools if tool.name == name]
-            instruction = MUST_CALL_ONE.format(name)
+            instruction = (MUST_WRITE_ONE if as_json else MUST_CALL_ONE).format(name)
     body: dict[str, Json] = {
         "model": request.model,
         "messages": [_encode_message(message) for message in pace(_add_instruction(request.messages, instruction))],
@@ -60,7 +67,11 @@ def encode_chat(request: ChatRequest, *, cut: bool = False, unshifted: bool = Fa
             }
             for tool in pace(tools)
         ]
-    return body | drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+    body |= drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+    if request.format and request.think is None:
+        # A model that thinks by default is held to the format only after its thinking, if at all.
+        body["think"] = False
+    return body
 
 
 def _encode_common(request: TextRequest, *, cut: bool, unshifted: bool) -> dict[str, Json]:
@@ -122,8 +133,8 @@ def _encode_message(message: Message) -> dict[str, Json]:
     body: dict[str, Json] = {"role": message.role, "content": message.content}
     if message.thinking:
         body["thinking"] = message.thinking
-    if message.images:
-        body["images"] = list(message.images)
+    if message.attachments:
+        body["images"] = list(message.attachments)
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 
 from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamCut, UpstreamError
 from ollama_proxy.hub import (
@@ -22,8 +23,15 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.policy import canonical
 from ollama_proxy.settings import UpstreamSettings
-from ollama_proxy.upstreams.answer_events import AnswerEvents, Read, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.answer_events import (
+    MAX_ANSWER_BYTES,
+    AnswerEvents,
+    Read,
+    read_all,
+    read_refusal,
+    retry_after_s,
+)
+from ollama_proxy.upstreams.base import Api, EventStream, Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
@@ -38,6 +46,7 @@ from ollama_proxy.upstreams.ollama.codec import (
     encode_generate,
     seconds_of,
 )
+from ollama_proxy.upstreams.ollama.forced_calls import ForcedCallEvents, Schema, encode_forced_call, find_call_schema
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.ollama.versions import (
     SHIFT_PER_REQUEST,
@@ -92,14 +101,22 @@ class OllamaUpstream(TransportUpstream):
         self._unshifted = False
         self.unreadable_images = unreadable_images("")
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
         """See Upstream.chat."""
-        encode = partial(encode_chat, request)
-        return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s)
+
+        def ask(schema: Schema | None) -> EventStream:
+            """Returns the answer; `schema`: that of a call which the answer has to be."""
+            encode = partial(encode_chat, request) if schema is None else partial(encode_forced_call, request, schema)
+            max_bytes = inf if schema is None else MAX_ANSWER_BYTES
+            return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s, max_bytes)
+
+        schema = find_call_schema(request)
+        return ask(None) if schema is None else ForcedCallEvents(request, schema, ask, heartbeat_s)
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """See Upstream.list_approximated."""
-        return () if request.tool_choice in (None, "auto", "none") else ("tool_choice",)
+        """See Upstream.list_approximated. A demanded call is, if no schema can describe it."""
+        is_free = request.tool_choice in (None, "auto", "none")
+        return () if is_free or find_call_schema(request) is not None else ("tool_choice",)
 
     def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.generate."""
@@ -114,6 +131,7 @@ class OllamaUpstream(TransportUpstream):
         decode: Decoder,
         call: Call,
         heartbeat_s: float | None,
+        max_bytes: float = inf,
     ) -> AnswerEvents:
         headers = _STREAM if request.stream else _SINGLE
         encode = partial(encode, unshifted=self._unshifted)
@@ -134,6 +152,7 @@ class OllamaUpstream(TransportUpstream):
             heartbeat_s=heartbeat_s,
             decode_refusal=partial(self.decode_refusal, can_cut=lambda: self._can_cut(request, call)),
             resend=resend,
+            max_bytes=max_bytes,
         )
 
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:

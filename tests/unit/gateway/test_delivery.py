@@ -8,8 +8,9 @@ import pytest
 
 from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
-from ollama_proxy.gateway.delivery import deliver, record_failure
+from ollama_proxy.gateway.delivery import deliver, note_reports, record_failure
 from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.hub import Approximated, Choice, Content, Truncated
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
@@ -61,3 +62,14 @@ def test_only_what_the_upstream_said_of_the_model_is_renamed(error: GatewayError
     record_failure(one, error)
     record_failure(one, error)
     assert str(error) == said
+
+
+def test_report_that_comes_too_late_for_a_header_is_a_comment() -> None:
+    running = exchange(approximated=("tools",))  # type: ignore[arg-type]
+    batch = [Choice(1), Approximated("tool_choice"), Truncated(), Content("Hi")]
+    assert note_reports(running, batch) == b""
+    assert (running.approximated, running.truncated) == (("tools", "tool_choice"), ("prompt",))
+    running.count_sent(1)
+    comments = note_reports(running, batch)
+    assert comments.splitlines()[0] == b": the answer does not follow tool_choice strictly"
+    assert comments.count(b"\n\n") == 2

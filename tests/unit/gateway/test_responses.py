@@ -8,7 +8,8 @@ import pytest
 from flask import Response
 
 from ollama_proxy.errors import UpstreamAuthError, UpstreamError
-from ollama_proxy.gateway.responses import SSE, check_head, forward_headers, streamed, whole
+from ollama_proxy.gateway.delivery import SSE
+from ollama_proxy.gateway.responses import check_head, forward_headers, streamed, whole
 from ollama_proxy.upstreams.base import Reply
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ollama_proxy.upstreams.demo.schema import Example
+from ollama_proxy.upstreams.demo.schema import Example, find_schema
 
 NODE = {
     "type": "object",
@@ -92,3 +92,38 @@ def test_a_hostile_schema_costs_little(schema: dict[str, Any]) -> None:
     started = time.process_time()
     value = Example(schema).value()
     assert len(json.dumps(value)) < 100_000 and time.process_time() - started < 5.0
+
+
+PERSON = {"title": "Person", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+INDENTED = json.dumps(PERSON, indent=2)
+#: The shape in which DSPy describes the fields of an answer.
+PLACEHOLDERS = {
+    "answer": "{answer}",
+    "sure": "{sure}        # note: the value you produce must be True or False",
+    "count": "{count}        # note: the value you produce must be a single int value",
+    "share": "{share}        # note: the value you produce must be a single float value",
+    "mood": "{mood}        # note: the value you produce must exactly match (no extra characters) one of: calm; wild",
+    "who": f"{{who}}        # note: the value you produce must adhere to the JSON schema: {json.dumps(PERSON)}",
+}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "example"),
+    [
+        (f"Answer by this schema:\n\n        {INDENTED}\n\nNot the schema itself.", {"name": "demo"}),
+        (f'Values like\n{{question}}\n{{"a": 1}}\n{INDENTED}', {"name": "demo"}),
+        (
+            f"[[ ## question ## ]]\n{{question}}\n\nA JSON object with these fields.\n\n{json.dumps(PLACEHOLDERS)}",
+            {"answer": "demo", "sure": True, "count": 1, "share": 1, "mood": "calm", "who": {"name": "demo"}},
+        ),
+        ('{"a": "{a} by the JSON schema: {"}', {"a": "demo"}),
+        ("Hi, {this} is JSON: {}", None),
+        (r'{"properties": {"\ud800": {}}}', None),
+        ("{" * 5000, None),
+        ('{"a":' * 5000, None),
+        ("\n{" * 100 + INDENTED, None),
+    ],
+)
+def test_schema_in_a_prompt_is_found(prompt: str, example: Any) -> None:
+    schema = find_schema(prompt)
+    assert (schema and Example(schema).value()) == example

@@ -380,6 +380,8 @@ def test_json_without_a_schema_is_an_object(chat: Callable[..., Got]) -> None:
 def test_json_by_a_schema_keeps_the_order_of_its_properties(chat: Callable[..., Got]) -> None:
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
     assert chat("Hi", format=schema).json["message"]["content"] == '{"b":"demo","a":1}'
+    described = [{"role": "system", "content": json.dumps(schema, indent=1)}, {"role": "user", "content": "Hi"}]
+    assert chat(messages=described, format="json").json["message"]["content"] == '{"b":"demo","a":1}'
 
 
 def test_tools_go_before_a_schema_until_they_have_answered(chat: Callable[..., Got]) -> None:
