@@ -178,6 +178,8 @@ class Model:
     context_length: int | None = None
     #: The entry in Ollama's own list.
     row: Mapping[str, Json] | None = None
+    #: How many numbers its vectors have; None: unknown.
+    embedding_length: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
