@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick check docs bench soak lock clean
+.PHONY: help install dev run test quick clients check docs bench soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
 		--ignore tests/unit/test_documents.py -k 'not edges-2 and not edges-3 and not edges-50'
 
+clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
+	@$(BIN)/python -m tests.clients.install
+	@$(BIN)/python -m pytest tests/clients
+
 check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config
 	$(BIN)/ruff check ollama_proxy tests benchmarks wsgi.py config
@@ -76,7 +80,9 @@ lock: dev  ## renew the hash-locked requirement files
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements-dev.txt requirements-dev.in
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --extra litellm --constraint requirements-dev.txt --output-file requirements-litellm.txt setup.cfg
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file tests/second/requirements.txt tests/second/requirements.in
+	for each in tests/clients/programs/*/; do ( cd $$each && if [ -e package.json ]; then npm install --package-lock-only --ignore-scripts --omit=optional --silent; \
+		else $(CURDIR)/$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in; fi ); done
 
 clean:  ## remove what the other commands made (not state/ and logs/)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

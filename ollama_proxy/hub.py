@@ -75,7 +75,7 @@ class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    images: Sequence[Attachment] = ()
+    attachments: Sequence[Attachment] = ()
     tool_calls: Sequence[ToolCall] = ()
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -178,6 +178,8 @@ class Model:
     context_length: int | None = None
     #: The entry in Ollama's own list.
     row: Mapping[str, Json] | None = None
+    #: How many numbers its vectors have; None: unknown.
+    embedding_length: int | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -31,6 +31,8 @@ if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second
         rm -rf "$second"
     fi
 fi
+# Coding assistants and frameworks: those that are quick to install. `make clients` runs all.
+"$BIN/python" -m tests.clients.install --chosen
 run() {
     "$BIN/python" -m pytest --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
 }

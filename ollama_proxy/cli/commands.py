@@ -45,6 +45,8 @@ EXIT_CONFIG = 2
 #: be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
 EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
 MASK = "********"
+#: Servers that are asked at once.
+MOST_PROBES = 16
 
 #: The directory that holds wsgi.py, config/ and state/ in a checkout.
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,14 +109,35 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print OK and the warnings. Raises ConfigError."""
+    """Print OK and the warnings, also about the servers that answer. Raises ConfigError."""
     from ollama_proxy.server import settings_warnings
 
     settings = load_settings(environ=environ)
     hidden = check_fleet(settings, environ)
     print(f"OK: {_describe_source(settings, environ)}")
-    for warning in (*settings_warnings(settings, environ), *hidden):
+    for warning in (*settings_warnings(settings, environ), *hidden, *check_versions(settings)):
         print(f"warning: {warning}")
+
+
+def check_versions(settings: Settings) -> list[str]:
+    """A warning for each known fault of an Ollama server that answers. All are asked at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ollama_proxy.cli.exposure import probe_ollama
+
+    servers = [each for each in effective_upstreams(settings) if each.protocol == "ollama"]
+    with ThreadPoolExecutor(MOST_PROBES) as pool:
+        probes = pool.map(probe_ollama, [each.base_url for each in servers])
+        answering = [(server, probe.version) for server, probe in zip(servers, probes, strict=True) if probe.version]
+    if not answering:
+        return []
+    from ollama_proxy.upstreams import UPGRADE, list_faults
+
+    return [
+        f"{server.name} ({server.base_url}): {fault}; {UPGRADE}"
+        for server, version in answering
+        for fault in list_faults(version)
+    ]
 
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:

@@ -45,11 +45,13 @@ WANTS_TOKEN = "it requires a token"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The result: why the server can't be used (empty: it can), and its first model. `is_silent`: nothing answered."""
+    """The result: why the server can't be used (empty: it can), its first model, and its version if it can be used.
+    `is_silent`: nothing answered."""
 
     refusal: str
     model: str = ""
     is_silent: bool = False
+    version: str = ""
 
 
 def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
@@ -59,12 +61,13 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
     if context and not checks_certificate:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        status, version = _fetch(base_url, "/api/version", context)
+        status, document = _fetch(base_url, "/api/version", context)
         if status in (401, 403):
             return Probe(WANTS_TOKEN)
-        if not isinstance(version.get("version"), str):
+        version = document.get("version")
+        if not isinstance(version, str):
             return Probe("the server there is not Ollama")
-        return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]))
+        return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]), version=version)
     except (OSError, HTTPException, ValueError) as error:
         return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
 

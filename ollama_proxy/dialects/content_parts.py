@@ -74,13 +74,13 @@ def load_content(content: Json, where: str, load_part: LoadPart) -> tuple[str, l
     if not isinstance(content, list):
         raise_invalid(where, "must be a string or an array of content parts")
     texts: list[str] = []
-    images: list[Attachment] = []
+    attachments: list[Attachment] = []
     for index, part in enumerate(pace(content)):
-        load_part(part, f"{where}[{index}]", texts, images)
-    return "\n".join(texts), images
+        load_part(part, f"{where}[{index}]", texts, attachments)
+    return "\n".join(texts), attachments
 
 
-def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
+def load_file(file: Json, where: str, texts: list[str], attachments: list[Attachment]) -> None:
     """Adds a file that came with a request, in the form of OpenAI's `file` and `input_file`: a PDF, or the text of a
     text file under its name."""
     part = as_object(file, where)
@@ -92,7 +92,7 @@ def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]
     data = as_text(part.get("file_data"), f"{where}.file_data")
     name = text_in(part, "filename", where)
     if match := _PDF.match(data):
-        images.append(load_pdf(data[match.end() :], name, where, texts, images))
+        attachments.append(load_pdf(data[match.end() :], name, where, texts, attachments))
         return
     match = _TEXT_FILE.fullmatch(data)
     if match is None:
@@ -107,10 +107,10 @@ def load_file(file: Json, where: str, texts: list[str], images: list[Attachment]
     texts.append("\n".join(filter(None, (name, text))))
 
 
-def load_pdf(data: str, name: str, where: str, texts: Sequence[str], images: Sequence[Attachment]) -> Document:
+def load_pdf(data: str, name: str, where: str, texts: Sequence[str], attachments: Sequence[Attachment]) -> Document:
     """A PDF in base64 that stands behind these texts of its message. Whether it can be read is found out later: what is
     wrong with a file must not end a conversation."""
-    if sum(isinstance(each, Document) for each in images) >= MAX_DOCUMENTS:
+    if sum(isinstance(each, Document) for each in attachments) >= MAX_DOCUMENTS:
         raise_invalid(where, f"is one document too many: {MAX_DOCUMENTS} can be in one message")
     return Document(data, " ".join(name.split())[:MAX_NAME_CHARS], sum(map(len, texts)) + max(0, len(texts) - 1))
 

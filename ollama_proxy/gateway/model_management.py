@@ -78,12 +78,6 @@ class ModelManagement:
             )
         return [nodes[self._box_name]]
 
-    def file_servers(self) -> Sequence[Node]:
-        """Returns the same for a file of a model; raises NotFound if there is no Ollama server."""
-        if servers := self.servers():
-            return servers
-        raise NotFound("There is no Ollama server behind this gateway.")
-
     def route_work(self, outgoing: UpstreamRequest, names: Sequence[str]) -> ModelWork:
         """Returns the work and its servers. `names`: the models that the request names. Raises BadRequest, Forbidden,
         and what a call to a model of a provider would raise."""
@@ -151,11 +145,11 @@ class ModelManagement:
         if not name or any(node.models.upstream_model(canonical(name)) for node in managed):
             return None
         route = self._fleet.find(self._snapshot.model_aliases.find(name).target)
-        owner = route.nodes[0][0] if route else None
-        # A provider that accepts any name does not necessarily have this model.
-        if route is None or owner is None or owner in managed or not owner.models.upstream_model(route.bare):
+        if route is None:
             return None
-        return owner
+        owner = route.nodes[0][0]
+        # A provider that accepts any name does not necessarily have this model.
+        return owner if owner not in managed and owner.models.upstream_model(route.bare) else None
 
     def _fitting_servers(self, path: str, names: Sequence[str], servers: Sequence[Node]) -> Sequence[Node]:
         """Returns those of the servers that such work goes to."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
@@ -68,7 +68,8 @@ class RereadReply:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._read: list[bytes] = []
+        #: What was read the first time; None: it is over.
+        self._read: list[bytes] | None = []
         self._again: Iterator[bytes] = iter(())
 
     @property
@@ -90,13 +91,13 @@ class RereadReply:
         for data in self._again:
             return data
         read = self._reply.read_some(wait_s)
-        if read:
+        if read and self._read is not None:
             self._read.append(read)
         return read
 
     def rewind(self) -> None:
-        """Begins again."""
-        self._again = iter(tuple(self._read))
+        """Begins again, once."""
+        self._again, self._read = iter(self._read or ()), None
 
     def close(self) -> None:
         """Closes the other reply."""
@@ -270,10 +271,13 @@ def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
         return reply
     failed = RereadReply(reply)
     status = reply.status
-    # An answer that was cut is a failure like any other; whoever reads it again learns of the cut.
-    with suppress(UpstreamCut, UpstreamTimeout):
-        refusal = node.upstream.decode_refusal(failed)
-        status = refusal.status if isinstance(refusal, UpstreamRefused) else status
+    with ExitStack() as opened:
+        opened.callback(failed.close)  # if the call ends meanwhile
+        # An answer that was cut is a failure like any other; whoever reads it again learns of the cut.
+        with suppress(UpstreamCut, UpstreamTimeout):
+            refusal = node.upstream.decode_refusal(failed)
+            status = refusal.status if isinstance(refusal, UpstreamRefused) else status
+        opened.pop_all()
     failed.rewind()
     raise RefusedReply(failed, status)
 

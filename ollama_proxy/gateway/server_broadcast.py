@@ -1,4 +1,5 @@
-"""Does one piece of work on the models of several servers at once, with their progress as one stream of lines.
+"""Does one piece of work on the models of several servers at once, with their progress as one stream of lines, and
+gives an uploaded file to all of them.
 
 A failed server is a result like any other: the others continue, and the end reports the result of each.
 """

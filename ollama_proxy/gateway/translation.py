@@ -1,5 +1,5 @@
 """Chats and completions that go through the hub: completed, prepared for the node that answers, and rendered for the
-client without the events that it does not want."""
+client without the events that it does not want. Answers that have to be JSON are checked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import orjson
 from flask import Response
 
 from ollama_proxy.errors import BodyTooLarge
-from ollama_proxy.gateway.conversion.documents import has_unread_documents, read_documents
-from ollama_proxy.gateway.conversion.images import convert_images, has_unreadable_images
+from ollama_proxy.gateway.conversion.documents import read_documents
+from ollama_proxy.gateway.conversion.images import convert_images
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.fanout import FanOut, spread
 from ollama_proxy.gateway.images import ImageFetcher
@@ -73,22 +73,19 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        events: EventStream | None = None
-        if isinstance(asked, ChatRequest) and any([message.images for message in asked.messages]):
-            needs = (has_unreadable_images(asked, self._resolved), has_unread_documents(asked, self._resolved))
-            if has_image_urls(asked) or any(needs):
-                events = LateEvents(self._complete(asked), self._open)
-        if events is None:
+        if isinstance(asked, ChatRequest) and any([message.attachments for message in asked.messages]):
+            events: EventStream = LateEvents(self._complete(asked), self._open)
+        else:
             events = self._open(asked)
         exchange.on_finish(events.close)
         make_response = stream_response if asked.stream else single_response
         return make_response(exchange, events, renderer)
 
     def _complete(self, asked: ChatRequest) -> Completing:
-        """Returns the chat with all images inline, and in a form that the model's server can read."""
+        """Returns the chat with all images inline, and in a form that the model's server can read; the chat itself if
+        it is like that."""
         exchange, snapshot, resolved = self._exchange, self._snapshot, self._resolved
-        if has_image_urls(asked):
-            asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
+        asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
         asked = yield from convert_images(asked, resolved, exchange.call, self._heartbeat_s)
         limits = snapshot.settings.documents
         return (yield from read_documents(asked, resolved, limits, exchange.call, self._heartbeat_s))
@@ -124,21 +121,21 @@ class TranslatedCall:
         return Attempts(snapshot.fleet, resolved.route, exchange).open_events(call, ask)
 
 
-def has_image_urls(asked: ChatRequest) -> bool:
-    """Whether any image of the chat has to be fetched."""
-    return any(isinstance(image, ImageUrl) for message in asked.messages if message.images for image in message.images)
-
-
 def fetch_images(
     asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
 ) -> Generator[Sequence[Event], None, ChatRequest]:
-    """Returns the chat with every image inline; yields an empty batch for each `heartbeat_s` seconds that it takes."""
-    wanted = [image for message in asked.messages for image in message.images if isinstance(image, ImageUrl)]
+    """Returns the chat with every image inline, the chat itself if none has to be fetched; yields an empty batch for
+    each `heartbeat_s` seconds that it takes."""
+    wanted = [image for message in asked.messages for image in message.attachments if isinstance(image, ImageUrl)]
+    if not wanted:
+        return asked
     images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
     fetched = dict(zip(wanted, images, strict=True))
     messages = [
-        replace(message, images=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.images])
-        if message.images
+        replace(
+            message, attachments=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.attachments]
+        )
+        if message.attachments
         else message
         for message in asked.messages
     ]

@@ -10,7 +10,7 @@ from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
 from ollama_proxy.policy.auth import MANAGE, Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import OLLAMA_NAME, is_allowed, is_cloud, is_well_formed
-from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s
+from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s, is_go_unit
 
 if TYPE_CHECKING:
     from ollama_proxy.hub import Json
@@ -22,6 +22,9 @@ UNNAMED = ModelAliases({}, ())
 
 #: Ollama's own text.
 INVALID_NAME = "invalid model name"
+
+#: The longest beginning of a duration that Go's parser takes for a number with its unit, known or not.
+_NUMBER_AND_UNIT = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?P<unit>[^0-9.]*)", re.ASCII)
 
 #: A lease above this counts as pinning a shared model, in seconds.
 PIN_ABOVE_S = 24 * 3600.0
@@ -91,7 +94,24 @@ def keep_alive_s(value: Json) -> float | None:
         return float(value)
     try:
         return go_duration_s(value)
-    except ValueError:  # in the words of Go's time.ParseDuration
-        if len(value) <= MAX_DURATION_CHARS and re.fullmatch(r"[-+]?\d+\.?\d*", value, re.ASCII):
-            raise BadRequest(f'time: missing unit in duration "{value}"', param="keep_alive") from None
-        raise BadRequest(f'time: invalid duration "{value[:40]}"', param="keep_alive") from None
+    except ValueError:
+        raise BadRequest(_describe_duration_error(value), param="keep_alive") from None
+
+
+def _describe_duration_error(text: str) -> str:
+    """Returns the complaint of Go's time.ParseDuration about what is no duration."""
+    quoted = _go_quoted(text if len(text) <= MAX_DURATION_CHARS else text[:40])
+    rest = text.removeprefix(text[:1] if text[:1] in ("-", "+") else "")
+    while len(text) <= MAX_DURATION_CHARS and (part := _NUMBER_AND_UNIT.match(rest)):
+        unit = part["unit"]
+        if not unit:
+            return f"time: missing unit in duration {quoted}"
+        if not is_go_unit(unit):
+            return f"time: unknown unit {_go_quoted(unit)} in duration {quoted}"
+        rest = rest[part.end() :]
+    return f"time: invalid duration {quoted}"
+
+
+def _go_quoted(text: str) -> str:
+    escaped = (rf"\x{each:02x}" if each < 0x20 or each > 0x7E else chr(each) for each in text.encode())
+    return '"' + "".join("\\" + each if each in '"\\' else each for each in escaped) + '"'

@@ -10,7 +10,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule
 
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, Gateway, count_whole
@@ -29,9 +29,20 @@ from ollama_proxy.upstreams import Health
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:[1-9][0-9]{0,4})?")
 
 
+class ExactRule(Rule):
+    """A route that can do without HEAD, which werkzeug adds to GET: its `Allow` has only methods that work."""
+
+    def __init__(self, string: str, *, has_head: bool = True, **options: Any) -> None:
+        super().__init__(string, **options)
+        if self.methods and not has_head:
+            self.methods.discard("HEAD")
+
+
 class SyncFlask(Flask):
     """Flask for views that are plain functions, on routes that depend on nothing but method and path: asking each
     view, and reading the host, costs more than finding the route."""
+
+    url_rule_class: type[Rule] = ExactRule
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """See Flask, which does it itself for a request to be upgraded, and for a host that may be invalid."""
@@ -46,7 +57,8 @@ class SyncFlask(Flask):
 
     def make_default_options_response(self) -> Response:
         """Says which methods a route takes; browsers ask that without a token."""
-        allowed = request.url_rule.methods or () if request.url_rule else ()
+        # Those of all routes with this path: the one that was found is only the first of them.
+        allowed = super().make_default_options_response().allow
         response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
         del response.headers["Content-Type"]
         return response

@@ -16,7 +16,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
-from ollama_proxy.server.status import status_document, upstream_states
+from ollama_proxy.server.status import status_document, upstream_details
 from ollama_proxy.upstreams import Health, State
 
 #: See Routes: none of these addresses needs a token.
@@ -43,7 +43,7 @@ def build_blueprint(
         exchange = _exchange_with_caller(gateway)
         document = status_document(gateway, health, exchange, well="healthy")
         if exchange.principal and READ in exchange.principal.scopes:
-            document["upstreams"] = upstream_states(gateway, exchange)
+            document |= upstream_details(gateway, exchange)
         return _json(document)
 
     @blueprint.get("/livez", endpoint="livez")

@@ -13,7 +13,7 @@ from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
 from ollama_proxy.settings import hidden_upstreams
-from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, Call, Health, Node
+from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, UPGRADE, Call, Health, Node, list_faults
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()
@@ -75,13 +75,20 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
     return {"total": len(shown), "byProvider": counts}
 
 
-def upstream_states(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
-    """How each upstream is, by its name, as the worker that answers sees it; reasons are for who may manage."""
+def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
+    """How each upstream is, by its name, as the worker that answers sees it. Reasons are for who may manage, and so are
+    problems: what should be mended although it works."""
     is_operator = exchange.principal is not None and MANAGE in exchange.principal.scopes
     states = {node.name: _state(node, is_operator=is_operator) for node in gateway.fleet.nodes}
     for name, reason in hidden_upstreams(gateway.settings).items():
         states[name] = {"state": "hidden"} | ({"reason": reason} if is_operator else {})
-    return states
+    problems = [
+        {"upstream": node.name, "what": fault, "mend": UPGRADE}
+        for node in gateway.fleet.nodes
+        if node.declared.protocol == "ollama" and node.state
+        for fault in list_faults(node.state.version)
+    ]
+    return {"upstreams": states} | ({"problems": problems} if is_operator else {})
 
 
 def _state(node: Node, *, is_operator: bool) -> dict[str, Json]:

@@ -9,6 +9,7 @@ from ollama_proxy.settings.formats import (
     THINK_LEVELS,
     duration_s,
     go_duration_s,
+    is_go_unit,
     is_loopback,
 )
 from ollama_proxy.settings.provider_profiles import (
@@ -98,6 +99,7 @@ __all__ = [
     "duration_s",
     "effective_upstreams",
     "go_duration_s",
+    "is_go_unit",
     "hidden_upstreams",
     "is_loopback",
     "is_open",

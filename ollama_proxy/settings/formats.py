@@ -100,6 +100,11 @@ def go_duration_s(text: str) -> float:
     return -amount if text.startswith("-") else amount
 
 
+def is_go_unit(text: str) -> bool:
+    """Whether a text is a unit of Go's durations."""
+    return text in _UNITS_S
+
+
 def duration_s(value: str | float) -> float:
     """Seconds of a `keep_alive`: a number, or a string such as `1h30m`; below 0 means forever (infinite).
 

@@ -20,6 +20,7 @@ from ollama_proxy.upstreams.fleet.node import BUSY, QUICK_S, Node, State
 from ollama_proxy.upstreams.forms import Part, read_form, write_form
 from ollama_proxy.upstreams.merged_streams import Ended, MergedStreams
 from ollama_proxy.upstreams.ollama.upstream import read_progress
+from ollama_proxy.upstreams.ollama.versions import UPGRADE, list_faults
 from ollama_proxy.upstreams.registry import build_fleet, log_hidden, register_kind
 from ollama_proxy.upstreams.transport.connection import WaitTimer
 from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
@@ -50,6 +51,7 @@ __all__ = [
     "Route",
     "SHOWN_FOR_S",
     "State",
+    "UPGRADE",
     "Upstream",
     "UpstreamRequest",
     "build_fleet",
@@ -62,6 +64,7 @@ __all__ = [
     "read_refusal",
     "register_kind",
     "retry_after_s",
+    "list_faults",
     "log_hidden",
     "tls_context",
     "too_large",

@@ -187,6 +187,10 @@ class Upstream(ABC):
         """Its version, "" if it has none; raises UpstreamError if it can't be used."""
         return ""
 
+    def status(self, call: Call) -> Mapping[str, Json] | None:
+        """The document of Ollama's `/api/status`; None if it has none."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - most upstreams without a transport hold nothing
         """Closes idle connections; a second call does nothing."""
 

@@ -25,6 +25,7 @@ CONTENT = b"GGUF" + bytes(range(256)) * 2000
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 BLOB = f"/api/blobs/{DIGEST}"
 LACKING: Script = [Whole(b"", 404, ())]
+READER = "reader-token"
 #: For which a server may take nothing of an upload, in seconds.
 STALL_S = 1
 PROVIDER = {"name": "lab", "kind": "openai", "base_url": "http://127.0.0.1:9", "models": {"gpt-lab": "gpt-lab"}}
@@ -51,7 +52,8 @@ def started() -> Iterator[Team]:
     with FileBox("box1") as one, FileBox("box2") as two:
         slow_to_take = two.declared | {"timeouts": {"idle_s": STALL_S}}
         upstreams = [one.declared, {"name": "demo", "kind": "demo"}, slow_to_take, PROVIDER]
-        with shared_gateway(upstreams=upstreams, idle=8) as gateway:
+        auth = {"generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read", "generate"]}]}
+        with shared_gateway(upstreams=upstreams, auth=auth, idle=8) as gateway:
             yield Team(gateway, (one, two))
 
 
@@ -188,6 +190,8 @@ def test_an_address_with_a_server_counts_and_is_logged_like_the_header(team: Tea
     assert (line["path"], line["upstream"], line["status"]) == ("/api/create", "box2", 200)
     assert TOKEN not in json.dumps(line)
     assert team.gateway.ask(f"{path.format(token='wrong')}/api/create", asked, token=token and "wrong").status == 401
+    refused = team.gateway.ask(f"{path.format(token=READER)}/api/create", asked, token=token and READER)
+    assert (refused.status, refused.json()["error"]) == (403, "This token lacks the scope 'manage'.")
     unknown = team.gateway.ask(f"{path.format(token=TOKEN)}9/api/create", asked, token=token)
     assert unknown.json()["error"] == "There is no Ollama server 'box29'; available: box1, demo, box2."
 

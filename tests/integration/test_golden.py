@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.golden import replay
+from tests.golden import face, replay
 from tests.golden.cases import Case, cases
 from tests.golden.replay import EDGES, single, sorted_top, stream
 from tests.golden.responses import reading
@@ -23,6 +23,21 @@ TOLD: dict[str, Callable[[Case, bytes], bytes]] = {
 CASES = [(dialect, case) for dialect in TOLD for case in cases(dialect)]
 #: Headers that are the gateway's own affair.
 KEPT_BACK = ("Authorization", "anthropic-version")
+
+
+@pytest.fixture(scope="module")
+def current_ollama() -> Iterator[FaultUpstream]:
+    """An Ollama of a release since 0.30; that of the other tests is older."""
+    with FaultUpstream() as server:
+        server.version = "0.32.15"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def current_gateway(current_ollama: FaultUpstream) -> Iterator[Gateway]:
+    with face.shared_gateway(current_ollama) as running:
+        yield running
+
 
 each = pytest.mark.parametrize(("dialect", "case"), CASES, ids=[f"{dialect}-{case.name}" for dialect, case in CASES])
 
@@ -61,3 +76,21 @@ def test_upstream_gets_the_translated_request(
     assert sorted_top(seen.json()) == sorted_top(case.upstream_request | {"stream": streamed})
     assert seen.header("Content-Type") == "application/json"
     assert [seen.header(name) for name in KEPT_BACK] == [None, None]
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "single"])
+@each
+def test_current_release_gets_the_same_request_without_shift(
+    dialect: str, case: Case, streamed: bool, current_ollama: FaultUpstream, current_gateway: Gateway
+) -> None:
+    current_ollama.clear()
+    if streamed:
+        answer = stream(case, None, current_ollama, current_gateway)
+        assert TOLD[dialect](case, answer.body).decode() == case.expected_stream.decode()
+    else:
+        answer = single(case, current_ollama, current_gateway, **{"X-Request-Id": "golden"})
+        assert answer.status == case.single_status
+        assert json.loads(TOLD[dialect](case, answer.body)) == case.expected_single
+    seen = current_ollama.wait_for_request(path=case.upstream_path)
+    expected = {name: value for name, value in case.upstream_request.items() if name != "shift"}
+    assert sorted_top(seen.json()) == sorted_top(expected | {"stream": streamed})

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from anthropic.types import ModelInfo
 
 from tests.golden.face import TOKEN, forwarded, get, shared_gateway
 from tests.rig.fault_upstream import FaultUpstream, Json
@@ -48,6 +49,31 @@ def test_recorded_list(gateway: Gateway, upstream: FaultUpstream) -> None:
     listed = get(gateway, "/v1/models").json()["data"]
     assert [one["id"] for one in listed] == [one["name"] for one in recorded]
     assert all(one["created"] > 1_700_000_000 for one in listed)
+
+
+def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(gateway: Gateway, upstream: FaultUpstream) -> None:
+    recorded = json.loads(recording("tags-capabilities", "0.32").response)["models"]
+    have(upstream, *recorded)
+    for row, openai, anthropic in zip(
+        recorded,
+        get(gateway, "/v1/models").json()["data"],
+        get(gateway, "/v1/models", **{"anthropic-version": "2023-06-01"}).json()["data"],
+        strict=True,
+    ):
+        details = row["details"]
+        assert openai["id"] == row["name"]
+        assert (openai["context_length"], openai["embedding_length"]) == (
+            details["context_length"],
+            details["embedding_length"],
+        )
+        assert openai["capabilities"] == sorted(row["capabilities"])
+        model = ModelInfo.model_validate(anthropic)
+        assert (model.id, model.max_input_tokens) == (row["name"], details["context_length"])
+        assert model.capabilities is not None
+        assert model.capabilities.thinking.supported is ("thinking" in row["capabilities"])
+        assert model.capabilities.thinking.types.disabled.supported
+        assert model.capabilities.image_input.supported is ("vision" in row["capabilities"])
+        assert not model.capabilities.server_tools.web_search.supported
 
 
 @pytest.mark.parametrize("document", [{"models": []}, {"models": None}, {}])

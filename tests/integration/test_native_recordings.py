@@ -145,7 +145,14 @@ DECIDED = {
 PASSED = tuple(row for row in NATIVE if row.name not in DECIDED)
 
 #: What only the recordings of 0.32 have, and the gateway decides itself.
-DECIDED_LATER = frozenset({"me", "recommendations", "web-search-no-cloud"})
+DECIDED_LATER = {
+    "me": Decided("the account is the operator's", is_native_error(403, "ollama cloud is disabled")),
+    "web-search-no-cloud": Decided("the web is the operator's", is_native_error(403, "ollama cloud is disabled")),
+    "recommendations": Decided(
+        "nobody installs models of the cloud here",
+        lambda answer: answer.status == 200 and answer.json() == {"recommendations": []},
+    ),
+}
 CURRENT = tuple(
     row
     for row in recordings("0.32")
@@ -213,6 +220,16 @@ def test_gateway_decides(name: str, upstream: ReplayUpstream, connection: KeptCo
     assert decided.check(answer), f"{decided.reason}: {answer.status} {answer.headers} {answer.body!r}"
     sent_on = [seen for seen in forwarded(upstream) if seen.path == row.path]
     assert len(sent_on) == int(decided.asks_upstream)
+
+
+@pytest.mark.parametrize("name", DECIDED_LATER)
+def test_gateway_decides_what_the_newer_command_line_asks_at_its_start(
+    name: str, upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
+    decided = DECIDED_LATER[name]
+    answer = ask(connection, recording(name, "0.32"))
+    assert decided.check(answer), f"{decided.reason}: {answer.status} {answer.body!r}"
+    assert not forwarded(upstream)
 
 
 @pytest.mark.parametrize(

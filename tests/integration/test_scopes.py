@@ -43,7 +43,7 @@ REFUSED = [
     ("DELETE", "/api/user/keys/a%2Fb"),
     ("POST", "/api/experimental/web_search"),
     ("POST", "/api/experimental/web_fetch"),
-    ("GET", "/api/experimental/model-recommendations"),
+    ("GET", "/api/experimental/anything"),
     ("POST", "/api/web_search"),
     ("POST", "/api/web_fetch"),
 ]

@@ -207,10 +207,11 @@ ROUTES = (
     Documented("DELETE", "/api/user/keys/abc", None),
     Documented("POST", "/api/experimental/web_search", None, {"query": "x"}),
     Documented("POST", "/api/experimental/web_fetch", None, {"url": "http://127.0.0.1/"}),
-    Documented("GET", "/api/experimental/model-recommendations", None),
+    Documented("GET", "/api/experimental/model-recommendations", "read"),
     Documented("POST", "/api/web_search", None, {"query": "x"}),
     Documented("POST", "/api/web_fetch", None, {"url": "http://127.0.0.1/"}),
-    Documented("POST", "/v1/audio/transcriptions", None, b"RIFF"),
+    Documented("POST", "/v1/audio/transcriptions", "generate", b"RIFF"),
+    Documented("POST", "/v1/audio/speech", None, {**M, "input": "x"}),
     Documented("POST", "/v1/images/generations", None, {**M, "prompt": "x"}),
     Documented("DELETE", "/v1/models/m", None),
 )

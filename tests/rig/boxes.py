@@ -57,8 +57,6 @@ class Box(FaultUpstream):
                 return [Json({"models": [row(name) for name in self.models]})]
             case "/api/ps":
                 return [Json({"models": [row(name) | {"size_vram": 0, "expires_at": _STAMP} for name in self.loaded]})]
-            case "/api/version":
-                return [Json({"version": self.version})]
         if request.path in (*PROMPTS, "/api/show"):
             name = str(request.json().get("model"))
             if canonical(name) not in map(canonical, self.models):

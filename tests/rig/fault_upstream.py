@@ -501,8 +501,13 @@ WORDS = ("Hello", " from", " upstream")
 class FaultUpstream(ScriptedServer):
     """A healthy little Ollama with one model, except on the paths that a test has scripted."""
 
+    #: Of Ollama, as it reports it.
+    version = "0.24.0"
+
     def answer(self, request: SeenRequest) -> Script:
         """An answer of the right shape for what a gateway asks; 404 like Ollama's for anything else."""
+        if (request.method, request.path) == ("GET", "/api/version"):
+            return [Json({"version": self.version})]
         fixed = _FIXED.get((request.method, request.path))
         if fixed is not None:
             return fixed
@@ -542,7 +547,6 @@ def _show(body: dict[str, Any]) -> Script:
 _FIXED: dict[tuple[str, str], Script] = {
     ("GET", "/"): [Whole(b"Ollama is running")],
     ("HEAD", "/"): [Whole(b"Ollama is running")],
-    ("GET", "/api/version"): [Json({"version": "0.24.0"})],
     ("GET", "/api/tags"): [Json({"models": [{**_ENTRY, "modified_at": _STAMP}]})],
     ("GET", "/api/ps"): [Json({"models": [{**_ENTRY, "expires_at": _STAMP, "size_vram": 0, "context_length": 8192}]})],
 }

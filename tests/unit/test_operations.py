@@ -214,12 +214,14 @@ NOT_SAID = {
     "MOST_BYTES",
     "LONGEST_KEPT",
     "QUICK_S",
+    "_WARM_EXACT_S",
     "FIRST_SHARE",
     "DOWN_INTERVAL_S",
     "FAIR_AFTER",
     "RETRY_S",
     "BEAT_S",
     "FRAMES",
+    "WARM_EXACT_S",
 }
 
 

@@ -123,7 +123,7 @@ def estimate_tokens(asked: ChatRequest) -> int:
         size += sum(_text_size(call.name) + len(encode_request(call.arguments)) for call in message.tool_calls)
         attachments += sum(
             min(len(each.data) // PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS) if isinstance(each, Document) else IMAGE_TOKENS
-            for each in message.images
+            for each in message.attachments
         )
     for tool in asked.tools if asked.tool_choice != "none" else ():
         size += _text_size(tool.name, tool.description) + len(encode_request(tool.parameters or {}))

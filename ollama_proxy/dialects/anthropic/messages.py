@@ -22,7 +22,7 @@ class Blocks:
     names: dict[str, str]
     #: Paragraphs.
     texts: list[str] = field(default_factory=list)
-    images: list[Attachment] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
@@ -48,13 +48,13 @@ def load_messages(messages: list[Json]) -> list[Message]:
         role = _choose(ROLES, as_object(message, where).get("role"), f"{where}.role")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
         text, thinking = "\n".join(blocks.texts), "\n".join(filter(None, blocks.thoughts)) or None
-        own = Message(role, text, thinking=thinking, images=blocks.images, tool_calls=blocks.calls)
+        own = Message(role, text, thinking=thinking, attachments=blocks.attachments, tool_calls=blocks.calls)
         if role == "assistant":
             loaded += [own, *blocks.results]
         else:
             # Results come right after the calls, so before the user's own text.
             loaded += blocks.results
-            if own.content or own.images or not blocks.results:
+            if own.content or own.attachments or not blocks.results:
                 loaded.append(own)
     return loaded
 
@@ -86,9 +86,9 @@ def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     match source.get("type"):
         case "base64":
             _decode(source.get("data"), f"{where}.source.data")
-            blocks.images.append(source["data"])
+            blocks.attachments.append(source["data"])
         case "url":
-            blocks.images.append(load_image(source.get("url"), f"{where}.source.url"))
+            blocks.attachments.append(load_image(source.get("url"), f"{where}.source.url"))
         case _:
             raise_invalid(f"{where}.source.type", "must be 'base64' or 'url': stored files are not supported")
 
@@ -113,7 +113,7 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     if is_pdf:
         data = as_text(source.get("data"), f"{where}.source.data")
         title = text_in(block, "title", where)
-        blocks.images.append(load_pdf(data, title, where, blocks.texts, blocks.images))
+        blocks.attachments.append(load_pdf(data, title, where, blocks.texts, blocks.attachments))
         return
     match source.get("type"), source.get("media_type"):
         case "text", _:
@@ -121,7 +121,7 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "content", _:
             content = _load_content(source.get("content"), f"{where}.source.content", DOCUMENT, blocks.names)
             blocks.texts += content.texts
-            blocks.images += content.images
+            blocks.attachments += content.attachments
         case "base64", "text/plain":
             try:
                 blocks.texts.append(_decode(source.get("data"), f"{where}.source.data").decode())
@@ -149,7 +149,7 @@ def _load_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     content = _load_content(block.get("content"), f"{where}.content", RESULT, blocks.names)
     text = "\n".join(content.texts)
     text = f"Error: {text}" if block.get("is_error") is True else text
-    _add_result(block, text, content.images, blocks, where)
+    _add_result(block, text, content.attachments, blocks, where)
 
 
 def _load_web_search(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -163,10 +163,10 @@ def _load_web_search(block: dict[str, Json], blocks: Blocks, where: str) -> None
     _add_result(block, text, [], blocks, where)
 
 
-def _add_result(block: dict[str, Json], text: str, images: list[Attachment], blocks: Blocks, where: str) -> None:
+def _add_result(block: dict[str, Json], text: str, attachments: list[Attachment], blocks: Blocks, where: str) -> None:
     call_id = as_text(block.get("tool_use_id"), f"{where}.tool_use_id")
     name = blocks.names.get(call_id)
-    blocks.results.append(Message("tool", text, images=images, tool_name=name, tool_call_id=call_id))
+    blocks.results.append(Message("tool", text, attachments=attachments, tool_name=name, tool_call_id=call_id))
 
 
 SYSTEM: Kinds = {"text": lambda block, blocks, where: blocks.texts.append(as_text(block.get("text"), f"{where}.text"))}

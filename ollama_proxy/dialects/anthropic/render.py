@@ -7,7 +7,7 @@ thinking ends with one signature: the helpers of the official clients fail on an
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
@@ -186,7 +186,36 @@ def render_model(model: Model) -> bytes:
 
 def _model(model: Model) -> dict[str, Json]:
     created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
-    return {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}
+    row: dict[str, Json] = {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}
+    row["lifecycle"] = "active"
+    if model.context_length:
+        row["max_input_tokens"] = model.context_length
+    if model.capabilities is not None:
+        row["capabilities"] = _render_capabilities(model.capabilities)
+    return row
+
+
+def _render_capabilities(able: Set[str]) -> dict[str, Json]:
+    """Render what a model can do through this gateway, which reads PDF files and asks for JSON itself. All keys are
+    always there."""
+    chats, thinks = _supported("completion" in able), _supported("thinking" in able)
+    return {
+        **dict.fromkeys(("batch", "citations", "code_execution", "context_management"), _supported(False)),
+        "effort": thinks | dict.fromkeys(("low", "medium", "high", "xhigh", "max"), thinks),
+        "image_input": _supported("vision" in able),
+        "pdf_input": chats,
+        "server_tools": _supported(False) | dict.fromkeys(("web_search", "code_execution"), _supported(False)),
+        "structured_outputs": chats,
+        "thinking": thinks
+        | {
+            "types": dict.fromkeys(("adaptive", "enabled"), thinks)
+            | {"between_tools": _supported(False), "disabled": _supported(True)}
+        },
+    }
+
+
+def _supported(value: bool) -> dict[str, Json]:
+    return {"supported": value}
 
 
 def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:

@@ -10,7 +10,6 @@ from operator import itemgetter
 import orjson
 from flask import Blueprint, Response, request
 from marshmallow import Schema
-from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ollama_proxy.dialects.body import check_keys, content_coding, declared_length, parse_object, read_body, read_parts
 from ollama_proxy.dialects.content_parts import load_timeout_ms
@@ -18,10 +17,10 @@ from ollama_proxy.dialects.dialect import Dialect, Routes
 from ollama_proxy.dialects.native import schemas
 from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.dialects.native.management import find_file, manage_models, model_management, upload_file
-from ollama_proxy.dialects.native.render import read_transcript
+from ollama_proxy.dialects.native.render import SINGLE, read_transcript
 from ollama_proxy.dialects.native.translated import answer_translated, respond_for_fleet, show_provided_model
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, UnsupportedMediaType, UpstreamError
-from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange
+from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, NotFound, UnsupportedMediaType, UpstreamError
+from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange, whole
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
@@ -73,6 +72,10 @@ _NAMED_LATE = ("generate", "embed")
 #: Routes without a body, and whether Ollama supports HEAD there.
 READS = (("version", True), ("status", False), ("tags", True), ("ps", False))
 
+#: What Ollama's command line offers to install. Ollama's own list has models of its cloud first; without an answer, the
+#: command line shows a list of that kind that it has itself.
+RECOMMENDATIONS = "/api/experimental/model-recommendations"
+
 #: Routes that use the operator's account at ollama.com, or the web, from the server.
 REFUSED = (
     ("/api/me", "POST"),
@@ -94,24 +97,24 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     for route in MODEL_ROUTES:
         _add(blueprint, route.path, route.endpoint, partial(_use_model, gateway, route), list(route.methods))
     _add(blueprint, "/api/blobs/<path:digest>", "blobs", partial(_pass_blob, gateway), ["HEAD", "POST"])
+    _add(blueprint, RECOMMENDATIONS, "recommendations", _recommend_nothing, ["GET"])
     for path, method in REFUSED:
         _add(blueprint, path, "refused", _refuse, [method])
     return blueprint
 
 
 def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
-    def without_head() -> Response:
-        """Call the view for the methods that Ollama supports: Flask adds HEAD to GET, Ollama does not."""
-        if request.method == "HEAD":
-            raise WrongMethod(valid_methods=[*methods, "OPTIONS"])
-        return view()
-
-    own_head = "HEAD" in methods or "GET" not in methods or endpoint == "refused"
-    blueprint.add_url_rule(path, endpoint, view if own_head else without_head, methods=methods)
+    # Flask adds HEAD to GET, Ollama does not.
+    blueprint.add_url_rule(path, endpoint, view, methods=methods, has_head="HEAD" in methods)
 
 
 def _refuse(**_: str) -> Response:
-    raise Forbidden("This gateway does not forward account, cloud or web requests.")
+    # Ollama's command line recognises its own words.
+    raise Forbidden("ollama cloud is disabled: this gateway does not forward account, cloud or web requests")
+
+
+def _recommend_nothing() -> Response:
+    return whole(b'{"recommendations":[]}', content_type=SINGLE)
 
 
 def _read(gateway: Gateway, name: str) -> Response:
@@ -214,7 +217,9 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
         raise BadRequest("invalid digest format")
     path = f"/api/blobs/{digest}"
     management = model_management(gateway, exchange)
-    servers = management.file_servers()
+    servers = management.servers()
+    if not servers:
+        raise NotFound("There is no Ollama server behind this gateway.")
     if exchange.method == "HEAD":
         if len(servers) > 1:
             return find_file(exchange, management, path, servers)
@@ -232,6 +237,7 @@ ROUTES = Routes(
     build_blueprint,
     scopes={
         **dict.fromkeys((f"native.{name}" for name, _ in READS), READ),
+        "native.recommendations": READ,
         "native.show": READ,
         "native.generate": GENERATE,
         "native.chat": GENERATE,

@@ -89,7 +89,7 @@ def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
             raise_invalid("suffix", "can't be combined with images or format for this model")
         return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
     system = [Message("system", texts["system"])] if texts["system"] else []
-    user = Message("user", texts["prompt"], images=images)
+    user = Message("user", texts["prompt"], attachments=images)
     return ChatRequest(messages=[*system, user], format=format_, **asked)
 
 
@@ -181,7 +181,7 @@ def _load_message(message: Json, where: str) -> Message:
         role,
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
-        images=_load_images(_listed(message, "images", struct)),
+        attachments=_load_images(_listed(message, "images", struct)),
         tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(calls))],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,

@@ -80,7 +80,8 @@ def _details(model: Model) -> dict[str, Json]:
         "parameter_size": "",
         "quantization_level": "",
     }
-    return details | ({"context_length": model.context_length} if model.context_length else {})
+    lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+    return details | {name: length for name, length in lengths.items() if length}
 
 
 def _capabilities(model: Model) -> list[str]:

@@ -33,20 +33,20 @@ def load_messages(messages: Json) -> list[Message]:
 def _load_message(message: Json, where: str, calls: _Calls) -> Message:
     if not isinstance(message, dict):
         raise_invalid(where, "must be an object")
-    content, images = load_content(message.get("content"), f"{where}.content", _load_part)
+    content, attachments = load_content(message.get("content"), f"{where}.content", _load_part)
     match message.get("role"):
         case "system" | "developer" | "user" as role:
-            return Message("user" if role == "user" else "system", content, images=images)
+            return Message("user" if role == "user" else "system", content, attachments=attachments)
         case "assistant":
             return _load_assistant(message, content, where, calls)
         case "tool":
             call_id = text_in(message, "tool_call_id", where)
             name = text_in(message, "name", where) or calls.names.get(call_id)
-            return Message("tool", content, images=images, tool_name=name, tool_call_id=call_id or None)
+            return Message("tool", content, attachments=attachments, tool_name=name, tool_call_id=call_id or None)
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
             # Such a result has only the name of the function.
-            return Message("tool", content, images=images, tool_name=name, tool_call_id=calls.last.get(name))
+            return Message("tool", content, attachments=attachments, tool_name=name, tool_call_id=calls.last.get(name))
         case _:
             raise_invalid(f"{where}.role", "must be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'")
 
@@ -83,22 +83,22 @@ def _load_function(function: Json, where: str) -> tuple[str, dict[str, Json]]:
     return function["name"], load_arguments(function.get("arguments"), f"{where}.arguments")
 
 
-def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
+def _load_part(part: Json, where: str, texts: list[str], attachments: list[Attachment]) -> None:
     match part:
         case {"type": "text" | "refusal" as kind}:
             texts.append(as_text(part.get(kind), f"{where}.{kind}"))
         case {"type": "image_url"}:
             image = part.get("image_url")
             url = image.get("url") if isinstance(image, dict) else image
-            images.append(load_image(url, f"{where}.image_url.url"))
+            attachments.append(load_image(url, f"{where}.image_url.url"))
         case {"type": "input_audio"}:
             # Ollama accepts audio in the field for images and recognizes it by its bytes.
             audio = as_object(part.get("input_audio"), f"{where}.input_audio").get("data")
             if not isinstance(audio, str) or not audio or ":" in audio:
                 # Some servers would fetch a URL.
                 raise_invalid(f"{where}.input_audio.data", "is required and must be base64")
-            images.append(audio)
+            attachments.append(audio)
         case {"type": "file"}:
-            load_file(part.get("file"), f"{where}.file", texts, images)
+            load_file(part.get("file"), f"{where}.file", texts, attachments)
         case _:
             raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio', 'file' or 'refusal'")

@@ -315,7 +315,20 @@ def render_model(model: Model) -> bytes:
 
 
 def _model(model: Model) -> dict[str, Json]:
-    return {"id": model.name, "object": "model", "created": model.modified_at, "owned_by": model.owned_by}
+    row: dict[str, Json] = {
+        "id": model.name,
+        "object": "model",
+        "created": model.modified_at,
+        "owned_by": model.owned_by,
+    }
+    # OpenAI lists nothing of this; other providers call it so, and Ollama.
+    if model.context_length:
+        row["context_length"] = model.context_length
+    if model.embedding_length:
+        row["embedding_length"] = model.embedding_length
+    if model.capabilities is not None:
+        row["capabilities"] = sorted(model.capabilities)
+    return row
 
 
 def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:

@@ -63,7 +63,7 @@ class _Turn:
     """One turn of the assistant, as far as it has been read."""
 
     texts: list[str] = field(default_factory=list)
-    images: list[Attachment] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
 
@@ -111,16 +111,16 @@ class History:
         role = _ROLES.get(str(item.get("role"))) or raise_invalid(
             f"{where}.role", "must be 'user', 'assistant', 'system' or 'developer'"
         )
-        content, images = load_content(item.get("content"), f"{where}.content", _load_part)
+        content, attachments = load_content(item.get("content"), f"{where}.content", _load_part)
         if role != "assistant":
-            self._add_other(Message(role, content, images=images))
+            self._add_other(Message(role, content, attachments=attachments))
             return
         if self._turn and not self._turn.calls:
             # Text between a call and its result joins the turn, so that it does not separate them.
             self._end_turn()
         turn = self._current_turn()
         turn.texts.append(content)
-        turn.images += images
+        turn.attachments += attachments
 
     def _add_call(self, item: Mapping[str, Json], where: str) -> None:
         """Add a call under the flat name of its tool."""
@@ -138,8 +138,10 @@ class History:
     def _add_result(self, item: Mapping[str, Json], output: Json, where: str) -> None:
         call_id = text_in(item, "call_id", where)
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
-        content, images = load_content(output, f"{where}.output", _load_part)
-        self._add_other(Message("tool", content, images=images, tool_name=name or None, tool_call_id=call_id or None))
+        content, attachments = load_content(output, f"{where}.output", _load_part)
+        self._add_other(
+            Message("tool", content, attachments=attachments, tool_name=name or None, tool_call_id=call_id or None)
+        )
 
     def _add_found(self, item: Mapping[str, Json], where: str) -> None:
         """Add the result of a search for tools, which can be called from now on."""
@@ -171,7 +173,7 @@ class History:
         if turn := self._turn:
             text, thinking = _join(*turn.texts), _join(*turn.thoughts) or None
             self._messages.append(
-                Message("assistant", text, thinking=thinking, images=turn.images, tool_calls=turn.calls)
+                Message("assistant", text, thinking=thinking, attachments=turn.attachments, tool_calls=turn.calls)
             )
             self._turn = None
 
@@ -200,7 +202,7 @@ def _texts(parts: Json, kind: str, where: str) -> list[str]:
     return texts
 
 
-def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment]) -> None:
+def _load_part(part: Json, where: str, texts: list[str], attachments: list[Attachment]) -> None:
     match part:
         case {"type": "input_text" | "output_text" | "text"}:
             texts.append(as_text(part.get("text"), f"{where}.text"))
@@ -209,9 +211,9 @@ def _load_part(part: Json, where: str, texts: list[str], images: list[Attachment
         case {"type": "input_image"}:
             if part.get("file_id"):
                 raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
-            images.append(load_image(part.get("image_url"), f"{where}.image_url"))
+            attachments.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case {"type": "input_file"}:
-            load_file(part, where, texts, images)
+            load_file(part, where, texts, attachments)
         case _:
             raise_invalid(
                 f"{where}.type", "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'"

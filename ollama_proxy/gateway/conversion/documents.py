@@ -46,22 +46,17 @@ def _kept() -> BoundedCache[tuple[bytes, Documents], Reading]:
     return BoundedCache(MAX_KEPT, MAX_KEPT_BYTES)
 
 
-def has_unread_documents(asked: ChatRequest, resolved: ResolvedModel) -> bool:
-    """Whether the chat has documents, and the model's server does not read them."""
-    # All nodes of a model are of one kind.
-    return not resolved.route.nodes[0][0].upstream.reads_documents and any(
-        isinstance(each, Document) for message in asked.messages for each in message.images
-    )
-
-
 def read_documents(
     asked: ChatRequest, resolved: ResolvedModel, limits: Documents, call: Call, heartbeat_s: float | None
 ) -> Generator[tuple[()], None, ChatRequest]:
-    """Returns the chat with the text of each document in its place, or the chat itself if the model's server reads
-    documents. Yields after each `heartbeat_s` seconds that it takes."""
-    if not has_unread_documents(asked, resolved):
+    """Returns the chat with the text of each document in its place, or the chat itself if it has none or the model's
+    server reads documents. Yields after each `heartbeat_s` seconds that it takes."""
+    # All nodes of a model are of one kind.
+    if resolved.route.nodes[0][0].upstream.reads_documents:
         return asked
-    found = [each for message in asked.messages for each in message.images if isinstance(each, Document)]
+    found = [each for message in asked.messages for each in message.attachments if isinstance(each, Document)]
+    if not found:
+        return asked
     texts: dict[Document, str] = {}
     ends_at = time.monotonic() + REQUEST_S
     for document in dict.fromkeys(found):
@@ -117,14 +112,14 @@ def _describe(document: Document, reading: Reading) -> str:
 
 
 def _with_texts(message: Message, texts: Mapping[Document, str]) -> Message:
-    if not any(isinstance(each, Document) for each in message.images):
+    if not any(isinstance(each, Document) for each in message.attachments):
         return message
-    content, images = message.content, []
+    content, attachments = message.content, []
     # From the end, so that what was inserted moves nothing.
-    for each in reversed(message.images):
+    for each in reversed(message.attachments):
         if isinstance(each, Document):
             before, after = content[: each.offset], content[each.offset :].removeprefix("\n")
             content = "\n".join(filter(None, (before, texts[each], after)))
         else:
-            images.append(each)
-    return replace(message, content=content, images=images[::-1])
+            attachments.append(each)
+    return replace(message, content=content, attachments=attachments[::-1])

@@ -28,23 +28,14 @@ NAMES = {"image/gif": "GIF", "image/jpeg": "JPEG", "image/png": "PNG", "image/we
 Converted = Mapping[str, Mapping[str, str]]
 
 
-def has_unreadable_images(asked: ChatRequest, resolved: ResolvedModel) -> bool:
-    """Whether any image of the chat, as far as they are inline, has to be converted."""
-    return bool(_select([message.images for message in asked.messages], _unreadable_types(resolved)))
-
-
-def _unreadable_types(resolved: ResolvedModel) -> frozenset[str]:
-    """The media types that some server with this model can't read: a request may be sent to another one."""
-    return frozenset().union(*(node.upstream.unreadable_images for node, _ in resolved.route.nodes))
-
-
 def convert_images(
     asked: ChatRequest, resolved: ResolvedModel, call: Call, heartbeat_s: float | None
 ) -> Generator[tuple[()], None, ChatRequest]:
-    """Returns the chat with images that can be read; yields after each `heartbeat_s` seconds that it takes. Raises
-    BadRequest for an image that can't be converted, with the formats that need not be."""
-    unreadable = _unreadable_types(resolved)
-    found = _select([message.images for message in asked.messages], unreadable)
+    """Returns the chat with images that every server of the model can read, the chat itself if it has no others: a
+    request may be sent to another one. Yields after each `heartbeat_s` seconds that it takes. Raises BadRequest for an
+    image that can't be converted, with the formats that need not be."""
+    unreadable = frozenset[str]().union(*(node.upstream.unreadable_images for node, _ in resolved.route.nodes))
+    found = _select([message.attachments for message in asked.messages], unreadable)
     if not found:
         return asked
     try:
@@ -55,7 +46,9 @@ def convert_images(
         if "problem" in outcome:
             raise _refused(image, outcome["problem"], unreadable)
     messages = [
-        replace(message, images=_converted_list(message.images, converted)) if message.images else message
+        replace(message, attachments=_converted_list(message.attachments, converted))
+        if message.attachments
+        else message
         for message in asked.messages
     ]
     return replace(asked, messages=messages)

@@ -137,7 +137,7 @@ def _texts(text: str) -> list[Block]:
 
 
 def _attachments(message: Message) -> Iterator[Block]:
-    for image in message.images:
+    for image in message.attachments:
         if isinstance(image, Document):
             pdf = {"type": "base64", "media_type": "application/pdf", "data": image.data}
             yield {"type": "document", "source": pdf} | ({"title": image.name} if image.name else {})

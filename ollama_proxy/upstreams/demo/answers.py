@@ -53,7 +53,8 @@ DETAILS = {
     "quantization_level": "F16",
 }
 _NAMES, _FILE = {"name": MODEL, "model": MODEL}, {"size": SIZE, "digest": DIGEST, "details": DETAILS}
-LISTED = _NAMES | {"modified_at": MODIFIED_AT} | _FILE | {"capabilities": CAPABILITIES}
+_LENGTHS = {"context_length": CONTEXT_LENGTH, "embedding_length": DIMENSIONS}
+LISTED = _NAMES | {"modified_at": MODIFIED_AT} | _FILE | {"details": DETAILS | _LENGTHS, "capabilities": CAPABILITIES}
 
 _BARE_JSON = "application/json"
 _NO_MANIFEST = "pull model manifest: file does not exist"

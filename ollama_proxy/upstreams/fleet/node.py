@@ -23,8 +23,11 @@ from ollama_proxy.upstreams.fleet.model_list import OLLAMA_PROTOCOLS, ModelList
 #: Failures in a row that open a breaker: failed connections, and failed answers of one model.
 UNREACHED_AT_MOST, FAILED_AT_MOST = 4, 5
 
-#: A model that was requested this long ago is loaded, or is being loaded; and how exactly that time is kept. Seconds.
-WARM_S, WARM_EXACT_S = 120.0, 1.0
+#: A model that was requested this long ago is loaded, or is being loaded, in seconds.
+WARM_S = 120.0
+
+#: How exactly that time is kept: so that not every request has to write it down.
+WARM_EXACT_S = 1.0
 
 #: Requests in flight, for each unit of weight, above which another box may as well load the model too.
 SATURATED_AT = 4

@@ -133,8 +133,8 @@ def _encode_message(message: Message) -> dict[str, Json]:
     body: dict[str, Json] = {"role": message.role, "content": message.content}
     if message.thinking:
         body["thinking"] = message.thinking
-    if message.images:
-        body["images"] = list(message.images)
+    if message.attachments:
+        body["images"] = list(message.attachments)
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}

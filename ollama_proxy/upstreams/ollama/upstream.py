@@ -61,6 +61,9 @@ from ollama_proxy.wire import LineSplitter, encode_request
 #: How long facts about its models are kept, in seconds: those of `/api/show`, and loaded contexts.
 SHOWN_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
 
+#: How long the answer of `/api/status` is kept, in seconds: it changes with the server's configuration.
+STATUS_KEPT_S = 30.0
+
 _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
 
@@ -92,6 +95,7 @@ class OllamaUpstream(TransportUpstream):
         self._shown = TtlCache[ShownModel](SHOWN_KEPT_S)
         self._loaded = TtlCache[list[Mapping[str, Json]]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self.loaded)
+        self._status = TtlCache[Mapping[str, Json]](STATUS_KEPT_S)
         #: Whether requests have `shift: false`, and which images are converted: by the version that the last health
         #: check found.
         self._unshifted = False
@@ -175,10 +179,7 @@ class OllamaUpstream(TransportUpstream):
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
-        return [
-            Model(row["name"], seconds_of(row.get("modified_at")), "ollama", _capabilities_of(row), row=row)
-            for row in self._fetch_models("/api/tags", call)
-        ]
+        return [_decode_model(row) for row in self._fetch_models("/api/tags", call)]
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
@@ -237,6 +238,10 @@ class OllamaUpstream(TransportUpstream):
         self._unshifted = version in SHIFT_PER_REQUEST
         self.unreadable_images = unreadable_images(version)
         return version
+
+    def status(self, call: Call) -> Mapping[str, Json] | None:
+        """See Upstream.status."""
+        return self._status.get("status", call, lambda call: self._ask("GET", "/api/status", call))
 
     def _ask(self, method: str, path: str, call: Call, body: bytes = b"") -> dict[str, Json]:
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_SINGLE), call)
@@ -300,6 +305,15 @@ class OllamaReader:
             tokens = end.prompt_eval_count + end.eval_count
             events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
         return events
+
+
+def _decode_model(row: Mapping[str, Json]) -> Model:
+    """The model of a row of `/api/tags`; servers before 0.30 list no lengths."""
+    details = row.get("details")
+    details = details if isinstance(details, dict) else {}
+    context, embedding = (count(details.get(name)) or None for name in ("context_length", "embedding_length"))
+    made_at = seconds_of(row.get("modified_at"))
+    return Model(row["name"], made_at, "ollama", _capabilities_of(row), context, row, embedding)
 
 
 def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:

@@ -47,15 +47,11 @@ SHIFT_PER_REQUEST = Releases((0, 1, 0), (0, 30, 0))
 UNREADABLE_IMAGES = {"image/gif": Releases(), "image/webp": Releases((0, 30, 0), (0, 32, 14))}
 
 #: What is wrong with the releases of a server, for its operator.
-FAULTS = (
-    (
-        Releases(end=(0, 32, 15)),
-        "its runner may hang after an answer that it can't parse, and serve no further request",
-    ),
-)
+FAULTS = ((Releases(end=(0, 32, 15)), "an answer that its parser fails in hangs, and the runner of the model is lost"),)
 
-#: The oldest release without known faults.
+#: What to do about any of them: the oldest release without known faults.
 RECOMMENDED = "0.32.15"
+UPGRADE = f"upgrade to Ollama {RECOMMENDED} or later"
 
 
 def unreadable_images(version: str) -> frozenset[str]:

@@ -295,7 +295,8 @@ def decode_models(document: Json, owner: str) -> list[Model]:
         name = next(filter(None, map(row.get, _NAMES)), None) if isinstance(row, dict) else None
         if isinstance(name, str):
             made_at, capabilities, context = count(row.get("created")), _capabilities(row), _context(row)
-            models.append(Model(name, made_at, owner, capabilities, context))
+            embedding = count(row.get("embedding_length")) or None
+            models.append(Model(name, made_at, owner, capabilities, context, embedding_length=embedding))
     return models
 
 
@@ -310,6 +311,9 @@ def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:
     """The capabilities in a row; None if it does not list enough."""
     if row.get("type") in ("embedding", "embeddings"):
         return frozenset({"embedding"})
+    listed = row.get("capabilities")
+    if isinstance(listed, list) and ("completion" in listed or "embedding" in listed):  # as this gateway lists them
+        return frozenset(name for name in listed if isinstance(name, str))
     parameters, architecture = row.get("supported_parameters"), row.get("architecture")
     if not isinstance(parameters, list):
         return None

@@ -57,7 +57,7 @@ def encode_messages(
             case "tool":
                 call_id = turns.take_call(message, number)
                 encoded.append({"role": "tool", "tool_call_id": call_id, "content": message.content})
-                pictures += message.images
+                pictures += message.attachments
             case _:
                 encoded.append({"role": message.role, "content": _encode_content(message)})
         before = message
@@ -133,15 +133,15 @@ def _encode_thought(
 
 
 def _show_images(pictures: Sequence[Attachment]) -> dict[str, Json]:
-    return {"role": "user", "content": _encode_content(Message("user", FROM_TOOL, images=pictures))}
+    return {"role": "user", "content": _encode_content(Message("user", FROM_TOOL, attachments=pictures))}
 
 
 def _encode_content(message: Message) -> Json:
     """One text, which every server accepts; a list only if there are images."""
-    if not message.images:
+    if not message.attachments:
         return message.content
     parts: list[Json] = [{"type": "text", "text": message.content}] if message.content else []
-    for image in message.images:
+    for image in message.attachments:
         if isinstance(image, ImageUrl):
             parts.append({"type": "image_url", "image_url": {"url": image.url}})
             continue

@@ -132,7 +132,7 @@ def _add_instruction(request: ChatRequest, profile: Profile) -> Sequence[Message
     if first is None:
         return [Message("system", order), *request.messages]
     said = request.messages[first]
-    told = Message("system", f"{said.content}\n\n{order}" if said.content else order, images=said.images)
+    told = Message("system", f"{said.content}\n\n{order}" if said.content else order, attachments=said.attachments)
     return [*request.messages[:first], told, *request.messages[first + 1 :]]
 
 

@@ -251,7 +251,7 @@ def test_name_that_leads_nowhere_is_not_here(host: str, is_here: bool) -> None:
 
 def test_an_ollama_that_answers_is_found_with_its_first_model() -> None:
     with plain_ollama() as port:
-        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("", "it's:8b")
+        assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("", "it's:8b", version="0.12.0")
 
 
 @pytest.mark.parametrize("tags", [404, None, [], {"models": None}, {"models": [1, {"name": 5}]}, b"no JSON"])
@@ -287,7 +287,7 @@ def test_the_probe_ignores_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_path_in_front_is_kept() -> None:
     with plain_ollama(**{"inner/api/version": {"version": "1"}}) as port:
-        assert probe_ollama(f"http://127.0.0.1:{port}/api/inner/") == Probe("")
+        assert probe_ollama(f"http://127.0.0.1:{port}/api/inner/") == Probe("", version="1")
 
 
 def test_certificate_that_proves_nothing_counts_only_for_those_who_send_secrets(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_other_images_are_refused_by_their_place(url: Any) -> None:
 def test_content_is_a_text_or_parts_that_know_their_place() -> None:
     seen = []
 
-    def load_part(part: Any, where: str, texts: list[str], images: list[Any]) -> None:
+    def load_part(part: Any, where: str, texts: list[str], attachments: list[Any]) -> None:
         seen.append(where)
         texts.append(part)
 
@@ -127,9 +127,9 @@ def test_log_probabilities_are_bounded() -> None:
     "data", ["data:application/pdf;base64,JVBERi0x", "data:application/PDF;name=a.pdf;base64,JVBERi0x", "JVBERi0x"]
 )
 def test_a_pdf_is_a_document_behind_the_texts_before_it(data: str) -> None:
-    texts, images = ["one", "three"], list[Attachment]()
-    load_file({"file_data": data, "filename": " doc\r\n.pdf "}, "x", texts, images)
-    assert (texts, images) == (["one", "three"], [Document("JVBERi0x", "doc .pdf", len("one\nthree"))])
+    texts, attachments = ["one", "three"], list[Attachment]()
+    load_file({"file_data": data, "filename": " doc\r\n.pdf "}, "x", texts, attachments)
+    assert (texts, attachments) == (["one", "three"], [Document("JVBERi0x", "doc .pdf", len("one\nthree"))])
 
 
 def test_a_text_file_is_its_text_under_its_name() -> None:
@@ -139,9 +139,9 @@ def test_a_text_file_is_its_text_under_its_name() -> None:
 
 
 def test_a_name_of_a_file_is_cut() -> None:
-    images: list[Attachment] = []
-    load_file({"file_data": "JVBERi0x", "filename": "a" * 1000}, "x", [], images)
-    assert images == [Document("JVBERi0x", "a" * 200, 0)]
+    attachments: list[Attachment] = []
+    load_file({"file_data": "JVBERi0x", "filename": "a" * 1000}, "x", [], attachments)
+    assert attachments == [Document("JVBERi0x", "a" * 200, 0)]
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_a_file_that_cannot_be_used_is_named(file: Any, param: str) -> None:
 
 
 def test_there_may_be_many_documents_in_a_message_but_not_thousands() -> None:
-    images: list[Attachment] = []
+    attachments: list[Attachment] = []
     with pytest.raises(BadRequest, match="one document too many: 32 can be in one message"):
         for _ in range(33):
-            load_file({"file_data": "JVBERi0x"}, "x", [], images)
-    assert len(images) == 32
+            load_file({"file_data": "JVBERi0x"}, "x", [], attachments)
+    assert len(attachments) == 32
 
 
 LOGPROBS: list[dict[str, Any]] = [

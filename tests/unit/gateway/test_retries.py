@@ -107,7 +107,7 @@ class Body:
     """A reply with these parts; a failure is raised again by every further read."""
 
     def __init__(
-        self, status: int, headers: tuple[tuple[str, str], ...] = (), parts: Sequence[bytes | UpstreamCut] = ()
+        self, status: int, headers: tuple[tuple[str, str], ...] = (), parts: Sequence[bytes | GatewayError] = ()
     ) -> None:
         self.status, self.headers, self.is_closed = status, headers, False
         self._parts = [*parts, b""]
@@ -115,7 +115,7 @@ class Body:
     def read_some(self, wait_s: float | None = None) -> bytes:
         """See Reply.read_some."""
         part = self._parts[0]
-        if isinstance(part, UpstreamCut):
+        if isinstance(part, GatewayError):
             raise part
         if part:
             self._parts.pop(0)
@@ -430,6 +430,13 @@ def test_a_failure_that_was_cut_is_a_failure_and_its_cut_is_seen_again() -> None
     assert refused.value.reply.read_some() == b"your "
     with pytest.raises(UpstreamCut):
         refused.value.reply.read_some()
+
+
+def test_a_failure_whose_client_leaves_is_closed() -> None:
+    reply = Body(500, (), [b"your ", ClientGone()])
+    with pytest.raises(ClientGone):
+        forward(reply)
+    assert reply.is_closed
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404])

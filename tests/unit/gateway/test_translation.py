@@ -12,7 +12,7 @@ from ollama_proxy.dialects import find_dialect
 from ollama_proxy.errors import BadRequest, UpstreamRefused
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
-from ollama_proxy.gateway.translation import Completing, LateEvents, fetch_images, filter_events, has_image_urls
+from ollama_proxy.gateway.translation import Completing, LateEvents, fetch_images, filter_events
 from ollama_proxy.hub import (
     Approximated,
     ChatRequest,
@@ -144,32 +144,31 @@ def test_each_image_takes_the_place_of_its_url(pictures: ScriptedServer) -> None
     png, jpeg = (ImageUrl(f"{pictures.url}/{name}", name) for name in ("png", "jpeg"))
     asked = chat(
         Message("system", "Describe."),
-        Message("user", "These.", images=[jpeg, INLINE, png]),
-        Message("user", "Again.", images=[png]),
+        Message("user", "These.", attachments=[jpeg, INLINE, png]),
+        Message("user", "Again.", attachments=[png]),
     )
     _, complete = fetch(asked)
     there = {"png": b64encode(PNG).decode(), "jpeg": b64encode(JPEG).decode()}
     assert complete == chat(
         Message("system", "Describe."),
-        Message("user", "These.", images=[there["jpeg"], INLINE, there["png"]]),
-        Message("user", "Again.", images=[there["png"]]),
+        Message("user", "These.", attachments=[there["jpeg"], INLINE, there["png"]]),
+        Message("user", "Again.", attachments=[there["png"]]),
     )
-    assert asked.messages[1].images == [jpeg, INLINE, png]
+    assert asked.messages[1].attachments == [jpeg, INLINE, png]
 
 
 def test_a_chat_without_urls_is_sent_as_it_is_even_if_fetching_is_off() -> None:
-    asked = chat(Message("user", "This.", images=[INLINE]), Message("user", "Well?"))
+    asked = chat(Message("user", "This.", attachments=[INLINE]), Message("user", "Well?"))
     batches, complete = fetch(asked, mode="off")
-    assert complete == asked
-    assert not has_image_urls(asked)
+    assert complete is asked
     assert batches == []
 
 
 def test_heartbeats_come_while_an_image_is_on_its_way(pictures: ScriptedServer) -> None:
     pictures.script("/slow", [Wait(0.3), Whole(PNG)])
-    asked = chat(Message("user", images=[ImageUrl(f"{pictures.url}/slow", "image")]))
+    asked = chat(Message("user", attachments=[ImageUrl(f"{pictures.url}/slow", "image")]))
     batches, complete = fetch(asked, heartbeat_s=0.05)
-    assert complete.messages[0].images == [b64encode(PNG).decode()]
+    assert complete.messages[0].attachments == [b64encode(PNG).decode()]
     assert batches
     assert not any(batches)
 
@@ -177,8 +176,8 @@ def test_heartbeats_come_while_an_image_is_on_its_way(pictures: ScriptedServer) 
 def test_an_image_that_is_missing_is_reported_by_its_place_in_the_chat(pictures: ScriptedServer) -> None:
     pictures.script("/gone", [Whole(b"", 404)])
     asked = chat(
-        Message("user", images=[ImageUrl(f"{pictures.url}/png", "messages[0].image")]),
-        Message("user", images=[ImageUrl(f"{pictures.url}/gone", "messages[1].image")]),
+        Message("user", attachments=[ImageUrl(f"{pictures.url}/png", "messages[0].image")]),
+        Message("user", attachments=[ImageUrl(f"{pictures.url}/gone", "messages[1].image")]),
     )
     with pytest.raises(BadRequest, match="answered with status 404") as caught:
         fetch(asked)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from ollama_proxy.server.app import create_app
+from ollama_proxy.settings.schema import Settings
 from tests.rig.in_process import InProcess, in_process
+
+METHODS = ("GET", "HEAD", "POST", "DELETE")
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/api/tags", "/v1/models", "/nothing"])
@@ -52,3 +58,12 @@ def test_a_token_in_the_address_is_taken_off_the_path() -> None:
     with in_process() as app:
         assert app.ask("GET", "/k/unit-token/api/tags", token=None).status_code == 200
         assert app.ask("GET", "/k/wrong/api/tags", token=None).status_code == 401
+
+
+@pytest.mark.parametrize("path", sorted({rule.rule for rule in create_app(Settings()).url_map.iter_rules()}))
+def test_allow_names_exactly_the_methods_that_work(path: str, demo_app: InProcess) -> None:
+    path = re.sub("<[^>]+>", "sha256:" + "0" * 64, path)
+    allowed = demo_app.ask("PUT", path).headers["Allow"]
+    assert demo_app.ask("OPTIONS", path).headers["Allow"] == allowed
+    working = [each for each in METHODS if demo_app.ask(each, path).status_code != 405]
+    assert allowed == ", ".join(sorted(["OPTIONS", *working]))

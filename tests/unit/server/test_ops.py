@@ -32,6 +32,17 @@ def test_details_need_the_scope_manage() -> None:
         assert "details" not in app.ask("GET", "/readyz").json
 
 
+def test_problems_are_those_of_real_servers_and_for_managers() -> None:
+    tokens = [TOKEN, {"token": "only-read-token", "scopes": ["read"]}]
+    with Box("old", ["a"], version="0.32.14") as old, Box("new", ["b"], version="0.32.15") as new:
+        demo = {"name": "demo", "kind": "demo"}
+        with in_process(upstreams=[old.declared, new.declared, demo], auth={"generate_tokens": tokens}) as app:
+            [problem] = app.ask("GET", "/health").json["problems"]
+            assert "problems" not in app.ask("GET", "/health", token="only-read-token").json
+    assert (problem["upstream"], problem["mend"]) == ("old", "upgrade to Ollama 0.32.15 or later")
+    assert problem["what"].startswith("Ollama 0.32.14 has a known fault: ")
+
+
 def test_not_ready_without_an_upstream_but_alive() -> None:
     with Box("one", ["a"]) as box:
         box.refuse()

@@ -43,6 +43,7 @@ FUNCTIONS = {
     "server.request._plain_address": (1024, "at most 45 characters"),
     "server.incoming._make_environ_key": (1024, "at most MAX_CACHED_NAME bytes"),
     "server.response._http_date": (2, "a date"),
+    "telemetry.access_log._format_second": (2, "a time"),
     "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
     "server.response._status_line": (256, "statuses of our own and of upstreams"),
     "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),

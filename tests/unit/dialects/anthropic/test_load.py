@@ -104,10 +104,10 @@ PLAIN = Message("user", "x" * 40)
         ([Message("assistant", "x" * 8, thinking="t" * 8)], 4),
         ([Message("assistant", tool_calls=[ToolCall("c", "name", {"a": "x" * 20})])], 8),
         ([Message("tool", "x" * 8, tool_name="name", tool_call_id="c")], 2),
-        ([Message("user", "x" * 8, images=["AAAA" * 100_000])], 2 + IMAGE_TOKENS),
-        ([Message("user", "x" * 8, images=[Document("A" * 2000, "doc.pdf", 0)])], 2 + 100),
-        ([Message("user", "x" * 8, images=[Document("A" * 10_000_000, "", 0)])], 2 + 50_000),
-        ([Message("user", "", images=[ImageUrl("https://example.org/a.png", "x"), "AAAA"])], 2 * IMAGE_TOKENS),
+        ([Message("user", "x" * 8, attachments=["AAAA" * 100_000])], 2 + IMAGE_TOKENS),
+        ([Message("user", "x" * 8, attachments=[Document("A" * 2000, "doc.pdf", 0)])], 2 + 100),
+        ([Message("user", "x" * 8, attachments=[Document("A" * 10_000_000, "", 0)])], 2 + 50_000),
+        ([Message("user", "", attachments=[ImageUrl("https://example.org/a.png", "x"), "AAAA"])], 2 * IMAGE_TOKENS),
     ],
 )
 def test_everything_that_the_model_reads_counts(messages: list[Message], tokens: int) -> None:

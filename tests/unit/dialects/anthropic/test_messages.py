@@ -23,14 +23,14 @@ def test_blocks_of_one_message_stay_one_message() -> None:
     linked = {"type": "image", "source": {"type": "url", "url": "https://pictures.example/a.png"}}
     [message] = load_messages(user({"type": "text", "text": "a"}, image, linked, {"type": "text", "text": "b"}))
     url = ImageUrl("https://pictures.example/a.png", "messages[0].content[2].source.url")
-    assert message == Message("user", "a\nb", images=[DATA, url], tool_calls=[])
+    assert message == Message("user", "a\nb", attachments=[DATA, url], tool_calls=[])
 
 
 def test_results_come_before_what_the_user_says_and_name_their_tool() -> None:
     called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}]}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "42", "is_error": True}
     _, second, third = load_messages([called, *user({"type": "text", "text": "and?"}, result)])
-    assert second == Message("tool", "Error: 42", images=[], tool_name="f", tool_call_id="t1")
+    assert second == Message("tool", "Error: 42", attachments=[], tool_name="f", tool_call_id="t1")
     assert (third.role, third.content) == ("user", "and?")
 
 
@@ -63,13 +63,13 @@ def test_a_pdf_keeps_its_place_and_its_title() -> None:
     block = {"type": "document", "title": "a\n letter", "context": "From a drawer", "source": PDF}
     [message] = load_messages(user({"type": "text", "text": "above"}, block, {"type": "text", "text": "below"}))
     assert message.content == "above\nContext: From a drawer\nbelow"
-    assert message.images == [Document("JVBERi0=", "a letter", len("above\nContext: From a drawer"))]
+    assert message.attachments == [Document("JVBERi0=", "a letter", len("above\nContext: From a drawer"))]
 
 
 def test_a_pdf_inside_a_result_belongs_to_it() -> None:
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "document", "source": PDF}]}
     [message] = load_messages(user(result))
-    assert (message.role, message.content, message.images) == ("tool", "", [Document("JVBERi0=", "", 0)])
+    assert (message.role, message.content, message.attachments) == ("tool", "", [Document("JVBERi0=", "", 0)])
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,20 @@ MODELS = [Model("a:latest", 0, "ollama"), Model("ns/b:1", 1_750_000_000, "box")]
 def test_list_of_models_is_one_page() -> None:
     assert json.loads(render_models(MODELS)) == {
         "data": [
-            {"type": "model", "id": "a:latest", "display_name": "a:latest", "created_at": "1970-01-01T00:00:00Z"},
-            {"type": "model", "id": "ns/b:1", "display_name": "ns/b:1", "created_at": "2025-06-15T15:06:40Z"},
+            {
+                "type": "model",
+                "id": "a:latest",
+                "display_name": "a:latest",
+                "created_at": "1970-01-01T00:00:00Z",
+                "lifecycle": "active",
+            },
+            {
+                "type": "model",
+                "id": "ns/b:1",
+                "display_name": "ns/b:1",
+                "created_at": "2025-06-15T15:06:40Z",
+                "lifecycle": "active",
+            },
         ],
         "has_more": False,
         "first_id": "a:latest",

@@ -50,7 +50,7 @@ def refusal(load: Callable[..., Any], **fields: Any) -> BadRequest:
 
 def test_a_chat_keeps_all_that_it_says() -> None:
     asked = chat(stream=False, think="high", format=SCHEMA, logprobs=True, top_logprobs=2, truncate=False)
-    assert (asked.model, asked.messages) == ("m", [Message("user", "Hi", images=[], tool_calls=[])])
+    assert (asked.model, asked.messages) == ("m", [Message("user", "Hi", attachments=[], tool_calls=[])])
     assert (asked.stream, asked.think, asked.format, asked.logprobs) == (False, "high", SCHEMA, True)
     assert (asked.top_logprobs, asked.truncate) == (2, False)
 
@@ -81,7 +81,7 @@ def test_history_of_ollama_python_has_calls_without_ids() -> None:
 
 def test_results_name_their_tool_or_their_call() -> None:
     result = message(role="tool", content="21", tool_name="f", tool_call_id="c1")
-    assert result == Message("tool", "21", images=[], tool_calls=[], tool_name="f", tool_call_id="c1")
+    assert result == Message("tool", "21", attachments=[], tool_calls=[], tool_name="f", tool_call_id="c1")
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_roles_are_read_in_any_case(role: str, meant: str) -> None:
 
 def test_thinking_and_images_of_a_message_are_kept() -> None:
     said = message(role="assistant", thinking="hm", images=[PNG])
-    assert (said.thinking, said.images) == ("hm", [PNG])
+    assert (said.thinking, said.attachments) == ("hm", [PNG])
 
 
 def test_line_ends_in_base64_are_skipped_as_go_does() -> None:
-    assert message(images=[PNG[:4] + "\r\n" + PNG[4:]]).images == [PNG]
+    assert message(images=[PNG[:4] + "\r\n" + PNG[4:]]).attachments == [PNG]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_message_must_be_an_object() -> None:
 def test_a_completion_is_a_chat_of_one_turn() -> None:
     asked = generate(system="Be brief.", images=[PNG], format="json", think=True, options={"seed": 1})
     assert isinstance(asked, ChatRequest)
-    assert asked.messages == [Message("system", "Be brief."), Message("user", "Hi", images=[PNG])]
+    assert asked.messages == [Message("system", "Be brief."), Message("user", "Hi", attachments=[PNG])]
     assert (asked.format, asked.think, asked.options, asked.stream) == ("json", True, {"seed": 1}, True)
 
 

@@ -22,7 +22,9 @@ def test_parts_stay_one_message() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
     sound = {"type": "input_audio", "input_audio": {"data": "REVG", "format": "wav"}}
     parts = [{"type": "text", "text": "a"}, image, sound, {"type": "text", "text": "b"}]
-    assert load_messages([{"role": "user", "content": parts}]) == [Message("user", "a\nb", images=["QUJD", "REVG"])]
+    assert load_messages([{"role": "user", "content": parts}]) == [
+        Message("user", "a\nb", attachments=["QUJD", "REVG"])
+    ]
 
 
 def test_result_finds_the_name_of_its_tool() -> None:

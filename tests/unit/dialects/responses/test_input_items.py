@@ -50,7 +50,7 @@ def test_sealed_thinking_is_opened_and_that_of_others_is_dropped() -> None:
 def test_a_text_file_is_read() -> None:
     data = "data:text/plain;base64," + base64.b64encode("ü".encode()).decode()
     part = {"type": "input_file", "filename": "a.txt", "file_data": data}
-    assert load_input([{"role": "user", "content": [part]}], Toolbox()) == [Message("user", "a.txt\nü", images=[])]
+    assert load_input([{"role": "user", "content": [part]}], Toolbox()) == [Message("user", "a.txt\nü", attachments=[])]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_a_turn_ends_where_somebody_else_speaks() -> None:
     result = {"type": "function_call_output", "call_id": "c0", "output": "r"}
     items = [thought("a"), said("1"), said("2"), thought("b"), call(0), said("3"), result, thought("c"), said("4")]
     assert load(input=items).messages == [
-        Message("assistant", "1", thinking="a", images=[], tool_calls=[]),
-        Message("assistant", "2\n3", thinking="b", images=[], tool_calls=[ToolCall("c0", "f", {})]),
-        Message("tool", "r", images=[], tool_name="f", tool_call_id="c0"),
-        Message("assistant", "4", thinking="c", images=[], tool_calls=[]),
+        Message("assistant", "1", thinking="a", attachments=[], tool_calls=[]),
+        Message("assistant", "2\n3", thinking="b", attachments=[], tool_calls=[ToolCall("c0", "f", {})]),
+        Message("tool", "r", attachments=[], tool_name="f", tool_call_id="c0"),
+        Message("assistant", "4", thinking="c", attachments=[], tool_calls=[]),
     ]

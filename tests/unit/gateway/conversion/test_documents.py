@@ -56,13 +56,15 @@ def read(asked: ChatRequest, resolved: ResolvedModel | None = None, **limits: An
     return finished(read_documents(asked, resolved or model(), Documents(**limits), Call(Timeouts()), None))
 
 
-def chat(content: str, *images: Attachment) -> ChatRequest:
-    return ChatRequest(model="m", messages=[Message("user", "before"), Message("user", content, images=images)])
+def chat(content: str, *attachments: Attachment) -> ChatRequest:
+    return ChatRequest(
+        model="m", messages=[Message("user", "before"), Message("user", content, attachments=attachments)]
+    )
 
 
 def text(asked: ChatRequest, **limits: Any) -> str:
     message = read(asked, **limits).messages[-1]
-    assert not message.images
+    assert not message.attachments
     return message.content
 
 
@@ -90,7 +92,7 @@ def test_every_document_keeps_its_place(runs: list[Any], content: str, offsets: 
 def test_images_and_other_messages_stay_as_they_are(runs: list[Any]) -> None:
     done = read(chat("words", PNG, document(), "more"))
     assert done.messages[0].content == "before"
-    assert done.messages[1].images == [PNG, "more"]
+    assert done.messages[1].attachments == [PNG, "more"]
 
 
 def test_a_server_that_reads_documents_gets_them(runs: list[Any]) -> None:

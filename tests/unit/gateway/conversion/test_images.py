@@ -9,7 +9,7 @@ import pytest
 
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway.conversion import images
-from ollama_proxy.gateway.conversion.images import convert_images, convert_native_images, has_unreadable_images
+from ollama_proxy.gateway.conversion.images import convert_images, convert_native_images
 from ollama_proxy.gateway.conversion.process import ConversionFailed
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Message
@@ -29,7 +29,7 @@ ONLY_GIF, BOTH = frozenset({"image/gif"}), frozenset({"image/gif", "image/webp"}
 
 
 def chat(*lists: list[str]) -> ChatRequest:
-    return ChatRequest(model="m", messages=[Message("user", f"m{n}", images=each) for n, each in enumerate(lists)])
+    return ChatRequest(model="m", messages=[Message("user", f"m{n}", attachments=each) for n, each in enumerate(lists)])
 
 
 def convert(asked: ChatRequest, unreadable: frozenset[str] = BOTH) -> ChatRequest:
@@ -42,17 +42,17 @@ def model(*unreadable: frozenset[str]) -> ResolvedModel:
     return cast(ResolvedModel, SimpleNamespace(route=SimpleNamespace(nodes=nodes)))
 
 
-def test_what_any_server_of_the_model_cannot_read_has_to_be_converted() -> None:
-    assert has_unreadable_images(chat([PNG], [WEBP]), model(ONLY_GIF, BOTH))
-    assert not has_unreadable_images(chat([PNG], [WEBP]), model(ONLY_GIF))
-    assert not has_unreadable_images(chat([PNG], []), model(BOTH))
+def test_what_any_server_of_the_model_cannot_read_is_converted() -> None:
+    asked = chat([PNG], [WEBP])
+    done = finished(convert_images(asked, model(ONLY_GIF, BOTH), Call(Timeouts()), None))
+    assert list(done.messages[1].attachments) not in ([WEBP], [])
 
 
 def test_only_what_cannot_be_read_is_converted_and_everything_keeps_its_place() -> None:
     asked = chat([PNG, GIF, JPEG], [], [WEBP, OTHER_GIF, GIF])
     done = convert(asked, ONLY_GIF)
     assert [message.content for message in done.messages] == ["m0", "m1", "m2"]
-    first, _, last = (list(message.images) for message in done.messages)
+    first, _, last = (list(message.attachments) for message in done.messages)
     assert (first[0], first[2], last[0]) == (PNG, JPEG, WEBP)
     assert [read(str(image)).size for image in (first[1], last[1], last[2])] == [(8, 6), (2, 2), (8, 6)]
     assert first[1] == last[2]

@@ -114,7 +114,7 @@ def test_answer_to_be_gone_on_with_does_not_end_in_space() -> None:
 )
 def test_image_is_named_after_its_first_bytes(data: str, kind: str) -> None:
     source = {"type": "base64", "media_type": kind, "data": data}
-    [(_, content)] = turns(Message("user", "Look", images=[data[:8] + "\n" + data[8:]]))
+    [(_, content)] = turns(Message("user", "Look", attachments=[data[:8] + "\n" + data[8:]]))
     assert content == [{"type": "image", "source": source}, text("Look")]
 
 
@@ -123,7 +123,7 @@ PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 
 def test_a_document_is_sent_as_it_is_before_the_text() -> None:
     named, plain = Document("JVBERi0=", "doc.pdf", 2), Document("JVBERi0=", "", 2)
-    [(_, content)] = turns(Message("user", "Look", images=[named, PNG, plain]))
+    [(_, content)] = turns(Message("user", "Look", attachments=[named, PNG, plain]))
     assert [block["type"] for block in content] == ["document", "image", "document", "text"]
     assert content[0] == {"type": "document", "source": PDF, "title": "doc.pdf"}
     assert content[2] == {"type": "document", "source": PDF}
@@ -132,7 +132,7 @@ def test_a_document_is_sent_as_it_is_before_the_text() -> None:
 @pytest.mark.parametrize("data", [base64.b64encode(b"%PDF-1.7 whatever").decode(), "?", ""])
 def test_image_of_another_kind_is_refused(data: str) -> None:
     with pytest.raises(BadRequest, match="must be PNG, JPEG, GIF or WebP"):
-        turns(Message("user", "Look", images=[data]))
+        turns(Message("user", "Look", attachments=[data]))
 
 
 # Calls and their results.
@@ -207,7 +207,7 @@ def test_result_of_an_earlier_turn_is_not_taken_for_one_of_a_later_call() -> Non
 
 def test_result_may_be_empty_or_an_image() -> None:
     calls = [ToolCall("a1", "f", {}), ToolCall("a2", "f", {})]
-    results = [Message("tool", tool_call_id="a1"), Message("tool", tool_call_id="a2", images=[PNG])]
+    results = [Message("tool", tool_call_id="a1"), Message("tool", tool_call_id="a2", attachments=[PNG])]
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     assert turns(USER, Message("assistant", tool_calls=calls), *results)[2] == (
         "user",
@@ -463,8 +463,8 @@ def test_body_is_one_that_anthropics_own_client_could_send(fields: dict[str, Any
     thoughts = Thoughts()
     thoughts.keep(CALL.id, [THOUGHT])
     spoken = Message("assistant", "w", tool_calls=[CALL])
-    results = [Message("tool", "4", tool_call_id=CALL.id, images=[PNG])]
-    history = [Message("system", "s"), Message("user", "a", images=[PNG]), spoken, *results]
+    results = [Message("tool", "4", tool_call_id=CALL.id, attachments=[PNG])]
+    history = [Message("system", "s"), Message("user", "a", attachments=[PNG]), spoken, *results]
     body = encoded(chat(*history, **fields), traits, thoughts)
     types: Any = pydantic.TypeAdapter(MessageCreateParamsNonStreaming)
     assert consumed(types.validate_python(body)) == body

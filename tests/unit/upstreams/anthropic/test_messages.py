@@ -52,12 +52,12 @@ def test_a_conversation_that_the_model_begins() -> None:
 
 
 def test_images_come_first_with_their_type() -> None:
-    _, [turn] = encode(Message("user", "hi", images=[PNG]))
+    _, [turn] = encode(Message("user", "hi", attachments=[PNG]))
     image, text = turn["content"]  # type: ignore[misc]
     assert (image["source"]["media_type"], text) == ("image/png", TEXT)
 
 
-@pytest.mark.parametrize("message", [Message("user", "", images=["AAAA"]), Message("user", " ")])
+@pytest.mark.parametrize("message", [Message("user", "", attachments=["AAAA"]), Message("user", " ")])
 def test_what_can_not_be_said_is_refused(message: Message) -> None:
     with pytest.raises(BadRequest) as raised:
         encode(message)

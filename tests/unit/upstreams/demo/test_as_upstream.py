@@ -25,7 +25,9 @@ from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import CAPABILITIES
+from ollama_proxy.upstreams.demo.requests import CONTEXT_LENGTH
 from ollama_proxy.upstreams.demo.transport import VERSION, DemoTransport
+from ollama_proxy.upstreams.demo.words import DIMENSIONS
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
 
 
@@ -91,7 +93,8 @@ def test_embeddings_models_and_version_go_through_the_hub(upstream: OllamaUpstre
     assert [len(vector) for vector in embedded.embeddings] == [16, 16] and embedded.prompt_eval_count == 2
     (model,) = upstream.models(call)
     able, row = frozenset(CAPABILITIES), model.row
-    assert model == Model("demo:latest", model.modified_at, "ollama", able, row=row) and model.modified_at > 0
+    lengths = (CONTEXT_LENGTH, row, DIMENSIONS)
+    assert model == Model("demo:latest", model.modified_at, "ollama", able, *lengths) and model.modified_at > 0
     assert row is not None and row["digest"] and row["model"] == "demo:latest"
     assert upstream.version(call) == VERSION
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.dialects.openai.render import render_models
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamRefused
-from ollama_proxy.hub import Answer, Content, Done, Event, Thinking, ToolCall, collect
+from ollama_proxy.hub import Answer, Content, Done, Event, Model, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.messages import Thought
@@ -363,6 +364,11 @@ def test_shapes(document: Any) -> None:
 
 def test_rows_without_a_name_are_left_out() -> None:
     assert decode_models([{"id": 5}, "m", {}], "box") == []
+
+
+def test_list_of_another_gateway_has_all_that_is_known() -> None:
+    sent = Model("m", 7, "box", frozenset({"completion", "tools"}), 8192, embedding_length=64)
+    assert decode_models(json.loads(render_models([sent])), "box") == [sent]
 
 
 @pytest.mark.parametrize("row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}])

@@ -118,7 +118,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PN
 
 
 def test_images_come_behind_the_text() -> None:
-    [told] = encoded([Message("user", "look", images=[PNG, ImageUrl("https://x/y.png", "w"), WAV])])
+    [told] = encoded([Message("user", "look", attachments=[PNG, ImageUrl("https://x/y.png", "w"), WAV])])
     assert told["content"] == [
         {"type": "text", "text": "look"},
         PICTURE,
@@ -129,24 +129,28 @@ def test_images_come_behind_the_text() -> None:
 
 @pytest.mark.parametrize("image", [b64(b"what is this"), b64(b"G"), "\xff"], ids=["text", "one byte", "no base64"])
 def test_an_unknown_file_is_left_to_the_provider_as_a_png(image: str) -> None:
-    [told] = encoded([Message("user", images=[image])])
+    [told] = encoded([Message("user", attachments=[image])])
     assert told["content"] == [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}]
 
 
 @pytest.mark.parametrize(("name", "sent"), [("doc.pdf", "doc.pdf"), ("", "document.pdf")])
 def test_a_document_is_a_file_with_a_name(name: str, sent: str) -> None:
-    [told] = encoded([Message("user", "u", images=[Document("JVBERi0=", name, 1)])])
+    [told] = encoded([Message("user", "u", attachments=[Document("JVBERi0=", name, 1)])])
     file = {"filename": sent, "file_data": "data:application/pdf;base64,JVBERi0="}
     assert told["content"] == [{"type": "text", "text": "u"}, {"type": "file", "file": file}]
 
 
 def test_an_image_without_text() -> None:
-    [told] = encoded([Message("user", images=[PNG])])
+    [told] = encoded([Message("user", attachments=[PNG])])
     assert told["content"] == [PICTURE]
 
 
 def test_images_of_results_come_behind_all_of_the_results() -> None:
-    messages = [called(("c1", "f"), ("c2", "g")), result("F", call_id="c1", images=[PNG]), result("G", call_id="c2")]
+    messages = [
+        called(("c1", "f"), ("c2", "g")),
+        result("F", call_id="c1", attachments=[PNG]),
+        result("G", call_id="c2"),
+    ]
     told = encoded([*messages, Message("user", "so?")])
     shown = {"role": "user", "content": [{"type": "text", "text": FROM_TOOL}, PICTURE]}
     assert [each["role"] for each in told] == ["assistant", "tool", "tool", "user", "user"]
