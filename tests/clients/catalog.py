@@ -87,11 +87,11 @@ def programs() -> list[Program]:
 
 
 def section(program: Program) -> str:
-    """The part of the page that describes a program, under its name."""
+    """The part of the page that describes a program, under its name; "" if there is none."""
     title = program.name.replace("-", "[ -]")
     heading = re.compile(rf"^### {title}$\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
-    [found] = heading.findall(PAGE.read_text(encoding="utf-8"))
-    return str(found)
+    found = heading.search(PAGE.read_text(encoding="utf-8"))
+    return found[1] if found else ""
 
 
 def examples(program: Program) -> list[Example]:
