@@ -1,26 +1,19 @@
-"""Both turns of a tool loop in the shapes of coding assistants: Codex (Responses), and Copilot CLI (chat, Responses).
-
-Shapes that were captured from the programs themselves are looked for beside this repository, and replayed whole.
-"""
+"""Both turns of a tool loop in the shapes of coding assistants: Codex (Responses) and Copilot CLI (both APIs)."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.output_items import seal
 from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
-from tests.integration.test_specs import SPEC
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
-CLIENTS = SPEC.parent.with_name("clients")
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 SHELL = {"type": "function", "name": "exec_command", "description": "Run.", "strict": False, "parameters": TEXT}
@@ -309,19 +302,3 @@ def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upst
     assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
     assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == ("HTTP/1.1", "keep-alive, Upgrade")
     assert get(gateway, RESPONSES).status == 405
-
-
-def captured() -> list[Path]:
-    found = [*CLIENTS.glob("codex-*.json"), *CLIENTS.glob("copilot-[345]*.json"), *CLIENTS.glob("cline-2*.json")]
-    return sorted(path for path in found if "websocket" not in path.stem)
-
-
-@pytest.mark.skipif(not captured(), reason="the captured requests are not beside this repository (../shared/clients)")
-@pytest.mark.parametrize("path", captured(), ids=lambda path: path.stem)
-def test_captured_request_is_answered(path: Path, gateway: Gateway, upstream: FaultUpstream) -> None:
-    request = json.loads(path.read_bytes())
-    body = request.get("body", request)
-    answering(upstream)
-    answer = post(gateway, RESPONSES if "input" in body else CHAT, body)
-    assert answer.status == 200, answer.text
-    assert b"Done." in answer.body or seal("Done.").encode() in answer.body
