@@ -22,13 +22,17 @@ from ollama_proxy.upstreams import Call
 #: Seconds between two looks at the clients; the promise is to notice within one second.
 WATCH_INTERVAL_S = 0.25
 
+#: POLLRDHUP also sees a close that hides behind pipelined bytes.
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+# The patched poll would put every socket into the event loop; the real one answers at once with no wait.
+_poll = monkey.get_original("select", "poll")
+
 
 class ClientWatch:
     """Polls the sockets of waiting clients; `active` says how many there are."""
 
     def __init__(self) -> None:
-        # The patched poll would put every socket into the event loop; the real one answers at once with no wait.
-        self._poll: select.poll = monkey.get_original("select", "poll")()
         self._calls: dict[int, tuple[Connection, Call]] = {}
         self._busy = gevent.event.Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -49,8 +53,6 @@ class ClientWatch:
         number = connection.fileno()
         self._calls[number] = (connection, call)
         connection.is_watched = True
-        # POLLRDHUP also sees a close that hides behind pipelined bytes.
-        self._poll.register(number, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
         self.start()
         self._busy.set()
 
@@ -62,7 +64,11 @@ class ClientWatch:
 
     def look(self) -> None:
         """One look at all clients: who has left, and who has stopped reading."""
-        for number, _ in self._poll.poll(0):
+        # For each look a new list of descriptors: most calls end before the first one.
+        poll = _poll()
+        for number in self._calls:
+            poll.register(number, _GONE)
+        for number, _ in poll.poll(0):
             _, call = self._calls[number]
             self._forget(number)
             call.leave()
@@ -79,7 +85,6 @@ class ClientWatch:
 
     def _forget(self, number: int) -> None:
         self._calls.pop(number)[0].is_watched = False
-        self._poll.unregister(number)
 
     def _run(self) -> None:
         while True:
