@@ -80,8 +80,8 @@ lock: dev  ## renew the hash-locked requirement files
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements-dev.txt requirements-dev.in
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --extra litellm --constraint requirements-dev.txt --output-file requirements-litellm.txt setup.cfg
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file tests/second/requirements.txt tests/second/requirements.in
-	for each in tests/clients/programs/*/; do ( cd $$each && if [ -e package.json ]; then npm install --package-lock-only --ignore-scripts --omit=optional --silent; \
-		else $(CURDIR)/$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in; fi ); done
+	for each in tests/clients/programs/*/package.json; do npm install --prefix $$(dirname $$each) --package-lock-only --ignore-scripts --omit=optional --silent; done
+	for each in $(basename $(wildcard tests/clients/programs/*/requirements.in)); do $(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file $$each.txt $$each.in; done
 
 clean:  ## remove what the other commands made (not state/ and logs/)
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results

@@ -104,7 +104,8 @@ def opened(row: Row, route: Route, game: str) -> str | None:
     path = played(game, route.path)
     answer = ask(row, route, path)
     # Addresses that are refused whatever stands behind them; an empty token in the path is none.
-    right = [400, 404] + [403] * (route.endpoint == "native.refused") + [401] * (game == "empty path token")
+    is_refused = route.endpoint == "native.refused" or path.startswith("/api/experimental/")
+    right = [400, 404] + [403] * is_refused + [401] * (game == "empty path token")
     is_plain = "x-injected" not in {name.lower() for name, _ in answer.headers}
     if answer.status in right and is_plain and (route.method == "HEAD" or answer.json()["error"]):
         return None

@@ -118,7 +118,8 @@ def sql_requests(text: str) -> dict[str, tuple[str, str, Any, dict[str, str], st
         "pull": ("POST", "/api/pull", {"model": f"{text}:cloud"}, {}, TOKEN),
         "show": ("POST", "/api/show", {"name": text}, {}, TOKEN),
         "date": ("POST", "/api/chat", {**FACES["native chat"].body, "stream": False, "created_at": text}, {}, TOKEN),
-        "lease": ("POST", "/api/chat", {**FACES["native chat"].body, "keep_alive": text}, {}, TOKEN),
+        # Behind an x: what a duration may begin with is told apart from what it may not.
+        "lease": ("POST", "/api/chat", {**FACES["native chat"].body, "keep_alive": f"x{text}"}, {}, TOKEN),
         "address": ("GET", "/api/version", None, {"X-Forwarded-For": plain}, TOKEN),
     }
     for name, face in {**FACES, **EMBEDDINGS}.items():
@@ -130,7 +131,9 @@ def sql_requests(text: str) -> dict[str, tuple[str, str, Any, dict[str, str], st
 def outcome(answer: Answer, text: str) -> tuple[int, str]:
     """Status and body, without what they quote and what is new in each."""
     said = answer.text
-    for form in (json.dumps(text, ensure_ascii=False)[1:-1], text, urllib.parse.quote(text, safe="")):
+    in_json = json.dumps(text, ensure_ascii=False)[1:-1]
+    quoted = json.dumps(in_json, ensure_ascii=False)[1:-1]  # in a text of Ollama's that quotes it once more
+    for form in (quoted, in_json, text, urllib.parse.quote(text, safe="")):
         said = said.replace(form, "TEXT")
     said = re.sub(r'"(id|request_id|user|created|created_at|item_id)": ?("[^"]*"|[\d.]+)', "", said)
     return answer.status, re.sub(r"\d+\.\d+|\b1\d{9}\b", "", said)
