@@ -15,8 +15,8 @@ from werkzeug.http import parse_options_header
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 from ollama_proxy.upstreams.call import yield_to_loop
 
-#: Most parts of a form, and the longest head of one, in bytes.
-MAX_PARTS, MAX_HEAD_BYTES = 64, 16 * 1024
+#: Most parts of a form, and the longest head of one, in bytes: full of parameters, it takes 4 ms to read.
+MAX_PARTS, MAX_HEAD_BYTES = 64, 4 * 1024
 
 #: How much is searched for a boundary before others get their turn: about 1 ms.
 WINDOW_BYTES = 1 << 20
@@ -64,6 +64,7 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
         if head_end < 0:
             raise _malformed()
         parts.append(_read_part(body[begin:head_end], body[head_end + 4 : end]))
+        yield_to_loop()
     return parts
 
 

@@ -41,7 +41,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="a"'
         ("multipart/form-data; boundary=" + "b" * 201, b""),
         ("multipart/form-data; boundary=b", b""),
         ("multipart/form-data; boundary=b", HEAD),
-        ("multipart/form-data; boundary=b", HEAD + b"\r\nX: " + b"x" * 20_000 + b"\r\n\r\nx\r\n--b--"),
+        ("multipart/form-data; boundary=b", HEAD + b"\r\nX: " + b"x" * 5_000 + b"\r\n\r\nx\r\n--b--"),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--bad\r\n--b--"),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--b"),
         ("multipart/form-data; boundary=b", HEAD.replace(b'; name="a"', b"") + b"\r\n\r\nx\r\n--b--"),
