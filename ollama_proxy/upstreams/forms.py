@@ -24,8 +24,9 @@ WINDOW_BYTES = 1 << 20
 #: The longest boundary; longer than the 70 characters of RFC 2046.
 MAX_BOUNDARY_CHARS = 200
 
-#: Characters that end a quoted name, and how browsers write them (WHATWG HTML, multipart/form-data).
-_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+#: Characters that end a quoted name, as browsers write them (WHATWG HTML, multipart/form-data), and the backslash: some
+#: servers drop it, and others keep it.
+_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 _PLAIN = re.compile(r"[ -~]{1,200}")
 

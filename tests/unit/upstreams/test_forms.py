@@ -26,6 +26,12 @@ def test_form_that_was_written_is_read(window: int, preamble: bytes, monkeypatch
     assert b"\r\nX-Injected" not in body
 
 
+def test_no_name_is_read_as_another_one() -> None:
+    # Some servers drop a backslash in quotes, others keep it.
+    [part] = read_form(*write_form([Part("\\model", b"", "a\\")]))
+    assert (part.name, part.filename) == ("%5Cmodel", "a%5C")
+
+
 def test_boundary_can_not_be_known() -> None:
     assert write_form(PARTS)[0] != write_form(PARTS)[0]
 
