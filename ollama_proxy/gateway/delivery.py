@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, takewhile
 
 import gevent
 
@@ -28,7 +28,7 @@ CHARS_PER_TOKEN, NATIVE_TOKEN_BYTES = 4, 130
 #: Server-sent events, the only streams that may have comments.
 SSE = "text/event-stream"
 
-#: The events that a batch with a report begins with: the report itself, or the index of its answer.
+#: The events that a batch with reports begins with: the reports themselves, and the index of their answer.
 _BEFORE_TEXT = (Truncated, Approximated, Choice)
 
 #: Renders the last frame of an answer that failed in its middle.
@@ -148,7 +148,7 @@ def note_reports(exchange: Exchange, batch: Sequence[Event]) -> bytes:
     """Notes on the exchange what a batch reports besides the answer: a prompt that the upstream had to cut, or a field
     of the request that the answer does not follow. Returns a comment with it if it is too late for a header."""
     comments = b""
-    for event in batch[:3]:
+    for event in takewhile(lambda event: isinstance(event, _BEFORE_TEXT), batch):
         if isinstance(event, Truncated):
             exchange.note_truncated("prompt")
             comments += PROMPT_CUT

@@ -25,7 +25,7 @@ BOX_HEADER, BOX_ARGUMENT = "X-Ollama-Box", "box"
 #: Seconds until a server must have sent its first line, with which all such work begins.
 FIRST_LINE_S = 60.0
 
-#: Seconds until a server must have said whether it has a file, and for which it may take nothing of an upload.
+#: How long a server may take to report whether it has a file, and how long an upload to it may stall, in seconds.
 LOOK_S, UPLOAD_STALL_S = 10.0, 60.0
 
 #: The name of a file, as its path at the server has it.
@@ -164,7 +164,7 @@ class ModelManagement:
         return servers
 
     def _servers_with(self, digests: Iterable[str], servers: Sequence[Node]) -> Sequence[Node]:
-        """Returns those of the servers that have all these files; a digest that is none is left for Ollama to
+        """Returns those of the servers that have all these files; an invalid digest is left for Ollama to
         refuse."""
         for digest in filter(DIGEST.fullmatch, digests):
             if len(servers) > 1:
@@ -175,8 +175,8 @@ class ModelManagement:
     def find_file(
         self, path: str, servers: Sequence[Node], begin: Callable[[str], Attempt] = Attempt
     ) -> Mapping[str, Result]:
-        """Returns whether servers have the file at this path of theirs, by their names: an error if one hasn't or if it
-        doesn't say. `begin`: begins the record of an attempt; the default one is not kept."""
+        """Returns whether servers have the file at this path, by their names: an error if a server does not have it or
+        does not answer. `begin`: begins the record of an attempt; the default one is not kept."""
         looks = {node: UpstreamRequest("HEAD", path) for node in servers}
         return _results(self._start(looks, begin, streams=False, first_byte_s=LOOK_S))
 

@@ -99,7 +99,7 @@ def keep_alive_s(value: Json) -> float | None:
 
 
 def _describe_duration_error(text: str) -> str:
-    """Returns the complaint of Go's time.ParseDuration about what is no duration."""
+    """Returns the error text of Go's time.ParseDuration for an invalid duration."""
     quoted = _go_quoted(text if len(text) <= MAX_DURATION_CHARS else text[:40])
     rest = text.removeprefix(text[:1] if text[:1] in ("-", "+") else "")
     while len(text) <= MAX_DURATION_CHARS and (part := _NUMBER_AND_UNIT.match(rest)):

@@ -76,8 +76,8 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 
 
 def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
-    """How each upstream is, by its name, as the worker that answers sees it. Reasons are for who may manage, and so are
-    problems: what should be mended although it works."""
+    """The state of each upstream, by its name, as this worker sees it. Callers with the scope `manage` also get the
+    reasons, and problems: faults to fix in servers that work."""
     is_operator = exchange.principal is not None and MANAGE in exchange.principal.scopes
     states = {node.name: _state(node, is_operator=is_operator) for node in gateway.fleet.nodes}
     for name, reason in hidden_upstreams(gateway.settings).items():

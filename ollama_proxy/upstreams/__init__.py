@@ -6,7 +6,6 @@ from ollama_proxy.upstreams.answer_events import (
     MAX_ANSWER_BYTES,
     read_all,
     read_before,
-    read_refusal,
     retry_after_s,
     too_large,
 )
@@ -61,7 +60,6 @@ __all__ = [
     "read_before",
     "read_form",
     "read_progress",
-    "read_refusal",
     "register_kind",
     "retry_after_s",
     "list_faults",

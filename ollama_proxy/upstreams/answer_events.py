@@ -1,4 +1,5 @@
-"""The answer of a model server, read as events: what all kinds have in common. A Reader decodes the bytes."""
+"""The answer of a model server, read as events, or whole: what all kinds have in common. A Reader decodes the bytes of
+events. The texts of errors lose their keys and addresses."""
 
 from __future__ import annotations
 

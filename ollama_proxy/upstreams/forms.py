@@ -15,8 +15,8 @@ from werkzeug.http import parse_options_header
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 from ollama_proxy.upstreams.call import yield_to_loop
 
-#: Most parts of a form, and the longest head of one, in bytes.
-MAX_PARTS, MAX_HEAD_BYTES = 64, 16 * 1024
+#: Most parts of a form, and the longest head of one, in bytes: full of parameters, it takes 4 ms to read.
+MAX_PARTS, MAX_HEAD_BYTES = 64, 4 * 1024
 
 #: How much is searched for a boundary before others get their turn: about 1 ms.
 WINDOW_BYTES = 1 << 20
@@ -24,8 +24,9 @@ WINDOW_BYTES = 1 << 20
 #: The longest boundary; longer than the 70 characters of RFC 2046.
 MAX_BOUNDARY_CHARS = 200
 
-#: Characters that end a quoted name, and how browsers write them (WHATWG HTML, multipart/form-data).
-_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+#: Characters that end a quoted name, as browsers write them (WHATWG HTML, multipart/form-data), and the backslash: some
+#: servers drop it, and others keep it.
+_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 _PLAIN = re.compile(r"[ -~]{1,200}")
 
@@ -64,6 +65,7 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
         if head_end < 0:
             raise _malformed()
         parts.append(_read_part(body[begin:head_end], body[head_end + 4 : end]))
+        yield_to_loop()
     return parts
 
 

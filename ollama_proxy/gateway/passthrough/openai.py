@@ -11,7 +11,7 @@ from itertools import chain
 
 from flask import Response
 
-from ollama_proxy.errors import UpstreamCut, UpstreamError
+from ollama_proxy.errors import GatewayError, UpstreamCut, UpstreamError
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, SSE, deliver, record_usage
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
@@ -138,7 +138,7 @@ class OpenAIPassthrough:
                 raise self._upstream.decode_refusal(reply, model=self._upstream_model)
             if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
-        except UpstreamError:
+        except GatewayError:  # also if the call ends meanwhile
             reply.close()
             raise
 

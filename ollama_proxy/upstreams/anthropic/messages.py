@@ -1,7 +1,8 @@
 """Hub messages to the turns of the Messages API: alternating roles, every result after its call, no empty text.
 
 System messages all move to the front, in their order: most models refuse them between the turns. What the API would
-refuse (a result without its call, an answer without a question) is put into a form that it accepts.
+refuse (a result without its call, an answer without a question) is put into a form that it accepts. Signed thinking,
+which clients do not send back, is kept here.
 """
 
 from __future__ import annotations

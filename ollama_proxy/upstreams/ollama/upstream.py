@@ -1,4 +1,5 @@
-"""An Ollama server: hub requests to its native API, its answers to events. The demo implements the same API."""
+"""An Ollama server: hub requests to its native API, its answers to events, and the progress of work on its models. The
+demo implements the same API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One HTTP/1.1 connection to an upstream: a gevent socket and httptools' parser of answers.
+"""One HTTP/1.1 connection to an upstream, a gevent socket and httptools' parser of answers; and the timer that ends
+waits.
 
 Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes all that has arrived.
 Comments describe the parser's behaviour where it matters (httptools 0.9).

@@ -1,7 +1,7 @@
 """The requests session of one upstream, with an adapter of our own below it.
 
 Nothing else imports requests. The session is neutral: no environment, no cookies, no redirects. The adapter keeps a
-pool of gevent connections, last used first, and translates every exception into one of ours.
+pool of gevent connections, last used first, looks up names of hosts, and translates every exception into one of ours.
 """
 
 from __future__ import annotations

@@ -66,10 +66,12 @@ def test_only_what_the_upstream_said_of_the_model_is_renamed(error: GatewayError
 
 def test_report_that_comes_too_late_for_a_header_is_a_comment() -> None:
     running = exchange(approximated=("tools",))  # type: ignore[arg-type]
-    batch = [Choice(1), Approximated("tool_choice"), Truncated(), Content("Hi")]
+    reports = [Approximated("response_format"), Approximated("tool_choice"), Truncated()]
+    batch = [Choice(1), *reports, Content("Hi")]
     assert note_reports(running, batch) == b""
-    assert (running.approximated, running.truncated) == (("tools", "tool_choice"), ("prompt",))
+    assert running.approximated == ("tools", "response_format", "tool_choice")
+    assert running.truncated == ("prompt",)
     running.count_sent(1)
     comments = note_reports(running, batch)
-    assert comments.splitlines()[0] == b": the answer does not follow tool_choice strictly"
-    assert comments.count(b"\n\n") == 2
+    assert comments.splitlines()[0] == b": the answer does not follow response_format strictly"
+    assert comments.count(b"\n\n") == len(reports)

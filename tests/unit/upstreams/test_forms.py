@@ -26,6 +26,12 @@ def test_form_that_was_written_is_read(window: int, preamble: bytes, monkeypatch
     assert b"\r\nX-Injected" not in body
 
 
+def test_no_name_is_read_as_another_one() -> None:
+    # Some servers drop a backslash in quotes, others keep it.
+    [part] = read_form(*write_form([Part("\\model", b"", "a\\")]))
+    assert (part.name, part.filename) == ("%5Cmodel", "a%5C")
+
+
 def test_boundary_can_not_be_known() -> None:
     assert write_form(PARTS)[0] != write_form(PARTS)[0]
 
@@ -41,7 +47,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="a"'
         ("multipart/form-data; boundary=" + "b" * 201, b""),
         ("multipart/form-data; boundary=b", b""),
         ("multipart/form-data; boundary=b", HEAD),
-        ("multipart/form-data; boundary=b", HEAD + b"\r\nX: " + b"x" * 20_000 + b"\r\n\r\nx\r\n--b--"),
+        ("multipart/form-data; boundary=b", HEAD + b"\r\nX: " + b"x" * 5_000 + b"\r\n\r\nx\r\n--b--"),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--bad\r\n--b--"),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--b"),
         ("multipart/form-data; boundary=b", HEAD.replace(b'; name="a"', b"") + b"\r\n\r\nx\r\n--b--"),
