@@ -363,7 +363,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     if probe and probe.refusal:
         environ["OLLAMA_BASE_URL"] = DEMO_URL
         environ.pop(variable_name("service.base_url"), None)
-    for warning in (*settings_warnings(settings, environ), *hidden):
+    for warning in (*check_address(settings), *settings_warnings(settings, environ), *hidden):
         print(f"warning: {warning}")
     for line in banner(settings, first, probe):
         print(line)
@@ -371,6 +371,21 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     conf = str(ROOT / "config" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "--chdir", str(ROOT), "wsgi:app"]
     os.execvpe(sys.executable, command, environ)
+
+
+def check_address(settings: Settings) -> list[str]:
+    """A warning if another program has the port. gunicorn tries it again for five seconds before it ends."""
+    import errno
+    import socket
+
+    host, port = settings.server.host, settings.server.port
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = os.strerror(error.errno)  # the error's own text repeats the address
+            return [f"{host}:{port}: {why}; stop the other program, or set another PORT"]
+    return []
 
 
 def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) -> list[str]:

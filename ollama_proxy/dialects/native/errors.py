@@ -24,6 +24,10 @@ class NativeErrors(ErrorRenderer):
         """Return the frame that ends a failed stream. No `done` line follows it."""
         return ndjson_frame({"error": str(error)})
 
+    def hint_at_address(self, path: str) -> str:
+        """Return a hint about the base URL for a path that does not exist."""
+        return " The base URL of Ollama's clients has no /v1." if path.startswith("/v1/api/") else ""
+
     def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
         """Return the error and the status for this client. Ollama's command line gets 403 instead of 401: it never
         prints the text of a 401, but asks the user to sign in to Ollama or to read the server's log. It can't send

@@ -27,8 +27,10 @@ from ollama_proxy.policy import GENERATE
 #: The fields that the gateway knows.
 CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
 
-#: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
-_PATHS = re.compile(r"/v1(/|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$")
+#: Also with a slightly wrong base URL, which has one `/v1` too many, or none. `/v1/api/` is one of Ollama's clients.
+_PATHS = re.compile(
+    r"/v1(/(?!api/)|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$"
+)
 
 
 def build_blueprint(gateway: Gateway) -> Blueprint:

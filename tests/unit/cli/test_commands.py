@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -375,6 +376,18 @@ def test_run_called_elsewhere_without_a_configuration_keeps_its_state_with_the_p
     started.stop()
     assert (checkout / "state" / "first-token").read_text() in "".join(started.banner).replace(" ", "")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_run_names_a_port_that_is_taken_before_gunicorn_tries_it(checkout: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        environ = {"OLLAMA_BASE_URL": "demo:", "HOST": "127.0.0.1", "PORT": str(port)}
+        started = Started(checkout, checkout, **environ)  # here gunicorn listens elsewhere
+        started.stop()
+    assert started.banner[0] == (
+        f"warning: 127.0.0.1:{port}: Address already in use; stop the other program, or set another PORT\n"
+    )
 
 
 def test_run_with_a_broken_configuration_ends_at_once_and_starts_nothing(checkout: Path) -> None:

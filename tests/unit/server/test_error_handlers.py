@@ -26,12 +26,14 @@ def app() -> Iterator[InProcess]:
         *((path, "ends with /v1") for path in ("/chat/completions", "/responses", "/embeddings")),
         ("/messages", "The path is /v1/messages: let the base URL of this client end with /v1."),
         ("/messages/count_tokens", "The path is /v1/messages/count_tokens"),
+        ("/v1/api/chat", "The base URL of Ollama's clients has no /v1."),
     ],
 )
 def test_an_address_that_is_nearly_right_gets_a_hint(app: InProcess, path: str, hint: str) -> None:
     answer = app.ask("POST", path)
     assert (answer.status_code, hint in answer.text) == (404, True)
     assert ("type" in answer.json) is ("messages" in path)
+    assert isinstance(answer.json["error"], str) is ("/api/" in path), "in the format of the API that was meant"
 
 
 def test_a_wrong_method_is_told_the_right_ones(app: InProcess) -> None:
