@@ -18,7 +18,10 @@ from tests.rig.source_code import PACKAGE, module_name, trees
 PROJECT = Path(__file__).resolve().parents[1]
 
 #: Packages from left to right; a module imports from its own package and from those to the left of it.
-ORDER = "version errors hub | wire | settings | policy | upstreams | gateway | telemetry | dialects | server | cli"
+ORDER = (
+    "version errors hub | wire | settings | policy | upstreams | coordination | gateway | telemetry | dialects | server"
+    " | cli"
+)
 RANK = {name: rank for rank, names in enumerate(ORDER.split(" | ")) for name in names.split()}
 
 #: Pure values and text: these know neither the web framework, nor a client library, nor greenlets.
@@ -27,6 +30,7 @@ PURE = (
     "dialects.*.messages",
     "dialects.*.render",
     "dialects.*.schemas",
+    "coordination.*",
     "dialects.content_parts",
     "dialects.tools",
     "upstreams.*.codec",

@@ -1,0 +1,6 @@
+"""Slots and queue that workers share: which request may start next, and on which box."""
+
+from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
+from ollama_proxy.coordination.state import Grant, Outcome, Request
+
+__all__ = ["Decision", "Grant", "Outcome", "Position", "QueueLimits", "Refusal", "Request", "Scheduler"]

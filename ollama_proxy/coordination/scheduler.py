@@ -1,0 +1,406 @@
+"""Decides which waiting request gets the next free slot, and on which box. Pure: state and time in, grants out.
+
+Every method that changes something takes `now` in seconds, on any clock that never goes back, and returns the decisions
+that follow from it. The same calls give the same decisions. The rules, and where they are:
+
+1. Slots: never more requests than slots on a box, and only boxes that may be used (`Box.is_open`).
+2. Priority: a background request starts only on a box that no normal request waits for; it ages into a normal one
+   (`_choose`, `_promote`).
+3. Fair shares: among flows the one that has used the least weighted GPU time goes first (`Lane`, `_charge`).
+4. Loaded models first, but overtaking is bounded by `swap_patience_s` of GPU time (`_choose`).
+5. A box that would have to load a model is used only if the request starts sooner there than on the boxes that have the
+   model, or the prompt in their cache (`_choose_queue`).
+6. The queue is bounded in length and in time (`acquire`, `tick`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import islice
+
+from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
+
+#: Open boxes that are compared for an arriving request, and queues that are examined for a box without the model.
+MAX_COMPARED_BOXES, MAX_COMPARED_QUEUES = 16, 8
+
+#: Prompts of which is known which box has them in its cache.
+MAX_PROMPTS = 4096
+
+#: Waiting requests that could start on an open box but should start sooner elsewhere are reconsidered after this time.
+RECONSIDER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """The settings `queue`: most that wait per box, the longest wait, GPU time that a loaded model may be preferred."""
+
+    max_waiting: int = 100
+    max_wait_s: float = 600.0
+    swap_patience_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that gets no slot: `queue_full` or `queue_timeout`, and when to try again, in seconds."""
+
+    request: Request
+    code: str
+    retry_after_s: float
+
+
+Decision = Grant | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a request waits: its place (from 1) among so many for the same models, and the expected wait in seconds."""
+
+    place: int
+    waiting: int
+    wait_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Boxes that compete for the same requests. Within it, what a flow used on one box counts on all."""
+
+    boxes: dict[Box, None]
+    lanes: dict[tuple[object, bool], Lane] = field(default_factory=dict)
+    #: Requests that wait or run.
+    live: int = 0
+
+
+class Scheduler:
+    """Slots and queue of all boxes."""
+
+    def __init__(self, limits: QueueLimits | None = None) -> None:
+        self._limits = limits or QueueLimits()
+        self._estimates = Estimates()
+        self._boxes: dict[str, Box] = {}
+        self._groups: dict[Box, Group] = {}
+        self._open: dict[Box, None] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._running: dict[str, tuple[Grant, FlowQueue]] = {}
+        #: The queues of each flow, which share what it is charged.
+        self._queues: dict[str, dict[Lane, FlowQueue]] = {}
+        #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
+        self._timers: list[tuple[float, int, str]] = []
+        #: The box that answered a prompt last, by model and hash, oldest first.
+        self._prompts: dict[tuple[str, str], Box] = {}
+        self._arrivals = 0
+
+    def set_box(
+        self,
+        name: str,
+        now: float,
+        *,
+        slots: int | None,
+        max_loaded: int | None = None,
+        is_up: bool = True,
+        is_draining: bool = False,
+    ) -> list[Decision]:
+        """Adds or changes a box; None: no bound. A box that is down is assumed to have lost its models."""
+        box = self._get_box(name)
+        box.slots = math.inf if slots is None else slots
+        box.max_loaded = math.inf if max_loaded is None else max_loaded
+        box.is_usable = is_up and not is_draining
+        if not is_up:
+            for model in list(box.loaded):
+                box.unload(model)
+        return self._dispatch([box], now)
+
+    def report_loaded(self, name: str, models: Iterable[str], now: float) -> list[Decision]:
+        """Takes in which models a box has loaded."""
+        self._get_box(name).report_loaded(models, now)
+        return self._dispatch([self._get_box(name)], now)
+
+    def acquire(self, request: Request, now: float) -> list[Decision]:
+        """Grants a slot at once, puts the request into the queue, or refuses it if the queue is full.
+
+        Raises ValueError if the id is in use, or if there is no candidate.
+        """
+        if request.id in self._waiting or request.id in self._running or not request.candidates:
+            raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
+        lane = self._get_lane(request.candidates, request.is_background)
+        self._find_group(lane).live += 1
+        if request.waiting_since_s is None and all(self._is_full(box) for box in lane.boxes):
+            self._leave_group(lane)
+            return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
+        self._arrivals += 1
+        since_s = now if request.waiting_since_s is None else request.waiting_since_s
+        self._enqueue(lane, request, self._arrivals, since_s)
+        decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
+        if request.id in self._waiting:
+            for wait_s in (self._limits.max_wait_s, self._limits.max_wait_s / 2)[: 1 + request.is_background]:
+                heappush(self._timers, (since_s + wait_s, self._arrivals, request.id))
+        return decisions
+
+    def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
+        """Frees a slot and corrects what its flow was charged; without an outcome, that is the wall time.
+
+        An id without a slot is ignored. Nothing is learned from an attempt without an outcome.
+        """
+        if request_id not in self._running:
+            return []
+        grant, queue = self._running.pop(request_id)
+        box, wall_s = self._boxes[grant.box], now - grant.started_s
+        gpu_s = outcome.gpu_s if outcome and outcome.gpu_s is not None else wall_s
+        self._charge(queue, (gpu_s - grant.cost_s) / grant.request.weight)
+        if outcome:
+            box.learn(grant, outcome, gpu_s)
+        del box.running[request_id]
+        decisions = self._dispatch([box], now)
+        self._leave_group(queue.lane)
+        return decisions
+
+    def cancel(self, request_id: str, now: float) -> list[Decision]:
+        """Takes a request out of the queue, or frees its slot and charges the time until now."""
+        waiting = self._waiting.get(request_id)
+        if waiting is None:
+            return self.release(request_id, now)
+        lane = waiting.queue.lane
+        self._dequeue(waiting)
+        self._leave_group(lane)
+        # The box may have been kept free for this request.
+        return self._dispatch([box for box in self._open if box in lane.boxes], now)
+
+    def tick(self, now: float) -> list[Decision]:
+        """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""
+        decisions: list[Decision] = []
+        while self._timers and self._timers[0][0] <= now:
+            _, number, request_id = heappop(self._timers)
+            waiting = self._waiting.get(request_id)
+            if waiting is None or waiting.number != number:
+                continue
+            if now < waiting.since_s + self._limits.max_wait_s:
+                self._promote(waiting)
+                continue
+            lane = waiting.queue.lane
+            self._dequeue(waiting)
+            decisions.append(Refusal(waiting.request, "queue_timeout", self._estimate_wait_s(lane, lane.waiting + 1)))
+            self._leave_group(lane)
+        return decisions + self._dispatch(list(self._open), now)
+
+    def next_tick_s(self, now: float) -> float | None:
+        """When `tick` should be called, in seconds on the same clock; None: not before another call."""
+        if any(lanes for box in self._open for lanes in box.lanes):
+            return now + RECONSIDER_S
+        return self._timers[0][0] if self._waiting else None
+
+    def locate(self, request_id: str) -> Position | None:
+        """The position of a waiting request in fair order if nothing else arrives."""
+        waiting = self._waiting.get(request_id)
+        if waiting is None:
+            return None
+        lane, own = waiting.queue.lane, waiting.queue
+        index = own.waiting.index(waiting)
+        own_entry = own.entry or (0.0, 0, own)
+        others = (entry for entry in lane.order if entry[2] is not own)
+        ahead = sum(min(len(entry[2].waiting), index + (entry < own_entry)) for entry in others)
+        place = index + ahead + 1
+        return Position(place, lane.waiting, self._estimate_wait_s(lane, place))
+
+    # The decision.
+
+    def _dispatch(self, boxes: list[Box], now: float) -> list[Decision]:
+        """Grants the free slots of these boxes until nothing that waits should start there."""
+        grants: list[Decision] = []
+        for box in boxes:
+            while box.is_open and (queue := self._choose(box, now)):
+                grants.append(self._grant(box, queue, now))
+            if box.is_open:
+                self._open[box] = None
+            else:
+                self._open.pop(box, None)
+        return grants
+
+    def _choose(self, box: Box, now: float) -> FlowQueue | None:
+        """The queue whose first request should start on a box with a free slot; None: the slot stays free."""
+        normal, background = box.lanes
+        lanes = sorted(normal or background, key=lambda lane: lane.order[0][:2])
+        chosen: FlowQueue | None = None
+        overtaken: list[Lane] = []
+        for lane in lanes:
+            queue = self._choose_queue(lane, box, now)
+            if queue is None:
+                continue
+            if lane.boxes[box] in box.loaded:
+                chosen = queue
+                cost_s = self._estimates.expect("service", box.name, lane.boxes[box]) / box.slots
+                for each in overtaken:
+                    each.overtaken_s[box] += cost_s
+                break
+            chosen = chosen or queue
+            overtaken.append(lane)
+            if lane.overtaken_s[box] >= self._limits.swap_patience_s:
+                # Nothing overtakes it any more, even if the slot stays free until a model becomes unused.
+                break
+        if chosen is None or not (chosen.lane.boxes[box] in box.loaded or box.can_load()):
+            return None
+        box.virtual_s = max(box.virtual_s, min(lanes[0].order[0][2].tag, chosen.tag))
+        return chosen
+
+    def _choose_queue(self, lane: Lane, box: Box, now: float) -> FlowQueue | None:
+        """The first queue that should use a free slot of this box; None: all of them start sooner on other boxes."""
+        model = lane.boxes[box]
+        if model in box.loaded:
+            return next((queue for _, _, queue in lane.order if not self._has_prompt_elsewhere(queue, box, now)), None)
+        others = [each for each in lane.boxes if each.is_usable and lane.boxes[each] in each.loaded]
+        if not others:
+            return lane.order[0][2]
+        # How many requests the other boxes start until this one has loaded the model: who is behind them gains here.
+        request = lane.order[0][2].waiting[0].request
+        there_s = min(_estimate_start_s(lane, each, request, now) for each in others)
+        starts_per_s = sum(each.slots / self._estimates.expect("service", each.name, model) for each in others)
+        started = (_estimate_start_s(lane, box, request, now) - there_s) * starts_per_s
+        if started <= 0:
+            return lane.order[0][2]
+        behind = range(len(lane.order) - 1, max(len(lane.order) - 1 - MAX_COMPARED_QUEUES, -1), -1)
+        queues = ((index, lane.order[index][2]) for index in behind)
+        return next((queue for index, queue in queues if index + len(queue.waiting) - 1 >= started), None)
+
+    def _has_prompt_elsewhere(self, queue: FlowQueue, box: Box, now: float) -> bool:
+        """Whether the first request starts to respond sooner on the box that answered the same conversation."""
+        request, lane = queue.waiting[0].request, queue.lane
+        for end, _ in reversed(request.conversation):
+            other = self._prompts.get((lane.boxes[box], end))
+            if other is not None and other is not box and other in lane.boxes and other.is_usable:
+                other_s = _estimate_start_s(lane, other, request, now)
+                return other_s < _estimate_start_s(lane, box, request, now)
+        return False
+
+    def _rank_boxes(self, lane: Lane, request: Request, now: float) -> list[Box]:
+        """Open boxes for an arriving request, best first: soonest to respond, room for the model, least busy."""
+        fewer = lane.boxes if len(lane.boxes) < len(self._open) else self._open
+        boxes = [box for box in fewer if box in lane.boxes and box.is_open]
+        if len(boxes) > MAX_COMPARED_BOXES:
+            loaded = list(islice((box for box in boxes if lane.boxes[box] in box.loaded), MAX_COMPARED_BOXES))
+            boxes = loaded or boxes[:MAX_COMPARED_BOXES]
+        return sorted(
+            boxes,
+            key=lambda box: (
+                box.estimate_response_s(request, lane.boxes[box], now),
+                len(box.loaded) >= box.max_loaded,
+                len(box.running) / box.slots,
+            ),
+        )
+
+    def _grant(self, box: Box, queue: FlowQueue, now: float) -> Grant:
+        request, lane, model = queue.waiting[0].request, queue.lane, queue.lane.boxes[box]
+        loads = model not in box.loaded
+        cost_s = self._estimates.expect("service", box.name, model)
+        if loads:
+            cost_s += self._estimates.expect("load", box.name, model)
+            lane.overtaken_s.pop(box, None)
+        grant = Grant(request, box.name, model, loads, now, cost_s)
+        self._dequeue(queue.waiting[0])
+        self._running[request.id] = grant, queue
+        box.start(grant)
+        for end, _ in request.conversation[-1:]:
+            self._prompts.pop((model, end), None)
+            self._prompts[model, end] = box
+            if len(self._prompts) > MAX_PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+        self._charge(queue, cost_s / request.weight)
+        return grant
+
+    def _charge(self, queue: FlowQueue, tag: float) -> None:
+        """Adds to the tags of a flow in the whole group, so that what it uses on one box counts on the others."""
+        group = self._find_group(queue.lane)
+        for lane, each in self._queues.get(queue.flow, {}).items():
+            if self._find_group(lane) is group:
+                each.tag += tag
+                lane.sort(each)
+
+    # The queue.
+
+    def _enqueue(self, lane: Lane, request: Request, number: int, since_s: float) -> None:
+        for idle in lane.prune():
+            self._forget(idle)
+        queue = lane.queues.get(request.flow)
+        if queue is None:
+            queue = lane.queues[request.flow] = FlowQueue(request.flow, lane)
+            self._queues.setdefault(request.flow, {})[lane] = queue
+        self._waiting[request.id] = Waiting(request, number, since_s, queue)
+        lane.add(self._waiting[request.id])
+
+    def _dequeue(self, waiting: Waiting) -> None:
+        del self._waiting[waiting.request.id]
+        waiting.queue.lane.remove(waiting)
+
+    def _promote(self, waiting: Waiting) -> None:
+        """Lets a background request wait as a normal one, in the order of its arrival."""
+        self._dequeue(waiting)
+        lane = self._get_lane(waiting.request.candidates, is_background=False)
+        self._enqueue(lane, waiting.request, waiting.number, waiting.since_s)
+
+    def _is_full(self, box: Box) -> bool:
+        """Whether too many wait for a box; a request that may use several boxes is shared between them."""
+        waiting = sum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
+        return waiting >= self._limits.max_waiting and (not box.is_open or any(box.lanes))
+
+    def _estimate_wait_s(self, lane: Lane, place: int) -> float:
+        """Seconds, at least 1 and at most the longest wait, until the request at this place (from 1) starts."""
+        starts_per_s = sum(
+            box.slots / self._estimates.expect("service", box.name, model)
+            for box, model in lane.boxes.items()
+            if box.is_usable
+        )
+        longest_s = self._limits.max_wait_s
+        return min(max(place / starts_per_s, 1.0), longest_s) if starts_per_s else longest_s
+
+    # Boxes and the groups that they form.
+
+    def _get_box(self, name: str) -> Box:
+        """The box of this name; one that has not been set yet has no slots."""
+        if name not in self._boxes:
+            self._boxes[name] = Box(name, self._estimates)
+        return self._boxes[name]
+
+    def _find_group(self, lane: Lane) -> Group:
+        return self._groups[next(iter(lane.boxes))]
+
+    def _get_lane(self, candidates: tuple[tuple[str, str], ...], is_background: bool) -> Lane:
+        """The lane for these candidates; a new one joins the groups of its boxes into one."""
+        first = self._groups.get(self._get_box(candidates[0][0]))
+        lane = first and first.lanes.get((candidates, is_background))
+        if lane:
+            return lane
+        boxes = {self._get_box(name): model for name, model in candidates}
+        found = dict.fromkeys(self._groups.get(box) or Group({box: None}) for box in boxes)
+        group, *others = sorted(found, key=lambda each: -len(each.boxes))
+        for other in others:
+            group.boxes |= other.boxes
+            group.lanes |= other.lanes
+            group.live += other.live
+        for box in (box for each in found for box in each.boxes):
+            self._groups[box] = group
+        lane = group.lanes[candidates, is_background] = Lane(boxes, is_background=is_background)
+        return lane
+
+    def _leave_group(self, lane: Lane) -> None:
+        """Counts one request less. A group without any is dissolved: when nobody waits, nobody owes anything."""
+        group = self._find_group(lane)
+        group.live -= 1
+        if group.live:
+            return
+        for each in group.lanes.values():
+            for queue in each.queues.values():
+                self._forget(queue)
+        for box in group.boxes:
+            box.virtual_s = 0.0
+            del self._groups[box]
+
+    def _forget(self, queue: FlowQueue) -> None:
+        queues = self._queues[queue.flow]
+        del queues[queue.lane]
+        if not queues:
+            del self._queues[queue.flow]
+
+
+def _estimate_start_s(lane: Lane, box: Box, request: Request, now: float) -> float:
+    """Seconds until a box would send the first token of a request, after what it runs and loads now."""
+    return box.estimate_free_s(now) + box.estimate_response_s(request, lane.boxes[box], now)

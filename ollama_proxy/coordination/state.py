@@ -1,0 +1,259 @@
+"""What the scheduler knows: boxes, and what waits for them. Pure values: no clock, no I/O.
+
+A lane holds what waits for the same boxes and models with the same priority; in it, every flow has one queue, first
+come, first served. The queues are sorted by tag: the weighted GPU-seconds that their flow has used (start-time fair
+queueing).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+#: What is expected before anything was measured, in seconds; of the prompt per token.
+EXPECTED_S = {"service": 5.0, "load": 10.0, "prompt": 0.001}
+
+#: No request is expected to take less, in seconds.
+MIN_SERVICE_S = 0.001
+
+#: How much a new measurement moves a running mean.
+LEARNING_RATE = 0.2
+
+#: Queues of idle flows that a lane keeps before it looks for those that can be forgotten.
+MIN_QUEUES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One attempt that needs a slot; `candidates` are the boxes that may serve it, each with its name of the model."""
+
+    id: str
+    flow: str
+    candidates: tuple[tuple[str, str], ...]
+    weight: float = 1.0
+    is_background: bool = False
+    tokens_estimated: int = 0
+    #: Hash chain over the messages: the hash of each prefix, and its estimated tokens.
+    conversation: tuple[tuple[str, int], ...] = ()
+    #: For a further attempt: when the first one arrived, in seconds. It goes to the head of its lane.
+    waiting_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """A slot of a box for a request. `cost_s` is the GPU time that its flow was charged, in seconds."""
+
+    request: Request
+    box: str
+    model: str
+    loads: bool
+    started_s: float
+    cost_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt took, in seconds as the box measured them; None: not measured, wall time is charged."""
+
+    gpu_s: float | None = None
+    load_s: float | None = None
+    prompt_s: float | None = None
+
+
+class Estimates:
+    """Running means in seconds, per box and model; until there is one, that of the model on other boxes."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, ...], float] = {}
+
+    def learn(self, what: str, box: str, model: str, seconds: float) -> None:
+        """Takes a measurement into the means of the model and of the model on this box."""
+        for key in ((what, model), (what, model, box)):
+            mean = self._means.get(key, seconds)
+            self._means[key] = mean + LEARNING_RATE * (seconds - mean)
+
+    def expect(self, what: str, box: str, model: str) -> float:
+        """The seconds that `what` (service, load, or prompt per token) is expected to take."""
+        mean = self._means.get((what, model, box))
+        return self._means.get((what, model), EXPECTED_S[what]) if mean is None else mean
+
+
+@dataclass(slots=True, eq=False)
+class Box:
+    """One server: what it may run, runs and has loaded, and the lanes that wait for it."""
+
+    name: str
+    estimates: Estimates
+    #: Infinite if the operator set no bound.
+    slots: float = 0
+    #: How many models fit; infinite if that is not known.
+    max_loaded: float = math.inf
+    is_usable: bool = False
+    running: dict[str, Grant] = field(default_factory=dict)
+    #: Loaded models, least recently used first, and when each is expected to be ready, in seconds.
+    loaded: dict[str, float] = field(default_factory=dict)
+    #: The prompts that are probably still in the KV cache, one per slot: model and hash.
+    prompts: dict[tuple[str, str], None] = field(default_factory=dict)
+    #: Lanes with waiting requests: those of normal and those of background priority.
+    lanes: tuple[dict[Lane, None], dict[Lane, None]] = field(default_factory=lambda: ({}, {}))
+    #: Virtual time: the tag of the first in fair order when a slot was last granted.
+    virtual_s: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a slot is free and may be used."""
+        return self.is_usable and len(self.running) < self.slots
+
+    def can_load(self) -> bool:
+        """Whether there is room for a model, or one that no request uses can make room."""
+        return len(self.loaded) < self.max_loaded or self._unused_model() is not None
+
+    def _unused_model(self) -> str | None:
+        used = {grant.model for grant in self.running.values()}
+        return next((model for model in self.loaded if model not in used), None)
+
+    def start(self, grant: Grant) -> None:
+        """Takes a slot; a model that has to be loaded replaces the one that was unused for longest."""
+        load_s = self.estimates.expect("load", self.name, grant.model) if grant.loads else 0.0
+        while grant.loads and len(self.loaded) >= self.max_loaded and (unused := self._unused_model()):
+            self.unload(unused)
+        self.loaded[grant.model] = max(self.loaded.pop(grant.model, 0.0), grant.started_s + load_s)
+        self.running[grant.request.id] = grant
+        for end, _ in grant.request.conversation[-1:]:
+            self.prompts.pop((grant.model, end), None)
+            self.prompts[grant.model, end] = None
+            while len(self.prompts) > self.slots:
+                del self.prompts[next(iter(self.prompts))]
+
+    def unload(self, model: str) -> None:
+        """Forgets a model and the prompts in its cache."""
+        self.loaded.pop(model, None)
+        for key in [each for each in self.prompts if each[0] == model]:
+            del self.prompts[key]
+
+    def report_loaded(self, models: Iterable[str], now: float) -> None:
+        """Replaces what was assumed by what the box reports; a model in use may still be loading."""
+        reported = set(models)
+        for model in self.loaded.keys() - reported - {grant.model for grant in self.running.values()}:
+            self.unload(model)
+        for model in sorted(reported):
+            self.loaded[model] = min(now, self.loaded.get(model, now))
+
+    def learn(self, grant: Grant, outcome: Outcome, gpu_s: float) -> None:
+        """Takes what an attempt took into the running means."""
+        load_s = (outcome.load_s or 0.0) if grant.loads else 0.0
+        self.estimates.learn("service", self.name, grant.model, max(gpu_s - load_s, MIN_SERVICE_S))
+        if load_s:
+            self.estimates.learn("load", self.name, grant.model, load_s)
+        tokens = grant.request.tokens_estimated
+        if outcome.prompt_s is not None and tokens and not grant.request.conversation[1:]:
+            self.estimates.learn("prompt", self.name, grant.model, outcome.prompt_s / tokens)
+
+    def estimate_response_s(self, request: Request, model: str, now: float) -> float:
+        """Seconds from a slot to the first token: the rest of a load, and the part of the prompt that is not cached."""
+        ready = self.loaded.get(model)
+        load_s = self.estimates.expect("load", self.name, model) if ready is None else max(ready - now, 0.0)
+        tokens = request.tokens_estimated
+        if tokens and self.prompts:
+            cached = (size for end, size in reversed(request.conversation) if (model, end) in self.prompts)
+            tokens = max(tokens - next(cached, 0), 0)
+        return load_s + tokens * self.estimates.expect("prompt", self.name, model)
+
+    def estimate_free_s(self, now: float) -> float:
+        """Seconds until a slot is free. A request that is overdue is expected to take that time once more."""
+        if len(self.running) < self.slots:
+            return 0.0
+        return min((abs(each.started_s + each.cost_s - now) for each in self.running.values()), default=math.inf)
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request in the queue, with its place in the order of arrival."""
+
+    request: Request
+    number: int
+    since_s: float
+    queue: FlowQueue
+
+
+#: Tag, number of the first request, and the queue, which is never compared because numbers are unique.
+Entry = tuple[float, int, "FlowQueue"]
+
+
+@dataclass(slots=True, eq=False)
+class FlowQueue:
+    """What waits of one flow in one lane. `tag` is in GPU-seconds divided by the weight."""
+
+    flow: str
+    lane: Lane
+    tag: float = 0.0
+    waiting: deque[Waiting] = field(default_factory=deque)
+    entry: Entry | None = None
+
+
+class Lane:
+    """Queues of all flows that wait for the same boxes and models with the same priority."""
+
+    def __init__(self, boxes: dict[Box, str], *, is_background: bool) -> None:
+        self.boxes = boxes
+        self.is_background = is_background
+        #: The queues that are not empty, in fair order.
+        self.order: list[Entry] = []
+        self.waiting = 0
+        #: GPU time per box that requests for loaded models took ahead of the first request here, in seconds.
+        self.overtaken_s: defaultdict[Box, float] = defaultdict(float)
+        self.queues: dict[str, FlowQueue] = {}
+        self._prune_at = MIN_QUEUES
+
+    def add(self, waiting: Waiting) -> None:
+        """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
+        queue = waiting.queue
+        if not self.waiting:
+            for box in self.boxes:
+                box.lanes[self.is_background][self] = None
+        if not queue.waiting:
+            # An idle flow accumulates no credit.
+            queue.tag = max(queue.tag, max(box.virtual_s for box in self.boxes))
+        if waiting.request.waiting_since_s is not None:
+            queue.waiting.appendleft(waiting)
+        elif queue.waiting and waiting.number < queue.waiting[-1].number:
+            insort(queue.waiting, waiting, key=lambda each: each.number)
+        else:
+            queue.waiting.append(waiting)
+        self.waiting += 1
+        self.sort(queue)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Takes a request out of its queue."""
+        waiting.queue.waiting.remove(waiting)
+        self.waiting -= 1
+        self.sort(waiting.queue)
+        if not self.waiting:
+            self.overtaken_s.clear()
+            for box in self.boxes:
+                del box.lanes[self.is_background][self]
+
+    def sort(self, queue: FlowQueue) -> None:
+        """Puts a queue at its place in the fair order, after its tag or its first request has changed."""
+        if queue.entry is not None:
+            del self.order[bisect_left(self.order, queue.entry)]
+            queue.entry = None
+        if queue.waiting:
+            first = queue.waiting[0]
+            is_retry = first.request.waiting_since_s is not None
+            queue.entry = (-math.inf if is_retry else queue.tag, first.number, queue)
+            insort(self.order, queue.entry)
+
+    def prune(self) -> list[FlowQueue]:
+        """Forgets and returns the queues of idle flows that would start anew with the same tag."""
+        if len(self.queues) < self._prune_at:
+            return []
+        floor = max(box.virtual_s for box in self.boxes)
+        idle = [queue for queue in self.queues.values() if not queue.waiting and queue.tag <= floor]
+        for queue in idle:
+            del self.queues[queue.flow]
+        self._prune_at = max(MIN_QUEUES, 2 * len(self.queues))
+        return idle
