@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick clients check docs bench soak lock clean
+.PHONY: help install dev run test quick clients check docs bench queueing soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -71,6 +71,9 @@ docs: dev  ## the documentation as a website in build/site
 
 bench: dev  ## CPU per request and per token, latency and memory against the budgets; BENCH=--check: fail if one is exceeded
 	$(BIN)/python -m benchmarks $(BENCH)
+
+queueing: dev  ## the queue's decisions against first come, first served, in a simulation; QUEUEING=--write: renew the plots
+	$(BIN)/python -m benchmarks.queueing $(QUEUEING)
 
 soak: dev  ## streams for ten minutes while servers restart, and a report; SOAK_S=60 SOAK_STREAMS=150: less of it
 	@$(BIN)/python -m benchmarks.soak

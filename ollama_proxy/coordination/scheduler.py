@@ -23,8 +23,11 @@ from itertools import islice
 
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
 
-#: Open boxes that are compared for an arriving request, and queues that are examined for a box without the model.
-MAX_COMPARED_BOXES, MAX_COMPARED_QUEUES = 16, 8
+#: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
+MAX_COMPARED_BOXES, MAX_TRIED_BOXES = 8, 2
+
+#: Queues that are examined for a box without the model.
+MAX_COMPARED_QUEUES = 8
 
 #: Prompts of which is known which box has them in its cache.
 MAX_PROMPTS = 4096
@@ -222,25 +225,25 @@ class Scheduler:
         normal, background = box.lanes
         lanes = sorted(normal or background, key=lambda lane: lane.order[0][:2])
         chosen: FlowQueue | None = None
-        overtaken: list[Lane] = []
+        cold: list[Lane] = []
         for lane in lanes:
-            queue = self._choose_queue(lane, box, now)
-            if queue is None:
-                continue
             if lane.boxes[box] in box.loaded:
-                chosen = queue
-                cost_s = self._estimates.expect("service", box.name, lane.boxes[box]) / box.slots
-                for each in overtaken:
-                    each.overtaken_s[box] += cost_s
-                break
-            chosen = chosen or queue
-            overtaken.append(lane)
-            if lane.overtaken_s[box] >= self._limits.swap_patience_s:
+                chosen = self._choose_queue(lane, box, now)
+                if chosen:
+                    break
+                continue
+            cold.append(lane)
+            if lane.overtaken_s[box] >= self._limits.swap_patience_s and self._choose_queue(lane, box, now):
                 # Nothing overtakes it any more, even if the slot stays free until a model becomes unused.
                 break
-        if chosen is None or not (chosen.lane.boxes[box] in box.loaded or box.can_load()):
-            return None
-        box.virtual_s = max(box.virtual_s, min(lanes[0].order[0][2].tag, chosen.tag))
+        if chosen:
+            cost_s = self._estimates.expect("service", box.name, chosen.lane.boxes[box]) / box.slots
+            for lane in cold:
+                lane.overtaken_s[box] += cost_s
+        elif box.can_load():
+            chosen = next((queue for lane in cold if (queue := self._choose_queue(lane, box, now))), None)
+        if chosen:
+            box.virtual_s = max(box.virtual_s, min(lanes[0].order[0][2].tag, chosen.tag))
         return chosen
 
     def _choose_queue(self, lane: Lane, box: Box, now: float) -> FlowQueue | None:
@@ -248,7 +251,8 @@ class Scheduler:
         model = lane.boxes[box]
         if model in box.loaded:
             return next((queue for _, _, queue in lane.order if not self._has_prompt_elsewhere(queue, box, now)), None)
-        others = [each for each in lane.boxes if each.is_usable and lane.boxes[each] in each.loaded]
+        loaded = (each for each in lane.boxes if each.is_usable and lane.boxes[each] in each.loaded)
+        others = list(islice(loaded, MAX_COMPARED_BOXES))
         if not others:
             return lane.order[0][2]
         # How many requests the other boxes start until this one has loaded the model: who is behind them gains here.
@@ -276,6 +280,7 @@ class Scheduler:
         """Open boxes for an arriving request, best first: soonest to respond, room for the model, least busy."""
         fewer = lane.boxes if len(lane.boxes) < len(self._open) else self._open
         boxes = [box for box in fewer if box in lane.boxes and box.is_open]
+        boxes = [box for box in boxes if lane.boxes[box] in box.loaded or box.can_load()]
         if len(boxes) > MAX_COMPARED_BOXES:
             loaded = list(islice((box for box in boxes if lane.boxes[box] in box.loaded), MAX_COMPARED_BOXES))
             boxes = loaded or boxes[:MAX_COMPARED_BOXES]
@@ -286,7 +291,7 @@ class Scheduler:
                 len(box.loaded) >= box.max_loaded,
                 len(box.running) / box.slots,
             ),
-        )
+        )[:MAX_TRIED_BOXES]
 
     def _grant(self, box: Box, queue: FlowQueue, now: float) -> Grant:
         request, lane, model = queue.waiting[0].request, queue.lane, queue.lane.boxes[box]

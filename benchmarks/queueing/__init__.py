@@ -1,0 +1,1 @@
+"""`make queueing`: the scheduler compared with first come, first served, in a simulation of boxes."""

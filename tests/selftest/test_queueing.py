@@ -1,0 +1,41 @@
+"""The simulation of the queue: boxes behave like Ollama, and the scheduler keeps what docs/sharing.md promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.queueing.__main__ import find_misses, run
+from benchmarks.queueing.simulation import FairSharing, FirstComeFirstServed, Job, SimulatedBox, Simulation
+from benchmarks.queueing.traces import TRACES, box_loss, greedy_script, ping_pong, script_with_one_model, two_models
+
+
+def test_simulated_box_starts_in_order_and_replaces_only_unused_models() -> None:
+    box = SimulatedBox("box1", 2, 1, {"a": 10, "b": 5})
+    for number, model in enumerate("aba"):
+        box.queue.append(Job(str(number), "user", model, 0, 1))
+    first = box.start_next(0)
+    assert first and (first[0].start_s, first[1]) == (10, 10)
+    # One slot is free, but the first of the queue needs a model for which there is no room.
+    assert box.start_next(1) is None
+    del box.running["0"]
+    second = box.start_next(11)
+    assert second and (second[0].id, second[0].start_s) == ("1", 16)
+    assert (list(box.loaded), box.loads) == (["b"], 2)
+
+
+def test_targets_are_met() -> None:
+    makes = (greedy_script, ping_pong, script_with_one_model, two_models)
+    results = {make().name: (run(make, FirstComeFirstServed), run(make, FairSharing)) for make in makes}
+    assert find_misses(results) == []
+
+
+@pytest.mark.parametrize("make", TRACES[:-1])
+def test_nobody_is_starved(make: type) -> None:
+    assert max(run(make, FairSharing).people()) < 100
+
+
+def test_requests_on_a_lost_box_are_tried_again_and_runs_are_the_same() -> None:
+    runs = [Simulation(box_loss(), FairSharing).run() for _ in range(2)]
+    first, second = ({job.id: (job.start_s, job.end_s, job.attempts) for job in each.jobs.values()} for each in runs)
+    assert first == second
+    assert {attempts for _, _, attempts in first.values()} == {1, 2}
