@@ -77,6 +77,23 @@ BOUNDED_OTHERWISE = {
     "upstreams.fleet.health.Health._said": "upstreams of the configuration",
     "upstreams.ollama.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
     "upstreams.transport.session.Pool._idle": "256 idle connections",
+    "coordination.scheduler.Group.lanes": "sets of boxes and models for which requests wait or run",
+    "coordination.scheduler.Scheduler._boxes": "boxes of the configuration",
+    "coordination.scheduler.Scheduler._groups": "boxes of the configuration",
+    "coordination.scheduler.Scheduler._open": "boxes of the configuration",
+    "coordination.scheduler.Scheduler._waiting": "requests that wait, at most the queue's limit",
+    "coordination.scheduler.Scheduler._running": "slots of all boxes",
+    "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
+    "coordination.scheduler.Scheduler._timers": "two for each request of the longest time that one may wait",
+    "coordination.scheduler.Scheduler._prompts": "4,096 prompts",
+    "coordination.state.Estimates._means": "three for each model and box that have answered",
+    "coordination.state.Box.running": "slots of the box",
+    "coordination.state.Box.loaded": "models that the box has room for, or has reported",
+    "coordination.state.Box.prompts": "slots of the box",
+    "coordination.state.FlowQueue.waiting": "requests that wait, at most the queue's limit",
+    "coordination.state.Lane.order": "requests that wait, at most the queue's limit",
+    "coordination.state.Lane.overtaken_s": "boxes of the configuration",
+    "coordination.state.Lane.queues": "flows, of which idle ones are forgotten",
 }
 
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
