@@ -57,6 +57,9 @@ class EmbeddingsSchema(Extensions):
 
 SCHEMA = EmbeddingsSchema()
 
+#: Fields without effect here, of which most are options elsewhere.
+_UNUSED = frozenset(name for name, field in SCHEMA.fields.items() if getattr(field, "handling", None) == CARRIED)
+
 
 def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     """Load the body of POST /v1/embeddings; raises BadRequest that names the field."""
@@ -74,17 +77,16 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     dimensions = data.get("dimensions")
     if dimensions is not None and dimensions < 1:
         raise_invalid("dimensions", "must be at least 1")
-    passed = passthrough_fields(SCHEMA, data)
     return EmbedRequest(
         model=model,
         input=texts,
         dimensions=None if dimensions is None else int(dimensions),
-        options=content_parts.load_options({name: value for name, value in data.items() if name not in passed}),
+        options=content_parts.load_options({name: value for name, value in data.items() if name not in _UNUSED}),
         keep_alive=data.get("keep_alive"),
         truncate=data.get("truncate"),
         timeout_ms=content_parts.load_timeout_ms(data),
         user=data.get("user"),
-        passthrough_fields=passed,
+        passthrough_fields=passthrough_fields(SCHEMA, data),
     )
 
 

@@ -62,7 +62,7 @@ feature("native", "create", "client.create({ from })", async (context) => {
 feature("native", "copy_and_delete", "client.copy(...), client.delete(...)", async (context) => {
   const demo = client(context, context.demo);
   assert.equal((await demo.copy({ source: "demo", destination: "copied" })).status, "success");
-  assert.equal((await demo.delete({ model: "demo" })).status, "success");
+  assert.equal((await raised(Error, demo.delete({ model: "demo" }))).status_code, 403);
   assert.equal((await raised(Error, demo.delete({ model: "nobody-has-this" }))).status_code, 404);
 });
 
