@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ollama_proxy.dialects.responses.output_items import seal
 from tests.golden.face import forwarded, post
 from tests.golden.responses.reading import events
 from tests.integration.test_specs import SPEC
@@ -166,6 +167,15 @@ def test_tool_loop(each: Captured, gateway: Gateway, upstream: FaultUpstream) ->
 def test_claude_code_counts_tokens(gateway: Gateway) -> None:
     each = read(CLIENTS / "claude-code-6-count-tokens.json")
     assert send(gateway, each, each.body).json()["input_tokens"] > 0
+
+
+def test_codex_gets_its_summary(gateway: Gateway, upstream: FaultUpstream) -> None:
+    each = read(CLIENTS / "codex-11-compaction_trigger.json")
+    script(upstream, content=CONCLUSION)
+    answer = send(gateway, each, each.body)
+    assert (answer.status, answer.complete) == (200, True), answer.text
+    [item] = events(answer.body)[-1]["response"]["output"]
+    assert (item["type"], item["encrypted_content"]) == ("compaction", seal(CONCLUSION))
 
 
 def test_search_that_claude_code_demands_is_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
