@@ -49,7 +49,7 @@ test: dev  ## everything that can be tested
 # Left to `make test`: the cuts at 2, 3 and 50 bytes, and the examples in the documents, which start gateways.
 GOLDEN := $(wildcard tests/integration/test_golden.py tests/integration/test_*_golden.py)
 quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
 		--ignore tests/unit/test_documents.py -k 'not edges-2 and not edges-3 and not edges-50'
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
