@@ -88,8 +88,8 @@ class RereadReply:
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
         """See Reply.read_some."""
-        for data in self._again:
-            return data
+        if (again := next(self._again, None)) is not None:
+            return again
         read = self._reply.read_some(wait_s)
         if read and self._read is not None:
             self._read.append(read)

@@ -64,7 +64,7 @@ class ClientWatch:
 
     def look(self) -> None:
         """One look at all clients: who has left, and who has stopped reading."""
-        # For each look a new list of descriptors: most calls end before the first one.
+        # Registered only for a look: most calls end before the first one.
         poll = _poll()
         for number in self._calls:
             poll.register(number, _GONE)

@@ -15,7 +15,7 @@ MAX_AGE_S = 43200
 
 
 def build_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> Callable[[Request, Response], None]:
-    """Returns what adds the headers to responses of the paths that the dialects name, for a request with an Origin."""
+    """Returns a function that adds the headers to the response of a request with an Origin, on the dialects' paths."""
     paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
     exposed = ["X-Request-Id", "Retry-After", *DIAGNOSTIC_HEADERS.values()]
     exposed += [name for dialect in dialects for name in dialect.exposed_headers]

@@ -26,7 +26,7 @@ UNREACHED_AT_MOST, FAILED_AT_MOST = 4, 5
 #: A model that was requested this long ago is loaded, or is being loaded, in seconds.
 WARM_S = 120.0
 
-#: How exactly that time is kept: so that not every request has to write it down.
+#: How far that mark may lag behind the last request, in seconds: writing it costs more than reading it.
 WARM_EXACT_S = 1.0
 
 #: Requests in flight, for each unit of weight, above which another box may as well load the model too.

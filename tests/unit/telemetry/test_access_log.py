@@ -319,3 +319,12 @@ def test_without_a_directory_events_go_to_stdout_alone(package_log: logging.Logg
     log.info("said")
     access_log.flush_all()
     assert json.loads(capfd.readouterr().out)["event"] == "said"
+
+
+@pytest.mark.parametrize(
+    ("now", "shown"),
+    [(1767225600.0075, "2026-01-01T00:00:00.007Z"), (1767225599.9995, "2025-12-31T23:59:59.999Z")],
+)
+def test_time_has_milliseconds(now: float, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: now)
+    assert stamp() == shown

@@ -58,6 +58,14 @@ def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) ->
     assert box.is_warm(M)
 
 
+def test_a_model_that_is_asked_for_again_and_again_stays_warm(clock: Clock) -> None:
+    box = node("one", "m")
+    for _ in range(6):
+        box.begin(M).release()
+        clock.passes(WARM_S / 2)
+        assert box.is_warm(M)
+
+
 def test_a_provider_is_always_warm() -> None:
     assert node("one", "m", kind="deepseek").is_warm(M)
 
