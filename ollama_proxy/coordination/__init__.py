@@ -1,6 +1,21 @@
 """Slots and queue that workers share: which request may start next, and on which box."""
 
+from ollama_proxy.coordination.limits import Allowance, Limiter, LimitRefusal, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
 from ollama_proxy.coordination.state import Grant, Outcome, Request
 
-__all__ = ["Decision", "Grant", "Outcome", "Position", "QueueLimits", "Refusal", "Request", "Scheduler"]
+__all__ = [
+    "Allowance",
+    "Decision",
+    "Grant",
+    "LimitRefusal",
+    "Limiter",
+    "Outcome",
+    "Position",
+    "QueueLimits",
+    "Refusal",
+    "Request",
+    "Scheduler",
+    "Spent",
+    "Subject",
+]
