@@ -379,6 +379,11 @@ class Limiter:
             for limit in self._running.pop(exchange_id, ()):
                 ends.callback(limit.settle, spent)
 
+    def cancel(self, exchange_id: str) -> None:
+        """Takes an admission back: the exchange was refused after all, and uses up nothing."""
+        for limit in self._running.pop(exchange_id, ()):
+            limit.give_back()
+
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
         if exchange_id in self._running:

@@ -55,6 +55,15 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
+    "coordination.client.CoordinatorClient.admissions": "requests in flight",
+    "coordination.client.CoordinatorClient._reports": "boxes of the configuration",
+    "coordination.client.CoordinatorClient._statuses": "status pages that wait for a second at most",
+    "coordination.coordinator.Coordinator._entries": "attempts in flight of all workers",
+    "coordination.coordinator.Coordinator._sessions": "workers",
+    "coordination.coordinator.Session._requests": "attempts in flight of a worker",
+    "coordination.coordinator.Session._exchanges": "requests in flight of a worker",
+    "coordination.coordinator.Session.boxes": "boxes of the configuration",
     "upstreams.cache.BoundedCache._entries": "its own limits",
     "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
@@ -101,6 +110,8 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
+        "coordination.client.Admission",
+        "coordination.coordinator.BoxView",
         "dialects.anthropic.messages.Blocks",
         "dialects.dialect.Routes",
         "dialects.native.render._NativeRenderer",
@@ -119,9 +130,11 @@ SHORT_LIVED = frozenset(
         "gateway.server_broadcast.Broadcast",
         "hub.ModelRequest",
         "hub.Tool",
+        "policy.auth.Principal",
         "server.incoming.ChunkedBody",
         "server.response.Response",
         "settings.schema.Settings",
+        "settings.tokens.Token",
         "settings.yaml_file.Complaints",
         "settings.yaml_file.Entry",
         "telemetry.transcript.Transcript",
