@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,9 @@ from ollama_proxy.policy.auth import (
     principal_of,
     sent_tokens,
 )
+from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.settings.sharing import TokenDefaults
+from ollama_proxy.settings.state_dir import with_first_token
 from ollama_proxy.settings.tokens import Auth, Token, Users
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
@@ -254,3 +257,13 @@ def test_principals_are_built_once() -> None:
 def test_without_authentication_nobody_is_limited() -> None:
     principal = Authenticator(Auth(enabled=False, defaults=DEFAULTS)).authenticate({})
     assert (principal.weight, principal.is_background, principal.limits) == (1.0, False, {})
+
+
+@pytest.mark.parametrize("lists", ["", f", generate_tokens: ['{TOKEN}']"])
+def test_defaults_apply_to_the_first_token_and_to_plain_strings(tmp_path: Path, lists: str) -> None:
+    text = f"auth: {{defaults: {{weight: 2, limits: {{concurrent: 3}}}}{lists}}}"
+    loaded = settings_from(text.encode(), tmp_path / "c.yaml", {})
+    settings, first = with_first_token(loaded, {"STATE_DIRECTORY": str(tmp_path)})
+    principal = Authenticator(settings.auth).authenticate({"HTTP_X_API_KEY": first.text if first else TOKEN})
+    assert (principal.name, principal.weight) == ("first-start" if first else "token-1", 2.0)
+    assert principal.limits == {"concurrent": 3}
