@@ -121,8 +121,8 @@ class Ticket:
         if self.admission.client.forget(self):
             frame: Frame = {"op": "release", "id": self.frame["id"]}
             if outcome is not None:
-                frame["outcome"] = asdict(outcome)
-            self.admission.client.send(frame)
+                frame["outcome"] = {"gpu_s": outcome.gpu_s, "load_s": outcome.load_s, "prompt_s": outcome.prompt_s}
+            self.admission.client.send_later(frame)
 
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
@@ -209,7 +209,10 @@ class Admission:
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
         if self.client.admissions.pop(self.exchange, None):
-            self.client.send({"op": "end", "exchange": self.exchange, "spent": asdict(spent) if spent else None})
+            frame: Frame = {"op": "end", "exchange": self.exchange, "spent": None}
+            if spent is not None:
+                frame["spent"] = {"tokens": spent.tokens, "gpu_s": spent.gpu_s, "cost": spent.cost}
+            self.client.send_later(frame)
 
 
 class CoordinatorClient:
@@ -221,7 +224,9 @@ class CoordinatorClient:
         self._directory = directory
         self._workers = workers
         self._start = start
+        #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
+        self._send_later: Callable[[Frame], None] | None = None
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
@@ -301,6 +306,11 @@ class CoordinatorClient:
         if self._send is not None:
             self._send(frame)
 
+    def send_later(self, frame: Frame) -> None:
+        """Does the same for a frame that nobody waits for."""
+        if self._send_later is not None:
+            self._send_later(frame)
+
     def forget(self, ticket: Ticket) -> bool:
         """False: that was done before."""
         return self._tickets.pop(ticket.frame["id"], None) is not None
@@ -324,7 +334,8 @@ class CoordinatorClient:
                 self._enter("coordinator")
                 stand_in = None
                 self._use(link)
-                self._send, lost_s = None, time.monotonic()
+                self._send = self._send_later = None
+                lost_s = time.monotonic()
                 self._enter("none")
                 continue
             if time.monotonic() - started_s > START_S:
@@ -333,7 +344,8 @@ class CoordinatorClient:
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
                 stand_in = Coordinator(share=1 / self._workers)
                 self._enter("own share")
-                self._attach(stand_in.open(self._take).handle)
+                handle = stand_in.open(self._take).handle
+                self._attach(handle, handle)
             if stand_in is not None:
                 stand_in.tick()
             gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
@@ -351,7 +363,7 @@ class CoordinatorClient:
         """Sends and receives frames until the link ends, or the coordinator hangs."""
         reader = gevent.spawn(link.receive, self._take)
         try:
-            self._attach(link.send)
+            self._attach(link.send, link.send_later)
             while not reader.ready():
                 reader.join(timeout=REPLY_S)
                 overdue_s = time.monotonic() - REPLY_S
@@ -360,7 +372,7 @@ class CoordinatorClient:
         finally:
             link.close()
 
-    def _attach(self, send: Callable[[Frame], None]) -> None:
+    def _attach(self, send: Callable[[Frame], None], send_later: Callable[[Frame], None]) -> None:
         """Tells a new coordinator everything: settings, boxes, what is held, and what waits."""
         now = time.monotonic()
         tickets = list(self._tickets.values())
@@ -374,7 +386,7 @@ class CoordinatorClient:
         for report in self._reports.values():
             send(report)
         send({"op": "announce", "held": held, "exchanges": exchanges})
-        self._send = send
+        self._send, self._send_later = send, send_later
         for ticket in tickets:
             if ticket.granted_s is None:
                 frame = ticket.frame
