@@ -14,6 +14,7 @@ import gevent
 from flask import Flask
 from gevent import monkey
 
+from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
@@ -103,7 +104,18 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     directory = log_directory(settings, environ)
-    app = create_app(settings, log_directory=directory, problem=lambda: watch.problem, dialects=dialects)
+    coordinator = CoordinatorClient(
+        state_directory(settings, environ),
+        workers=int(environ.get("WEB_CONCURRENCY") or 2),
+        start=lambda: start_coordinator(environ),
+    )
+    app = create_app(
+        settings,
+        log_directory=directory,
+        problem=lambda: watch.problem,
+        dialects=dialects,
+        coordinator=coordinator,
+    )
     app.extensions["ollama_proxy"]["watch"] = watch
     gateway = app.extensions["ollama_proxy"]["gateway"]
     return app
