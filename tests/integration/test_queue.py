@@ -372,6 +372,57 @@ def test_a_further_attempt_keeps_its_place() -> None:
         assert re.search(CHUNKS.good_end, later.read_all())
 
 
+# --- Tiers -----------------------------------------------------------------------------------------------------------
+
+
+def test_flex_waits_behind_all_others(patient: Gateway, box: QueueBox) -> None:
+    with ExitStack() as streams:
+        streams.enter_context(held(patient, box))
+        flex = FACES["openai responses"]
+        flex = flex._replace(body=flex.body | {"service_tier": "flex"})
+        first = streams.enter_context(ask(patient.url, flex))
+        read_until(first, rb": waiting, 1st of 1")
+        second = streams.enter_context(ask(patient.url, FACES["openai completions"]))
+        read_until(second, rb": waiting")
+        box.go.set()
+        assert is_well_ended(first.read_all(), flex) and second.read_all()
+        assert [seen.path for seen in box.prompts] == ["/api/chat", "/api/generate", "/api/chat"]
+
+
+TIERS = [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "default")]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["single", "streamed"])
+@pytest.mark.parametrize("name", ["openai chat", "openai responses"])
+@pytest.mark.parametrize(("asked", "used"), TIERS)
+def test_an_answer_reports_the_tier(
+    patient: Gateway, box: QueueBox, name: str, asked: str, used: str, stream: bool
+) -> None:
+    box.go.set()
+    body = FACES[name].body | {"service_tier": asked, "stream": stream}
+    answer = patient.ask(FACES[name].path, body)
+    found = set(re.findall(r'"service_tier": ?"(\w+)"', answer.text))
+    assert (answer.status, found) == (200, {used})
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") == ("service_tier" if asked == "priority" else None)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["single", "streamed"])
+@pytest.mark.parametrize("asked", ["auto", "standard_only", None])
+def test_usage_of_anthropics_messages_reports_the_tier(
+    patient: Gateway, box: QueueBox, asked: str | None, stream: bool
+) -> None:
+    box.go.set()
+    body = FACES["anthropic messages"].body | {"stream": stream} | ({"service_tier": asked} if asked else {})
+    answer = patient.ask("/v1/messages", body)
+    assert re.findall(r'"service_tier": ?"(\w+)"', answer.text) == (["standard"] if asked else [])
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") is None
+
+
+def test_a_request_without_a_tier_gets_none(patient: Gateway, box: QueueBox) -> None:
+    box.go.set()
+    assert "service_tier" not in patient.ask("/v1/chat/completions", FACES["openai chat"].body).json()
+
+
 # --- Limits ----------------------------------------------------------------------------------------------------------
 
 
