@@ -1,6 +1,6 @@
 """Slots and queue that workers share: which request may start next, and on which box."""
 
-from ollama_proxy.coordination.limits import Allowance, Limiter, LimitRefusal, Spent, Subject
+from ollama_proxy.coordination.limits import Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
 from ollama_proxy.coordination.state import Grant, Outcome, Request
 
@@ -14,6 +14,7 @@ __all__ = [
     "Position",
     "QueueLimits",
     "Refusal",
+    "Remaining",
     "Request",
     "Scheduler",
     "Spent",

@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 from limits.storage import MemoryStorage, RedisStorage
 
-from ollama_proxy.coordination.concurrency import Concurrency, MemoryConcurrency
+from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
 
 #: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
@@ -35,9 +35,6 @@ MINUTE_S = 60
 
 #: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
 CONCURRENT_WAIT_S = 0.5
-
-#: A debt is entered with this limit; Redis computes with floating-point numbers of 53 bits.
-NO_LIMIT = 1 << 53
 
 #: What quotas count, and how many units of their counters, which are whole numbers, make one.
 UNITS = {"tokens": 1, "gpu_seconds": 1000, "cost": 10**9}
@@ -82,6 +79,10 @@ class Allowance:
     def to_json(self) -> dict[str, Any]:
         """As a frame has it."""
         return asdict(self)
+
+    def list_limits(self) -> list[tuple[str, Remaining]]:
+        """Those that there are, with what they count: "requests", "tokens"."""
+        return [(unit, left) for unit, left in (("requests", self.requests), ("tokens", self.tokens)) if left]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:
@@ -209,7 +210,7 @@ class MinuteLimit:
 
     def _add(self, amount: int) -> None:
         if amount:
-            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)
+            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)  # also into debt
 
     def count_remaining(self, taken: int) -> Remaining:
         """What is left, if `taken` was charged since the window was read."""

@@ -9,6 +9,7 @@ from typing import TypeAlias, cast
 
 from flask import request
 
+from ollama_proxy.coordination import Allowance
 from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import NO_USAGE, Json, Usage
@@ -97,6 +98,8 @@ class Exchange:
     is_outgrown: Callable[[int], bool] | None = None
     #: The nodes that were tried and their outcomes; empty if the first attempt was the only one.
     attempts: tuple[str, ...] = ()
+    #: What is left of the caller's limits; None: not checked.
+    allowance: Allowance | None = None
     #: Upstreams whose part of a list is outdated or missing.
     partial: tuple[str, ...] = ()
     #: Called in this order when the exchange is over and everything that it held is released.

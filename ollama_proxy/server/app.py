@@ -159,4 +159,6 @@ def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
             headers[header] = ", ".join(words)[:500]
     for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
         headers[name] = value
+    if exchange.allowance:
+        headers.extend(exchange.dialect.errors.allowance_fields(exchange.allowance))
     count_whole(exchange, response)
