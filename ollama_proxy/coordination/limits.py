@@ -36,6 +36,9 @@ MINUTE_S = 60
 #: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
 CONCURRENT_WAIT_S = 0.5
 
+#: Redis rounds times to milliseconds.
+CLOCK_STEP_S = 0.002
+
 #: What quotas count, and how many units of their counters, which are whole numbers, make one.
 UNITS = {"tokens": 1, "gpu_seconds": 1000, "cost": 10**9}
 
@@ -117,8 +120,8 @@ class Limit(Protocol):
     def give_back(self) -> None:
         """Undoes `take`."""
 
-    def settle(self, spent: Spent | None) -> None:
-        """Ends the exchange; None: it is not known what it used, so the estimate stands."""
+    def settle(self, spent: Spent) -> None:
+        """Ends the exchange: corrects the estimate by what it has used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +198,17 @@ class MinuteLimit:
         """See `Limit`."""
         self._correct(-self.amount)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
-        if spent and self.name == "tokens_per_minute":
+        if self.name == "tokens_per_minute":
             self._correct(spent.tokens - self.amount)
 
     def _correct(self, amount: int) -> None:
         """Gives nothing back of an earlier minute, whose count fades by itself."""
         if amount < 0:
+            taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
             window = self.read()
-            is_current = time.monotonic() - self.taken_at_s <= window.age_s
+            is_current = taken_ago_s <= window.age_s + CLOCK_STEP_S
             amount = max(amount, -window.current) if is_current else 0
         self._add(amount)
 
@@ -253,11 +257,10 @@ class QuotaLimit:
         """See `Limit`."""
         self._add(-self.amount)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
-        if spent:
-            used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
-            self._add(round(used * UNITS[self.unit]) - self.amount)
+        used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
+        self._add(round(used * UNITS[self.unit]) - self.amount)
 
     def raise_to(self, used: float) -> None:
         """Makes the counter at least as high as `used`."""
@@ -292,7 +295,7 @@ class ConcurrentLimit:
         """See `Limit`."""
         self.concurrency.leave(self.key, self.exchange_id)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
         self.give_back()
 
@@ -375,10 +378,16 @@ class Limiter:
         return _sum_up(limits, charged=True)
 
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
-        """Ends an exchange and corrects its estimate; None: it is not known what it used. Others are ignored."""
+        """Ends an exchange and corrects its estimate; None: it used nothing. Unknown ids are ignored."""
         with ExitStack() as ends:  # all of them, also if Redis fails
             for limit in self._running.pop(exchange_id, ()):
-                ends.callback(limit.settle, spent)
+                ends.callback(limit.settle, spent or Spent())
+
+    def cancel(self, exchange_id: str) -> None:
+        """Takes an admission back: the exchange was refused after all, and uses up nothing."""
+        with ExitStack() as ends:
+            for limit in self._running.pop(exchange_id, ()):
+                ends.callback(limit.give_back)
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""

@@ -64,6 +64,8 @@ class Position:
     place: int
     waiting: int
     wait_s: float
+    #: Why it waits, for people.
+    reason: str = ""
 
 
 @dataclass(slots=True, eq=False)
