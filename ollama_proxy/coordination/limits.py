@@ -36,7 +36,7 @@ MINUTE_S = 60
 #: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
 CONCURRENT_WAIT_S = 0.5
 
-#: Redis rounds times to milliseconds.
+#: Redis rounds times to milliseconds, and windows in memory a little less.
 CLOCK_STEP_S = 0.002
 
 #: What quotas count, and how many units of their counters, which are whole numbers, make one.
@@ -424,7 +424,9 @@ class Limiter:
 
 def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:
     # A window lets a request in just after that time.
-    return LimitRefusal(limit.code, limit.name, limit.key, int(wait_s) + 1, _sum_up(limits, charged=False))
+    return LimitRefusal(
+        limit.code, limit.name, limit.key, int(wait_s + CLOCK_STEP_S) + 1, _sum_up(limits, charged=False)
+    )
 
 
 def _sum_up(limits: Iterable[Limit], *, charged: bool) -> Allowance:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits.storage import MemoryStorage, RedisStorage
 
-from ollama_proxy.coordination.concurrency import LEASE, RedisConcurrency
+from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
 from ollama_proxy.coordination.limits import Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
 from tests.rig.redis_server import RedisServer
 
@@ -157,6 +157,26 @@ def test_refused_request_uses_up_nothing(make_limiter: MakeLimiter, full: str) -
     assert passes(admit(limiter, "none", {name: limit - 1 for name, limit in others.items() if limit > 1}, tokens=1))
 
 
+class LateConcurrency(MemoryConcurrency):
+    """Other machines are always faster: what was free is taken when it is asked for."""
+
+    def count(self, key: str) -> int:
+        return 0
+
+    def enter(self, key: str, exchange_id: str, limit: int) -> bool:
+        return key != "user:a/b"
+
+
+def test_refusal_after_a_lost_race_uses_up_nothing(make_limiter: MakeLimiter) -> None:
+    limiter = make_limiter()
+    limiter.concurrency = LateConcurrency()
+    given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
+    for number in range(3):
+        lost = limiter.admit(str(number), [Subject("token:a", given), Subject("user:a/b", {"concurrent": 1})], 10)
+        assert (refusal(lost).key, refusal(lost).retry_after_s) == ("user:a/b", 1)
+    assert passes(admit(limiter, "last", given))
+
+
 def test_cancelled_admission_uses_up_nothing(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
@@ -168,7 +188,7 @@ def test_cancelled_admission_uses_up_nothing(make_limiter: MakeLimiter) -> None:
 def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     assert passes(admit(limiter, 1, {"tokens_per_minute": 100}, tokens=1000))
-    assert refusal(admit(limiter, 2, {"tokens_per_minute": 100}, tokens=1)).retry_after_s > 60
+    assert refusal(admit(limiter, 2, {"tokens_per_minute": 100}, tokens=1)).retry_after_s > 110
     assert passes(admit(limiter, 3, {"tokens_per_minute": 100}, tokens=1, key="token:b"))
     assert refusal(admit(limiter, 4, {"tokens_per_minute": 100}, tokens=1000, key="token:b")).limit
 
@@ -202,6 +222,8 @@ def test_share_is_at_least_one(make_limiter: MakeLimiter) -> None:
     assert passes(admit(limiter, "c", {"cost_per_day": 0.5}, key="token:c"))
     limiter.settle("c", Spent(cost=0.49))
     assert passes(admit(limiter, "d", {"cost_per_day": 0.5}, key="token:c"))
+    limiter.settle("d", Spent(cost=0.01))
+    assert not passes(admit(limiter, "e", {"cost_per_day": 0.5}, key="token:c"))
 
 
 def test_exchange_that_is_taken_over_counts_as_running_only(make_limiter: MakeLimiter) -> None:
