@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 
-from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.link import Link, connect
@@ -319,6 +319,11 @@ class CoordinatorClient:
         if frame["op"] == "status":
             if result := self._statuses.get(frame["id"]):
                 result.set(frame["status"])
+        elif frame["op"] == "store":
+            if frame["is_shared"]:
+                log.warning("shared_state_back")
+            else:
+                log.error("shared_state_unavailable", extra={"fields": {"effect": "this machine grants its own share"}})
         elif ticket := self._tickets.get(frame["id"]):
             ticket.take(frame)
 
@@ -342,7 +347,7 @@ class CoordinatorClient:
                 started_s = time.monotonic()
                 self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
-                stand_in = Coordinator(share=1 / self._workers)
+                stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle
                 self._attach(handle, handle)
