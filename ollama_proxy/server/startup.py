@@ -69,6 +69,7 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     settings = gateway.settings
     configure(log_directory(settings, environ), settings.logging.level)
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
+    WORKER.refuse_waiting = gateway.refuse_waiting
     gevent.spawn(watch.run, gevent.sleep)
     gevent.spawn(health.run)
     parts["client_watch"].start()
