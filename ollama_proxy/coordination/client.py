@@ -224,6 +224,8 @@ class CoordinatorClient:
         self._directory = directory
         self._workers = workers
         self._start = start
+        #: What `start` returned last: a process must not be forgotten while it runs.
+        self._started: object = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -345,7 +347,7 @@ class CoordinatorClient:
                 continue
             if time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
-                self._start()
+                self._started = self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
