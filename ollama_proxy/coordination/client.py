@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 
-from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.link import Link, connect
@@ -121,13 +121,13 @@ class Ticket:
         if self.admission.client.forget(self):
             frame: Frame = {"op": "release", "id": self.frame["id"]}
             if outcome is not None:
-                frame["outcome"] = asdict(outcome)
-            self.admission.client.send(frame)
+                frame["outcome"] = {"gpu_s": outcome.gpu_s, "load_s": outcome.load_s, "prompt_s": outcome.prompt_s}
+            self.admission.client.send_later(frame)
 
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
         self.unanswered_s = None
-        self.admission.note(frame.get("allowance"))
+        self.admission.note(frame.get("allowance"), is_admitted=frame["op"] != "refused")
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
@@ -200,16 +200,20 @@ class Admission:
         """The limits as frames have them."""
         return [(each.key, each.limits) for each in self.flow.subjects]
 
-    def note(self, allowance: Frame | None) -> None:
-        """Takes in what is left of the limits."""
+    def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
+        """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
-            self.client.admissions[self.exchange] = self
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            if is_admitted:
+                self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
         if self.client.admissions.pop(self.exchange, None):
-            self.client.send({"op": "end", "exchange": self.exchange, "spent": asdict(spent) if spent else None})
+            frame: Frame = {"op": "end", "exchange": self.exchange, "spent": None}
+            if spent is not None:
+                frame["spent"] = {"tokens": spent.tokens, "gpu_s": spent.gpu_s, "cost": spent.cost}
+            self.client.send_later(frame)
 
 
 class CoordinatorClient:
@@ -221,7 +225,11 @@ class CoordinatorClient:
         self._directory = directory
         self._workers = workers
         self._start = start
+        #: What `start` returned last: a process must not be forgotten while it runs.
+        self._started: object = None
+        #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
+        self._send_later: Callable[[Frame], None] | None = None
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
@@ -301,6 +309,11 @@ class CoordinatorClient:
         if self._send is not None:
             self._send(frame)
 
+    def send_later(self, frame: Frame) -> None:
+        """Does the same for a frame that nobody waits for."""
+        if self._send_later is not None:
+            self._send_later(frame)
+
     def forget(self, ticket: Ticket) -> bool:
         """False: that was done before."""
         return self._tickets.pop(ticket.frame["id"], None) is not None
@@ -309,6 +322,11 @@ class CoordinatorClient:
         if frame["op"] == "status":
             if result := self._statuses.get(frame["id"]):
                 result.set(frame["status"])
+        elif frame["op"] == "store":
+            if frame["is_shared"]:
+                log.warning("shared_state_back")
+            else:
+                log.error("shared_state_unavailable", extra={"fields": {"effect": "this machine grants its own share"}})
         elif ticket := self._tickets.get(frame["id"]):
             ticket.take(frame)
 
@@ -324,16 +342,18 @@ class CoordinatorClient:
                 self._enter("coordinator")
                 stand_in = None
                 self._use(link)
-                self._send, lost_s = None, time.monotonic()
+                self._send = self._send_later = None
+                lost_s = time.monotonic()
                 self._enter("none")
                 continue
             if time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
-                self._start()
+                self._started = self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
-                stand_in = Coordinator(share=1 / self._workers)
+                stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
-                self._attach(stand_in.open(self._take).handle)
+                handle = stand_in.open(self._take).handle
+                self._attach(handle, handle)
             if stand_in is not None:
                 stand_in.tick()
             gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
@@ -351,7 +371,7 @@ class CoordinatorClient:
         """Sends and receives frames until the link ends, or the coordinator hangs."""
         reader = gevent.spawn(link.receive, self._take)
         try:
-            self._attach(link.send)
+            self._attach(link.send, link.send_later)
             while not reader.ready():
                 reader.join(timeout=REPLY_S)
                 overdue_s = time.monotonic() - REPLY_S
@@ -360,7 +380,7 @@ class CoordinatorClient:
         finally:
             link.close()
 
-    def _attach(self, send: Callable[[Frame], None]) -> None:
+    def _attach(self, send: Callable[[Frame], None], send_later: Callable[[Frame], None]) -> None:
         """Tells a new coordinator everything: settings, boxes, what is held, and what waits."""
         now = time.monotonic()
         tickets = list(self._tickets.values())
@@ -374,7 +394,7 @@ class CoordinatorClient:
         for report in self._reports.values():
             send(report)
         send({"op": "announce", "held": held, "exchanges": exchanges})
-        self._send = send
+        self._send, self._send_later = send, send_later
         for ticket in tickets:
             if ticket.granted_s is None:
                 frame = ticket.frame

@@ -18,6 +18,9 @@ SOCKET_NAME = "coordinator.sock"
 #: Seconds in which the other side must accept and greet.
 CONNECT_S = 1.0
 
+#: How long a frame waits for the next one that nobody waits for, in seconds.
+LATER_S = 0.002
+
 #: Bytes that are read at once, and bytes that may wait for the other side before it counts as hung.
 READ_BYTES, MAX_UNSENT_BYTES = 256 << 10, 128 << 20
 
@@ -31,29 +34,44 @@ class Link:
         self._sender = connection.dup()
         self._sender.settimeout(0.0)
         self._unsent = bytearray()
-        self._is_sending = False
+        #: A greenlet sends the rest as soon as the other side reads.
+        self._is_blocked = False
+        self._timer = gevent.get_hub().loop.timer(LATER_S)
+        self._is_timed = False
         self.is_closed = False
 
     def send(self, frame: Frame) -> None:
         """Sends a frame, or keeps it until the other side reads. What is sent to a closed link is lost."""
-        if self.is_closed:
+        self._add(frame)
+        self._flush()
+
+    def send_later(self, frame: Frame) -> None:
+        """Sends a frame with the next one, or in a moment: a system call that wakes another process costs more than
+        everything else together."""
+        self._add(frame)
+        if not (self._is_timed or self._is_blocked or self.is_closed):
+            self._is_timed = True
+            self._timer.start(self._flush)
+
+    def _add(self, frame: Frame) -> None:
+        self._unsent += encode_frame(frame)
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            self.close()
+
+    def _flush(self) -> None:
+        if self.is_closed or self._is_blocked:
             return
-        data = encode_frame(frame)
-        if not self._is_sending:
-            try:
-                data = data[self._sender.send(data) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.close()
-                return
-        if data:
-            self._unsent += data
-            if len(self._unsent) > MAX_UNSENT_BYTES:
-                self.close()
-            elif not self._is_sending:
-                self._is_sending = True
-                gevent.spawn(self._send_rest)
+        if self._is_timed:
+            self._is_timed = False
+            self._timer.stop()
+        try:
+            while self._unsent:
+                del self._unsent[: self._sender.send(self._unsent)]
+        except BlockingIOError:
+            self._is_blocked = True
+            gevent.spawn(self._send_rest)
+        except OSError:
+            self.close()
 
     def _send_rest(self) -> None:
         try:
@@ -63,7 +81,7 @@ class Link:
         except OSError:
             self.close()
         finally:
-            self._is_sending = False
+            self._is_blocked = False
 
     def receive(self, handle: Callable[[Frame], None]) -> None:
         """Calls `handle` for each frame until the link ends. Raises ValueError if the other side sends something
@@ -73,6 +91,8 @@ class Link:
             while data := self._socket.recv(READ_BYTES):
                 for frame in reader.feed(data):
                     handle(frame)
+                if self._unsent:
+                    self._flush()
         except OSError:
             pass  # the same as an end
         finally:
@@ -83,6 +103,8 @@ class Link:
         if self.is_closed:
             return
         self.is_closed = True
+        self._timer.stop()
+        self._timer.close()
         try:
             self._socket.shutdown(plain_socket.SHUT_RDWR)
         except OSError:

@@ -106,7 +106,7 @@ class _Service:
 
     def _serve_worker(self, connection: socket.socket, address: object) -> None:
         link = Link(connection)
-        session = self._coordinator.open(link.send)
+        session = self._coordinator.open(link.send_later)
         try:
             link.receive(session.handle)
         except (KeyError, TypeError, ValueError) as error:  # a worker of another version; it will run on its own share

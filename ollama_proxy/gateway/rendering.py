@@ -85,8 +85,9 @@ class Renderer(Protocol):
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Returns the frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
 
-    def render_heartbeat(self) -> bytes:
-        """Returns bytes that only keep the connection alive."""
+    def render_heartbeat(self, progress: str = "") -> bytes:
+        """Returns bytes that only keep the connection alive; `progress`: what the client waits for, if that is known,
+        for dialects that have a place for it."""
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Returns the last frames of a stream that failed: never those of a proper end."""

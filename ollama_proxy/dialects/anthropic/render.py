@@ -99,7 +99,7 @@ class MessageRenderer:
                     frames += [*self._close(), _event(b"message_delta", document), STOP]
         return b"".join(frames)
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         """Return a ping. The first one follows the start of the message, which clients expect first."""
         return b"".join(self._begin()) or PING
 

@@ -24,7 +24,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there
+from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there, wait_open
 from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams import read_all
@@ -68,7 +68,7 @@ class Scene:
     def open(self, *outcomes: Any) -> Any:
         """What a request comes to whose attempts have these outcomes."""
         self.outcomes = iter(outcomes)
-        return Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask)
+        return wait_open(Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask))
 
     def _ask(self, one: Node, own: str) -> Any:
         self.asked.append(one.name)
@@ -359,7 +359,7 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
 
     def opened() -> None:
         with pytest.raises(ClientGone):
-            Attempts(fleet, route, exchange).open(call, ask)
+            wait_open(Attempts(fleet, route, exchange).open(call, ask))
 
     waiting = gevent.spawn(opened)
     gevent.sleep(0.05)

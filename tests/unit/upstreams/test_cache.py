@@ -130,7 +130,9 @@ SHORT_LIVED = frozenset(
         "gateway.exchange.Exchange",
         "gateway.retries.Attempts",
         "gateway.retries.RereadReply",
+        "gateway.retries.RunningAttempt",
         "gateway.server_broadcast.Broadcast",
+        "hub.Done",
         "hub.ModelRequest",
         "hub.Tool",
         "server.incoming.ChunkedBody",
@@ -155,6 +157,7 @@ SHORT_LIVED = frozenset(
         "upstreams.pending_calls.PendingCalls",
         "wire.lines.LineSplitter",
         "wire.lines.SseSplitter",
+        "wire.lines.StreamEnd",
         "wire.sse_passthrough.EventTail",
     }
 )
