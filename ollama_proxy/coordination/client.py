@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 
-from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.link import Link, connect
@@ -127,7 +127,7 @@ class Ticket:
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
         self.unanswered_s = None
-        self.admission.note(frame.get("allowance"))
+        self.admission.note(frame.get("allowance"), is_admitted=frame["op"] != "refused")
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
@@ -200,11 +200,12 @@ class Admission:
         """The limits as frames have them."""
         return [(each.key, each.limits) for each in self.flow.subjects]
 
-    def note(self, allowance: Frame | None) -> None:
-        """Takes in what is left of the limits."""
+    def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
+        """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
-            self.client.admissions[self.exchange] = self
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            if is_admitted:
+                self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
@@ -224,6 +225,8 @@ class CoordinatorClient:
         self._directory = directory
         self._workers = workers
         self._start = start
+        #: What `start` returned last: a process must not be forgotten while it runs.
+        self._started: object = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -319,6 +322,11 @@ class CoordinatorClient:
         if frame["op"] == "status":
             if result := self._statuses.get(frame["id"]):
                 result.set(frame["status"])
+        elif frame["op"] == "store":
+            if frame["is_shared"]:
+                log.warning("shared_state_back")
+            else:
+                log.error("shared_state_unavailable", extra={"fields": {"effect": "this machine grants its own share"}})
         elif ticket := self._tickets.get(frame["id"]):
             ticket.take(frame)
 
@@ -340,9 +348,9 @@ class CoordinatorClient:
                 continue
             if time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
-                self._start()
+                self._started = self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
-                stand_in = Coordinator(share=1 / self._workers)
+                stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle
                 self._attach(handle, handle)

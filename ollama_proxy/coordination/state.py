@@ -14,6 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+
+class StateUnavailable(Exception):
+    """The state that several machines share can't be reached now."""
+
+
 #: What is expected before anything was measured, in seconds; of the prompt per token.
 EXPECTED_S = {"service": 5.0, "load": 10.0, "prompt": 0.001}
 

@@ -29,6 +29,7 @@ from ollama_proxy.settings import (
     load_settings,
     settings_from,
     state_directory,
+    state_path,
     with_first_token,
 )
 from ollama_proxy.telemetry import configure
@@ -104,21 +105,22 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     directory = log_directory(settings, environ)
-    coordinator = CoordinatorClient(
-        state_directory(settings, environ),
-        workers=int(environ.get("WEB_CONCURRENCY") or 2),
-        start=lambda: start_coordinator(environ),
-    )
     app = create_app(
         settings,
         log_directory=directory,
         problem=lambda: watch.problem,
         dialects=dialects,
-        coordinator=coordinator,
+        coordinator=build_coordinator_client(settings, environ),
     )
     app.extensions["ollama_proxy"]["watch"] = watch
     gateway = app.extensions["ollama_proxy"]["gateway"]
     return app
+
+
+def build_coordinator_client(settings: Settings, environ: Mapping[str, str]) -> CoordinatorClient:
+    """What workers reach the coordinator by; nothing runs, and no directory is made, before a request needs it."""
+    workers = int(environ.get("WEB_CONCURRENCY", "1"))
+    return CoordinatorClient(state_path(settings, environ), workers=workers, start=lambda: start_coordinator(environ))
 
 
 class PreloadedApp:

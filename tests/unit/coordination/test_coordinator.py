@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.coordination.coordinator import Coordinator, Session
+from ollama_proxy.coordination.coordinator import Coordinator, Session, Store, make_share
 from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.limits import Limiter
+from ollama_proxy.coordination.scheduler import Scheduler
+from ollama_proxy.coordination.state import StateUnavailable
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 
@@ -196,7 +199,7 @@ def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
 
 
 def test_stand_in_grants_its_share() -> None:
-    workers = Workers(share=0.5)
+    workers = Workers(store=make_share(0.5))
     session = workers.open("only", slots=3)
     for number in "12":
         session.handle(make_acquire(number))
@@ -226,3 +229,42 @@ def test_frames_of_a_newer_version_are_ignored() -> None:
     workers = Workers()
     workers.open("only").handle({"op": "something new"})
     assert not workers.received["only"]
+
+
+class LostScheduler(Scheduler):
+    """A scheduler whose state can be out of reach."""
+
+    is_lost = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("acquire", "release", "cancel", "tick", "hold", "set_box", "locate") and self.is_lost:
+            raise StateUnavailable
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("lost_at", ["acquire", "release", "tick"])
+def test_own_share_takes_over_when_the_shared_state_is_lost(lost_at: str) -> None:
+    shared = Store(LostScheduler(), Limiter(), is_shared=True)
+    workers = Workers(store=shared, stand_in=lambda: make_share(0.5))
+    session = workers.open("only", slots=4)
+    for number in "12345":
+        session.handle(make_acquire(number))
+    workers.take("only")
+    assert isinstance(shared.scheduler, LostScheduler)
+    shared.scheduler.is_lost = True
+    if lost_at == "acquire":
+        session.handle(make_acquire("6"))
+    elif lost_at == "release":
+        session.handle({"op": "release", "id": "1"})
+    else:
+        workers.pass_time(0.2)
+    assert {"op": "store", "is_shared": False} in workers.received["only"]
+    workers.received["only"].clear()
+    # All that was granted is still held, and half of the slots is granted here.
+    for number in "123":
+        session.handle({"op": "release", "id": number})
+    assert workers.take("only") == [("granted", "5", "box1")]
+    shared.scheduler.is_lost = False
+    workers.coordinator.use(Store(Scheduler(), Limiter(), is_shared=True))
+    status = workers.coordinator.status()
+    assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [(3 if lost_at == "acquire" else 2, 0)]
