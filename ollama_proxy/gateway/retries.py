@@ -282,29 +282,42 @@ class Attempts:
             if not self._route.is_bounded:
                 if not admission.is_admitted:
                     ticket = admission.acquire((), call)
-                    yield from self._wait_for(ticket, call, heartbeat_s)
+                    yield from self._wait_for(ticket, [], call, heartbeat_s)
                     ticket.release(None)
                 return *self._balancer.pick(self._route, self._token, self._tried), None
-            usable = self._route.usable(self._tried)
+            # Those that only refuse quickly may be tried without a slot, but not waited for.
+            usable = [each for each in self._route.usable(self._tried) if each[0].allows()]
             healthy = [each for each in usable if not each[0].is_failing(self._route.bare)]
             candidates = {node.name: (node, name) for node, name in healthy or usable}
+            if not candidates:
+                raise self._route.unusable()
             ticket = admission.acquire(
                 [(node.name, canonical(name)) for node, name in candidates.values()],
                 call,
                 conversation=list_prefixes(self._exchange.data, self._route),
                 waited_s=self._waited_s,
             )
-            yield from self._wait_for(ticket, call, heartbeat_s)
+            nodes = [node for node, _ in candidates.values()]
+            try:
+                yield from self._wait_for(ticket, nodes, call, heartbeat_s)
+            except UpstreamConnect:  # all of them were lost meanwhile
+                self._tried += nodes
+                if not self._route.has_other(self._tried):
+                    raise self._route.unusable() from None
+                continue
             node, upstream_model = candidates[ticket.box]
-            if node.allows() or node.refuses_at_once:
+            if node.allows():
                 return node, upstream_model, ticket
             # It went down, or is drained, since it was granted.
             ticket.release(None)
             self._tried.append(node)
 
-    def _wait_for(self, ticket: Ticket, call: Call, heartbeat_s: float | None) -> Generator[tuple[()]]:
-        """Waits until a slot is granted; the exchange says what for, and in the end for how long."""
+    def _wait_for(
+        self, ticket: Ticket, nodes: list[Node], call: Call, heartbeat_s: float | None
+    ) -> Generator[tuple[()]]:
+        """Waits until a slot of these nodes is granted; the exchange says what for, and in the end for how long."""
         exchange, is_granted = self._exchange, False
+        exchange.waits[ticket] = nodes
         call.hold()
         try:
             while not (is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)):
@@ -313,6 +326,7 @@ class Attempts:
                 exchange.progress = describe_wait(ticket.position)
                 yield ()
         finally:
+            del exchange.waits[ticket]
             if not is_granted:  # also if the client has left, and nobody asks for the next heartbeat
                 ticket.release(None)
             call.resume(ticket.waited_s)

@@ -32,7 +32,7 @@ from tests.rig.calls import (
     last_error,
 )
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor
+from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Lines, Script, WaitFor
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.provider import Provider, chunks, row, streamed
@@ -370,6 +370,51 @@ def test_a_further_attempt_keeps_its_place() -> None:
         assert [answer_of(each).status for each in running] == [500, 200, 200]
         assert other.prompts[1].json()["stream"] is False
         assert re.search(CHUNKS.good_end, later.read_all())
+
+
+# --- Boxes that go away ----------------------------------------------------------------------------------------------
+
+
+def test_a_box_that_is_lost_is_not_waited_for() -> None:
+    with QueueBox() as box, gateway_of(box) as gateway, ExitStack() as streams:
+        streams.enter_context(held(gateway, box))
+        late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
+        read_until(late, rb": waiting, 1st of 1")
+        single = streams.enter_context(ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False))
+        wait_until(lambda: waiting(gateway) == 2)
+        box.script("/api/version", [Cut()])
+        assert "Failed to connect" in last_error(late.read_all(20), FACES["openai chat"])
+        for answer in (answer_of(single), gateway.ask("/api/chat", HOLDER)):
+            assert (answer.status, int(answer.headers.get("Retry-After") or 0) >= 1) == (503, True)
+            assert "Failed to connect" in error_text(answer, FACES["native chat"])
+
+
+def test_a_box_that_is_drained_is_not_waited_for() -> None:
+    with QueueBox() as box, gateway_of(box) as gateway, held(gateway, box):
+        with ask(gateway.url, FACES["openai chat"]) as late:
+            read_until(late, rb": waiting, 1st of 1")
+            gateway.write_config(configured() | {"upstreams": [box.declared | {"drain": True}]})
+            assert "drained" in last_error(late.read_all(20), FACES["openai chat"])
+
+
+def test_a_request_moves_on_to_another_box() -> None:
+    """Its box was lost; the other one may be used as well."""
+    lost, other = QueueBox("box1"), QueueBox("box2")
+    with lost, other, gateway_of(lost, other) as gateway, ExitStack() as streams:
+        bodies = [HOLDER | {"model": name} for name in ("box1/m", "box2/m", "m")]
+        for body in bodies[:2]:
+            streams.enter_context(
+                open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False)
+            )
+        wait_until(lambda: len(lost.prompts) == len(other.prompts) == 1)
+        single = open_stream(gateway.url, "POST", "/api/chat", bodies[2], bearer(TOKEN), wait_for_head=False)
+        with single:
+            wait_until(lambda: waiting(gateway) == 1)
+            lost.refuse()
+            other.go.set()
+            answer = answer_of(single)
+        assert (answer.status, waited_s(answer) > 0) == (200, True)
+        assert len(other.prompts) == 2
 
 
 # --- Tiers -----------------------------------------------------------------------------------------------------------
