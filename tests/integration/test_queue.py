@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -71,7 +71,7 @@ class QueueBox(Box):
         return super().declared | {"concurrency": 1}
 
 
-def configured(*boxes: Box, **sections: Any) -> dict[str, Any]:
+def configured(*boxes: QueueBox, **sections: Any) -> dict[str, Any]:
     upstreams = [box.declared for box in boxes] + sections.pop("upstreams", [])
     tokens = sections.pop("tokens", [TOKEN, OTHER_TOKEN])
     return {
@@ -81,9 +81,23 @@ def configured(*boxes: Box, **sections: Any) -> dict[str, Any]:
     } | sections
 
 
+def has_coordinator(gateway: Gateway) -> bool:
+    """Whether there is a coordinator, and no worker decides itself: one that starts slowly is not waited for."""
+    events = [line["event"] for line in gateway.log_lines("events")]
+    is_back = events.count("coordinator_unavailable") == events.count("coordinator_back")
+    return (gateway.state_directory / "coordinator.sock").exists() and is_back
+
+
 @contextmanager
-def gateway_of(*boxes: Box, workers: int = 2, **sections: Any) -> Iterator[Gateway]:
+def gateway_of(*boxes: QueueBox, workers: int = 2, **sections: Any) -> Iterator[Gateway]:
     with Gateway(configured(*boxes, **sections), workers=workers) as running:
+        for box in boxes:
+            box.go.set()
+        assert running.ask("/api/chat", HOLDER).status == 200
+        wait_until(lambda: has_coordinator(running), 20, "no coordinator")
+        for box in boxes:
+            box.go.clear()
+            box.clear()
         yield running
         assert "Traceback" not in running.output(), running.output()
 
@@ -146,10 +160,11 @@ def is_free(gateway: Gateway) -> bool:
 
 def read_until(stream: Stream, pattern: bytes, seconds: float = 10) -> bytes:
     """What the client gets, up to the first match."""
-    read, ends_at = b"", time.monotonic() + seconds
+    read, data, ends_at = b"", b"", time.monotonic() + seconds
     while not re.search(pattern, read):
-        data = stream.read_some(max(0.01, ends_at - time.monotonic()))
-        assert data, f"ended early: {read!r}"
+        with suppress(TimeoutError):
+            data = stream.read_some(max(0.01, ends_at - time.monotonic()))
+        assert data and time.monotonic() < ends_at, f"no {pattern!r} in {read!r}"
         read += data
     return read
 
@@ -384,7 +399,12 @@ def test_a_box_that_is_lost_is_not_waited_for() -> None:
         wait_until(lambda: waiting(gateway) == 2)
         box.script("/api/version", [Cut()])
         assert "Failed to connect" in last_error(late.read_all(20), FACES["openai chat"])
-        for answer in (answer_of(single), gateway.ask("/api/chat", HOLDER)):
+        box.refuse(drop=False)
+        ends_at = time.monotonic() + 3
+        answers = [answer_of(single)]
+        while time.monotonic() < ends_at:
+            answers.append(gateway.ask("/api/chat", HOLDER))
+        for answer in answers:
             assert (answer.status, int(answer.headers.get("Retry-After") or 0) >= 1) == (503, True)
             assert "Failed to connect" in error_text(answer, FACES["native chat"])
 
@@ -414,7 +434,7 @@ def test_a_request_moves_on_to_another_box() -> None:
             other.go.set()
             answer = answer_of(single)
         assert (answer.status, waited_s(answer) > 0) == (200, True)
-        assert len(other.prompts) == 2
+        assert sum(seen.json()["stream"] is False for seen in other.prompts) == 2
 
 
 # --- Tiers -----------------------------------------------------------------------------------------------------------
@@ -473,10 +493,13 @@ def test_a_request_without_a_tier_gets_none(patient: Gateway, box: QueueBox) -> 
 
 def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 3}}
-    box.go.set()
-    with gateway_of(box, tokens=[token]) as gateway:
+    with gateway_of(box, tokens=[OTHER_TOKEN, token]) as gateway:
+        box.go.set()
         answers: list[Answer] = []
-        threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER))) for _ in range(9)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER, token=TOKEN)))
+            for _ in range(9)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -493,7 +516,7 @@ def test_several_answers_are_one_request_for_the_limits(box: QueueBox) -> None:
     box.go.set()
     plain = {"name": "box1", "base_url": box.url}
     for upstream in (box.declared, plain):
-        with Gateway({"auth": {"generate_tokens": [token]}, "upstreams": [upstream]}) as gateway:
+        with Gateway({"auth": {"generate_tokens": [token]}, "upstreams": [upstream]}, workers=1) as gateway:
             answers = [gateway.ask("/v1/chat/completions", body) for _ in range(3)]
             assert [answer.status for answer in answers] == [200, 200, 429]
             assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
