@@ -510,16 +510,17 @@ def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
         assert gateway.ask("/api/tags").status == 200
 
 
-def test_several_answers_are_one_request_for_the_limits(box: QueueBox) -> None:
+@pytest.mark.parametrize("bounds", [{"concurrency": 1}, {}], ids=["with slots", "without"])
+def test_several_answers_are_one_request_for_the_limits(box: QueueBox, bounds: dict[str, int]) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 2}}
     body = {"model": "m", "messages": MESSAGES, "n": 3}
-    box.go.set()
-    plain = {"name": "box1", "base_url": box.url}
-    for upstream in (box.declared, plain):
-        with Gateway({"auth": {"generate_tokens": [token]}, "upstreams": [upstream]}, workers=1) as gateway:
-            answers = [gateway.ask("/v1/chat/completions", body) for _ in range(3)]
-            assert [answer.status for answer in answers] == [200, 200, 429]
-            assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    other = {"name": "plain", "base_url": box.url, **bounds}
+    with gateway_of(box, upstreams=[other], tokens=[OTHER_TOKEN, token]) as gateway:
+        box.go.set()
+        asked = body | {"model": "plain/m"}
+        answers = [gateway.ask("/v1/chat/completions", asked, token=TOKEN) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
 
 
 # --- The end of a worker, and of a token -----------------------------------------------------------------------------
