@@ -15,6 +15,7 @@ from typing import Any
 
 from ollama_proxy.settings.formats import SIZE
 from ollama_proxy.settings.schema import ModelSettings, setting_names
+from ollama_proxy.settings.sharing import Limits
 from ollama_proxy.settings.tokens import TokenFields
 from ollama_proxy.settings.upstreams import UpstreamSettings
 
@@ -28,7 +29,7 @@ def nested_settings(section: Any) -> dict[str, Field[Any]]:
     found: dict[str, Field[Any]] = {}
     for each in fields(section):
         if "section" in each.metadata:
-            found |= {f"{each.name}.{inner.name}": inner for inner in fields(each.metadata["section"])}
+            found |= {f"{each.name}.{name}": one for name, one in nested_settings(each.metadata["section"]).items()}
         else:
             found[each.name] = each
     return found
@@ -67,7 +68,7 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def tables() -> dict[str, str]:
     """The tables by the name of their markers in the page."""
-    sections = {"tokens": TokenFields, "models": ModelSettings, "upstreams": UpstreamSettings}
+    sections = {"tokens": TokenFields, "limits": Limits, "models": ModelSettings, "upstreams": UpstreamSettings}
     head = ["name", "default", "variable", "value", "meaning"]
     found = {"settings": markdown_table(head, (setting_row(*each) for each in setting_names().items()))}
     del head[2]

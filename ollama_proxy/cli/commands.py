@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
     DEMO_URL,
+    MASK,
     NAME,
     PRESETS,
     Entry,
     FirstToken,
+    Limits,
     ModelSettings,
+    RedisUrl,
     Settings,
     Token,
     TokenFields,
@@ -44,7 +47,6 @@ EXIT_CONFIG = 2
 #: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
 #: be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
 EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
-MASK = "********"
 #: Servers that are asked at once.
 MOST_PROBES = 16
 
@@ -190,8 +192,11 @@ def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 
 def _mask(value: Any) -> Any:
     """A setting as values of YAML, without secrets."""
+    if isinstance(value, RedisUrl):
+        return str(value)
     if isinstance(value, Token):
-        shown = {name: _mask(getattr(value, name)) for name in ("scopes", "models", "expires")}
+        names = ("scopes", "models", "expires", "weight", "priority", "limits", "users")
+        shown = {name: _mask(getattr(value, name)) for name in names}
         return {"name": value.name, "sha256": MASK} | shown
     if is_dataclass(value):
         return {each.name: _mask(getattr(value, each.name)) for each in fields(value) if "kind" in each.metadata}
@@ -253,6 +258,7 @@ _EXAMPLES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "    - {name: guest, token: guest-token-1, expires: 2027-01-31}",
         ),
     ),
+    "limits": (Limits, ()),
     "upstreams": (
         UpstreamSettings,
         (
@@ -283,16 +289,18 @@ def _document_section(section: Any, indent: str) -> Iterator[str]:
     for each in fields(section):
         inner = each.metadata.get("section")
         if inner:
-            yield f"## {inner.__doc__}"
-            yield f"#{each.name}:"
+            yield f"##{indent} {inner.__doc__}"
+            yield f"#{indent}{each.name}:"
             yield from _document_section(inner, indent + "  ")
-            yield ""
+            if not indent:
+                yield ""
         elif "kind" in each.metadata:
             yield from _wrap(f"##{indent} ", f"{each.metadata['text']} {_describe_type(each.metadata)}")
             if each.name in _EXAMPLES:
                 item, lines = _EXAMPLES[each.name]
                 yield from _document_items(item, f"##{indent}   ")
-                yield f"##{indent} Example:"
+                if lines:
+                    yield f"##{indent} Example:"
                 yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
             default = default_of(section, each.name)
             if default is None and not each.metadata["kind"].label.endswith("or null"):

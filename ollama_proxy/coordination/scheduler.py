@@ -80,7 +80,7 @@ class Scheduler:
     """Slots and queue of all boxes."""
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
-        self._limits = limits or QueueLimits()
+        self.limits = limits or QueueLimits()
         self._estimates = Estimates()
         self._boxes: dict[str, Box] = {}
         self._groups: dict[Box, Group] = {}
@@ -137,7 +137,7 @@ class Scheduler:
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
-            for wait_s in (self._limits.max_wait_s, self._limits.max_wait_s / 2)[: 1 + request.is_background]:
+            for wait_s in (self.limits.max_wait_s, self.limits.max_wait_s / 2)[: 1 + request.is_background]:
                 heappush(self._timers, (since_s + wait_s, self._arrivals, request.id))
         return decisions
 
@@ -159,6 +159,18 @@ class Scheduler:
         self._leave_group(queue.lane)
         return decisions
 
+    def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
+        """Takes in a slot that is held already, since `started_s`, even if the box has none left."""
+        lane, box = self._get_lane(request.candidates, request.is_background), self._get_box(box_name)
+        self._find_group(lane).live += 1
+        queue = self._get_queue(lane, request.flow)
+        cost_s = self._estimates.expect("service", box_name, lane.boxes[box])
+        grant = Grant(request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s)
+        self._running[request.id] = grant, queue
+        box.start(grant)
+        self._charge(queue, cost_s / request.weight)
+        return grant
+
     def cancel(self, request_id: str, now: float) -> list[Decision]:
         """Takes a request out of the queue, or frees its slot and charges the time until now."""
         waiting = self._waiting.get(request_id)
@@ -178,7 +190,7 @@ class Scheduler:
             waiting = self._waiting.get(request_id)
             if waiting is None or waiting.number != number:
                 continue
-            if now < waiting.since_s + self._limits.max_wait_s:
+            if now < waiting.since_s + self.limits.max_wait_s:
                 self._promote(waiting)
                 continue
             lane = waiting.queue.lane
@@ -233,7 +245,7 @@ class Scheduler:
                     break
                 continue
             cold.append(lane)
-            if lane.overtaken_s[box] >= self._limits.swap_patience_s and self._choose_queue(lane, box, now):
+            if lane.overtaken_s[box] >= self.limits.swap_patience_s and self._choose_queue(lane, box, now):
                 # Nothing overtakes it any more, even if the slot stays free until a model becomes unused.
                 break
         if chosen:
@@ -323,14 +335,19 @@ class Scheduler:
     # The queue.
 
     def _enqueue(self, lane: Lane, request: Request, number: int, since_s: float) -> None:
-        for idle in lane.prune():
-            self._forget(idle)
-        queue = lane.queues.get(request.flow)
-        if queue is None:
-            queue = lane.queues[request.flow] = FlowQueue(request.flow, lane)
-            self._queues.setdefault(request.flow, {})[lane] = queue
+        queue = self._get_queue(lane, request.flow)
         self._waiting[request.id] = Waiting(request, number, since_s, queue)
         lane.add(self._waiting[request.id])
+
+    def _get_queue(self, lane: Lane, flow: str) -> FlowQueue:
+        """The queue of a flow in a lane; idle ones are forgotten from time to time."""
+        for idle in lane.prune():
+            self._forget(idle)
+        queue = lane.queues.get(flow)
+        if queue is None:
+            queue = lane.queues[flow] = FlowQueue(flow, lane)
+            self._queues.setdefault(flow, {})[lane] = queue
+        return queue
 
     def _dequeue(self, waiting: Waiting) -> None:
         del self._waiting[waiting.request.id]
@@ -345,7 +362,7 @@ class Scheduler:
     def _is_full(self, box: Box) -> bool:
         """Whether too many wait for a box; a request that may use several boxes is shared between them."""
         waiting = sum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
-        return waiting >= self._limits.max_waiting and (not box.is_open or any(box.lanes))
+        return waiting >= self.limits.max_waiting and (not box.is_open or any(box.lanes))
 
     def _estimate_wait_s(self, lane: Lane, place: int) -> float:
         """Seconds, at least 1 and at most the longest wait, until the request at this place (from 1) starts."""
@@ -354,7 +371,7 @@ class Scheduler:
             for box, model in lane.boxes.items()
             if box.is_usable
         )
-        longest_s = self._limits.max_wait_s
+        longest_s = self.limits.max_wait_s
         return min(max(place / starts_per_s, 1.0), longest_s) if starts_per_s else longest_s
 
     # Boxes and the groups that they form.

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.settings import Auth, Token
+from ollama_proxy.settings import BACKGROUND, Auth, Token, TokenDefaults, merge_limits
 
 READ, GENERATE, MANAGE = "read", "generate", "manage"
 SCOPES = frozenset({READ, GENERATE, MANAGE})
@@ -45,6 +45,13 @@ class Principal:
     truncate: bool | None = None
     #: WSGI key of the header that names the user behind the token; empty: there is none.
     user_key: str = ""
+    #: Share of the boxes while requests wait.
+    weight: float = 1.0
+    #: Whether its requests wait behind everybody else's.
+    is_background: bool = False
+    #: Limits of the token, and of each user behind it, by name: those that are set.
+    limits: Mapping[str, float] = field(default_factory=dict, hash=False)
+    user_limits: Mapping[str, float] = field(default_factory=dict, hash=False)
     #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
@@ -57,15 +64,19 @@ class KnownToken(NamedTuple):
     principal: Principal
 
 
-def principal_of(token: Token) -> Principal:
+def principal_of(token: Token, defaults: TokenDefaults) -> Principal:
     """The caller with this token."""
-    header = token.user_header
+    header = token.users.header
     return Principal(
         name=token.name,
         scopes=token.scopes,
         models=token.models,
         truncate=token.truncate,
         user_key="HTTP_" + header.upper().replace("-", "_") if header else "",
+        weight=defaults.weight if token.weight is None else token.weight,
+        is_background=(token.priority or defaults.priority) == BACKGROUND,
+        limits=merge_limits(defaults.limits, token.limits),
+        user_limits=merge_limits(token.users.limits),
         digest=token.digest,
     )
 
@@ -77,7 +88,7 @@ class Authenticator:
     def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
         self._enabled = auth.enabled
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {token.digest: KnownToken(token, principal_of(token)) for token in auth.tokens()}
+        self._tokens = {token.digest: KnownToken(token, principal_of(token, auth.defaults)) for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid

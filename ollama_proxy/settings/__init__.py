@@ -3,10 +3,12 @@
 from ollama_proxy.settings.declare import RENAMED, default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
+    MASK,
     MAX_DURATION_CHARS,
     NAME,
     OPTION_TYPES,
     THINK_LEVELS,
+    RedisUrl,
     duration_s,
     go_duration_s,
     is_go_unit,
@@ -41,6 +43,17 @@ from ollama_proxy.settings.schema import (
     shown_path,
     variable_name,
 )
+from ollama_proxy.settings.sharing import (
+    BACKGROUND,
+    LimitOverrides,
+    Limits,
+    Price,
+    Queue,
+    Records,
+    State,
+    TokenDefaults,
+    merge_limits,
+)
 from ollama_proxy.settings.state_dir import (
     FirstToken,
     new_token,
@@ -50,7 +63,7 @@ from ollama_proxy.settings.state_dir import (
     token_digest,
     with_first_token,
 )
-from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, shape_of
+from ollama_proxy.settings.tokens import Auth, Token, TokenFields, TokenShape, Users, shape_of
 from ollama_proxy.settings.types import suggestion
 from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
@@ -59,6 +72,7 @@ from ollama_proxy.settings.yaml_file import Entry
 __all__ = [
     "ALWAYS",
     "Auth",
+    "BACKGROUND",
     "BASE_URL",
     "Clamp",
     "DEMO_URL",
@@ -68,6 +82,9 @@ __all__ = [
     "FirstToken",
     "Documents",
     "Images",
+    "LimitOverrides",
+    "Limits",
+    "MASK",
     "MAX_DURATION_CHARS",
     "ModelSettings",
     "NAME",
@@ -76,12 +93,17 @@ __all__ = [
     "OPTION_TYPES",
     "PRESETS",
     "Preset",
+    "Price",
     "Profile",
     "REASONING",
+    "Queue",
     "RENAMED",
+    "Records",
+    "RedisUrl",
     "Server",
     "Settings",
     "SettingsWatch",
+    "State",
     "Stream",
     "SystemPrompt",
     "TEMPLATE",
@@ -89,10 +111,12 @@ __all__ = [
     "TYPED",
     "Timeouts",
     "Token",
+    "TokenDefaults",
     "TokenFields",
     "TokenShape",
     "UpstreamModel",
     "UpstreamSettings",
+    "Users",
     "check_tokens_left",
     "config_path",
     "default_of",
@@ -104,6 +128,7 @@ __all__ = [
     "is_loopback",
     "is_open",
     "load_settings",
+    "merge_limits",
     "new_token",
     "settings_from",
     "shape_of",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from ollama_proxy.settings.types import (
     ANYTHING,
@@ -18,9 +20,13 @@ from ollama_proxy.settings.types import (
     list_of,
     map_of,
     seconds,
+    suggestion,
     text_type,
 )
 from ollama_proxy.settings.yaml_file import Complaints, Entry
+
+#: Stands for a secret.
+MASK = "********"
 
 #: Levels of thinking, as Ollama names them.
 THINK_LEVELS = ("low", "medium", "high", "max")
@@ -74,6 +80,61 @@ def _parse_base_url(entry: Entry) -> str:
     if not plain or not is_addressed:
         raise entry.error(f"must be {BASE_URL.label}")
     return entry.text.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisUrl:
+    """Address of a Redis server. As text it is shown without its password."""
+
+    #: With the password, for the client.
+    secret: str
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.secret)
+        login, mark, place = parts.netloc.rpartition("@")
+        options = f"?{MASK}" if parts.query else ""
+        return f"{parts.scheme}://{MASK if login else ''}{mark}{place}{parts.path}{options}"
+
+    __repr__ = __str__
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it holds a password; its options may."""
+        parts = urlsplit(self.secret)
+        return bool(parts.password or "password=" in parts.query)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether others in the network can read what is sent to it."""
+        parts = urlsplit(self.secret)
+        return parts.scheme == "redis" and not is_loopback(parts.hostname or "")
+
+
+def _parse_redis_url(entry: Entry) -> RedisUrl:
+    check_kind(entry, "text", "str")
+    try:
+        parts = urlsplit(entry.text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise entry.error(f"must be {REDIS_URL.label}") from None
+    if parts.scheme == "unix":
+        is_addressed = not host and re.fullmatch(r"/[^@]+", parts.path)
+    else:
+        is_addressed = bool(host) and port != 0 and re.fullmatch(r"(/[0-9]{0,5})?", parts.path, re.ASCII)
+    plain = re.fullmatch(r"(rediss?|unix)://[!-~]+", entry.text) and not re.search(r"[#\\]", entry.text)
+    if not plain or not is_addressed or "@" in parts.query:
+        raise entry.error(f"must be {REDIS_URL.label}")
+    return RedisUrl(entry.text)
+
+
+def _parse_timezone(entry: Entry) -> str:
+    check_kind(entry, "text", "str")
+    if entry.text == "UTC":  # even on a machine without a database of time zones
+        return entry.text
+    try:
+        return ZoneInfo(entry.text).key
+    except (KeyError, ValueError, OSError):
+        raise entry.error(f"must be {TIMEZONE.label}{suggestion(entry.text, available_timezones())}") from None
 
 
 def is_loopback(host: str) -> bool:
@@ -177,6 +238,11 @@ PROXY = SettingType("an IP address, a network such as 10.0.0.0/8, or unix:", _pa
 BASE_URL = SettingType(
     "http://host[:port][/path] or https, without user, query and fragment", _parse_base_url, raw=True
 )
+REDIS_URL = SettingType(
+    "redis://[user:password@]host[:port][/number], rediss://... or unix:///path, with %40 for an @ in the password",
+    _parse_redis_url,
+)
+TIMEZONE = SettingType("a time zone such as UTC or Europe/Berlin", _parse_timezone)
 KEEP_ALIVE = SettingType("a duration such as 30m, or a number of seconds (below 0: forever)", _parse_keep_alive)
 KEEP_ALIVE_LIMIT = SettingType("a duration such as 1h", _parse_keep_alive_limit)
 DAY = SettingType("a date such as 2027-01-31", _parse_day)

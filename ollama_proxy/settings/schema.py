@@ -42,6 +42,7 @@ from ollama_proxy.settings.formats import (
     THINK,
     is_loopback,
 )
+from ollama_proxy.settings.sharing import Price, Queue, Records, State
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
@@ -140,6 +141,7 @@ class ModelSettings:
         False, "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN
     )
     timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES)
+    price: Price = section(Price)
 
 
 def _parse_place(entry: Entry) -> str:
@@ -209,6 +211,7 @@ class Settings:
     service: Service = section(Service)
     upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models; replaces service.", UPSTREAMS)
     timeouts: Timeouts = section(Timeouts)
+    queue: Queue = section(Queue)
     stream: Stream = section(Stream)
     models: Mapping[str, ModelSettings] = setting(
         dict[str, ModelSettings](),
@@ -220,6 +223,8 @@ class Settings:
     documents: Documents = section(Documents)
     cors: Cors = section(Cors)
     logging: Logging = section(Logging)
+    records: Records = section(Records)
+    state: State = section(State)
     #: The file that was read; None: there is no file at the default path.
     source: Path | None = None
     #: The file and line, or the variable, of each setting that was set, by dotted name.
@@ -230,14 +235,14 @@ class Settings:
     fingerprint: str = field(default="", compare=False, repr=False)
 
 
-def setting_names() -> dict[str, Field[Any]]:
+def setting_names(declared: Any = Settings, prefix: str = "") -> dict[str, Field[Any]]:
     """The declarations of all settings outside of lists and mappings, by dotted name, such as `server.port`."""
     names: dict[str, Field[Any]] = {}
-    for each in fields(Settings):
+    for each in fields(declared):
         if "section" in each.metadata:
-            names |= {f"{each.name}.{inner.name}": inner for inner in fields(each.metadata["section"])}
+            names |= setting_names(each.metadata["section"], f"{prefix}{each.name}.")
         elif "kind" in each.metadata:
-            names[each.name] = each
+            names[prefix + each.name] = each
     return names
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, section, setting
 from ollama_proxy.settings.formats import DAY, NAME
+from ollama_proxy.settings.sharing import LIMIT_OVERRIDES, PRIORITY, WEIGHT, LimitOverrides, Limits, TokenDefaults
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, check_kind, choice, list_of, text_type, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
@@ -55,6 +56,16 @@ def shape_of(token: str) -> TokenShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Users:
+    """The people behind a token that a program uses for all of them, such as a chat page."""
+
+    header: str | None = setting(
+        None, "Request header in which the program names the user, for the access log and for limits.", _USER_HEADER
+    )
+    limits: LimitOverrides = setting(dict[str, float | None](), "Limits of each user.", LIMIT_OVERRIDES)
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A token and its permissions: its SHA-256, never the token itself."""
 
@@ -68,21 +79,16 @@ class Token:
     expires: date | None = None
     #: Whether prompts that are too long are cut, or refused; None: the default of each API.
     truncate: bool | None = None
-    #: The request header that names the user behind it.
-    user_header: str | None = None
+    #: None: the default of all tokens, as for priority.
+    weight: float | None = None
+    priority: str | None = None
+    #: Those that it sets itself.
+    limits: LimitOverrides = field(default_factory=dict)
+    users: Users = field(default_factory=Users)
     #: The configuration file contains the token itself.
     plain_in_file: bool = field(default=False, compare=False)
     #: None: only the digest is known.
     shape: TokenShape | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Users:
-    """The people behind a token that a program uses for all of them, such as a chat page."""
-
-    header: str | None = setting(
-        None, "Request header in which the program names the user, for the access log.", _USER_HEADER
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,15 @@ class TokenFields:
     truncate: bool | None = setting(
         None, "true: cut prompts that are too long; false: refuse them. Absent: only embeddings are cut.", BOOLEAN
     )
+    weight: float | None = setting(
+        None, "Share of the boxes while requests wait; 2: twice that of 1. Absent: auth.defaults.weight.", WEIGHT
+    )
+    priority: str | None = setting(None, "background: behind everybody else. Absent: auth.defaults.priority.", PRIORITY)
+    limits: LimitOverrides = setting(
+        dict[str, float | None](),
+        "Limits of the token. Those that are absent are as in auth.defaults.limits; null: no limit.",
+        LIMIT_OVERRIDES,
+    )
     users: Users = section(Users)
 
 
@@ -118,6 +133,8 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
     given = TokenFields(**read_section(TokenFields, entry))
     if (given.token is None) == (given.sha256 is None):
         raise entry.error("needs either token or sha256")
+    if given.users.limits and not given.users.header:
+        raise entry.entries["users"].entries["limits"].error("needs users.header, which says who the user is")
     return Token(
         name=given.name or fallback_name,
         digest=given.token or given.sha256 or b"",
@@ -125,7 +142,10 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
         models=given.models,
         expires=given.expires,
         truncate=given.truncate,
-        user_header=given.users.header,
+        weight=given.weight,
+        priority=given.priority,
+        limits=given.limits,
+        users=given.users,
         plain_in_file=in_file and given.token is not None,
         shape=shape_of(entry.entries["token"].text) if given.token else None,
     )
@@ -160,6 +180,7 @@ class Auth:
     manage_tokens: tuple[Token, ...] | None = setting(
         None, "Tokens that may also manage models. Absent: generate_tokens may, too.", _token_list("manage-token")
     )
+    defaults: TokenDefaults = section(TokenDefaults)
     max_failed_logins: int = setting(
         100,
         "Most different wrong tokens a minute from one address; then 429. 0: no limit.",
@@ -203,6 +224,6 @@ AUTH = SettingType("a mapping of settings", _parse_auth)
 
 #: Every valid name below `auth`; errors may quote these.
 AUTH_NAMES = frozenset(
-    [each.name for names in (Auth, TokenFields, Users) for each in fields(names)]
+    [each.name for names in (Auth, TokenFields, Users, TokenDefaults, Limits) for each in fields(names)]
     + [name.removeprefix("auth.") for name in RENAMED if name.startswith("auth.")]
 )

@@ -83,12 +83,19 @@ def whole(low: int, high: int) -> SettingType[int]:
 
 def seconds(high: float = 1_000_000.0) -> SettingType[float]:
     """More than 0 seconds, decimals allowed."""
-    label = f"seconds, more than 0 and at most {high:.0f}"
+    return _decimal(f"seconds, more than 0 and at most {high:.0f}", lambda value: 0 < value <= high)
 
+
+def number(low: float, high: float) -> SettingType[float]:
+    """A number between `low` and `high`, decimals allowed."""
+    return _decimal(f"a number from {low:g} to {high:.0f}", lambda value: low <= value <= high)
+
+
+def _decimal(label: str, fits: Callable[[float], bool]) -> SettingType[float]:
     def parse(entry: Entry) -> float:
-        """The seconds."""
+        """The number."""
         check_kind(entry, label, "int", "float")
-        if not _NUMBER.fullmatch(entry.text) or not 0 < float(entry.text) <= high:
+        if not _NUMBER.fullmatch(entry.text) or not fits(float(entry.text)):
             raise entry.error(f"must be {label}")
         return float(entry.text)
 

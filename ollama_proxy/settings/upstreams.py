@@ -10,6 +10,7 @@ from typing import Any
 from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.formats import BASE_URL, NAME, SECONDS, VARIABLE
 from ollama_proxy.settings.provider_profiles import PROFILE, PROFILES, Profile
+from ollama_proxy.settings.sharing import PRICE
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
@@ -151,6 +152,10 @@ class UpstreamSettings:
     kind: str = setting("ollama", "Its type.", KIND)
     base_url: str = setting("", "Its address. Absent: that of its kind.", BASE_URL)
     weight: int = setting(1, "Its share of the requests among upstreams that have the model.", whole(1, 1000))
+    concurrency: int | None = setting(
+        None, "Most requests at a time; others wait in the queue. Absent: no bound.", whole(1, 100_000)
+    )
+    gpu_hour_price: float | None = setting(None, "Price of an hour of its GPU time.", PRICE)
     drain: bool = setting(False, "Gets no new requests; those in progress finish.", BOOLEAN)
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),

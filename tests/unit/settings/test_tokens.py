@@ -44,7 +44,7 @@ def test_a_token_names_the_header_with_its_users() -> None:
     [token] = read(
         "{generate_tokens: [{token: aaa, truncate: true, users: {header: X-OpenWebUI-User-Email}}]}"
     ).tokens()
-    assert (token.truncate, token.user_header) == (True, "X-OpenWebUI-User-Email")
+    assert (token.truncate, token.users.header) == (True, "X-OpenWebUI-User-Email")
 
 
 def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
