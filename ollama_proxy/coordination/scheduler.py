@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
@@ -29,8 +29,8 @@ MAX_COMPARED_BOXES, MAX_TRIED_BOXES = 8, 2
 #: Queues that are examined for a box without the model.
 MAX_COMPARED_QUEUES = 8
 
-#: Prompts of which is known which box has them in its cache.
-MAX_PROMPTS = 4096
+#: Timers that are kept before those of requests that have left the queue are removed.
+MIN_TIMERS = 64
 
 #: Waiting requests that could start on an open box but should start sooner elsewhere are reconsidered after this time.
 RECONSIDER_S = 1.0
@@ -91,8 +91,6 @@ class Scheduler:
         self._queues: dict[str, dict[Lane, FlowQueue]] = {}
         #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
         self._timers: list[tuple[float, int, str]] = []
-        #: The box that answered a prompt last, by model and hash, oldest first.
-        self._prompts: dict[tuple[str, str], Box] = {}
         self._arrivals = 0
 
     def set_box(
@@ -137,8 +135,7 @@ class Scheduler:
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
-            for wait_s in (self.limits.max_wait_s, self.limits.max_wait_s / 2)[: 1 + request.is_background]:
-                heappush(self._timers, (since_s + wait_s, self._arrivals, request.id))
+            self._set_timers(self._waiting[request.id])
         return decisions
 
     def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
@@ -149,9 +146,10 @@ class Scheduler:
         if request_id not in self._running:
             return []
         grant, queue = self._running.pop(request_id)
-        box, wall_s = self._boxes[grant.box], now - grant.started_s
+        box, wall_s = self._boxes[grant.box], max(now - grant.started_s, 0.0)
         gpu_s = outcome.gpu_s if outcome and outcome.gpu_s is not None else wall_s
         self._charge(queue, (gpu_s - grant.cost_s) / grant.request.weight)
+        queue.running -= 1
         if outcome:
             box.learn(grant, outcome, gpu_s)
         del box.running[request_id]
@@ -166,9 +164,7 @@ class Scheduler:
         queue = self._get_queue(lane, request.flow)
         cost_s = self._estimates.expect("service", box_name, lane.boxes[box])
         grant = Grant(request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s)
-        self._running[request.id] = grant, queue
-        box.start(grant)
-        self._charge(queue, cost_s / request.weight)
+        self._run(grant, queue)
         return grant
 
     def cancel(self, request_id: str, now: float) -> list[Decision]:
@@ -186,9 +182,8 @@ class Scheduler:
         """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""
         decisions: list[Decision] = []
         while self._timers and self._timers[0][0] <= now:
-            _, number, request_id = heappop(self._timers)
-            waiting = self._waiting.get(request_id)
-            if waiting is None or waiting.number != number:
+            waiting = self._find_waiting(heappop(self._timers))
+            if waiting is None:
                 continue
             if now < waiting.since_s + self.limits.max_wait_s:
                 self._promote(waiting)
@@ -203,7 +198,9 @@ class Scheduler:
         """When `tick` should be called, in seconds on the same clock; None: not before another call."""
         if any(lanes for box in self._open for lanes in box.lanes):
             return now + RECONSIDER_S
-        return self._timers[0][0] if self._waiting else None
+        while self._timers and not self._find_waiting(self._timers[0]):
+            heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def locate(self, request_id: str) -> Position | None:
         """The position of a waiting request in fair order if nothing else arrives."""
@@ -282,7 +279,7 @@ class Scheduler:
         """Whether the first request starts to respond sooner on the box that answered the same conversation."""
         request, lane = queue.waiting[0].request, queue.lane
         for end, _ in reversed(request.conversation):
-            other = self._prompts.get((lane.boxes[box], end))
+            other = self._estimates.prompts.get((lane.boxes[box], end))
             if other is not None and other is not box and other in lane.boxes and other.is_usable:
                 other_s = _estimate_start_s(lane, other, request, now)
                 return other_s < _estimate_start_s(lane, box, request, now)
@@ -314,21 +311,21 @@ class Scheduler:
             lane.overtaken_s.pop(box, None)
         grant = Grant(request, box.name, model, loads, now, cost_s)
         self._dequeue(queue.waiting[0])
-        self._running[request.id] = grant, queue
-        box.start(grant)
-        for end, _ in request.conversation[-1:]:
-            self._prompts.pop((model, end), None)
-            self._prompts[model, end] = box
-            if len(self._prompts) > MAX_PROMPTS:
-                del self._prompts[next(iter(self._prompts))]
-        self._charge(queue, cost_s / request.weight)
+        self._run(grant, queue)
         return grant
+
+    def _run(self, grant: Grant, queue: FlowQueue) -> None:
+        """Takes the slot and charges what is expected."""
+        self._running[grant.request.id] = grant, queue
+        queue.running += 1
+        self._boxes[grant.box].start(grant)
+        self._charge(queue, grant.cost_s / grant.request.weight)
 
     def _charge(self, queue: FlowQueue, tag: float) -> None:
         """Adds to the tags of a flow in the whole group, so that what it uses on one box counts on the others."""
         group = self._find_group(queue.lane)
-        for lane, each in self._queues.get(queue.flow, {}).items():
-            if self._find_group(lane) is group:
+        for lane, each in self._queues[queue.flow].items():
+            if self._find_group(lane) is group and not each.is_settled:
                 each.tag += tag
                 lane.sort(each)
 
@@ -349,6 +346,20 @@ class Scheduler:
             self._queues.setdefault(flow, {})[lane] = queue
         return queue
 
+    def _set_timers(self, waiting: Waiting) -> None:
+        """Plans the end of its wait, and its promotion; most timers of requests that have left are removed."""
+        if len(self._timers) > 4 * len(self._waiting) + MIN_TIMERS:
+            self._timers = [each for each in self._timers if self._find_waiting(each)]
+            heapify(self._timers)
+        waits_s = (self.limits.max_wait_s, self.limits.max_wait_s / 2)
+        for wait_s in waits_s[: 1 + waiting.queue.lane.is_background]:
+            heappush(self._timers, (waiting.since_s + wait_s, waiting.number, waiting.request.id))
+
+    def _find_waiting(self, timer: tuple[float, int, str]) -> Waiting | None:
+        """The request that a timer was set for, if it still waits."""
+        waiting = self._waiting.get(timer[2])
+        return waiting if waiting and waiting.number == timer[1] else None
+
     def _dequeue(self, waiting: Waiting) -> None:
         del self._waiting[waiting.request.id]
         waiting.queue.lane.remove(waiting)
@@ -361,7 +372,8 @@ class Scheduler:
 
     def _is_full(self, box: Box) -> bool:
         """Whether too many wait for a box; a request that may use several boxes is shared between them."""
-        waiting = sum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
+        # Rounded once, so that the order of the lanes does not matter.
+        waiting = math.fsum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
         return waiting >= self.limits.max_waiting and (not box.is_open or any(box.lanes))
 
     def _estimate_wait_s(self, lane: Lane, place: int) -> float:

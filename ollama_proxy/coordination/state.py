@@ -22,6 +22,9 @@ MIN_SERVICE_S = 0.001
 #: How much a new measurement moves a running mean.
 LEARNING_RATE = 0.2
 
+#: Measured means that are kept, and prompts of one box of which is known that they are in its cache.
+MAX_MEANS, MAX_PROMPTS = 4096, 64
+
 #: Queues of idle flows that a lane keeps before it looks for those that can be forgotten.
 MIN_QUEUES = 1024
 
@@ -66,19 +69,24 @@ class Outcome:
 class Estimates:
     """Running means in seconds, per box and model; until there is one, that of the model on other boxes."""
 
-    def __init__(self) -> None:
-        self._means: dict[tuple[str, ...], float] = {}
+    def __init__(self, means: Iterable[tuple[tuple[str, ...], float]] = ()) -> None:
+        #: Least recently measured first.
+        self.means = dict(means)
+        #: The box that answered a prompt last, by model and hash: the prompts of all boxes.
+        self.prompts: dict[tuple[str, str], Box] = {}
 
     def learn(self, what: str, box: str, model: str, seconds: float) -> None:
         """Takes a measurement into the means of the model and of the model on this box."""
         for key in ((what, model), (what, model, box)):
-            mean = self._means.get(key, seconds)
-            self._means[key] = mean + LEARNING_RATE * (seconds - mean)
+            mean = self.means.pop(key, seconds)
+            self.means[key] = mean + LEARNING_RATE * (seconds - mean)
+        while len(self.means) > MAX_MEANS:
+            del self.means[next(iter(self.means))]
 
     def expect(self, what: str, box: str, model: str) -> float:
         """The seconds that `what` (service, load, or prompt per token) is expected to take."""
-        mean = self._means.get((what, model, box))
-        return self._means.get((what, model), EXPECTED_S[what]) if mean is None else mean
+        mean = self.means.get((what, model, box))
+        return self.means.get((what, model), EXPECTED_S[what]) if mean is None else mean
 
 
 @dataclass(slots=True, eq=False)
@@ -123,16 +131,26 @@ class Box:
         self.loaded[grant.model] = max(self.loaded.pop(grant.model, 0.0), grant.started_s + load_s)
         self.running[grant.request.id] = grant
         for end, _ in grant.request.conversation[-1:]:
-            self.prompts.pop((grant.model, end), None)
-            self.prompts[grant.model, end] = None
-            while len(self.prompts) > self.slots:
-                del self.prompts[next(iter(self.prompts))]
+            self.add_prompt((grant.model, end))
+
+    def add_prompt(self, prompt: tuple[str, str]) -> None:
+        """Remembers that a prompt (model and hash) is in the cache here, and not where it was answered before."""
+        other = self.estimates.prompts.pop(prompt, None)
+        if other:
+            del other.prompts[prompt]
+        self.prompts[prompt] = None
+        self.estimates.prompts[prompt] = self
+        while len(self.prompts) > min(self.slots, MAX_PROMPTS):
+            self._forget_prompt(next(iter(self.prompts)))
+
+    def _forget_prompt(self, prompt: tuple[str, str]) -> None:
+        del self.prompts[prompt], self.estimates.prompts[prompt]
 
     def unload(self, model: str) -> None:
         """Forgets a model and the prompts in its cache."""
         self.loaded.pop(model, None)
         for key in [each for each in self.prompts if each[0] == model]:
-            del self.prompts[key]
+            self._forget_prompt(key)
 
     def report_loaded(self, models: Iterable[str], now: float) -> None:
         """Replaces what was assumed by what the box reports; a model in use may still be loading."""
@@ -191,7 +209,14 @@ class FlowQueue:
     lane: Lane
     tag: float = 0.0
     waiting: deque[Waiting] = field(default_factory=deque)
+    #: Slots that its requests hold.
+    running: int = 0
     entry: Entry | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is idle and owes nothing: a new queue would start with the same tag."""
+        return not self.waiting and not self.running and self.tag <= self.lane.floor
 
 
 class Lane:
@@ -208,6 +233,11 @@ class Lane:
         self.queues: dict[str, FlowQueue] = {}
         self._prune_at = MIN_QUEUES
 
+    @property
+    def floor(self) -> float:
+        """The tag with which an idle flow starts."""
+        return max(box.virtual_s for box in self.boxes)
+
     def add(self, waiting: Waiting) -> None:
         """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
         queue = waiting.queue
@@ -216,7 +246,7 @@ class Lane:
                 box.lanes[self.is_background][self] = None
         if not queue.waiting:
             # An idle flow accumulates no credit.
-            queue.tag = max(queue.tag, max(box.virtual_s for box in self.boxes))
+            queue.tag = max(queue.tag, self.floor)
         if waiting.request.waiting_since_s is not None:
             queue.waiting.appendleft(waiting)
         elif queue.waiting and waiting.number < queue.waiting[-1].number:
@@ -248,11 +278,10 @@ class Lane:
             insort(self.order, queue.entry)
 
     def prune(self) -> list[FlowQueue]:
-        """Forgets and returns the queues of idle flows that would start anew with the same tag."""
+        """Forgets and returns the queues of idle flows that owe nothing."""
         if len(self.queues) < self._prune_at:
             return []
-        floor = max(box.virtual_s for box in self.boxes)
-        idle = [queue for queue in self.queues.values() if not queue.waiting and queue.tag <= floor]
+        idle = [queue for queue in self.queues.values() if queue.is_settled]
         for queue in idle:
             del self.queues[queue.flow]
         self._prune_at = max(MIN_QUEUES, 2 * len(self.queues))

@@ -338,7 +338,7 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     assert scheduler.acquire(Request("retry", "f", on("box1"), waiting_since_s=0.5), 5) == []
     assert scheduler.locate("retry") is not None
     assert granted(scheduler.release("0", 6)) == ["retry"]
-    assert scheduler.next_tick_s(6) == 30.5
+    assert scheduler.next_tick_s(6) == 31
     assert [(each.request.id, each.code) for each in scheduler.tick(31) if isinstance(each, Refusal)] == [
         ("1", "queue_timeout")
     ]
@@ -368,6 +368,16 @@ def test_unknown_ids_are_ignored_and_ids_in_use_are_refused() -> None:
         with pytest.raises(ValueError, match="'one'"):
             scheduler.acquire(Request("one", "f", on("box1")), 0)
         scheduler.cancel("one", 1)
+
+
+def test_requests_that_have_left_leave_few_timers() -> None:
+    scheduler = make()
+    scheduler.acquire(Request("running", "f", on("box1")), 0)
+    for number in range(1000):
+        scheduler.acquire(Request(str(number), "f", on("box1")), number)
+        scheduler.cancel(str(number), number)
+    assert len(scheduler._timers) < 100
+    assert scheduler.next_tick_s(1000) is None and not scheduler._timers
 
 
 # Cost.
