@@ -107,7 +107,7 @@ class Scheduler:
         box = self._get_box(name)
         box.slots = math.inf if slots is None else slots
         box.max_loaded = math.inf if max_loaded is None else max_loaded
-        box.is_usable = is_up and not is_draining
+        box.is_up, box.is_draining = is_up, is_draining
         if not is_up:
             for model in list(box.loaded):
                 box.unload(model)
@@ -297,7 +297,7 @@ class Scheduler:
             boxes,
             key=lambda box: (
                 box.estimate_response_s(request, lane.boxes[box], now),
-                len(box.loaded) >= box.max_loaded,
+                len(box.loaded) >= box.capacity,
                 len(box.running) / box.slots,
             ),
         )[:MAX_TRIED_BOXES]

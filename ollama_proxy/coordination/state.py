@@ -99,7 +99,11 @@ class Box:
     slots: float = 0
     #: How many models fit; infinite if that is not known.
     max_loaded: float = math.inf
-    is_usable: bool = False
+    #: The same as its reports suggest, and when a model was last loaded here, in seconds.
+    seen_loaded: float = math.inf
+    loaded_at_s: float = 0.0
+    is_up: bool = False
+    is_draining: bool = False
     running: dict[str, Grant] = field(default_factory=dict)
     #: Loaded models, least recently used first, and when each is expected to be ready, in seconds.
     loaded: dict[str, float] = field(default_factory=dict)
@@ -111,13 +115,23 @@ class Box:
     virtual_s: float = 0.0
 
     @property
+    def is_usable(self) -> bool:
+        """Whether requests may start here."""
+        return self.is_up and not self.is_draining
+
+    @property
+    def capacity(self) -> float:
+        """How many models fit, as far as it is known."""
+        return min(self.max_loaded, self.seen_loaded)
+
+    @property
     def is_open(self) -> bool:
         """Whether a slot is free and may be used."""
         return self.is_usable and len(self.running) < self.slots
 
     def can_load(self) -> bool:
         """Whether there is room for a model, or one that no request uses can make room."""
-        return len(self.loaded) < self.max_loaded or self._unused_model() is not None
+        return len(self.loaded) < self.capacity or self._unused_model() is not None
 
     def _unused_model(self) -> str | None:
         used = {grant.model for grant in self.running.values()}
@@ -126,8 +140,10 @@ class Box:
     def start(self, grant: Grant) -> None:
         """Takes a slot; a model that has to be loaded replaces the one that was unused for longest."""
         load_s = self.estimates.expect("load", self.name, grant.model) if grant.loads else 0.0
-        while grant.loads and len(self.loaded) >= self.max_loaded and (unused := self._unused_model()):
+        while grant.loads and len(self.loaded) >= self.capacity and (unused := self._unused_model()):
             self.unload(unused)
+        if grant.loads:
+            self.loaded_at_s = grant.started_s
         self.loaded[grant.model] = max(self.loaded.pop(grant.model, 0.0), grant.started_s + load_s)
         self.running[grant.request.id] = grant
         for end, _ in grant.request.conversation[-1:]:
@@ -153,9 +169,19 @@ class Box:
             self._forget_prompt(key)
 
     def report_loaded(self, models: Iterable[str], now: float) -> None:
-        """Replaces what was assumed by what the box reports; a model in use may still be loading."""
+        """Replaces what was assumed by what the box reports; a model in use may still be loading.
+
+        Learns how many models fit, unless that is known: no more than there are now, if one is gone that was last used
+        before another one was loaded.
+        """
         reported = set(models)
-        for model in self.loaded.keys() - reported - {grant.model for grant in self.running.values()}:
+        there = reported | {grant.model for grant in self.running.values()}
+        gone = self.loaded.keys() - there
+        if self.max_loaded == math.inf:
+            if there and any(self.loaded[model] < self.loaded_at_s for model in gone):
+                self.seen_loaded = len(there)
+            self.seen_loaded = max(self.seen_loaded, len(reported))
+        for model in sorted(gone):
             self.unload(model)
         for model in sorted(reported):
             self.loaded[model] = min(now, self.loaded.get(model, now))

@@ -259,6 +259,22 @@ def test_alternating_models_cost_one_load_each() -> None:
     assert (loads, decisions) == (2, [])
 
 
+@pytest.mark.parametrize(("is_reported", "loads"), [(True, 3), (False, 10)])
+def test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned(is_reported: bool, loads: int) -> None:
+    scheduler, loaded, count = make(models=None, swap_patience_s=10), "", 0
+    decisions: list[Decision] = []
+    for number in range(20):
+        request = Request(str(number), f"f{number % 2}", on("box1", model="AB"[number % 2]))
+        decisions += scheduler.acquire(request, number / 10)
+    for now in range(10, 210, 10):
+        [grant] = [each for each in decisions if isinstance(each, Grant)]
+        count += grant.model != loaded
+        loaded = grant.model
+        decisions = scheduler.report_loaded("box1", [loaded], now) if is_reported else []
+        decisions += scheduler.release(grant.request.id, now, Outcome(gpu_s=2))
+    assert (count, decisions) == (loads, [])
+
+
 @property_test
 @given(st.floats(0.5, 8), st.floats(0, 40), st.integers(1, 3))
 def test_request_without_its_model_waits_at_most_the_patience(service_s: float, patience_s: float, slots: int) -> None:
