@@ -16,11 +16,13 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from typing import Any
 
+from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
 
 #: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
@@ -64,6 +66,8 @@ class Position:
     place: int
     waiting: int
     wait_s: float
+    #: Why it waits, for people.
+    reason: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -214,6 +218,58 @@ class Scheduler:
         ahead = sum(min(len(entry[2].waiting), index + (entry < own_entry)) for entry in others)
         place = index + ahead + 1
         return Position(place, lane.waiting, self._estimate_wait_s(lane, place))
+
+    # The state as a document.
+
+    def dump(self) -> dict[str, Any]:
+        """Everything but the limits, in JSON values; `load` makes a scheduler of it that decides the same."""
+        groups = list(dict.fromkeys(self._groups.values()))
+        lanes = [lane for group in groups for lane in group.lanes.values() if not lane.is_settled]
+        numbers = {lane: number for number, lane in enumerate(lanes)}
+        return {
+            "arrivals": self._arrivals,
+            "boxes": {name: dump_box(box) for name, box in self._boxes.items()},
+            "open": [box.name for box in self._open],
+            "means": [[*key, mean] for key, mean in self._estimates.means.items()],
+            "groups": [[box.name for box in group.boxes] for group in groups],
+            "lanes": list(map(dump_lane, lanes)),
+            "running": [dump_grant(grant, numbers[queue.lane]) for grant, queue in self._running.values()],
+        }
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any], limits: QueueLimits | None = None) -> Scheduler:
+        """The scheduler of a document, which it takes over; the limits may be different ones."""
+        new = cls(limits)
+        new._arrivals = document["arrivals"]
+        new._estimates = Estimates((tuple(key), mean) for *key, mean in document["means"])
+        new._boxes = {name: load_box(name, box, new._estimates) for name, box in document["boxes"].items()}
+        new._open = {new._boxes[name]: None for name in document["open"]}
+        for names in document["groups"]:
+            group = Group({new._boxes[name]: None for name in names})
+            new._groups.update(dict.fromkeys(group.boxes, group))
+        lanes = [load_lane(lane, new._boxes) for lane in document["lanes"]]
+        for lane in lanes:
+            new._add_lane(lane)
+        for fields in document["running"]:
+            grant, lane = load_grant(fields, lanes[fields[0]]), lanes[fields[0]]
+            queue = lane.queues[grant.request.flow]
+            new._running[grant.request.id] = grant, queue
+            queue.running += 1
+            new._boxes[grant.box].running[grant.request.id] = grant
+            new._find_group(lane).live += 1
+        return new
+
+    def _add_lane(self, lane: Lane) -> None:
+        """Adds a loaded lane to the group of its boxes."""
+        group = self._find_group(lane)
+        candidates = tuple((box.name, model) for box, model in lane.boxes.items())
+        group.lanes[candidates, lane.is_background] = lane
+        group.live += lane.waiting
+        for queue in lane.queues.values():
+            self._queues.setdefault(queue.flow, {})[lane] = queue
+            for waiting in queue.waiting:
+                self._waiting[waiting.request.id] = waiting
+                self._set_timers(waiting)
 
     # The decision.
 

@@ -264,6 +264,11 @@ class Lane:
         """The tag with which an idle flow starts."""
         return max(box.virtual_s for box in self.boxes)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits or runs here, and no flow owes anything."""
+        return all(queue.is_settled for queue in self.queues.values())
+
     def add(self, waiting: Waiting) -> None:
         """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
         queue = waiting.queue
