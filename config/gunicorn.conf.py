@@ -102,6 +102,7 @@ worker_connections, bind = from_settings()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
+os.environ["WEB_CONCURRENCY"] = str(workers)  # among so many a worker without a coordinator shares slots and limits
 worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with a connection loop of its own
 worker_tmp_dir = heartbeat_directory()
 preload_app = False  # pre_fork builds the application, and wsgi.py starts it in each worker

@@ -17,12 +17,17 @@
      +- UnsupportedMediaType    415
      +- LimitError              429
      |   +- TooManyGuesses      429     too many invalid tokens from this address
+     |   +- RateLimited         429     a limit of the token or of the user is reached
+     |       +- QuotaExceeded   429     nothing is left of what is allowed per day or month
      +- InternalError           500
      +- Overloaded              503     the worker has no capacity left
+     |   +- QueueFull           503     too many requests wait for the model already
+     |   +- QueueTimeout        503     no slot became free in time
      +- CallEnded                       the call was ended, in any phase
      |   +- ClientGone          499     the client closed the connection
      |   +- TokenRevoked        401     the token was removed from the configuration
      |   +- GatewayStopping     503     the answer could not be finished in time
+     |   +- ShuttingDown        503     the request was still waiting when the gateway was stopped
      +- UpstreamError           502
          +- UpstreamAuthError    502     it requires other credentials
          +- UpstreamConnect     503     it did not receive the request
@@ -36,6 +41,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 #: Bilingual texts that existing users search for.
@@ -187,6 +193,38 @@ class TooManyGuesses(LimitError):
     text = MANY_WRONG_TOKENS
 
 
+class RateLimited(LimitError):
+    """A limit per minute, or that of concurrent requests."""
+
+    slug = "rate_limit_exceeded"
+
+    def __init__(self, limit: str, key: str, *, retry_after_s: int) -> None:
+        """`limit`: the name of the setting; `key`: "token:NAME" or "user:TOKEN/USER", only its kind is told."""
+        what, whose = limit.replace("gpu_", "GPU ").replace("_", " "), key.partition(":")[0]
+        what = what.replace("concurrent", "concurrent requests")
+        super().__init__(
+            f"The limit of {what} of this {whose} is reached; try again in {_spell_time(retry_after_s)}.",
+            retry_after_s=retry_after_s,
+        )
+        #: For the rendering of the error; also in its text.
+        self.limit = limit
+
+
+class QuotaExceeded(RateLimited):
+    """The quota of the token or user for this day or month is used up, so a retry would not help."""
+
+    slug = "insufficient_quota"
+
+
+def _spell_time(seconds: int) -> str:
+    """As 12 seconds, 5 minutes, 3 hours or 20 days; rounded up."""
+    size, unit = (1, "second") if seconds < 120 else (60, "minute") if seconds < 7200 else (3600, "hour")
+    if seconds > 172_800:
+        size, unit = 86_400, "day"
+    count = math.ceil(seconds / size)
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
 class InternalError(GatewayError):
     state = "aborted"
 
@@ -195,6 +233,16 @@ class Overloaded(GatewayError):
     status = 503
     slug = "overloaded"
     text = "This gateway is at its limit of concurrent requests; try again in a moment."
+
+
+class QueueFull(Overloaded):
+    slug = "queue_full"
+    text = "Too many requests are waiting for this model already; try again later."
+
+
+class QueueTimeout(Overloaded):
+    slug = "queue_timeout"
+    text = "The model had no time for this request before its longest wait was over; try again later."
 
 
 class CallEnded(GatewayError):
@@ -212,6 +260,18 @@ class GatewayStopping(CallEnded):
     slug = "gateway_stopping"
     text = "This gateway is shutting down and could not complete the answer in time; try again."
     state = "aborted"
+
+
+class ShuttingDown(CallEnded):
+    """The request was waiting for a slot, so no upstream has received it."""
+
+    status = 503
+    slug = "shutting_down"
+    text = "This gateway is shutting down, and the request was still waiting for a model; try again."
+    state = "aborted"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1)
 
 
 class ClientGone(CallEnded):

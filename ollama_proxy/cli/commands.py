@@ -34,6 +34,7 @@ from ollama_proxy.settings import (
     load_settings,
     new_token,
     shown_path,
+    state_directory,
     token_digest,
     variable_name,
     with_first_token,
@@ -82,6 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
         return added
 
     add(commands, "run", run, "start the gateway in the foreground")
+    add(commands, "coordinator", coordinate, "share slots and limits between workers; they start it themselves")
     add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
     exposure = add(commands, "check-exposure", check_exposure, "check whether Ollama can be used without the gateway")
     exposure.epilog = (
@@ -108,6 +110,17 @@ def _build_parser() -> argparse.ArgumentParser:
         added = add(token_commands, name, command, text)
         added.add_argument("--name", default="NAME", help="name of the token in logs and usage")
     return parser
+
+
+def coordinate(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Run the coordinator until no worker needs it any more; end at once if there is one. Raises ConfigError."""
+    from gevent import monkey
+
+    monkey.patch_all()
+    from ollama_proxy.coordination import run_coordinator
+
+    settings, _ = with_first_token(load_settings(environ=environ), environ)
+    run_coordinator(state_directory(settings, environ), settings.state.url)
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:

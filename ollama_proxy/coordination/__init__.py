@@ -1,6 +1,29 @@
-"""Slots and queue that workers share: which request may start next, and on which box."""
+"""Slots, queue and limits that workers share: which request may start next, and on which box."""
 
+from ollama_proxy.coordination.client import Admission, BoxSettings, CoordinatorClient, Flow, Ticket
+from ollama_proxy.coordination.limits import Allowance, Remaining, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
+from ollama_proxy.coordination.service import run_coordinator, start_coordinator
 from ollama_proxy.coordination.state import Grant, Outcome, Request
 
-__all__ = ["Decision", "Grant", "Outcome", "Position", "QueueLimits", "Refusal", "Request", "Scheduler"]
+__all__ = [
+    "Admission",
+    "Allowance",
+    "BoxSettings",
+    "CoordinatorClient",
+    "Decision",
+    "Flow",
+    "Grant",
+    "Outcome",
+    "Position",
+    "QueueLimits",
+    "Refusal",
+    "Remaining",
+    "Request",
+    "Scheduler",
+    "Spent",
+    "Subject",
+    "Ticket",
+    "run_coordinator",
+    "start_coordinator",
+]

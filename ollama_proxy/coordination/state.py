@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 #: What is expected before anything was measured, in seconds; of the prompt per token.
 EXPECTED_S = {"service": 5.0, "load": 10.0, "prompt": 0.001}
@@ -223,6 +224,10 @@ class Waiting:
     queue: FlowQueue
 
 
+def _is_retry(waiting: Waiting) -> bool:
+    return waiting.request.waiting_since_s is not None
+
+
 #: Tag, number of the first request, and the queue, which is never compared because numbers are unique.
 Entry = tuple[float, int, "FlowQueue"]
 
@@ -279,7 +284,8 @@ class Lane:
             # An idle flow accumulates no credit.
             queue.tag = max(queue.tag, self.floor)
         if waiting.request.waiting_since_s is not None:
-            queue.waiting.appendleft(waiting)
+            earlier = takewhile(lambda each: _is_retry(each) and each.since_s <= waiting.since_s, queue.waiting)
+            queue.waiting.insert(sum(1 for _ in earlier), waiting)
         elif queue.waiting and waiting.number < queue.waiting[-1].number:
             insort(queue.waiting, waiting, key=lambda each: each.number)
         else:
@@ -304,8 +310,7 @@ class Lane:
             queue.entry = None
         if queue.waiting:
             first = queue.waiting[0]
-            is_retry = first.request.waiting_since_s is not None
-            queue.entry = (-math.inf if is_retry else queue.tag, first.number, queue)
+            queue.entry = (-math.inf if _is_retry(first) else queue.tag, first.number, queue)
             insort(self.order, queue.entry)
 
     def prune(self) -> list[FlowQueue]:

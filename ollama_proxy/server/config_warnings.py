@@ -11,14 +11,20 @@ from ollama_proxy.policy import ModelAliases
 from ollama_proxy.settings import (
     OPTION_TYPES,
     RENAMED,
+    VARIABLE_WORDS,
     Settings,
+    TokenDefaults,
     effective_upstreams,
     is_open,
+    merge_limits,
     shown_path,
     state_path,
     state_warnings,
     suggestion,
 )
+
+#: The limits that need prices.
+COST_LIMITS = {"cost_per_day", "cost_per_month"}
 
 #: Said in the log, by `/readyz` and by the commands.
 NO_TOKENS = "the list of tokens is empty, so every call is refused: add a token to auth.generate_tokens"
@@ -36,6 +42,9 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
         *_access_warnings(settings),
         *_model_warnings(settings),
         *_upstream_warnings(settings),
+        *_state_warnings(settings),
+        *_limit_warnings(settings),
+        *_queue_warnings(settings),
     ]
 
 
@@ -50,12 +59,21 @@ def _file_warnings(settings: Settings) -> Iterator[str]:
         status = settings.source.stat()
     except OSError:
         return
+    secrets = ["plain tokens"] if plain else []
+    if _holds_redis_password(settings):
+        secrets.append("password for Redis")
     # Its own group is as good as its user: an installed configuration belongs to root and that group.
     open_to = status.st_mode & (0o007 if status.st_gid == os.getegid() else 0o077)
     if open_to & 0o022:
         yield f"{shown}: others may change who is let in {_mended(status, shown)}"
-    elif plain and open_to & 0o044:
-        yield f"{shown}: others may read its plain tokens {_mended(status, shown)}"
+    elif secrets and open_to & 0o044:
+        yield f"{shown}: others may read its {' and its '.join(secrets)} {_mended(status, shown)}"
+
+
+def _holds_redis_password(settings: Settings) -> bool:
+    """Whether the file does, and not a variable."""
+    url, origin = settings.state.url, settings.origins.get("state.url", "")
+    return url is not None and url.has_password and not origin.startswith(VARIABLE_WORDS)
 
 
 def _mended(status: os.stat_result, shown: str) -> str:
@@ -107,3 +125,32 @@ def _upstream_warnings(settings: Settings) -> Iterator[str]:
             yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
         if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
             yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"
+
+
+def _state_warnings(settings: Settings) -> Iterator[str]:
+    url = settings.state.url
+    if url and url.has_password and url.is_exposed:
+        yield f"state.url: the password for {url} is sent unencrypted to another machine; use rediss://"
+
+
+def _limit_warnings(settings: Settings) -> Iterator[str]:
+    auth = settings.auth
+    if not auth.enabled and auth.defaults != TokenDefaults():
+        yield "auth.defaults has no effect, because auth is off: there are no tokens"
+    prices = [each.gpu_hour_price for each in settings.upstreams]
+    prices += [model.price.is_given for model in settings.models.values()]
+    given = [("auth.defaults", auth.defaults.limits)]
+    given += [(token.name, limits) for token in auth.tokens() for limits in (token.limits, token.users.limits)]
+    limited = dict.fromkeys(name for name, limits in given if merge_limits(limits).keys() & COST_LIMITS)
+    if limited and not any(prices):
+        yield f"limits of cost have no effect ({', '.join(limited)}), because no model and no upstream has a price"
+
+
+def _queue_warnings(settings: Settings) -> Iterator[str]:
+    if any(each.concurrency for each in settings.upstreams):
+        return
+    for name, origin in settings.origins.items():
+        if name.startswith(("queue.", "auth.defaults.weight", "auth.defaults.priority")):
+            yield f"{name} ({origin}) has no effect, because no upstream has a concurrency"
+    if weighted := [token.name for token in settings.auth.tokens() if token.weight or token.priority]:
+        yield f"weight and priority of {', '.join(weighted)} have no effect, because no upstream has a concurrency"

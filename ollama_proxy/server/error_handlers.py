@@ -15,6 +15,7 @@ from ollama_proxy.errors import (
     MethodNotAllowed,
     NotFound,
     NoWebSocket,
+    QuotaExceeded,
 )
 from ollama_proxy.gateway import current_exchange, log_internal_error, record_failure, whole
 
@@ -37,6 +38,8 @@ def install_error_handlers(app: Flask) -> None:
         wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
         if wait_s is not None:
             response.headers["Retry-After"] = str(wait_s)
+        if isinstance(error, QuotaExceeded):
+            response.headers["x-should-retry"] = "false"  # official SDKs obey it
         if status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response

@@ -1,6 +1,6 @@
 """Every setting, declared once: the YAML file and the environment to frozen values."""
 
-from ollama_proxy.settings.declare import RENAMED, default_of
+from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, default_of
 from ollama_proxy.settings.formats import (
     BASE_URL,
     MASK,
@@ -10,6 +10,7 @@ from ollama_proxy.settings.formats import (
     THINK_LEVELS,
     RedisUrl,
     duration_s,
+    find_timezone,
     go_duration_s,
     is_go_unit,
     is_loopback,
@@ -117,11 +118,13 @@ __all__ = [
     "UpstreamModel",
     "UpstreamSettings",
     "Users",
+    "VARIABLE_WORDS",
     "check_tokens_left",
     "config_path",
     "default_of",
     "duration_s",
     "effective_upstreams",
+    "find_timezone",
     "go_duration_s",
     "is_go_unit",
     "hidden_upstreams",

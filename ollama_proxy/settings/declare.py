@@ -131,6 +131,6 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
 def _put(root: Entry, name: str, entry: Entry) -> None:
     parent = root
     *sections, key = name.split(".")
-    for depth, section in enumerate(sections, 1):
-        parent = parent.entries.setdefault(section, Entry(entry.where, ".".join(sections[:depth]), "map"))
+    for section in sections:
+        parent = parent.entries.setdefault(section, Entry(entry.where, section, "map"))
     parent.entries[key] = entry

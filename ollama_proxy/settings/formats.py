@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, tzinfo
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -127,14 +127,21 @@ def _parse_redis_url(entry: Entry) -> RedisUrl:
     return RedisUrl(entry.text)
 
 
+def find_timezone(name: str) -> tzinfo:
+    """The time zone of this name; UTC exists without a database, too. Raises ValueError if it is unknown."""
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (KeyError, OSError) as error:
+        raise ValueError(f"no time zone {name}") from error
+
+
 def _parse_timezone(entry: Entry) -> str:
     check_kind(entry, "text", "str")
-    if entry.text == "UTC":  # even on a machine without a database of time zones
-        return entry.text
     try:
-        return ZoneInfo(entry.text).key
-    except (KeyError, ValueError, OSError):
+        find_timezone(entry.text)
+    except ValueError:
         raise entry.error(f"must be {TIMEZONE.label}{suggestion(entry.text, available_timezones())}") from None
+    return entry.text
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy import errors
-from ollama_proxy.errors import BadRequest, ConfigError, GatewayError, PromptTooLong, UpstreamRefused
+from ollama_proxy.errors import BadRequest, ConfigError, GatewayError, PromptTooLong, RateLimited, UpstreamRefused
 
 
 def every_error() -> list[type[GatewayError]]:
@@ -53,3 +53,25 @@ def test_a_prompt_that_is_too_long_says_what_to_do() -> None:
 def test_configuration_errors_are_one_line_each() -> None:
     assert ConfigError("one").complaints == ["one"]
     assert str(ConfigError(["one", "two"])) == "one\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("limit", "key", "retry_after_s", "text"),
+    [
+        ("requests_per_minute", "token:team", 1, "requests per minute of this token; 1 second"),
+        ("concurrent", "user:team/a", 119, "concurrent requests of this user; 119 seconds"),
+        (
+            "gpu_seconds_per_day",
+            "token:a",
+            7100,
+            "GPU seconds per day of this token; 119 minutes",
+        ),
+        ("cost_per_day", "token:team", 7200, "cost per day of this token; 2 hours"),
+        ("cost_per_month", "token:team", 172_801, "cost per month of this token; 3 days"),
+    ],
+)
+def test_a_limit_is_named_with_when_to_try_again(limit: str, key: str, retry_after_s: int, text: str) -> None:
+    error = RateLimited(limit, key, retry_after_s=retry_after_s)
+    what, when = text.split("; ")
+    assert str(error) == f"The limit of {what} is reached; try again in {when}."
+    assert error.retry_after_s == retry_after_s

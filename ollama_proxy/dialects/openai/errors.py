@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, UpstreamRefused
+from ollama_proxy.errors import GatewayError, ModelNotFound, PromptTooLong, QuotaExceeded, RateLimited, UpstreamRefused
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
 from ollama_proxy.wire import sse_frame
@@ -24,6 +24,10 @@ class OpenAIErrors(ErrorRenderer):
         kind = _TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
         if error.slug == ModelNotFound.slug:
             kind = "invalid_request_error"  # as at OpenAI; `not_found_error` is for paths
+        if isinstance(error, RateLimited):  # as at OpenAI, which names what was limited
+            kind = "tokens" if error.limit.startswith("tokens") else "requests"
+        if isinstance(error, QuotaExceeded):
+            kind = error.slug
         # Clients match on it: OpenAI's own code if there is one, else our slug. Errors that an upstream reports in its
         # own words have no code, except for the two that clients check.
         has_code = isinstance(error, PromptTooLong) or error.status == 404 or not isinstance(error, UpstreamRefused)

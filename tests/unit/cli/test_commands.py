@@ -117,6 +117,20 @@ def test_show_prints_what_is_in_effect_without_secrets(here: Path) -> None:
     assert hashlib.sha256(b"CANARY-1").hexdigest() not in done.stdout
 
 
+def test_show_prints_what_tokens_may_use_and_no_password(here: Path) -> None:
+    environ = {
+        "OLLAMA_PROXY__STATE__URL": "redis://u:CANARY-3@redis1/0",
+        "OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[{token: CANARY-4, weight: 2, limits: {concurrent: 3}}]",
+    }
+    done = ollama_proxy("config", "show", cwd=here, environ=environ)
+    shown = yaml.safe_load(done.stdout)
+    assert shown["state"] == {"url": "redis://********@redis1/0"}
+    (token,) = shown["auth"]["generate_tokens"]
+    assert (token["weight"], token["limits"], token["users"]["header"]) == (2, {"concurrent": 3}, None)
+    assert shown["auth"]["defaults"] == {"weight": 1, "priority": "normal", "limits": {}}
+    assert "CANARY" not in done.stdout + done.stderr
+
+
 def test_the_shipped_file_is_the_documentation(tmp_path: Path) -> None:
     done = ollama_proxy("settings", cwd=tmp_path)
     assert done.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,9 +21,13 @@ from ollama_proxy.policy.auth import (
     PathPrefix,
     Principal,
     is_expired,
+    principal_of,
     sent_tokens,
 )
-from ollama_proxy.settings.tokens import Auth, Token
+from ollama_proxy.settings.schema import settings_from
+from ollama_proxy.settings.sharing import TokenDefaults
+from ollama_proxy.settings.state_dir import with_first_token
+from ollama_proxy.settings.tokens import Auth, Token, Users
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
 
@@ -214,3 +219,51 @@ def test_an_empty_path_token_is_none(path: str) -> None:
     assert (seen["PATH_INFO"], PATH_TOKEN_KEY in seen) == (path, False)
     with pytest.raises(MissingToken):
         Authenticator(AUTH).authenticate(seen)
+
+
+DEFAULTS = TokenDefaults(3.0, "background", {"requests_per_minute": 60, "concurrent": 8, "cost_per_day": None})
+OWN = {"requests_per_minute": 5, "concurrent": None, "tokens_per_day": 9}
+
+
+@pytest.mark.parametrize(
+    ("fields", "weight", "is_background", "limits"),
+    [
+        ({}, 3.0, True, {"requests_per_minute": 60, "concurrent": 8}),
+        ({"weight": 0.5, "priority": "normal"}, 0.5, False, {"requests_per_minute": 60, "concurrent": 8}),
+        ({"limits": OWN}, 3.0, True, {"requests_per_minute": 5, "tokens_per_day": 9}),
+    ],
+)
+def test_what_a_token_does_not_say_is_the_default(
+    fields: dict[str, Any], weight: float, is_background: bool, limits: dict[str, float]
+) -> None:
+    principal = principal_of(token(TOKEN, "team", **fields), DEFAULTS)
+    assert (principal.weight, principal.is_background, principal.limits) == (weight, is_background, limits)
+    assert (principal.user_limits, principal.user_key) == ({}, "")
+
+
+def test_users_behind_a_token_have_limits_of_their_own() -> None:
+    users = Users("X-OpenWebUI-User-Email", {"concurrent": 1, "cost_per_day": None})
+    principal = principal_of(token(TOKEN, "page", users=users), DEFAULTS)
+    assert (principal.user_key, principal.user_limits) == ("HTTP_X_OPENWEBUI_USER_EMAIL", {"concurrent": 1})
+
+
+def test_principals_are_built_once() -> None:
+    authenticator = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),), defaults=DEFAULTS))
+    first, second = (authenticator.authenticate({"HTTP_X_API_KEY": TOKEN}) for _ in range(2))
+    assert first is second
+    assert (first.weight, hash(first)) == (3.0, hash(second))
+
+
+def test_without_authentication_nobody_is_limited() -> None:
+    principal = Authenticator(Auth(enabled=False, defaults=DEFAULTS)).authenticate({})
+    assert (principal.weight, principal.is_background, principal.limits) == (1.0, False, {})
+
+
+@pytest.mark.parametrize("lists", ["", f", generate_tokens: ['{TOKEN}']"])
+def test_defaults_apply_to_the_first_token_and_to_plain_strings(tmp_path: Path, lists: str) -> None:
+    text = f"auth: {{defaults: {{weight: 2, limits: {{concurrent: 3}}}}{lists}}}"
+    loaded = settings_from(text.encode(), tmp_path / "c.yaml", {})
+    settings, first = with_first_token(loaded, {"STATE_DIRECTORY": str(tmp_path)})
+    principal = Authenticator(settings.auth).authenticate({"HTTP_X_API_KEY": first.text if first else TOKEN})
+    assert (principal.name, principal.weight) == ("first-start" if first else "token-1", 2.0)
+    assert principal.limits == {"concurrent": 3}

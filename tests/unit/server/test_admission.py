@@ -142,3 +142,11 @@ def test_other_web_pages_are_refused_on_every_path_if_auth_is_off(tmp_path: Any,
     exchange.finish()
     assert door.ended == [(path, 0)]
     door.gateway.fleet.close()
+
+
+@pytest.mark.parametrize(("users", "user"), [("", ""), (", users: {header: X-User}", "anna")])
+def test_a_user_is_taken_from_a_header_only_behind_a_token_with_users(tmp_path: Any, users: str, user: str) -> None:
+    text = f"auth: {{generate_tokens: [{{name: page, sha256: {token_digest(TOKEN).hex()}{users}}}]}}\n"
+    door = Door(settings(text, tmp_path))
+    assert (door.arrive(headers={**WITH_TOKEN, "X-User": "anna"}).user or "") == user
+    door.gateway.fleet.close()

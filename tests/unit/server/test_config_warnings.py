@@ -146,6 +146,86 @@ def test_file_that_has_gone_since_is_no_fault(warned: Warned) -> None:
     assert settings_warnings(settings, {}) == [PLAIN]
 
 
+REDIS = "state: {url: 'redis://:CANARY@redis1/0'}\n"
+UNENCRYPTED = (
+    "state.url: the password for redis://********@redis1/0 is sent unencrypted to another machine; use rediss://"
+)
+
+
+def test_file_with_a_password_that_everybody_may_read_is_said(warned: Warned) -> None:
+    assert warned(DIGEST + REDIS, 0o600) == [UNENCRYPTED]
+    assert warned(DIGEST + REDIS, 0o644)[0] == (
+        "c.yaml: others may read its password for Redis (mode 0644); chmod o= c.yaml"
+    )
+    assert "others may read its plain tokens and its password for Redis" in warned(TOKENS + REDIS, 0o644)[1]
+    assert warned(DIGEST, 0o644, OLLAMA_PROXY__STATE__URL="rediss://:CANARY@redis1") == []
+
+
+# The queue, limits and prices.
+
+
+@pytest.mark.parametrize(
+    ("url", "is_said"),
+    [
+        ("redis://:CANARY@redis1/0", True),
+        ("redis://redis1?password=CANARY", True),
+        ("redis://redis1/0", False),
+        ("rediss://:CANARY@redis1/0", False),
+        ("redis://:CANARY@127.0.0.1:6380/0", False),
+        ("unix://:CANARY@/run/redis.sock", False),
+    ],
+)
+def test_password_that_crosses_the_network_unencrypted_is_said(warned: Warned, url: str, is_said: bool) -> None:
+    said = warned(DIGEST, OLLAMA_PROXY__STATE__URL=url)
+    assert [each.startswith("state.url: the password for redis://") for each in said] == [True] * is_said
+
+
+DEFAULT_COST = "auth: {defaults: {limits: {cost_per_day: 5}}, manage_tokens: []}\nservice: {base_url: 'demo:'}\n"
+COSTS = f"""\
+auth:
+  generate_tokens:
+    - {{name: a, sha256: "{"a" * 64}", limits: {{cost_per_day: 5}},
+       users: {{header: X-U, limits: {{cost_per_day: null}}}}}}
+    - {{name: b, sha256: "{"b" * 64}", limits: {{cost_per_month: null, tokens_per_day: 5}}}}
+    - {{name: c, sha256: "{"c" * 64}", users: {{header: X-U, limits: {{cost_per_day: 1}}}}}}
+"""
+
+
+def test_limits_of_cost_without_a_price_are_said(warned: Warned) -> None:
+    said = "limits of cost have no effect (%s), because no model and no upstream has a price"
+    assert warned(COSTS) == [said % "a, c"]
+    assert warned(DEFAULT_COST)[-1] == said % "auth.defaults"
+
+
+@pytest.mark.parametrize(
+    "priced", ["models: {m: {price: {output: 1.1}}}", "upstreams: [{name: a, gpu_hour_price: 1.8}]"]
+)
+def test_limits_of_cost_with_a_price_are_fine(warned: Warned, priced: str) -> None:
+    assert warned(COSTS + priced) == []
+
+
+QUEUE = f"""\
+auth: {{defaults: {{weight: 2}}, generate_tokens: [{{name: a, sha256: "{"a" * 64}", priority: background}}]}}
+queue: {{max_waiting: 7}}
+"""
+
+
+@pytest.mark.parametrize("upstreams", ["", "upstreams: [{name: box}]"])
+def test_queue_that_can_not_form_is_said(warned: Warned, upstreams: str) -> None:
+    no_queue = "no effect, because no upstream has a concurrency"
+    assert warned(QUEUE + upstreams) == [
+        f"auth.defaults.weight (c.yaml:1) has {no_queue}",
+        f"queue.max_waiting (c.yaml:2) has {no_queue}",
+        f"weight and priority of a have {no_queue}",
+    ]
+    assert warned(QUEUE + "upstreams: [{name: box, concurrency: 2}, {name: other, base_url: 'http://o:1'}]") == []
+
+
+def test_defaults_of_tokens_have_no_effect_without_auth(warned: Warned) -> None:
+    said = warned("auth: {enabled: false, defaults: {limits: {concurrent: 2}}}", HOST="127.0.0.1")
+    assert "auth.defaults has no effect, because auth is off: there are no tokens" in said
+
+
 # The state directory.
 
 

@@ -91,6 +91,11 @@ def test_the_queue_of_the_file_and_of_variables(tmp_path: Any) -> None:
             "auth: {defaults: {limits: {request_per_minute: 1}}}",
             'unknown setting in auth.defaults.limits, did you mean "requests_per_minute"?',
         ),
+        ("auth: {defaults: {priority: normal, priority: normal}}", 'the same name is already on line 2: "priority"'),
+        (
+            "auth: {defaults: {limits: {concurrent: 1, concurrent: 1}}}",
+            'the same name is already on line 2: "concurrent"',
+        ),
         ("auth: {defaults: {limits: 5}}", "auth.defaults.limits must be a mapping of settings"),
         ("models: {m: {price: {input: -1}}}", "models.m.price.input must be a number from 0 to 1000000"),
         ("models: {m: {price: {inputs: 1}}}", 'unknown setting "models.m.price.inputs"'),

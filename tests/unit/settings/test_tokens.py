@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.tokens import AUTH, SCOPES, Auth, shape_of
+from ollama_proxy.settings.tokens import AUTH, SCOPES, Auth, Users, shape_of
 from ollama_proxy.settings.yaml_file import parse_value
 
 SECRET = "team-token-1"
@@ -45,6 +45,45 @@ def test_a_token_names_the_header_with_its_users() -> None:
         "{generate_tokens: [{token: aaa, truncate: true, users: {header: X-OpenWebUI-User-Email}}]}"
     ).tokens()
     assert (token.truncate, token.users.header) == (True, "X-OpenWebUI-User-Email")
+
+
+def test_what_a_token_sets_of_its_share_and_limits() -> None:
+    [plain, more] = read(
+        "{defaults: {weight: 3, limits: {concurrent: 4}}, generate_tokens: [aaa, {token: bbb, weight: 0.5, "
+        "priority: background, limits: {requests_per_minute: 60, concurrent: null}, "
+        "users: {header: X-User, limits: {concurrent: 1}}}]}"
+    ).tokens()
+    assert (plain.weight, plain.priority, plain.limits, plain.users) == (None, None, {}, Users())
+    assert (more.weight, more.priority) == (0.5, "background")
+    assert more.limits == {"requests_per_minute": 60, "concurrent": None}
+    assert more.users == Users("X-User", {"concurrent": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        ("weight: 0", "weight must be a number from 0.001 to 1000"),
+        ("weight: heavy", "weight must be a number from 0.001 to 1000, without quotes"),
+        ("priority: low", "priority must be one of normal, background"),
+        ("limits: {tokens_per_day: 0}", "limits.tokens_per_day must be a whole number from 1 to 1000000000000"),
+        ("limits: {gpu_seconds_per_day: 0}", "limits.gpu_seconds_per_day must be a number from 0.001 to 1000000000"),
+        ("users: {limits: {concurrent: 1}}", "users.limits needs users.header, which says who the user is"),
+        ("users: {header: X-User, limits: {concurrent: x}}", "users.limits.concurrent must be a whole number"),
+    ],
+)
+def test_complaint_about_a_share_or_a_limit_names_it(field: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(f"{{generate_tokens: [{{token: aaa, {field}}}]}}")
+    [line] = raised.value.complaints
+    assert line.startswith(f"line 1: auth.generate_tokens[1].{complaint}")
+
+
+def test_an_unknown_limit_gets_a_suggestion_and_is_not_quoted() -> None:
+    with pytest.raises(ConfigError) as raised:
+        read("{generate_tokens: [{token: aaa, limits: {token_per_day: 1}}]}")
+    assert raised.value.complaints == [
+        'line 1: unknown setting in auth.generate_tokens[1].limits, did you mean "tokens_per_day"?'
+    ]
 
 
 def test_a_list_for_managers_takes_the_right_from_the_others() -> None:

@@ -20,6 +20,12 @@ def test_a_kind_knows_its_address_and_its_key() -> None:
     assert (box.kind, box.needs_key, box.is_shared, box.key_variables) == ("ollama", False, True, ())
 
 
+def test_an_upstream_has_a_bound_and_a_price_only_if_it_is_given_one() -> None:
+    [bound, free] = read("[{name: a, concurrency: 2, gpu_hour_price: 1.80}, {name: b}]")
+    assert (bound.concurrency, bound.gpu_hour_price) == (2, 1.8)
+    assert (free.concurrency, free.gpu_hour_price) == (None, None)
+
+
 def test_a_copy_of_a_service_gets_no_key_of_the_service() -> None:
     [copy] = read("[{name: mine, kind: openai, base_url: 'http://gpu1:8000/v1'}]")
     assert (copy.key_variables, copy.needs_key, copy.loads_media) == ((), False, False)

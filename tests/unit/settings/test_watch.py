@@ -315,3 +315,18 @@ def wait_until(condition) -> None:
     with gevent.Timeout(5):
         while not condition():
             gevent.sleep(0.005)
+
+
+def test_limits_and_the_queue_follow_an_edit(rig: Rig) -> None:
+    text = "auth: {defaults: {limits: {concurrent: 3}}, generate_tokens: [{token: team-token-1, weight: 2}]}\n"
+    rig.write(text + "queue: {max_waiting: 7}\nstate: {url: 'redis://:a@r/0'}\n")
+    rig.watch.check()
+    rig.write(text + "queue: {max_waiting: 7}\nstate: {url: 'redis://:b@r/0'}\n")
+    rig.watch.check()
+    assert [each.auth.tokens()[0].weight for each in rig.changes] == [2.0, 2.0]
+    assert [each.auth.defaults.limits for each in rig.changes] == [{"concurrent": 3}] * 2
+    assert [each.queue.max_waiting for each in rig.changes] == [7, 7]
+    assert [each.state.url and each.state.url.secret for each in rig.changes] == ["redis://:a@r/0", "redis://:b@r/0"]
+    rig.write("queue: {max_waiting: 0}\n")
+    rig.watch.check()
+    assert (rig.watch.current.queue.max_waiting, len(rig.errors)) == (7, 1)

@@ -55,6 +55,15 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
+    "coordination.client.CoordinatorClient.admissions": "requests in flight",
+    "coordination.client.CoordinatorClient._reports": "boxes of the configuration",
+    "coordination.client.CoordinatorClient._statuses": "status pages that wait for a second at most",
+    "coordination.coordinator.Coordinator._entries": "attempts in flight of all workers",
+    "coordination.coordinator.Coordinator._sessions": "workers",
+    "coordination.coordinator.Session._requests": "attempts in flight of a worker",
+    "coordination.coordinator.Session._exchanges": "requests in flight of a worker",
+    "coordination.coordinator.Session.boxes": "boxes of the configuration",
     "upstreams.cache.BoundedCache._entries": "its own limits",
     "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
@@ -67,6 +76,9 @@ BOUNDED_OTHERWISE = {
     "gateway.images.Lookups._slots": "callers with a look-up that runs or waits",
     "telemetry.access_log.LineWriter._waiting": "50,000 lines, while a log can't be written",
     "telemetry.chat_log.DayFiles._waiting": "64 MiB of records",
+    "policy.auth.Principal.limits": "limits of the configuration",
+    "policy.auth.Principal.user_limits": "limits of the configuration",
+    "settings.tokens.Token.limits": "limits of the configuration",
     "policy.configured_tokens.ConfiguredTokens._clean": "1,024 texts of at most 256 characters",
     "policy.configured_tokens.ConfiguredTokens._shapes": "tokens of the configuration",
     "upstreams.anthropic.upstream.AnthropicUpstream._told": "what a provider lists, in one answer of at most 64 MiB",
@@ -85,6 +97,8 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._running": "slots of all boxes",
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
+    "coordination.concurrency.MemoryConcurrency._running": "requests in flight",
+    "coordination.limits.Limiter._running": "requests in flight",
     "coordination.state.Estimates.means": "4,096 means",
     "coordination.state.Estimates.prompts": "the prompts of all boxes",
     "coordination.state.Box.running": "slots of the box",
@@ -99,6 +113,8 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
+        "coordination.client.Admission",
+        "coordination.coordinator.BoxView",
         "dialects.anthropic.messages.Blocks",
         "dialects.dialect.Routes",
         "dialects.native.render._NativeRenderer",

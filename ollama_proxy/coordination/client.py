@@ -1,0 +1,406 @@
+"""A worker's side of the coordinator: requests ask here for slots, and wait here.
+
+The coordinator is started by the first worker that needs it. While there is none, requests wait a moment for the next
+one; after that the worker grants its own share, and announces what it holds as soon as the coordinator is back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import gevent.event
+
+from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
+from ollama_proxy.coordination.link import Link, connect
+from ollama_proxy.coordination.scheduler import Position, QueueLimits
+from ollama_proxy.coordination.state import Outcome
+from ollama_proxy.errors import GatewayError, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
+
+if TYPE_CHECKING:  # the coordinator's process needs none of it
+    from ollama_proxy.upstreams import Call
+
+log = logging.getLogger(__name__)
+
+#: Seconds in which the coordinator has to answer; those that a heartbeat waits for a new position, and a status page
+#: for its document.
+REPLY_S, LOCATE_S, STATUS_S = 2.0, 0.5, 1.0
+
+#: Seconds for which requests wait for a coordinator before the worker grants its own share.
+PATIENCE_S = 2.0
+
+#: Seconds between two attempts to reach the coordinator, and to start one.
+RETRY_S, START_S = 0.05, 1.0
+
+_QUEUE_ERRORS: dict[str, type[GatewayError]] = {"queue_full": QueueFull, "queue_timeout": QueueTimeout}
+_LIMIT_ERRORS: dict[str, type[RateLimited]] = {RATE_LIMIT: RateLimited, QUOTA: QuotaExceeded}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Who asks for slots: a token, or a user behind one."""
+
+    name: str
+    weight: float = 1.0
+    is_background: bool = False
+    #: Whose limits apply: those of the token, then those of the user.
+    subjects: tuple[Subject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSettings:
+    """What the configuration says of a box; `slots` None: no bound."""
+
+    slots: int | None
+    is_draining: bool = False
+
+
+class Ticket:
+    """One attempt's request for a slot."""
+
+    def __init__(self, admission: Admission, frame: Frame, call: Call) -> None:
+        self.frame = frame
+        self.admission = admission
+        self._call = call
+        self._decided, self._located = gevent.event.Event(), gevent.event.Event()
+        self._failure: GatewayError | None = None
+        #: Since when the coordinator owes the first answer, in seconds on the monotonic clock; None: it has answered.
+        self.unanswered_s: float | None = time.monotonic()
+        self.asked_s = self.unanswered_s
+        #: When the slot was granted, in seconds on the monotonic clock; None: it was not.
+        self.granted_s: float | None = None
+        #: The box, and whether it has to load the model first.
+        self.box = ""
+        self.loads = False
+        #: Where it waits, as last reported.
+        self.position: Position | None = None
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds until it was granted, or until now."""
+        return (self.granted_s or time.monotonic()) - self.asked_s
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits until the slot is granted, at most so many seconds; False: it still waits, and `position` is new.
+
+        Raises QueueFull, QueueTimeout, RateLimited, QuotaExceeded, ShuttingDown, and CallEnded if the call was ended.
+        Whatever it raises, the request is out of the queue.
+        """
+        try:
+            if not self._decided.is_set():
+                self._wait_for(self._decided, seconds)
+            if not self._decided.is_set():
+                self._located.clear()
+                self.admission.client.send({"op": "locate", "id": self.frame["id"]})
+                self._wait_for(self._located, LOCATE_S)
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:  # also if the greenlet is killed
+            self.release(None)
+            raise
+        return self._decided.is_set()
+
+    def _wait_for(self, event: gevent.event.Event, seconds: float | None) -> None:
+        self._call.attach(event.set)
+        try:
+            event.wait(seconds)
+        finally:
+            self._call.detach()
+        self._call.check()
+
+    def release(self, outcome: Outcome | None = None) -> None:
+        """Gives the slot back, or leaves the queue; only the first call counts."""
+        if self.admission.client.forget(self):
+            frame: Frame = {"op": "release", "id": self.frame["id"]}
+            if outcome is not None:
+                frame["outcome"] = {"gpu_s": outcome.gpu_s, "load_s": outcome.load_s, "prompt_s": outcome.prompt_s}
+            self.admission.client.send_later(frame)
+
+    def take(self, frame: Frame) -> None:
+        """Takes in what the coordinator decided or reported."""
+        self.unanswered_s = None
+        self.admission.note(frame.get("allowance"))
+        if frame["op"] == "queued":
+            self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
+            self._located.set()
+        elif frame["op"] == "granted":
+            self.box, self.loads, self.granted_s = frame["box"], frame["loads"], time.monotonic()
+            self._decide()
+        else:
+            self.refuse(make_refusal(frame))
+
+    def refuse(self, error: GatewayError) -> None:
+        """Ends the wait with this error."""
+        self._failure = error
+        self._decide()
+
+    def _decide(self) -> None:
+        self._decided.set()
+        self._located.set()
+
+
+class Admission:
+    """An exchange that needs slots, or is subject to limits."""
+
+    def __init__(
+        self, client: CoordinatorClient, exchange_id: str, flow: Flow, tokens: int, about: Mapping[str, Any]
+    ) -> None:
+        self.client = client
+        #: Its id, which clients choose, is not unique.
+        self.exchange = f"{exchange_id}#{client.next_number()}"
+        self.flow = flow
+        self._tokens = tokens
+        self._about = dict(about)
+        self._is_asked = False
+        #: Whether the exchange has passed its limits.
+        self.is_admitted = False
+        #: What is left of the limits; None until that is known, and without limits.
+        self.allowance: Allowance | None = None
+
+    def acquire(
+        self,
+        candidates: Sequence[tuple[str, str]],
+        call: Call,
+        *,
+        conversation: Sequence[tuple[str, int]] = (),
+        waited_s: float | None = None,
+    ) -> Ticket:
+        """Asks for a slot of one of these boxes, each with its name of the model. Does not wait. Without candidates,
+        only the limits are checked. `waited_s`: for a further attempt, since when the first one waited."""
+        frame: Frame = {
+            "op": "acquire",
+            "id": str(self.client.next_number()),
+            "exchange": self.exchange,
+            "flow": self.flow.name,
+            "weight": self.flow.weight,
+            "background": self.flow.is_background,
+            "candidates": list(candidates),
+            "tokens": self._tokens,
+            "is_limited": bool(self.flow.subjects),
+            "about": self._about,
+        }
+        if conversation:
+            frame["conversation"] = list(conversation)
+        if waited_s is not None:
+            frame["waited_s"] = waited_s
+        if self.flow.subjects and not self._is_asked:
+            self._is_asked = True
+            frame["subjects"] = self.list_subjects()
+        return self.client.ask(Ticket(self, frame, call))
+
+    def list_subjects(self) -> list[tuple[str, Mapping[str, float]]]:
+        """The limits as frames have them."""
+        return [(each.key, each.limits) for each in self.flow.subjects]
+
+    def note(self, allowance: Frame | None) -> None:
+        """Takes in what is left of the limits."""
+        if allowance and not self.is_admitted:
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
+            self.client.admissions[self.exchange] = self
+
+    def end(self, spent: Spent | None = None) -> None:
+        """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
+        if self.client.admissions.pop(self.exchange, None):
+            frame: Frame = {"op": "end", "exchange": self.exchange, "spent": None}
+            if spent is not None:
+                frame["spent"] = {"tokens": spent.tokens, "gpu_s": spent.gpu_s, "cost": spent.cost}
+            self.client.send_later(frame)
+
+
+class CoordinatorClient:
+    """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
+
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], object]) -> None:
+        """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
+        is no coordinator; `start` starts one, and does not wait for it."""
+        self._directory = directory
+        self._workers = workers
+        self._start = start
+        #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
+        self._send: Callable[[Frame], None] | None = None
+        self._send_later: Callable[[Frame], None] | None = None
+        self._keeper: gevent.Greenlet[[], None] | None = None
+        self._numbers = itertools.count(1)
+        #: By the ids of their frames: what holds a slot, or waits for one.
+        self._tickets: dict[str, Ticket] = {}
+        #: Exchanges that have passed their limits.
+        self.admissions: dict[str, Admission] = {}
+        self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
+        #: The last report of each box.
+        self._reports: dict[str, Frame] = {}
+        self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
+        #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
+        self.state = ""
+
+    def configure(self, queue: QueueLimits, boxes: Mapping[str, BoxSettings], timezone: str) -> None:
+        """Applies settings, also to requests that wait."""
+        listed = {name: asdict(box) for name, box in boxes.items()}
+        self._settings = {"op": "settings", "queue": asdict(queue), "boxes": listed, "timezone": timezone}
+        for name in self._reports.keys() - listed.keys():
+            del self._reports[name]
+        self.send(self._settings)
+
+    def report_box(self, name: str, *, is_up: bool, loaded: Sequence[str] | None) -> None:
+        """Reports whether a box can be reached, and its loaded models; None: not known."""
+        frame: Frame = {"op": "box", "name": name, "is_up": is_up, "loaded": None if loaded is None else list(loaded)}
+        if name in self._settings["boxes"] and self._reports.get(name) != frame:
+            self._reports[name] = frame
+            self.send(frame)
+
+    def begin(self, exchange_id: str, flow: Flow, *, tokens: int, about: Mapping[str, Any]) -> Admission:
+        """An exchange that may take slots, and is subject to the limits of its flow. `tokens`: about those of its
+        prompt; `about`: for the status page."""
+        return Admission(self, exchange_id, flow, tokens, about)
+
+    def refuse_waiting(self) -> None:
+        """The worker ends: what waits will not be served by it."""
+        for ticket in [each for each in self._tickets.values() if each.granted_s is None]:
+            ticket.refuse(ShuttingDown())
+
+    @property
+    def held(self) -> int:
+        """How many requests hold a slot or wait for one."""
+        return len(self._tickets)
+
+    def close(self) -> None:
+        """Gives the coordinator up; whatever is held is released there."""
+        if self._keeper is not None:
+            self._keeper.kill()
+
+    def status(self) -> Frame:
+        """Boxes, running and waiting requests of all workers; empty if that is not known now."""
+        number = self.next_number()
+        result = self._statuses[number] = gevent.event.AsyncResult()
+        self.send({"op": "status", "id": number})
+        try:
+            return (result.get(timeout=STATUS_S) or {}) if self._send else {}
+        except gevent.Timeout:
+            return {}
+        finally:
+            del self._statuses[number]
+
+    # For tickets and admissions.
+
+    def next_number(self) -> int:
+        """A number that no other frame of this worker has."""
+        return next(self._numbers)
+
+    def ask(self, ticket: Ticket) -> Ticket:
+        """Sends a request for a slot; before the coordinator is there, it is kept."""
+        self._tickets[ticket.frame["id"]] = ticket
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+        self.send(ticket.frame)
+        return ticket
+
+    def send(self, frame: Frame) -> None:
+        """Sends a frame, if there is a coordinator; a new one is told everything anyway."""
+        if self._send is not None:
+            self._send(frame)
+
+    def send_later(self, frame: Frame) -> None:
+        """Does the same for a frame that nobody waits for."""
+        if self._send_later is not None:
+            self._send_later(frame)
+
+    def forget(self, ticket: Ticket) -> bool:
+        """False: that was done before."""
+        return self._tickets.pop(ticket.frame["id"], None) is not None
+
+    def _take(self, frame: Frame) -> None:
+        if frame["op"] == "status":
+            if result := self._statuses.get(frame["id"]):
+                result.set(frame["status"])
+        elif ticket := self._tickets.get(frame["id"]):
+            ticket.take(frame)
+
+    # The coordinator.
+
+    def _keep(self) -> None:
+        """Keeps a coordinator at hand, for as long as the worker lives."""
+        lost_s, started_s = time.monotonic(), -START_S
+        stand_in: Coordinator | None = None
+        while True:
+            link = connect(self._directory)
+            if link is not None:
+                self._enter("coordinator")
+                stand_in = None
+                self._use(link)
+                self._send = self._send_later = None
+                lost_s = time.monotonic()
+                self._enter("none")
+                continue
+            if time.monotonic() - started_s > START_S:
+                started_s = time.monotonic()
+                self._start()
+            if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
+                stand_in = Coordinator(share=1 / self._workers)
+                self._enter("own share")
+                handle = stand_in.open(self._take).handle
+                self._attach(handle, handle)
+            if stand_in is not None:
+                stand_in.tick()
+            gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
+
+    def _enter(self, state: str) -> None:
+        if state == self.state:
+            return
+        before, self.state = self.state, state
+        if state == "own share":
+            log.error("coordinator_unavailable", extra={"fields": {"effect": f"1/{self._workers} of slots and limits"}})
+        elif state == "coordinator" and before:
+            log.warning("coordinator_back")
+
+    def _use(self, link: Link) -> None:
+        """Sends and receives frames until the link ends, or the coordinator hangs."""
+        reader = gevent.spawn(link.receive, self._take)
+        try:
+            self._attach(link.send, link.send_later)
+            while not reader.ready():
+                reader.join(timeout=REPLY_S)
+                overdue_s = time.monotonic() - REPLY_S
+                if any(each.unanswered_s and each.unanswered_s < overdue_s for each in self._tickets.values()):
+                    link.close()
+        finally:
+            link.close()
+
+    def _attach(self, send: Callable[[Frame], None], send_later: Callable[[Frame], None]) -> None:
+        """Tells a new coordinator everything: settings, boxes, what is held, and what waits."""
+        now = time.monotonic()
+        tickets = list(self._tickets.values())
+        held = [
+            each.frame | {"box": each.box, "age_s": now - each.granted_s}
+            for each in tickets
+            if each.granted_s is not None and each.box
+        ]
+        exchanges = [(each.exchange, each.list_subjects()) for each in self.admissions.values()]
+        send(self._settings)
+        for report in self._reports.values():
+            send(report)
+        send({"op": "announce", "held": held, "exchanges": exchanges})
+        self._send, self._send_later = send, send_later
+        for ticket in tickets:
+            if ticket.granted_s is None:
+                frame = ticket.frame
+                if ticket.admission.is_admitted:
+                    frame = {name: value for name, value in frame.items() if name != "subjects"}
+                if not ticket.unanswered_s:
+                    frame = frame | {"waited_s": ticket.waited_s}
+                ticket.unanswered_s = now
+                send(frame)
+
+
+def make_refusal(frame: Frame) -> GatewayError:
+    """The error for a refused request."""
+    code, retry_after_s = frame["code"], frame["retry_after_s"]
+    if code in _LIMIT_ERRORS:
+        return _LIMIT_ERRORS[code](frame["limit"], frame["key"], retry_after_s=retry_after_s)
+    return _QUEUE_ERRORS[code](retry_after_s=retry_after_s)

@@ -1,0 +1,356 @@
+"""Slots, queue and limits for all workers of a machine: the coordinator without its process.
+
+Workers are sessions that send frames and get frames. A worker that has lost the coordinator runs one of these itself,
+with its share of the slots and limits. Pure but for the storage of the limits, and the scheduler's if it is in Redis.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from typing import Any
+
+from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.limits import RATE_LIMIT, Limiter, LimitRefusal, Spent, Subject
+from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Refusal, Scheduler
+from ollama_proxy.coordination.state import Grant, Outcome, Request
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A request that holds a slot or waits for one."""
+
+    session: Session
+    #: Its id in the frames of its worker.
+    id: str
+    request: Request
+    #: For people: token, user, model, stream.
+    about: Frame
+    asked_s: float
+    #: The exchange, if this is its first attempt and it has passed limits; and what is left of them.
+    exchange: str = ""
+    allowance: Frame | None = None
+    grant: Grant | None = None
+
+    def reply(self, op: str, **fields: Any) -> None:
+        """Sends a frame about this request."""
+        frame: Frame = {"op": op, "id": self.id, **fields}
+        if self.allowance is not None:
+            frame["allowance"] = self.allowance
+        self.session.send(frame)
+
+
+class Coordinator:
+    """The state that workers share."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler | None = None,
+        limiter: Limiter | None = None,
+        *,
+        share: float = 1.0,
+        settle_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`share`: the part of each box's slots that is granted here, at least one of each. `settle_s`: for so long no
+        slot is granted, because workers may hold some that they have not announced yet."""
+        self._scheduler = scheduler or Scheduler()
+        self.limiter = limiter or Limiter(share=share)
+        self._share = share
+        self._clock = clock
+        self._settles_s: float | None = clock() + settle_s if settle_s else None
+        self._sessions: dict[int, Session] = {}
+        self._opened = 0
+        self._entries: dict[str, Entry] = {}
+
+    def open(self, send: Callable[[Frame], None]) -> Session:
+        """A new session; `send` takes the frames for its worker, and must not wait."""
+        self._opened += 1
+        session = self._sessions[self._opened] = Session(self, self._opened, send)
+        return session
+
+    @property
+    def sessions(self) -> int:
+        """How many workers are connected."""
+        return len(self._sessions)
+
+    def tick(self) -> None:
+        """Does what is due; see Scheduler.tick. To be called several times a second."""
+        if self._settles_s is not None and self._settles_s <= self._clock():
+            self._settles_s = None
+            for name in {name: None for session in self._sessions.values() for name in session.boxes}:
+                self.set_box(name)
+        self.deliver(self._scheduler.tick(self._clock()))
+
+    def deliver(self, decisions: Iterable[Decision]) -> None:
+        """Tells workers what was decided about their requests."""
+        for decision in decisions:
+            entry = self._entries.get(decision.request.id)
+            if entry is None:
+                self.deliver(self._scheduler.cancel(decision.request.id, self._clock()))
+            elif isinstance(decision, Refusal):
+                del self._entries[decision.request.id]
+                entry.session.give_back(entry.exchange)
+                entry.reply("refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s))
+            else:
+                entry.grant = decision
+                entry.reply("granted", box=decision.box, loads=decision.loads)
+
+    # What a session asks for.
+
+    def configure(self, queue: QueueLimits, timezone: str) -> None:
+        """Applies the settings that are not about boxes."""
+        self._scheduler.limits = queue
+        if timezone != self.limiter.timezone:
+            self.limiter.set_timezone(timezone)
+
+    def set_box(self, name: str) -> None:
+        """Takes in what the sessions say of a box: it is up as long as one of them can reach it, and has the slots that
+        the last one was configured with."""
+        views = [session.boxes[name] for session in self._sessions.values() if name in session.boxes]
+        slots = views[-1].slots if views else 0
+        if slots is not None and self._share < 1:
+            slots = max(1, int(slots * self._share))
+        is_up = any(view.is_up for view in views) and self._settles_s is None
+        is_draining = bool(views) and views[-1].is_draining
+        self.deliver(self._scheduler.set_box(name, self._clock(), slots=slots, is_up=is_up, is_draining=is_draining))
+
+    def report_loaded(self, name: str, models: list[str]) -> None:
+        """Takes in which models a box has loaded."""
+        self.deliver(self._scheduler.report_loaded(name, models, self._clock()))
+
+    def acquire(self, key: str, entry: Entry) -> None:
+        """Asks the scheduler for a slot."""
+        self._entries[key] = entry
+        self.deliver(self._scheduler.acquire(entry.request, self._clock()))
+
+    def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
+        """Takes in a slot that a worker holds already."""
+        now = self._clock()
+        self._entries[key] = entry
+        entry.grant = self._scheduler.hold(entry.request, box, now - age_s, now)
+
+    def release(self, key: str, outcome: Outcome | None) -> None:
+        """Ends a request, whether it holds a slot or waits."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        if entry.grant is None:
+            decisions = self._scheduler.cancel(key, self._clock())
+        else:
+            decisions = self._scheduler.release(key, self._clock(), outcome)
+        self.deliver(decisions)
+
+    def locate(self, key: str) -> None:
+        """Tells the worker where a request waits, if it does."""
+        entry, position = self._entries.get(key), self._scheduler.locate(key)
+        if entry is not None and position is not None:
+            entry.reply("queued", place=position.place, waiting=position.waiting, wait_s=position.wait_s)
+
+    def now(self) -> float:
+        """The time that the scheduler gets, in seconds."""
+        return self._clock()
+
+    def forget(self, session: Session) -> None:
+        """Ends a session; what it says of boxes counts no more."""
+        if self._sessions.pop(session.number, None):
+            for name in session.boxes:
+                self.set_box(name)
+
+    def status(self) -> Frame:
+        """Boxes, and what runs and waits, as the status document has them."""
+        names = dict.fromkeys(name for session in self._sessions.values() for name in session.boxes)
+        entries = list(self._entries.items())
+        running = [_describe_running(each) for _, each in entries if each.grant]
+        waiting = [_describe(each) | self._describe_waiting(key, each) for key, each in entries if not each.grant]
+        counts = {name: [0, 0] for name in names}
+        for _, each in entries:
+            places = [each.grant.box] if each.grant else [name for name, _ in each.request.candidates]
+            for name in places:
+                counts.setdefault(name, [0, 0])[each.grant is None] += 1
+        boxes = []
+        for name in names:
+            view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
+            box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
+            boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
+        return {"boxes": boxes, "running": running, "waiting": sorted(waiting, key=lambda row: row["position"])}
+
+    def _describe_waiting(self, key: str, entry: Entry) -> Frame:
+        position = self._scheduler.locate(key)
+        return {
+            "box": ",".join(name for name, _ in entry.request.candidates),
+            "position": position.place if position else 0,
+            "waited_s": round(self._clock() - entry.asked_s, 1),
+            "wait_s": round(position.wait_s, 1) if position else None,
+            "reason": position.reason if position else "",
+        }
+
+
+def _describe(entry: Entry) -> Frame:
+    return {"id": entry.id, **entry.about}
+
+
+def _describe_running(entry: Entry) -> Frame:
+    assert entry.grant is not None
+    return _describe(entry) | {"upstream": entry.grant.box}
+
+
+@dataclass(slots=True)
+class BoxView:
+    """What one worker says of a box."""
+
+    slots: int | None
+    is_draining: bool = False
+    is_up: bool = True
+    loaded: list[str] = field(default_factory=list)
+
+
+class Session:
+    """One worker: what it holds and waits for."""
+
+    def __init__(self, coordinator: Coordinator, number: int, send: Callable[[Frame], None]) -> None:
+        self.number = number
+        self.send = send
+        self.boxes: dict[str, BoxView] = {}
+        self._coordinator = coordinator
+        self._requests: dict[str, None] = {}
+        #: Exchanges that passed their limits.
+        self._exchanges: dict[str, None] = {}
+        self._handlers: dict[str, Callable[[Frame], None]] = {
+            "hello": self._greet,
+            "announce": self._announce,
+            "settings": self._configure,
+            "box": self._report_box,
+            "acquire": self._acquire,
+            "locate": self._locate,
+            "release": self._release,
+            "end": self._end,
+            "status": self._status,
+        }
+
+    def handle(self, frame: Frame) -> None:
+        """Does what a frame asks for. Frames of a newer version are ignored."""
+        handler = self._handlers.get(frame.get("op", ""))
+        if handler:
+            handler(frame)
+
+    def close(self) -> None:
+        """Releases everything that the worker holds."""
+        for each in list(self._requests):
+            self._coordinator.release(self._key(each), None)
+        for exchange in list(self._exchanges):
+            self._coordinator.limiter.settle(self._key(exchange), None)
+        self._requests.clear()
+        self._exchanges.clear()
+        self._coordinator.forget(self)
+
+    def give_back(self, exchange: str) -> None:
+        """The exchange was refused after all, so it uses up nothing."""
+        if self._exchanges.pop(exchange, 0) is None:
+            self._coordinator.limiter.cancel(self._key(exchange))
+
+    def _key(self, name: str) -> str:
+        return f"{self.number}/{name}"
+
+    def _greet(self, frame: Frame) -> None:
+        self.send({"op": "welcome"})
+
+    def _announce(self, frame: Frame) -> None:
+        """What a worker holds that has lost another coordinator."""
+        for exchange, subjects in frame.get("exchanges", ()):
+            self._exchanges[exchange] = None
+            self._coordinator.limiter.hold(self._key(exchange), _read_subjects(subjects))
+        for held in frame.get("held", ()):
+            entry = self._read_entry(held)
+            self._requests[entry.id] = None
+            self._coordinator.hold(self._key(entry.id), entry, held["box"], held["age_s"])
+
+    def _configure(self, frame: Frame) -> None:
+        """The settings of a worker; boxes that it no longer names are gone."""
+        self._coordinator.configure(QueueLimits(**frame["queue"]), frame["timezone"])
+        before, self.boxes = self.boxes, {}
+        for name, box in frame["boxes"].items():
+            view = self.boxes[name] = before.pop(name) if name in before else BoxView(None)
+            view.slots, view.is_draining = box["slots"], box["is_draining"]
+        for name in (*self.boxes, *before):
+            self._coordinator.set_box(name)
+
+    def _report_box(self, frame: Frame) -> None:
+        """What a worker found out about a box."""
+        view = self.boxes.get(frame["name"])
+        if view is None:
+            return
+        if view.is_up != frame["is_up"]:
+            view.is_up = frame["is_up"]
+            self._coordinator.set_box(frame["name"])
+        if frame["loaded"] is not None:
+            view.loaded = frame["loaded"]
+            self._coordinator.report_loaded(frame["name"], view.loaded)
+
+    def _acquire(self, frame: Frame) -> None:
+        allowance = self._check_limits(frame) if frame["is_limited"] else None
+        if allowance is None and frame["is_limited"]:
+            return
+        entry = self._read_entry(frame)
+        entry.allowance = allowance
+        entry.exchange = frame["exchange"] if allowance else ""
+        if not frame["candidates"]:
+            entry.reply("granted", box="", loads=False)
+            return
+        self._requests[entry.id] = None
+        self._coordinator.acquire(self._key(entry.id), entry)
+        self._coordinator.locate(self._key(entry.id))
+
+    def _check_limits(self, frame: Frame) -> Frame | None:
+        """What is left of the limits; None if the request was refused. Only the first one of an exchange uses them up;
+        the others belong to an exchange that has passed, or has just been refused."""
+        exchange, subjects = frame["exchange"], frame.get("subjects")
+        if subjects is None:
+            if exchange in self._exchanges:
+                return {}
+            refusal = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
+            self.send({"op": "refused", "id": frame["id"], **asdict(refusal)})
+            return None
+        passed = self._coordinator.limiter.admit(self._key(exchange), _read_subjects(subjects), frame["tokens"])
+        if isinstance(passed, LimitRefusal):
+            self.send({"op": "refused", "id": frame["id"], **asdict(passed)})
+            return None
+        self._exchanges[exchange] = None
+        return passed.to_json()
+
+    def _read_entry(self, frame: Frame) -> Entry:
+        now = self._coordinator.now()
+        waited_s = frame.get("waited_s")
+        request = Request(
+            self._key(frame["id"]),
+            frame["flow"],
+            tuple((box, model) for box, model in frame["candidates"]),
+            weight=frame["weight"],
+            is_background=frame["background"],
+            tokens_estimated=frame["tokens"],
+            conversation=tuple((end, tokens) for end, tokens in frame.get("conversation", ())),
+            waiting_since_s=None if waited_s is None else now - waited_s,
+        )
+        return Entry(self, frame["id"], request, frame["about"], now)
+
+    def _locate(self, frame: Frame) -> None:
+        self._coordinator.locate(self._key(frame["id"]))
+
+    def _release(self, frame: Frame) -> None:
+        self._requests.pop(frame["id"], None)
+        outcome = frame.get("outcome")
+        self._coordinator.release(self._key(frame["id"]), Outcome(**outcome) if outcome else None)
+
+    def _end(self, frame: Frame) -> None:
+        if self._exchanges.pop(frame["exchange"], 0) is None:
+            spent = Spent(**frame["spent"]) if frame["spent"] else None
+            self._coordinator.limiter.settle(self._key(frame["exchange"]), spent)
+
+    def _status(self, frame: Frame) -> None:
+        self.send({"op": "status", "id": frame["id"], "status": self._coordinator.status()})
+
+
+def _read_subjects(subjects: Iterable[tuple[str, dict[str, Any]]]) -> list[Subject]:
+    return [Subject(key, limits) for key, limits in subjects]

@@ -1,0 +1,434 @@
+"""Limits and quotas of tokens and of the users behind them: what may start, what it used up, what is left.
+
+An exchange is charged when it is admitted: one request, and an estimate of its tokens. When it ends, the estimate is
+corrected by what it has spent, so a limit may be exceeded; this debt counts against the requests that follow. All
+limits of an exchange are checked before any is charged, so a refused request uses up nothing.
+
+- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`.
+- `concurrent`: see `ollama_proxy.coordination.concurrency`.
+- quotas, such as `tokens_per_day` and `cost_per_month`: a counter for each day or month of the time zone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from operator import itemgetter
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from limits.storage import MemoryStorage, RedisStorage
+
+from ollama_proxy.coordination.concurrency import Concurrency, MemoryConcurrency
+
+#: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
+RATE_LIMIT = "rate_limit_exceeded"
+
+#: Nothing gets in before the day or month ends.
+QUOTA = "insufficient_quota"
+
+MINUTE_S = 60
+
+#: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
+CONCURRENT_WAIT_S = 0.5
+
+#: A debt is entered with this limit; Redis computes with floating-point numbers of 53 bits.
+NO_LIMIT = 1 << 53
+
+#: What quotas count, and how many units of their counters, which are whole numbers, make one.
+UNITS = {"tokens": 1, "gpu_seconds": 1000, "cost": 10**9}
+
+#: The counter of a day or month is kept for so long after its end, for exchanges that began in it.
+KEPT_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose limits apply: `key` is "token:NAME" or "user:TOKEN/USER"; `limits` has the limits that are set, by name."""
+
+    key: str
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an exchange has used: all tokens of prompts and answers, GPU time in seconds, cost in the currency."""
+
+    tokens: int = 0
+    gpu_s: float = 0.0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left of one limit; `reset_s`: when nothing is used any more, in seconds."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of the limits per minute, those of the token or those of the user, whichever is less."""
+
+    requests: Remaining | None = None
+    tokens: Remaining | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a frame has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Allowance:
+        """The opposite of `to_json`."""
+        return cls(**{name: left and Remaining(**left) for name, left in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRefusal:
+    """A request that was not admitted: which limit of which subject it would exceed, and when to try again."""
+
+    code: str
+    limit: str
+    key: str
+    retry_after_s: int
+    allowance: Allowance = Allowance()
+
+
+class Limit(Protocol):
+    """One limit of one subject, for one exchange."""
+
+    name: str
+    key: str
+    code: str
+
+    def wait_s(self) -> float:
+        """Seconds until it lets the exchange in; 0: now. Changes nothing."""
+
+    def take(self) -> bool:
+        """Charges the exchange, if there is still room."""
+
+    def give_back(self) -> None:
+        """Undoes `take`."""
+
+    def settle(self, spent: Spent | None) -> None:
+        """Ends the exchange; None: it is not known what it used, so the estimate stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A sliding window as the package `limits` counts it: the count of the last minute fades during this one."""
+
+    previous: int
+    previous_ttl_s: float
+    current: int
+    current_ttl_s: float
+
+    @property
+    def used(self) -> int:
+        """What counts now."""
+        return int(self.previous * self.previous_ttl_s / MINUTE_S) + self.current
+
+    @property
+    def age_s(self) -> float:
+        """When the current minute began."""
+        return 2 * MINUTE_S - self.current_ttl_s
+
+    def wait_s(self, most: int) -> float:
+        """Seconds until no more than `most` counts."""
+        if self.used <= most:
+            return 0.0
+        if self.current <= most:
+            return self.previous_ttl_s - MINUTE_S * (most + 1 - self.current) / self.previous
+        return self.current_ttl_s - MINUTE_S * (most + 1) / self.current
+
+
+@dataclass(slots=True, eq=False)
+class MinuteLimit:
+    """`requests_per_minute`, or `tokens_per_minute`."""
+
+    name: str
+    key: str
+    limit: int
+    amount: int
+    storage: MemoryStorage | RedisStorage
+    #: When the exchange was charged, in monotonic seconds.
+    taken_at_s: float = -math.inf
+    window: Window = Window(0, 0, 0, 0)
+    code = RATE_LIMIT
+
+    @property
+    def counter(self) -> str:
+        """The key of the window in the storage."""
+        return f"{self.key}/{self.name}"
+
+    @property
+    def needed(self) -> int:
+        """What must be free. A request that is larger than the limit needs the whole window; otherwise it could never
+        run."""
+        return min(self.amount, max(self.limit, 1))
+
+    def read(self) -> Window:
+        """Reads the window."""
+        self.window = Window(*self.storage.get_sliding_window(self.counter, MINUTE_S))
+        return self.window
+
+    def wait_s(self) -> float:
+        """See `Limit`."""
+        return self.read().wait_s(self.limit - self.needed) if self.limit else MINUTE_S
+
+    def take(self) -> bool:
+        """See `Limit`."""
+        if not self.storage.acquire_sliding_window_entry(self.counter, self.limit, MINUTE_S, self.needed):
+            return False
+        self.taken_at_s = time.monotonic()
+        self._add(self.amount - self.needed)
+        return True
+
+    def give_back(self) -> None:
+        """See `Limit`."""
+        self._correct(-self.amount)
+
+    def settle(self, spent: Spent | None) -> None:
+        """See `Limit`."""
+        if spent and self.name == "tokens_per_minute":
+            self._correct(spent.tokens - self.amount)
+
+    def _correct(self, amount: int) -> None:
+        """Gives nothing back of an earlier minute, whose count fades by itself."""
+        if amount < 0:
+            window = self.read()
+            is_current = time.monotonic() - self.taken_at_s <= window.age_s
+            amount = max(amount, -window.current) if is_current else 0
+        self._add(amount)
+
+    def _add(self, amount: int) -> None:
+        if amount:
+            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)
+
+    def count_remaining(self, taken: int) -> Remaining:
+        """What is left, if `taken` was charged since the window was read."""
+        before = self.window
+        window = replace(before, current=before.current + taken, current_ttl_s=before.current_ttl_s or 2 * MINUTE_S)
+        return Remaining(self.limit, max(0, self.limit - window.used), round(window.wait_s(0), 3))
+
+
+@dataclass(slots=True, eq=False)
+class QuotaLimit:
+    """`tokens`, `gpu_seconds` or `cost`, per day or month. Those that run count with their estimated tokens."""
+
+    name: str
+    key: str
+    unit: str
+    limit: int
+    amount: int
+    period: Period
+    storage: MemoryStorage | RedisStorage
+    clock: Callable[[], float]
+    code = QUOTA
+
+    @property
+    def counter(self) -> str:
+        """The key of the counter in the storage."""
+        return f"{self.key}/{self.name}/{self.period.name}"
+
+    def wait_s(self) -> float:
+        """See `Limit`."""
+        return 0.0 if self.storage.get(self.counter) < self.limit else self.period.end_s - self.clock()
+
+    def take(self) -> bool:
+        """See `Limit`."""
+        if self._add(self.amount) - self.amount < self.limit:
+            return True
+        self.give_back()
+        return False
+
+    def give_back(self) -> None:
+        """See `Limit`."""
+        self._add(-self.amount)
+
+    def settle(self, spent: Spent | None) -> None:
+        """See `Limit`."""
+        if spent:
+            used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
+            self._add(round(used * UNITS[self.unit]) - self.amount)
+
+    def raise_to(self, used: float) -> None:
+        """Makes the counter at least as high as `used`."""
+        self._add(max(0, round(used * UNITS[self.unit]) - self.storage.get(self.counter)))
+
+    def _add(self, amount: int) -> int:
+        if not amount:
+            return self.amount
+        return self.storage.incr(self.counter, math.ceil(self.period.end_s - self.clock()) + KEPT_S, amount)
+
+
+@dataclass(slots=True, eq=False)
+class ConcurrentLimit:
+    """`concurrent`."""
+
+    key: str
+    limit: int
+    exchange_id: str
+    concurrency: Concurrency
+    name = "concurrent"
+    code = RATE_LIMIT
+
+    def wait_s(self) -> float:
+        """See `Limit`."""
+        return 0.0 if self.concurrency.count(self.key) < self.limit else CONCURRENT_WAIT_S
+
+    def take(self) -> bool:
+        """See `Limit`."""
+        return self.concurrency.enter(self.key, self.exchange_id, self.limit)
+
+    def give_back(self) -> None:
+        """See `Limit`."""
+        self.concurrency.leave(self.key, self.exchange_id)
+
+    def settle(self, spent: Spent | None) -> None:
+        """See `Limit`."""
+        self.give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A day ("2026-11-23") or month ("2026-11") and its end, in seconds since 1970."""
+
+    name: str
+    end_s: float
+
+
+class Calendar:
+    """The current day and month of a time zone."""
+
+    def __init__(self, timezone: str, clock: Callable[[], float]) -> None:
+        self._zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # a machine may have no other time zones
+        self._clock = clock
+        self._from_s = math.inf
+        self._periods = {"day": Period("", -math.inf)}
+
+    def find(self, unit: str) -> Period:
+        """The current "day" or "month"."""
+        now = self._clock()
+        if not self._from_s <= now < self._periods["day"].end_s:
+            today = datetime.fromtimestamp(now, self._zone).date()
+            next_month = (today.replace(day=1) + timedelta(days=31)).replace(day=1)
+            self._periods = {
+                "day": Period(today.isoformat(), self._midnight_s(today + timedelta(days=1))),
+                "month": Period(today.isoformat()[:7], self._midnight_s(next_month)),
+            }
+            self._from_s = now
+        return self._periods[unit]
+
+    def _midnight_s(self, day: date) -> float:
+        return datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp()
+
+
+@dataclass(slots=True)
+class Limiter:
+    """Admits exchanges within their limits. `share`: of each limit, only this part is granted, but at least 1.
+
+    With a storage in Redis, the limits are those of all machines; `concurrency` must then be in Redis, too. Errors of
+    Redis are raised.
+    """
+
+    storage: MemoryStorage | RedisStorage = field(default_factory=MemoryStorage)
+    timezone: str = "UTC"
+    share: float = 1.0
+    concurrency: Concurrency = field(default_factory=MemoryConcurrency)
+    clock: Callable[[], float] = time.time
+    #: The limits that each exchange was charged for.
+    _running: dict[str, list[Limit]] = field(default_factory=dict)
+    _calendar: Calendar = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.set_timezone(self.timezone)
+
+    def set_timezone(self, timezone: str) -> None:
+        """Days and months begin at midnight there; raises zoneinfo.ZoneInfoNotFoundError."""
+        self.timezone, self._calendar = timezone, Calendar(timezone, self.clock)
+
+    def admit(self, exchange_id: str, subjects: Iterable[Subject], tokens: int) -> LimitRefusal | Allowance:
+        """Charges an exchange with an estimate of its tokens, or refuses it. One that runs is not charged again."""
+        if exchange_id in self._running:
+            return Allowance()
+        limits = list(self._find_limits(exchange_id, subjects, max(1, tokens)))
+        waits = [(limit, limit.wait_s()) for limit in limits]
+        limit, wait_s = max(waits, key=itemgetter(1), default=(None, 0.0))
+        if limit and wait_s:
+            return _refuse(limit, wait_s, limits)
+        with ExitStack() as taken:
+            for limit in limits:
+                if not limit.take():  # another machine was faster
+                    return _refuse(limit, limit.wait_s(), limits)
+                taken.callback(limit.give_back)
+            taken.pop_all()
+        if limits:
+            self._running[exchange_id] = limits
+        return _sum_up(limits, charged=True)
+
+    def settle(self, exchange_id: str, spent: Spent | None) -> None:
+        """Ends an exchange and corrects its estimate; None: it is not known what it used. Others are ignored."""
+        with ExitStack() as ends:  # all of them, also if Redis fails
+            for limit in self._running.pop(exchange_id, ()):
+                ends.callback(limit.settle, spent)
+
+    def cancel(self, exchange_id: str) -> None:
+        """Takes an admission back: the exchange was refused after all, and uses up nothing."""
+        for limit in self._running.pop(exchange_id, ()):
+            limit.give_back()
+
+    def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
+        """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
+        if exchange_id in self._running:
+            return
+        limits = list(self._find_limits(exchange_id, subjects, tokens))
+        self._running[exchange_id] = limits
+        for limit in limits:
+            if isinstance(limit, ConcurrentLimit):
+                self.concurrency.enter(limit.key, exchange_id, NO_LIMIT)
+
+    def seed(self, key: str, name: str, amount: float) -> None:
+        """Makes sure that at least `amount` was used of a quota, such as `tokens_per_day`, in the current period."""
+        self._make_quota(key, name, 0, 0).raise_to(amount)
+
+    def _find_limits(self, exchange_id: str, subjects: Iterable[Subject], tokens: int) -> Iterable[Limit]:
+        for subject in subjects:
+            for name, setting in subject.limits.items():
+                limit = min(setting, max(1.0, setting * self.share))
+                if name == "concurrent":
+                    yield ConcurrentLimit(subject.key, int(limit), exchange_id, self.concurrency)
+                elif name.endswith("_per_minute"):
+                    amount = tokens if name == "tokens_per_minute" else 1
+                    yield MinuteLimit(name, subject.key, int(limit), amount, self.storage)
+                else:
+                    yield self._make_quota(subject.key, name, limit, tokens)
+
+    def _make_quota(self, key: str, name: str, limit: float, tokens: int) -> QuotaLimit:
+        unit, _, period = name.rpartition("_per_")
+        amount = tokens if unit == "tokens" else 0
+        units = math.ceil(limit * UNITS[unit])
+        return QuotaLimit(name, key, unit, units, amount, self._calendar.find(period), self.storage, self.clock)
+
+
+def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:
+    # A window lets a request in just after that time.
+    return LimitRefusal(limit.code, limit.name, limit.key, int(wait_s) + 1, _sum_up(limits, charged=False))
+
+
+def _sum_up(limits: Iterable[Limit], *, charged: bool) -> Allowance:
+    """The tightest limit of requests, and that of tokens."""
+    tightest: dict[str, Remaining] = {}
+    for limit in limits:
+        if isinstance(limit, MinuteLimit):
+            unit = limit.name.removesuffix("_per_minute")
+            left = limit.count_remaining(limit.amount if charged else 0)
+            if unit not in tightest or left.remaining < tightest[unit].remaining:
+                tightest[unit] = left
+    return Allowance(**tightest)

@@ -1,0 +1,119 @@
+"""The process of the coordinator, one per state directory: `ollama-proxy coordinator`, which workers start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import gevent
+from gevent import socket
+from gevent.server import StreamServer
+
+from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.link import SOCKET_NAME, Link, socket_path
+from ollama_proxy.settings import RedisUrl
+
+#: Held by the coordinator as long as it runs; it contains MARK unless the last one ended by itself.
+LOCK_NAME, MARK = "coordinator.lock", b"1"
+
+#: Seconds without a worker after which it ends, and those in which workers come back to a new one.
+IDLE_S, SETTLE_S = 30.0, 1.0
+
+#: Seconds between two ticks of the scheduler.
+TICK_S = 0.2
+
+#: Bits of the mode that the socket lacks: only its owner may connect.
+_UMASK = 0o177
+
+
+def start_coordinator(environ: Mapping[str, str] = os.environ) -> subprocess.Popen[bytes]:
+    """Starts a coordinator, which ends at once if there is one. It reads the same configuration as this process."""
+    root = Path(__file__).resolve().parents[2]
+    search = os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), str(root))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "ollama_proxy.cli", "coordinator"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**environ, "PYTHONPATH": search},
+    )
+
+
+def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: float = IDLE_S) -> bool:
+    """Runs the coordinator until no worker has been connected for `idle_s` seconds; returns False if there is one
+    already. `url`: of the Redis that has the state of all machines; None: it is kept here. Raises OSError if the
+    directory can't be used.
+    """
+    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        was_killed = os.pread(lock, len(MARK), 0) == MARK
+        os.pwrite(lock, MARK, 0)
+        _Service(directory, Coordinator(settle_s=SETTLE_S if was_killed else 0.0), idle_s).run()
+        os.ftruncate(lock, 0)
+        return True
+    finally:
+        os.close(lock)
+
+
+class _Service:
+    """The socket of a coordinator, and its life."""
+
+    def __init__(self, directory: Path, coordinator: Coordinator, idle_s: float) -> None:
+        self._directory = directory
+        self._coordinator = coordinator
+        self._idle_s = idle_s
+
+    def run(self) -> None:
+        """Serves workers until none has been there for a while."""
+        server = StreamServer(self._listen(), self._serve_worker)
+        server.start()
+        # A service manager that ends everything at once must not take it from workers that still answer requests.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            gevent.signal_handler(number, self._leave)
+        used_s = time.monotonic()
+        while self._coordinator.sessions or time.monotonic() - used_s < self._idle_s:
+            gevent.sleep(TICK_S)
+            self._coordinator.tick()
+            if self._coordinator.sessions:
+                used_s = time.monotonic()
+        with suppress(FileNotFoundError):
+            (self._directory / SOCKET_NAME).unlink()
+        server.stop()
+
+    def _listen(self) -> socket.socket:
+        """The socket for workers; one that a killed coordinator left is replaced."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with socket_path(self._directory) as path:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            before = os.umask(_UMASK)
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(before)
+        listener.listen(128)
+        return listener
+
+    def _serve_worker(self, connection: socket.socket, address: object) -> None:
+        link = Link(connection)
+        session = self._coordinator.open(link.send_later)
+        try:
+            link.receive(session.handle)
+        except (KeyError, TypeError, ValueError) as error:  # a worker of another version; it will run on its own share
+            sys.stderr.write(f"ollama-proxy coordinator: a worker sent an invalid frame: {error!r}\n")
+            link.close()
+        finally:
+            session.close()
+
+    def _leave(self) -> None:
+        self._idle_s = 0.0

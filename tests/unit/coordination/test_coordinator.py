@@ -1,0 +1,228 @@
+"""Sessions of workers: slots, queue and limits by frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ollama_proxy.coordination.coordinator import Coordinator, Session
+from ollama_proxy.coordination.frames import Frame
+
+QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
+
+
+class Workers:
+    """Workers of one coordinator, on a clock that only moves by hand."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now_s = 100.0
+        self.coordinator = Coordinator(clock=lambda: self.now_s, **options)
+        self.received: dict[str, list[Frame]] = {}
+
+    def open(self, name: str, slots: int | None = 2) -> Session:
+        """A worker with one box."""
+        self.received[name] = []
+        session = self.coordinator.open(self.received[name].append)
+        session.handle(make_settings(box1=slots))
+        return session
+
+    def take(self, name: str) -> list[tuple[object, ...]]:
+        """What a worker was told since the last time: op, id, and the box, place or code."""
+        frames = list(self.received[name])
+        self.received[name].clear()
+        return [(each["op"], each["id"], each.get("box", each.get("place", each.get("code")))) for each in frames]
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.coordinator.tick()
+
+
+def make_settings(**slots: int | None) -> Frame:
+    boxes = {name: {"slots": number, "is_draining": False} for name, number in slots.items()}
+    return {"op": "settings", "queue": QUEUE, "boxes": boxes, "timezone": "UTC"}
+
+
+def make_acquire(number: str, **fields: Any) -> Frame:
+    return {
+        **{"op": "acquire", "id": number, "exchange": f"exchange {number}", "flow": "team", "weight": 1.0},
+        **{"background": False, "candidates": [["box1", "m"]], "tokens": 10, "is_limited": False},
+        **{"about": {"token": "team"}},
+        **fields,
+    }
+
+
+def test_slots_are_shared_and_given_back() -> None:
+    workers = Workers()
+    first, second = workers.open("first"), workers.open("second")
+    for session, number in ((first, "1"), (second, "1"), (first, "2"), (second, "2")):
+        session.handle(make_acquire(number))
+    assert workers.take("first") == [("granted", "1", "box1"), ("queued", "2", 1)]
+    assert workers.take("second") == [("granted", "1", "box1"), ("queued", "2", 2)]
+    second.handle({"op": "release", "id": "1", "outcome": {"gpu_s": 1.0}})
+    assert workers.take("first") == [("granted", "2", "box1")]
+    first.handle({"op": "release", "id": "1"})
+    assert workers.take("second") == [("granted", "2", "box1")]
+
+
+def test_worker_that_ends_holds_and_awaits_nothing() -> None:
+    workers = Workers()
+    first, second = workers.open("first"), workers.open("second")
+    for number in "123":
+        first.handle(make_acquire(number))
+    second.handle(make_acquire("1"))
+    first.close()
+    assert workers.take("second") == [("queued", "1", 2), ("granted", "1", "box1")]
+    status = workers.coordinator.status()
+    assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [(1, 0)]
+    assert workers.coordinator.sessions == 1
+
+
+def test_request_that_leaves_the_queue_is_never_granted() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    for number in "123":
+        session.handle(make_acquire(number))
+    session.handle({"op": "release", "id": "2"})
+    session.handle({"op": "release", "id": "1"})
+    assert workers.take("only")[-1] == ("granted", "3", "box1")
+
+
+def test_full_queue_and_long_waits_are_refused() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    for number in range(5):
+        session.handle(make_acquire(str(number)))
+    assert workers.take("only")[-1] == ("refused", "4", "queue_full")
+    workers.pass_time(61)
+    assert [each[::2] for each in workers.take("only")] == [("refused", "queue_timeout")] * 3
+
+
+def test_box_is_up_as_long_as_one_worker_reaches_it() -> None:
+    workers = Workers()
+    first, second = workers.open("first"), workers.open("second")
+    first.handle({"op": "box", "name": "box1", "is_up": False, "loaded": None})
+    first.handle(make_acquire("1"))
+    assert workers.take("first") == [("granted", "1", "box1")]
+    second.handle({"op": "box", "name": "box1", "is_up": False, "loaded": None})
+    first.handle(make_acquire("2"))
+    assert workers.take("first") == [("queued", "2", 1)]
+    second.handle({"op": "box", "name": "box1", "is_up": True, "loaded": ["m"]})
+    assert workers.take("first") == [("granted", "2", "box1")]
+
+
+def test_new_settings_apply_to_requests_that_wait() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    session.handle(make_acquire("1"))
+    session.handle(make_acquire("2"))
+    session.handle(make_settings(box1=2))
+    assert workers.take("only") == [("granted", "1", "box1"), ("queued", "2", 1), ("granted", "2", "box1")]
+    session.handle(make_settings(other=1))
+    session.handle(make_acquire("3"))
+    assert workers.take("only") == [("queued", "3", 1)]
+
+
+def test_restarted_coordinator_waits_for_what_workers_hold() -> None:
+    workers = Workers(settle_s=1.0)
+    first = workers.open("first")
+    first.handle(make_acquire("1"))
+    assert workers.take("first") == [("queued", "1", 1)]
+    second = workers.open("second")
+    held = [make_acquire(number, box="box1", age_s=5.0) for number in "12"]
+    second.handle({"op": "announce", "held": held, "exchanges": []})
+    workers.pass_time(1.1)
+    assert workers.take("first") == []
+    second.handle({"op": "release", "id": "2"})
+    assert workers.take("first") == [("granted", "1", "box1")]
+
+
+def test_requests_that_waited_elsewhere_keep_their_order_and_go_first() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    session.handle(make_acquire("0"))
+    session.handle(make_acquire("new"))
+    for number, waited_s in (("second", 5.0), ("third", 4.0), ("first", 6.0)):
+        session.handle(make_acquire(number, waited_s=waited_s))
+    workers.take("only")
+    order = []
+    for _ in range(4):
+        session.handle({"op": "release", "id": order[-1] if order else "0"})
+        order.append(workers.take("only")[-1][1])
+    assert order == ["first", "second", "third", "new"]
+
+
+def test_limits_are_checked_once_for_all_attempts_of_an_exchange() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=None)
+    limited = {"exchange": "e", "is_limited": True}
+    subjects = [["token:team", {"requests_per_minute": 1}]]
+    session.handle(make_acquire("1", **limited, subjects=subjects))
+    assert workers.received["only"][-1]["allowance"]["requests"]["remaining"] == 0
+    session.handle(make_acquire("2", **limited))
+    session.handle(make_acquire("3", exchange="other", is_limited=True, subjects=subjects))
+    session.handle(make_acquire("4", exchange="other", is_limited=True))
+    assert [each[:2] for each in workers.take("only")] == [
+        *(("granted", "1"), ("granted", "2"), ("refused", "3"), ("refused", "4"))
+    ]
+
+
+def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    for number in range(4):
+        session.handle(make_acquire(str(number)))
+    limited = {"is_limited": True, "subjects": [["token:team", {"requests_per_minute": 1}]]}
+    for number in "67":
+        session.handle(make_acquire(number, **limited))
+    assert workers.take("only")[-2:] == [("refused", "6", "queue_full"), ("refused", "7", "queue_full")]
+
+
+@pytest.mark.parametrize("ends", ["end", "close"])
+def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
+    workers = Workers()
+    first, second = workers.open("first"), workers.open("second")
+    limits: dict[str, Any] = {"is_limited": True, "subjects": [["token:team", {"concurrent": 1}]], "candidates": []}
+    first.handle(make_acquire("1", **limits))
+    second.handle(make_acquire("1", **limits))
+    assert workers.take("first") == [("granted", "1", "")]
+    assert workers.take("second") == [("refused", "1", "rate_limit_exceeded")]
+    if ends == "end":
+        first.handle({"op": "end", "exchange": "exchange 1", "spent": {"tokens": 5, "gpu_s": 1.0, "cost": 0.0}})
+    else:
+        first.close()
+    second.handle(make_acquire("2", **limits))
+    assert workers.take("second") == [("granted", "2", "")]
+
+
+def test_stand_in_grants_its_share() -> None:
+    workers = Workers(share=0.5)
+    session = workers.open("only", slots=3)
+    for number in "12":
+        session.handle(make_acquire(number))
+    assert workers.take("only") == [("granted", "1", "box1"), ("queued", "2", 1)]
+
+
+def test_status_names_what_runs_and_what_waits() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    for number in "123":
+        session.handle(make_acquire(number, about={"token": "team", "user": "anna", "model": "m", "stream": True}))
+    workers.pass_time(2.5)
+    workers.received["only"].clear()
+    session.handle({"op": "status", "id": 7})
+    (frame,) = workers.received["only"]
+    status = frame["status"]
+    assert frame["id"] == 7
+    assert status["boxes"] == [{"name": "box1", "up": True, "concurrency": 1, "loaded": [], "running": 1, "waiting": 2}]
+    assert [(row["id"], row["user"], row["upstream"]) for row in status["running"]] == [("1", "anna", "box1")]
+    assert [(row["id"], row["box"], row["position"], row["waited_s"]) for row in status["waiting"]] == [
+        ("2", "box1", 1, 2.5),
+        ("3", "box1", 2, 2.5),
+    ]
+
+
+def test_frames_of_a_newer_version_are_ignored() -> None:
+    workers = Workers()
+    workers.open("only").handle({"op": "something new"})
+    assert not workers.received["only"]
