@@ -35,6 +35,7 @@ PURE = (
     "coordination.frames",
     "coordination.limits",
     "coordination.scheduler",
+    "coordination.shared_state",
     "coordination.state",
     "dialects.content_parts",
     "dialects.tools",

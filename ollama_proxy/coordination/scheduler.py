@@ -16,10 +16,10 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
@@ -122,20 +122,21 @@ class Scheduler:
         self._get_box(name).report_loaded(models, now)
         return self._dispatch([self._get_box(name)], now)
 
-    def acquire(self, request: Request, now: float) -> list[Decision]:
+    def acquire(self, request: Request, now: float, *, waited_s: float | None = None) -> list[Decision]:
         """Grants a slot at once, puts the request into the queue, or refuses it if the queue is full.
 
+        `waited_s`: for so long it has waited where its place was lost; it is not refused, and times out earlier.
         Raises ValueError if the id is in use, or if there is no candidate.
         """
         if request.id in self._waiting or request.id in self._running or not request.candidates:
             raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
         lane = self._get_lane(request.candidates, request.is_background)
         self._find_group(lane).live += 1
-        if request.waiting_since_s is None and all(self._is_full(box) for box in lane.boxes):
+        if request.waiting_since_s is None and waited_s is None and all(self._is_full(box) for box in lane.boxes):
             self._leave_group(lane)
             return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
         self._arrivals += 1
-        since_s = now if request.waiting_since_s is None else request.waiting_since_s
+        since_s = now - (waited_s or 0.0) if request.waiting_since_s is None else request.waiting_since_s
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
@@ -181,6 +182,17 @@ class Scheduler:
         self._leave_group(lane)
         # The box may have been kept free for this request.
         return self._dispatch([box for box in self._open if box in lane.boxes], now)
+
+    def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
+        """Cancels requests together; slots that are free then go to none of them."""
+        ids = set(request_ids)
+        waiting, running = ids & self._waiting.keys(), ids & self._running.keys()
+        return [each for request_id in (*sorted(waiting), *sorted(running)) for each in self.cancel(request_id, now)]
+
+    def list_requests(self) -> Iterator[tuple[str, Grant | None]]:
+        """The ids of all requests, and the slots that they hold; None: it waits."""
+        waiting = ((request_id, None) for request_id in list(self._waiting))
+        return chain(waiting, [(request_id, grant) for request_id, (grant, _) in self._running.items()])
 
     def tick(self, now: float) -> list[Decision]:
         """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""

@@ -99,6 +99,8 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
     "coordination.concurrency.MemoryConcurrency._running": "requests in flight",
     "coordination.limits.Limiter._running": "requests in flight",
+    "coordination.redis_scheduler.RedisScheduler._entries": "requests in flight",
+    "coordination.redis_scheduler.RedisScheduler._views": "boxes of the configuration",
     "coordination.state.Estimates.means": "4,096 means",
     "coordination.state.Estimates.prompts": "the prompts of all boxes",
     "coordination.state.Box.running": "slots of the box",
