@@ -25,9 +25,8 @@ def dump_request(request: Request, turns: int = 0) -> list[Any]:
 def load_request(fields: list[Any], lane: Lane) -> Request:
     """The request of `dump_request`."""
     request_id, flow, weight, is_background, tokens, since_s, conversation = fields
-    candidates = tuple((box.name, model) for box, model in lane.boxes.items())
-    turns = tuple((end, size) for end, size in conversation)
-    return Request(request_id, flow, candidates, weight, is_background, tokens, turns, since_s)
+    turns = tuple(map(tuple, conversation))
+    return Request(request_id, flow, lane.candidates, weight, is_background, tokens, turns, since_s)
 
 
 def dump_box(box: Box) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def load_box(name: str, fields: dict[str, Any], estimates: Estimates) -> Box:
 def dump_lane(lane: Lane) -> dict[str, Any]:
     """A lane with what waits in it, and the flows that owe something."""
     return {
-        "boxes": [[box.name, model] for box, model in lane.boxes.items()],
+        "boxes": lane.candidates,
         "background": lane.is_background,
         "overtaken": {box.name: seconds for box, seconds in lane.overtaken_s.items() if seconds},
         "flows": {

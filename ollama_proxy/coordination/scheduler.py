@@ -274,8 +274,7 @@ class Scheduler:
     def _add_lane(self, lane: Lane) -> None:
         """Adds a loaded lane to the group of its boxes."""
         group = self._find_group(lane)
-        candidates = tuple((box.name, model) for box, model in lane.boxes.items())
-        group.lanes[candidates, lane.is_background] = lane
+        group.lanes[lane.candidates, lane.is_background] = lane
         group.live += lane.waiting
         for queue in lane.queues.values():
             self._queues.setdefault(queue.flow, {})[lane] = queue

@@ -255,6 +255,8 @@ class Lane:
 
     def __init__(self, boxes: dict[Box, str], *, is_background: bool) -> None:
         self.boxes = boxes
+        #: The same by name, as its requests have them.
+        self.candidates = tuple((box.name, model) for box, model in boxes.items())
         self.is_background = is_background
         #: The queues that are not empty, in fair order.
         self.order: list[Entry] = []
