@@ -34,6 +34,7 @@ PURE = (
     "coordination.documents",
     "coordination.frames",
     "coordination.limits",
+    "coordination.reasons",
     "coordination.scheduler",
     "coordination.shared_state",
     "coordination.state",

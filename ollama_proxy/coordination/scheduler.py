@@ -23,6 +23,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
+from ollama_proxy.coordination.reasons import explain_wait
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
 
 #: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
@@ -96,6 +97,7 @@ class Scheduler:
         #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
         self._timers: list[tuple[float, int, str]] = []
         self._arrivals = 0
+        self._now = 0.0
 
     def set_box(
         self,
@@ -229,7 +231,7 @@ class Scheduler:
         others = (entry for entry in lane.order if entry[2] is not own)
         ahead = sum(min(len(entry[2].waiting), index + (entry < own_entry)) for entry in others)
         place = index + ahead + 1
-        return Position(place, lane.waiting, self._estimate_wait_s(lane, place))
+        return Position(place, lane.waiting, self._estimate_wait_s(lane, place), explain_wait(lane, self._now))
 
     # The state as a document.
 
@@ -286,6 +288,7 @@ class Scheduler:
 
     def _dispatch(self, boxes: list[Box], now: float) -> list[Decision]:
         """Grants the free slots of these boxes until nothing that waits should start there."""
+        self._now = now
         grants: list[Decision] = []
         for box in boxes:
             while box.is_open and (queue := self._choose(box, now)):
