@@ -127,7 +127,7 @@ class Ticket:
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
         self.unanswered_s = None
-        self.admission.note(frame.get("allowance"))
+        self.admission.note(frame.get("allowance"), is_admitted=frame["op"] != "refused")
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
@@ -200,11 +200,12 @@ class Admission:
         """The limits as frames have them."""
         return [(each.key, each.limits) for each in self.flow.subjects]
 
-    def note(self, allowance: Frame | None) -> None:
-        """Takes in what is left of the limits."""
+    def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
+        """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
-            self.client.admissions[self.exchange] = self
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            if is_admitted:
+                self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""

@@ -18,6 +18,7 @@ from ollama_proxy.coordination import (
     CoordinatorClient,
     Flow,
     QueueLimits,
+    Spent,
     Subject,
     Ticket,
     start_coordinator,
@@ -177,7 +178,7 @@ def test_refusals_have_their_errors(make_worker: Callable[..., Worker]) -> None:
         passed = worker.ask(flow=flow)
         assert passed.wait(LONGEST_S)
         passed.release()
-        passed.admission.end()
+        passed.admission.end(Spent(1))
         with pytest.raises(error) as refused:
             worker.ask(flow=flow).wait(LONGEST_S)
         assert refused.value.retry_after_s

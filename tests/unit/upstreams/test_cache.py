@@ -98,7 +98,7 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
     "coordination.scheduler.Scheduler._timers": "two for each request of the longest time that one may wait",
     "coordination.scheduler.Scheduler._prompts": "4,096 prompts",
-    "coordination.concurrency.MemoryConcurrency._running": "requests in flight",
+    "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.limits.Limiter._running": "requests in flight",
     "coordination.state.Estimates._means": "three for each model and box that have answered",
     "coordination.state.Box.running": "slots of the box",
