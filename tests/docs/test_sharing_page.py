@@ -1,4 +1,4 @@
-"""docs/sharing.md: its recipes are accepted without a setting that has no effect, and its numbers are those of the code."""
+"""docs/sharing.md: its recipes are accepted, their settings have an effect, and its numbers are those of the code."""
 
 from __future__ import annotations
 
