@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 import gevent.event
@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 #: for its document.
 REPLY_S, LOCATE_S, STATUS_S = 2.0, 0.5, 1.0
 
-#: Seconds for which requests wait for a coordinator before the worker grants its own share.
-PATIENCE_S = 2.0
+#: Seconds for which requests wait for a coordinator before the worker grants its own share: if nothing is to be
+#: expected, and while one starts, which takes longer on a busy machine.
+PATIENCE_S, START_PATIENCE_S = 2.0, 10.0
 
 #: Seconds between two attempts to reach the coordinator, and to start one.
 RETRY_S, START_S = 0.05, 1.0
@@ -62,6 +63,13 @@ class BoxSettings:
 
     slots: int | None
     is_draining: bool = False
+
+
+class Starting(Protocol):
+    """A process that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit status; None as long as it runs."""
 
 
 class Ticket:
@@ -241,17 +249,18 @@ class Admission:
 class CoordinatorClient:
     """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], object]) -> None:
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Starting | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
         is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
         #: What `start` returned last: a process must not be forgotten while it runs.
-        self._started: object = None
+        self._started: Starting | None = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
+        self._is_attached = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
@@ -261,6 +270,8 @@ class CoordinatorClient:
         self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
+        #: Whether the state is that of all machines, if there are several.
+        self._is_store_lost = False
         self.kept = KeptSlots(self.give_back)
         self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
@@ -303,6 +314,8 @@ class CoordinatorClient:
 
     def status(self) -> Frame:
         """Boxes, running and waiting requests of all workers; empty if that is not known now."""
+        self._start_keeping()
+        self._is_attached.wait(STATUS_S)
         number = self.next_number()
         result = self._statuses[number] = gevent.event.AsyncResult()
         self.send({"op": "status", "id": number})
@@ -313,6 +326,17 @@ class CoordinatorClient:
         finally:
             del self._statuses[number]
 
+    def problems(self) -> list[dict[str, str]]:
+        """What an operator should mend, each with how."""
+        found = []
+        if self.state == "own share":
+            what = f"the coordinator can't be reached, so each worker grants 1/{self._workers} of all slots and limits"
+            found.append({"what": what, "mend": f"see events.log, and whether {self._directory} can be written"})
+        if self._is_store_lost:
+            what = "Redis can't be reached, so each machine grants its share of all slots and limits"
+            found.append({"what": what, "mend": "start Redis, or correct state.url"})
+        return found
+
     # For tickets and admissions.
 
     def next_number(self) -> int:
@@ -322,8 +346,7 @@ class CoordinatorClient:
     def ask(self, ticket: Ticket) -> None:
         """Sends a request for a slot; before the coordinator is there, it waits here."""
         self._tickets[ticket.frame["id"]] = ticket
-        if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
+        self._start_keeping()
         self.send(ticket.frame)
 
     def reuse(self, ticket: Ticket) -> bool:
@@ -370,6 +393,7 @@ class CoordinatorClient:
         elif frame["op"] == "recall":
             self.kept.call_back(frame["boxes"])
         elif frame["op"] == "store":
+            self._is_store_lost = not frame["is_shared"]
             if frame["is_shared"]:
                 log.warning("shared_state_back")
             else:
@@ -378,6 +402,10 @@ class CoordinatorClient:
             ticket.take(frame)
 
     # The coordinator.
+
+    def _start_keeping(self) -> None:
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
 
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
@@ -390,6 +418,7 @@ class CoordinatorClient:
                 stand_in = None
                 self._use(link)
                 self._send = self._send_later = None
+                self._is_attached.clear()
                 self.kept.clear()
                 lost_s = time.monotonic()
                 self._enter("none")
@@ -397,7 +426,9 @@ class CoordinatorClient:
             if time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
                 self._started = self._start()
-            if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
+            is_starting = self._started is not None and self._started.poll() is None
+            patience_s = START_PATIENCE_S if is_starting else PATIENCE_S
+            if stand_in is None and time.monotonic() - lost_s > patience_s:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle
@@ -443,6 +474,7 @@ class CoordinatorClient:
             send(report)
         send({"op": "announce", "held": held, "exchanges": exchanges})
         self._send, self._send_later = send, send_later
+        self._is_attached.set()
         for ticket in tickets:
             if ticket.granted_s is None:
                 frame = ticket.frame
