@@ -22,6 +22,8 @@ from tests.rig.http_client import Answer, bearer, request
 
 #: May use one model, and do no work on models.
 NARROW = "token-for-m"
+#: For each door one with a limit, see `test_b10_names_count_against_one_limit`.
+COUNTED = {"gateway": "token-counted-at-the-gateway", "nginx": "token-counted-at-nginx"}
 #: What this gateway allows at most, said for a model of F and of any other name.
 LIMITS = {"num_ctx": 4096, "num_predict": 100, "keep_alive": "1h"}
 
@@ -46,10 +48,12 @@ def rig() -> Iterator[Rig]:
         MODEL: {"clamp": dict(LIMITS), "system": {"remove": True}},
         "big": {"target": "box1:kimi:cloud"},
     }
-    auth = {"generate_tokens": [{"name": "team", "token": TOKEN}, narrow]}
+    limits = {"requests_per_minute": len(SAME) * len(ASKING)}
+    counted = [{"name": f"counted-{door}", "token": token, "limits": limits} for door, token in COUNTED.items()]
+    auth = {"generate_tokens": [{"name": "team", "token": TOKEN, "limits": {"concurrent": 100}}, narrow, *counted]}
     with (
         Obliging("box1", ["m", MODEL, "kimi:cloud"]) as box,
-        Rig(config={"auth": auth, "models": models}, boxes=[box]) as running,
+        Rig(config={"auth": auth, "models": models}, boxes=[box], shares=True) as running,
     ):
         yield running
 
@@ -218,6 +222,17 @@ def test_b10_names_of_one_model(row: Row) -> None:
         assert send(row, "/api/show", fields, NARROW).status == 200
     listed = [request(row.url, "GET", path, headers=bearer(NARROW)).text for path in ("/api/tags", "/v1/models")]
     assert not [text for text in listed if "tiny-test" in text or '"m' not in text]
+
+
+def test_b10_names_count_against_one_limit(row: Row) -> None:
+    """Once around in every spelling and on every route; then no spelling is left."""
+    token = COUNTED[row.door]
+    calls = list(product(ASKING.values(), SAME))
+    assert [called(row, face, model, token) for face, model in calls] == [200] * len(calls)
+    seen = len(posts(row))
+    assert {called(row, face, model, token) for face, model in calls} == {429}
+    assert len(posts(row)) == seen
+    row.measured("spellings of one model", len(SAME), "")
 
 
 # B11
