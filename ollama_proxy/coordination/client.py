@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import gevent.event
 
 from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.kept_slots import KeptSlots, Slot
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.link import Link, connect
 from ollama_proxy.coordination.scheduler import Position, QueueLimits
@@ -66,8 +67,10 @@ class BoxSettings:
 class Ticket:
     """One attempt's request for a slot."""
 
-    def __init__(self, admission: Admission, frame: Frame, call: Call) -> None:
+    def __init__(self, admission: Admission, frame: Frame, call: Call, kind: Hashable) -> None:
+        """`kind`: of requests that may use the same slot one after the other; None: no other one may."""
         self.frame = frame
+        self.kind = kind
         self.admission = admission
         self._call = call
         self._decided, self._located = gevent.event.Event(), gevent.event.Event()
@@ -82,6 +85,7 @@ class Ticket:
         self.loads = False
         #: Where it waits, as last reported.
         self.position: Position | None = None
+        self._slot: Slot | None = None
 
     @property
     def waited_s(self) -> float:
@@ -118,22 +122,35 @@ class Ticket:
 
     def release(self, outcome: Outcome | None = None) -> None:
         """Gives the slot back, or leaves the queue; only the first call counts."""
-        if self.admission.client.forget(self):
-            frame: Frame = {"op": "release", "id": self.frame["id"]}
-            if outcome is not None:
-                frame["outcome"] = {"gpu_s": outcome.gpu_s, "load_s": outcome.load_s, "prompt_s": outcome.prompt_s}
-            self.admission.client.send_later(frame)
+        client, slot = self.admission.client, self._slot
+        if not client.forget(self):
+            return
+        if slot is None:
+            client.leave(self)
+            return
+        slot.note(outcome)
+        # Who had to wait, or loaded a model, is no sign that a slot is to spare.
+        if outcome is None or self.position is not None or self.loads or slot.kind is None:
+            client.give_back(slot)
+        else:
+            client.kept.keep(slot)
+
+    def use(self, slot: Slot) -> None:
+        """Uses a slot that this worker has."""
+        self.unanswered_s, self._slot = None, slot
+        self.box, self.granted_s = slot.box, time.monotonic()
+        self._decide()
 
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
         self.unanswered_s = None
-        self.admission.note(frame.get("allowance"))
+        self.admission.note(frame.get("allowance"), is_admitted=frame["op"] != "refused")
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
         elif frame["op"] == "granted":
-            self.box, self.loads, self.granted_s = frame["box"], frame["loads"], time.monotonic()
-            self._decide()
+            self.loads = frame["loads"]
+            self.use(Slot(self.frame["id"], frame["box"], self.kind))
         else:
             self.refuse(make_refusal(frame))
 
@@ -194,17 +211,23 @@ class Admission:
         if self.flow.subjects and not self._is_asked:
             self._is_asked = True
             frame["subjects"] = self.list_subjects()
-        return self.client.ask(Ticket(self, frame, call))
+        is_plain = candidates and not conversation and waited_s is None
+        kind = (self.flow.name, self.flow.is_background, *candidates) if is_plain else None
+        ticket = Ticket(self, frame, call, kind)
+        if kind is None or (self.flow.subjects and not self.is_admitted) or not self.client.reuse(ticket):
+            self.client.ask(ticket)
+        return ticket
 
     def list_subjects(self) -> list[tuple[str, Mapping[str, float]]]:
         """The limits as frames have them."""
         return [(each.key, each.limits) for each in self.flow.subjects]
 
-    def note(self, allowance: Frame | None) -> None:
-        """Takes in what is left of the limits."""
+    def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
+        """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
-            self.client.admissions[self.exchange] = self
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            if is_admitted:
+                self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
@@ -238,6 +261,7 @@ class CoordinatorClient:
         self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
+        self.kept = KeptSlots(self.give_back)
         self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
         self.state = ""
@@ -295,13 +319,35 @@ class CoordinatorClient:
         """A number that no other frame of this worker has."""
         return next(self._numbers)
 
-    def ask(self, ticket: Ticket) -> Ticket:
-        """Sends a request for a slot; before the coordinator is there, it is kept."""
+    def ask(self, ticket: Ticket) -> None:
+        """Sends a request for a slot; before the coordinator is there, it waits here."""
         self._tickets[ticket.frame["id"]] = ticket
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
         self.send(ticket.frame)
-        return ticket
+
+    def reuse(self, ticket: Ticket) -> bool:
+        """Gives a request a slot that an earlier one of its kind has left, if there is one."""
+        slot = self.kept.take(ticket.kind)
+        if slot is None:
+            return False
+        ticket.frame["id"] = slot.id
+        self._tickets[slot.id] = ticket
+        ticket.use(slot)
+        self.send_later({"op": "reuse", "id": slot.id, "about": ticket.frame["about"]})
+        return True
+
+    def leave(self, ticket: Ticket) -> None:
+        """Takes a request out of the queue."""
+        self.send_later({"op": "release", "id": ticket.frame["id"]})
+
+    def give_back(self, slot: Slot) -> None:
+        """Gives a slot back, with what the requests that used it took."""
+        frame: Frame = {"op": "release", "id": slot.id}
+        if slot.outcome is not None:
+            names = ("gpu_s", "load_s", "prompt_s", "earlier_gpu_s")
+            frame["outcome"] = {name: getattr(slot.outcome, name) for name in names}
+        self.send_later(frame)
 
     def send(self, frame: Frame) -> None:
         """Sends a frame, if there is a coordinator; a new one is told everything anyway."""
@@ -321,6 +367,8 @@ class CoordinatorClient:
         if frame["op"] == "status":
             if result := self._statuses.get(frame["id"]):
                 result.set(frame["status"])
+        elif frame["op"] == "recall":
+            self.kept.call_back(frame["boxes"])
         elif frame["op"] == "store":
             if frame["is_shared"]:
                 log.warning("shared_state_back")
@@ -342,6 +390,7 @@ class CoordinatorClient:
                 stand_in = None
                 self._use(link)
                 self._send = self._send_later = None
+                self.kept.clear()
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue

@@ -124,6 +124,7 @@ class Coordinator:
             for name in self._box_names():
                 self.set_box(name)
         self._decide(lambda scheduler: scheduler.tick(self._clock()))
+        self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
     def use(self, store: Store) -> None:
         """Goes on with another store, and tells it everything: the boxes, what is held, and what waits."""
@@ -208,6 +209,8 @@ class Coordinator:
         """Asks the scheduler for a slot."""
         self._entries[key] = entry
         self._decide(lambda scheduler: scheduler.acquire(entry.request, self._clock()))
+        if key in self._entries and entry.grant is None:
+            self._call_back([entry])
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
@@ -228,6 +231,18 @@ class Coordinator:
 
     def _cancel(self, key: str) -> None:
         self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
+
+    def rename(self, key: str, about: Frame) -> None:
+        """The slot of a request is used by another one."""
+        if entry := self._entries.get(key):
+            entry.about, entry.granted_s = about, self._clock()
+
+    def _call_back(self, entries: Iterable[Entry]) -> None:
+        """Asks the workers for slots that they keep although these requests wait for the boxes."""
+        boxes = list(dict.fromkeys(name for entry in entries for name, _ in entry.request.candidates))
+        if boxes:
+            for session in self._sessions.values():
+                session.send({"op": "recall", "boxes": boxes})
 
     def locate(self, key: str) -> None:
         """Tells the worker where a request waits, if it does."""
@@ -341,6 +356,7 @@ class Session:
             "box": self._report_box,
             "acquire": self._acquire,
             "locate": self._locate,
+            "reuse": self._reuse,
             "release": self._release,
             "end": self._end,
             "status": self._status,
@@ -458,6 +474,10 @@ class Session:
 
     def _locate(self, frame: Frame) -> None:
         self._coordinator.locate(self._key(frame["id"]))
+
+    def _reuse(self, frame: Frame) -> None:
+        """Another request of the worker has the slot now."""
+        self._coordinator.rename(self._key(frame["id"]), frame["about"])
 
     def _release(self, frame: Frame) -> None:
         self._requests.pop(frame["id"], None)

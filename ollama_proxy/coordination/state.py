@@ -67,6 +67,8 @@ class Outcome:
     gpu_s: float | None = None
     load_s: float | None = None
     prompt_s: float | None = None
+    #: GPU time of earlier requests that have used the same slot, one after the other.
+    earlier_gpu_s: float = 0.0
 
 
 class Estimates:

@@ -161,4 +161,6 @@ def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
             headers[header] = ", ".join(words)[:500]
     for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
         headers[name] = value
+    if exchange.admission is not None and exchange.admission.allowance is not None:
+        headers.extend(exchange.dialect.errors.allowance_fields(exchange.admission.allowance))
     count_whole(exchange, response)

@@ -7,7 +7,7 @@ import re
 import orjson
 from flask import Blueprint, Response
 
-from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
+from ollama_proxy.dialects.anthropic.errors import ALLOWANCE_HEADERS, AnthropicErrors
 from ollama_proxy.dialects.anthropic.load import estimate_tokens, load_chat, shows_thinking
 from ollama_proxy.dialects.anthropic.render import MessageRenderer, read_transcript, render_model, render_models
 from ollama_proxy.dialects.body import load_body, note_request
@@ -69,6 +69,6 @@ ANTHROPIC = Dialect(
     AnthropicErrors(),
     (ROUTES,),
     cors_paths=("/v1/", "/anthropic/"),
-    exposed_headers=("request-id", "anthropic-version"),
+    exposed_headers=("request-id", "anthropic-version", *ALLOWANCE_HEADERS),
     models=ModelRenderer(render_models, render_model),
 )

@@ -31,8 +31,8 @@ class Workers:
         return session
 
     def take(self, name: str) -> list[tuple[object, ...]]:
-        """What a worker was told since the last time: op, id, and the box, place or code."""
-        frames = list(self.received[name])
+        """What a worker was told of its requests since the last time: op, id, and the box, place or code."""
+        frames = [each for each in self.received[name] if "id" in each]
         self.received[name].clear()
         return [(each["op"], each["id"], each.get("box", each.get("place", each.get("code")))) for each in frames]
 
@@ -99,6 +99,25 @@ def test_full_queue_and_long_waits_are_refused() -> None:
     assert workers.take("only")[-1] == ("refused", "4", "queue_full")
     workers.pass_time(61)
     assert [each[::2] for each in workers.take("only")] == [("refused", "queue_timeout")] * 3
+
+
+def test_slots_that_are_kept_are_called_back_while_others_wait() -> None:
+    workers = Workers()
+    first, second = workers.open("first", slots=1), workers.open("second", slots=1)
+    first.handle(make_acquire("1"))
+    assert not [each for each in workers.received["first"] if each["op"] == "recall"]
+    first.handle({"op": "reuse", "id": "1", "about": {"token": "another"}})
+    assert workers.coordinator.status()["running"][0]["token"] == "another"
+    second.handle(make_acquire("1"))
+    recall = {"op": "recall", "boxes": ["box1"]}
+    assert recall in workers.received["first"] and recall in workers.received["second"]
+    workers.received["first"].clear()
+    workers.pass_time(0.2)
+    assert workers.received["first"] == [recall]
+    first.handle({"op": "release", "id": "1"})
+    workers.received["first"].clear()
+    workers.pass_time(0.2)
+    assert workers.received["first"] == []
 
 
 def test_box_is_up_as_long_as_one_worker_reaches_it() -> None:

@@ -55,6 +55,8 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
+    "coordination.kept_slots.KeptSlots._called_back_s": "boxes that requests waited for: those of the configuration",
     "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
     "coordination.client.CoordinatorClient.admissions": "requests in flight",
     "coordination.client.CoordinatorClient._reports": "boxes of the configuration",
@@ -98,7 +100,7 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
     "coordination.scheduler.Scheduler._timers": "two for each request of the longest time that one may wait",
     "coordination.scheduler.Scheduler._prompts": "4,096 prompts",
-    "coordination.concurrency.MemoryConcurrency._running": "requests in flight",
+    "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.limits.Limiter._running": "requests in flight",
     "coordination.state.Estimates._means": "three for each model and box that have answered",
     "coordination.state.Box.running": "slots of the box",
