@@ -12,6 +12,7 @@ from ollama_proxy.gateway.rendering import ALLOWANCE_HEADERS, ClientDialect, Err
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, drop_not_found, failure
+from ollama_proxy.gateway.sharing import tier_of
 
 __all__ = [
     "ALLOWANCE_HEADERS",
@@ -46,6 +47,7 @@ __all__ = [
     "failure",
     "log_internal_error",
     "streamed",
+    "tier_of",
     "whole",
     "drop_not_found",
 ]

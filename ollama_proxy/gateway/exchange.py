@@ -108,8 +108,6 @@ class Exchange:
     queue: tuple[str, ...] = ()
     #: What it waits for now, for the comments of its stream; "" if it does not.
     progress: str = ""
-    #: The request asks for a slot behind all requests of normal priority.
-    is_background: bool = False
     #: Its share of slots and limits; None: it needs neither.
     admission: Admission | None = None
     #: What the server measured of a passed-through native answer, by Ollama's names.

@@ -31,6 +31,9 @@ from ollama_proxy.upstreams import Fleet, Route
 #: Beginnings of a conversation that are told apart: a box that has one of them in its cache is preferred.
 MAX_PREFIXES = 32
 
+#: The `service_tier` of requests that may wait behind all others, and that of all others.
+FLEX, DEFAULT_TIER = "flex", "default"
+
 #: Nanoseconds in a second, and tokens that a price is for.
 NS, PRICED_TOKENS = 1e9, 1e6
 
@@ -44,7 +47,9 @@ class Sharing:
     def admit(self, exchange: Exchange, resolved: ResolvedModel) -> Admission | None:
         """Returns the admission of an exchange, begun if it needs one; None if it needs neither slots nor limits."""
         if exchange.admission is None:
-            flow = flow_of(exchange.principal or ANYONE, exchange.user, is_background=exchange.is_background)
+            flow = flow_of(
+                exchange.principal or ANYONE, exchange.user, is_background=exchange.data.get("service_tier") == FLEX
+            )
             if not (flow.subjects or resolved.route.is_bounded):
                 return None
             about = {
@@ -84,6 +89,14 @@ def flow_of(principal: Principal, user: str | None, *, is_background: bool) -> F
         if principal.user_limits:
             subjects.append(Subject(f"user:{name}", principal.user_limits))
     return Flow(name, principal.weight, is_background or principal.is_background, tuple(subjects))
+
+
+def tier_of(exchange: Exchange) -> str:
+    """Returns the `service_tier` that is used for a request; "" if the request names none."""
+    asked, caller = exchange.data.get("service_tier"), exchange.principal
+    if asked is None:
+        return ""
+    return FLEX if asked == FLEX or (caller is not None and caller.is_background) else DEFAULT_TIER
 
 
 def list_prefixes(data: Mapping[str, Json], route: Route) -> Sequence[tuple[str, int]]:

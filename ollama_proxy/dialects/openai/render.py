@@ -97,8 +97,10 @@ class ChatRenderer(_OpenAIRenderer):
         n: int = 1,
         calls_as: str = TOOLS,
         customs: frozenset[str] = frozenset(),
+        service_tier: str = "",
     ) -> None:
-        """`customs`: the names of the tools whose calls have text instead of arguments."""
+        """`customs`: the names of the tools whose calls have text instead of arguments; `service_tier`: "" if the
+        request names none."""
         document = {
             "id": f"chatcmpl-{secrets.token_hex(14)}",
             "created": int(time.time()),
@@ -106,6 +108,8 @@ class ChatRenderer(_OpenAIRenderer):
             "object": "chat.completion.chunk",
             "system_fingerprint": FINGERPRINT,
         }
+        if service_tier:
+            document["service_tier"] = service_tier
         self._calls_as = calls_as
         self._customs = customs
         super().__init__(document, n, include_usage=include_usage)
