@@ -252,6 +252,7 @@ class CoordinatorClient:
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
+        self._is_attached = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
@@ -261,6 +262,8 @@ class CoordinatorClient:
         self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
+        #: Whether the state is that of all machines, if there are several.
+        self._is_store_lost = False
         self.kept = KeptSlots(self.give_back)
         self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
@@ -303,6 +306,8 @@ class CoordinatorClient:
 
     def status(self) -> Frame:
         """Boxes, running and waiting requests of all workers; empty if that is not known now."""
+        self._start_keeping()
+        self._is_attached.wait(STATUS_S)
         number = self.next_number()
         result = self._statuses[number] = gevent.event.AsyncResult()
         self.send({"op": "status", "id": number})
@@ -313,6 +318,17 @@ class CoordinatorClient:
         finally:
             del self._statuses[number]
 
+    def problems(self) -> list[dict[str, str]]:
+        """What an operator should mend, each with how."""
+        found = []
+        if self.state == "own share":
+            what = f"the coordinator can't be reached, so each worker grants 1/{self._workers} of all slots and limits"
+            found.append({"what": what, "mend": f"see events.log, and whether {self._directory} can be written"})
+        if self._is_store_lost:
+            what = "Redis can't be reached, so each machine grants its share of all slots and limits"
+            found.append({"what": what, "mend": "start Redis, or correct state.url"})
+        return found
+
     # For tickets and admissions.
 
     def next_number(self) -> int:
@@ -322,8 +338,7 @@ class CoordinatorClient:
     def ask(self, ticket: Ticket) -> None:
         """Sends a request for a slot; before the coordinator is there, it waits here."""
         self._tickets[ticket.frame["id"]] = ticket
-        if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
+        self._start_keeping()
         self.send(ticket.frame)
 
     def reuse(self, ticket: Ticket) -> bool:
@@ -370,6 +385,7 @@ class CoordinatorClient:
         elif frame["op"] == "recall":
             self.kept.call_back(frame["boxes"])
         elif frame["op"] == "store":
+            self._is_store_lost = not frame["is_shared"]
             if frame["is_shared"]:
                 log.warning("shared_state_back")
             else:
@@ -378,6 +394,10 @@ class CoordinatorClient:
             ticket.take(frame)
 
     # The coordinator.
+
+    def _start_keeping(self) -> None:
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
 
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
@@ -390,6 +410,7 @@ class CoordinatorClient:
                 stand_in = None
                 self._use(link)
                 self._send = self._send_later = None
+                self._is_attached.clear()
                 self.kept.clear()
                 lost_s = time.monotonic()
                 self._enter("none")
@@ -443,6 +464,7 @@ class CoordinatorClient:
             send(report)
         send({"op": "announce", "held": held, "exchanges": exchanges})
         self._send, self._send_later = send, send_later
+        self._is_attached.set()
         for ticket in tickets:
             if ticket.granted_s is None:
                 frame = ticket.frame

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Protocol
 
@@ -294,7 +295,7 @@ class Coordinator:
         """Boxes, and what runs and waits, as the status document has them."""
         names = self._box_names()
         entries = list(self._entries.items())
-        running = [_describe_running(each) for _, each in entries if each.grant]
+        running = [_describe(each) | self._describe_running(each) for _, each in entries if each.grant]
         waiting = [_describe(each) | self._describe_waiting(key, each) for key, each in entries if not each.grant]
         counts = {name: [0, 0] for name in names}
         for _, each in entries:
@@ -307,6 +308,11 @@ class Coordinator:
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
         return {"boxes": boxes, "running": running, "waiting": sorted(waiting, key=lambda row: row["position"])}
+
+    def _describe_running(self, entry: Entry) -> Frame:
+        assert entry.grant is not None
+        since = datetime.fromtimestamp(time.time() - (self._clock() - entry.granted_s), UTC)
+        return {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
 
     def _describe_waiting(self, key: str, entry: Entry) -> Frame:
         position = self._find_position(key)
@@ -321,11 +327,6 @@ class Coordinator:
 
 def _describe(entry: Entry) -> Frame:
     return {"id": entry.id, **entry.about}
-
-
-def _describe_running(entry: Entry) -> Frame:
-    assert entry.grant is not None
-    return _describe(entry) | {"upstream": entry.grant.box}
 
 
 @dataclass(slots=True)

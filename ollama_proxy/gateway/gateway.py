@@ -154,6 +154,16 @@ class Gateway:
             loaded = sorted(node.models.loaded) if node.declared.concurrency else None
             self._coordinator.report_box(node.name, is_up=is_up, loaded=loaded)
 
+    def describe_sharing(self) -> dict[str, Json]:
+        """Returns boxes, running and waiting requests of all workers; nothing if there are neither slots nor limits."""
+        if self._coordinator is None or self.snapshot.sharing is None:
+            return {}
+        return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
+
+    def list_sharing_problems(self) -> list[dict[str, str]]:
+        """Returns what an operator should mend of the coordinator."""
+        return self._coordinator.problems() if self._coordinator is not None else []
+
     def refuse_waiting(self) -> None:
         """Ends the requests that wait for a slot, because the worker ends."""
         if self._coordinator is not None:

@@ -53,6 +53,7 @@ class Sharing:
             if not (flow.subjects or resolved.route.is_bounded):
                 return None
             about = {
+                "id": exchange.id,
                 "token": exchange.principal.name if exchange.principal else "",
                 "user": exchange.user,
                 "model": exchange.model,
