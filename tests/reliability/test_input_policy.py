@@ -22,7 +22,7 @@ from tests.rig.http_client import Answer, bearer, request
 
 #: May use one model, and do no work on models.
 NARROW = "token-for-m"
-#: For each door one with a limit, see `test_b10_names_count_against_one_limit`.
+#: For each door one with a limit, see `use_up`.
 COUNTED = {"gateway": "token-counted-at-the-gateway", "nginx": "token-counted-at-nginx"}
 #: What this gateway allows at most, said for a model of F and of any other name.
 LIMITS = {"num_ctx": 4096, "num_predict": 100, "keep_alive": "1h"}
@@ -206,7 +206,16 @@ def called(row: Row, face: Face, model: str, token: str = NARROW) -> int:
     return send(row, face.path, {**face.body, "model": model, "stream": False}, token).status
 
 
+def use_up(row: Row) -> None:
+    """The limit of a token: once around in every spelling and on every route; then no spelling is left."""
+    calls, before = list(product(ASKING.values(), SAME)), len(posts(row))
+    for status in (200, 429):
+        assert {called(row, face, model, COUNTED[row.door]) for face, model in calls} == {status}
+    assert len(posts(row)) == before + len(calls)
+
+
 def test_b10_names_of_one_model(row: Row) -> None:
+    """One name for its rights, and one for what is counted."""
     answer_everything(row.upstream)
     for face, model in product(ASKING.values(), SAME):
         assert called(row, face, model) == 200, (face.path, model)
@@ -222,16 +231,7 @@ def test_b10_names_of_one_model(row: Row) -> None:
         assert send(row, "/api/show", fields, NARROW).status == 200
     listed = [request(row.url, "GET", path, headers=bearer(NARROW)).text for path in ("/api/tags", "/v1/models")]
     assert not [text for text in listed if "tiny-test" in text or '"m' not in text]
-
-
-def test_b10_names_count_against_one_limit(row: Row) -> None:
-    """Once around in every spelling and on every route; then no spelling is left."""
-    token = COUNTED[row.door]
-    calls = list(product(ASKING.values(), SAME))
-    assert [called(row, face, model, token) for face, model in calls] == [200] * len(calls)
-    seen = len(posts(row))
-    assert {called(row, face, model, token) for face, model in calls} == {429}
-    assert len(posts(row)) == seen
+    use_up(row)
     row.measured("spellings of one model", len(SAME), "")
 
 

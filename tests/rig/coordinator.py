@@ -38,7 +38,7 @@ class Coordinator:
         descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY)
         try:
             self._socket.connect(f"/proc/self/fd/{descriptor}/coordinator.sock")
-            self._ask({"op": "hello"})
+            self._ask({"op": "hello"}, "welcome")
         except OSError:
             self._socket.close()
             raise
@@ -57,15 +57,17 @@ class Coordinator:
 
     def status(self) -> Frame:
         """Boxes, and what runs and waits."""
-        status: Frame = self._ask({"op": "status", "id": 1})["status"]
+        status: Frame = self._ask({"op": "status", "id": 1}, "status")["status"]
         return status
 
-    def _ask(self, frame: Frame) -> Frame:
+    def _ask(self, frame: Frame, answer: str) -> Frame:
         data = json.dumps(frame).encode()
         self._socket.sendall(_LENGTH.pack(len(data)) + data)
-        (size,) = _LENGTH.unpack(self._receive(_LENGTH.size))
-        answer: Frame = json.loads(self._receive(size))
-        return answer
+        while True:  # among what it tells workers
+            (size,) = _LENGTH.unpack(self._receive(_LENGTH.size))
+            found: Frame = json.loads(self._receive(size))
+            if found["op"] == answer:
+                return found
 
     def _receive(self, size: int) -> bytes:
         data = b""

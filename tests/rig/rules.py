@@ -1,9 +1,9 @@
 """Six rules that hold after every row of the fault table, whatever the row did.
 
-1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in flight,
-no slot is held, and nothing waits. 3. Descriptors and greenlets are as many as before, and the coordinator is no larger.
-4. No traceback, no 5xx that the row does not expect. 5. One line in the access log, with a final state, for each request
-that was let in. 6. Errors have the shape of their API.
+1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in
+flight, no slot is held, and nothing waits. 3. Descriptors and greenlets are as many as before, and the coordinator is
+as large. 4. No traceback, no 5xx that the row does not expect. 5. One line in the access log, with a final state, for
+each request that was let in. 6. Errors have the shape of their API.
 """
 
 from __future__ import annotations
