@@ -55,6 +55,7 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.coordinator.Coordinator._announced": "attempts in flight of all workers",
     "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
     "coordination.kept_slots.KeptSlots._called_back_s": "boxes that requests waited for: those of the configuration",
     "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
@@ -98,14 +99,17 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._waiting": "requests that wait, at most the queue's limit",
     "coordination.scheduler.Scheduler._running": "slots of all boxes",
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
-    "coordination.scheduler.Scheduler._timers": "two for each request of the longest time that one may wait",
     "coordination.scheduler.Scheduler._prompts": "4,096 prompts",
     "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
+    "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
     "coordination.limits.Limiter._running": "requests in flight",
-    "coordination.state.Estimates._means": "three for each model and box that have answered",
+    "coordination.redis_scheduler.RedisScheduler._entries": "requests in flight",
+    "coordination.redis_scheduler.RedisScheduler._views": "boxes of the configuration",
+    "coordination.state.Estimates.means": "4,096 means",
+    "coordination.state.Estimates.prompts": "the prompts of all boxes",
     "coordination.state.Box.running": "slots of the box",
     "coordination.state.Box.loaded": "models that the box has room for, or has reported",
-    "coordination.state.Box.prompts": "slots of the box",
+    "coordination.state.Box.prompts": "slots of the box, at most 64",
     "coordination.state.FlowQueue.waiting": "requests that wait, at most the queue's limit",
     "coordination.state.Lane.order": "requests that wait, at most the queue's limit",
     "coordination.state.Lane.overtaken_s": "boxes of the configuration",
