@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -162,6 +163,29 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     if fails == "hangs":
         os.kill(process, signal.SIGCONT)
     assert all(each.wait(LONGEST_S) for each in tickets[len(granted) :][:1])
+
+
+def test_coordinator_that_takes_long_to_start_is_started_once(tmp_path: Path) -> None:
+    """On a busy machine, a second one would only make the first one slower."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[-1]
+
+    client = CoordinatorClient(tmp_path, workers=2, start=start)
+    client.configure(QueueLimits(), {"box1": BoxSettings(1)}, "UTC")
+    ticket = client.begin("id", Flow("team"), tokens=10, about={}).acquire([("box1", "m")], Call(Timeouts()))
+    try:
+        assert ticket.wait(LONGEST_S)  # by then, several seconds after the start, it grants its own share
+        assert len(started) == 1
+        started[0].kill()
+        wait_until(lambda: len(started) == 2)
+    finally:
+        client.close()
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[..., Worker]) -> None:
