@@ -112,9 +112,9 @@ def start(redis_server: RedisServer) -> Iterator[Callable[..., Machine]]:
 
 
 @pytest.fixture
-def pair(start: Callable[..., Machine]) -> tuple[Machine, Machine]:
-    """Two machines with a box that has one slot, which the first one holds."""
-    first, second = start("first"), start("second")
+def pair(start: Callable[..., Machine], request: pytest.FixtureRequest) -> tuple[Machine, Machine]:
+    """Two machines with a box that has one slot, which the first one holds. Parameter: seconds of their leases."""
+    first, second = (start(name, lease_s=getattr(request, "param", LEASE_S)) for name in ("first", "second"))
     for each in (first, second):
         each.use_box()
     first.ask("1")
@@ -129,6 +129,8 @@ def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(pair: tuple[
     assert not second.granted
     position = second.locate("1")
     assert position and (position.place, position.waiting) == (1, 1) and second.locate("2") is None
+    shared = second._seen[1].scheduler._waiting["second/1"].request
+    assert [end for end, _ in shared.conversation] == [str(number) for number in range(12, 20)]
     first.give_back("1")
     wait_until(lambda: "1" in second.granted, 1, "the decision did not arrive")
     # It is the caller's request, with its id and its whole conversation, and a time of the caller's clock.
@@ -254,6 +256,7 @@ def test_machine_that_comes_back_under_its_name_is_released_only_after_it_had_ti
     wait_until(lambda: "2" in second.granted, 1)
 
 
+@pytest.mark.parametrize("pair", [LEASE_S, 60.0], indirect=True)
 def test_flushed_redis_learns_again_what_is_held_and_what_waits(
     pair: tuple[Machine, Machine], redis_server: RedisServer
 ) -> None:
@@ -261,7 +264,9 @@ def test_flushed_redis_learns_again_what_is_held_and_what_waits(
     second.ask("2")
     first.ask("3")
     redis_server.flush()
-    wait_until(lambda: len(list(second._seen[1].scheduler.list_requests())) == 3, 2)
+    # The machine that holds nothing is the first that notices.
+    second.ask("4")
+    wait_until(lambda: len(list(second._seen[1].scheduler.list_requests())) == 4, 2)
     wait_until(lambda: first._seen[1].settles_s is second._seen[1].settles_s is None, 2)
     assert list(first.granted) == ["1"] and not second.granted
     first.give_back("1")
