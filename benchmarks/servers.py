@@ -36,13 +36,20 @@ GATEWAY_CONFIG = """\
 server: {{host: 127.0.0.1, port: {port}}}
 auth:
   generate_tokens: ["another-token-0000000000", "{token}"]
+  {defaults}
 logging: {{dir: "{logs}", level: INFO, access: true}}
 """
+#: Limits that are counted and never reached.
+WIDE_LIMITS = "defaults: {limits: {requests_per_minute: 1000000000, tokens_per_minute: 1000000000}}"
 #: What stands behind each gateway; `{upstream}` is where the scripted one answers.
 BEHIND: Mapping[GatewayName, str] = {
     "gateway": 'service: {{base_url: "{upstream}"}}\n',
     "fleet": "upstreams:\n"
     + "".join(f'  - {{{{name: box{number}, base_url: "{{upstream}}"}}}}\n' for number in range(1, 9)),
+    "shared": """\
+upstreams:
+  - {{name: box1, base_url: "{upstream}", concurrency: 1000}}
+""",
     "workers": 'service: {{base_url: "{upstream}"}}\n',
     "provider": """\
 upstreams:
@@ -237,7 +244,9 @@ def running_gateway(
     logs = folder / "logs"
     logs.mkdir()
     url = f"http://127.0.0.1:{upstream.port}"
-    config = (GATEWAY_CONFIG + BEHIND[behind]).format(port=port, token=TOKEN, upstream=url, logs=logs)
+    defaults = WIDE_LIMITS if behind == "shared" else ""
+    text = GATEWAY_CONFIG + BEHIND[behind]
+    config = text.format(port=port, token=TOKEN, upstream=url, logs=logs, defaults=defaults)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", app]
     environment = gateway_environment(folder, port, workers)

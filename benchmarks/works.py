@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal[
-    "cpu_per_request", "cpu_per_token", "cpu_share", "latency", "memory_idle", "memory_open", "memory_worker"
+    "cpu_per_request",
+    "cpu_per_token",
+    "cpu_share",
+    "cpu_added",
+    "latency",
+    "memory_idle",
+    "memory_open",
+    "memory_worker",
 ]
-#: Configurations of the gateway: one Ollama, eight of them, an OpenAI-compatible provider, and one with more workers.
-GatewayName = Literal["gateway", "fleet", "provider", "workers"]
+#: Configurations of the gateway: one Ollama, eight of them, one with slots and limits, an OpenAI-compatible provider,
+#: and one with more workers.
+GatewayName = Literal["gateway", "fleet", "shared", "provider", "workers"]
 
 TOKEN = "bench-token-000000000000"
 #: What an SDK sends from behind nginx; with Host and Content-Length they are fifteen.
@@ -44,13 +52,14 @@ UNITS: dict[Kind, str] = {
     "cpu_per_request": "ms/req",
     "cpu_per_token": "us/token",
     "cpu_share": "% more",
+    "cpu_added": "ms/req",
     "latency": "ms p50",
     "memory_idle": "MB",
     "memory_open": "MB",
     "memory_worker": "MB",
 }
 #: Milliseconds of a unit. Works of these kinds have a ratio to what the floor costs.
-UNIT_MS: dict[Kind, float] = {"cpu_per_request": 1, "cpu_per_token": 0.001, "latency": 1}
+UNIT_MS: dict[Kind, float] = {"cpu_per_request": 1, "cpu_per_token": 0.001, "cpu_added": 1, "latency": 1}
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,9 @@ WORKS = (
     Work("stream-responses", "128 tokens, Responses", "cpu_per_request", RESPONSES_STREAM, NATIVE_STREAM, 128, 8, 2.5),
     Work("embeddings", "1,024 numbers, translated", "cpu_per_request", EMBEDDINGS, NATIVE_EMBEDDINGS, 1, 8, 1.4),
     Work("routing", "8 upstreams, 200 models: a single answer", "cpu_share", SINGLE, NATIVE_SINGLE, 8, 8, 5, "fleet"),
+    Work(
+        "shared", "slots and limits: added to a single answer", "cpu_added", SINGLE, NATIVE_SINGLE, 8, 8, 0.3, "shared"
+    ),
     at_provider("single", "single answer, translated", RULED_SINGLE, PROVIDER_SINGLE, 8),
     at_provider("single-passed", "single answer, passed through", PROVIDER_SINGLE, PROVIDER_SINGLE, 8),
     at_provider("stream", "128 tokens, translated", RULED_STREAM, PROVIDER_STREAM, 128),

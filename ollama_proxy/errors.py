@@ -270,8 +270,8 @@ class ShuttingDown(CallEnded):
     text = "This gateway is shutting down, and the request was still waiting for a model; try again."
     state = "aborted"
 
-    def __init__(self) -> None:
-        super().__init__(retry_after_s=1)
+    def __init__(self, text: str | None = None, *, detail: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(text, detail=detail, retry_after_s=retry_after_s)
 
 
 class ClientGone(CallEnded):

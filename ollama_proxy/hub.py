@@ -239,6 +239,8 @@ class Done:
     #: See Usage.
     cached: int | None = None
     cache_written: int | None = None
+    #: What the upstream measured besides, by Ollama's names: durations in nanoseconds.
+    metrics: Mapping[str, Json] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def usage(self) -> Usage:

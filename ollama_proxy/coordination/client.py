@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 
-from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.kept_slots import KeptSlots, Slot
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.link import Link, connect
 from ollama_proxy.coordination.scheduler import Position, QueueLimits
@@ -66,8 +67,10 @@ class BoxSettings:
 class Ticket:
     """One attempt's request for a slot."""
 
-    def __init__(self, admission: Admission, frame: Frame, call: Call) -> None:
+    def __init__(self, admission: Admission, frame: Frame, call: Call, kind: Hashable) -> None:
+        """`kind`: of requests that may use the same slot one after the other; None: no other one may."""
         self.frame = frame
+        self.kind = kind
         self.admission = admission
         self._call = call
         self._decided, self._located = gevent.event.Event(), gevent.event.Event()
@@ -82,6 +85,7 @@ class Ticket:
         self.loads = False
         #: Where it waits, as last reported.
         self.position: Position | None = None
+        self._slot: Slot | None = None
 
     @property
     def waited_s(self) -> float:
@@ -118,22 +122,35 @@ class Ticket:
 
     def release(self, outcome: Outcome | None = None) -> None:
         """Gives the slot back, or leaves the queue; only the first call counts."""
-        if self.admission.client.forget(self):
-            frame: Frame = {"op": "release", "id": self.frame["id"]}
-            if outcome is not None:
-                frame["outcome"] = {"gpu_s": outcome.gpu_s, "load_s": outcome.load_s, "prompt_s": outcome.prompt_s}
-            self.admission.client.send_later(frame)
+        client, slot = self.admission.client, self._slot
+        if not client.forget(self):
+            return
+        if slot is None:
+            client.leave(self)
+            return
+        slot.note(outcome)
+        # Who had to wait, or loaded a model, is no sign that a slot is to spare.
+        if outcome is None or self.position is not None or self.loads or slot.kind is None:
+            client.give_back(slot)
+        else:
+            client.kept.keep(slot)
+
+    def use(self, slot: Slot) -> None:
+        """Uses a slot that this worker has."""
+        self.unanswered_s, self._slot = None, slot
+        self.box, self.granted_s = slot.box, time.monotonic()
+        self._decide()
 
     def take(self, frame: Frame) -> None:
         """Takes in what the coordinator decided or reported."""
         self.unanswered_s = None
-        self.admission.note(frame.get("allowance"))
+        self.admission.note(frame.get("allowance"), is_admitted=frame["op"] != "refused")
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
         elif frame["op"] == "granted":
-            self.box, self.loads, self.granted_s = frame["box"], frame["loads"], time.monotonic()
-            self._decide()
+            self.loads = frame["loads"]
+            self.use(Slot(self.frame["id"], frame["box"], self.kind))
         else:
             self.refuse(make_refusal(frame))
 
@@ -194,17 +211,23 @@ class Admission:
         if self.flow.subjects and not self._is_asked:
             self._is_asked = True
             frame["subjects"] = self.list_subjects()
-        return self.client.ask(Ticket(self, frame, call))
+        is_plain = candidates and not conversation and waited_s is None
+        kind = (self.flow.name, self.flow.is_background, *candidates) if is_plain else None
+        ticket = Ticket(self, frame, call, kind)
+        if kind is None or (self.flow.subjects and not self.is_admitted) or not self.client.reuse(ticket):
+            self.client.ask(ticket)
+        return ticket
 
     def list_subjects(self) -> list[tuple[str, Mapping[str, float]]]:
         """The limits as frames have them."""
         return [(each.key, each.limits) for each in self.flow.subjects]
 
-    def note(self, allowance: Frame | None) -> None:
-        """Takes in what is left of the limits."""
+    def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
+        """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), True
-            self.client.admissions[self.exchange] = self
+            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            if is_admitted:
+                self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
@@ -224,9 +247,12 @@ class CoordinatorClient:
         self._directory = directory
         self._workers = workers
         self._start = start
+        #: What `start` returned last: a process must not be forgotten while it runs.
+        self._started: object = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
+        self._is_attached = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
@@ -236,6 +262,9 @@ class CoordinatorClient:
         self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
+        #: Whether the state is that of all machines, if there are several.
+        self._is_store_lost = False
+        self.kept = KeptSlots(self.give_back)
         self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
         self.state = ""
@@ -277,6 +306,8 @@ class CoordinatorClient:
 
     def status(self) -> Frame:
         """Boxes, running and waiting requests of all workers; empty if that is not known now."""
+        self._start_keeping()
+        self._is_attached.wait(STATUS_S)
         number = self.next_number()
         result = self._statuses[number] = gevent.event.AsyncResult()
         self.send({"op": "status", "id": number})
@@ -287,19 +318,51 @@ class CoordinatorClient:
         finally:
             del self._statuses[number]
 
+    def problems(self) -> list[dict[str, str]]:
+        """What an operator should mend, each with how."""
+        found = []
+        if self.state == "own share":
+            what = f"the coordinator can't be reached, so each worker grants 1/{self._workers} of all slots and limits"
+            found.append({"what": what, "mend": f"see events.log, and whether {self._directory} can be written"})
+        if self._is_store_lost:
+            what = "Redis can't be reached, so each machine grants its share of all slots and limits"
+            found.append({"what": what, "mend": "start Redis, or correct state.url"})
+        return found
+
     # For tickets and admissions.
 
     def next_number(self) -> int:
         """A number that no other frame of this worker has."""
         return next(self._numbers)
 
-    def ask(self, ticket: Ticket) -> Ticket:
-        """Sends a request for a slot; before the coordinator is there, it is kept."""
+    def ask(self, ticket: Ticket) -> None:
+        """Sends a request for a slot; before the coordinator is there, it waits here."""
         self._tickets[ticket.frame["id"]] = ticket
-        if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
+        self._start_keeping()
         self.send(ticket.frame)
-        return ticket
+
+    def reuse(self, ticket: Ticket) -> bool:
+        """Gives a request a slot that an earlier one of its kind has left, if there is one."""
+        slot = self.kept.take(ticket.kind)
+        if slot is None:
+            return False
+        ticket.frame["id"] = slot.id
+        self._tickets[slot.id] = ticket
+        ticket.use(slot)
+        self.send_later({"op": "reuse", "id": slot.id, "about": ticket.frame["about"]})
+        return True
+
+    def leave(self, ticket: Ticket) -> None:
+        """Takes a request out of the queue."""
+        self.send_later({"op": "release", "id": ticket.frame["id"]})
+
+    def give_back(self, slot: Slot) -> None:
+        """Gives a slot back, with what the requests that used it took."""
+        frame: Frame = {"op": "release", "id": slot.id}
+        if slot.outcome is not None:
+            names = ("gpu_s", "load_s", "prompt_s", "earlier_gpu_s")
+            frame["outcome"] = {name: getattr(slot.outcome, name) for name in names}
+        self.send_later(frame)
 
     def send(self, frame: Frame) -> None:
         """Sends a frame, if there is a coordinator; a new one is told everything anyway."""
@@ -319,10 +382,22 @@ class CoordinatorClient:
         if frame["op"] == "status":
             if result := self._statuses.get(frame["id"]):
                 result.set(frame["status"])
+        elif frame["op"] == "recall":
+            self.kept.call_back(frame["boxes"])
+        elif frame["op"] == "store":
+            self._is_store_lost = not frame["is_shared"]
+            if frame["is_shared"]:
+                log.warning("shared_state_back")
+            else:
+                log.error("shared_state_unavailable", extra={"fields": {"effect": "this machine grants its own share"}})
         elif ticket := self._tickets.get(frame["id"]):
             ticket.take(frame)
 
     # The coordinator.
+
+    def _start_keeping(self) -> None:
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
 
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
@@ -335,14 +410,16 @@ class CoordinatorClient:
                 stand_in = None
                 self._use(link)
                 self._send = self._send_later = None
+                self._is_attached.clear()
+                self.kept.clear()
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
             if time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
-                self._start()
+                self._started = self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
-                stand_in = Coordinator(share=1 / self._workers)
+                stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle
                 self._attach(handle, handle)
@@ -387,6 +464,7 @@ class CoordinatorClient:
             send(report)
         send({"op": "announce", "held": held, "exchanges": exchanges})
         self._send, self._send_later = send, send_later
+        self._is_attached.set()
         for ticket in tickets:
             if ticket.granted_s is None:
                 frame = ticket.frame

@@ -7,15 +7,17 @@ with its share of the slots and limits. Pure but for the storage of the limits, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from ollama_proxy.coordination.frames import Frame
-from ollama_proxy.coordination.limits import RATE_LIMIT, Limiter, LimitRefusal, Spent, Subject
-from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Spent, Subject
+from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
+from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +35,7 @@ class Entry:
     exchange: str = ""
     allowance: Frame | None = None
     grant: Grant | None = None
+    granted_s: float = 0.0
 
     def reply(self, op: str, **fields: Any) -> None:
         """Sends a frame about this request."""
@@ -42,23 +45,62 @@ class Entry:
         self.session.send(frame)
 
 
+class SlotScheduler(Protocol):
+    """What a Scheduler does, wherever its state is. Raises StateUnavailable."""
+
+    limits: QueueLimits
+
+    def set_box(
+        self, name: str, now: float, *, slots: int | None, is_up: bool = ..., is_draining: bool = ...
+    ) -> list[Decision]: ...
+
+    def report_loaded(self, name: str, models: Iterable[str], now: float) -> list[Decision]: ...
+
+    def acquire(self, request: Request, now: float) -> list[Decision]: ...
+
+    def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant: ...
+
+    def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]: ...
+
+    def cancel(self, request_id: str, now: float) -> list[Decision]: ...
+
+    def tick(self, now: float) -> list[Decision]: ...
+
+    def locate(self, request_id: str) -> Position | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where slots and limits are kept: here, or in Redis for all machines."""
+
+    scheduler: SlotScheduler
+    limiter: Limiter
+    #: The part of each box's slots that is granted here, at least one of each.
+    share: float = 1.0
+    is_shared: bool = False
+
+
+def make_share(share: float) -> Store:
+    """A store of its own that grants a part of everything, at least one of each."""
+    return Store(Scheduler(), Limiter(share=share), share)
+
+
 class Coordinator:
     """The state that workers share."""
 
     def __init__(
         self,
-        scheduler: Scheduler | None = None,
-        limiter: Limiter | None = None,
+        store: Store | None = None,
         *,
-        share: float = 1.0,
         settle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        stand_in: Callable[[], Store] | None = None,
     ) -> None:
-        """`share`: the part of each box's slots that is granted here, at least one of each. `settle_s`: for so long no
-        slot is granted, because workers may hold some that they have not announced yet."""
-        self._scheduler = scheduler or Scheduler()
-        self.limiter = limiter or Limiter(share=share)
-        self._share = share
+        """`settle_s`: for so long no slot is granted, because workers may hold some that they have not announced yet.
+        `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
+        self._store = store or Store(Scheduler(), Limiter())
+        self._stand_in = stand_in
+        self._queue, self._timezone = QueueLimits(), "UTC"
         self._clock = clock
         self._settles_s: float | None = clock() + settle_s if settle_s else None
         self._sessions: dict[int, Session] = {}
@@ -80,57 +122,103 @@ class Coordinator:
         """Does what is due; see Scheduler.tick. To be called several times a second."""
         if self._settles_s is not None and self._settles_s <= self._clock():
             self._settles_s = None
-            for name in {name: None for session in self._sessions.values() for name in session.boxes}:
+            for name in self._box_names():
                 self.set_box(name)
-        self.deliver(self._scheduler.tick(self._clock()))
+        self._decide(lambda scheduler: scheduler.tick(self._clock()))
+        self._call_back(entry for entry in self._entries.values() if entry.grant is None)
+
+    def use(self, store: Store) -> None:
+        """Goes on with another store, and tells it everything: the boxes, what is held, and what waits."""
+        self._store = store
+        store.scheduler.limits = self._queue
+        store.limiter.set_timezone(self._timezone)
+        entries = list(self._entries.items())
+        with self._falling_back():
+            for session in self._sessions.values():
+                session.announce_exchanges()
+            for key, entry in entries:
+                if entry.grant is not None:
+                    self.hold(key, entry, entry.grant.box, self._clock() - entry.granted_s)
+            for name in self._box_names():
+                self.set_box(name)
+            for key, entry in entries:
+                if entry.grant is None:
+                    entry.request = replace(entry.request, waiting_since_s=entry.asked_s)
+                    self.acquire(key, entry)
+        for session in self._sessions.values():
+            session.send({"op": "store", "is_shared": self._store.is_shared})
+
+    @contextmanager
+    def _falling_back(self) -> Iterator[None]:
+        """What can't be done because the store is unavailable is done by the one that takes over: it is told of all
+        requests, and so of the one that this is about."""
+        try:
+            yield
+        except StateUnavailable:
+            if self._stand_in is None or not self._store.is_shared:
+                raise
+            self.use(self._stand_in())
+
+    def _decide(self, decide: Callable[[SlotScheduler], list[Decision]]) -> None:
+        with self._falling_back():
+            self.deliver(decide(self._store.scheduler))
+
+    def _box_names(self) -> dict[str, None]:
+        return {name: None for session in self._sessions.values() for name in session.boxes}
 
     def deliver(self, decisions: Iterable[Decision]) -> None:
         """Tells workers what was decided about their requests."""
         for decision in decisions:
             entry = self._entries.get(decision.request.id)
             if entry is None:
-                self.deliver(self._scheduler.cancel(decision.request.id, self._clock()))
+                self._cancel(decision.request.id)
             elif isinstance(decision, Refusal):
                 del self._entries[decision.request.id]
                 entry.session.give_back(entry.exchange)
                 entry.reply("refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s))
             else:
-                entry.grant = decision
+                entry.grant, entry.granted_s = decision, self._clock()
                 entry.reply("granted", box=decision.box, loads=decision.loads)
 
     # What a session asks for.
 
     def configure(self, queue: QueueLimits, timezone: str) -> None:
         """Applies the settings that are not about boxes."""
-        self._scheduler.limits = queue
-        if timezone != self.limiter.timezone:
-            self.limiter.set_timezone(timezone)
+        self._queue, self._store.scheduler.limits = queue, queue
+        if timezone != self._timezone:
+            self._timezone = timezone
+            self._store.limiter.set_timezone(timezone)
 
     def set_box(self, name: str) -> None:
         """Takes in what the sessions say of a box: it is up as long as one of them can reach it, and has the slots that
         the last one was configured with."""
         views = [session.boxes[name] for session in self._sessions.values() if name in session.boxes]
         slots = views[-1].slots if views else 0
-        if slots is not None and self._share < 1:
-            slots = max(1, int(slots * self._share))
+        if slots is not None and self._store.share < 1:
+            slots = max(1, int(slots * self._store.share))
         is_up = any(view.is_up for view in views) and self._settles_s is None
         is_draining = bool(views) and views[-1].is_draining
-        self.deliver(self._scheduler.set_box(name, self._clock(), slots=slots, is_up=is_up, is_draining=is_draining))
+        self._decide(
+            lambda scheduler: scheduler.set_box(name, self._clock(), slots=slots, is_up=is_up, is_draining=is_draining)
+        )
 
     def report_loaded(self, name: str, models: list[str]) -> None:
         """Takes in which models a box has loaded."""
-        self.deliver(self._scheduler.report_loaded(name, models, self._clock()))
+        self._decide(lambda scheduler: scheduler.report_loaded(name, models, self._clock()))
 
     def acquire(self, key: str, entry: Entry) -> None:
         """Asks the scheduler for a slot."""
         self._entries[key] = entry
-        self.deliver(self._scheduler.acquire(entry.request, self._clock()))
+        self._decide(lambda scheduler: scheduler.acquire(entry.request, self._clock()))
+        if key in self._entries and entry.grant is None:
+            self._call_back([entry])
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
         now = self._clock()
-        self._entries[key] = entry
-        entry.grant = self._scheduler.hold(entry.request, box, now - age_s, now)
+        self._entries[key], entry.granted_s = entry, now - age_s
+        with self._falling_back():
+            entry.grant = self._store.scheduler.hold(entry.request, box, entry.granted_s, now)
 
     def release(self, key: str, outcome: Outcome | None) -> None:
         """Ends a request, whether it holds a slot or waits."""
@@ -138,16 +226,60 @@ class Coordinator:
         if entry is None:
             return
         if entry.grant is None:
-            decisions = self._scheduler.cancel(key, self._clock())
+            self._cancel(key)
         else:
-            decisions = self._scheduler.release(key, self._clock(), outcome)
-        self.deliver(decisions)
+            self._decide(lambda scheduler: scheduler.release(key, self._clock(), outcome))
+
+    def _cancel(self, key: str) -> None:
+        self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
+
+    def rename(self, key: str, about: Frame) -> None:
+        """The slot of a request is used by another one."""
+        if entry := self._entries.get(key):
+            entry.about, entry.granted_s = about, self._clock()
+
+    def _call_back(self, entries: Iterable[Entry]) -> None:
+        """Asks the workers for slots that they keep although these requests wait for the boxes."""
+        boxes = list(dict.fromkeys(name for entry in entries for name, _ in entry.request.candidates))
+        if boxes:
+            for session in self._sessions.values():
+                session.send({"op": "recall", "boxes": boxes})
 
     def locate(self, key: str) -> None:
         """Tells the worker where a request waits, if it does."""
-        entry, position = self._entries.get(key), self._scheduler.locate(key)
+        entry, position = self._entries.get(key), self._find_position(key)
         if entry is not None and position is not None:
             entry.reply("queued", place=position.place, waiting=position.waiting, wait_s=position.wait_s)
+
+    def _find_position(self, key: str) -> Position | None:
+        position: Position | None = None
+        with self._falling_back():
+            position = self._store.scheduler.locate(key)
+        return position
+
+    # Limits.
+
+    def admit(self, key: str, subjects: list[Subject], tokens: int) -> LimitRefusal | Allowance:
+        """See Limiter.admit."""
+        result: LimitRefusal | Allowance | None = None
+        with self._falling_back():
+            result = self._store.limiter.admit(key, subjects, tokens)
+        return result or self._store.limiter.admit(key, subjects, tokens)
+
+    def settle(self, key: str, spent: Spent | None) -> None:
+        """See Limiter.settle."""
+        with self._falling_back():
+            self._store.limiter.settle(key, spent)
+
+    def cancel_admission(self, key: str) -> None:
+        """See Limiter.cancel."""
+        with self._falling_back():
+            self._store.limiter.cancel(key)
+
+    def hold_admission(self, key: str, subjects: list[Subject]) -> None:
+        """See Limiter.hold."""
+        with self._falling_back():
+            self._store.limiter.hold(key, subjects)
 
     def now(self) -> float:
         """The time that the scheduler gets, in seconds."""
@@ -161,9 +293,9 @@ class Coordinator:
 
     def status(self) -> Frame:
         """Boxes, and what runs and waits, as the status document has them."""
-        names = dict.fromkeys(name for session in self._sessions.values() for name in session.boxes)
+        names = self._box_names()
         entries = list(self._entries.items())
-        running = [_describe_running(each) for _, each in entries if each.grant]
+        running = [_describe(each) | self._describe_running(each) for _, each in entries if each.grant]
         waiting = [_describe(each) | self._describe_waiting(key, each) for key, each in entries if not each.grant]
         counts = {name: [0, 0] for name in names}
         for _, each in entries:
@@ -177,8 +309,13 @@ class Coordinator:
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
         return {"boxes": boxes, "running": running, "waiting": sorted(waiting, key=lambda row: row["position"])}
 
+    def _describe_running(self, entry: Entry) -> Frame:
+        assert entry.grant is not None
+        since = datetime.fromtimestamp(time.time() - (self._clock() - entry.granted_s), UTC)
+        return {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
+
     def _describe_waiting(self, key: str, entry: Entry) -> Frame:
-        position = self._scheduler.locate(key)
+        position = self._find_position(key)
         return {
             "box": ",".join(name for name, _ in entry.request.candidates),
             "position": position.place if position else 0,
@@ -190,11 +327,6 @@ class Coordinator:
 
 def _describe(entry: Entry) -> Frame:
     return {"id": entry.id, **entry.about}
-
-
-def _describe_running(entry: Entry) -> Frame:
-    assert entry.grant is not None
-    return _describe(entry) | {"upstream": entry.grant.box}
 
 
 @dataclass(slots=True)
@@ -216,8 +348,8 @@ class Session:
         self.boxes: dict[str, BoxView] = {}
         self._coordinator = coordinator
         self._requests: dict[str, None] = {}
-        #: Exchanges that passed their limits.
-        self._exchanges: dict[str, None] = {}
+        #: Exchanges that passed their limits, and which those are.
+        self._exchanges: dict[str, list[Subject]] = {}
         self._handlers: dict[str, Callable[[Frame], None]] = {
             "hello": self._greet,
             "announce": self._announce,
@@ -225,6 +357,7 @@ class Session:
             "box": self._report_box,
             "acquire": self._acquire,
             "locate": self._locate,
+            "reuse": self._reuse,
             "release": self._release,
             "end": self._end,
             "status": self._status,
@@ -241,15 +374,20 @@ class Session:
         for each in list(self._requests):
             self._coordinator.release(self._key(each), None)
         for exchange in list(self._exchanges):
-            self._coordinator.limiter.settle(self._key(exchange), None)
+            self._coordinator.settle(self._key(exchange), None)
         self._requests.clear()
         self._exchanges.clear()
         self._coordinator.forget(self)
 
     def give_back(self, exchange: str) -> None:
         """The exchange was refused after all, so it uses up nothing."""
-        if self._exchanges.pop(exchange, 0) is None:
-            self._coordinator.limiter.cancel(self._key(exchange))
+        if self._exchanges.pop(exchange, None):
+            self._coordinator.cancel_admission(self._key(exchange))
+
+    def announce_exchanges(self) -> None:
+        """Tells another limiter which exchanges run."""
+        for exchange, subjects in self._exchanges.items():
+            self._coordinator.hold_admission(self._key(exchange), subjects)
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
@@ -259,9 +397,8 @@ class Session:
 
     def _announce(self, frame: Frame) -> None:
         """What a worker holds that has lost another coordinator."""
-        for exchange, subjects in frame.get("exchanges", ()):
-            self._exchanges[exchange] = None
-            self._coordinator.limiter.hold(self._key(exchange), _read_subjects(subjects))
+        self._exchanges |= {exchange: _read_subjects(subjects) for exchange, subjects in frame.get("exchanges", ())}
+        self.announce_exchanges()
         for held in frame.get("held", ()):
             entry = self._read_entry(held)
             self._requests[entry.id] = None
@@ -313,11 +450,12 @@ class Session:
             refusal = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
             self.send({"op": "refused", "id": frame["id"], **asdict(refusal)})
             return None
-        passed = self._coordinator.limiter.admit(self._key(exchange), _read_subjects(subjects), frame["tokens"])
+        limits = _read_subjects(subjects)
+        passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
         if isinstance(passed, LimitRefusal):
             self.send({"op": "refused", "id": frame["id"], **asdict(passed)})
             return None
-        self._exchanges[exchange] = None
+        self._exchanges[exchange] = limits
         return passed.to_json()
 
     def _read_entry(self, frame: Frame) -> Entry:
@@ -338,15 +476,19 @@ class Session:
     def _locate(self, frame: Frame) -> None:
         self._coordinator.locate(self._key(frame["id"]))
 
+    def _reuse(self, frame: Frame) -> None:
+        """Another request of the worker has the slot now."""
+        self._coordinator.rename(self._key(frame["id"]), frame["about"])
+
     def _release(self, frame: Frame) -> None:
         self._requests.pop(frame["id"], None)
         outcome = frame.get("outcome")
         self._coordinator.release(self._key(frame["id"]), Outcome(**outcome) if outcome else None)
 
     def _end(self, frame: Frame) -> None:
-        if self._exchanges.pop(frame["exchange"], 0) is None:
+        if self._exchanges.pop(frame["exchange"], None):
             spent = Spent(**frame["spent"]) if frame["spent"] else None
-            self._coordinator.limiter.settle(self._key(frame["exchange"]), spent)
+            self._coordinator.settle(self._key(frame["exchange"]), spent)
 
     def _status(self, frame: Frame) -> None:
         self.send({"op": "status", "id": frame["id"], "status": self._coordinator.status()})

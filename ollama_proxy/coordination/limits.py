@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 from limits.storage import MemoryStorage, RedisStorage
 
-from ollama_proxy.coordination.concurrency import Concurrency, MemoryConcurrency
+from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
 
 #: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
@@ -36,8 +36,8 @@ MINUTE_S = 60
 #: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
 CONCURRENT_WAIT_S = 0.5
 
-#: A debt is entered with this limit; Redis computes with floating-point numbers of 53 bits.
-NO_LIMIT = 1 << 53
+#: Redis rounds times to milliseconds, and windows in memory a little less.
+CLOCK_STEP_S = 0.002
 
 #: What quotas count, and how many units of their counters, which are whole numbers, make one.
 UNITS = {"tokens": 1, "gpu_seconds": 1000, "cost": 10**9}
@@ -83,6 +83,10 @@ class Allowance:
         """As a frame has it."""
         return asdict(self)
 
+    def list_limits(self) -> list[tuple[str, Remaining]]:
+        """Those that there are, with what they count: "requests", "tokens"."""
+        return [(unit, left) for unit, left in (("requests", self.requests), ("tokens", self.tokens)) if left]
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:
         """The opposite of `to_json`."""
@@ -116,8 +120,8 @@ class Limit(Protocol):
     def give_back(self) -> None:
         """Undoes `take`."""
 
-    def settle(self, spent: Spent | None) -> None:
-        """Ends the exchange; None: it is not known what it used, so the estimate stands."""
+    def settle(self, spent: Spent) -> None:
+        """Ends the exchange: corrects the estimate by what it has used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +198,23 @@ class MinuteLimit:
         """See `Limit`."""
         self._correct(-self.amount)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
-        if spent and self.name == "tokens_per_minute":
+        if self.name == "tokens_per_minute":
             self._correct(spent.tokens - self.amount)
 
     def _correct(self, amount: int) -> None:
         """Gives nothing back of an earlier minute, whose count fades by itself."""
         if amount < 0:
+            taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
             window = self.read()
-            is_current = time.monotonic() - self.taken_at_s <= window.age_s
+            is_current = taken_ago_s <= window.age_s + CLOCK_STEP_S
             amount = max(amount, -window.current) if is_current else 0
         self._add(amount)
 
     def _add(self, amount: int) -> None:
         if amount:
-            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)
+            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)  # also into debt
 
     def count_remaining(self, taken: int) -> Remaining:
         """What is left, if `taken` was charged since the window was read."""
@@ -252,11 +257,10 @@ class QuotaLimit:
         """See `Limit`."""
         self._add(-self.amount)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
-        if spent:
-            used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
-            self._add(round(used * UNITS[self.unit]) - self.amount)
+        used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
+        self._add(round(used * UNITS[self.unit]) - self.amount)
 
     def raise_to(self, used: float) -> None:
         """Makes the counter at least as high as `used`."""
@@ -291,7 +295,7 @@ class ConcurrentLimit:
         """See `Limit`."""
         self.concurrency.leave(self.key, self.exchange_id)
 
-    def settle(self, spent: Spent | None) -> None:
+    def settle(self, spent: Spent) -> None:
         """See `Limit`."""
         self.give_back()
 
@@ -374,15 +378,16 @@ class Limiter:
         return _sum_up(limits, charged=True)
 
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
-        """Ends an exchange and corrects its estimate; None: it is not known what it used. Others are ignored."""
+        """Ends an exchange and corrects its estimate; None: it used nothing. Unknown ids are ignored."""
         with ExitStack() as ends:  # all of them, also if Redis fails
             for limit in self._running.pop(exchange_id, ()):
-                ends.callback(limit.settle, spent)
+                ends.callback(limit.settle, spent or Spent())
 
     def cancel(self, exchange_id: str) -> None:
         """Takes an admission back: the exchange was refused after all, and uses up nothing."""
-        for limit in self._running.pop(exchange_id, ()):
-            limit.give_back()
+        with ExitStack() as ends:
+            for limit in self._running.pop(exchange_id, ()):
+                ends.callback(limit.give_back)
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
@@ -419,7 +424,9 @@ class Limiter:
 
 def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:
     # A window lets a request in just after that time.
-    return LimitRefusal(limit.code, limit.name, limit.key, int(wait_s) + 1, _sum_up(limits, charged=False))
+    return LimitRefusal(
+        limit.code, limit.name, limit.key, int(wait_s + CLOCK_STEP_S) + 1, _sum_up(limits, charged=False)
+    )
 
 
 def _sum_up(limits: Iterable[Limit], *, charged: bool) -> Allowance:

@@ -36,14 +36,19 @@ class Link:
         self._unsent = bytearray()
         #: A greenlet sends the rest as soon as the other side reads.
         self._is_blocked = False
-        self._timer = gevent.get_hub().loop.timer(LATER_S)
+        self._loop = gevent.get_hub().loop
+        self._is_due = False
+        self._timer = self._loop.timer(LATER_S)
         self._is_timed = False
         self.is_closed = False
 
     def send(self, frame: Frame) -> None:
-        """Sends a frame, or keeps it until the other side reads. What is sent to a closed link is lost."""
+        """Sends a frame in this turn of the loop, together with those of other greenlets, or keeps it until the other
+        side reads. What is sent to a closed link is lost."""
         self._add(frame)
-        self._flush()
+        if not self._is_due:
+            self._is_due = True
+            self._loop.run_callback(self._flush)
 
     def send_later(self, frame: Frame) -> None:
         """Sends a frame with the next one, or in a moment: a system call that wakes another process costs more than
@@ -59,6 +64,7 @@ class Link:
             self.close()
 
     def _flush(self) -> None:
+        self._is_due = False
         if self.is_closed or self._is_blocked:
             return
         if self._is_timed:

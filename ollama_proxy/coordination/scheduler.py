@@ -155,7 +155,8 @@ class Scheduler:
         grant, queue = self._running.pop(request_id)
         box, wall_s = self._boxes[grant.box], max(now - grant.started_s, 0.0)
         gpu_s = outcome.gpu_s if outcome and outcome.gpu_s is not None else wall_s
-        self._charge(queue, (gpu_s - grant.cost_s) / grant.request.weight)
+        earlier_s = outcome.earlier_gpu_s if outcome else 0.0
+        self._charge(queue, (earlier_s + gpu_s - grant.cost_s) / grant.request.weight)
         queue.running -= 1
         if outcome:
             box.learn(grant, outcome, gpu_s)

@@ -14,6 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+
+class StateUnavailable(Exception):
+    """The state that several machines share can't be reached now."""
+
+
 #: What is expected before anything was measured, in seconds; of the prompt per token.
 EXPECTED_S = {"service": 5.0, "load": 10.0, "prompt": 0.001}
 
@@ -65,6 +70,8 @@ class Outcome:
     gpu_s: float | None = None
     load_s: float | None = None
     prompt_s: float | None = None
+    #: GPU time of earlier requests that have used the same slot, one after the other.
+    earlier_gpu_s: float = 0.0
 
 
 class Estimates:

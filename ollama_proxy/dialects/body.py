@@ -153,6 +153,9 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
 #: The fields that the gateway decides on; any other spelling of them is rejected.
 DECISIVE = ("model", "stream", "messages", "prompt", "options", "keep_alive", "n", "tools", "input", "system")
 
+#: Values of `service_tier` that mean here what they say.
+HONOURED_TIERS = ("auto", "default", "flex", "standard_only")
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -172,6 +175,8 @@ def note_request(exchange: Exchange, asked: ModelRequest, ignored: Iterable[str]
     """Record the model and the user of the request, and which of its fields have no effect."""
     exchange.model = asked.model
     exchange.note_user(asked.passthrough_fields.get("safety_identifier"), asked.user)
+    if asked.passthrough_fields.get("service_tier") in HONOURED_TIERS:
+        ignored = [name for name in ignored if name != "service_tier"]
     note_ignored(exchange, (*ignored, *asked.ignored))
 
 

@@ -8,12 +8,14 @@ from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.model_management import BOX_ARGUMENT, BOX_HEADER, DIGEST, ModelManagement
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
 from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
-from ollama_proxy.gateway.rendering import ClientDialect, ErrorRenderer
+from ollama_proxy.gateway.rendering import ALLOWANCE_HEADERS, ClientDialect, ErrorRenderer
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, drop_not_found, failure
+from ollama_proxy.gateway.sharing import tier_of
 
 __all__ = [
+    "ALLOWANCE_HEADERS",
     "BOX_ARGUMENT",
     "BOX_HEADER",
     "Broadcast",
@@ -45,6 +47,7 @@ __all__ = [
     "failure",
     "log_internal_error",
     "streamed",
+    "tier_of",
     "whole",
     "drop_not_found",
 ]

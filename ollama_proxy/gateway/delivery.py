@@ -135,7 +135,7 @@ def render_frames(
                         yield comment
                 frame = escape_line_separators(renderer.render_stream(batch))
             else:
-                frame = renderer.render_heartbeat()
+                frame = renderer.render_heartbeat("" if estimated_tokens else exchange.progress)
             if frame:
                 yield frame
             batch = next(batches, None)
@@ -162,6 +162,7 @@ def record_stream_end(exchange: Exchange, tail: StreamTail) -> None:
     """Takes token counts, and an error that the upstream reported, from the end of a native answer."""
     end = tail.end()
     exchange.usage = usage = end.usage
+    exchange.metrics = end.metrics
     if usage == NO_USAGE and exchange.bytes_out and tail.is_an_answer():
         _estimate(exchange, max(1, exchange.bytes_out // NATIVE_TOKEN_BYTES))
     # The tokens of all inputs of an embedding request are counted together, and exceed no single context.

@@ -16,6 +16,8 @@ class Lifecycle:
         self._generation = mmap.mmap(-1, 1)
         #: Ends the requests that have not finished in time; returns their number.
         self.cut: Callable[[], int] = lambda: 0
+        #: Ends the requests that wait for a slot.
+        self.refuse_waiting: Callable[[], None] = lambda: None
 
     def replace(self) -> None:
         """In the master: the current workers are replaced by new ones."""

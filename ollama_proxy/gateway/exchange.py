@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from flask import request
 
+from ollama_proxy.coordination import Admission
 from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import NO_USAGE, Json, Usage
@@ -20,7 +21,7 @@ EXCHANGE_KEY = "ollama_proxy.exchange"
 #: Fields of the exchange that are reported to the client, and the header of each.
 DIAGNOSTIC_HEADERS = {
     name: f"X-Ollama-Proxy-{name.capitalize()}"
-    for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial")
+    for name in ("ignored", "approximated", "clamped", "truncated", "attempts", "partial", "queue")
 }
 
 
@@ -40,6 +41,10 @@ class Attempt:
     error: str = ""
     #: Another attempt was made in its place.
     is_repeated: bool = False
+    #: Seconds of GPU time, as the server measured them, or else its duration, and what they cost; 0 unless the exchange
+    #: has an admission.
+    gpu_s: float = 0.0
+    gpu_cost: float = 0.0
 
 
 #: Called with an exchange that is over; records its outcome and changes nothing.
@@ -99,6 +104,14 @@ class Exchange:
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is outdated or missing.
     partial: tuple[str, ...] = ()
+    #: How long it waited for a slot, such as `waited=4.2s`; empty if it did not.
+    queue: tuple[str, ...] = ()
+    #: What it waits for now, for the comments of its stream; "" if it does not.
+    progress: str = ""
+    #: Its share of slots and limits; None: it needs neither.
+    admission: Admission | None = None
+    #: What the server measured of a passed-through native answer, by Ollama's names.
+    metrics: Mapping[str, Json] = field(default_factory=dict)
     #: Called in this order when the exchange is over and everything that it held is released.
     finish_observers: list[FinishObserver] = field(default_factory=list)
     _is_over: bool = False

@@ -9,6 +9,7 @@ from functools import partial
 
 from flask import Response
 
+from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
@@ -28,7 +29,8 @@ from ollama_proxy.gateway.prepare import (
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.resolve import has_only_known_fields
 from ollama_proxy.gateway.responses import respond_with_reply
-from ollama_proxy.gateway.retries import RefusedReply, forward_to, open_there
+from ollama_proxy.gateway.retries import RefusedReply, forward_to, open_there, wait_open
+from ollama_proxy.gateway.sharing import share
 from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
@@ -56,8 +58,16 @@ class Gateway:
     """The state that the requests of a worker share, and the ways to answer one; `apply` changes the settings while it
     runs."""
 
-    def __init__(self, settings: Settings, *, finish_observers: Sequence[FinishObserver] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        finish_observers: Sequence[FinishObserver] = (),
+        coordinator: CoordinatorClient | None = None,
+    ) -> None:
+        """`coordinator`: has the slots and limits of all workers; without it there are none."""
         self._finish_observers = finish_observers
+        self._coordinator = coordinator
         #: Admitted exchanges that are not finished. Health checks are not counted.
         self._open: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
@@ -114,6 +124,7 @@ class Gateway:
             origins=OriginPolicy(settings),
             images=images,
             max_requests=capacity.requests(settings.server.max_in_flight, self._connections),
+            sharing=share(self._coordinator, settings, fleet),
         )
 
     # The beginning and the end of an exchange.
@@ -135,6 +146,28 @@ class Gateway:
         for exchange in ended:
             exchange.call.end(reason)
         return len(ended)
+
+    def report_box(self, node: Node) -> None:
+        """Reports to the coordinator whether a node can be reached, and which models it has loaded."""
+        if self._coordinator is not None:
+            is_up = node.state is not None and node.state.usable
+            loaded = sorted(node.models.loaded) if node.declared.concurrency else None
+            self._coordinator.report_box(node.name, is_up=is_up, loaded=loaded)
+
+    def describe_sharing(self) -> dict[str, Json]:
+        """Returns boxes, running and waiting requests of all workers; nothing if there are neither slots nor limits."""
+        if self._coordinator is None or self.snapshot.sharing is None:
+            return {}
+        return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
+
+    def list_sharing_problems(self) -> list[dict[str, str]]:
+        """Returns what an operator should mend of the coordinator."""
+        return self._coordinator.problems() if self._coordinator is not None else []
+
+    def refuse_waiting(self) -> None:
+        """Ends the requests that wait for a slot, because the worker ends."""
+        if self._coordinator is not None:
+            self._coordinator.refuse_waiting()
 
     # The ways to answer a call.
 
@@ -167,6 +200,7 @@ class Gateway:
         """Forwards bytes to one model, edited only if the operator has rules for it; see prepare_native."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_model(exchange, exchange.model)
+        exchange.call.limit_by_caller(timeout_ms)
         silent = is_without_thinking(exchange.data, resolved.model, ruled)
 
         def send(node: Node, upstream_model: str) -> Reply:
@@ -183,7 +217,7 @@ class Gateway:
 
         refusal: RefusedReply | None = None
         try:
-            reply = snapshot.open(exchange, resolved, send)
+            reply = wait_open(snapshot.open(exchange, resolved, send))
         except RefusedReply as error:
             reply, refusal = error.reply, error
         if exchange.target or silent:
@@ -217,7 +251,7 @@ class Gateway:
             snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
             return passthrough.send(node, upstream_model)
 
-        return passthrough.answer(snapshot.open(exchange, resolved, send))
+        return passthrough.answer(snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s))
 
     def transcribe(self, exchange: Exchange, parts: Sequence[Part]) -> Response:
         """Returns the transcription of the recording in a form, from an upstream that takes such forms. Raises
@@ -235,7 +269,7 @@ class Gateway:
             snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
             return passthrough.send(node, upstream_model)
 
-        return passthrough.answer(snapshot.open(exchange, resolved, send))
+        return passthrough.answer(snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s))
 
     def complete(self, exchange: Exchange, asked: ChatRequest | GenerateRequest, renderer: Renderer) -> Response:
         """Answers a translated chat or completion, streamed or single."""
@@ -245,6 +279,7 @@ class Gateway:
         """Returns the embeddings of some texts."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_prompt(exchange, asked.model)
+        exchange.call.limit_by_caller(asked.timeout_ms)
 
         def ask(node: Node, upstream_model: str) -> EmbedAnswer:
             """Returns the embeddings by one node."""
@@ -252,7 +287,7 @@ class Gateway:
             prepared = apply_rules(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
-        answer = snapshot.open(exchange, resolved, ask)
+        answer = wait_open(snapshot.open(exchange, resolved, ask))
         record_usage(exchange, Done("stop", answer.prompt_eval_count))
         if answer.truncated:
             exchange.note_truncated("prompt")

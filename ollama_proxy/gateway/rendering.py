@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ollama_proxy.coordination import Allowance
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Answer, Event
+
+#: Headers of `allowance_fields` that web pages may read.
+ALLOWANCE_HEADERS = tuple(
+    f"x-ratelimit-{name}-{unit}" for unit in ("requests", "tokens") for name in ("limit", "remaining", "reset")
+)
 
 
 class ErrorRenderer(ABC):
@@ -25,6 +32,19 @@ class ErrorRenderer(ABC):
         """Returns headers that clients of this dialect read on every answer, including errors."""
         return ()
 
+    def allowance_fields(self, allowance: Allowance) -> Sequence[tuple[str, str]]:
+        """Returns the headers that say what is left of the caller's limits: those of OpenAI, unless the dialect has its
+        own."""
+        return [
+            (f"x-ratelimit-{name}-{unit}", value)
+            for unit, left in allowance.list_limits()
+            for name, value in (
+                ("limit", str(left.limit)),
+                ("remaining", str(left.remaining)),
+                ("reset", _spell_seconds(left.reset_s)),
+            )
+        ]
+
     def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
         """Returns the error and the status for this client; some clients handle certain statuses badly."""
         return error, error.status
@@ -32,6 +52,14 @@ class ErrorRenderer(ABC):
     def hint_at_address(self, path: str) -> str:
         """Returns a sentence, after a space, on the probable mistake in the base URL if a path is unknown."""
         return ""
+
+
+def _spell_seconds(seconds: float) -> str:
+    """As OpenAI does: 1m30s, 12s, 250ms."""
+    if 0 < seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 class ClientDialect(Protocol):
@@ -57,8 +85,9 @@ class Renderer(Protocol):
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Returns the frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
 
-    def render_heartbeat(self) -> bytes:
-        """Returns bytes that only keep the connection alive."""
+    def render_heartbeat(self, progress: str = "") -> bytes:
+        """Returns bytes that only keep the connection alive; `progress`: what the client waits for, if that is known,
+        for dialects that have a place for it."""
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Returns the last frames of a stream that failed: never those of a proper end."""

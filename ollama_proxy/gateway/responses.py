@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
@@ -15,6 +15,7 @@ from ollama_proxy.errors import BUSY_RETRY_S, UpstreamAuthError, UpstreamError, 
 from ollama_proxy.gateway.delivery import (
     CHARS_PER_TOKEN,
     SLICE_BYTES,
+    SSE,
     deliver,
     native_parts,
     native_stream,
@@ -28,7 +29,7 @@ from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.hub import Content, Event, Thinking, collect
 from ollama_proxy.upstreams import MAX_ANSWER_BYTES, EventStream, Reply, too_large
-from ollama_proxy.wire import StreamTail
+from ollama_proxy.wire import StreamTail, sse_comment
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -167,6 +168,26 @@ def count_whole(exchange: Exchange, response: Response) -> None:
         body = response.get_data()
         parts = (body[start : start + SLICE_BYTES] for start in range(0, size, SLICE_BYTES))
         response.response = deliver(exchange, parts, None)
+
+
+def stream_when_open(
+    exchange: Exchange, opening: Generator[tuple[()], None, Reply], read: Callable[[Reply], Iterator[bytes]]
+) -> Response:
+    """Returns a stream of server-sent events whose request still waits for a slot: comments say so meanwhile."""
+
+    def read_late() -> Iterator[bytes]:
+        while True:
+            yield sse_comment(exchange.progress)
+            try:
+                next(opening)
+            except StopIteration as opened:
+                reply: Reply = opened.value
+                break
+        exchange.on_finish(reply.close)
+        yield from read(reply)
+
+    exchange.on_finish(opening.close)
+    return streamed(deliver(exchange, read_late(), exchange.dialect.errors.render_error_frame), SSE)
 
 
 def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import ceil
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from ollama_proxy.coordination import Admission, Ticket
 from ollama_proxy.errors import (
     GatewayError,
+    ShuttingDown,
     UpstreamConnect,
     UpstreamCut,
     UpstreamError,
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
-from ollama_proxy.hub import Event
+from ollama_proxy.gateway.sharing import describe_wait, list_prefixes, measure
+from ollama_proxy.hub import Done, Event, Json
+from ollama_proxy.policy import canonical
 from ollama_proxy.upstreams import (
     BUSY,
     QUICK_S,
@@ -51,6 +56,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
 #: Statuses of a server that is busy or failed, or of a proxy in front of it.
 RETRYABLE = BUSY | {500, 502, 504}
+
+
+#: How long a request waits for a slot that may be granted at once, if its worker is about to end, in seconds.
+DRAINING_S = 0.5
+
+#: Opens one answer, and returns it with its attempt; yields after each heartbeat that it waits for a slot.
+Opening: TypeAlias = Generator[tuple[()], None, tuple[T, "RunningAttempt"]]
 
 
 class RefusedReply(UpstreamRefused):
@@ -107,11 +119,15 @@ class RereadReply:
 class RunningAttempt:
     """One attempt: its slot on the node and its outcome, which is recorded once, on the node and on the exchange."""
 
-    def __init__(self, node: Node, model: str, exchange: Exchange) -> None:
-        """`model`: its canonical name, "" for a request that is not about one."""
+    def __init__(self, node: Node, model: str, exchange: Exchange, ticket: Ticket | None = None) -> None:
+        """`model`: its canonical name, "" for a request that is not about one; `ticket`: of the slot that was granted
+        for it."""
         self._slot = node.begin(model)
         self._exchange = exchange
+        self._ticket = ticket
         self.record = exchange.begin_attempt(node.name)
+        #: What the server measured, by Ollama's names.
+        self.metrics: Mapping[str, Json] = {}
 
     def end(self, state: str, error: str = "") -> bool:
         """Releases the slot and records the outcome; returns False if the attempt has one already."""
@@ -120,7 +136,20 @@ class RunningAttempt:
         self.record.state, self.record.error = state, error
         if state == "ok":
             self._slot.node.succeeded(self._slot.model)
+        if self._exchange.admission is not None:
+            self._account(state)
         return True
+
+    def _account(self, state: str) -> None:
+        """Records what the attempt has used, and gives its slot back. Only a whole answer tells how long one takes."""
+        node, took = self._slot.node, measure(self.metrics or self._exchange.metrics)
+        if node.is_ollama_node:
+            self.record.gpu_s = time.monotonic() - self._slot.began_at if took.gpu_s is None else took.gpu_s
+        self.record.gpu_cost = self.record.gpu_s * (node.declared.gpu_hour_price or 0.0) / 3600
+        if self._ticket is not None:
+            self._ticket.release(took if state == "ok" else None)
+            if self._ticket.loads:
+                node.has_loaded = True
 
     def __enter__(self) -> RunningAttempt:
         return self
@@ -149,8 +178,12 @@ class TrackedEvents:
     _attempt: RunningAttempt
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
+        batch: Sequence[Event] = ()
         with self._attempt:
-            yield from self._events
+            for batch in self._events:
+                yield batch
+        if batch and isinstance(batch[-1], Done):
+            self._attempt.metrics = batch[-1].metrics
         self._attempt.end("ok")
 
     def close(self) -> None:
@@ -159,11 +192,34 @@ class TrackedEvents:
         self._attempt.end("aborted")
 
 
+class QueuedEvents:
+    """The events of one answer whose request still waits for a slot; an empty batch for each heartbeat meanwhile."""
+
+    def __init__(self, opening: Opening[EventStream]) -> None:
+        self._opening = opening
+        self._events: EventStream | None = None
+
+    def __iter__(self) -> Iterator[Sequence[Event]]:
+        yield ()  # it has waited for one heartbeat already
+        self._events = TrackedEvents(*(yield from self._opening))
+        yield from self._events
+
+    def close(self) -> None:
+        """Leaves the queue, or stops the answer; a second call does nothing."""
+        self._opening.close()
+        if self._events is not None:
+            self._events.close()
+
+
 class Attempts:
     """The attempts for one answer."""
 
-    def __init__(self, fleet: Fleet, route: Route, exchange: Exchange) -> None:
+    def __init__(self, fleet: Fleet, route: Route, exchange: Exchange, admission: Admission | None = None) -> None:
+        """`admission`: of an exchange that needs slots, or has limits."""
         self._balancer = fleet.balancer
+        self._admission = admission
+        #: How long it has waited for slots, in seconds; None: it was not granted one yet.
+        self._waited_s: float | None = None
         self._route = route
         self._exchange = exchange
         self._token = exchange.principal.name if exchange.principal else ""
@@ -172,26 +228,40 @@ class Attempts:
         self._paused_s = 0.0
         self._went_elsewhere = False
 
-    def open(self, call: Call, ask: Callable[[Node, str], T]) -> T:
-        """Returns what `ask` returns for a node and that node's name of the model. The attempt ends with the exchange,
-        which has no other one. Raises what the last attempt raised."""
-        opened, attempt = self._open(call, ask)
+    def open(
+        self, call: Call, ask: Callable[[Node, str], T], heartbeat_s: float | None = None
+    ) -> Generator[tuple[()], None, T]:
+        """Returns what `ask` returns for a node and that node's name of the model; yields after each heartbeat that the
+        request waits for a slot. The attempt ends with the exchange, which has no other one. Raises what the last
+        attempt raised."""
+        opened, attempt = yield from self._open(call, ask, heartbeat_s)
         self._exchange.on_finish(attempt.end_with_exchange)
         return opened
 
-    def open_events(self, call: Call, ask: Callable[[Node, str], EventStream]) -> EventStream:
+    def open_events(
+        self, call: Call, ask: Callable[[Node, str], EventStream], heartbeat_s: float | None = None
+    ) -> EventStream:
         """Returns the events of one answer, of which the exchange may have several: the attempt ends with them. The
-        caller closes them."""
-        return TrackedEvents(*self._open(call, ask))
+        caller closes them. Waits for a slot for one heartbeat at most; the events have the rest of the wait."""
+        opening = self._open(call, ask, heartbeat_s)
+        try:
+            next(opening)
+        except StopIteration as opened:
+            return TrackedEvents(*opened.value)
+        return QueuedEvents(opening)
 
-    def _open(self, call: Call, ask: Callable[[Node, str], T]) -> tuple[T, RunningAttempt]:
+    def _open(self, call: Call, ask: Callable[[Node, str], T], heartbeat_s: float | None) -> Opening[T]:
         self._balancer.count_request()
         failed: RunningAttempt | None = None
+        ticket: Ticket | None = None
         while True:
-            node, upstream_model = self._balancer.pick(self._route, self._token, self._tried)
+            if self._admission is None:
+                node, upstream_model = self._balancer.pick(self._route, self._token, self._tried)
+            else:
+                node, upstream_model, ticket = yield from self._wait_turn(self._admission, call, heartbeat_s)
             if failed is not None:
                 failed.record.is_repeated = True
-            attempt = RunningAttempt(node, self._route.bare, self._exchange)
+            attempt = RunningAttempt(node, self._route.bare, self._exchange, ticket)
             try:
                 with attempt:
                     opened = ask(node, upstream_model)
@@ -202,6 +272,54 @@ class Attempts:
                 if self._retries:
                     self._exchange.attempts += (f"{node.name}: ok",)
                 return opened, attempt
+
+    def _wait_turn(
+        self, admission: Admission, call: Call, heartbeat_s: float | None
+    ) -> Generator[tuple[()], None, tuple[Node, str, Ticket | None]]:
+        """Returns the node whose slot was granted, its name of the model, and the slot; without a slot if the route has
+        no bounds and the limits permit the request."""
+        while True:
+            if not self._route.is_bounded:
+                if not admission.is_admitted:
+                    ticket = admission.acquire((), call)
+                    yield from self._wait_for(ticket, call, heartbeat_s)
+                    ticket.release(None)
+                return *self._balancer.pick(self._route, self._token, self._tried), None
+            usable = self._route.usable(self._tried)
+            healthy = [each for each in usable if not each[0].is_failing(self._route.bare)]
+            candidates = {node.name: (node, name) for node, name in healthy or usable}
+            ticket = admission.acquire(
+                [(node.name, canonical(name)) for node, name in candidates.values()],
+                call,
+                conversation=list_prefixes(self._exchange.data, self._route),
+                waited_s=self._waited_s,
+            )
+            yield from self._wait_for(ticket, call, heartbeat_s)
+            node, upstream_model = candidates[ticket.box]
+            if node.allows() or node.refuses_at_once:
+                return node, upstream_model, ticket
+            # It went down, or is drained, since it was granted.
+            ticket.release(None)
+            self._tried.append(node)
+
+    def _wait_for(self, ticket: Ticket, call: Call, heartbeat_s: float | None) -> Generator[tuple[()]]:
+        """Waits until a slot is granted; the exchange says what for, and in the end for how long."""
+        exchange, is_granted = self._exchange, False
+        call.hold()
+        try:
+            while not (is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)):
+                if WORKER.is_draining:
+                    raise ShuttingDown
+                exchange.progress = describe_wait(ticket.position)
+                yield ()
+        finally:
+            if not is_granted:  # also if the client has left, and nobody asks for the next heartbeat
+                ticket.release(None)
+            call.resume(ticket.waited_s)
+            self._waited_s = (self._waited_s or 0.0) + ticket.waited_s
+            if ticket.position is not None:
+                exchange.queue = (f"waited={self._waited_s:.1f}s",)
+        exchange.progress = f"loading {exchange.model} on {ticket.box}" if ticket.loads else ""
 
     def _prepare_retry(self, error: UpstreamError, node: Node, call: Call) -> None:
         """Waits until the request can be tried again; raises `error` if it can't."""
@@ -251,6 +369,16 @@ class Attempts:
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
         is_bearable = self._paused_s + pause_s <= LONGEST_PAUSE_S
         return pause_s if is_bearable and self._balancer.spend_retry() else None
+
+
+def wait_open(opening: Generator[tuple[()], None, T]) -> T:
+    """Returns what it opens, however long its request waits for a slot."""
+    while True:
+        try:
+            next(opening)
+        except StopIteration as opened:
+            answer: T = opened.value
+            return answer
 
 
 def is_safe_to_repeat(error: UpstreamError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.prepare import set_limits
 from ollama_proxy.gateway.resolve import ResolvedModel, check_choices, resolve_model
 from ollama_proxy.gateway.retries import Attempts
+from ollama_proxy.gateway.sharing import Sharing
 from ollama_proxy.policy import Authenticator, ModelAlias, ModelAliases, OriginPolicy
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Call, Fleet, Node
@@ -32,6 +33,8 @@ class Snapshot:
     origins: OriginPolicy
     images: ImageFetcher
     max_requests: int
+    #: None: no request needs a slot, and no caller has limits.
+    sharing: Sharing | None = None
 
     def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
         """Returns a model and its route for this caller; raises what a call to it would raise before any upstream is
@@ -66,7 +69,19 @@ class Snapshot:
         set_limits(exchange, call, resolved.model.rules, timeout_ms)
         return resolved.on(upstream_model)
 
-    def open(self, exchange: Exchange, resolved: ResolvedModel, ask: Callable[[Node, str], T]) -> T:
-        """Returns the answer to a prompt of the best node, or of another one if a retry is safe. The exchange has no
-        other answer, and the slot on the node is released when the exchange is over."""
-        return Attempts(self.fleet, resolved.route, exchange).open(exchange.call, ask)
+    def attempts(self, exchange: Exchange, resolved: ResolvedModel) -> Attempts:
+        """Returns the attempts for one answer to a prompt."""
+        admission = None if self.sharing is None else self.sharing.admit(exchange, resolved)
+        return Attempts(self.fleet, resolved.route, exchange, admission)
+
+    def open(
+        self,
+        exchange: Exchange,
+        resolved: ResolvedModel,
+        ask: Callable[[Node, str], T],
+        heartbeat_s: float | None = None,
+    ) -> Generator[tuple[()], None, T]:
+        """Returns the answer to a prompt of the best node, or of another one if a retry is safe; yields after each
+        heartbeat that the request waits for a slot. The exchange has no other answer, and the slot on the node is
+        released when the exchange is over."""
+        return self.attempts(exchange, resolved).open(exchange.call, ask, heartbeat_s)

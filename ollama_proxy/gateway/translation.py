@@ -20,7 +20,6 @@ from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.prepare import prepare_chat, prepare_completion
 from ollama_proxy.gateway.rendering import Renderer
 from ollama_proxy.gateway.responses import single_response, stream_response
-from ollama_proxy.gateway.retries import Attempts
 from ollama_proxy.gateway.snapshot import Snapshot
 from ollama_proxy.hub import (
     Approximated,
@@ -68,6 +67,7 @@ class TranslatedCall:
         self._asked = asked
         self._resolved = snapshot.resolve_prompt(exchange, asked.model)
         self._heartbeat_s = snapshot.settings.stream.heartbeat_s if asked.stream else None
+        exchange.call.limit_by_caller(asked.timeout_ms)
 
     def respond(self, renderer: Renderer) -> Response:
         """Returns the response to the client, streamed or single."""
@@ -99,6 +99,8 @@ class TranslatedCall:
             return self._open_answer(requests[0], exchange.call)
         if len(requests) * len(exchange.body) > self._snapshot.settings.server.max_body:
             raise BodyTooLarge(f"{len(requests)} answers are too many for a request of this size; request fewer.")
+        if self._snapshot.sharing is not None:
+            exchange.call.hold()  # the limits of each answer count from its slot on
         return FanOut([partial(self._open_answer, one) for one in requests], exchange.call, self._heartbeat_s)
 
     def _open_answer(self, asked: ChatRequest | GenerateRequest, call: Call) -> EventStream:
@@ -118,7 +120,7 @@ class TranslatedCall:
                 events = upstream.generate(prepared, call, heartbeat_s=self._heartbeat_s)
             return filter_events(events, prepared, self._heartbeat_s)
 
-        return Attempts(snapshot.fleet, resolved.route, exchange).open_events(call, ask)
+        return snapshot.attempts(exchange, resolved).open_events(call, ask, self._heartbeat_s)
 
 
 def fetch_images(

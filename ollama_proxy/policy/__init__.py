@@ -22,7 +22,7 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import GENERATE, MANAGE, PATH_BOX_KEY, READ, Authenticator, PathPrefix, Principal
+from ollama_proxy.policy.auth import ANYONE, GENERATE, MANAGE, PATH_BOX_KEY, READ, Authenticator, PathPrefix, Principal
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
@@ -39,6 +39,7 @@ from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
 
 __all__ = [
+    "ANYONE",
     "Address",
     "AuthFailureLimiter",
     "Authenticator",

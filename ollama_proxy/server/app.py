@@ -12,6 +12,7 @@ from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
 
+from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, Gateway, count_whole
 from ollama_proxy.policy import PathPrefix
@@ -87,19 +88,20 @@ def create_app(
     log_directory: Path | None = None,
     problem: Callable[[], str | None] = lambda: None,
     dialects: Sequence[Dialect] = DIALECTS,
+    coordinator: CoordinatorClient | None = None,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
     `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
-    for `/readyz`.
+    for `/readyz`. `coordinator` None: neither slots nor limits.
     """
     app = SyncFlask("ollama_proxy", static_folder=None)
     app.session_interface = NoSessions()
     app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
-    gateway = Gateway(settings, finish_observers=[access_log.record])
-    health = Health(lambda: gateway.fleet)
+    gateway = Gateway(settings, finish_observers=[access_log.record], coordinator=coordinator)
+    health = Health(lambda: gateway.fleet, report=gateway.report_box)
     client_watch = ClientWatch()
     app.extensions["ollama_proxy"] = {
         "gateway": gateway,
@@ -159,4 +161,6 @@ def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
             headers[header] = ", ".join(words)[:500]
     for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
         headers[name] = value
+    if exchange.admission is not None and exchange.admission.allowance is not None:
+        headers.extend(exchange.dialect.errors.allowance_fields(exchange.admission.allowance))
     count_whole(exchange, response)

@@ -9,7 +9,7 @@ from flask import Flask, Request, Response
 from flask_cors.core import get_cors_options, set_cors_headers
 
 from ollama_proxy.dialects import Dialect
-from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, Gateway
+from ollama_proxy.gateway import ALLOWANCE_HEADERS, DIAGNOSTIC_HEADERS, Gateway
 
 MAX_AGE_S = 43200
 
@@ -17,7 +17,7 @@ MAX_AGE_S = 43200
 def build_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> Callable[[Request, Response], None]:
     """Returns a function that adds the headers to the response of a request with an Origin, on the dialects' paths."""
     paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
-    exposed = ["X-Request-Id", "Retry-After", *DIAGNOSTIC_HEADERS.values()]
+    exposed = ["X-Request-Id", "Retry-After", *ALLOWANCE_HEADERS, *DIAGNOSTIC_HEADERS.values()]
     exposed += [name for dialect in dialects for name in dialect.exposed_headers]
 
     def add_headers(request: Request, response: Response) -> None:

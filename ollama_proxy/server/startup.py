@@ -14,6 +14,7 @@ import gevent
 from flask import Flask
 from gevent import monkey
 
+from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
@@ -28,6 +29,7 @@ from ollama_proxy.settings import (
     load_settings,
     settings_from,
     state_directory,
+    state_path,
     with_first_token,
 )
 from ollama_proxy.telemetry import configure
@@ -69,6 +71,7 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     settings = gateway.settings
     configure(log_directory(settings, environ), settings.logging.level)
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
+    WORKER.refuse_waiting = gateway.refuse_waiting
     gevent.spawn(watch.run, gevent.sleep)
     gevent.spawn(health.run)
     parts["client_watch"].start()
@@ -102,10 +105,22 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     directory = log_directory(settings, environ)
-    app = create_app(settings, log_directory=directory, problem=lambda: watch.problem, dialects=dialects)
+    app = create_app(
+        settings,
+        log_directory=directory,
+        problem=lambda: watch.problem,
+        dialects=dialects,
+        coordinator=build_coordinator_client(settings, environ),
+    )
     app.extensions["ollama_proxy"]["watch"] = watch
     gateway = app.extensions["ollama_proxy"]["gateway"]
     return app
+
+
+def build_coordinator_client(settings: Settings, environ: Mapping[str, str]) -> CoordinatorClient:
+    """What workers reach the coordinator by; nothing runs, and no directory is made, before a request needs it."""
+    workers = int(environ.get("WEB_CONCURRENCY", "1"))
+    return CoordinatorClient(state_path(settings, environ), workers=workers, start=lambda: start_coordinator(environ))
 
 
 class PreloadedApp:

@@ -77,7 +77,7 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 
 def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
     """The state of each upstream, by its name, as this worker sees it. Callers with the scope `manage` also get the
-    reasons, and problems: faults to fix in servers that work."""
+    reasons, problems (faults to fix in servers that work, or in sharing them), and what runs and waits on the boxes."""
     is_operator = exchange.principal is not None and MANAGE in exchange.principal.scopes
     states = {node.name: _state(node, is_operator=is_operator) for node in gateway.fleet.nodes}
     for name, reason in hidden_upstreams(gateway.settings).items():
@@ -88,7 +88,10 @@ def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
         if node.declared.protocol == "ollama" and node.state
         for fault in list_faults(node.state.version)
     ]
-    return {"upstreams": states} | ({"problems": problems} if is_operator else {})
+    if not is_operator:
+        return {"upstreams": states}
+    shown: list[Json] = [*problems, *gateway.list_sharing_problems()]
+    return {"upstreams": states, "problems": shown, **gateway.describe_sharing()}
 
 
 def _state(node: Node, *, is_operator: bool) -> dict[str, Json]:

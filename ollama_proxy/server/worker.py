@@ -200,6 +200,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def _drain(self) -> None:
         ends_at = time.monotonic() + self.cfg.graceful_timeout
         log.warning("worker_draining", extra={"fields": {"pid": self.pid, "connections": len(self._connections)}})
+        WORKER.refuse_waiting()
         gevent.sleep(NOTICE_S)
         self.alive = False
         gevent.sleep(max(0.0, ends_at - time.monotonic()))

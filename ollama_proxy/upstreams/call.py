@@ -44,14 +44,16 @@ class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
-        *("_abort", "_branches", "_ends_by", "body_ends_at", "ended", "ends_at", "read_too_slow", "reading_since"),
-        *("started", "timeouts"),
+        *("_abort", "_branches", "_ends_by", "_own_s", "_waited_s", "body_ends_at", "ended", "ends_at"),
+        *("read_too_slow", "reading_since", "started", "timeouts"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.started = time.monotonic()
-        #: The latest end, whatever the limits.
-        self._ends_by = inf
+        #: The latest end, whatever the limits; the caller's own limit, in seconds, if that is why.
+        self._ends_by = self._own_s = inf
+        #: Seconds for which it waited its turn.
+        self._waited_s = 0.0
         self.limit(timeouts)
         #: Why it was ended early; mostly because the client has disconnected. A class: an instance that was raised once
         #: would keep its traceback alive.
@@ -69,16 +71,32 @@ class Call:
         """A call for concurrent work for the same client: it is ended with this one, and ends no later.
         `timeouts` None: with the same limits."""
         branch = Call(timeouts or self.timeouts)
-        branch._ends_by, branch.ended = self.ends_at, self.ended
+        branch._ends_by, branch._own_s, branch.ended = self.ends_at, self._own_s, self.ended
         branch.limit(branch.timeouts)
         self._branches.append(branch)
         return branch
 
     def limit(self, timeouts: Timeouts) -> None:
-        """Sets the limits; the total one counts from the call's start."""
+        """Sets the limits; the total one counts from the call's start, without the time for which it was held."""
         self.timeouts = timeouts
         #: Monotonic time of the total limit.
-        self.ends_at = min(self.started + timeouts.total_s, self._ends_by)
+        self.ends_at = min(self.started + self._waited_s + timeouts.total_s, self._ends_by)
+
+    def limit_by_caller(self, milliseconds: int | None) -> None:
+        """Sets the caller's own limit, if there is one: from the call's start, also while the call is held."""
+        if milliseconds:
+            self._own_s = milliseconds / 1000
+            self._ends_by = min(self._ends_by, self.started + self._own_s)
+            self.limit(self.timeouts)
+
+    def hold(self) -> None:
+        """The call waits its turn: until `resume`, only the caller's own limit counts."""
+        self.ends_at = self._ends_by
+
+    def resume(self, waited_s: float) -> None:
+        """The call goes on after this wait, which its total limit does not include."""
+        self._waited_s += waited_s
+        self.limit(self.timeouts)
 
     def attach(self, abort: Callable[[], None]) -> None:
         """Registers `abort`, which is called, at most once, when the call is ended; it must not block."""
@@ -134,5 +152,6 @@ class Call:
         """Seconds until the total limit; raises UpstreamTimeout if there are none."""
         left = self.ends_at - time.monotonic()
         if left <= 0:
-            raise UpstreamTimeout(f"The answer took longer than {self.timeouts.total_s:g} s in total.")
+            limit_s = min(self.timeouts.total_s, self._own_s)
+            raise UpstreamTimeout(f"The answer took longer than {limit_s:g} s in total.")
         return left

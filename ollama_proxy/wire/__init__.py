@@ -11,6 +11,7 @@ from ollama_proxy.wire.lines import (
     encode_request,
     escape_line_separators,
     ndjson_frame,
+    sse_comment,
     sse_frame,
     without_comments,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "read",
     "read_usage",
     "split_events",
+    "sse_comment",
     "sse_frame",
     "without_comments",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -21,7 +22,7 @@ TAIL_BYTES = 16 * 1024
 _COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
-_COUNTS = re.compile(rb'"(prompt_eval_count|eval_count)":(\d{1,15})(?=[,}])')
+_METRICS = re.compile(rb'"(prompt_eval_count|eval_count|(?:load|prompt_eval|eval)_duration)":(\d{1,15})(?=[,}])')
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +123,13 @@ def sse_frame(document: object) -> bytes:
 
 
 SSE_COMMENT = b": keep-alive\n\n"
+
+
+def sse_comment(text: str) -> bytes:
+    """A comment in a stream of server-sent events; one that says nothing for the text ""."""
+    return b": %b\n\n" % "".join(filter(str.isprintable, text)).encode() if text else SSE_COMMENT
+
+
 PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
 APPROXIMATED = b": the answer does not follow %b strictly\n\n"
 
@@ -149,6 +157,8 @@ class StreamEnd:
     usage: Usage
     #: The answer reached its token limit.
     limited: bool = False
+    #: The counts, and the durations in nanoseconds, by Ollama's names.
+    metrics: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +184,7 @@ class StreamTail:
     def end(self) -> StreamEnd:
         """The end of the stream, from its last line. Of a line longer than the limit, only the counts are read."""
         line = self._tail.rstrip(b"\n").rpartition(b"\n")[2]
-        counts = {name: int(value) for name, value in _COUNTS.findall(line)}
+        metrics = {name.decode(): int(value) for name, value in _METRICS.findall(line)}
         # A line longer than the limit must be complete, and only the `done` line has metrics.
         lost_head = len(self._tail) == TAIL_BYTES and self.ends_with_newline
         failed, finished = False, lost_head and b'"total_duration":' in line
@@ -183,8 +193,9 @@ class StreamTail:
             document = document if isinstance(document, dict) else {}
             failed = bool(document.get("error"))
             finished = document.get("done") is True or document.get("status") == "success"
-        usage = Usage(counts.get(b"prompt_eval_count"), counts.get(b"eval_count"))
-        return StreamEnd(finished or failed, failed, usage, limited=b'"done_reason":"length"' in line)
+        usage = Usage(metrics.get("prompt_eval_count"), metrics.get("eval_count"))
+        is_limited = b'"done_reason":"length"' in line
+        return StreamEnd(finished or failed, failed, usage, limited=is_limited, metrics=metrics)
 
     def is_an_answer(self) -> bool:
         """Whether the stream is the answer of a model, not the loading or downloading of one: its last line ends one,

@@ -83,7 +83,7 @@ FATES: dict[str, Fate] = {
     "fallback_credit_token": Fate(CARRIED, "token"),
     "fallbacks": Fate(CARRIED, [{"model": "other"}]),
     "inference_geo": Fate(CARRIED, "eu"),
-    "service_tier": Fate(CARRIED, "auto"),
+    "service_tier": Fate(CARRIED, "priority"),
     "speed": Fate(CARRIED, "fast"),
     "user_profile_id": Fate(CARRIED, "profile"),
     "workspace_id": Fate(CARRIED, "workspace"),

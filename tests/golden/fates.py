@@ -153,7 +153,7 @@ FATES: dict[str, dict[str, Fate]] = {
         "prompt_cache_options": Fate(CARRIED, {"ttl": "1h"}),
         "prompt_cache_retention": Fate(CARRIED, "24h"),
         "safety_identifier": Fate(CARRIED, "hash"),
-        "service_tier": Fate(CARRIED, "flex"),
+        "service_tier": Fate(CARRIED, "priority"),
         "store": Fate(CARRIED, True),
         "verbosity": Fate(CARRIED, "low"),
     },

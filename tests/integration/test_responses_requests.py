@@ -95,7 +95,7 @@ FATES: dict[str, Fate] = {
     "prompt_cache_options": Fate(CARRIED, {"ttl": "1h"}, lambda asked: True),
     "prompt_cache_retention": Fate(CARRIED, "24h", lambda asked: True),
     "safety_identifier": Fate(CARRIED, "hash", echoes("safety_identifier", "hash")),
-    "service_tier": Fate(CARRIED, "flex", echoes("service_tier", "flex")),
+    "service_tier": Fate(CARRIED, "priority", echoes("service_tier", "default")),
     "store": Fate(CARRIED, True, echoes("store", False)),
 }
 

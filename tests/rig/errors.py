@@ -8,6 +8,14 @@ from tests.rig.http_client import Answer
 
 NATIVE, OPENAI, ANTHROPIC = "native", "openai", "anthropic"
 
+#: Errors of OpenAI's that do not have the type of their status. A missing model is the request's fault, a missing
+#: address is not.
+OPENAI_CODES = {
+    "model_not_found": "invalid_request_error",
+    "rate_limit_exceeded": "requests",
+    "insufficient_quota": "insufficient_quota",
+}
+
 OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -48,9 +56,7 @@ def _native(_: Answer, document: dict[str, Any], status: int) -> Any:
 def _openai(_: Answer, document: dict[str, Any], status: int) -> Any:
     assert document.keys() == {"error"}
     assert document["error"].keys() == {"message", "type", "param", "code"}
-    # A missing model is the request's fault, a missing address is not.
-    is_model = document["error"]["code"] == "model_not_found"
-    kind = "invalid_request_error" if is_model else OPENAI_TYPES.get(status, "invalid_request_error")
+    kind = OPENAI_CODES.get(document["error"]["code"]) or OPENAI_TYPES.get(status, "invalid_request_error")
     assert document["error"]["type"] == kind
     return document["error"]["message"]
 

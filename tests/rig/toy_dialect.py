@@ -53,7 +53,7 @@ class ToyRenderer:
         said = [line(say=event.text) for event in events if isinstance(event, Content)]
         return b"".join(said + [line(end=event.done_reason) for event in events if isinstance(event, Done)])
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         return b"\n"
 
     def render_failure(self, error: GatewayError) -> bytes:

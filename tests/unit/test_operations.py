@@ -209,6 +209,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
 
 #: Sizes of what is kept in memory, and what the text above puts in words.
 NOT_SAID = {
+    "DRAINING_S",
     "MOST_MODELS",
     "MOST_KEPT",
     "MOST_BYTES",

@@ -7,12 +7,12 @@ import re
 import orjson
 from flask import Blueprint, Response
 
-from ollama_proxy.dialects.anthropic.errors import AnthropicErrors
+from ollama_proxy.dialects.anthropic.errors import ALLOWANCE_HEADERS, AnthropicErrors
 from ollama_proxy.dialects.anthropic.load import estimate_tokens, load_chat, shows_thinking
 from ollama_proxy.dialects.anthropic.render import MessageRenderer, read_transcript, render_model, render_models
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
-from ollama_proxy.gateway import Gateway, current_exchange, whole
+from ollama_proxy.gateway import Gateway, current_exchange, tier_of, whole
 from ollama_proxy.policy import GENERATE
 
 #: Also with a slightly wrong base URL, which has one `/v1` too many, or none.
@@ -37,7 +37,12 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         note_request(exchange, asked, asked.passthrough_fields)
         # A stream reports them before the model does.
         input_tokens = estimate_tokens(asked) if asked.stream else 0
-        renderer = MessageRenderer(asked.model, input_tokens=input_tokens, show_thinking=shows_thinking(data))
+        renderer = MessageRenderer(
+            asked.model,
+            input_tokens=input_tokens,
+            show_thinking=shows_thinking(data),
+            names_tier=bool(tier_of(exchange)),
+        )
         return gateway.complete(exchange, asked, renderer)
 
     @blueprint.post("/anthropic/v1/messages/count_tokens", endpoint="count_tokens")
@@ -69,6 +74,6 @@ ANTHROPIC = Dialect(
     AnthropicErrors(),
     (ROUTES,),
     cors_paths=("/v1/", "/anthropic/"),
-    exposed_headers=("request-id", "anthropic-version"),
+    exposed_headers=("request-id", "anthropic-version", *ALLOWANCE_HEADERS),
     models=ModelRenderer(render_models, render_model),
 )

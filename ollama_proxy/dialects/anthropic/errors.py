@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
+from ollama_proxy.coordination import Allowance
 from ollama_proxy.errors import GatewayError, PromptTooLong
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.hub import Json
@@ -40,6 +42,12 @@ _DETAILS: dict[str, dict[str, Json]] = {
 TOO_LONG = "prompt is too long"
 
 
+#: Headers of `allowance_fields` that web pages may read.
+ALLOWANCE_HEADERS = tuple(
+    f"anthropic-ratelimit-{unit}-{name}" for unit in ("requests", "tokens") for name in ("limit", "remaining", "reset")
+)
+
+
 class AnthropicErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """Return the body of an error response."""
@@ -49,6 +57,19 @@ class AnthropicErrors(ErrorRenderer):
         """Return the headers that clients read on every response. The version is the one that the client sent."""
         sent = environ.get("HTTP_ANTHROPIC_VERSION") or ""
         return ("request-id", request_id), ("anthropic-version", sent if _VISIBLE.fullmatch(sent) else VERSION)
+
+    def allowance_fields(self, allowance: Allowance) -> list[tuple[str, str]]:
+        """Return the headers that say what is left of the caller's limits."""
+        now = datetime.now(UTC)
+        return [
+            (f"anthropic-ratelimit-{unit}-{name}", value)
+            for unit, left in allowance.list_limits()
+            for name, value in (
+                ("limit", str(left.limit)),
+                ("remaining", str(left.remaining)),
+                ("reset", f"{now + timedelta(seconds=left.reset_s + 1):%Y-%m-%dT%H:%M:%SZ}"),
+            )
+        ]
 
     def hint_at_address(self, path: str) -> str:
         """Return a hint about the base URL for a path that does not exist."""

@@ -36,11 +36,13 @@ _THINKING = b'{"type":"thinking","thinking":"","signature":""}'
 
 class MessageRenderer:
     """One message. `input_tokens`: the estimate at the beginning of a stream; with `show_thinking` False, blocks of
-    thinking have a signature and no text."""
+    thinking have a signature and no text; `names_tier`: the request has a `service_tier`, so the usage has one."""
 
     content_type = "text/event-stream"
 
-    def __init__(self, model: str, *, input_tokens: int = 0, show_thinking: bool = True) -> None:
+    def __init__(
+        self, model: str, *, input_tokens: int = 0, show_thinking: bool = True, names_tier: bool = False
+    ) -> None:
         self._head: dict[str, Json] = {
             "id": f"msg_{secrets.token_hex(12)}",
             "type": "message",
@@ -48,6 +50,7 @@ class MessageRenderer:
             "model": model,
         }
         self._input_tokens = input_tokens
+        self._tier: dict[str, Json] = {"service_tier": "standard"} if names_tier else {}
         self._show_thinking = show_thinking
         self._begun = self._called = False
         #: The digest of the thinking since the last signature.
@@ -99,7 +102,7 @@ class MessageRenderer:
                     frames += [*self._close(), _event(b"message_delta", document), STOP]
         return b"".join(frames)
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         """Return a ping. The first one follows the start of the message, which clients expect first."""
         return b"".join(self._begin()) or PING
 
@@ -108,7 +111,13 @@ class MessageRenderer:
         return AnthropicErrors().render_error_frame(error)
 
     def _message(self, content: list[Json], reason: str | None, counts: dict[str, int]) -> dict[str, Json]:
-        return {**self._head, "content": content, "stop_reason": reason, "stop_sequence": None, "usage": counts}
+        return {
+            **self._head,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": None,
+            "usage": counts | self._tier,
+        }
 
     def _begin(self) -> list[bytes]:
         if self._begun:

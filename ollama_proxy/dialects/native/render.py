@@ -62,7 +62,7 @@ class _NativeRenderer:
             fields["tool_calls"] = calls
         return {"message": fields} if self._role else fields
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         """Return nothing: every byte would be taken for a line of the answer."""
         return b""
 

@@ -21,7 +21,7 @@ from ollama_proxy.dialects.openai.render import (
 )
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools
-from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange
+from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_exchange, tier_of
 from ollama_proxy.policy import GENERATE
 
 #: The fields that the gateway knows.
@@ -54,6 +54,7 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
             n=asked.n,
             calls_as=calls_as,
             customs=frozenset(list_custom_tools(data)),
+            service_tier=tier_of(exchange),
         )
         return gateway.complete(exchange, asked, renderer)
 

@@ -23,7 +23,7 @@ from ollama_proxy.dialects.tools import render_custom_input
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import NO_USAGE, Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
 from ollama_proxy.telemetry import Transcript
-from ollama_proxy.wire import SSE_COMMENT, sse_frame
+from ollama_proxy.wire import sse_comment, sse_frame
 
 FINGERPRINT = "fp_ollama"
 DONE = b"data: [DONE]\n\n"
@@ -68,9 +68,9 @@ class _OpenAIRenderer:
         self._choice = self._choices[0]
         return self._choices
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         """Return a comment, which keeps the stream alive."""
-        return SSE_COMMENT
+        return sse_comment(progress)
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Return the frames that end a failed stream."""
@@ -97,8 +97,10 @@ class ChatRenderer(_OpenAIRenderer):
         n: int = 1,
         calls_as: str = TOOLS,
         customs: frozenset[str] = frozenset(),
+        service_tier: str = "",
     ) -> None:
-        """`customs`: the names of the tools whose calls have text instead of arguments."""
+        """`customs`: the names of the tools whose calls have text instead of arguments; `service_tier`: "" if the
+        request names none."""
         document = {
             "id": f"chatcmpl-{secrets.token_hex(14)}",
             "created": int(time.time()),
@@ -106,6 +108,8 @@ class ChatRenderer(_OpenAIRenderer):
             "object": "chat.completion.chunk",
             "system_fingerprint": FINGERPRINT,
         }
+        if service_tier:
+            document["service_tier"] = service_tier
         self._calls_as = calls_as
         self._customs = customs
         super().__init__(document, n, include_usage=include_usage)

@@ -11,7 +11,7 @@ from ollama_proxy.dialects.responses.input_items import is_compaction
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer, read_transcript
 from ollama_proxy.errors import NotFound
-from ollama_proxy.gateway import Gateway, current_exchange
+from ollama_proxy.gateway import Gateway, current_exchange, tier_of
 from ollama_proxy.policy import GENERATE, READ
 
 #: The paths of stored responses and conversations at OpenAI.
@@ -32,7 +32,9 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
             exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
         )
         renderer = CompactionRenderer if is_compaction(data["input"]) else ResponseRenderer
-        return gateway.complete(exchange, asked, renderer(asked.model, render_echo(data, asked), shape))
+        return gateway.complete(
+            exchange, asked, renderer(asked.model, render_echo(data, asked, tier_of(exchange)), shape)
+        )
 
     def stored(name: str = "") -> Response:
         """Raises NotFound: no responses or conversations are stored."""

@@ -18,7 +18,6 @@ _REPEATED: Mapping[str, Json] = {
     "metadata": {},
     "prompt_cache_key": None,
     "safety_identifier": None,
-    "service_tier": "default",
     "tool_choice": "auto",
 }
 _COUNTS = ("max_output_tokens", "max_tool_calls")
@@ -29,8 +28,8 @@ _NUMBERS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequenc
 _EFFORTS = {None: None, True: None, False: "none", "low": "low", "medium": "medium", "high": "high", "max": "xhigh"}
 
 
-def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]:
-    """Return the fields of a response object that repeat its request."""
+def render_echo(data: Mapping[str, Json], asked: ChatRequest, service_tier: str = "") -> dict[str, Json]:
+    """Return the fields of a response object that repeat its request, and the tier that is used for it."""
     reasoning = data.get("reasoning") or {}
     summary = reasoning.get("summary") or reasoning.get("generate_summary")
     echo: dict[str, Json] = {
@@ -38,6 +37,7 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest) -> dict[str, Json]
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": None,
         "reasoning": {"effort": _EFFORTS[asked.think], "summary": summary},
+        "service_tier": service_tier or "default",
         "store": False,
         "text": _echo_text(data.get("text")),
         "tools": _echo_tools(data.get("tools")),

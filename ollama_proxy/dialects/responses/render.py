@@ -28,7 +28,7 @@ from ollama_proxy.dialects.responses.output_items import (
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamError
 from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
 from ollama_proxy.telemetry import Transcript
-from ollama_proxy.wire import SSE_COMMENT, encode_request
+from ollama_proxy.wire import SSE_COMMENT, encode_request, sse_comment
 
 #: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a prompt that is too long:
 #: clients compact the history if they get its code, which is not in OpenAI's description.
@@ -105,9 +105,9 @@ class ResponseRenderer:
                     frames.append(self._events.render(status, response=self._document(status, self._output, event)))
         return b"".join(frames)
 
-    def render_heartbeat(self) -> bytes:
+    def render_heartbeat(self, progress: str = "") -> bytes:
         """Return a comment, which keeps the stream alive; the first one follows the opening events."""
-        return self._begin() + SSE_COMMENT
+        return self._begin() + sse_comment(progress)
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Return the frames that end a failed stream. An open item stays open; the last event has its text so far."""

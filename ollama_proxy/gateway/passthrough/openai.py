@@ -4,7 +4,7 @@ the operator decides. Everything else that the client sends and the provider ans
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -16,7 +16,7 @@ from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, SSE, deliver, record_
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
-from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, streamed, whole
+from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, stream_when_open, streamed, whole
 from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import Profile, Stream
@@ -30,7 +30,7 @@ from ollama_proxy.upstreams import (
     read_all,
     read_before,
 )
-from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, encode_request, read, without_comments
+from ollama_proxy.wire import DONE, EventCutter, EventTail, encode_request, read, sse_comment, without_comments
 
 #: The paths below a base URL, and the required field of each.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
@@ -100,7 +100,8 @@ class OpenAIPassthrough:
         self._data = data = exchange.data
         self._stream = exchange.stream = path != EMBEDDINGS and bool(data.get("stream"))
         exchange.note_user(data.get("safety_identifier"), data.get("user"))
-        self._heartbeat_s = settings.heartbeat_s if self._stream else None
+        #: Seconds between the comments of a stream that is silent; None: it is no stream.
+        self.heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
         #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.
         self._lacks_usage = self._stream and isinstance(options, dict) and options.get("include_usage") is not True
@@ -127,7 +128,7 @@ class OpenAIPassthrough:
         # The client's own bytes, if nothing has changed.
         body = encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
         outgoing = UpstreamRequest("POST", path, body, headers=headers)
-        reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self._heartbeat_s)
+        reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self.heartbeat_s)
         self._accept(reply)
         return reply
 
@@ -150,8 +151,19 @@ class OpenAIPassthrough:
 
     # To the client.
 
-    def answer(self, reply: Reply) -> Response:
+    def answer(self, opening: Generator[tuple[()], None, Reply]) -> Response:
         """Returns the client's answer. Waits for the first event, so that an early failure gets its real status."""
+        try:
+            next(opening)
+        except StopIteration as opened:
+            return self._answer(opened.value)
+        return stream_when_open(self._exchange, opening, self._read_stream)
+
+    def _read_stream(self, reply: Reply) -> Iterator[bytes]:
+        """Yields the client's events and comments."""
+        return (piece or sse_comment(self._exchange.progress) for piece in self._pieces(reply))
+
+    def _answer(self, reply: Reply) -> Response:
         self._exchange.on_finish(reply.close)
         if not self._stream:
             with closing(reply):
@@ -165,9 +177,8 @@ class OpenAIPassthrough:
             self._note(len(body) // CHARS_PER_TOKEN if self._path != EMBEDDINGS else 0)
             response = whole(self._edits.document(body, document))
         else:
-            pieces = self._pieces(reply)
-            first = next(pieces)
-            sent = (piece or SSE_COMMENT for piece in chain((first,), pieces))
+            pieces = self._read_stream(reply)
+            sent = chain((next(pieces),), pieces)
             response = streamed(deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE)
         forward_headers(reply, response)
         return response
@@ -179,14 +190,14 @@ class OpenAIPassthrough:
             if not reply.status:
                 yield b""  # opening has waited for one heartbeat already
             while not reply.status:
-                if reply.wait_head(self._heartbeat_s):
+                if reply.wait_head(self.heartbeat_s):
                     self._accept(reply)
                 else:
                     yield b""
             pieces = self._read_events(reply)
             # Holds comments of the provider back for up to a heartbeat's time: an error after them would not get its
             # real status.
-            until = time.monotonic() + (self._heartbeat_s or 0.0)
+            until = time.monotonic() + (self.heartbeat_s or 0.0)
             held = b""
             for piece in pieces:
                 held += piece
@@ -208,12 +219,13 @@ class OpenAIPassthrough:
         data: bytes | None = None
         while data != b"":
             if not tail.finished:
-                data = reply.read_some(self._heartbeat_s)
+                data = reply.read_some(self.heartbeat_s)
             else:  # only the end is still missing
                 data = read_before(reply, time.monotonic() + (DRAIN_S if tail.done else GRACE_S))
             if data is None:
                 yield b""
             elif events := self._cutter.feed(data) if data else self._cutter.rest():
+                self._exchange.progress = ""
                 if edited := self._edits.events(tail.feed(events)):
                     yield edited
                 if tail.failure is not None:

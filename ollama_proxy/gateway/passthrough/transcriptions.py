@@ -4,7 +4,7 @@ of the model, and the answer is passed on as it comes, be it JSON, plain text, s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -16,10 +16,10 @@ from ollama_proxy.errors import BadRequest, GatewayError, UpstreamCut, UpstreamE
 from ollama_proxy.gateway.delivery import SSE, deliver
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
-from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, streamed, whole
+from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, stream_when_open, streamed, whole
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams import DRAIN_S, Node, Part, Reply, UpstreamRequest, read_all, read_before, write_form
-from ollama_proxy.wire import DONE, SSE_COMMENT, EventCutter, EventTail, read
+from ollama_proxy.wire import DONE, EventCutter, EventTail, read, sse_comment
 
 #: The formats of transcriptions besides JSON: `text`, `vtt` and `srt`.
 TEXTS = ("text/plain", "text/vtt", "application/x-subrip")
@@ -34,7 +34,8 @@ class TranscriptionPassthrough:
     def __init__(self, exchange: Exchange, parts: Sequence[Part], heartbeat_s: float) -> None:
         self._exchange = exchange
         self._parts = parts
-        self._heartbeat_s = heartbeat_s
+        #: Seconds between the comments of a stream that is silent; None: it is no stream.
+        self.heartbeat_s = heartbeat_s if exchange.stream else None
         self._tail = EventTail()
 
     def send(self, node: Node, upstream_model: str) -> Reply:
@@ -65,15 +66,32 @@ class TranscriptionPassthrough:
     def _unsupported(self) -> BadRequest:
         return BadRequest(f"{self._exchange.model} does not support audio transcriptions", param="model")
 
-    def answer(self, reply: Reply) -> Response:
+    def answer(self, opening: Generator[tuple[()], None, Reply]) -> Response:
         """Returns the client's answer. Waits for the first event of a stream, so that an early failure gets its real
         status."""
-        exchange = self._exchange
-        exchange.on_finish(reply.close)
-        name = None if self._upstream_model == exchange.model else exchange.model
-        edits = AnswerEdits(name=name, without_usage=False)
+        try:
+            next(opening)
+        except StopIteration as opened:
+            return self._answer(opened.value)
+        return stream_when_open(self._exchange, opening, self._read_stream)
+
+    @property
+    def _edits(self) -> AnswerEdits:
+        name = None if self._upstream_model == self._exchange.model else self._exchange.model
+        return AnswerEdits(name=name, without_usage=False)
+
+    def _read_stream(self, reply: Reply) -> Iterator[bytes]:
+        """Yields the client's events and comments, whatever the answer is."""
         if self._content_type.startswith(SSE):
-            pieces = self._read_events(reply, edits)
+            yield from self._read_events(reply, self._edits)
+        else:
+            yield _as_events(self._read_whole(reply, self._edits), self._content_type)
+
+    def _answer(self, reply: Reply) -> Response:
+        exchange, edits = self._exchange, self._edits
+        exchange.on_finish(reply.close)
+        if self._content_type.startswith(SSE):
+            pieces = self._read_stream(reply)
             sent = chain((next(pieces),), pieces)
             response = streamed(deliver(exchange, sent, exchange.dialect.errors.render_error_frame), SSE)
         elif exchange.stream:  # Ollama, among others, does not know `stream`
@@ -111,10 +129,11 @@ class TranscriptionPassthrough:
                 if is_complete:
                     data = read_before(reply, time.monotonic() + DRAIN_S)
                 else:
-                    data = reply.read_some(self._heartbeat_s)
+                    data = reply.read_some(self.heartbeat_s)
                 if data is None:
-                    yield SSE_COMMENT
+                    yield sse_comment(self._exchange.progress)
                 elif events := cutter.feed(data) if data else cutter.rest():
+                    self._exchange.progress = ""
                     if passed := edits.events(tail.feed(events)):
                         yield passed
                     is_complete = is_complete or tail.done or _END in events

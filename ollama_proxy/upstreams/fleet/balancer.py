@@ -38,6 +38,11 @@ class Route:
         return self.nodes[0][0].upstream.api is api
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether a node takes only so many requests at a time that others wait."""
+        return any([node.declared.concurrency for node, _ in self.nodes])
+
+    @property
     def loads_media(self) -> bool:
         """Whether all of its nodes are public services, which fetch URLs from their own network."""
         return all(node.declared.loads_media for node, _ in self.nodes)
@@ -67,6 +72,17 @@ class Route:
         """Whether another node, not tried yet, can be used."""
         return any(node.allows() and node not in tried and not node.is_failing(self.bare) for node, _ in self.nodes)
 
+    def usable(self, avoided: Collection[Node] = ()) -> list[tuple[Node, str]]:
+        """The nodes that may get a request now; raises UpstreamConnect if there is none."""
+        untried = [each for each in self.nodes if each[0] not in avoided]
+        # The only node may be tried again.
+        usable = [each for each in (untried if len(self.nodes) > 1 else self.nodes) if each[0].allows()]
+        # A refused connection costs a moment; a node that hangs would cost every caller its connect limit.
+        usable = usable or [each for each in untried if each[0].refuses_at_once]
+        if not usable:
+            raise self.unusable()
+        return usable
+
     def spellings(self, node: Node) -> tuple[str, ...]:
         """The names that mean the model on this node alone."""
         short = self.bare.removesuffix(f":{DEFAULT_TAG}")
@@ -90,13 +106,7 @@ class Balancer:
 
         Raises UpstreamConnect if none can be used now.
         """
-        untried = [each for each in route.nodes if each[0] not in avoided]
-        # The only node may be tried again.
-        usable = [each for each in (untried if len(route.nodes) > 1 else route.nodes) if each[0].allows()]
-        # A refused connection costs a moment; a node that hangs would cost every caller its connect limit.
-        usable = usable or [each for each in untried if each[0].refuses_at_once]
-        if not usable:
-            raise route.unusable()
+        usable = route.usable(avoided)
         if len(usable) == 1:
             return usable[0]
         last = self._last.get((token, route.name))

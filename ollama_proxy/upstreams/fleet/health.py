@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import gevent
 
@@ -33,8 +34,10 @@ MOST_SAID, SAID_IN_S = 6, 60.0
 class Health:
     """Checks the nodes of a fleet; `fleet` is called each time, because a reload may change it."""
 
-    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+    def __init__(self, fleet: Callable[[], Fleet], *, report: Callable[[Node], None] = lambda node: None) -> None:
+        """`report` gets each node after its check; the loaded models are as new only if it has `concurrency`."""
         self._fleet = fleet
+        self._report = report
         self._checks: dict[Node, gevent.Greenlet[[Node], None]] = {}
         #: Monotonic times of the last check, and of the last log lines with the last state that was logged.
         self._checked_at: dict[Node, float] = {}
@@ -81,6 +84,11 @@ class Health:
                 gevent.sleep(SECOND_LOOK_S)
                 state = check_upstream(node)
             self._take(node, state)
+            if node.declared.concurrency and state.usable:
+                node.has_loaded = False
+                with suppress(GatewayError):
+                    node.models.fetch_loaded(Call(HEALTH_CHECK_TIMEOUTS))
+            self._report(node)
             fleet = self._fleet()
             if state.usable and not fleet.is_single and not node.declared.drain:
                 fleet.learn(node)
@@ -110,7 +118,7 @@ def _interval_s(node: Node) -> float:
         node.is_ollama_node and node.state is not None and not node.state.usable
     )
     # A provider that refuses our key will not change its mind in a second.
-    return DOWN_INTERVAL_S if is_down else INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
+    return DOWN_INTERVAL_S if is_down or node.has_loaded else INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
 
 
 def check_upstream(node: Node) -> State:

@@ -69,6 +69,8 @@ class Node:
         self.asked_at = 0.0
         #: Whether it can be reached at all.
         self.connection = Breaker(UNREACHED_AT_MOST)
+        #: It has loaded a model since its last check.
+        self.has_loaded = False
         #: The last connection failed, but at once.
         self._is_quick = False
         self._failing = BoundedCache[str, Breaker](MOST_MODELS, MOST_BYTES)
@@ -137,7 +139,7 @@ class Node:
         warm_until = self.asked_at + WARM_S
         if (self._warm.get(name) or 0.0) < warm_until - WARM_EXACT_S:
             self._warm.put(name, warm_until)
-        return Slot(self, name)
+        return Slot(self, name, self.asked_at)
 
     def succeeded(self, name: str) -> None:
         """Records that it has answered a request to a model."""
@@ -193,6 +195,8 @@ class Slot:
 
     node: Node
     model: str
+    #: Monotonic time of the request.
+    began_at: float
     _is_held: bool = True
 
     def release(self) -> bool:

@@ -260,7 +260,7 @@ def _is_logprob(entry: Json) -> bool:
 
 def _done(line: dict[str, Json]) -> Done:
     reason = check_text(line.get("done_reason") or "stop")
-    return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")))
+    return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")), metrics=line)
 
 
 def count(value: Json) -> int:

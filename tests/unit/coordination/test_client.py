@@ -17,7 +17,9 @@ from ollama_proxy.coordination import (
     BoxSettings,
     CoordinatorClient,
     Flow,
+    Outcome,
     QueueLimits,
+    Spent,
     Subject,
     Ticket,
     start_coordinator,
@@ -125,8 +127,9 @@ def test_client_that_leaves_is_out_of_the_queue(make_worker: Callable[..., Worke
 
 def test_killed_coordinator_is_replaced_and_told_what_is_held(make_worker: Callable[..., Worker]) -> None:
     first, second = make_worker(), make_worker()
-    held, leaving = first.ask(), second.ask()
+    held = first.ask()
     assert held.wait(LONGEST_S)
+    leaving = second.ask()
     assert not leaving.wait(0.1)
     waiting = first.ask()
     assert not waiting.wait(0.1)
@@ -160,6 +163,27 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     assert all(each.wait(LONGEST_S) for each in tickets[len(granted) :][:1])
 
 
+def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[..., Worker]) -> None:
+    first, second = make_worker(), make_worker()
+    for _ in range(2):  # the first one loads the model
+        used = first.ask()
+        assert used.wait(LONGEST_S)
+        used.release(Outcome(gpu_s=1.0))
+    again = first.ask()
+    # It need not ask, and the coordinator sees one slot in use.
+    assert again.granted_s is not None
+    assert [row["running"] for row in first.client.status()["boxes"]] == [1]
+    again.release(Outcome(gpu_s=1.0))
+    waiting = second.ask()
+    assert waiting.wait(LONGEST_S)
+    other = first.ask(flow=Flow("other"))
+    assert not other.wait(0.1)
+    waiting.release(Outcome(gpu_s=1.0))
+    assert other.wait(LONGEST_S)
+    other.release()
+    wait_until(lambda: first.client.status()["running"] == [])
+
+
 def test_refusals_have_their_errors(make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     worker.configure(max_waiting=1, max_wait_s=1.0)
@@ -177,7 +201,7 @@ def test_refusals_have_their_errors(make_worker: Callable[..., Worker]) -> None:
         passed = worker.ask(flow=flow)
         assert passed.wait(LONGEST_S)
         passed.release()
-        passed.admission.end()
+        passed.admission.end(Spent(1))
         with pytest.raises(error) as refused:
             worker.ask(flow=flow).wait(LONGEST_S)
         assert refused.value.retry_after_s

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.coordination.coordinator import Coordinator, Session
+from ollama_proxy.coordination.coordinator import Coordinator, Session, Store, make_share
 from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.coordination.limits import Limiter
+from ollama_proxy.coordination.scheduler import Scheduler
+from ollama_proxy.coordination.state import StateUnavailable
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 
@@ -28,8 +31,8 @@ class Workers:
         return session
 
     def take(self, name: str) -> list[tuple[object, ...]]:
-        """What a worker was told since the last time: op, id, and the box, place or code."""
-        frames = list(self.received[name])
+        """What a worker was told of its requests since the last time: op, id, and the box, place or code."""
+        frames = [each for each in self.received[name] if "id" in each]
         self.received[name].clear()
         return [(each["op"], each["id"], each.get("box", each.get("place", each.get("code")))) for each in frames]
 
@@ -96,6 +99,25 @@ def test_full_queue_and_long_waits_are_refused() -> None:
     assert workers.take("only")[-1] == ("refused", "4", "queue_full")
     workers.pass_time(61)
     assert [each[::2] for each in workers.take("only")] == [("refused", "queue_timeout")] * 3
+
+
+def test_slots_that_are_kept_are_called_back_while_others_wait() -> None:
+    workers = Workers()
+    first, second = workers.open("first", slots=1), workers.open("second", slots=1)
+    first.handle(make_acquire("1"))
+    assert not [each for each in workers.received["first"] if each["op"] == "recall"]
+    first.handle({"op": "reuse", "id": "1", "about": {"token": "another"}})
+    assert workers.coordinator.status()["running"][0]["token"] == "another"
+    second.handle(make_acquire("1"))
+    recall = {"op": "recall", "boxes": ["box1"]}
+    assert recall in workers.received["first"] and recall in workers.received["second"]
+    workers.received["first"].clear()
+    workers.pass_time(0.2)
+    assert workers.received["first"] == [recall]
+    first.handle({"op": "release", "id": "1"})
+    workers.received["first"].clear()
+    workers.pass_time(0.2)
+    assert workers.received["first"] == []
 
 
 def test_box_is_up_as_long_as_one_worker_reaches_it() -> None:
@@ -196,7 +218,7 @@ def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
 
 
 def test_stand_in_grants_its_share() -> None:
-    workers = Workers(share=0.5)
+    workers = Workers(store=make_share(0.5))
     session = workers.open("only", slots=3)
     for number in "12":
         session.handle(make_acquire(number))
@@ -226,3 +248,42 @@ def test_frames_of_a_newer_version_are_ignored() -> None:
     workers = Workers()
     workers.open("only").handle({"op": "something new"})
     assert not workers.received["only"]
+
+
+class LostScheduler(Scheduler):
+    """A scheduler whose state can be out of reach."""
+
+    is_lost = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("acquire", "release", "cancel", "tick", "hold", "set_box", "locate") and self.is_lost:
+            raise StateUnavailable
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("lost_at", ["acquire", "release", "tick"])
+def test_own_share_takes_over_when_the_shared_state_is_lost(lost_at: str) -> None:
+    shared = Store(LostScheduler(), Limiter(), is_shared=True)
+    workers = Workers(store=shared, stand_in=lambda: make_share(0.5))
+    session = workers.open("only", slots=4)
+    for number in "12345":
+        session.handle(make_acquire(number))
+    workers.take("only")
+    assert isinstance(shared.scheduler, LostScheduler)
+    shared.scheduler.is_lost = True
+    if lost_at == "acquire":
+        session.handle(make_acquire("6"))
+    elif lost_at == "release":
+        session.handle({"op": "release", "id": "1"})
+    else:
+        workers.pass_time(0.2)
+    assert {"op": "store", "is_shared": False} in workers.received["only"]
+    workers.received["only"].clear()
+    # All that was granted is still held, and half of the slots is granted here.
+    for number in "123":
+        session.handle({"op": "release", "id": number})
+    assert workers.take("only") == [("granted", "5", "box1")]
+    shared.scheduler.is_lost = False
+    workers.coordinator.use(Store(Scheduler(), Limiter(), is_shared=True))
+    status = workers.coordinator.status()
+    assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [(3 if lost_at == "acquire" else 2, 0)]

@@ -129,7 +129,7 @@ def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(pair: tuple[
     assert not second.granted
     position = second.locate("1")
     assert position and (position.place, position.waiting) == (1, 1) and second.locate("2") is None
-    shared = second._seen[1].scheduler._waiting["second/1"].request
+    shared = second._seen[1].scheduler._waiting[second._names + "1"].request
     assert [end for end, _ in shared.conversation] == [str(number) for number in range(12, 20)]
     first.give_back("1")
     wait_until(lambda: "1" in second.granted, 1, "the decision did not arrive")
@@ -411,7 +411,7 @@ def test_rules_are_the_same_with_redis(
         client = connect_redis(redis_server.url)
         scheduler = RedisScheduler(client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0)
         made.append(scheduler)
-        scheduler.store = FakeTimeStore(client, "test:")
+        scheduler.store = FakeTimeStore(client, "test:", 1)
         scheduler._renew_lease()
         for box in boxes:
             AtTime(scheduler, clock).set_box(box, 0, slots=slots, max_loaded=models)

@@ -30,3 +30,7 @@ def test_a_forked_worker_sees_that_its_master_replaces_it() -> None:
 
 def test_nothing_is_cut_unless_somebody_says_what() -> None:
     assert Lifecycle().cut() == 0
+
+
+def test_nobody_is_refused_unless_somebody_says_who_waits() -> None:
+    Lifecycle().refuse_waiting()

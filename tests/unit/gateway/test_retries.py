@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import gevent
 import pytest
 
+from ollama_proxy.coordination import BoxSettings, CoordinatorClient, Flow, QueueLimits
+from ollama_proxy.coordination import client as client_module
 from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import (
     BadRequest,
     ClientGone,
     GatewayError,
     PromptTooLong,
+    ShuttingDown,
     UpstreamAuthError,
     UpstreamConnect,
     UpstreamCut,
@@ -23,8 +27,9 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there
+from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there, wait_open
 from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams import read_all
@@ -68,7 +73,7 @@ class Scene:
     def open(self, *outcomes: Any) -> Any:
         """What a request comes to whose attempts have these outcomes."""
         self.outcomes = iter(outcomes)
-        return Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask)
+        return wait_open(Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask))
 
     def _ask(self, one: Node, own: str) -> Any:
         self.asked.append(one.name)
@@ -359,7 +364,7 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
 
     def opened() -> None:
         with pytest.raises(ClientGone):
-            Attempts(fleet, route, exchange).open(call, ask)
+            wait_open(Attempts(fleet, route, exchange).open(call, ask))
 
     waiting = gevent.spawn(opened)
     gevent.sleep(0.05)
@@ -511,12 +516,13 @@ class Told:
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.is_closed = error, False
+        self.metrics: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         yield [Content("a")]
         if self.error is not None:
             raise self.error
-        yield [Done("stop")]
+        yield [Done("stop", metrics=self.metrics)]
 
     def close(self) -> None:
         """See EventStream."""
@@ -617,3 +623,109 @@ def test_the_last_attempt_is_chosen_even_if_it_fails(clock: Clock) -> None:
     scene = Scene(clock, *boxes(2))
     scene.failed(UpstreamRefused(500, "no"), UpstreamRefused(500, "no"))
     assert scene.exchange.upstream == scene.asked[1]
+
+
+# --- Slots -----------------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """Boxes that take one request at a time, and requests that want all of them."""
+
+    def __init__(self, directory: Path, *names: str) -> None:
+        self.fleet = Fleet([node(name, "m", concurrency=1) for name in names])
+        found = self.fleet.find("m")
+        assert found is not None
+        self.route = found
+        # Nothing starts a coordinator, so the worker decides itself.
+        self.client = CoordinatorClient(directory, workers=1, start=lambda: None)
+        self.client.configure(QueueLimits(), {name: BoxSettings(1) for name in names}, "UTC")
+
+    def new_exchange(self) -> Exchange:
+        """An exchange that needs slots."""
+        exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), model="m")
+        exchange.admission = self.client.begin("id", Flow("team"), tokens=1, about={})
+        return exchange
+
+    def open(self, exchange: Exchange, answer: EventStream | None = None) -> EventStream:
+        """The events of a request, which tell after each 50 ms that it waits."""
+        attempts = Attempts(self.fleet, self.route, exchange, exchange.admission)
+        return attempts.open_events(exchange.call, lambda one, own: answer or Told(), 0.05)
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Queue]]:
+    made: list[Queue] = []
+    monkeypatch.setattr(client_module, "PATIENCE_S", 0.0)
+
+    def make(*names: str) -> Queue:
+        made.append(Queue(tmp_path, *names))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.client.close()
+
+
+def test_a_request_that_nobody_waits_for_any_more_leaves_the_queue(queue: Callable[..., Queue]) -> None:
+    one = queue("box1")
+    running, waiting, later = (one.open(one.new_exchange()) for _ in range(3))
+    for each in (waiting, later):
+        assert next(iter(each)) == ()
+    waiting.close()
+    running.close()
+    assert [batch for batch in later if batch] == [[Content("a")], [Done("stop")]]
+    assert one.fleet.nodes[0].in_flight == 0
+
+
+def test_a_slot_of_a_node_that_went_down_is_not_used(queue: Callable[..., Queue]) -> None:
+    one = queue("box1", "box2")
+    exchanges = [one.new_exchange() for _ in range(3)]
+    first, second, third = (one.open(each) for each in exchanges)
+    batches = iter(third)
+    assert next(batches) == ()
+    lost, left = (one.fleet.node(each.upstream) for each in exchanges[:2])
+    assert lost is not None and left is not None
+    lost.lost(quickly=False)
+    first.close()
+    assert next(batches) == ()
+    second.close()
+    assert [batch for batch in batches if batch] == [[Content("a")], [Done("stop")]]
+    assert [each.upstream for each in exchanges[2].tried] == [left.name]
+
+
+def test_an_attempt_knows_its_gpu_time(queue: Callable[..., Queue]) -> None:
+    one = queue("box1")
+    measured, stopped = one.new_exchange(), one.new_exchange()
+    answer = Told()
+    answer.metrics = {"load_duration": 2 * 10**9, "prompt_eval_duration": 10**9, "eval_duration": 5 * 10**8}
+    list(one.open(measured, answer))
+    events = one.open(stopped)
+    gevent.sleep(0.05)
+    events.close()
+    assert measured.tried[0].gpu_s == 3.5
+    assert 0.05 <= stopped.tried[0].gpu_s < 1
+
+
+def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = queue("box1")
+    running, waiting = one.open(one.new_exchange()), one.new_exchange()
+    monkeypatch.setattr(WORKER, "is_draining", True)
+    with pytest.raises(ShuttingDown):
+        one.open(waiting)
+    running.close()
+    list(one.open(waiting))  # a slot that is free at once is still granted
+
+
+def test_the_total_limit_counts_from_the_slot_and_the_callers_from_the_start(queue: Callable[..., Queue]) -> None:
+    one = queue("box1")
+    running, patient, hurried = one.open(one.new_exchange()), one.new_exchange(), one.new_exchange()
+    patient.call.limit(Timeouts(total_s=0.2))
+    hurried.call.limit_by_caller(200)
+    waiting = one.open(patient)
+    with pytest.raises(UpstreamTimeout, match=r"longer than 0\.2 s"):
+        list(one.open(hurried))
+    batches = iter(waiting)
+    assert [next(batches), next(batches)] == [(), ()]
+    running.close()
+    assert [batch for batch in batches if batch] == [[Content("a")], [Done("stop")]]
+    assert patient.call.total_left_s() > 0

@@ -8,6 +8,7 @@ import pytest
 
 from ollama_proxy.errors import Forbidden, ModelNotFound
 from ollama_proxy.gateway.gateway import Gateway
+from ollama_proxy.gateway.retries import wait_open
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import Node
 from tests.rig.boxes import Box, running
@@ -94,7 +95,7 @@ def test_a_node_that_refuses_connections_is_replaced_and_the_other_is_held_until
             next(box for box in boxes if box.name == node.name).refuse()
         return node.upstream.version(exchange.call)
 
-    assert snapshot.open(exchange, resolved, ask) == "0.24.0"
+    assert wait_open(snapshot.open(exchange, resolved, ask)) == "0.24.0"
     first, second = asked
     assert {first.name, second.name} == {"one", "two"}
     assert (first.in_flight, second.in_flight) == (0, 1)

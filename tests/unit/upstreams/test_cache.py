@@ -55,6 +55,8 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
+    "coordination.kept_slots.KeptSlots._called_back_s": "boxes that requests waited for: those of the configuration",
     "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
     "coordination.client.CoordinatorClient.admissions": "requests in flight",
     "coordination.client.CoordinatorClient._reports": "boxes of the configuration",
@@ -97,7 +99,7 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._running": "slots of all boxes",
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
-    "coordination.concurrency.MemoryConcurrency._running": "requests in flight",
+    "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.limits.Limiter._running": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._entries": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._views": "boxes of the configuration",
@@ -132,7 +134,9 @@ SHORT_LIVED = frozenset(
         "gateway.exchange.Exchange",
         "gateway.retries.Attempts",
         "gateway.retries.RereadReply",
+        "gateway.retries.RunningAttempt",
         "gateway.server_broadcast.Broadcast",
+        "hub.Done",
         "hub.ModelRequest",
         "hub.Tool",
         "server.incoming.ChunkedBody",
@@ -157,6 +161,7 @@ SHORT_LIVED = frozenset(
         "upstreams.pending_calls.PendingCalls",
         "wire.lines.LineSplitter",
         "wire.lines.SseSplitter",
+        "wire.lines.StreamEnd",
         "wire.sse_passthrough.EventTail",
     }
 )

@@ -42,6 +42,33 @@ def test_total_limit_is_an_error_that_names_it() -> None:
         one.total_left_s()
 
 
+def test_time_for_which_a_call_is_held_is_not_part_of_its_total_limit() -> None:
+    one = call(total_s=10)
+    one.started -= 30
+    one.hold()
+    one.check()
+    one.resume(25)
+    assert 4 < one.total_left_s() <= 5
+    one.limit(Timeouts(total_s=4))
+    with pytest.raises(UpstreamTimeout, match="longer than 4 s"):
+        one.check()
+
+
+def test_the_callers_own_limit_counts_from_the_start_also_while_the_call_is_held() -> None:
+    one = call(total_s=10)
+    one.started -= 3
+    one.limit_by_caller(None)
+    assert one.total_left_s() > 9
+    one.limit_by_caller(4500)
+    one.hold()
+    branch = one.branch()
+    for each in (one, branch):
+        assert 1 < each.total_left_s() <= 1.5
+    one.limit_by_caller(2500)
+    with pytest.raises(UpstreamTimeout, match=r"longer than 2\.5 s"):
+        one.check()
+
+
 def test_leaving_aborts_once() -> None:
     one, aborts = call(), Aborts()
     one.attach(aborts)

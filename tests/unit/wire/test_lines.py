@@ -16,6 +16,7 @@ from ollama_proxy.wire.lines import (
     StreamEnd,
     StreamTail,
     ndjson_frame,
+    sse_comment,
     sse_frame,
 )
 from tests.rig import pieces
@@ -67,8 +68,14 @@ def test_frames_hold_one_line_of_json(document: object) -> None:
     assert json.loads(event[6:]) == document
 
 
-def test_comment_is_an_event_of_its_own() -> None:
-    assert SSE_COMMENT.startswith(b":") and SSE_COMMENT.endswith(b"\n\n")
+@pytest.mark.parametrize("text", ["", "waiting", "loading m\n\ndata: x on\u2028box\r"])
+def test_comment_is_an_event_of_its_own(text: str) -> None:
+    comment = sse_comment(text).decode()
+    assert comment.startswith(": ") and comment.endswith("\n\n") and len(comment.splitlines()) == 2
+
+
+def test_comment_says_what_it_is_told() -> None:
+    assert (sse_comment("waiting"), sse_comment("")) == (b": waiting\n\n", SSE_COMMENT)
 
 
 DONE = b'{"done":true,"done_reason":"stop","total_duration":9,"prompt_eval_count":7,"eval_count":3}'
@@ -100,6 +107,12 @@ LINE = b'{"message":{"content":"a"},"done":false}\n'
 )
 def test_end_of_a_stream(body: bytes, expected: StreamEnd, size: int) -> None:
     assert tail_of(body, size).end() == expected
+
+
+def test_end_of_a_stream_has_what_the_server_measured() -> None:
+    line = b'{"load_duration":5,"prompt_eval_duration":6,"eval_duration":7,"eval_count":3,"total_duration":20}\n'
+    measured = {"load_duration": 5, "prompt_eval_duration": 6, "eval_duration": 7, "eval_count": 3}
+    assert tail_of(line, 7).end().metrics == measured
 
 
 def tail_of(body: bytes, size: int) -> StreamTail:

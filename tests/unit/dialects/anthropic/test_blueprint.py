@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_proxy.coordination import Allowance, Remaining
 from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
 from tests.rig.in_process import TOKEN, InProcess
 
@@ -36,4 +37,5 @@ def test_errors_have_anthropics_shape(demo_app: InProcess) -> None:
 
 
 def test_pages_may_read_its_headers() -> None:
-    assert ANTHROPIC.exposed_headers == ("request-id", "anthropic-version")
+    sent = ANTHROPIC.errors.allowance_fields(Allowance(Remaining(1, 1, 1), Remaining(1, 1, 1)))
+    assert set(ANTHROPIC.exposed_headers) == {"request-id", "anthropic-version", *dict(sent)}

@@ -68,3 +68,26 @@ def test_one_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None
     health.check()
     assert not health.states()["quick"].usable
     assert health.states()["slow"].usable
+
+
+def test_the_loaded_models_of_a_bounded_node_are_reported_with_each_check() -> None:
+    bounded, other = node("bounded", "m", concurrency=1), node("other", "m")
+    reported: list[tuple[str, list[str]]] = []
+    health = Health(
+        lambda: Fleet([bounded, other]), report=lambda one: reported.append((one.name, sorted(one.models.loaded)))
+    )
+    for loaded in (["M:latest"], [], ["n"]):
+        stock(bounded).has_loaded = loaded
+        health.check()
+    assert [names for name, names in reported if name == "bounded"] == [["m:latest"], [], ["n:latest"]]
+    assert [name for name, _ in reported].count("other") == 3
+
+
+def test_a_node_that_has_loaded_a_model_is_checked_soon() -> None:
+    one = node("one", "m", concurrency=1)
+    Health(lambda: Fleet([one])).check()
+    assert health_module._interval_s(one) == health_module.INTERVAL_S
+    one.has_loaded = True
+    assert health_module._interval_s(one) == health_module.DOWN_INTERVAL_S
+    Health(lambda: Fleet([one])).check()
+    assert not one.has_loaded

@@ -1,0 +1,92 @@
+"""Slots that a worker keeps for a moment after a request, for the next one like it: asking the coordinator for another
+one costs more than everything else that the gateway does for a short request. As soon as anybody waits for the box, the
+coordinator calls them back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+
+import gevent
+
+from ollama_proxy.coordination.state import Outcome
+
+#: How long a slot is kept, and for how long none of a box is kept after some were called back, in seconds.
+KEPT_S, CALLED_BACK_S = 0.05, 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A slot that was granted to this worker; requests use it one after the other."""
+
+    #: Of the frame that asked for it.
+    id: str
+    box: str
+    #: What a request must have in common with the first one to use it: flow, priority, boxes and models.
+    kind: Hashable
+    #: What the last request took, and what all before it did.
+    outcome: Outcome | None = None
+    kept_since_s: float = 0.0
+
+    def note(self, outcome: Outcome | None) -> None:
+        """Records what a request took; None: it is not known, so nothing is learned from this slot."""
+        before = self.outcome
+        if outcome is not None and before is not None:
+            outcome = replace(outcome, earlier_gpu_s=before.earlier_gpu_s + (before.gpu_s or 0.0))
+        self.outcome = outcome
+
+
+class KeptSlots:
+    """The slots that no request of this worker uses now."""
+
+    def __init__(self, give_back: Callable[[Slot], None]) -> None:
+        self._give_back = give_back
+        self._slots: dict[Hashable, list[Slot]] = {}
+        #: When slots of a box were called back last.
+        self._called_back_s: dict[str, float] = {}
+        self._is_timed = False
+
+    def keep(self, slot: Slot) -> None:
+        """Keeps a slot, or gives it back at once if others wait for its box."""
+        now = time.monotonic()
+        if now - self._called_back_s.get(slot.box, -CALLED_BACK_S) < CALLED_BACK_S:
+            self._give_back(slot)
+            return
+        slot.kept_since_s = now
+        self._slots.setdefault(slot.kind, []).append(slot)
+        if not self._is_timed:
+            self._is_timed = True
+            gevent.spawn_later(KEPT_S, self._give_back_old)
+
+    def take(self, kind: Hashable) -> Slot | None:
+        """A kept slot for a request of this kind."""
+        slots = self._slots.get(kind)
+        return slots.pop() if slots else None
+
+    def call_back(self, boxes: Iterable[str]) -> None:
+        """Gives back the slots of these boxes, and keeps none for a while."""
+        now = time.monotonic()
+        self._called_back_s |= dict.fromkeys(boxes, now)
+        self._give_back_where(lambda slot: slot.box in boxes)
+
+    def clear(self) -> None:
+        """Forgets all slots: the coordinator that had granted them is gone."""
+        self._slots.clear()
+
+    def _give_back_old(self) -> None:
+        self._is_timed = False
+        oldest_s = time.monotonic() - KEPT_S
+        self._give_back_where(lambda slot: slot.kept_since_s <= oldest_s)
+        if self._slots:
+            self._is_timed = True
+            gevent.spawn_later(KEPT_S, self._give_back_old)
+
+    def _give_back_where(self, is_over: Callable[[Slot], bool]) -> None:
+        for kind, slots in list(self._slots.items()):
+            self._slots[kind] = [slot for slot in slots if not is_over(slot)]
+            if not self._slots[kind]:
+                del self._slots[kind]
+            for slot in slots:
+                if is_over(slot):
+                    self._give_back(slot)

@@ -1,0 +1,487 @@
+"""Requests that wait for a slot, through real gunicorn: what clients see in every dialect, and how a wait ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.rig import SSE
+from tests.rig.boxes import Box
+from tests.rig.calls import (
+    CHUNKS,
+    FACES,
+    MESSAGES,
+    NATIVE_FACES,
+    PING,
+    TOKEN,
+    Face,
+    access_line,
+    ask,
+    each_dialect,
+    each_single,
+    each_sse,
+    error_text,
+    is_well_ended,
+    last_error,
+)
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+from tests.rig.provider import Provider, chunks, row, streamed
+
+HEARTBEAT_S = 0.2
+#: Seconds in which a client that has left is out of the queue.
+NOTICED_S = 1.0
+OTHER_TOKEN = "other-token-1"
+
+HOLDER = {"model": "m", "messages": MESSAGES, "stream": False}
+ANSWER = {"model": "m", "message": {"role": "assistant", "content": "Yes."}, "done": True, "done_reason": "stop"}
+TEXT = {"model": "m", "response": "Yes.", "done": True, "done_reason": "stop"}
+VECTORS = {"model": "m", "embeddings": [[0.5]], "prompt_eval_count": 1}
+LINES = {"/api/chat": ANSWER, "/api/generate": TEXT, "/api/embed": VECTORS}
+
+
+class QueueBox(Box):
+    """An Ollama server whose prompts are answered when the test says so."""
+
+    def __init__(self, name: str = "box1") -> None:
+        super().__init__(name, ["m", "n"])
+        self.go = threading.Event()
+
+    def answer(self, request: Any) -> Script:
+        """Answers a prompt once it may."""
+        if request.path not in LINES:
+            return super().answer(request)
+        line = LINES[request.path]
+        body = request.json()
+        is_single = body.get("stream") is False or request.path == "/api/embed"
+        return [WaitFor(self.go, 20), Json(line) if is_single else Lines([line])]
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Takes one request at a time."""
+        return super().declared | {"concurrency": 1}
+
+
+def configured(*boxes: Box, **sections: Any) -> dict[str, Any]:
+    upstreams = [box.declared for box in boxes] + sections.pop("upstreams", [])
+    tokens = sections.pop("tokens", [TOKEN, OTHER_TOKEN])
+    return {
+        "auth": {"generate_tokens": tokens},
+        "upstreams": upstreams,
+        "stream": {"heartbeat_s": HEARTBEAT_S},
+    } | sections
+
+
+@contextmanager
+def gateway_of(*boxes: Box, workers: int = 2, **sections: Any) -> Iterator[Gateway]:
+    with Gateway(configured(*boxes, **sections), workers=workers) as running:
+        yield running
+        assert "Traceback" not in running.output(), running.output()
+
+
+@pytest.fixture(scope="module")
+def shared_box() -> Iterator[QueueBox]:
+    with QueueBox() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_provider() -> Iterator[Provider]:
+    with Provider(row("org/tiny")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient(shared_box: QueueBox, shared_provider: Provider) -> Iterator[Gateway]:
+    """A gateway that lets requests wait."""
+    lab = {"name": "lab", "kind": "openai", "base_url": shared_provider.base_url, "concurrency": 1}
+    with gateway_of(shared_box, upstreams=[lab]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict(shared_box: QueueBox) -> Iterator[Gateway]:
+    """A gateway whose queue has one place, for a second."""
+    with gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1}) as running:
+        yield running
+
+
+@pytest.fixture
+def box(shared_box: QueueBox) -> Iterator[QueueBox]:
+    """The box, without anything of earlier tests."""
+    shared_box.clear()
+    shared_box.go.clear()
+    yield shared_box
+    shared_box.go.set()
+
+
+@contextmanager
+def held(gateway: Gateway, box: QueueBox) -> Iterator[Stream]:
+    """The only slot is taken until the box may answer; nothing else waits, not even a client of an earlier test."""
+    box.go.set()
+    wait_until(lambda: is_free(gateway), 10, "earlier requests still wait")
+    box.clear()
+    box.go.clear()
+    with open_stream(gateway.url, "POST", "/api/chat", HOLDER, bearer(OTHER_TOKEN), wait_for_head=False) as stream:
+        wait_until(lambda: len(box.prompts) == 1, 10, "the first request did not reach the box")
+        yield stream
+        box.go.set()
+        assert stream.read_all() and stream.status == 200
+
+
+def is_free(gateway: Gateway) -> bool:
+    """Whether a request gets a slot at once."""
+    answer = gateway.ask("/api/chat", HOLDER, token=OTHER_TOKEN)
+    return answer.status == 200 and answer.headers.get("X-Ollama-Proxy-Queue") is None
+
+
+def read_until(stream: Stream, pattern: bytes, seconds: float = 10) -> bytes:
+    """What the client gets, up to the first match."""
+    read, ends_at = b"", time.monotonic() + seconds
+    while not re.search(pattern, read):
+        data = stream.read_some(max(0.01, ends_at - time.monotonic()))
+        assert data, f"ended early: {read!r}"
+        read += data
+    return read
+
+
+def answer_of(stream: Stream) -> Answer:
+    body = stream.read_all(15)
+    return Answer(stream.status, stream.headers, body, stream.complete)
+
+
+def waited_s(answer: Answer) -> float:
+    """What the header says; 0 without it."""
+    found = re.fullmatch(r"waited=(\d+\.\d)s", answer.headers.get("X-Ollama-Proxy-Queue") or "waited=0.0s")
+    assert found is not None
+    return float(found[1])
+
+
+# --- What a client sees while it waits -------------------------------------------------------------------------------
+
+
+@each_sse
+def test_a_stream_is_told_its_place_and_then_gets_its_answer(patient: Gateway, box: QueueBox, face: Face) -> None:
+    beat = rb"event: ping\n" if face.dialect == "anthropic" else rb": waiting, 1st of 1, about \d+ s\n\n"
+    with held(patient, box), ask(patient.url, face) as stream:
+        read = read_until(stream, beat)
+        assert (stream.status, len(box.prompts)) == (200, 1)
+        box.go.set()
+        assert is_well_ended(read + stream.read_all(), face)
+    assert stream.headers.get("X-Ollama-Proxy-Queue") is None
+
+
+@each_single
+def test_a_single_answer_says_how_long_it_waited(patient: Gateway, box: QueueBox, face: Face) -> None:
+    with held(patient, box), ask(patient.url, face, stream=False, wait_for_head=False) as stream:
+        with pytest.raises(TimeoutError):
+            stream.read_head(0.6)
+        assert len(box.prompts) == 1
+        box.go.set()
+        answer = answer_of(stream)
+    assert (answer.status, 0.5 < waited_s(answer) < 8) == (200, True)
+
+
+@pytest.mark.parametrize("face", NATIVE_FACES.values(), ids=NATIVE_FACES)
+def test_native_streams_wait_in_silence(patient: Gateway, box: QueueBox, face: Face) -> None:
+    with held(patient, box), ask(patient.url, face, wait_for_head=False) as stream:
+        wait_until(lambda: waiting(patient) == 1)
+        time.sleep(2 * HEARTBEAT_S)
+        box.go.set()
+        answer = answer_of(stream)
+    assert waited_s(answer) > 0
+    assert [json.loads(line)["done"] for line in answer.body.splitlines()] == [True]
+
+
+def test_a_request_that_does_not_wait_says_nothing_of_it(patient: Gateway, box: QueueBox) -> None:
+    box.go.set()
+    answer = patient.ask("/api/chat", HOLDER)
+    assert (answer.status, answer.headers.get("X-Ollama-Proxy-Queue")) == (200, None)
+
+
+def waiting(gateway: Gateway) -> int:
+    """How many requests wait, told by the order of a further one."""
+    probe = {"model": "m", "messages": MESSAGES, "stream": True}
+    with open_stream(gateway.url, "POST", "/v1/chat/completions", probe, bearer(TOKEN), wait_for_head=False) as stream:
+        found = re.search(rb"waiting, \d+\w\w of (\d+)", read_until(stream, rb"of \d+"))
+    assert found is not None
+    return int(found[1]) - 1
+
+
+def test_places_follow_the_order_of_arrival_and_move_up(patient: Gateway, box: QueueBox) -> None:
+    with ExitStack() as open_streams:
+        open_streams.enter_context(held(patient, box))
+        streams = []
+        for place in ("1st of 1", "2nd of 2", "3rd of 3"):
+            streams.append(open_streams.enter_context(ask(patient.url, FACES["openai chat"])))
+            read_until(streams[-1], f": waiting, {place}, about".encode())
+        streams[0].close()
+        read_until(streams[1], rb": waiting, 1st of 2")
+        read_until(streams[2], rb": waiting, 2nd of 2")
+
+
+def test_a_passed_through_stream_waits_with_comments(
+    patient: Gateway, shared_provider: Provider, box: QueueBox
+) -> None:
+    go = threading.Event()
+    body = {"model": "org/tiny", "messages": MESSAGES, "stream": True}
+    script = streamed(chunks("Hello"))
+    shared_provider.script("/v1/chat/completions", [WaitFor(go, 20), *script], script)
+
+    def open_one() -> Stream:
+        return open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN))
+
+    with open_one() as first, open_one() as second:
+        read = read_until(second, rb": waiting, 1st of 1, about \d+ s\n\n")
+        assert len(shared_provider.bodies()) == 1
+        go.set()
+        read += second.read_all()
+        assert re.search(CHUNKS.good_end, read) and b'"Hell' in read
+        assert re.search(CHUNKS.good_end, first.read_all())
+
+
+def test_a_transcription_waits_with_comments(patient: Gateway, shared_provider: Provider, box: QueueBox) -> None:
+    go, path = threading.Event(), "/v1/audio/transcriptions"
+    events = [{"type": "transcript.text.delta", "delta": "Hi"}, {"type": "transcript.text.done", "text": "Hi"}]
+    script: Script = [Head(200, SSE), Chunk(b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in events))]
+    shared_provider.script(path, [WaitFor(go, 20), *script], script)
+    form = b"\r\n".join(
+        [
+            *(b'--x\r\nContent-Disposition: form-data; name="model"', b"", b"org/tiny"),
+            *(b'--x\r\nContent-Disposition: form-data; name="stream"', b"", b"true"),
+            *(b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"', b"", b"RIFF", b"--x--", b""),
+        ]
+    )
+    headers = {**bearer(TOKEN), "Content-Type": "multipart/form-data; boundary=x"}
+    with ExitStack() as streams:
+        streams.enter_context(open_stream(patient.url, "POST", path, form, headers, wait_for_head=False))
+        shared_provider.wait_for_request(1, path)
+        second = streams.enter_context(open_stream(patient.url, "POST", path, form, headers))
+        read = read_until(second, rb": waiting, 1st of 1, about \d+ s\n\n")
+        go.set()
+        assert b"transcript.text.done" in read + second.read_all()
+
+
+def test_a_stream_is_told_that_its_model_is_being_loaded(patient: Gateway, box: QueueBox) -> None:
+    body = {"model": "box1/n", "messages": MESSAGES, "stream": True}
+    with open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)) as stream:
+        read_until(stream, rb": loading box1/n on box1\n\n")
+        box.go.set()
+        assert re.search(CHUNKS.good_end, stream.read_all())
+
+
+# --- How a wait ends badly -------------------------------------------------------------------------------------------
+
+
+@each_dialect
+def test_a_full_queue_is_a_status(strict: Gateway, box: QueueBox, face: Face) -> None:
+    with held(strict, box), ask(strict.url, FACES["openai chat"]) as first:
+        read_until(first, b": waiting, 1st of 1")
+        answer = request(strict.url, "POST", face.path, {**face.body, "stream": True}, bearer(TOKEN))
+    assert (answer.status, answer.headers.get("X-Ollama-Proxy-Queue")) == (503, None)
+    assert int(answer.headers.get("Retry-After") or 0) >= 1
+    assert "waiting for this model already" in error_text(answer, face)
+
+
+@each_dialect
+def test_a_wait_that_is_too_long_is_a_status_before_the_head(strict: Gateway, box: QueueBox, face: Face) -> None:
+    with held(strict, box):
+        answer = request(strict.url, "POST", face.path, {**face.body, "stream": False}, bearer(TOKEN))
+    assert (answer.status, 0.9 <= waited_s(answer) < 4) == (503, True)
+    assert "longest wait" in error_text(answer, face)
+
+
+@each_sse
+def test_a_wait_that_is_too_long_is_an_error_frame_after_the_head(strict: Gateway, box: QueueBox, face: Face) -> None:
+    with held(strict, box), ask(strict.url, face) as stream:
+        assert "longest wait" in last_error(stream.read_all(), face)
+
+
+@each_single
+def test_a_client_that_leaves_is_out_of_the_queue(patient: Gateway, box: QueueBox, face: Face) -> None:
+    request_id = f"left-{face.path.replace('/', '-')}"
+    with held(patient, box):
+        with ask(patient.url, face, request_id, stream=False, wait_for_head=False):
+            wait_until(lambda: waiting(patient) == 1)
+        left_at = time.monotonic()
+        wait_until(lambda: not waiting(patient), NOTICED_S + 2 * HEARTBEAT_S)
+        line = access_line(patient, request_id)
+        assert (line["state"], line["upstream"]) == ("client_gone", None)
+        assert time.monotonic() - left_at < 2 * NOTICED_S
+        assert len(box.prompts) == 1
+
+
+@each_sse
+def test_a_client_that_leaves_its_stream_is_out_of_the_queue(patient: Gateway, box: QueueBox, face: Face) -> None:
+    with held(patient, box):
+        with ask(patient.url, face) as stream:
+            read_until(stream, PING if face.dialect == "anthropic" else rb": waiting, 1st of 1")
+        wait_until(lambda: not waiting(patient), NOTICED_S + 2 * HEARTBEAT_S)
+        assert len(box.prompts) == 1
+
+
+# --- Several attempts ------------------------------------------------------------------------------------------------
+
+
+def test_each_of_several_answers_takes_a_slot(patient: Gateway, box: QueueBox) -> None:
+    body = {"model": "m", "messages": MESSAGES, "n": 3, "stream": True}
+    box.go.set()
+    wait_until(lambda: is_free(patient))
+    box.clear()
+    box.go.clear()
+    with open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN), wait_for_head=False) as stream:
+        read_until(stream, rb": waiting, \d\w\w of 2")
+        assert len(box.prompts) == 1
+        box.go.set()
+        assert stream.read_all().count(b'"finish_reason":"stop"') == 3
+    assert len(box.prompts) == 3
+
+
+def test_a_further_attempt_keeps_its_place() -> None:
+    """A request that failed on one box is answered by the other one before a request that came later."""
+    failing, other = QueueBox("box1"), QueueBox("box2")
+
+    def chat(gateway: Gateway, model: str) -> Stream:
+        return open_stream(
+            gateway.url, "POST", "/api/chat", HOLDER | {"model": model}, bearer(TOKEN), wait_for_head=False
+        )
+
+    with failing, other, gateway_of(failing, other) as gateway, ExitStack() as streams:
+        failing.script("/api/chat", [WaitFor(failing.go, 20), Json({"error": "broken"}, 500)])
+        running = [streams.enter_context(chat(gateway, name)) for name in ("box1/m", "box2/m")]
+        wait_until(lambda: len(failing.prompts) == len(other.prompts) == 1, 10)
+        running.append(streams.enter_context(chat(gateway, "m")))
+        body = {"model": "box2/m", "messages": MESSAGES, "stream": True}
+        later = streams.enter_context(open_stream(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)))
+        read_until(later, rb": waiting, 1st of 1")
+        failing.go.set()
+        # The one that may use both boxes fails on the first, and is then in front of the later one.
+        read_until(later, rb": waiting, 2nd of 2")
+        other.go.set()
+        assert [answer_of(each).status for each in running] == [500, 200, 200]
+        assert other.prompts[1].json()["stream"] is False
+        assert re.search(CHUNKS.good_end, later.read_all())
+
+
+# --- Tiers -----------------------------------------------------------------------------------------------------------
+
+
+def test_flex_waits_behind_all_others(patient: Gateway, box: QueueBox) -> None:
+    with ExitStack() as streams:
+        streams.enter_context(held(patient, box))
+        flex = FACES["openai responses"]
+        flex = flex._replace(body=flex.body | {"service_tier": "flex"})
+        first = streams.enter_context(ask(patient.url, flex))
+        read_until(first, rb": waiting, 1st of 1")
+        second = streams.enter_context(ask(patient.url, FACES["openai completions"]))
+        read_until(second, rb": waiting")
+        box.go.set()
+        assert is_well_ended(first.read_all(), flex) and second.read_all()
+        assert [seen.path for seen in box.prompts] == ["/api/chat", "/api/generate", "/api/chat"]
+
+
+TIERS = [("auto", "default"), ("default", "default"), ("flex", "flex"), ("priority", "default")]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["single", "streamed"])
+@pytest.mark.parametrize("name", ["openai chat", "openai responses"])
+@pytest.mark.parametrize(("asked", "used"), TIERS)
+def test_an_answer_reports_the_tier(
+    patient: Gateway, box: QueueBox, name: str, asked: str, used: str, stream: bool
+) -> None:
+    box.go.set()
+    body = FACES[name].body | {"service_tier": asked, "stream": stream}
+    answer = patient.ask(FACES[name].path, body)
+    found = set(re.findall(r'"service_tier": ?"(\w+)"', answer.text))
+    assert (answer.status, found) == (200, {used})
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") == ("service_tier" if asked == "priority" else None)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["single", "streamed"])
+@pytest.mark.parametrize("asked", ["auto", "standard_only", None])
+def test_usage_of_anthropics_messages_reports_the_tier(
+    patient: Gateway, box: QueueBox, asked: str | None, stream: bool
+) -> None:
+    box.go.set()
+    body = FACES["anthropic messages"].body | {"stream": stream} | ({"service_tier": asked} if asked else {})
+    answer = patient.ask("/v1/messages", body)
+    assert re.findall(r'"service_tier": ?"(\w+)"', answer.text) == (["standard"] if asked else [])
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") is None
+
+
+def test_a_request_without_a_tier_gets_none(patient: Gateway, box: QueueBox) -> None:
+    box.go.set()
+    assert "service_tier" not in patient.ask("/v1/chat/completions", FACES["openai chat"].body).json()
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
+    token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 3}}
+    box.go.set()
+    with gateway_of(box, tokens=[token]) as gateway:
+        answers: list[Answer] = []
+        threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER))) for _ in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 6
+        refused = next(answer for answer in answers if answer.status == 429)
+        assert int(refused.headers.get("Retry-After") or 0) >= 1
+        assert gateway.ask("/api/tags").status == 200
+
+
+def test_several_answers_are_one_request_for_the_limits(box: QueueBox) -> None:
+    token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 2}}
+    body = {"model": "m", "messages": MESSAGES, "n": 3}
+    box.go.set()
+    plain = {"name": "box1", "base_url": box.url}
+    for upstream in (box.declared, plain):
+        with Gateway({"auth": {"generate_tokens": [token]}, "upstreams": [upstream]}) as gateway:
+            answers = [gateway.ask("/v1/chat/completions", body) for _ in range(3)]
+            assert [answer.status for answer in answers] == [200, 200, 429]
+            assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+# --- The end of a worker, and of a token -----------------------------------------------------------------------------
+
+
+def test_a_drain_refuses_what_waits_and_finishes_what_runs() -> None:
+    with QueueBox() as box, gateway_of(box, workers=1) as gateway, ExitStack() as streams:
+        running = streams.enter_context(
+            open_stream(gateway.url, "POST", "/api/chat", HOLDER, bearer(TOKEN), wait_for_head=False)
+        )
+        wait_until(lambda: len(box.prompts) == 1)
+        late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
+        read_until(late, rb": waiting, 1st of 1")
+        single = streams.enter_context(ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False))
+        wait_until(lambda: waiting(gateway) == 2)
+        ended = threading.Thread(target=gateway.stop)
+        ended.start()
+        assert "shutting down" in last_error(late.read_all(), FACES["openai chat"])
+        answer = answer_of(single)
+        assert (answer.status, answer.headers.get("Retry-After")) == (503, "1")
+        assert "shutting down" in error_text(answer, FACES["native chat"])
+        box.go.set()
+        assert answer_of(running).status == 200
+        ended.join(20)
+
+
+def test_the_end_of_a_token_ends_its_waiting_requests() -> None:
+    with QueueBox() as box, gateway_of(box) as gateway, held(gateway, box):
+        with ask(gateway.url, FACES["openai chat"]) as stream:
+            read_until(stream, rb": waiting, 1st of 1")
+            gateway.write_config(configured(box, tokens=[OTHER_TOKEN]))
+            assert "withdrawn" in last_error(stream.read_all(15), FACES["openai chat"])
+        assert len(box.prompts) == 1
