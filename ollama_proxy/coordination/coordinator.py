@@ -7,7 +7,7 @@ with its share of the slots and limits. Pure but for the storage of the limits, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
+from ollama_proxy.coordination.state import Grant, Outcome, Request
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +78,11 @@ class Store:
     #: The part of each box's slots that is granted here, at least one of each.
     share: float = 1.0
     is_shared: bool = False
+    #: What is raised if it can't be reached, and who wants to know that.
+    failures: tuple[type[Exception], ...] = ()
+    note_lost: Callable[[Exception], None] = lambda error: None
+    #: How many machines share it.
+    count_machines: Callable[[], int] = lambda: 1
 
 
 def make_share(share: float) -> Store:
@@ -94,7 +99,7 @@ class Coordinator:
         *,
         settle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
-        stand_in: Callable[[], Store] | None = None,
+        stand_in: Callable[[], Store] = lambda: make_share(1.0),
     ) -> None:
         """`settle_s`: for so long no slot is granted, because workers may hold some that they have not announced yet.
         `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
@@ -106,6 +111,8 @@ class Coordinator:
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._entries: dict[str, Entry] = {}
+        #: What `announce` has said.
+        self._announced: dict[str, Grant | None] = {}
 
     def open(self, send: Callable[[Frame], None]) -> Session:
         """A new session; `send` takes the frames for its worker, and must not wait."""
@@ -127,12 +134,31 @@ class Coordinator:
         self._decide(lambda scheduler: scheduler.tick(self._clock()))
         self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
-    def use(self, store: Store) -> None:
-        """Goes on with another store, and tells it everything: the boxes, what is held, and what waits."""
+    def announce(self) -> list[tuple[Request, str | None, float]]:
+        """What holds a slot (with its box) or waits (None), and since when: for a store that has come back."""
+        self._announced = {key: each.grant for key, each in self._entries.items()}
+        return [
+            (each.request, each.grant.box, each.granted_s) if each.grant else (each.request, None, each.asked_s)
+            for each in self._entries.values()
+        ]
+
+    def resume(self, store: Store) -> None:
+        """Goes on with a store that knows what `announce` said, and tells it what has changed since then."""
+        known, self._announced = self._announced, {}
+        same = {key for key, grant in known.items() if key in self._entries and self._entries[key].grant is grant}
+        self._store = store
+        with self._falling_back():
+            for key in known.keys() - same:
+                self._cancel(key)
+            self.use(store, known=same)
+
+    def use(self, store: Store, known: Set[str] = frozenset()) -> None:
+        """Goes on with another store, and tells it everything but the requests that it knows: boxes, what is held, and
+        what waits."""
         self._store = store
         store.scheduler.limits = self._queue
         store.limiter.set_timezone(self._timezone)
-        entries = list(self._entries.items())
+        entries = [(key, entry) for key, entry in self._entries.items() if key not in known]
         with self._falling_back():
             for session in self._sessions.values():
                 session.announce_exchanges()
@@ -152,12 +178,13 @@ class Coordinator:
     def _falling_back(self) -> Iterator[None]:
         """What can't be done because the store is unavailable is done by the one that takes over: it is told of all
         requests, and so of the one that this is about."""
+        store = self._store
         try:
             yield
-        except StateUnavailable:
-            if self._stand_in is None or not self._store.is_shared:
-                raise
-            self.use(self._stand_in())
+        except store.failures as error:
+            if self._store is store:
+                store.note_lost(error)
+                self.use(self._stand_in())
 
     def _decide(self, decide: Callable[[SlotScheduler], list[Decision]]) -> None:
         with self._falling_back():
@@ -307,7 +334,9 @@ class Coordinator:
             view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
-        return {"boxes": boxes, "running": running, "waiting": sorted(waiting, key=lambda row: row["position"])}
+        waiting.sort(key=lambda row: row["position"])
+        machines = self._store.count_machines()
+        return {"boxes": boxes, "running": running, "waiting": waiting, "machines": machines}
 
     def _describe_running(self, entry: Entry) -> Frame:
         assert entry.grant is not None

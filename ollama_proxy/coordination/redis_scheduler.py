@@ -23,8 +23,8 @@ import redis
 
 from ollama_proxy.coordination.redis_store import RedisStore
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal
-from ollama_proxy.coordination.shared_state import VERSION, BoxView, SharedState, StateUnavailable
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.shared_state import VERSION, BoxView, SharedState
+from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
 
 #: Hashes of a conversation that are compared; the last turn of a client is among the last few.
 MAX_TURNS = 8
@@ -309,27 +309,27 @@ class RedisScheduler:
         try:
             yield
         except redis.RedisError as error:
-            self._lose_redis(error)
-            self._wakes.set()
+            self.note_lost(error)
             raise StateUnavailable(self.problem) from None
 
-    def _lose_redis(self, error: redis.RedisError) -> None:
+    def note_lost(self, error: Exception) -> None:
+        """Records that Redis can't be used, whoever has noticed it; from now on it is tried again and again."""
         self.is_available, self.problem = False, str(error)
         # Meanwhile the leases end; until all machines are back, that means nothing.
         self._find_dead_s = math.inf
+        self._wakes.set()
 
     def _keep_lease(self) -> None:
         while not self._is_closed:
-            self._wakes.wait(self._lease_s / 3 if self.is_available else RETRY_S)
-            self._wakes.clear()
-            if not self._is_closed:
+            if not self._wakes.wait(self._lease_s / 3 if self.is_available else RETRY_S):
                 self._renew_lease()
+            self._wakes.clear()
 
     def _renew_lease(self) -> None:
         try:
             self.store.renew_lease(self._machine, self._lease_s)
         except redis.RedisError as error:
-            self._lose_redis(error)
+            self.note_lost(error)
             return
         if not self.is_available:
             self._come_back()

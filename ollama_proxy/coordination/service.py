@@ -18,6 +18,7 @@ from gevent.server import StreamServer
 
 from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, socket_path
+from ollama_proxy.coordination.shared_store import build_shared_coordinator
 from ollama_proxy.settings import RedisUrl
 
 #: Held by the coordinator as long as it runs; it contains MARK unless the last one ended by itself.
@@ -58,7 +59,12 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
             return False
         was_killed = os.pread(lock, len(MARK), 0) == MARK
         os.pwrite(lock, MARK, 0)
-        _Service(directory, Coordinator(settle_s=SETTLE_S if was_killed else 0.0), idle_s).run()
+        settle_s = SETTLE_S if was_killed else 0.0
+        if url is None:
+            coordinator = Coordinator(settle_s=settle_s)
+        else:
+            coordinator = build_shared_coordinator(directory, url.secret, settle_s=settle_s)
+        _Service(directory, coordinator, idle_s).run()
         os.ftruncate(lock, 0)
         return True
     finally:

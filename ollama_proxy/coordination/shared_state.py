@@ -18,10 +18,6 @@ VERSION = 1
 BoxView = tuple[int | None, int | None, bool, bool]
 
 
-class StateUnavailable(Exception):
-    """The store can't be reached or used; the text says why. It contains no password."""
-
-
 class SharedState:
     """A scheduler, and by machine and name of a box what the machine says of it."""
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 
 
 class StateUnavailable(Exception):
-    """The state that several machines share can't be reached now."""
+    """The state that several machines share can't be reached or used; the text says why. It contains no password."""
 
 
 #: What is expected before anything was measured, in seconds; of the prompt per token.

@@ -263,7 +263,7 @@ class LostScheduler(Scheduler):
 
 @pytest.mark.parametrize("lost_at", ["acquire", "release", "tick"])
 def test_own_share_takes_over_when_the_shared_state_is_lost(lost_at: str) -> None:
-    shared = Store(LostScheduler(), Limiter(), is_shared=True)
+    shared = Store(LostScheduler(), Limiter(), is_shared=True, failures=(StateUnavailable,))
     workers = Workers(store=shared, stand_in=lambda: make_share(0.5))
     session = workers.open("only", slots=4)
     for number in "12345":

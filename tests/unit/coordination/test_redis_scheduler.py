@@ -17,8 +17,7 @@ from ollama_proxy.coordination import redis_scheduler
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import Change, RedisStore, connect_redis
 from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Refusal
-from ollama_proxy.coordination.shared_state import StateUnavailable
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
 from tests.rig.deadline import wait_until
 from tests.rig.redis_server import RedisServer
 from tests.unit.coordination import test_scheduler as rules
