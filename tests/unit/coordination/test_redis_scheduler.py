@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+import redis
 
 from ollama_proxy.coordination import redis_scheduler
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
@@ -292,6 +293,28 @@ def test_paused_redis_blocks_nobody_for_long_and_goes_on_where_it_was(
     # The first machine gave its slot back while nobody could be told.
     wait_until(lambda: "2" in second.granted, 5)
     assert not first.refused and "3" not in first.granted
+
+
+def test_machine_that_comes_back_later_than_the_others_has_lost_nothing(
+    pair: tuple[Machine, Machine], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    second.ask("2")
+
+    def fail(*_: object) -> None:
+        raise redis.ConnectionError("not yet")
+
+    redis_server.pause()
+    wait_until(lambda: not first.is_available and not second.is_available, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(first.store, "renew_lease", fail)
+        redis_server.resume()
+        wait_until(lambda: second.is_available and second.store.find_dead(["first"]), 5)
+        time.sleep(5 * TICK_S)
+    wait_until(lambda: first.is_available, 5)
+    assert "2" not in second.granted
+    first.give_back("1")
+    wait_until(lambda: "2" in second.granted, 1)
 
 
 def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
