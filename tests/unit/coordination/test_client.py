@@ -41,8 +41,9 @@ class Worker:
         self.client = CoordinatorClient(directory, workers=2, start=begin)
         self.configure()
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         self.started.append(start_coordinator(self._environ))
+        return self.started[-1]
 
     def configure(self, slots: int = 1, **queue: float) -> None:
         self.client.configure(QueueLimits(**{"max_waiting": 10, **queue}), {"box1": BoxSettings(slots)}, "UTC")
