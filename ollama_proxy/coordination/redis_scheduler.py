@@ -147,7 +147,11 @@ class RedisScheduler:
     def acquire(self, request: Request, now: float) -> list[Decision]:
         """See Scheduler."""
         with self._lock:
-            if request.id in self._entries or not request.candidates:
+            known = self._entries.get(request.id)
+            if known and known.request is request:
+                # It was announced while this call waited for its turn.
+                return []
+            if known or not request.candidates:
                 raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
             entry = _Entry(request, time.monotonic())
             return self._add(entry, lambda state, now: state.scheduler.acquire(self._share(entry, now), now))
@@ -155,6 +159,9 @@ class RedisScheduler:
     def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
         """See Scheduler."""
         with self._lock:
+            known = self._entries.get(request.id)
+            if known and known.grant:
+                return known.grant
             grant = _hold(request, box_name, started_s)
             entry = _Entry(request, started_s, grant)
             self._add(entry, lambda state, now: self._restore(entry, state, now))
@@ -165,11 +172,11 @@ class RedisScheduler:
         self._entries[entry.request.id] = entry
         try:
             decisions = self._change(operation)
-        except StateUnavailable:
-            self._entries.pop(entry.request.id, None)
-            raise
-        entry.is_known = True
-        return decisions
+            entry.is_known = True
+            return decisions
+        finally:
+            if not entry.is_known:
+                self._entries.pop(entry.request.id, None)
 
     def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
         """See Scheduler."""

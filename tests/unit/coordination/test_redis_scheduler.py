@@ -335,6 +335,20 @@ def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
     wait_until(lambda: "waits" in first.granted, 1)
 
 
+def test_request_that_was_announced_already_is_not_added_again(
+    pair: tuple[Machine, Machine], redis_server: RedisServer
+) -> None:
+    first, _ = pair
+    held, waits = Request("held", "flow", BOX), Request("waits", "flow", BOX)
+    first.announce = lambda: [(held, "box1", time.monotonic()), (waits, None, time.monotonic())]
+    first.note_lost(redis.ConnectionError("lost"))
+    wait_until(lambda: first.is_available, 5)
+    assert first.acquire(waits, 0) == [] and first.hold(held, "box1", 0, 0).started_s > 0
+    assert {grant and grant.box for _, grant in first._seen[1].list_requests("first")} == {"box1", None}
+    first.give_back("held")
+    assert "waits" in first.granted
+
+
 def test_machine_that_starts_without_redis_joins_when_it_is_there(redis_server: RedisServer) -> None:
     redis_server.stop()
     machine = Machine(redis_server.url, "first").run()
