@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -241,14 +242,15 @@ class Admission:
 class CoordinatorClient:
     """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], object]) -> None:
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
-        is no coordinator; `start` starts one, and does not wait for it."""
+        is no coordinator; `start` starts one, does not wait for it, and returns its process. None: none was started."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: What `start` returned last: a process must not be forgotten while it runs.
-        self._started: object = None
+        #: The process that `start` returned last. While it starts, which takes seconds on a busy machine, another one
+        #: would only delay it.
+        self._started: Popen[bytes] | None = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -415,7 +417,8 @@ class CoordinatorClient:
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
-            if time.monotonic() - started_s > START_S:
+            is_starting = self._started is not None and self._started.poll() is None
+            if not is_starting and time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
                 self._started = self._start()
             if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:

@@ -34,15 +34,19 @@ LONGEST_S = 20.0
 class Worker:
     """A worker with one box, and the coordinators that it started."""
 
-    def __init__(self, directory: Path, *, can_start: bool = True) -> None:
+    def __init__(self, directory: Path, *, can_start: bool = True, is_slow: bool = False) -> None:
+        """`is_slow`: what it starts is still far from serving."""
         self.started: list[subprocess.Popen[bytes]] = []
         self._environ = os.environ | {"STATE_DIRECTORY": str(directory)}
+        self._is_slow = is_slow
         begin = self._start if can_start else lambda: None
         self.client = CoordinatorClient(directory, workers=2, start=begin)
         self.configure()
 
-    def _start(self) -> None:
-        self.started.append(start_coordinator(self._environ))
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"]) if self._is_slow else start_coordinator(self._environ)
+        self.started.append(process)
+        return process
 
     def configure(self, slots: int = 1, **queue: float) -> None:
         self.client.configure(QueueLimits(**{"max_waiting": 10, **queue}), {"box1": BoxSettings(slots)}, "UTC")
@@ -161,6 +165,16 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     if fails == "hangs":
         os.kill(process, signal.SIGCONT)
     assert all(each.wait(LONGEST_S) for each in tickets[len(granted) :][:1])
+
+
+def test_another_coordinator_is_started_only_after_the_last_one_has_ended(make_worker: Callable[..., Worker]) -> None:
+    worker = make_worker(is_slow=True)
+    ticket = worker.ask()
+    wait_until(lambda: worker.client.state == "own share")
+    assert ticket.wait(LONGEST_S)
+    assert len(worker.started) == 1
+    worker.started[0].kill()
+    wait_until(lambda: len(worker.started) == 2)
 
 
 def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[..., Worker]) -> None:
