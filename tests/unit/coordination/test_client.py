@@ -22,6 +22,7 @@ from ollama_proxy.coordination import (
     Spent,
     Subject,
     Ticket,
+    client,
     start_coordinator,
 )
 from ollama_proxy.errors import ClientGone, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
@@ -167,7 +168,10 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     assert all(each.wait(LONGEST_S) for each in tickets[len(granted) :][:1])
 
 
-def test_another_coordinator_is_started_only_after_the_last_one_has_ended(make_worker: Callable[..., Worker]) -> None:
+def test_another_coordinator_is_started_only_after_the_last_one_has_ended(
+    make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "START_PATIENCE_S", client.PATIENCE_S)
     worker = make_worker(is_slow=True)
     ticket = worker.ask()
     wait_until(lambda: worker.client.state == "own share")

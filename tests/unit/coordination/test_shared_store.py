@@ -40,9 +40,12 @@ class Machine:
         config.chmod(0o600)
         environ = os.environ | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
         self.started: list[subprocess.Popen[bytes]] = []
-        self.client = CoordinatorClient(
-            directory, workers=1, start=lambda: self.started.append(start_coordinator(environ))
-        )
+
+        def start() -> subprocess.Popen[bytes]:
+            self.started.append(start_coordinator(environ))
+            return self.started[-1]
+
+        self.client = CoordinatorClient(directory, workers=1, start=start)
         self.client.configure(QueueLimits(), {"box1": BoxSettings(slots)}, "UTC")
 
     def ask(self, *subjects: Subject) -> Ticket:
