@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from subprocess import Popen
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.event
@@ -63,13 +64,6 @@ class BoxSettings:
 
     slots: int | None
     is_draining: bool = False
-
-
-class Starting(Protocol):
-    """A process that was started."""
-
-    def poll(self) -> int | None:
-        """Its exit status; None as long as it runs."""
 
 
 class Ticket:
@@ -249,15 +243,14 @@ class Admission:
 class CoordinatorClient:
     """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Starting | None]) -> None:
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
-        is no coordinator; `start` starts one, does not wait for it, and returns its process. None: none was started."""
+        is no coordinator; `start` starts one and does not wait for it, and returns its process, if there is one."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: The process that `start` returned last. While it starts, which takes seconds on a busy machine, another one
-        #: would only delay it.
-        self._started: Starting | None = None
+        #: What this worker has started last. While it runs, it is about to serve, or hangs: another one ends at once.
+        self._started: Popen[bytes] | None = None
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -408,15 +401,18 @@ class CoordinatorClient:
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
 
+    def _is_running(self) -> bool:
+        return self._started is not None and self._started.poll() is None
+
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
-        lost_s, started_s = time.monotonic(), -START_S
+        lost_s, started_s, is_starting = time.monotonic(), -START_S, False
         stand_in: Coordinator | None = None
         while True:
             link = connect(self._directory)
             if link is not None:
                 self._enter("coordinator")
-                stand_in = None
+                stand_in, is_starting = None, False
                 self._use(link)
                 self._send = self._send_later = None
                 self._is_attached.clear()
@@ -424,12 +420,10 @@ class CoordinatorClient:
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
-            is_starting = self._started is not None and self._started.poll() is None
-            if not is_starting and time.monotonic() - started_s > START_S:
+            if not self._is_running() and time.monotonic() - started_s > START_S:
                 started_s = time.monotonic()
-                self._started = self._start()
-                is_starting = self._started is not None
-            patience_s = START_PATIENCE_S if is_starting else PATIENCE_S
+                self._started, is_starting = self._start(), True
+            patience_s = START_PATIENCE_S if is_starting and self._is_running() else PATIENCE_S
             if stand_in is None and time.monotonic() - lost_s > patience_s:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")

@@ -76,6 +76,8 @@ class Exchange:
     stream: bool = False
     #: The end user, as a header names it that the token's `users` trusts, or else the body.
     user: str | None = None
+    #: The same if the header names it: only a program that the operator trusts decides whose share a request takes.
+    trusted_user: str | None = None
     #: In the order in which they began.
     tried: list[Attempt] = field(default_factory=list)
     status: int = 0
