@@ -204,8 +204,12 @@ class Scheduler:
             waiting = self._find_waiting(heappop(self._timers))
             if waiting is None:
                 continue
-            if now < waiting.since_s + self.limits.max_wait_s:
-                self._promote(waiting)
+            ends_s = waiting.since_s + self.limits.max_wait_s
+            if now < ends_s:
+                if waiting.queue.lane.is_background:
+                    self._promote(waiting)
+                else:  # the longest wait was raised meanwhile
+                    heappush(self._timers, (ends_s, waiting.number, waiting.request.id))
                 continue
             lane = waiting.queue.lane
             self._dequeue(waiting)

@@ -57,8 +57,8 @@ def test_defaults_of_the_queue_are_those_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        (PAGE, f"If there is no coordinator for {client.PATIENCE_S:g} s"),
-        ("docs/operations.md", f"could not be reached for {client.PATIENCE_S:g} s"),
+        (PAGE, f"If there is no coordinator for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while"),
+        ("docs/operations.md", f"reached for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while"),
         ("docs/operations.md", f"it ends {service.IDLE_S:g} s after the last of them has gone"),
     ],
 )

@@ -400,6 +400,18 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     assert scheduler.locate("1") is None and scheduler.tick(31) == []
 
 
+def test_longest_wait_that_is_raised_applies_to_requests_that_wait() -> None:
+    scheduler = make(max_wait_s=10)
+    scheduler.acquire(Request("running", "f", on("box1")), 0)
+    scheduler.acquire(Request("1", "f", on("box1")), 0)
+    scheduler.limits = QueueLimits(max_wait_s=30)
+    assert scheduler.tick(11) == []
+    assert scheduler.next_tick_s(11) == 30
+    assert [(each.request.id, each.code) for each in scheduler.tick(30) if isinstance(each, Refusal)] == [
+        ("1", "queue_timeout")
+    ]
+
+
 def test_position_is_the_order_in_which_requests_start() -> None:
     scheduler = make()
     for number in range(6):
