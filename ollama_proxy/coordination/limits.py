@@ -4,7 +4,8 @@ An exchange is charged when it is admitted: one request, and an estimate of its 
 corrected by what it has spent, so a limit may be exceeded; this debt counts against the requests that follow. All
 limits of an exchange are checked before any is charged, so a refused request uses up nothing.
 
-- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`.
+- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`, also in memory; see
+  `ollama_proxy.coordination.counters`.
 - `concurrent`: see `ollama_proxy.coordination.concurrency`.
 - quotas, such as `tokens_per_day` and `cost_per_month`: a counter for each day or month of the time zone.
 """
@@ -21,9 +22,8 @@ from operator import itemgetter
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
-from limits.storage import MemoryStorage, RedisStorage
-
 from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
+from ollama_proxy.coordination.counters import MemoryStorage, Storage
 
 #: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
@@ -160,7 +160,7 @@ class MinuteLimit:
     key: str
     limit: int
     amount: int
-    storage: MemoryStorage | RedisStorage
+    storage: Storage
     #: When the exchange was charged, in monotonic seconds.
     taken_at_s: float = -math.inf
     window: Window = Window(0, 0, 0, 0)
@@ -233,7 +233,7 @@ class QuotaLimit:
     limit: int
     amount: int
     period: Period
-    storage: MemoryStorage | RedisStorage
+    storage: Storage
     clock: Callable[[], float]
     code = QUOTA
 
@@ -342,7 +342,7 @@ class Limiter:
     Redis are raised.
     """
 
-    storage: MemoryStorage | RedisStorage = field(default_factory=MemoryStorage)
+    storage: Storage = field(default_factory=MemoryStorage)
     timezone: str = "UTC"
     share: float = 1.0
     concurrency: Concurrency = field(default_factory=MemoryConcurrency)
