@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Protocol
@@ -489,12 +489,12 @@ class Session:
             if exchange in self._exchanges:
                 return {}
             refusal = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
-            self.send({"op": "refused", "id": frame["id"], **asdict(refusal)})
+            self.send({"op": "refused", "id": frame["id"], **refusal.to_json()})
             return None
         limits = _read_subjects(subjects)
         passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
         if isinstance(passed, LimitRefusal):
-            self.send({"op": "refused", "id": frame["id"], **asdict(passed)})
+            self.send({"op": "refused", "id": frame["id"], **passed.to_json()})
             return None
         self._exchanges[exchange] = limits
         return passed.to_json()

@@ -56,6 +56,8 @@ FUNCTIONS = {
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
     "coordination.coordinator.Coordinator._announced": "attempts in flight of all workers",
+    "coordination.counters.MemoryStorage._counters": "limits used in the last day or month; removed by _sweep",
+    "coordination.counters.MemoryStorage._windows": "limits used in the last minutes; removed by _sweep",
     "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
     "coordination.kept_slots.KeptSlots._called_back_s": "boxes that requests waited for: those of the configuration",
     "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
