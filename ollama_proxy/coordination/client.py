@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from subprocess import Popen
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 import gevent.event
@@ -36,8 +35,9 @@ log = logging.getLogger(__name__)
 #: for its document.
 REPLY_S, LOCATE_S, STATUS_S = 2.0, 0.5, 1.0
 
-#: Seconds for which requests wait for a coordinator before the worker grants its own share.
-PATIENCE_S = 2.0
+#: Seconds for which requests wait for a coordinator before the worker grants its own share: if nothing is to be
+#: expected, and while one starts, which takes longer on a busy machine.
+PATIENCE_S, START_PATIENCE_S = 2.0, 10.0
 
 #: Seconds between two attempts to reach the coordinator, and to start one.
 RETRY_S, START_S = 0.05, 1.0
@@ -63,6 +63,13 @@ class BoxSettings:
 
     slots: int | None
     is_draining: bool = False
+
+
+class Starting(Protocol):
+    """A process that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit status; None as long as it runs."""
 
 
 class Ticket:
@@ -242,14 +249,15 @@ class Admission:
 class CoordinatorClient:
     """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Starting | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
-        is no coordinator; `start` starts one and does not wait for it, and returns its process, if there is one."""
+        is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: What this worker has started last. While it runs, it is about to serve, or hangs: another one ends at once.
-        self._started: Popen[bytes] | None = None
+        #: What `start` returned last: a process must not be forgotten while it runs. It is starting until one serves.
+        self._started: Starting | None = None
+        self._is_starting = False
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -408,7 +416,7 @@ class CoordinatorClient:
             link = connect(self._directory)
             if link is not None:
                 self._enter("coordinator")
-                stand_in = None
+                stand_in, self._is_starting = None, False
                 self._use(link)
                 self._send = self._send_later = None
                 self._is_attached.clear()
@@ -416,11 +424,13 @@ class CoordinatorClient:
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
-            is_starting = self._started is not None and self._started.poll() is None
-            if not is_starting and time.monotonic() - started_s > START_S:
-                started_s = time.monotonic()
+            self._is_starting = self._is_starting and self._started is not None and self._started.poll() is None
+            # Another process would only make this one slower.
+            if not self._is_starting and time.monotonic() - started_s > START_S:
+                started_s, self._is_starting = time.monotonic(), True
                 self._started = self._start()
-            if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
+            patience_s = START_PATIENCE_S if self._is_starting else PATIENCE_S
+            if stand_in is None and time.monotonic() - lost_s > patience_s:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle

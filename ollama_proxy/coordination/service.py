@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,6 @@ from gevent.server import StreamServer
 
 from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, socket_path
-from ollama_proxy.coordination.shared_store import build_shared_coordinator
 from ollama_proxy.settings import RedisUrl
 
 #: Held by the coordinator as long as it runs; it contains MARK unless the last one ended by itself.
@@ -63,7 +63,9 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
         if url is None:
             coordinator = Coordinator(settle_s=settle_s)
         else:
-            coordinator = build_shared_coordinator(directory, url.secret, settle_s=settle_s)
+            # 8 MB, which a gateway without Redis does without.
+            shared = importlib.import_module("ollama_proxy.coordination.shared_store")
+            coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s)
         _Service(directory, coordinator, idle_s).run()
         os.ftruncate(lock, 0)
         return True

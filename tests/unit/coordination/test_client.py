@@ -25,6 +25,7 @@ from ollama_proxy.coordination import (
     Ticket,
     start_coordinator,
 )
+from ollama_proxy.coordination.client import START_S
 from ollama_proxy.errors import ClientGone, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
@@ -177,7 +178,7 @@ def test_coordinator_that_takes_long_to_start_is_started_once(tmp_path: Path) ->
     client.configure(QueueLimits(), {"box1": BoxSettings(1)}, "UTC")
     ticket = client.begin("id", Flow("team"), tokens=10, about={}).acquire([("box1", "m")], Call(Timeouts()))
     try:
-        assert ticket.wait(LONGEST_S)  # by then, several seconds after the start, it grants its own share
+        assert not ticket.wait(3 * START_S)
         assert len(started) == 1
         started[0].kill()
         wait_until(lambda: len(started) == 2)

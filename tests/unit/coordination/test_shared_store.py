@@ -40,13 +40,13 @@ class Machine:
         config.chmod(0o600)
         environ = os.environ | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
         self.started: list[subprocess.Popen[bytes]] = []
-        self._environ = environ
-        self.client = CoordinatorClient(directory, workers=1, start=self._start)
-        self.client.configure(QueueLimits(), {"box1": BoxSettings(slots)}, "UTC")
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.started.append(start_coordinator(self._environ))
-        return self.started[-1]
+        def start() -> subprocess.Popen[bytes]:
+            self.started.append(start_coordinator(environ))
+            return self.started[-1]
+
+        self.client = CoordinatorClient(directory, workers=1, start=start)
+        self.client.configure(QueueLimits(), {"box1": BoxSettings(slots)}, "UTC")
 
     def ask(self, *subjects: Subject) -> Ticket:
         admission = self.client.begin("id", Flow("team", subjects=subjects), tokens=10, about={"token": "team"})

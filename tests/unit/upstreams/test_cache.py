@@ -99,7 +99,6 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._waiting": "requests that wait, at most the queue's limit",
     "coordination.scheduler.Scheduler._running": "slots of all boxes",
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
-    "coordination.scheduler.Scheduler._prompts": "4,096 prompts",
     "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
     "coordination.limits.Limiter._running": "requests in flight",
