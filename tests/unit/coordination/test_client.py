@@ -25,7 +25,7 @@ from ollama_proxy.coordination import (
     Ticket,
     start_coordinator,
 )
-from ollama_proxy.coordination.client import START_S
+from ollama_proxy.coordination.client import REPLY_S, START_PATIENCE_S, START_S
 from ollama_proxy.errors import ClientGone, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
@@ -156,7 +156,9 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
         process = worker.coordinator
         os.kill(process, signal.SIGSTOP)
     tickets += [worker.ask() for _ in range(5 - len(tickets))]
+    began_s = time.monotonic()
     wait_until(lambda: worker.client.state == "own share")
+    assert time.monotonic() - began_s < REPLY_S + START_PATIENCE_S - 2  # one that hangs does not start
     granted = [each for each in tickets if each.wait(0.05)]
     assert len(granted) == (3 if fails == "hangs" else 2)
     for each in granted[:2]:
