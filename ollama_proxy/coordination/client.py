@@ -245,12 +245,14 @@ class CoordinatorClient:
 
     def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
-        is no coordinator; `start` starts one and does not wait for it, and returns its process, if there is one."""
+        is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: What this worker has started last. While it runs, it is about to serve, or hangs: another one ends at once.
+        #: What `start` returned last: a process must not be forgotten while it runs. And how often, and when last, it
+        #: was called since a coordinator served.
         self._started: Popen[bytes] | None = None
+        self._starts, self._started_s = 0, -START_S
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -401,18 +403,15 @@ class CoordinatorClient:
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
 
-    def _is_running(self) -> bool:
-        return self._started is not None and self._started.poll() is None
-
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
-        lost_s, started_s, is_starting = time.monotonic(), -START_S, False
+        lost_s = time.monotonic()
         stand_in: Coordinator | None = None
         while True:
             link = connect(self._directory)
             if link is not None:
                 self._enter("coordinator")
-                stand_in, is_starting = None, False
+                stand_in, self._starts = None, 0
                 self._use(link)
                 self._send = self._send_later = None
                 self._is_attached.clear()
@@ -420,10 +419,7 @@ class CoordinatorClient:
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
-            if not self._is_running() and time.monotonic() - started_s > START_S:
-                started_s = time.monotonic()
-                self._started, is_starting = self._start(), True
-            patience_s = START_PATIENCE_S if is_starting and self._is_running() else PATIENCE_S
+            patience_s = START_PATIENCE_S if self._keep_starting() else PATIENCE_S
             if stand_in is None and time.monotonic() - lost_s > patience_s:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
@@ -432,6 +428,16 @@ class CoordinatorClient:
             if stand_in is not None:
                 stand_in.tick()
             gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
+
+    def _keep_starting(self) -> bool:
+        """Starts a coordinator, unless the last one that was started still runs: another one would make it slower.
+        Returns whether it will serve soon; if the first one has ended, there is one that hangs."""
+        is_running = self._starts > 0 and self._started is not None and self._started.poll() is None
+        if not is_running and time.monotonic() - self._started_s > START_S:
+            self._starts, self._started_s = self._starts + 1, time.monotonic()
+            self._started = self._start()
+            is_running = self._started is not None
+        return is_running and self._starts == 1
 
     def _enter(self, state: str) -> None:
         if state == self.state:

@@ -99,16 +99,19 @@ class Coordinator:
         store: Store | None = None,
         *,
         settle_s: float = 0.0,
+        resettle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         stand_in: Callable[[], Store] = lambda: make_share(1.0),
     ) -> None:
-        """`settle_s`: for so long no slot is granted, because workers may hold some that they have not announced yet.
-        `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
+        """`settle_s`: for so long no slot is granted at first, because workers may hold some that they have not
+        announced yet. `resettle_s`: the same when a worker announces slots, because others may have granted some as
+        well. `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
         self._store = store or Store(Scheduler(), Limiter())
         self._stand_in = stand_in
         self._queue, self._timezone = QueueLimits(), "UTC"
         self._clock = clock
         self._settles_s: float | None = clock() + settle_s if settle_s else None
+        self._resettle_s = resettle_s
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._entries: dict[str, Entry] = {}
@@ -240,6 +243,13 @@ class Coordinator:
         self._decide(lambda scheduler: scheduler.acquire(entry.request, self._clock()))
         if key in self._entries and entry.grant is None:
             self._call_back([entry])
+
+    def settle_again(self) -> None:
+        """Grants no slot for a while: a worker has granted some by itself, so that others may have done so."""
+        if self._resettle_s and self._settles_s is None:
+            self._settles_s = self._clock() + self._resettle_s
+            for name in self._box_names():
+                self.set_box(name)
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
@@ -440,6 +450,8 @@ class Session:
         """What a worker holds that has lost another coordinator."""
         self._exchanges |= {exchange: _read_subjects(subjects) for exchange, subjects in frame.get("exchanges", ())}
         self.announce_exchanges()
+        if frame.get("held"):
+            self._coordinator.settle_again()
         for held in frame.get("held", ()):
             entry = self._read_entry(held)
             self._requests[entry.id] = None

@@ -61,11 +61,12 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
         os.pwrite(lock, MARK, 0)
         settle_s = SETTLE_S if was_killed else 0.0
         if url is None:
-            coordinator = Coordinator(settle_s=settle_s)
+            coordinator = Coordinator(settle_s=settle_s, resettle_s=SETTLE_S)
         else:
             # 8 MB, which a gateway without Redis does without.
             shared = importlib.import_module("ollama_proxy.coordination.shared_store")
-            coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s)
+            settling = {"settle_s": settle_s, "resettle_s": SETTLE_S}
+            coordinator = shared.build_shared_coordinator(directory, url.secret, **settling)
         _Service(directory, coordinator, idle_s).run()
         os.ftruncate(lock, 0)
         return True

@@ -32,9 +32,12 @@ NAME_FILE = "coordinator.name"
 STATUS_KEY, STATUS_S, OLD_STATUS_S = "ollama-proxy:status", 1.0, 60.0
 
 
-def build_shared_coordinator(directory: Path, url: str, *, settle_s: float = 0.0) -> Coordinator:
+def build_shared_coordinator(
+    directory: Path, url: str, *, settle_s: float = 0.0, resettle_s: float = 0.0
+) -> Coordinator:
     """A coordinator that shares everything with those that have the same Redis. While that is lost, it grants its share
-    by itself. Raises ValueError for an invalid address, OSError if the directory can't be used."""
+    by itself. `settle_s`, `resettle_s`: see Coordinator. Raises ValueError for an invalid address, OSError if the
+    directory can't be used."""
     client, machine = connect_redis(url), machine_name(directory)
     scheduler = RedisScheduler(client, machine, QueueLimits(), lambda decisions: coordinator.deliver(decisions))
     concurrency = RedisConcurrency(client, machine)
@@ -54,7 +57,9 @@ def build_shared_coordinator(directory: Path, url: str, *, settle_s: float = 0.0
             concurrency.announce()
         coordinator.resume(store)
 
-    coordinator = Coordinator(store, settle_s=settle_s, stand_in=lambda: make_share(1 / scheduler.machines))
+    coordinator = Coordinator(
+        store, settle_s=settle_s, resettle_s=resettle_s, stand_in=lambda: make_share(1 / scheduler.machines)
+    )
     scheduler.announce, scheduler.on_return = coordinator.announce, come_back
     scheduler.start()
     gevent.spawn(publish_status, client, machine, coordinator)
