@@ -406,7 +406,9 @@ class TestWorks:
     @pytest.mark.parametrize("behind", BEHIND)
     def test_every_gateway_has_a_configuration_that_can_be_used(self, behind: GatewayName, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
-        text = (GATEWAY_CONFIG + BEHIND[behind]).format(port=1, token=TOKEN, upstream="http://127.0.0.1:2", logs="x")
+        text = (GATEWAY_CONFIG + BEHIND[behind]).format(
+            port=1, token=TOKEN, upstream="http://127.0.0.1:2", logs="x", defaults=""
+        )
         path.write_text(text, encoding="utf-8")
         assert len(effective_upstreams(load_settings(path, {}))) == (8 if behind == "fleet" else 1)
 
