@@ -7,9 +7,9 @@ with its share of the slots and limits. Pure but for the storage of the limits, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Protocol
@@ -81,8 +81,9 @@ class Store:
     #: What is raised if it can't be reached, and who wants to know that.
     failures: tuple[type[Exception], ...] = ()
     note_lost: Callable[[Exception], None] = lambda error: None
-    #: How many machines share it.
+    #: How many machines share it, and the statuses of the others.
     count_machines: Callable[[], int] = lambda: 1
+    read_statuses: Callable[[], Sequence[Frame]] = lambda: ()
 
 
 def make_share(share: float) -> Store:
@@ -319,7 +320,20 @@ class Coordinator:
                 self.set_box(name)
 
     def status(self) -> Frame:
-        """Boxes, and what runs and waits, as the status document has them."""
+        """Boxes, and what runs and waits on all machines, as the status document has them."""
+        own = self.describe()
+        counts = {box["name"]: box for box in own["boxes"]}
+        for other in self._store.read_statuses():
+            own["running"] += other["running"]
+            own["waiting"] += other["waiting"]
+            for box in other["boxes"]:
+                for what in ("running", "waiting"):
+                    counts.get(box["name"], box)[what] += box[what]
+        own["waiting"].sort(key=lambda row: row["position"])
+        return own | {"machines": self._store.count_machines()}
+
+    def describe(self) -> Frame:
+        """The status of this machine's workers."""
         names = self._box_names()
         entries = list(self._entries.items())
         running = [_describe(each) | self._describe_running(each) for _, each in entries if each.grant]
@@ -334,9 +348,7 @@ class Coordinator:
             view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
-        waiting.sort(key=lambda row: row["position"])
-        machines = self._store.count_machines()
-        return {"boxes": boxes, "running": running, "waiting": waiting, "machines": machines}
+        return {"boxes": boxes, "running": running, "waiting": waiting}
 
     def _describe_running(self, entry: Entry) -> Frame:
         assert entry.grant is not None
@@ -477,12 +489,12 @@ class Session:
             if exchange in self._exchanges:
                 return {}
             refusal = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
-            self.send({"op": "refused", "id": frame["id"], **asdict(refusal)})
+            self.send({"op": "refused", "id": frame["id"], **refusal.to_json()})
             return None
         limits = _read_subjects(subjects)
         passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
         if isinstance(passed, LimitRefusal):
-            self.send({"op": "refused", "id": frame["id"], **asdict(passed)})
+            self.send({"op": "refused", "id": frame["id"], **passed.to_json()})
             return None
         self._exchanges[exchange] = limits
         return passed.to_json()

@@ -4,7 +4,8 @@ An exchange is charged when it is admitted: one request, and an estimate of its 
 corrected by what it has spent, so a limit may be exceeded; this debt counts against the requests that follow. All
 limits of an exchange are checked before any is charged, so a refused request uses up nothing.
 
-- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`.
+- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`, also in memory; see
+  `ollama_proxy.coordination.counters`.
 - `concurrent`: see `ollama_proxy.coordination.concurrency`.
 - quotas, such as `tokens_per_day` and `cost_per_month`: a counter for each day or month of the time zone.
 """
@@ -14,16 +15,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from limits.storage import MemoryStorage, RedisStorage
-
 from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
+from ollama_proxy.coordination.counters import MemoryStorage, Storage
 
 #: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
@@ -63,8 +63,7 @@ class Spent:
     cost: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
+class Remaining(NamedTuple):
     """What is left of one limit; `reset_s`: when nothing is used any more, in seconds."""
 
     limit: int
@@ -81,7 +80,7 @@ class Allowance:
 
     def to_json(self) -> dict[str, Any]:
         """As a frame has it."""
-        return asdict(self)
+        return {name: left and left._asdict() for name, left in (("requests", self.requests), ("tokens", self.tokens))}
 
     def list_limits(self) -> list[tuple[str, Remaining]]:
         """Those that there are, with what they count: "requests", "tokens"."""
@@ -102,6 +101,10 @@ class LimitRefusal:
     key: str
     retry_after_s: int
     allowance: Allowance = Allowance()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a frame has it."""
+        return asdict(self) | {"allowance": self.allowance.to_json()}
 
 
 class Limit(Protocol):
@@ -124,8 +127,7 @@ class Limit(Protocol):
         """Ends the exchange: corrects the estimate by what it has used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """A sliding window as the package `limits` counts it: the count of the last minute fades during this one."""
 
     previous: int
@@ -160,7 +162,7 @@ class MinuteLimit:
     key: str
     limit: int
     amount: int
-    storage: MemoryStorage | RedisStorage
+    storage: Storage
     #: When the exchange was charged, in monotonic seconds.
     taken_at_s: float = -math.inf
     window: Window = Window(0, 0, 0, 0)
@@ -219,7 +221,7 @@ class MinuteLimit:
     def count_remaining(self, taken: int) -> Remaining:
         """What is left, if `taken` was charged since the window was read."""
         before = self.window
-        window = replace(before, current=before.current + taken, current_ttl_s=before.current_ttl_s or 2 * MINUTE_S)
+        window = before._replace(current=before.current + taken, current_ttl_s=before.current_ttl_s or 2 * MINUTE_S)
         return Remaining(self.limit, max(0, self.limit - window.used), round(window.wait_s(0), 3))
 
 
@@ -233,7 +235,7 @@ class QuotaLimit:
     limit: int
     amount: int
     period: Period
-    storage: MemoryStorage | RedisStorage
+    storage: Storage
     clock: Callable[[], float]
     code = QUOTA
 
@@ -342,7 +344,7 @@ class Limiter:
     Redis are raised.
     """
 
-    storage: MemoryStorage | RedisStorage = field(default_factory=MemoryStorage)
+    storage: Storage = field(default_factory=MemoryStorage)
     timezone: str = "UTC"
     share: float = 1.0
     concurrency: Concurrency = field(default_factory=MemoryConcurrency)
@@ -367,27 +369,27 @@ class Limiter:
         limit, wait_s = max(waits, key=itemgetter(1), default=(None, 0.0))
         if limit and wait_s:
             return _refuse(limit, wait_s, limits)
-        with ExitStack() as taken:
+        taken: list[Limit] = []
+        try:
             for limit in limits:
                 if not limit.take():  # another machine was faster
                     return _refuse(limit, limit.wait_s(), limits)
-                taken.callback(limit.give_back)
-            taken.pop_all()
+                taken.append(limit)
+        finally:
+            if len(taken) < len(limits):
+                _call_all(limit.give_back for limit in taken)
         if limits:
             self._running[exchange_id] = limits
         return _sum_up(limits, charged=True)
 
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
         """Ends an exchange and corrects its estimate; None: it used nothing. Unknown ids are ignored."""
-        with ExitStack() as ends:  # all of them, also if Redis fails
-            for limit in self._running.pop(exchange_id, ()):
-                ends.callback(limit.settle, spent or Spent())
+        spent = spent or Spent()
+        _call_all(partial(limit.settle, spent) for limit in self._running.pop(exchange_id, ()))
 
     def cancel(self, exchange_id: str) -> None:
         """Takes an admission back: the exchange was refused after all, and uses up nothing."""
-        with ExitStack() as ends:
-            for limit in self._running.pop(exchange_id, ()):
-                ends.callback(limit.give_back)
+        _call_all(limit.give_back for limit in self._running.pop(exchange_id, ()))
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
@@ -420,6 +422,18 @@ class Limiter:
         amount = tokens if unit == "tokens" else 0
         units = math.ceil(limit * UNITS[unit])
         return QuotaLimit(name, key, unit, units, amount, self._calendar.find(period), self.storage, self.clock)
+
+
+def _call_all(actions: Iterable[Callable[[], None]]) -> None:
+    """All of them, also if Redis fails; raises the first error then."""
+    errors: list[Exception] = []
+    for action in actions:
+        try:
+            action()
+        except Exception as error:  # whatever the client of Redis raises; the first one is raised below
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:

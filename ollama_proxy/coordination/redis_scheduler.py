@@ -1,12 +1,15 @@
 """The scheduler of several machines: its state is in Redis, and each of them decides with the same rules.
 
-A request has the id `<machine>/<id>` there. Decisions about a machine's own requests are returned; those about others
-are published, and each machine compares once a second what it holds with what Redis has, so a lost message costs a
-second and no request. What a machine without a lease held or waited for is released by whichever machine notices.
+A request has the id `<machine>/<start>/<id>` there, with a new `start` each time that the machine starts. Decisions
+about a machine's own requests are returned; those about others are published, and each machine compares once a second
+what it holds with what Redis has, so a lost message costs a second and no request. What a machine without a lease held
+or waited for is released by whichever machine notices.
 """
 
 from __future__ import annotations
 
+import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,14 +23,17 @@ import redis
 
 from ollama_proxy.coordination.redis_store import RedisStore
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal
-from ollama_proxy.coordination.shared_state import BoxView, SharedState, name_request, split_name
+from ollama_proxy.coordination.shared_state import VERSION, BoxView, SharedState
 from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
 
 #: Hashes of a conversation that are compared; the last turn of a client is among the last few.
 MAX_TURNS = 8
 
-#: Seconds between two attempts to reach Redis again, and those that a machine has after its start to say what it holds.
-RETRY_S, SETTLE_S = 0.25, 3.0
+#: Seconds between two attempts to reach Redis again.
+RETRY_S = 0.25
+
+#: Seconds after the start of a machine, or after Redis is back, in which others may still say what they hold.
+SETTLE_S = 3.0
 
 #: Ticks in which every machine notices that Redis has lost everything, and says again what it holds.
 SETTLE_TICKS = 3
@@ -75,14 +81,17 @@ class RedisScheduler:
         self.is_available, self.problem = False, "Redis was not asked yet."
         #: Machines that are alive, this one included.
         self.machines = 1
-        self.store = RedisStore(client, prefix)
+        self.store = RedisStore(client, prefix, VERSION)
         self._machine, self._lease_s, self._tick_s = machine, lease_s, tick_s
+        self._names = f"{machine}/{secrets.token_hex(4)}/"
         self._entries: dict[str, _Entry] = {}
         #: What this machine says of the boxes.
         self._views: dict[str, BoxView] = {}
         #: The last document, and the state that it describes.
         self._seen: tuple[bytes, SharedState] = (b"", SharedState())
-        self._next_tick_s = self._settled_s = 0.0
+        self._next_tick_s = 0.0
+        #: When requests of an earlier start are released, and when dead machines are looked for.
+        self._clean_up_s = self._find_dead_s = 0.0
         # One change at a time: changes of the same machine would only repeat each other.
         self._lock = threading.RLock()
         self._wakes, self._is_closed = threading.Event(), False
@@ -90,7 +99,7 @@ class RedisScheduler:
 
     def start(self) -> None:
         """Tries to reach Redis, once; goes on to try, to keep the lease and to listen until `close`."""
-        self._settled_s = time.monotonic() + SETTLE_S
+        self._clean_up_s = time.monotonic() + SETTLE_S
         self._renew_lease()
         for thread in self._threads:
             thread.start()
@@ -138,7 +147,11 @@ class RedisScheduler:
     def acquire(self, request: Request, now: float) -> list[Decision]:
         """See Scheduler."""
         with self._lock:
-            if request.id in self._entries or not request.candidates:
+            known = self._entries.get(request.id)
+            if known and known.request is request:
+                # It was announced while this call waited for its turn.
+                return []
+            if known or not request.candidates:
                 raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
             entry = _Entry(request, time.monotonic())
             return self._add(entry, lambda state, now: state.scheduler.acquire(self._share(entry, now), now))
@@ -146,6 +159,9 @@ class RedisScheduler:
     def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
         """See Scheduler."""
         with self._lock:
+            known = self._entries.get(request.id)
+            if known and known.grant:
+                return known.grant
             grant = _hold(request, box_name, started_s)
             entry = _Entry(request, started_s, grant)
             self._add(entry, lambda state, now: self._restore(entry, state, now))
@@ -156,18 +172,17 @@ class RedisScheduler:
         self._entries[entry.request.id] = entry
         try:
             decisions = self._change(operation)
-        except StateUnavailable:
-            self._entries.pop(entry.request.id, None)
-            raise
-        entry.is_known = True
-        return decisions
+            entry.is_known = True
+            return decisions
+        finally:
+            if not entry.is_known:
+                self._entries.pop(entry.request.id, None)
 
     def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
         """See Scheduler."""
         with self._lock:
             self._entries.pop(request_id, None)
-            name = name_request(self._machine, request_id)
-            return self._change(lambda state, now: state.scheduler.release(name, now, outcome))
+            return self._change(lambda state, now: state.scheduler.release(self._names + request_id, now, outcome))
 
     def cancel(self, request_id: str, now: float) -> list[Decision]:
         """See Scheduler."""
@@ -179,7 +194,7 @@ class RedisScheduler:
         with self._lock:
             for each in request_ids:
                 self._entries.pop(each, None)
-                names.append(name_request(self._machine, each))
+                names.append(self._names + each)
             return self._change(lambda state, now: state.scheduler.cancel_all(names, now))
 
     def tick(self, now: float) -> list[Decision]:
@@ -188,9 +203,9 @@ class RedisScheduler:
             if self.is_available and time.monotonic() < self._next_tick_s:
                 return []
             self._next_tick_s = time.monotonic() + self._tick_s
+            others = self._seen[1].machines.keys() - {self._machine}
             with self._redis():
-                others = self._seen[1].machines.keys() - {self._machine}
-                dead = self.store.find_dead(others)
+                dead = self.store.find_dead(others) if time.monotonic() >= self._find_dead_s else set[str]()
             return self._change(lambda state, now: self._tick(state, dead, now))
 
     def _tick(self, state: SharedState, dead: set[str], now: float) -> list[Decision]:
@@ -203,7 +218,7 @@ class RedisScheduler:
 
     def locate(self, request_id: str) -> Position | None:
         """See Scheduler; as it was when the state was last used here, at most a tick ago."""
-        return self._seen[1].scheduler.locate(name_request(self._machine, request_id))
+        return self._seen[1].scheduler.locate(self._names + request_id)
 
     # Changes of the shared state.
 
@@ -218,7 +233,7 @@ class RedisScheduler:
             joined = [] if self._machine in state.machines else self._join(state, now)
             decisions[:] = joined + state.settle(now) + operation(state, now)
             self._seen = (state.dump(), state)
-            return self._seen[0], _encode(decisions, self._machine)
+            return self._seen[0], _encode(each for each in decisions if not self._find_entry(each.request.id))
 
         with self._redis():
             self.store.change(change)
@@ -247,12 +262,12 @@ class RedisScheduler:
         decisions: list[Decision] = []
         known: set[str] = set()
         for name, grant in state.list_requests(self._machine):
-            entry = self._entries.get(split_name(name)[1])
+            entry = self._find_entry(name)
             if entry:
                 known.add(entry.request.id)
                 # The message was lost.
                 decisions += [grant] if grant and not entry.grant else []
-            elif grant is None or time.monotonic() >= self._settled_s:
+            elif name.startswith(self._names) or time.monotonic() >= self._clean_up_s:
                 decisions += state.scheduler.cancel(name, now)
         missing = [each for key, each in self._entries.items() if key not in known and each.is_known]
         return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in missing))
@@ -270,18 +285,21 @@ class RedisScheduler:
         request, since_s = entry.request, entry.request.waiting_since_s
         if since_s is not None:
             since_s = now - (time.monotonic() - since_s)
-        name, turns = name_request(self._machine, request.id), request.conversation[-MAX_TURNS:]
+        name, turns = self._names + request.id, request.conversation[-MAX_TURNS:]
         return replace(request, id=name, conversation=turns, waiting_since_s=since_s)
+
+    def _find_entry(self, name: str) -> _Entry | None:
+        """The request of this machine that has this name in Redis."""
+        return self._entries.get(name.removeprefix(self._names)) if name.startswith(self._names) else None
 
     def _accept(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
         """The decisions about this machine's requests, each once."""
         for decision in decisions:
-            machine, key = split_name(decision.request.id)
-            entry = self._entries.get(key)
-            if machine != self._machine or entry is None or entry.grant:
+            entry = self._find_entry(decision.request.id)
+            if entry is None or entry.grant:
                 continue
             if isinstance(decision, Refusal):
-                del self._entries[key]
+                del self._entries[entry.request.id]
                 yield replace(decision, request=entry.request)
             else:
                 entry.since_s = time.monotonic()
@@ -304,20 +322,21 @@ class RedisScheduler:
     def note_lost(self, error: Exception) -> None:
         """Records that Redis can't be used, whoever has noticed it; from now on it is tried again and again."""
         self.is_available, self.problem = False, str(error)
+        # Meanwhile the leases end; until all machines are back, that means nothing.
+        self._find_dead_s = math.inf
         self._wakes.set()
 
     def _keep_lease(self) -> None:
         while not self._is_closed:
-            self._wakes.wait(self._lease_s / 3 if self.is_available else RETRY_S)
-            self._wakes.clear()
-            if not self._is_closed:
+            if not self._wakes.wait(self._lease_s / 3 if self.is_available else RETRY_S):
                 self._renew_lease()
+            self._wakes.clear()
 
     def _renew_lease(self) -> None:
         try:
             self.store.renew_lease(self._machine, self._lease_s)
         except redis.RedisError as error:
-            self.is_available, self.problem = False, str(error)
+            self.note_lost(error)
             return
         if not self.is_available:
             self._come_back()
@@ -325,7 +344,9 @@ class RedisScheduler:
     def _come_back(self) -> None:
         """Joins the other machines, after Redis was away or before it was used at all."""
         with self._lock:
-            self.is_available = True
+            self.is_available, self._next_tick_s = True, 0.0
+            if self._find_dead_s == math.inf:
+                self._find_dead_s = time.monotonic() + SETTLE_S
             if self.announce:
                 rows = self.announce()
                 entries = (
@@ -337,7 +358,6 @@ class RedisScheduler:
                 decisions = self._change(self._join)
             except StateUnavailable:
                 return
-            self._next_tick_s = 0.0
             self.on_return()
         self.on_decisions(decisions)
 
@@ -349,8 +369,7 @@ class RedisScheduler:
                 time.sleep(RETRY_S)
 
     def _receive(self, message: bytes) -> None:
-        rows = [row for row in orjson.loads(message) if split_name(row[0])[0] == self._machine]
-        decisions = list(self._accept(map(_decode, rows)))
+        decisions = list(self._accept(map(_decode, orjson.loads(message))))
         if decisions:
             self.on_decisions(decisions)
 
@@ -359,12 +378,10 @@ def _hold(request: Request, box: str, started_s: float) -> Grant:
     return Grant(request, box, dict(request.candidates)[box], loads=False, started_s=started_s, cost_s=0.0)
 
 
-def _encode(decisions: Iterable[Decision], machine: str) -> bytes | None:
+def _encode(decisions: Iterable[Decision]) -> bytes | None:
     """The message about requests of other machines; None: there are no such decisions."""
     rows: list[list[Any]] = []
     for each in decisions:
-        if split_name(each.request.id)[0] == machine:
-            continue
         if isinstance(each, Refusal):
             rows.append([each.request.id, each.code, each.retry_after_s])
         else:

@@ -52,12 +52,15 @@ def connect_redis(url: str) -> redis.Redis:
 
 
 class RedisStore:
-    """The document, the channel for messages about its changes, and the leases; all names begin with `prefix`."""
+    """The document, the channel for messages about its changes, and the leases; all names begin with `prefix`.
 
-    def __init__(self, client: redis.Redis, prefix: str) -> None:
+    Programs that write another version of the document do not see it.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str, version: int) -> None:
         self._client = client
         self._prefix = prefix
-        self._key, self._channel = f"{prefix}state", f"{prefix}decisions"
+        self._key, self._channel = f"{prefix}state:{version}", f"{prefix}decisions:{version}"
         #: Changes that had to be repeated.
         self.lost_races = 0
 

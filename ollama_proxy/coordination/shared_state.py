@@ -18,17 +18,6 @@ VERSION = 1
 BoxView = tuple[int | None, int | None, bool, bool]
 
 
-def name_request(machine: str, request_id: str) -> str:
-    """The id that a request of a machine has for all machines."""
-    return f"{machine}/{request_id}"
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """The machine and the request's own id."""
-    machine, _, request_id = name.partition("/")
-    return machine, request_id
-
-
 class SharedState:
     """A scheduler, and by machine and name of a box what the machine says of it."""
 
@@ -84,9 +73,8 @@ class SharedState:
         return decisions + [each for name in views for each in self._set_box(name, now)]
 
     def list_requests(self, machine: str) -> Iterator[tuple[str, Grant | None]]:
-        """Names of a machine's requests, and the slots that they hold."""
-        mine = name_request(machine, "")
-        return (each for each in self.scheduler.list_requests() if each[0].startswith(mine))
+        """Names of a machine's requests, which begin with that of the machine, and the slots that they hold."""
+        return (each for each in self.scheduler.list_requests() if each[0].startswith(f"{machine}/"))
 
     def _set_box(self, name: str, now: float) -> list[Decision]:
         """A box may be used if one machine can use it; of different bounds the smallest applies."""

@@ -23,8 +23,12 @@ _AMOUNT = optional(number(0.001, 1_000_000_000))
 class Limits:
     """How much a token, or a user behind it, may use."""
 
-    requests_per_minute: int | None = setting(None, "Requests in any 60 seconds.", _COUNT)
-    tokens_per_minute: int | None = setting(None, "Tokens in any 60 seconds: prompts and answers.", _COUNT)
+    requests_per_minute: int | None = setting(
+        None, "Requests per minute, on average: some 60 seconds may have up to twice as many.", _COUNT
+    )
+    tokens_per_minute: int | None = setting(
+        None, "Tokens per minute, of prompts and answers, on average like requests_per_minute.", _COUNT
+    )
     concurrent: int | None = setting(None, "Requests at a time.", _COUNT)
     tokens_per_day: int | None = setting(None, "Tokens in a day of records.timezone.", _COUNT)
     tokens_per_month: int | None = setting(None, "Tokens in a month.", _COUNT)

@@ -26,8 +26,7 @@ from gevent.event import AsyncResult
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import connect_redis
 from ollama_proxy.coordination.scheduler import Decision, QueueLimits
-from ollama_proxy.coordination.shared_state import StateUnavailable
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
 
 #: Of each box.
 SLOTS = {"box1": 1, "box2": 2}

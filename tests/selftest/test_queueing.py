@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from benchmarks.queueing import shared
 from benchmarks.queueing.__main__ import find_misses, run
 from benchmarks.queueing.simulation import FairSharing, FirstComeFirstServed, Job, SimulatedBox, Simulation
 from benchmarks.queueing.traces import (
@@ -18,6 +20,7 @@ from benchmarks.queueing.traces import (
     two_models,
 )
 from ollama_proxy.coordination import Scheduler
+from tests.rig.redis_server import RedisServer
 
 
 def test_simulated_box_starts_in_order_and_replaces_only_unused_models() -> None:
@@ -67,3 +70,8 @@ def test_requests_on_a_lost_box_are_tried_again_and_runs_are_the_same() -> None:
     first, second = ({job.id: (job.start_s, job.end_s, job.attempts) for job in each.jobs.values()} for each in runs)
     assert first == second
     assert {attempts for _, _, attempts in first.values()} == {1, 2}
+
+
+def test_cost_with_redis_is_measured_and_nothing_stays_there(redis_server: RedisServer) -> None:
+    assert re.fullmatch(r"\| 3 \|( \d+\.\d ms \(\d+\.\d ms\) \|){2} \d+ kB \|", shared.run(redis_server.url, 3))
+    assert redis_server.ask("DBSIZE") == ":0"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-import limits.storage.memory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import RedisStorage
 
 from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
-from ollama_proxy.coordination.limits import Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
+from ollama_proxy.coordination.counters import MemoryStorage
+from ollama_proxy.coordination.limits import KEPT_S, Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
@@ -33,25 +33,10 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_700_000_000 // 60 * 60.0
-        monkeypatch.setattr(limits.storage.memory.time, "time", lambda: self.now)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def make_limiter(self, **options: float) -> Limiter:
-        return Limiter(QuietStorage(), clock=lambda: self.now, **options)  # type: ignore[arg-type]
-
-
-class QuietStorage(MemoryStorage):
-    """Starts no thread, which would wait by the clock of the test."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timer.cancel()
-        self.timer = Idle()  # type: ignore[assignment]
-
-
-class Idle:
-    def is_alive(self) -> bool:
-        return True
+        return Limiter(MemoryStorage(lambda: self.now), clock=lambda: self.now, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -333,14 +318,15 @@ def test_a_minute_never_has_more_than_its_limit_and_a_refused_request_passes_whe
 def test_idle_keys_are_forgotten(clock: Clock) -> None:
     limiter = clock.make_limiter()
     for number in range(100):
-        limits = {"requests_per_minute": 1.0, "tokens_per_minute": 1.0, "concurrent": 1.0}
+        limits = {"requests_per_minute": 1.0, "tokens_per_day": 1.0, "concurrent": 1.0}
         admit(limiter, number, limits, key=f"user:a/{number}")
         limiter.settle(str(number), None)
     assert not limiter._running and not limiter.concurrency.running  # type: ignore[attr-defined]
-    clock.now += 600
+    clock.now += 2 * KEPT_S
+    admit(limiter, "last", {"requests_per_minute": 1.0, "tokens_per_day": 1.0})
     storage = limiter.storage
-    storage._MemoryStorage__expire_events()  # type: ignore[union-attr]  # what its thread calls
-    assert not storage.storage and not storage.expirations  # type: ignore[union-attr]
+    assert isinstance(storage, MemoryStorage)
+    assert (len(storage._windows), len(storage._counters)) == (1, 1)
 
 
 def test_an_allowance_without_limits_is_empty() -> None:

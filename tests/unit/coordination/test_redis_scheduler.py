@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+import redis
 
 from ollama_proxy.coordination import redis_scheduler
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
@@ -111,9 +112,9 @@ def start(redis_server: RedisServer) -> Iterator[Callable[..., Machine]]:
 
 
 @pytest.fixture
-def pair(start: Callable[..., Machine]) -> tuple[Machine, Machine]:
-    """Two machines with a box that has one slot, which the first one holds."""
-    first, second = start("first"), start("second")
+def pair(start: Callable[..., Machine], request: pytest.FixtureRequest) -> tuple[Machine, Machine]:
+    """Two machines with a box that has one slot, which the first one holds. Parameter: seconds of their leases."""
+    first, second = (start(name, lease_s=getattr(request, "param", LEASE_S)) for name in ("first", "second"))
     for each in (first, second):
         each.use_box()
     first.ask("1")
@@ -128,6 +129,8 @@ def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(pair: tuple[
     assert not second.granted
     position = second.locate("1")
     assert position and (position.place, position.waiting) == (1, 1) and second.locate("2") is None
+    shared = second._seen[1].scheduler._waiting[second._names + "1"].request
+    assert [end for end, _ in shared.conversation] == [str(number) for number in range(12, 20)]
     first.give_back("1")
     wait_until(lambda: "1" in second.granted, 1, "the decision did not arrive")
     # It is the caller's request, with its id and its whole conversation, and a time of the caller's clock.
@@ -253,6 +256,7 @@ def test_machine_that_comes_back_under_its_name_is_released_only_after_it_had_ti
     wait_until(lambda: "2" in second.granted, 1)
 
 
+@pytest.mark.parametrize("pair", [LEASE_S, 60.0], indirect=True)
 def test_flushed_redis_learns_again_what_is_held_and_what_waits(
     pair: tuple[Machine, Machine], redis_server: RedisServer
 ) -> None:
@@ -260,7 +264,9 @@ def test_flushed_redis_learns_again_what_is_held_and_what_waits(
     second.ask("2")
     first.ask("3")
     redis_server.flush()
-    wait_until(lambda: len(list(second._seen[1].scheduler.list_requests())) == 3, 2)
+    # The machine that holds nothing is the first that notices.
+    second.ask("4")
+    wait_until(lambda: len(list(second._seen[1].scheduler.list_requests())) == 4, 2)
     wait_until(lambda: first._seen[1].settles_s is second._seen[1].settles_s is None, 2)
     assert list(first.granted) == ["1"] and not second.granted
     first.give_back("1")
@@ -289,6 +295,28 @@ def test_paused_redis_blocks_nobody_for_long_and_goes_on_where_it_was(
     assert not first.refused and "3" not in first.granted
 
 
+def test_machine_that_comes_back_later_than_the_others_has_lost_nothing(
+    pair: tuple[Machine, Machine], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    second.ask("2")
+
+    def fail(*_: object) -> None:
+        raise redis.ConnectionError("not yet")
+
+    redis_server.pause()
+    wait_until(lambda: not first.is_available and not second.is_available, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(first.store, "renew_lease", fail)
+        redis_server.resume()
+        wait_until(lambda: second.is_available and second.store.find_dead(["first"]), 5)
+        time.sleep(5 * TICK_S)
+    wait_until(lambda: first.is_available, 5)
+    assert "2" not in second.granted
+    first.give_back("1")
+    wait_until(lambda: "2" in second.granted, 1)
+
+
 def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
     pair: tuple[Machine, Machine], redis_server: RedisServer
 ) -> None:
@@ -305,6 +333,20 @@ def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
     assert "waits" not in first.granted
     first.give_back("other")
     wait_until(lambda: "waits" in first.granted, 1)
+
+
+def test_request_that_was_announced_already_is_not_added_again(
+    pair: tuple[Machine, Machine], redis_server: RedisServer
+) -> None:
+    first, _ = pair
+    held, waits = Request("held", "flow", BOX), Request("waits", "flow", BOX)
+    first.announce = lambda: [(held, "box1", time.monotonic()), (waits, None, time.monotonic())]
+    first.note_lost(redis.ConnectionError("lost"))
+    wait_until(lambda: first.is_available, 5)
+    assert first.acquire(waits, 0) == [] and first.hold(held, "box1", 0, 0).started_s > 0
+    assert {grant and grant.box for _, grant in first._seen[1].list_requests("first")} == {"box1", None}
+    first.give_back("held")
+    assert "waits" in first.granted
 
 
 def test_machine_that_starts_without_redis_joins_when_it_is_there(redis_server: RedisServer) -> None:
@@ -405,7 +447,7 @@ def test_rules_are_the_same_with_redis(
         client = connect_redis(redis_server.url)
         scheduler = RedisScheduler(client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0)
         made.append(scheduler)
-        scheduler.store = FakeTimeStore(client, "test:")
+        scheduler.store = FakeTimeStore(client, "test:", 1)
         scheduler._renew_lease()
         for box in boxes:
             AtTime(scheduler, clock).set_box(box, 0, slots=slots, max_loaded=models)

@@ -17,7 +17,7 @@ from tests.rig.redis_server import RedisServer
 
 @pytest.fixture
 def store(redis_server: RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(connect_redis(redis_server.url), "test:")
+    store = RedisStore(connect_redis(redis_server.url), "test:", 1)
     yield store
     store.close()
 
@@ -50,7 +50,7 @@ def test_change_gets_the_time_of_redis_and_is_not_written_if_nothing_changes(
         times.append(now)
         if text:
             # A write would be a lost race.
-            redis_server.ask("SET", "test:state", "other")
+            redis_server.ask("SET", "test:state:1", "other")
         return text or b"first", None
 
     store.change(keep)
@@ -65,14 +65,14 @@ def test_change_that_always_loses_gives_up(
     monkeypatch.setattr(redis_store, "CHANGE_TIMEOUT_S", 0.2)
 
     def lose(text: bytes | None, now: float) -> tuple[bytes, None]:
-        redis_server.ask("SET", "test:state", str(time.monotonic()))
+        redis_server.ask("SET", "test:state:1", str(time.monotonic()))
         return b"mine", None
 
     began = time.monotonic()
     with pytest.raises(redis.TimeoutError):
         store.change(lose)
     assert time.monotonic() - began < 3 and store.lost_races > 1
-    assert redis_server.ask("STRLEN", "test:state") != ":4"
+    assert redis_server.ask("STRLEN", "test:state:1") != ":4"
 
 
 def test_error_in_a_change_leaves_no_connection_behind_that_watches(
@@ -83,7 +83,7 @@ def test_error_in_a_change_leaves_no_connection_behind_that_watches(
 
     with pytest.raises(KeyError):
         store.change(fail)
-    redis_server.ask("SET", "test:state", "5")
+    redis_server.ask("SET", "test:state:1", "5")
     store.change(add_one)
     assert store.lost_races == 0
 

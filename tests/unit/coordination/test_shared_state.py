@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy.coordination.scheduler import QueueLimits
-from ollama_proxy.coordination.shared_state import BoxView, SharedState, name_request, split_name
+from ollama_proxy.coordination.shared_state import BoxView, SharedState
 from ollama_proxy.coordination.state import Grant, Request
 
 LIMITS = QueueLimits(max_waiting=7)
@@ -15,10 +15,6 @@ def ask(state: SharedState, name: str, now: float = 1.0) -> bool:
     """Whether a request gets a slot of box1 at once."""
     decisions = state.scheduler.acquire(Request(name, "flow", (("box1", "a"),)), now)
     return any(isinstance(each, Grant) for each in decisions)
-
-
-def test_request_ids_may_contain_what_separates_them_from_the_machine() -> None:
-    assert split_name(name_request("machine", "1/request")) == ("machine", "1/request")
 
 
 @pytest.mark.parametrize("text", [None, b"", b"{", b"{}", b'{"version": 2, "scheduler": 5}'])

@@ -96,6 +96,10 @@ def test_machines_share_slots_and_limits(machines: tuple[Machine, Machine]) -> N
     held = one.take(1) + two.take(1)
     waiting = two.ask()
     assert not waiting.wait(1.0)
+    for machine in machines:  # each tells of both
+        wait_until(
+            lambda each=machine: [len(each.client.status().get(what, ())) for what in ("running", "waiting")] == [2, 1]
+        )
     held[0].release()
     assert waiting.wait(LONGEST_S)
     for each in (held[1], waiting):

@@ -56,6 +56,8 @@ FUNCTIONS = {
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
     "coordination.coordinator.Coordinator._announced": "attempts in flight of all workers",
+    "coordination.counters.MemoryStorage._counters": "limits used in the last day or month; removed by _sweep",
+    "coordination.counters.MemoryStorage._windows": "limits used in the last minutes; removed by _sweep",
     "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
     "coordination.kept_slots.KeptSlots._called_back_s": "boxes that requests waited for: those of the configuration",
     "coordination.client.CoordinatorClient._tickets": "attempts in flight, see server.max_in_flight",
@@ -99,8 +101,8 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._waiting": "requests that wait, at most the queue's limit",
     "coordination.scheduler.Scheduler._running": "slots of all boxes",
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
-    "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
+    "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
     "coordination.limits.Limiter._running": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._entries": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._views": "boxes of the configuration",
