@@ -55,6 +55,7 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.advances.Advances._advances": "flows that asked in the last 50 ms",
     "coordination.counters.MemoryStorage._counters": "limits used in the last day or month; removed by _sweep",
     "coordination.counters.MemoryStorage._windows": "limits used in the last minutes; removed by _sweep",
     "coordination.kept_slots.KeptSlots._slots": "slots of the last 50 ms, at most requests in flight",
