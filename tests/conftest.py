@@ -14,6 +14,7 @@ from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.leaks import LeakCheck
 from tests.rig.provider import Provider
+from tests.rig.redis_server import RedisServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,6 +54,13 @@ def provider(shared_provider: Provider) -> Provider:
     """The module's provider; nothing is scripted."""
     shared_provider.clear()
     return shared_provider
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """An empty Redis on a port of its own."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -116,10 +116,11 @@ def coordinate(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Run the coordinator until no worker needs it any more; end at once if there is one. Raises ConfigError."""
     from gevent import monkey
 
-    monkey.patch_all(thread=False)  # nothing waits for a lock here, and plain ones cost a fraction
+    settings, _ = with_first_token(load_settings(environ=environ), environ)
+    # In memory nothing waits for a lock, and plain ones cost a fraction.
+    monkey.patch_all(thread=settings.state.url is not None)
     from ollama_proxy.coordination import run_coordinator
 
-    settings, _ = with_first_token(load_settings(environ=environ), environ)
     run_coordinator(state_directory(settings, environ), settings.state.url)
 
 

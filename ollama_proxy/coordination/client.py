@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -36,8 +37,9 @@ log = logging.getLogger(__name__)
 #: for its document.
 REPLY_S, LOCATE_S, STATUS_S = 2.0, 0.5, 1.0
 
-#: Seconds for which requests wait for a coordinator before the worker grants its own share.
-PATIENCE_S = 2.0
+#: Seconds for which requests wait for a coordinator before the worker grants its own share: if nothing is to be
+#: expected, and while one starts, which takes longer on a busy machine.
+PATIENCE_S, START_PATIENCE_S = 2.0, 10.0
 
 #: Seconds between two attempts to reach the coordinator, and to start one.
 RETRY_S, START_S = 0.05, 1.0
@@ -266,14 +268,16 @@ class Admission:
 class CoordinatorClient:
     """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], object]) -> None:
+    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
         is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: What `start` returned last: a process must not be forgotten while it runs.
-        self._started: object = None
+        #: What `start` returned last: a process must not be forgotten while it runs. And how often, and when last, it
+        #: was called since a coordinator served.
+        self._started: Popen[bytes] | None = None
+        self._starts, self._started_s = 0, -START_S
         #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
@@ -428,13 +432,13 @@ class CoordinatorClient:
 
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
-        lost_s, started_s = time.monotonic(), -START_S
+        lost_s = time.monotonic()
         stand_in: Coordinator | None = None
         while True:
             link = connect(self._directory)
             if link is not None:
                 self._enter("coordinator")
-                stand_in = None
+                stand_in, self._starts = None, 0
                 self._use(link)
                 self._send = self._send_later = None
                 self._is_attached.clear()
@@ -443,10 +447,8 @@ class CoordinatorClient:
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
-            if time.monotonic() - started_s > START_S:
-                started_s = time.monotonic()
-                self._started = self._start()
-            if stand_in is None and time.monotonic() - lost_s > PATIENCE_S:
+            patience_s = START_PATIENCE_S if self._keep_starting() else PATIENCE_S
+            if stand_in is None and time.monotonic() - lost_s > patience_s:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 handle = stand_in.open(self._take).handle
@@ -454,6 +456,16 @@ class CoordinatorClient:
             if stand_in is not None:
                 stand_in.tick()
             gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
+
+    def _keep_starting(self) -> bool:
+        """Starts a coordinator, unless the last one that was started still runs: another one would make it slower.
+        Returns whether it will serve soon; if the first one has ended, there is one that hangs."""
+        is_running = self._starts > 0 and self._started is not None and self._started.poll() is None
+        if not is_running and time.monotonic() - self._started_s > START_S:
+            self._starts, self._started_s = self._starts + 1, time.monotonic()
+            self._started = self._start()
+            is_running = self._started is not None
+        return is_running and self._starts == 1
 
     def _enter(self, state: str) -> None:
         if state == self.state:

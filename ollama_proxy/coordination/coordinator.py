@@ -7,7 +7,7 @@ with its share of the slots and limits. Pure but for the storage of the limits, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
+from ollama_proxy.coordination.state import Grant, Outcome, Request
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +78,12 @@ class Store:
     #: The part of each box's slots that is granted here, at least one of each.
     share: float = 1.0
     is_shared: bool = False
+    #: What is raised if it can't be reached, and who wants to know that.
+    failures: tuple[type[Exception], ...] = ()
+    note_lost: Callable[[Exception], None] = lambda error: None
+    #: How many machines share it, and the statuses of the others.
+    count_machines: Callable[[], int] = lambda: 1
+    read_statuses: Callable[[], Sequence[Frame]] = lambda: ()
 
 
 def make_share(share: float) -> Store:
@@ -93,19 +99,24 @@ class Coordinator:
         store: Store | None = None,
         *,
         settle_s: float = 0.0,
+        resettle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
-        stand_in: Callable[[], Store] | None = None,
+        stand_in: Callable[[], Store] = lambda: make_share(1.0),
     ) -> None:
-        """`settle_s`: for so long no slot is granted, because workers may hold some that they have not announced yet.
-        `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
+        """`settle_s`: for so long no slot is granted at first, because workers may hold some that they have not
+        announced yet. `resettle_s`: the same when a worker announces slots, because others may have granted some as
+        well. `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
         self._store = store or Store(Scheduler(), Limiter())
         self._stand_in = stand_in
         self._queue, self._timezone = QueueLimits(), "UTC"
         self._clock = clock
         self._settles_s: float | None = clock() + settle_s if settle_s else None
+        self._resettle_s = resettle_s
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._entries: dict[str, Entry] = {}
+        #: What `announce` has said.
+        self._announced: dict[str, Grant | None] = {}
 
     def open(self, send: Callable[[Frame], None]) -> Session:
         """A new session; `send` takes the frames for its worker, and must not wait."""
@@ -127,12 +138,31 @@ class Coordinator:
         self._decide(lambda scheduler: scheduler.tick(self._clock()))
         self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
-    def use(self, store: Store) -> None:
-        """Goes on with another store, and tells it everything: the boxes, what is held, and what waits."""
+    def announce(self) -> list[tuple[Request, str | None, float]]:
+        """What holds a slot (with its box) or waits (None), and since when: for a store that has come back."""
+        self._announced = {key: each.grant for key, each in self._entries.items()}
+        return [
+            (each.request, each.grant.box, each.granted_s) if each.grant else (each.request, None, each.asked_s)
+            for each in self._entries.values()
+        ]
+
+    def resume(self, store: Store) -> None:
+        """Goes on with a store that knows what `announce` said, and tells it what has changed since then."""
+        known, self._announced = self._announced, {}
+        same = {key for key, grant in known.items() if key in self._entries and self._entries[key].grant is grant}
+        self._store = store
+        with self._falling_back():
+            for key in known.keys() - same:
+                self._cancel(key)
+            self.use(store, known=same)
+
+    def use(self, store: Store, known: Set[str] = frozenset()) -> None:
+        """Goes on with another store, and tells it everything but the requests that it knows: boxes, what is held, and
+        what waits."""
         self._store = store
         store.scheduler.limits = self._queue
         store.limiter.set_timezone(self._timezone)
-        entries = list(self._entries.items())
+        entries = [(key, entry) for key, entry in self._entries.items() if key not in known]
         with self._falling_back():
             for session in self._sessions.values():
                 session.announce_exchanges()
@@ -152,12 +182,13 @@ class Coordinator:
     def _falling_back(self) -> Iterator[None]:
         """What can't be done because the store is unavailable is done by the one that takes over: it is told of all
         requests, and so of the one that this is about."""
+        store = self._store
         try:
             yield
-        except StateUnavailable:
-            if self._stand_in is None or not self._store.is_shared:
-                raise
-            self.use(self._stand_in())
+        except store.failures as error:
+            if self._store is store:
+                store.note_lost(error)
+                self.use(self._stand_in())
 
     def _decide(self, decide: Callable[[SlotScheduler], list[Decision]]) -> None:
         with self._falling_back():
@@ -212,6 +243,13 @@ class Coordinator:
         self._decide(lambda scheduler: scheduler.acquire(entry.request, self._clock()))
         if key in self._entries and entry.grant is None:
             self._call_back([entry])
+
+    def settle_again(self) -> None:
+        """Grants no slot for a while: a worker has granted some by itself, so that others may have done so."""
+        if self._resettle_s and self._settles_s is None:
+            self._settles_s = self._clock() + self._resettle_s
+            for name in self._box_names():
+                self.set_box(name)
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
@@ -292,7 +330,20 @@ class Coordinator:
                 self.set_box(name)
 
     def status(self) -> Frame:
-        """Boxes, and what runs and waits, as the status document has them."""
+        """Boxes, and what runs and waits on all machines, as the status document has them."""
+        own = self.describe()
+        counts = {box["name"]: box for box in own["boxes"]}
+        for other in self._store.read_statuses():
+            own["running"] += other["running"]
+            own["waiting"] += other["waiting"]
+            for box in other["boxes"]:
+                for what in ("running", "waiting"):
+                    counts.get(box["name"], box)[what] += box[what]
+        own["waiting"].sort(key=lambda row: row["position"])
+        return own | {"machines": self._store.count_machines()}
+
+    def describe(self) -> Frame:
+        """The status of this machine's workers."""
         names = self._box_names()
         entries = list(self._entries.items())
         running = [_describe(each) | self._describe_running(each) for _, each in entries if each.grant]
@@ -307,7 +358,7 @@ class Coordinator:
             view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
-        return {"boxes": boxes, "running": running, "waiting": sorted(waiting, key=lambda row: row["position"])}
+        return {"boxes": boxes, "running": running, "waiting": waiting}
 
     def _describe_running(self, entry: Entry) -> Frame:
         assert entry.grant is not None
@@ -400,6 +451,8 @@ class Session:
         """What a worker holds that has lost another coordinator."""
         self._exchanges |= {exchange: _read_subjects(subjects) for exchange, subjects in frame.get("exchanges", ())}
         self.announce_exchanges()
+        if frame.get("held"):
+            self._coordinator.settle_again()
         for held in frame.get("held", ()):
             entry = self._read_entry(held)
             self._requests[entry.id] = None

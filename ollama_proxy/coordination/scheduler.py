@@ -16,11 +16,14 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import islice
+from heapq import heapify, heappop, heappush
+from itertools import chain, islice
+from typing import Any
 
+from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
+from ollama_proxy.coordination.reasons import explain_wait
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
 
 #: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
@@ -29,8 +32,8 @@ MAX_COMPARED_BOXES, MAX_TRIED_BOXES = 8, 2
 #: Queues that are examined for a box without the model.
 MAX_COMPARED_QUEUES = 8
 
-#: Prompts of which is known which box has them in its cache.
-MAX_PROMPTS = 4096
+#: Timers that are kept before those of requests that have left the queue are removed.
+MIN_TIMERS = 64
 
 #: Waiting requests that could start on an open box but should start sooner elsewhere are reconsidered after this time.
 RECONSIDER_S = 1.0
@@ -93,9 +96,8 @@ class Scheduler:
         self._queues: dict[str, dict[Lane, FlowQueue]] = {}
         #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
         self._timers: list[tuple[float, int, str]] = []
-        #: The box that answered a prompt last, by model and hash, oldest first.
-        self._prompts: dict[tuple[str, str], Box] = {}
         self._arrivals = 0
+        self._now = 0.0
 
     def set_box(
         self,
@@ -111,7 +113,7 @@ class Scheduler:
         box = self._get_box(name)
         box.slots = math.inf if slots is None else slots
         box.max_loaded = math.inf if max_loaded is None else max_loaded
-        box.is_usable = is_up and not is_draining
+        box.is_up, box.is_draining = is_up, is_draining
         if not is_up:
             for model in list(box.loaded):
                 box.unload(model)
@@ -122,25 +124,25 @@ class Scheduler:
         self._get_box(name).report_loaded(models, now)
         return self._dispatch([self._get_box(name)], now)
 
-    def acquire(self, request: Request, now: float) -> list[Decision]:
+    def acquire(self, request: Request, now: float, *, waited_s: float | None = None) -> list[Decision]:
         """Grants a slot at once, puts the request into the queue, or refuses it if the queue is full.
 
+        `waited_s`: for so long it has waited where its place was lost; it is not refused, and times out earlier.
         Raises ValueError if the id is in use, or if there is no candidate.
         """
         if request.id in self._waiting or request.id in self._running or not request.candidates:
             raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
         lane = self._get_lane(request.candidates, request.is_background)
         self._find_group(lane).live += 1
-        if request.waiting_since_s is None and all(self._is_full(box) for box in lane.boxes):
+        if request.waiting_since_s is None and waited_s is None and all(self._is_full(box) for box in lane.boxes):
             self._leave_group(lane)
             return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
         self._arrivals += 1
-        since_s = now if request.waiting_since_s is None else request.waiting_since_s
+        since_s = now - (waited_s or 0.0) if request.waiting_since_s is None else request.waiting_since_s
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
-            for wait_s in (self.limits.max_wait_s, self.limits.max_wait_s / 2)[: 1 + request.is_background]:
-                heappush(self._timers, (since_s + wait_s, self._arrivals, request.id))
+            self._set_timers(self._waiting[request.id])
         return decisions
 
     def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
@@ -151,10 +153,11 @@ class Scheduler:
         if request_id not in self._running:
             return []
         grant, queue = self._running.pop(request_id)
-        box, wall_s = self._boxes[grant.box], now - grant.started_s
+        box, wall_s = self._boxes[grant.box], max(now - grant.started_s, 0.0)
         gpu_s = outcome.gpu_s if outcome and outcome.gpu_s is not None else wall_s
         earlier_s = outcome.earlier_gpu_s if outcome else 0.0
         self._charge(queue, (earlier_s + gpu_s - grant.cost_s) / grant.request.weight)
+        queue.running -= 1
         if outcome:
             box.learn(grant, outcome, gpu_s)
         del box.running[request_id]
@@ -169,9 +172,7 @@ class Scheduler:
         queue = self._get_queue(lane, request.flow)
         cost_s = self._estimates.expect("service", box_name, lane.boxes[box])
         grant = Grant(request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s)
-        self._running[request.id] = grant, queue
-        box.start(grant)
-        self._charge(queue, cost_s / request.weight)
+        self._run(grant, queue)
         return grant
 
     def cancel(self, request_id: str, now: float) -> list[Decision]:
@@ -185,16 +186,30 @@ class Scheduler:
         # The box may have been kept free for this request.
         return self._dispatch([box for box in self._open if box in lane.boxes], now)
 
+    def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
+        """Cancels requests together; slots that are free then go to none of them."""
+        ids = set(request_ids)
+        waiting, running = ids & self._waiting.keys(), ids & self._running.keys()
+        return [each for request_id in (*sorted(waiting), *sorted(running)) for each in self.cancel(request_id, now)]
+
+    def list_requests(self) -> Iterator[tuple[str, Grant | None]]:
+        """The ids of all requests, and the slots that they hold; None: it waits."""
+        waiting = ((request_id, None) for request_id in list(self._waiting))
+        return chain(waiting, [(request_id, grant) for request_id, (grant, _) in self._running.items()])
+
     def tick(self, now: float) -> list[Decision]:
         """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""
         decisions: list[Decision] = []
         while self._timers and self._timers[0][0] <= now:
-            _, number, request_id = heappop(self._timers)
-            waiting = self._waiting.get(request_id)
-            if waiting is None or waiting.number != number:
+            waiting = self._find_waiting(heappop(self._timers))
+            if waiting is None:
                 continue
-            if now < waiting.since_s + self.limits.max_wait_s:
-                self._promote(waiting)
+            ends_s = waiting.since_s + self.limits.max_wait_s
+            if now < ends_s:
+                if waiting.queue.lane.is_background:
+                    self._promote(waiting)
+                else:  # the longest wait was raised meanwhile
+                    heappush(self._timers, (ends_s, waiting.number, waiting.request.id))
                 continue
             lane = waiting.queue.lane
             self._dequeue(waiting)
@@ -206,7 +221,9 @@ class Scheduler:
         """When `tick` should be called, in seconds on the same clock; None: not before another call."""
         if any(lanes for box in self._open for lanes in box.lanes):
             return now + RECONSIDER_S
-        return self._timers[0][0] if self._waiting else None
+        while self._timers and not self._find_waiting(self._timers[0]):
+            heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def locate(self, request_id: str) -> Position | None:
         """The position of a waiting request in fair order if nothing else arrives."""
@@ -219,12 +236,64 @@ class Scheduler:
         others = (entry for entry in lane.order if entry[2] is not own)
         ahead = sum(min(len(entry[2].waiting), index + (entry < own_entry)) for entry in others)
         place = index + ahead + 1
-        return Position(place, lane.waiting, self._estimate_wait_s(lane, place))
+        return Position(place, lane.waiting, self._estimate_wait_s(lane, place), explain_wait(lane, self._now))
+
+    # The state as a document.
+
+    def dump(self) -> dict[str, Any]:
+        """Everything but the limits, in JSON values; `load` makes a scheduler of it that decides the same."""
+        groups = list(dict.fromkeys(self._groups.values()))
+        lanes = [lane for group in groups for lane in group.lanes.values() if not lane.is_settled]
+        numbers = {lane: number for number, lane in enumerate(lanes)}
+        return {
+            "arrivals": self._arrivals,
+            "boxes": {name: dump_box(box) for name, box in self._boxes.items()},
+            "open": [box.name for box in self._open],
+            "means": [[*key, mean] for key, mean in self._estimates.means.items()],
+            "groups": [[box.name for box in group.boxes] for group in groups],
+            "lanes": list(map(dump_lane, lanes)),
+            "running": [dump_grant(grant, numbers[queue.lane]) for grant, queue in self._running.values()],
+        }
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any], limits: QueueLimits | None = None) -> Scheduler:
+        """The scheduler of a document, which it takes over; the limits may be different ones."""
+        new = cls(limits)
+        new._arrivals = document["arrivals"]
+        new._estimates = Estimates((tuple(key), mean) for *key, mean in document["means"])
+        new._boxes = {name: load_box(name, box, new._estimates) for name, box in document["boxes"].items()}
+        new._open = {new._boxes[name]: None for name in document["open"]}
+        for names in document["groups"]:
+            group = Group({new._boxes[name]: None for name in names})
+            new._groups.update(dict.fromkeys(group.boxes, group))
+        lanes = [load_lane(lane, new._boxes) for lane in document["lanes"]]
+        for lane in lanes:
+            new._add_lane(lane)
+        for fields in document["running"]:
+            grant, lane = load_grant(fields, lanes[fields[0]]), lanes[fields[0]]
+            queue = lane.queues[grant.request.flow]
+            new._running[grant.request.id] = grant, queue
+            queue.running += 1
+            new._boxes[grant.box].running[grant.request.id] = grant
+            new._find_group(lane).live += 1
+        return new
+
+    def _add_lane(self, lane: Lane) -> None:
+        """Adds a loaded lane to the group of its boxes."""
+        group = self._find_group(lane)
+        group.lanes[lane.candidates, lane.is_background] = lane
+        group.live += lane.waiting
+        for queue in lane.queues.values():
+            self._queues.setdefault(queue.flow, {})[lane] = queue
+            for waiting in queue.waiting:
+                self._waiting[waiting.request.id] = waiting
+                self._set_timers(waiting)
 
     # The decision.
 
     def _dispatch(self, boxes: list[Box], now: float) -> list[Decision]:
         """Grants the free slots of these boxes until nothing that waits should start there."""
+        self._now = now
         grants: list[Decision] = []
         for box in boxes:
             while box.is_open and (queue := self._choose(box, now)):
@@ -285,7 +354,7 @@ class Scheduler:
         """Whether the first request starts to respond sooner on the box that answered the same conversation."""
         request, lane = queue.waiting[0].request, queue.lane
         for end, _ in reversed(request.conversation):
-            other = self._prompts.get((lane.boxes[box], end))
+            other = self._estimates.prompts.get((lane.boxes[box], end))
             if other is not None and other is not box and other in lane.boxes and other.is_usable:
                 other_s = _estimate_start_s(lane, other, request, now)
                 return other_s < _estimate_start_s(lane, box, request, now)
@@ -303,7 +372,7 @@ class Scheduler:
             boxes,
             key=lambda box: (
                 box.estimate_response_s(request, lane.boxes[box], now),
-                len(box.loaded) >= box.max_loaded,
+                len(box.loaded) >= box.capacity,
                 len(box.running) / box.slots,
             ),
         )[:MAX_TRIED_BOXES]
@@ -317,21 +386,21 @@ class Scheduler:
             lane.overtaken_s.pop(box, None)
         grant = Grant(request, box.name, model, loads, now, cost_s)
         self._dequeue(queue.waiting[0])
-        self._running[request.id] = grant, queue
-        box.start(grant)
-        for end, _ in request.conversation[-1:]:
-            self._prompts.pop((model, end), None)
-            self._prompts[model, end] = box
-            if len(self._prompts) > MAX_PROMPTS:
-                del self._prompts[next(iter(self._prompts))]
-        self._charge(queue, cost_s / request.weight)
+        self._run(grant, queue)
         return grant
+
+    def _run(self, grant: Grant, queue: FlowQueue) -> None:
+        """Takes the slot and charges what is expected."""
+        self._running[grant.request.id] = grant, queue
+        queue.running += 1
+        self._boxes[grant.box].start(grant)
+        self._charge(queue, grant.cost_s / grant.request.weight)
 
     def _charge(self, queue: FlowQueue, tag: float) -> None:
         """Adds to the tags of a flow in the whole group, so that what it uses on one box counts on the others."""
         group = self._find_group(queue.lane)
-        for lane, each in self._queues.get(queue.flow, {}).items():
-            if self._find_group(lane) is group:
+        for lane, each in self._queues[queue.flow].items():
+            if self._find_group(lane) is group and not each.is_settled:
                 each.tag += tag
                 lane.sort(each)
 
@@ -352,6 +421,20 @@ class Scheduler:
             self._queues.setdefault(flow, {})[lane] = queue
         return queue
 
+    def _set_timers(self, waiting: Waiting) -> None:
+        """Plans the end of its wait, and its promotion; most timers of requests that have left are removed."""
+        if len(self._timers) > 4 * len(self._waiting) + MIN_TIMERS:
+            self._timers = [each for each in self._timers if self._find_waiting(each)]
+            heapify(self._timers)
+        waits_s = (self.limits.max_wait_s, self.limits.max_wait_s / 2)
+        for wait_s in waits_s[: 1 + waiting.queue.lane.is_background]:
+            heappush(self._timers, (waiting.since_s + wait_s, waiting.number, waiting.request.id))
+
+    def _find_waiting(self, timer: tuple[float, int, str]) -> Waiting | None:
+        """The request that a timer was set for, if it still waits."""
+        waiting = self._waiting.get(timer[2])
+        return waiting if waiting and waiting.number == timer[1] else None
+
     def _dequeue(self, waiting: Waiting) -> None:
         del self._waiting[waiting.request.id]
         waiting.queue.lane.remove(waiting)
@@ -364,7 +447,8 @@ class Scheduler:
 
     def _is_full(self, box: Box) -> bool:
         """Whether too many wait for a box; a request that may use several boxes is shared between them."""
-        waiting = sum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
+        # Rounded once, so that the order of the lanes does not matter.
+        waiting = math.fsum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
         return waiting >= self.limits.max_waiting and (not box.is_open or any(box.lanes))
 
     def _estimate_wait_s(self, lane: Lane, place: int) -> float:

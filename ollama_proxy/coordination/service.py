@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import signal
 import subprocess
@@ -58,7 +59,15 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
             return False
         was_killed = os.pread(lock, len(MARK), 0) == MARK
         os.pwrite(lock, MARK, 0)
-        _Service(directory, Coordinator(settle_s=SETTLE_S if was_killed else 0.0), idle_s).run()
+        settle_s = SETTLE_S if was_killed else 0.0
+        if url is None:
+            coordinator = Coordinator(settle_s=settle_s, resettle_s=SETTLE_S)
+        else:
+            # 8 MB, which a gateway without Redis does without.
+            shared = importlib.import_module("ollama_proxy.coordination.shared_store")
+            settling = {"settle_s": settle_s, "resettle_s": SETTLE_S}
+            coordinator = shared.build_shared_coordinator(directory, url.secret, **settling)
+        _Service(directory, coordinator, idle_s).run()
         os.ftruncate(lock, 0)
         return True
     finally:

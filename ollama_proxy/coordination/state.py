@@ -16,7 +16,7 @@ from itertools import takewhile
 
 
 class StateUnavailable(Exception):
-    """The state that several machines share can't be reached now."""
+    """The state that several machines share can't be reached or used; the text says why. It contains no password."""
 
 
 #: What is expected before anything was measured, in seconds; of the prompt per token.
@@ -27,6 +27,9 @@ MIN_SERVICE_S = 0.001
 
 #: How much a new measurement moves a running mean.
 LEARNING_RATE = 0.2
+
+#: Measured means that are kept, and prompts of one box of which is known that they are in its cache.
+MAX_MEANS, MAX_PROMPTS = 4096, 64
 
 #: Queues of idle flows that a lane keeps before it looks for those that can be forgotten.
 MIN_QUEUES = 1024
@@ -74,19 +77,24 @@ class Outcome:
 class Estimates:
     """Running means in seconds, per box and model; until there is one, that of the model on other boxes."""
 
-    def __init__(self) -> None:
-        self._means: dict[tuple[str, ...], float] = {}
+    def __init__(self, means: Iterable[tuple[tuple[str, ...], float]] = ()) -> None:
+        #: Least recently measured first.
+        self.means = dict(means)
+        #: The box that answered a prompt last, by model and hash: the prompts of all boxes.
+        self.prompts: dict[tuple[str, str], Box] = {}
 
     def learn(self, what: str, box: str, model: str, seconds: float) -> None:
         """Takes a measurement into the means of the model and of the model on this box."""
         for key in ((what, model), (what, model, box)):
-            mean = self._means.get(key, seconds)
-            self._means[key] = mean + LEARNING_RATE * (seconds - mean)
+            mean = self.means.pop(key, seconds)
+            self.means[key] = mean + LEARNING_RATE * (seconds - mean)
+        while len(self.means) > MAX_MEANS:
+            del self.means[next(iter(self.means))]
 
     def expect(self, what: str, box: str, model: str) -> float:
         """The seconds that `what` (service, load, or prompt per token) is expected to take."""
-        mean = self._means.get((what, model, box))
-        return self._means.get((what, model), EXPECTED_S[what]) if mean is None else mean
+        mean = self.means.get((what, model, box))
+        return self.means.get((what, model), EXPECTED_S[what]) if mean is None else mean
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +107,11 @@ class Box:
     slots: float = 0
     #: How many models fit; infinite if that is not known.
     max_loaded: float = math.inf
-    is_usable: bool = False
+    #: The same as its reports suggest, and when a model was last loaded here, in seconds.
+    seen_loaded: float = math.inf
+    loaded_at_s: float = 0.0
+    is_up: bool = False
+    is_draining: bool = False
     running: dict[str, Grant] = field(default_factory=dict)
     #: Loaded models, least recently used first, and when each is expected to be ready, in seconds.
     loaded: dict[str, float] = field(default_factory=dict)
@@ -111,13 +123,23 @@ class Box:
     virtual_s: float = 0.0
 
     @property
+    def is_usable(self) -> bool:
+        """Whether requests may start here."""
+        return self.is_up and not self.is_draining
+
+    @property
+    def capacity(self) -> float:
+        """How many models fit, as far as it is known."""
+        return min(self.max_loaded, self.seen_loaded)
+
+    @property
     def is_open(self) -> bool:
         """Whether a slot is free and may be used."""
         return self.is_usable and len(self.running) < self.slots
 
     def can_load(self) -> bool:
         """Whether there is room for a model, or one that no request uses can make room."""
-        return len(self.loaded) < self.max_loaded or self._unused_model() is not None
+        return len(self.loaded) < self.capacity or self._unused_model() is not None
 
     def _unused_model(self) -> str | None:
         used = {grant.model for grant in self.running.values()}
@@ -126,26 +148,48 @@ class Box:
     def start(self, grant: Grant) -> None:
         """Takes a slot; a model that has to be loaded replaces the one that was unused for longest."""
         load_s = self.estimates.expect("load", self.name, grant.model) if grant.loads else 0.0
-        while grant.loads and len(self.loaded) >= self.max_loaded and (unused := self._unused_model()):
+        while grant.loads and len(self.loaded) >= self.capacity and (unused := self._unused_model()):
             self.unload(unused)
+        if grant.loads:
+            self.loaded_at_s = grant.started_s
         self.loaded[grant.model] = max(self.loaded.pop(grant.model, 0.0), grant.started_s + load_s)
         self.running[grant.request.id] = grant
         for end, _ in grant.request.conversation[-1:]:
-            self.prompts.pop((grant.model, end), None)
-            self.prompts[grant.model, end] = None
-            while len(self.prompts) > self.slots:
-                del self.prompts[next(iter(self.prompts))]
+            self.add_prompt((grant.model, end))
+
+    def add_prompt(self, prompt: tuple[str, str]) -> None:
+        """Remembers that a prompt (model and hash) is in the cache here, and not where it was answered before."""
+        other = self.estimates.prompts.pop(prompt, None)
+        if other:
+            del other.prompts[prompt]
+        self.prompts[prompt] = None
+        self.estimates.prompts[prompt] = self
+        while len(self.prompts) > min(self.slots, MAX_PROMPTS):
+            self._forget_prompt(next(iter(self.prompts)))
+
+    def _forget_prompt(self, prompt: tuple[str, str]) -> None:
+        del self.prompts[prompt], self.estimates.prompts[prompt]
 
     def unload(self, model: str) -> None:
         """Forgets a model and the prompts in its cache."""
         self.loaded.pop(model, None)
         for key in [each for each in self.prompts if each[0] == model]:
-            del self.prompts[key]
+            self._forget_prompt(key)
 
     def report_loaded(self, models: Iterable[str], now: float) -> None:
-        """Replaces what was assumed by what the box reports; a model in use may still be loading."""
+        """Replaces what was assumed by what the box reports; a model in use may still be loading.
+
+        Learns how many models fit, unless that is known: no more than there are now, if one is gone that was last used
+        before another one was loaded.
+        """
         reported = set(models)
-        for model in self.loaded.keys() - reported - {grant.model for grant in self.running.values()}:
+        there = reported | {grant.model for grant in self.running.values()}
+        gone = self.loaded.keys() - there
+        if self.max_loaded == math.inf:
+            if there and any(self.loaded[model] < self.loaded_at_s for model in gone):
+                self.seen_loaded = len(there)
+            self.seen_loaded = max(self.seen_loaded, len(reported))
+        for model in sorted(gone):
             self.unload(model)
         for model in sorted(reported):
             self.loaded[model] = min(now, self.loaded.get(model, now))
@@ -203,7 +247,14 @@ class FlowQueue:
     lane: Lane
     tag: float = 0.0
     waiting: deque[Waiting] = field(default_factory=deque)
+    #: Slots that its requests hold.
+    running: int = 0
     entry: Entry | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is idle and owes nothing: a new queue would start with the same tag."""
+        return not self.waiting and not self.running and self.tag <= self.lane.floor
 
 
 class Lane:
@@ -211,6 +262,8 @@ class Lane:
 
     def __init__(self, boxes: dict[Box, str], *, is_background: bool) -> None:
         self.boxes = boxes
+        #: The same by name, as its requests have them.
+        self.candidates = tuple((box.name, model) for box, model in boxes.items())
         self.is_background = is_background
         #: The queues that are not empty, in fair order.
         self.order: list[Entry] = []
@@ -220,6 +273,16 @@ class Lane:
         self.queues: dict[str, FlowQueue] = {}
         self._prune_at = MIN_QUEUES
 
+    @property
+    def floor(self) -> float:
+        """The tag with which an idle flow starts."""
+        return max(box.virtual_s for box in self.boxes)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits or runs here, and no flow owes anything."""
+        return all(queue.is_settled for queue in self.queues.values())
+
     def add(self, waiting: Waiting) -> None:
         """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
         queue = waiting.queue
@@ -228,7 +291,7 @@ class Lane:
                 box.lanes[self.is_background][self] = None
         if not queue.waiting:
             # An idle flow accumulates no credit.
-            queue.tag = max(queue.tag, max(box.virtual_s for box in self.boxes))
+            queue.tag = max(queue.tag, self.floor)
         if waiting.request.waiting_since_s is not None:
             earlier = takewhile(lambda each: _is_retry(each) and each.since_s <= waiting.since_s, queue.waiting)
             queue.waiting.insert(sum(1 for _ in earlier), waiting)
@@ -260,11 +323,10 @@ class Lane:
             insort(self.order, queue.entry)
 
     def prune(self) -> list[FlowQueue]:
-        """Forgets and returns the queues of idle flows that would start anew with the same tag."""
+        """Forgets and returns the queues of idle flows that owe nothing."""
         if len(self.queues) < self._prune_at:
             return []
-        floor = max(box.virtual_s for box in self.boxes)
-        idle = [queue for queue in self.queues.values() if not queue.waiting and queue.tag <= floor]
+        idle = [queue for queue in self.queues.values() if queue.is_settled]
         for queue in idle:
             del self.queues[queue.flow]
         self._prune_at = max(MIN_QUEUES, 2 * len(self.queues))

@@ -9,12 +9,12 @@ from typing import TypeAlias, cast
 
 from flask import request
 
-from ollama_proxy.coordination import Admission
+from ollama_proxy.coordination import Admission, Ticket
 from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.policy import Principal
-from ollama_proxy.upstreams import Call
+from ollama_proxy.upstreams import Call, Node
 
 EXCHANGE_KEY = "ollama_proxy.exchange"
 
@@ -76,6 +76,8 @@ class Exchange:
     stream: bool = False
     #: The end user, as a header names it that the token's `users` trusts, or else the body.
     user: str | None = None
+    #: The same if the header names it: only a program that the operator trusts decides whose share a request takes.
+    trusted_user: str | None = None
     #: In the order in which they began.
     tried: list[Attempt] = field(default_factory=list)
     status: int = 0
@@ -110,6 +112,8 @@ class Exchange:
     progress: str = ""
     #: Its share of slots and limits; None: it needs neither.
     admission: Admission | None = None
+    #: Its requests for slots that wait, and the nodes that each may get.
+    waits: dict[Ticket, list[Node]] = field(default_factory=dict)
     #: What the server measured of a passed-through native answer, by Ollama's names.
     metrics: Mapping[str, Json] = field(default_factory=dict)
     #: Called in this order when the exchange is over and everything that it held is released.

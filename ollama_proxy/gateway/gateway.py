@@ -10,7 +10,7 @@ from functools import partial
 from flask import Response
 
 from ollama_proxy.coordination import CoordinatorClient
-from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked
+from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked, UpstreamConnect
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -109,6 +109,7 @@ class Gateway:
         self.snapshot = self._take_snapshot(settings, fleet, images)
         if fleet is not old.fleet:
             old.fleet.close(but=fleet)
+        self._end_vain_waits()
         self.end_all(TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal))
 
     def _take_snapshot(self, settings: Settings, fleet: Fleet, images: ImageFetcher) -> Snapshot:
@@ -150,9 +151,19 @@ class Gateway:
     def report_box(self, node: Node) -> None:
         """Reports to the coordinator whether a node can be reached, and which models it has loaded."""
         if self._coordinator is not None:
-            is_up = node.state is not None and node.state.usable
+            is_up = node.state is not None and node.state.reached
             loaded = sorted(node.models.loaded) if node.declared.concurrency else None
             self._coordinator.report_box(node.name, is_up=is_up, loaded=loaded)
+            if not is_up:
+                self._end_vain_waits()
+
+    def _end_vain_waits(self) -> None:
+        """Ends the waits for nodes none of which takes requests any more."""
+        nodes = self.fleet.nodes
+        waits = [wait for exchange in self._open for wait in exchange.waits.items()]
+        for ticket, candidates in waits:
+            if candidates and not any(node.allows() and node in nodes for node in candidates):
+                ticket.refuse(UpstreamConnect())
 
     def describe_sharing(self) -> dict[str, Json]:
         """Returns boxes, running and waiting requests of all workers; nothing if there are neither slots nor limits."""

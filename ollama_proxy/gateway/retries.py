@@ -278,33 +278,47 @@ class Attempts:
     ) -> Generator[tuple[()], None, tuple[Node, str, Ticket | None]]:
         """Returns the node whose slot was granted, its name of the model, and the slot; without a slot if the route has
         no bounds and the limits permit the request."""
+        if not self._route.is_bounded:
+            if not admission.is_admitted:
+                ticket = admission.acquire((), call)
+                yield from self._wait_for(ticket, [], call, heartbeat_s)
+                ticket.release(None)
+            return *self._balancer.pick(self._route, self._token, self._tried), None
+        conversation = list_prefixes(self._exchange.data, self._route)
         while True:
-            if not self._route.is_bounded:
-                if not admission.is_admitted:
-                    ticket = admission.acquire((), call)
-                    yield from self._wait_for(ticket, call, heartbeat_s)
-                    ticket.release(None)
-                return *self._balancer.pick(self._route, self._token, self._tried), None
-            usable = self._route.usable(self._tried)
-            healthy = [each for each in usable if not each[0].is_failing(self._route.bare)]
-            candidates = {node.name: (node, name) for node, name in healthy or usable}
-            ticket = admission.acquire(
-                [(node.name, canonical(name)) for node, name in candidates.values()],
-                call,
-                conversation=list_prefixes(self._exchange.data, self._route),
-                waited_s=self._waited_s,
-            )
-            yield from self._wait_for(ticket, call, heartbeat_s)
-            node, upstream_model = candidates[ticket.box]
-            if node.allows() or node.refuses_at_once:
-                return node, upstream_model, ticket
-            # It went down, or is drained, since it was granted.
-            ticket.release(None)
-            self._tried.append(node)
+            candidates = self._list_candidates()
+            named = [(node.name, canonical(upstream_model)) for node, upstream_model in candidates.values()]
+            ticket = admission.acquire(named, call, conversation=conversation, waited_s=self._waited_s)
+            lost = [node for node, _ in candidates.values()]
+            try:
+                yield from self._wait_for(ticket, lost, call, heartbeat_s)
+                node, upstream_model = candidates[ticket.box]
+                if node.allows():
+                    return node, upstream_model, ticket
+                ticket.release(None)
+                lost = [node]
+            except UpstreamConnect:
+                pass  # none of them can be used any more
+            self._tried += lost
+            if not self._route.has_other(self._tried):
+                raise self._route.unusable()
 
-    def _wait_for(self, ticket: Ticket, call: Call, heartbeat_s: float | None) -> Generator[tuple[()]]:
-        """Waits until a slot is granted; the exchange says what for, and in the end for how long."""
+    def _list_candidates(self) -> dict[str, tuple[Node, str]]:
+        """Returns the nodes that may get the request now, by name, each with its name of the model; raises
+        UpstreamConnect if there is none."""
+        # One that is down is not waited for, even if asking it costs nothing.
+        usable = [each for each in self._route.usable(self._tried) if each[0].allows()]
+        if not usable:
+            raise self._route.unusable()
+        healthy = [each for each in usable if not each[0].is_failing(self._route.bare)]
+        return {node.name: (node, upstream_model) for node, upstream_model in healthy or usable}
+
+    def _wait_for(
+        self, ticket: Ticket, nodes: list[Node], call: Call, heartbeat_s: float | None
+    ) -> Generator[tuple[()]]:
+        """Waits until a slot of these nodes is granted; the exchange says what for, and in the end for how long."""
         exchange, is_granted = self._exchange, False
+        exchange.waits[ticket] = nodes
         call.hold()
         try:
             while not (is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)):
@@ -313,6 +327,7 @@ class Attempts:
                 exchange.progress = describe_wait(ticket.position)
                 yield ()
         finally:
+            del exchange.waits[ticket]
             if not is_granted:  # also if the client has left, and nobody asks for the next heartbeat
                 ticket.release(None)
             call.resume(ticket.waited_s)

@@ -48,7 +48,9 @@ class Sharing:
         """Returns the admission of an exchange, begun if it needs one; None if it needs neither slots nor limits."""
         if exchange.admission is None:
             flow = flow_of(
-                exchange.principal or ANYONE, exchange.user, is_background=exchange.data.get("service_tier") == FLEX
+                exchange.principal or ANYONE,
+                exchange.trusted_user,
+                is_background=exchange.data.get("service_tier") == FLEX,
             )
             if not (flow.subjects or resolved.route.is_bounded):
                 return None
@@ -81,11 +83,11 @@ def share(coordinator: CoordinatorClient | None, settings: Settings, fleet: Flee
 
 
 def flow_of(principal: Principal, user: str | None, *, is_background: bool) -> Flow:
-    """Returns whose share a request takes: that of its token, or of the user behind it if the token has users."""
+    """Returns whose share a request takes: that of its token, or of the user behind it whom a trusted header names."""
     name, subjects = principal.name, list[Subject]()
     if principal.limits:
         subjects.append(Subject(f"token:{name}", principal.limits))
-    if principal.user_key and user:
+    if user:
         name = f"{name}/{user}"
         if principal.user_limits:
             subjects.append(Subject(f"user:{name}", principal.user_limits))

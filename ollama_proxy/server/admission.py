@@ -43,7 +43,7 @@ class RequestAdmission:
             return
         principal = exchange.principal = snapshot.authenticator.authenticate(environ, exchange.client)
         if principal.user_key:
-            exchange.user = user_name(environ.get(principal.user_key, ""))
+            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
             exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
         check_path(environ)

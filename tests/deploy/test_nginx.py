@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import ssl
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.settings import Settings
 from tests.rig import http_client
 from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
@@ -32,7 +34,7 @@ from tests.rig.fault_upstream import (
     Whole,
 )
 from tests.rig.gateway import free_port
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import SITE, Nginx
 
 TOKEN = "sk-canary-1234567890"
 CHAT = {"model": "tiny", "messages": []}
@@ -329,9 +331,15 @@ def test_body_over_the_limit_is_413_in_json(
     assert gateway.requests == []
 
 
+def test_nginx_waits_longer_than_the_longest_wait_and_answer() -> None:
+    (shipped_s,) = re.findall(r"proxy_read_timeout (\d+)s;", SITE.read_text(encoding="utf-8"))
+    settings = Settings()
+    assert int(shipped_s) > settings.queue.max_wait_s + settings.timeouts.total_s
+
+
 def test_slow_gateway_is_504_in_json(gateway: ScriptedServer, tmp_path: Path) -> None:
     gateway.script("/v1/embeddings", [WaitForPeerClose()])
-    with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", {"proxy_read_timeout 3660s": "proxy_read_timeout 1s"}) as nginx:
+    with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", {"proxy_read_timeout 4260s": "proxy_read_timeout 1s"}) as nginx:
         answer = http_client.request(nginx.url, "POST", "/v1/embeddings", {})
     assert answer.status == 504
     assert answer.json()["error"]["type"] == "timeout_error"

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ from tests.rig.calls import (
     last_error,
 )
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor
+from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Lines, Script, WaitFor
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.provider import Provider, chunks, row, streamed
@@ -71,7 +71,7 @@ class QueueBox(Box):
         return super().declared | {"concurrency": 1}
 
 
-def configured(*boxes: Box, **sections: Any) -> dict[str, Any]:
+def configured(*boxes: QueueBox, **sections: Any) -> dict[str, Any]:
     upstreams = [box.declared for box in boxes] + sections.pop("upstreams", [])
     tokens = sections.pop("tokens", [TOKEN, OTHER_TOKEN])
     return {
@@ -81,9 +81,23 @@ def configured(*boxes: Box, **sections: Any) -> dict[str, Any]:
     } | sections
 
 
+def has_coordinator(gateway: Gateway) -> bool:
+    """Whether there is a coordinator, and no worker decides itself: one that starts slowly is not waited for."""
+    events = [line["event"] for line in gateway.log_lines("events")]
+    is_back = events.count("coordinator_unavailable") == events.count("coordinator_back")
+    return (gateway.state_directory / "coordinator.sock").exists() and is_back
+
+
 @contextmanager
-def gateway_of(*boxes: Box, workers: int = 2, **sections: Any) -> Iterator[Gateway]:
+def gateway_of(*boxes: QueueBox, workers: int = 2, **sections: Any) -> Iterator[Gateway]:
     with Gateway(configured(*boxes, **sections), workers=workers) as running:
+        for box in boxes:
+            box.go.set()
+        assert running.ask("/api/chat", HOLDER).status == 200
+        wait_until(lambda: has_coordinator(running), 20, "no coordinator")
+        for box in boxes:
+            box.go.clear()
+            box.clear()
         yield running
         assert "Traceback" not in running.output(), running.output()
 
@@ -146,10 +160,11 @@ def is_free(gateway: Gateway) -> bool:
 
 def read_until(stream: Stream, pattern: bytes, seconds: float = 10) -> bytes:
     """What the client gets, up to the first match."""
-    read, ends_at = b"", time.monotonic() + seconds
+    read, data, ends_at = b"", b"", time.monotonic() + seconds
     while not re.search(pattern, read):
-        data = stream.read_some(max(0.01, ends_at - time.monotonic()))
-        assert data, f"ended early: {read!r}"
+        with suppress(TimeoutError):
+            data = stream.read_some(max(0.01, ends_at - time.monotonic()))
+        assert data and time.monotonic() < ends_at, f"no {pattern!r} in {read!r}"
         read += data
     return read
 
@@ -372,6 +387,56 @@ def test_a_further_attempt_keeps_its_place() -> None:
         assert re.search(CHUNKS.good_end, later.read_all())
 
 
+# --- Boxes that go away ----------------------------------------------------------------------------------------------
+
+
+def test_a_box_that_is_lost_is_not_waited_for() -> None:
+    with QueueBox() as box, gateway_of(box) as gateway, ExitStack() as streams:
+        streams.enter_context(held(gateway, box))
+        late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
+        read_until(late, rb": waiting, 1st of 1")
+        single = streams.enter_context(ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False))
+        wait_until(lambda: waiting(gateway) == 2)
+        box.script("/api/version", [Cut()])
+        assert "Failed to connect" in last_error(late.read_all(20), FACES["openai chat"])
+        box.refuse(drop=False)
+        ends_at = time.monotonic() + 3
+        answers = [answer_of(single)]
+        while time.monotonic() < ends_at:
+            answers.append(gateway.ask("/api/chat", HOLDER))
+        for answer in answers:
+            assert (answer.status, int(answer.headers.get("Retry-After") or 0) >= 1) == (503, True)
+            assert "Failed to connect" in error_text(answer, FACES["native chat"])
+
+
+def test_a_box_that_is_drained_is_not_waited_for() -> None:
+    with QueueBox() as box, gateway_of(box) as gateway, held(gateway, box):
+        with ask(gateway.url, FACES["openai chat"]) as late:
+            read_until(late, rb": waiting, 1st of 1")
+            gateway.write_config(configured() | {"upstreams": [box.declared | {"drain": True}]})
+            assert "drained" in last_error(late.read_all(20), FACES["openai chat"])
+
+
+def test_a_request_moves_on_to_another_box() -> None:
+    """Its box was lost; the other one may be used as well."""
+    lost, other = QueueBox("box1"), QueueBox("box2")
+    with lost, other, gateway_of(lost, other) as gateway, ExitStack() as streams:
+        bodies = [HOLDER | {"model": name} for name in ("box1/m", "box2/m", "m")]
+        for body in bodies[:2]:
+            streams.enter_context(
+                open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False)
+            )
+        wait_until(lambda: len(lost.prompts) == len(other.prompts) == 1)
+        single = open_stream(gateway.url, "POST", "/api/chat", bodies[2], bearer(TOKEN), wait_for_head=False)
+        with single:
+            wait_until(lambda: waiting(gateway) == 1)
+            lost.refuse()
+            other.go.set()
+            answer = answer_of(single)
+        assert (answer.status, waited_s(answer) > 0) == (200, True)
+        assert sum(seen.json()["stream"] is False for seen in other.prompts) == 2
+
+
 # --- Tiers -----------------------------------------------------------------------------------------------------------
 
 
@@ -428,10 +493,13 @@ def test_a_request_without_a_tier_gets_none(patient: Gateway, box: QueueBox) -> 
 
 def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 3}}
-    box.go.set()
-    with gateway_of(box, tokens=[token]) as gateway:
+    with gateway_of(box, tokens=[OTHER_TOKEN, token]) as gateway:
+        box.go.set()
         answers: list[Answer] = []
-        threads = [threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER))) for _ in range(9)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER, token=TOKEN)))
+            for _ in range(9)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -442,16 +510,17 @@ def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
         assert gateway.ask("/api/tags").status == 200
 
 
-def test_several_answers_are_one_request_for_the_limits(box: QueueBox) -> None:
+@pytest.mark.parametrize("bounds", [{"concurrency": 1}, {}], ids=["with slots", "without"])
+def test_several_answers_are_one_request_for_the_limits(box: QueueBox, bounds: dict[str, int]) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 2}}
     body = {"model": "m", "messages": MESSAGES, "n": 3}
-    box.go.set()
-    plain = {"name": "box1", "base_url": box.url}
-    for upstream in (box.declared, plain):
-        with Gateway({"auth": {"generate_tokens": [token]}, "upstreams": [upstream]}) as gateway:
-            answers = [gateway.ask("/v1/chat/completions", body) for _ in range(3)]
-            assert [answer.status for answer in answers] == [200, 200, 429]
-            assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    other = {"name": "plain", "base_url": box.url, **bounds}
+    with gateway_of(box, upstreams=[other], tokens=[OTHER_TOKEN, token]) as gateway:
+        box.go.set()
+        asked = body | {"model": "plain/m"}
+        answers = [gateway.ask("/v1/chat/completions", asked, token=TOKEN) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
 
 
 # --- The end of a worker, and of a token -----------------------------------------------------------------------------

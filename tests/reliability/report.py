@@ -204,8 +204,8 @@ At the end of every row:
 
 1. a small request of another team, sent five times a second through both doors during the row, has always got its
    complete answer, 99 of 100 within 250 ms;
-2. within 2 seconds, no request is in flight;
-3. the workers have no more descriptors and greenlets than before;
+2. within 2 seconds, no request is in flight, none holds a slot, and none waits for one;
+3. the workers have no more descriptors and greenlets than before, and the coordinator has not grown by more than 8 MiB;
 4. the logs have no traceback, and no status of 500 or more that the row does not expect;
 5. every admitted request has one line in the access log, with its result;
 6. every error has the format of the API that was called, also those that nginx sends.

@@ -19,6 +19,7 @@ from tests.reliability import report
 from tests.rig import http_client, rules
 from tests.rig.boxes import Box
 from tests.rig.calls import TOKEN, warm_up
+from tests.rig.coordinator import join_coordinator
 from tests.rig.deadline import wait_until
 from tests.rig.edits import edit
 from tests.rig.fault_upstream import MODEL, ScriptedServer
@@ -45,8 +46,8 @@ class Rig:
     `config` is merged, one level deep, over tokens (`TOKEN` of team, the probe's) and upstreams (box1, box2, ...,
     each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace the boxes; `upstream` has keys for
     the entries of the boxes alone, such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is
-    between the gateway and box1. `boxes` may be servers of the test's own, running already. Further options are
-    `Gateway`'s.
+    between the gateway and box1. `boxes` may be servers of the test's own, running already. `shares`: the boxes have
+    slots, or `TOKEN` has limits, so that its requests need the coordinator. Further options are `Gateway`'s.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Rig:
         upstream: Mapping[str, Any] | None = None,
         more_upstreams: Sequence[Mapping[str, Any]] = (),
         relayed: bool = False,
+        shares: bool = False,
         **gateway_options: Any,
     ) -> None:
         self._given = copy.deepcopy(dict(config or {}))
@@ -69,6 +71,7 @@ class Rig:
         self._upstream = dict(upstream or {})
         self._more_upstreams = [dict(entry) for entry in more_upstreams]
         self._relayed = relayed
+        self._shares = shares
         self._running = ExitStack()
         self._warm: set[int] = set()
         self.relay: Relay | None = None
@@ -136,8 +139,11 @@ class Rig:
 
     def _warm_up(self) -> None:
         face.warm(self.gateway, PROBE_TOKEN)
-        if "upstreams" not in self._given and isinstance(self._boxes, int):
+        if "upstreams" not in self._given and (isinstance(self._boxes, int) or self._shares):
             warm_up(self.gateway, self.upstream, PROBE_TOKEN)
+        if self._shares:
+            self.upstream.clear()
+            join_coordinator(self.gateway, TOKEN)
         for box in self.boxes:
             box.clear()
         self._warm = self.gateway.worker_pids()

@@ -22,6 +22,8 @@ from tests.rig.http_client import Answer, bearer, request
 
 #: May use one model, and do no work on models.
 NARROW = "token-for-m"
+#: For each door one with a limit, see `use_up`.
+COUNTED = {"gateway": "token-counted-at-the-gateway", "nginx": "token-counted-at-nginx"}
 #: What this gateway allows at most, said for a model of F and of any other name.
 LIMITS = {"num_ctx": 4096, "num_predict": 100, "keep_alive": "1h"}
 
@@ -46,10 +48,12 @@ def rig() -> Iterator[Rig]:
         MODEL: {"clamp": dict(LIMITS), "system": {"remove": True}},
         "big": {"target": "box1:kimi:cloud"},
     }
-    auth = {"generate_tokens": [{"name": "team", "token": TOKEN}, narrow]}
+    limits = {"requests_per_minute": len(SAME) * len(ASKING)}
+    counted = [{"name": f"counted-{door}", "token": token, "limits": limits} for door, token in COUNTED.items()]
+    auth = {"generate_tokens": [{"name": "team", "token": TOKEN, "limits": {"concurrent": 100}}, narrow, *counted]}
     with (
         Obliging("box1", ["m", MODEL, "kimi:cloud"]) as box,
-        Rig(config={"auth": auth, "models": models}, boxes=[box]) as running,
+        Rig(config={"auth": auth, "models": models}, boxes=[box], shares=True) as running,
     ):
         yield running
 
@@ -202,7 +206,16 @@ def called(row: Row, face: Face, model: str, token: str = NARROW) -> int:
     return send(row, face.path, {**face.body, "model": model, "stream": False}, token).status
 
 
+def use_up(row: Row) -> None:
+    """The limit of a token: once around in every spelling and on every route; then no spelling is left."""
+    calls, before = list(product(ASKING.values(), SAME)), len(posts(row))
+    for status in (200, 429):
+        assert {called(row, face, model, COUNTED[row.door]) for face, model in calls} == {status}
+    assert len(posts(row)) == before + len(calls)
+
+
 def test_b10_names_of_one_model(row: Row) -> None:
+    """One name for its rights, and one for what is counted."""
     answer_everything(row.upstream)
     for face, model in product(ASKING.values(), SAME):
         assert called(row, face, model) == 200, (face.path, model)
@@ -218,6 +231,8 @@ def test_b10_names_of_one_model(row: Row) -> None:
         assert send(row, "/api/show", fields, NARROW).status == 200
     listed = [request(row.url, "GET", path, headers=bearer(NARROW)).text for path in ("/api/tags", "/v1/models")]
     assert not [text for text in listed if "tiny-test" in text or '"m' not in text]
+    use_up(row)
+    row.measured("spellings of one model", len(SAME), "")
 
 
 # B11

@@ -15,18 +15,22 @@ from tests.rig.errors import assert_error, dialect_of
 from tests.rig.http_client import Answer, raw, request
 
 READER, NARROW, OTHER = "token-that-reads", "token-of-one-model", "token-of-others"
+#: For each door one with a limit: as many requests as there are forms.
+COUNTED = {"gateway": "token-counted-at-the-gateway", "nginx": "token-counted-at-nginx"}
 Headers = list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     tokens = [
-        {"name": "team", "token": TOKEN},
+        {"name": "team", "token": TOKEN, "limits": {"concurrent": 100}},
         {"name": "others", "token": OTHER},
         {"name": "reader", "token": READER, "scopes": ["read"]},
         {"name": "narrow", "token": NARROW, "models": ["m"], "scopes": ["generate"]},
     ]
-    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}) as running:
+    limits = {"requests_per_minute": len(FORMS)}
+    tokens += [{"name": f"counted-{door}", "token": token, "limits": limits} for door, token in COUNTED.items()]
+    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}, shares=True) as running:
         yield running
 
 
@@ -184,6 +188,23 @@ def differing(row: Row, token: str, method: str, path: str, model: str, status: 
     return None if is_same and is_right else f"{method} {path} for {model} with {token}: {statuses}"
 
 
-def test_b16_rights_in_every_form(row: Row) -> None:
+def use_up(row: Row) -> None:
+    """The limit of a token: each form takes one request of the same minute; then all are refused alike."""
+    forms = as_forms(COUNTED[row.door]).items()
+    left = []
+    for form, sent in forms:
+        answer = ask(row, [sent], "POST", "/v1/chat/completions")
+        assert answer.status == 200, (form, answer.text)
+        left.append(int(answer.headers.get("x-ratelimit-remaining-requests") or -1))
+    assert left == list(reversed(range(len(FORMS))))
+    refused = {form: ask(row, [sent], "POST", "/v1/chat/completions") for form, sent in forms}
+    assert {form: answer.json()["error"]["code"] for form, answer in refused.items()} == dict.fromkeys(
+        FORMS, "rate_limit_exceeded"
+    )
+    assert {int(answer.headers.get("Retry-After") or 0) > 0 for answer in refused.values()} == {True}
+
+
+def test_b16_rights_and_limits_in_every_form(row: Row) -> None:
     answer_everything(row.upstream)
     assert sweep(lambda case: differing(row, *case), RIGHTS) == []
+    use_up(row)

@@ -8,10 +8,11 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from tests.rig import SeenRequest
-from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Whole
+from tests.rig import SeenRequest, Turn
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, WaitFor, Whole
 from tests.rig.gateway import free_port
 
 #: Where a prompt arrives.
@@ -96,6 +97,60 @@ class FileBox(Box):
     def uploads(self, digest: str) -> int:
         """How often it got this file."""
         return sum(seen.method == "POST" and seen.path.endswith(digest) for seen in self.requests)
+
+
+class WorkBox(Box):
+    """An Ollama server whose prompts take as long as the test says, and that counts how many it has at a time."""
+
+    def __init__(self, name: str, models: Sequence[str], *, slots: int, takes_s: float = 0.0) -> None:
+        """`slots`: its `concurrency` in the configuration; `takes_s`: how long a prompt takes."""
+        super().__init__(name, models)
+        self.slots = slots
+        self.takes_s = takes_s
+        #: Prompts end only while it is set.
+        self.go = threading.Event()
+        self.go.set()
+        #: How many prompts it has, and the most that it had at a time.
+        self.running = self.most = 0
+        self._counting = threading.Lock()
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Its entry in the configuration of a gateway."""
+        return super().declared | {"concurrency": self.slots}
+
+    def clear(self) -> None:
+        """See ScriptedServer; it goes to work again."""
+        super().clear()
+        self.go.set()
+        self.most = self.running
+
+    def answer(self, request: SeenRequest) -> Script:
+        """As Ollama would; a prompt is work."""
+        script = super().answer(request)
+        return [_Work(self), *script] if request.path in PROMPTS else script
+
+    def count(self, more: int) -> None:
+        """So many prompts more."""
+        with self._counting:
+            self.running += more
+            self.most = max(self.most, self.running)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work on a prompt. It is over before the answer begins, so that nobody can know of its end before its server
+    does."""
+
+    box: WorkBox
+
+    def play(self, turn: Turn) -> None:
+        self.box.count(1)
+        try:
+            turn.wire.wait(self.box.takes_s)
+            WaitFor(self.box.go, 60).play(turn)
+        finally:
+            self.box.count(-1)
 
 
 #: Fields of a `create` with uploaded files.

@@ -1,8 +1,9 @@
 """Six rules that hold after every row of the fault table, whatever the row did.
 
-1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in flight.
-3. Descriptors and greenlets are as many as before. 4. No traceback, no 5xx that the row does not expect. 5. One line in
-the access log, with a final state, for each request that was let in. 6. Errors have the shape of their API.
+1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in
+flight, no slot is held, and nothing waits. 3. Descriptors and greenlets are as many as before, and the coordinator is
+as large. 4. No traceback, no 5xx that the row does not expect. 5. One line in the access log, with a final state, for
+each request that was let in. 6. Errors have the shape of their API.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from functools import partial
 from typing import Any
 
 from tests.rig import errors, http_client
+from tests.rig.calls import resident_kib
+from tests.rig.coordinator import coordinator_pid, counts
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway, group_is_alive
@@ -34,6 +37,8 @@ FINAL_STATES = {"ok", "client_gone", "upstream_error", "timeout", "refused", "ab
 _MANY = 1000
 #: Idle clients of a gateway are gone by then: nginx keeps its connections for 150 ms in the rig.
 _GONE_S = 0.8
+#: By how much the coordinator may grow in a row; what it begins with may be no more than the second, in KiB.
+_GROWTH_KIB, _COORDINATOR_KIB = 8 << 10, 64 << 10
 #: States of a TCP connection that its server still holds, see tcp(5): ESTABLISHED and CLOSE_WAIT.
 _HELD = {"01", "08"}
 
@@ -105,6 +110,8 @@ class RowRules:
         self._boxes = boxes
         self._token = token
         self._leaks = RowLeaks(gateway, token=token, idle=_MANY)
+        self._coordinator = coordinator_pid(gateway)
+        self._coordinator_kib = resident_kib(self._coordinator) if self._coordinator else 0
         self._output_from = len(gateway.output())
         self._began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -125,7 +132,7 @@ class RowRules:
     def _live_problems(self) -> list[str]:
         self._leaks.other_workers = bool(self.allowed.other_workers)
         leaks = partial(self._leaks.verify, LEFT_WITHIN_S)
-        checks: tuple[Callable[[], None], ...] = (self._settle, leaks, self._wait_for_logs)
+        checks = (self._settle, self._give_back, leaks, self._measure_coordinator, self._wait_for_logs)
         found = []
         for check in checks:
             try:
@@ -169,6 +176,23 @@ class RowRules:
             return "not idle: " + "; ".join(found + self._surplus(looks))
 
         wait_until(is_idle, IDLE_AGAIN_S, busy)
+
+    def _give_back(self) -> None:
+        """The other half of rule 2: slots and queue, of all workers."""
+        wait_until(
+            lambda: counts(self._gateway) == (0, 0),
+            IDLE_AGAIN_S,
+            lambda: "{} requests hold a slot, {} wait".format(*counts(self._gateway)),
+        )
+
+    def _measure_coordinator(self) -> None:
+        """The other half of rule 3."""
+        pid = coordinator_pid(self._gateway)
+        if not pid:
+            return
+        most = self._coordinator_kib + _GROWTH_KIB if pid == self._coordinator else _COORDINATOR_KIB
+        now = resident_kib(pid)
+        assert now <= most, f"the coordinator has {now} KiB, at most {most} may be"
 
     def _surplus(self, looks: Mapping[int, Mapping[str, Any]]) -> list[str]:
         """Connections that an upstream holds and no worker knows of."""

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
+from benchmarks.queueing import shared
 from benchmarks.queueing.__main__ import find_misses, run
 from benchmarks.queueing.simulation import FairSharing, FirstComeFirstServed, Job, SimulatedBox, Simulation
-from benchmarks.queueing.traces import TRACES, box_loss, greedy_script, ping_pong, script_with_one_model, two_models
+from benchmarks.queueing.traces import (
+    TRACES,
+    batch_night,
+    box_loss,
+    greedy_script,
+    ping_pong,
+    script_with_one_model,
+    two_models,
+)
+from ollama_proxy.coordination import Scheduler
+from tests.rig.redis_server import RedisServer
 
 
 def test_simulated_box_starts_in_order_and_replaces_only_unused_models() -> None:
@@ -34,8 +48,30 @@ def test_nobody_is_starved(make: type) -> None:
     assert max(run(make, FairSharing).people()) < 100
 
 
+class Cut(FairSharing):
+    """Goes on with what is loaded from the scheduler's document, again and again."""
+
+    def _decide(self, call, *arguments, **options):  # type: ignore[no-untyped-def]
+        if len(self.costs) % 23 == 0:
+            document = json.loads(json.dumps(self._scheduler.dump()))
+            self._scheduler = Scheduler.load(document, self._scheduler.limits)
+        return super()._decide(getattr(self._scheduler, call.__name__), *arguments, **options)
+
+
+@pytest.mark.parametrize("make", [greedy_script, ping_pong, batch_night, box_loss])
+def test_scheduler_loaded_from_a_document_decides_the_same(make: type) -> None:
+    runs = [Simulation(make(), share).run() for share in (FairSharing, Cut)]
+    first, second = ([(job.start_s, job.end_s) for job in each.jobs.values()] for each in runs)
+    assert first == second
+
+
 def test_requests_on_a_lost_box_are_tried_again_and_runs_are_the_same() -> None:
     runs = [Simulation(box_loss(), FairSharing).run() for _ in range(2)]
     first, second = ({job.id: (job.start_s, job.end_s, job.attempts) for job in each.jobs.values()} for each in runs)
     assert first == second
     assert {attempts for _, _, attempts in first.values()} == {1, 2}
+
+
+def test_cost_with_redis_is_measured_and_nothing_stays_there(redis_server: RedisServer) -> None:
+    assert re.fullmatch(r"\| 3 \|( \d+\.\d ms \(\d+\.\d ms\) \|){2} \d+ kB \|", shared.run(redis_server.url, 3))
+    assert redis_server.ask("DBSIZE") == ":0"

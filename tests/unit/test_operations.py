@@ -200,6 +200,7 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     "at most {MOST_RETRIES} of them": (retries,),
     "the same one, after {FIRST_PAUSE_S} s": (retries,),
     "as long as that is at most {LONGEST_PAUSE_S} s": (retries,),
+    "one that arrives later waits {DRAINING_S} s at most": (retries,),
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
     "New connections are accepted for {NOTICE_S} s more": (worker,),
     "idle for {SETTLED_S} s are closed": (worker,),

@@ -18,6 +18,7 @@ _REPEATED: Mapping[str, Json] = {
     "metadata": {},
     "prompt_cache_key": None,
     "safety_identifier": None,
+    "service_tier": "default",
     "tool_choice": "auto",
 }
 _COUNTS = ("max_output_tokens", "max_tool_calls")
@@ -37,14 +38,14 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest, service_tier: str 
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": None,
         "reasoning": {"effort": _EFFORTS[asked.think], "summary": summary},
-        "service_tier": service_tier or "default",
         "store": False,
         "text": _echo_text(data.get("text")),
         "tools": _echo_tools(data.get("tools")),
         "top_logprobs": asked.top_logprobs or 0,
         "truncation": "auto" if asked.truncate else "disabled",
     }
-    echo |= {name: data.get(name) or default for name, default in _REPEATED.items()}
+    repeated = {**data, "service_tier": service_tier}
+    echo |= {name: repeated.get(name) or default for name, default in _REPEATED.items()}
     echo |= dict.fromkeys(_COUNTS) | {name: int(data[name]) for name in _COUNTS if data.get(name) is not None}
     echo |= _NUMBERS | {name: asked.options[name] for name in _NUMBERS if is_number(asked.options.get(name))}
     return echo | ({"user": asked.user} if asked.user else {})

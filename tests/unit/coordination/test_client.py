@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from ollama_proxy.coordination import (
     Ticket,
     start_coordinator,
 )
+from ollama_proxy.coordination.client import REPLY_S, START_PATIENCE_S, START_S
 from ollama_proxy.errors import ClientGone, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
@@ -41,8 +43,9 @@ class Worker:
         self.client = CoordinatorClient(directory, workers=2, start=begin)
         self.configure()
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         self.started.append(start_coordinator(self._environ))
+        return self.started[-1]
 
     def configure(self, slots: int = 1, **queue: float) -> None:
         self.client.configure(QueueLimits(**{"max_waiting": 10, **queue}), {"box1": BoxSettings(slots)}, "UTC")
@@ -153,7 +156,9 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
         process = worker.coordinator
         os.kill(process, signal.SIGSTOP)
     tickets += [worker.ask() for _ in range(5 - len(tickets))]
+    began_s = time.monotonic()
     wait_until(lambda: worker.client.state == "own share")
+    assert time.monotonic() - began_s < REPLY_S + START_PATIENCE_S - 2  # one that hangs does not start
     granted = [each for each in tickets if each.wait(0.05)]
     assert len(granted) == (3 if fails == "hangs" else 2)
     for each in granted[:2]:
@@ -161,6 +166,29 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     if fails == "hangs":
         os.kill(process, signal.SIGCONT)
     assert all(each.wait(LONGEST_S) for each in tickets[len(granted) :][:1])
+
+
+def test_coordinator_that_takes_long_to_start_is_started_once(tmp_path: Path) -> None:
+    """On a busy machine, a second one would only make the first one slower."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[-1]
+
+    client = CoordinatorClient(tmp_path, workers=2, start=start)
+    client.configure(QueueLimits(), {"box1": BoxSettings(1)}, "UTC")
+    ticket = client.begin("id", Flow("team"), tokens=10, about={}).acquire([("box1", "m")], Call(Timeouts()))
+    try:
+        assert not ticket.wait(3 * START_S)
+        assert len(started) == 1
+        started[0].kill()
+        wait_until(lambda: len(started) == 2)
+    finally:
+        client.close()
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[..., Worker]) -> None:

@@ -159,6 +159,21 @@ def test_restarted_coordinator_waits_for_what_workers_hold() -> None:
     assert workers.take("first") == [("granted", "1", "box1")]
 
 
+def test_worker_that_granted_its_share_is_not_alone() -> None:
+    """The coordinator was there all the time, or is the first one: other workers may have granted theirs."""
+    workers = Workers(resettle_s=1.0)
+    first = workers.open("first")
+    first.handle({"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []})
+    first.handle(make_acquire("2"))
+    workers.pass_time(0.5)
+    second = workers.open("second")
+    second.handle({"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []})
+    workers.pass_time(0.6)
+    assert workers.take("first") == [("queued", "2", 1)]
+    second.handle({"op": "release", "id": "1"})
+    assert workers.take("first") == [("granted", "2", "box1")]
+
+
 def test_requests_that_waited_elsewhere_keep_their_order_and_go_first() -> None:
     workers = Workers()
     session = workers.open("only", slots=1)
@@ -304,7 +319,7 @@ class LostScheduler(Scheduler):
 
 @pytest.mark.parametrize("lost_at", ["acquire", "release", "tick"])
 def test_own_share_takes_over_when_the_shared_state_is_lost(lost_at: str) -> None:
-    shared = Store(LostScheduler(), Limiter(), is_shared=True)
+    shared = Store(LostScheduler(), Limiter(), is_shared=True, failures=(StateUnavailable,))
     workers = Workers(store=shared, stand_in=lambda: make_share(0.5))
     session = workers.open("only", slots=4)
     for number in "12345":

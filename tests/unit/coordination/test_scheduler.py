@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter, deque
 from types import FrameType
@@ -43,7 +44,9 @@ class Course:
         self.slots = dict(zip(BOXES, (1, 2, 3), strict=True))
         self.loaded: dict[str, set[str]] = {box: set() for box in BOXES}
         self.usable: set[str] = set()
-        self.decisions: list[tuple[str, str]] = []
+        self.turns: dict[str, list[tuple[str, int]]] = {flow: [] for flow in "fgh"}
+        self.is_learning = False
+        self.decisions: list[tuple[str, str, float]] = []
         for box in BOXES:
             self.set_box(box, "up")
 
@@ -54,10 +57,24 @@ class Course:
         is_up, is_draining = state != "down", state == "draining"
         self.take(self.scheduler.set_box(box, self.now, slots=self.slots[box], is_up=is_up, is_draining=is_draining))
 
+    def report(self, box: str, models: frozenset[str]) -> None:
+        self.is_learning = True
+        self.take(self.scheduler.report_loaded(box, models, self.now))
+
     def arrive(self, flow: str, model: str, boxes: frozenset[str], is_background: bool) -> None:
         self.number += 1
-        candidates = on(*sorted(boxes), model=model)
-        request = Request(f"r{self.number}", flow, candidates, is_background=is_background)
+        turns = self.turns[flow]
+        turns.append((f"{flow}{self.number}", 800 * (len(turns) + 1)))
+        request = Request(
+            f"r{self.number}",
+            flow,
+            on(*sorted(boxes), model=model),
+            weight=1 + "fgh".index(flow),
+            is_background=is_background,
+            tokens_estimated=turns[-1][1],
+            conversation=tuple(turns),
+            waiting_since_s=self.now - 1 if self.number % 11 == 0 else None,
+        )
         self.waiting[request.id] = request, self.now
         self.take(self.scheduler.acquire(request, self.now))
 
@@ -79,6 +96,12 @@ class Course:
         assert all(self.now - since < LIMITS.max_wait_s for _, since in self.waiting.values())
         self.check_no_slot_is_wasted()
 
+    def cut(self) -> None:
+        """Goes on with what is loaded from the scheduler's document."""
+        text = json.dumps(self.scheduler.dump())
+        self.scheduler = Scheduler.load(json.loads(text), LIMITS)
+        assert json.dumps(self.scheduler.dump()) == text
+
     def take(self, decisions: list[Decision]) -> None:
         for each in decisions:
             request, since = self.waiting.pop(each.request.id)
@@ -86,7 +109,9 @@ class Course:
                 self.check_grant(each, since)
                 self.running[request.id] = each
                 self.loaded[each.box].add(each.model)
-            self.decisions.append((request.id, each.box if isinstance(each, Grant) else each.code))
+                self.decisions.append((request.id, each.box, each.cost_s))
+            else:
+                self.decisions.append((request.id, each.code, each.retry_after_s))
 
     def check_grant(self, grant: Grant, since: float) -> None:
         used = sum(each.box == grant.box for each in self.running.values())
@@ -98,7 +123,7 @@ class Course:
 
     def check_no_slot_is_wasted(self) -> None:
         """A slot stays free only if the model is loaded on another box (rule 5)."""
-        for box in self.usable:
+        for box in () if self.is_learning else self.usable:
             if sum(each.box == box for each in self.running.values()) < self.slots[box]:
                 for request, _ in self.waiting.values():
                     others = {name for name, model in request.candidates if model in self.loaded[name]}
@@ -135,10 +160,15 @@ events = st.one_of(
 courses = st.lists(events, min_size=5, max_size=120)
 
 
-def run_course(course: list[tuple[Any, ...]]) -> Course:
+reports = st.tuples(st.just("report"), st.sampled_from(BOXES), st.frozensets(st.sampled_from(MODELS), max_size=2))
+
+
+def run_course(course: list[tuple[Any, ...]], *, is_cut: bool = False) -> Course:
     run = Course()
     for name, *arguments in course:
         getattr(run, name)(*arguments)
+        if is_cut:
+            run.cut()
     return run
 
 
@@ -152,6 +182,15 @@ def test_rules_hold_in_every_course_of_events(course: list[tuple[Any, ...]]) -> 
 @given(courses)
 def test_the_same_calls_give_the_same_decisions(course: list[tuple[Any, ...]]) -> None:
     assert run_course(course).decisions == run_course(course).decisions
+
+
+@property_test
+@given(st.lists(st.one_of(events, reports), min_size=5, max_size=120))
+def test_scheduler_loaded_from_a_document_decides_the_same(course: list[tuple[Any, ...]]) -> None:
+    run, cut = run_course(course), run_course(course, is_cut=True)
+    for each in (run, cut):
+        each.finish()
+    assert run.decisions == cut.decisions
 
 
 # Rule 2.
@@ -259,6 +298,22 @@ def test_alternating_models_cost_one_load_each() -> None:
     assert (loads, decisions) == (2, [])
 
 
+@pytest.mark.parametrize(("is_reported", "loads"), [(True, 3), (False, 10)])
+def test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned(is_reported: bool, loads: int) -> None:
+    scheduler, loaded, count = make(models=None, swap_patience_s=10), "", 0
+    decisions: list[Decision] = []
+    for number in range(20):
+        request = Request(str(number), f"f{number % 2}", on("box1", model="AB"[number % 2]))
+        decisions += scheduler.acquire(request, number / 10)
+    for now in range(10, 210, 10):
+        [grant] = [each for each in decisions if isinstance(each, Grant)]
+        count += grant.model != loaded
+        loaded = grant.model
+        decisions = scheduler.report_loaded("box1", [loaded], now) if is_reported else []
+        decisions += scheduler.release(grant.request.id, now, Outcome(gpu_s=2))
+    assert (count, decisions) == (loads, [])
+
+
 @property_test
 @given(st.floats(0.5, 8), st.floats(0, 40), st.integers(1, 3))
 def test_request_without_its_model_waits_at_most_the_patience(service_s: float, patience_s: float, slots: int) -> None:
@@ -338,11 +393,23 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     assert scheduler.acquire(Request("retry", "f", on("box1"), waiting_since_s=0.5), 5) == []
     assert scheduler.locate("retry") is not None
     assert granted(scheduler.release("0", 6)) == ["retry"]
-    assert scheduler.next_tick_s(6) == 30.5
+    assert scheduler.next_tick_s(6) == 31
     assert [(each.request.id, each.code) for each in scheduler.tick(31) if isinstance(each, Refusal)] == [
         ("1", "queue_timeout")
     ]
     assert scheduler.locate("1") is None and scheduler.tick(31) == []
+
+
+def test_longest_wait_that_is_raised_applies_to_requests_that_wait() -> None:
+    scheduler = make(max_wait_s=10)
+    scheduler.acquire(Request("running", "f", on("box1")), 0)
+    scheduler.acquire(Request("1", "f", on("box1")), 0)
+    scheduler.limits = QueueLimits(max_wait_s=30)
+    assert scheduler.tick(11) == []
+    assert scheduler.next_tick_s(11) == 30
+    assert [(each.request.id, each.code) for each in scheduler.tick(30) if isinstance(each, Refusal)] == [
+        ("1", "queue_timeout")
+    ]
 
 
 def test_position_is_the_order_in_which_requests_start() -> None:
@@ -368,6 +435,16 @@ def test_unknown_ids_are_ignored_and_ids_in_use_are_refused() -> None:
         with pytest.raises(ValueError, match="'one'"):
             scheduler.acquire(Request("one", "f", on("box1")), 0)
         scheduler.cancel("one", 1)
+
+
+def test_requests_that_have_left_leave_few_timers() -> None:
+    scheduler = make()
+    scheduler.acquire(Request("running", "f", on("box1")), 0)
+    for number in range(1000):
+        scheduler.acquire(Request(str(number), "f", on("box1")), number)
+        scheduler.cancel(str(number), number)
+    assert len(scheduler._timers) < 100
+    assert scheduler.next_tick_s(1000) is None and not scheduler._timers
 
 
 # Cost.

@@ -20,7 +20,7 @@ from ollama_proxy.coordination.state import (
 
 
 def make_box(**settings: float) -> Box:
-    return Box("box1", Estimates(), is_usable=True, **{"slots": 2, "max_loaded": 1, **settings})
+    return Box("box1", Estimates(), is_up=True, **{"slots": 2, "max_loaded": 1, **settings})
 
 
 def start(box: Box, number: str, model: str, now: float, *, loads: bool) -> Grant:
@@ -85,3 +85,32 @@ def test_lane_forgets_idle_flows_that_owe_nothing() -> None:
     assert len(lane.prune()) == 1000
     assert busy.tag == 1000.0 and "7" in lane.queues
     assert lane.prune() == []
+
+
+def use(box: Box, model: str, now: float) -> None:
+    start(box, str(now), model, now, loads=model not in box.loaded)
+    del box.running[str(now)]
+
+
+@pytest.mark.parametrize(
+    ("used", "reported", "capacity"),
+    [
+        ("ab", ["b"], 1),
+        ("abc", ["b", "c"], 2),
+        ("ab", ["a", "b"], math.inf),
+        # `a` was used after `b` was loaded, so there is room for both: it was unloaded because it was idle.
+        ("aba", ["b"], math.inf),
+        ("aba", [], math.inf),
+        # Nothing is left, so idle models were unloaded.
+        ("ab", [], math.inf),
+    ],
+)
+def test_room_for_models_is_learned_from_what_is_gone(used: str, reported: list[str], capacity: float) -> None:
+    box, known = make_box(max_loaded=math.inf), make_box(max_loaded=3)
+    for each in (box, known):
+        for number, model in enumerate(used):
+            use(each, model, 20.0 * number)
+        each.report_loaded(reported, 100)
+    assert (box.capacity, known.capacity) == (capacity, 3)
+    box.report_loaded(["a", "b", "c", "d"], 200)
+    assert box.capacity == max(capacity, 4)

@@ -25,7 +25,6 @@ def principal(**fields: Any) -> Principal:
 @pytest.mark.parametrize(
     ("caller", "user", "name", "keys"),
     [
-        (principal(), "anna", "team", []),
         (principal(limits={"concurrent": 2}), None, "team", ["token:team"]),
         (principal(user_key="HTTP_X_USER"), "anna", "team/anna", []),
         (principal(user_key="HTTP_X_USER", user_limits={"concurrent": 1}), None, "team", []),

@@ -148,5 +148,10 @@ def test_other_web_pages_are_refused_on_every_path_if_auth_is_off(tmp_path: Any,
 def test_a_user_is_taken_from_a_header_only_behind_a_token_with_users(tmp_path: Any, users: str, user: str) -> None:
     text = f"auth: {{generate_tokens: [{{name: page, sha256: {token_digest(TOKEN).hex()}{users}}}]}}\n"
     door = Door(settings(text, tmp_path))
-    assert (door.arrive(headers={**WITH_TOKEN, "X-User": "anna"}).user or "") == user
+    exchange = door.arrive(headers={**WITH_TOKEN, "X-User": "anna"})
+    assert (exchange.user or "", exchange.trusted_user or "") == (user, user)
+    exchange = door.arrive(headers=WITH_TOKEN)
+    exchange.note_user("somebody")
+    # The body is the client's: it is logged, and gives no share of its own.
+    assert (exchange.user, exchange.trusted_user) == ("somebody", None)
     door.gateway.fleet.close()
