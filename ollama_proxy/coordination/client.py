@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.event
 
+from ollama_proxy.coordination.advances import Advances
 from ollama_proxy.coordination.coordinator import Coordinator, make_share
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.kept_slots import KeptSlots, Slot
@@ -88,6 +89,8 @@ class Ticket:
         #: Where it waits, as last reported.
         self.position: Position | None = None
         self._slot: Slot | None = None
+        #: A slot of this worker that it uses as soon as the limits have admitted it.
+        self.kept_slot: Slot | None = None
 
     @property
     def waited_s(self) -> float:
@@ -127,6 +130,8 @@ class Ticket:
         client, slot = self.admission.client, self._slot
         if not client.forget(self):
             return
+        if self.kept_slot is not None:
+            client.kept.keep(self.kept_slot)
         if slot is None:
             client.leave(self)
             return
@@ -139,7 +144,7 @@ class Ticket:
 
     def use(self, slot: Slot) -> None:
         """Uses a slot that this worker has."""
-        self.unanswered_s, self._slot = None, slot
+        self.unanswered_s, self._slot, self.kept_slot = None, slot, None
         self.box, self.granted_s = slot.box, time.monotonic()
         self._decide()
 
@@ -150,6 +155,8 @@ class Ticket:
         if frame["op"] == "queued":
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             self._located.set()
+        elif frame["op"] == "granted" and self.kept_slot is not None:
+            self.admission.client.reuse(self, self.kept_slot)
         elif frame["op"] == "granted":
             self.loads = frame["loads"]
             self.use(Slot(self.frame["id"], frame["box"], self.kind))
@@ -173,8 +180,6 @@ class Admission:
         self, client: CoordinatorClient, exchange_id: str, flow: Flow, tokens: int, about: Mapping[str, Any]
     ) -> None:
         self.client = client
-        #: Its id, which clients choose, is not unique.
-        self.exchange = f"{exchange_id}#{client.next_number()}"
         self.flow = flow
         self._tokens = tokens
         self._about = dict(about)
@@ -183,6 +188,12 @@ class Admission:
         self.is_admitted = False
         #: What is left of the limits; None until that is known, and without limits.
         self.allowance: Allowance | None = None
+        if flow.subjects and (advance := client.advances.take(flow.name, tokens)):
+            self.exchange, self.allowance = advance
+            self._admit()
+        else:
+            #: Its id, which clients choose, is not unique.
+            self.exchange = f"{exchange_id}#{client.next_number()}"
 
     def acquire(
         self,
@@ -212,13 +223,23 @@ class Admission:
             frame["waited_s"] = waited_s
         if self.flow.subjects and not self._is_asked:
             self._is_asked = True
-            frame["subjects"] = self.list_subjects()
+            frame |= self._ask_limits()
         is_plain = candidates and not conversation and waited_s is None
         kind = (self.flow.name, self.flow.is_background, *candidates) if is_plain else None
         ticket = Ticket(self, frame, call, kind)
-        if kind is None or (self.flow.subjects and not self.is_admitted) or not self.client.reuse(ticket):
+        slot = None if kind is None else self.client.kept.take(kind)
+        if slot is None or (self.flow.subjects and not self.is_admitted):
+            ticket.kept_slot = slot
             self.client.ask(ticket)
+        else:
+            self.client.reuse(ticket, slot)
         return ticket
+
+    def _ask_limits(self) -> Frame:
+        """What only the first frame of an exchange has."""
+        if self.is_admitted:
+            return {"is_ahead": True}
+        return {"subjects": self.list_subjects(), "ahead": self.client.advances.count_wanted(self.flow.name)}
 
     def list_subjects(self) -> list[tuple[str, Mapping[str, float]]]:
         """The limits as frames have them."""
@@ -227,9 +248,13 @@ class Admission:
     def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
         """Takes in what is left of the limits, also of a request that they refuse."""
         if allowance and not self.is_admitted:
-            self.allowance, self.is_admitted = Allowance.from_json(allowance), is_admitted
+            self.allowance = Allowance.from_json(allowance)
             if is_admitted:
-                self.client.admissions[self.exchange] = self
+                self._admit()
+
+    def _admit(self) -> None:
+        self.is_admitted = True
+        self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
@@ -269,6 +294,7 @@ class CoordinatorClient:
         #: Whether the state is that of all machines, if there are several.
         self._is_store_lost = False
         self.kept = KeptSlots(self.give_back)
+        self.advances = Advances(lambda unused: self.send_later({"op": "unused", "exchanges": unused}))
         self._statuses: dict[int, gevent.event.AsyncResult[Frame]] = {}
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
         self.state = ""
@@ -343,18 +369,15 @@ class CoordinatorClient:
         """Sends a request for a slot; before the coordinator is there, it waits here."""
         self._tickets[ticket.frame["id"]] = ticket
         self._start_keeping()
-        self.send(ticket.frame)
+        self.send(ticket.frame if ticket.kept_slot is None else ticket.frame | {"candidates": []})
 
-    def reuse(self, ticket: Ticket) -> bool:
-        """Gives a request a slot that an earlier one of its kind has left, if there is one."""
-        slot = self.kept.take(ticket.kind)
-        if slot is None:
-            return False
+    def reuse(self, ticket: Ticket, slot: Slot) -> None:
+        """Gives a request a slot that an earlier one of its kind has left."""
+        self.forget(ticket)
         ticket.frame["id"] = slot.id
         self._tickets[slot.id] = ticket
         ticket.use(slot)
         self.send_later({"op": "reuse", "id": slot.id, "about": ticket.frame["about"]})
-        return True
 
     def leave(self, ticket: Ticket) -> None:
         """Takes a request out of the queue."""
@@ -388,6 +411,10 @@ class CoordinatorClient:
                 result.set(frame["status"])
         elif frame["op"] == "recall":
             self.kept.call_back(frame["boxes"])
+        elif frame["op"] == "ahead":
+            self.advances.add(
+                frame["flow"], frame["exchanges"], frame["tokens"], Allowance.from_json(frame["allowance"])
+            )
         elif frame["op"] == "store":
             self._is_store_lost = not frame["is_shared"]
             if frame["is_shared"]:
@@ -416,6 +443,7 @@ class CoordinatorClient:
                 self._send = self._send_later = None
                 self._is_attached.clear()
                 self.kept.clear()
+                self.advances.clear()
                 lost_s = time.monotonic()
                 self._enter("none")
                 continue
@@ -479,7 +507,7 @@ class CoordinatorClient:
         self._is_attached.set()
         for ticket in tickets:
             if ticket.granted_s is None:
-                frame = ticket.frame
+                frame, ticket.kept_slot = ticket.frame, None  # what another coordinator had granted
                 if ticket.admission.is_admitted:
                     frame = {name: value for name, value in frame.items() if name != "subjects"}
                 if not ticket.unanswered_s:

@@ -411,6 +411,7 @@ class Session:
             "reuse": self._reuse,
             "release": self._release,
             "end": self._end,
+            "unused": self._give_back_unused,
             "status": self._status,
         }
 
@@ -485,7 +486,7 @@ class Session:
             return
         entry = self._read_entry(frame)
         entry.allowance = allowance
-        entry.exchange = frame["exchange"] if allowance else ""
+        entry.exchange = frame["exchange"] if allowance or frame.get("is_ahead") else ""
         if not frame["candidates"]:
             entry.reply("granted", box="", loads=False)
             return
@@ -509,7 +510,25 @@ class Session:
             self.send({"op": "refused", "id": frame["id"], **passed.to_json()})
             return None
         self._exchanges[exchange] = limits
+        if frame.get("ahead"):
+            self._admit_ahead(frame, limits, passed)
         return passed.to_json()
+
+    def _admit_ahead(self, frame: Frame, limits: list[Subject], passed: Allowance) -> None:
+        """Admits further requests of the same flow in advance, if its limits are far away, and no others than those per
+        minute: the next request must know what this one has used of a quota."""
+        count = 0
+        if all(name.endswith("_per_minute") for subject in limits for name in subject.limits):
+            count = passed.count_ahead(frame["ahead"], frame["tokens"])
+        exchanges = []
+        for number in range(count):
+            exchange = f"{frame['exchange']}+{number}"
+            if isinstance(self._coordinator.admit(self._key(exchange), limits, frame["tokens"]), LimitRefusal):
+                break  # other machines were faster
+            self._exchanges[exchange] = limits
+            exchanges.append(exchange)
+        ahead = {"flow": frame["flow"], "exchanges": exchanges, "tokens": frame["tokens"]}
+        self.send({"op": "ahead", **ahead, "allowance": passed.to_json()})
 
     def _read_entry(self, frame: Frame) -> Entry:
         now = self._coordinator.now()
@@ -542,6 +561,11 @@ class Session:
         if self._exchanges.pop(frame["exchange"], None):
             spent = Spent(**frame["spent"]) if frame["spent"] else None
             self._coordinator.settle(self._key(frame["exchange"]), spent)
+
+    def _give_back_unused(self, frame: Frame) -> None:
+        """What was admitted in advance and did not begin."""
+        for exchange in frame["exchanges"]:
+            self.give_back(exchange)
 
     def _status(self, frame: Frame) -> None:
         self.send({"op": "status", "id": frame["id"], "status": self._coordinator.status()})

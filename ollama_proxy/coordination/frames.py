@@ -1,7 +1,7 @@
 """What workers and the coordinator say to each other: JSON objects, each after its length in four bytes. Pure.
 
-Every frame has `op`. From a worker: hello, announce, settings, box, acquire, reuse, locate, release, end, status. To
-it: welcome, granted, queued, refused, recall, store, status.
+Every frame has `op`. From a worker: hello, announce, settings, box, acquire, reuse, locate, release, end, unused,
+status. To it: welcome, granted, queued, refused, ahead, recall, store, status.
 """
 
 from __future__ import annotations

@@ -70,6 +70,10 @@ class Remaining(NamedTuple):
     remaining: int
     reset_s: float
 
+    def reduce(self, amount: int) -> Remaining:
+        """What is left after a further charge."""
+        return Remaining(self.limit, max(0, self.remaining - amount), self.reset_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -85,6 +89,19 @@ class Allowance:
     def list_limits(self) -> list[tuple[str, Remaining]]:
         """Those that there are, with what they count: "requests", "tokens"."""
         return [(unit, left) for unit, left in (("requests", self.requests), ("tokens", self.tokens)) if left]
+
+    def reduce(self, requests: int, tokens: int) -> Allowance:
+        """What is left after further requests."""
+        return Allowance(self.requests and self.requests.reduce(requests), self.tokens and self.tokens.reduce(tokens))
+
+    def count_ahead(self, most: int, tokens: int) -> int:
+        """How many further requests with so many tokens each use up only a hundredth of what is left."""
+        left = [most]
+        if self.requests:
+            left.append(self.requests.remaining // 100)
+        if self.tokens:
+            left.append(self.tokens.remaining // (100 * max(1, tokens)))
+        return min(left)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:

@@ -235,6 +235,46 @@ def test_refusals_have_their_errors(make_worker: Callable[..., Worker]) -> None:
         assert refused.value.retry_after_s
 
 
+def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
+    make_worker: Callable[..., Worker],
+) -> None:
+    worker, other = make_worker(), make_worker()
+    flow = Flow("team", subjects=(Subject("token:team", {"requests_per_minute": 5000, "tokens_per_minute": 10**6}),))
+    if (second := time.monotonic() % 60) > 50:
+        gevent.sleep(60 - second)  # into another minute, to compare what is left of one
+    worker.client.report_box("box1", is_up=True, loaded=["m"])
+    answered, left = 0, []
+    for _ in range(60):
+        ticket = worker.ask(flow=flow)
+        answered += ticket.granted_s is not None
+        assert ticket.wait(LONGEST_S)
+        ticket.release(Outcome())
+        assert ticket.admission.allowance is not None and ticket.admission.allowance.requests is not None
+        left.append(ticket.admission.allowance.requests.remaining)
+        ticket.admission.end(Spent(25))
+    assert answered > 40
+    assert left[-1] <= 5000 - 60
+
+    def charged() -> tuple[int, int]:
+        ticket = other.ask(flow=flow)
+        assert ticket.wait(LONGEST_S)
+        ticket.release()
+        ticket.admission.end(Spent(10))
+        allowance = ticket.admission.allowance
+        assert allowance is not None and allowance.requests is not None and allowance.tokens is not None
+        return 5000 - allowance.requests.remaining, 10**6 - allowance.tokens.remaining
+
+    asked = 0
+
+    def is_settled() -> bool:
+        nonlocal asked
+        asked += 1
+        gevent.sleep(0.1)  # so that nothing is admitted ahead
+        return charged() == (60 + asked, 60 * 25 + asked * 10)
+
+    wait_until(is_settled)
+
+
 def test_worker_that_ends_refuses_what_waits(make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     holder, waiting = worker.ask(), worker.ask()

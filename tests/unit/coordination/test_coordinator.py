@@ -215,6 +215,47 @@ def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
     assert workers.take("only")[-2:] == [("refused", "6", "queue_full"), ("refused", "7", "queue_full")]
 
 
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ({"requests_per_minute": 1000}, 9),
+        ({"requests_per_minute": 100}, 0),
+        ({"tokens_per_minute": 5010}, 5),
+        ({"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000}, 20),
+        ({"requests_per_minute": 1000, "tokens_per_day": 10_000_000}, 0),
+        ({"requests_per_minute": 1000, "concurrent": 1000}, 0),
+    ],
+)
+def test_requests_are_admitted_ahead_far_from_the_limits_only(limits: dict[str, int], count: int) -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    limited = {"is_limited": True, "subjects": [["token:team", limits]]}
+    session.handle(make_acquire("1", **limited, ahead=20))
+    (ahead,) = [each for each in workers.received["only"] if each["op"] == "ahead"]
+    exchanges = ahead.pop("exchanges")
+    assert (ahead["flow"], ahead["tokens"], len(exchanges)) == ("team", 10, count)
+    # They are charged, and given back: what remains is what 3 requests leave.
+    session.handle({"op": "unused", "exchanges": exchanges[1:]})
+    session.handle(make_acquire("2", **limited))
+    granted = workers.received["only"][-1]["allowance"]
+    for kind, each in (("requests", 1), ("tokens", 10)):
+        if limit := limits.get(f"{kind}_per_minute"):
+            assert granted[kind]["remaining"] == limit - each * (2 + min(1, count))
+
+
+def test_request_that_was_admitted_ahead_and_finds_the_queue_full_uses_up_nothing() -> None:
+    workers = Workers()
+    session = workers.open("only", slots=1)
+    limited = {"is_limited": True, "subjects": [["token:team", {"requests_per_minute": 1000}]]}
+    session.handle(make_acquire("1", **limited, ahead=20))
+    for number in "234":
+        session.handle(make_acquire(number))
+    session.handle(make_acquire("5", exchange="exchange 1+0", is_limited=True, is_ahead=True))
+    assert workers.take("only")[-1] == ("refused", "5", "queue_full")
+    session.handle(make_acquire("6", **limited, candidates=[]))
+    assert workers.received["only"][-1]["allowance"]["requests"]["remaining"] == 1000 - 10
+
+
 @pytest.mark.parametrize("ends", ["end", "close"])
 def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
     workers = Workers()

@@ -55,6 +55,7 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "coordination.advances.Advances._advances": "flows that asked in the last 50 ms",
     "coordination.coordinator.Coordinator._announced": "attempts in flight of all workers",
     "coordination.counters.MemoryStorage._counters": "limits used in the last day or month; removed by _sweep",
     "coordination.counters.MemoryStorage._windows": "limits used in the last minutes; removed by _sweep",
