@@ -23,10 +23,12 @@ from ollama_proxy.coordination.state import StateUnavailable
 NAME_FILE = "coordinator.name"
 
 
-def build_shared_coordinator(directory: Path, url: str, **settling: float) -> Coordinator:
+def build_shared_coordinator(
+    directory: Path, url: str, *, settle_s: float = 0.0, resettle_s: float = 0.0
+) -> Coordinator:
     """A coordinator that shares everything with those that have the same Redis. While that is lost, it grants its share
-    by itself. `settling`: see Coordinator. Raises ValueError for an invalid address, OSError if the directory can't be
-    used."""
+    by itself. `settle_s`, `resettle_s`: see Coordinator. Raises ValueError for an invalid address, OSError if the
+    directory can't be used."""
     client, machine = connect_redis(url), machine_name(directory)
     scheduler = RedisScheduler(client, machine, QueueLimits(), lambda decisions: coordinator.deliver(decisions))
     concurrency = RedisConcurrency(client, machine)
@@ -45,7 +47,12 @@ def build_shared_coordinator(directory: Path, url: str, **settling: float) -> Co
             concurrency.announce()
         coordinator.resume(store)
 
-    coordinator = Coordinator(store, stand_in=lambda: make_share(1 / scheduler.machines), **settling)
+    coordinator = Coordinator(
+        store,
+        settle_s=settle_s,
+        resettle_s=resettle_s,
+        stand_in=lambda: make_share(1 / scheduler.machines),
+    )
     scheduler.announce, scheduler.on_return = coordinator.announce, come_back
     scheduler.start()
     return coordinator
