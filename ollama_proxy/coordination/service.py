@@ -65,8 +65,7 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
         else:
             # 8 MB, which a gateway without Redis does without.
             shared = importlib.import_module("ollama_proxy.coordination.shared_store")
-            settling = {"settle_s": settle_s, "resettle_s": SETTLE_S}
-            coordinator = shared.build_shared_coordinator(directory, url.secret, **settling)
+            coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s, resettle_s=SETTLE_S)
         _Service(directory, coordinator, idle_s).run()
         os.ftruncate(lock, 0)
         return True
