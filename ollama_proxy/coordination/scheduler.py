@@ -403,7 +403,8 @@ class Scheduler:
         group = self._find_group(queue.lane)
         for lane, each in self._queues[queue.flow].items():
             if self._find_group(lane) is group and not each.is_settled:
-                each.tag += tag
+                # What it was expected to use may have raised the floor of others, so no more than that is given back.
+                each.tag = max(each.tag + tag, min(each.tag, lane.floor))
                 lane.sort(each)
 
     # The queue.

@@ -162,7 +162,6 @@ ROWS: dict[str, str] = {
 
 _USAGE = "there is no usage store yet"
 _ADMIN = "there are no admin pages yet"
-_REDIS = "Redis is not supported yet"
 
 #: Rows without a test, and why.
 ABSENT: dict[str, str] = {
@@ -171,9 +170,7 @@ ABSENT: dict[str, str] = {
     "P15": _USAGE,
     "P16": _USAGE,
     "P17": _USAGE,
-    "P25": _REDIS,
     "P26": "PostgreSQL is not supported yet",
-    "P27": _REDIS,
     "B23": _USAGE,
     "S5": _ADMIN,
     "S6": "nothing of what is stored can be written through the API yet",

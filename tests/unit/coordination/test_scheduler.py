@@ -249,6 +249,22 @@ def test_idle_flow_accumulates_no_credit() -> None:
     assert Counter(started) == {"f": 4, "g": 4}
 
 
+def test_flow_that_was_expected_to_cost_more_has_no_credit_against_later_ones() -> None:
+    """Nobody knows at first what a request costs; this one costs a thousandth of what is expected."""
+    scheduler = make(slots=4)
+    running: deque[str] = deque()
+    for number in range(40):
+        running.extend(granted(scheduler.acquire(Request(f"busy{number}", "busy", on("box1")), 0.0)))
+        if number > 10:
+            running.extend(granted(scheduler.release(running.popleft(), 0.1, Outcome(gpu_s=0.005))))
+    scheduler.acquire(Request("late", "late", on("box1")), 0.2)
+    started: list[str] = []
+    while running and "late" not in started:
+        started += granted(scheduler.release(running.popleft(), 0.3, Outcome(gpu_s=0.005)))
+        running.append(started[-1])
+    assert len(started) <= 4
+
+
 def test_use_of_a_box_counts_on_the_boxes_that_compete_with_it_and_on_no_other() -> None:
     for shared, first in ((True, "h"), (False, "g")):
         scheduler = make(boxes=("box1", "box2", "box3"))
