@@ -183,7 +183,7 @@ class Admission:
         self.flow = flow
         self._tokens = tokens
         self._about = dict(about)
-        self._is_asked = False
+        self._is_asked = self._is_over = False
         #: Whether the exchange has passed its limits.
         self.is_admitted = False
         #: What is left of the limits; None until that is known, and without limits.
@@ -254,11 +254,15 @@ class Admission:
 
     def _admit(self) -> None:
         self.is_admitted = True
-        self.client.admissions[self.exchange] = self
+        if not self._is_over:
+            self.client.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
         """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
-        if self.client.admissions.pop(self.exchange, None):
+        self.client.admissions.pop(self.exchange, None)
+        # The answer may be on its way: whoever does not wait for it must not be counted for ever.
+        if (self._is_asked or self.is_admitted) and not self._is_over:
+            self._is_over = True
             frame: Frame = {"op": "end", "exchange": self.exchange, "spent": None}
             if spent is not None:
                 frame["spent"] = {"tokens": spent.tokens, "gpu_s": spent.gpu_s, "cost": spent.cost}

@@ -333,7 +333,8 @@ class Attempts:
             call.resume(ticket.waited_s)
             self._waited_s = (self._waited_s or 0.0) + ticket.waited_s
             if ticket.position is not None:
-                exchange.queue = (f"waited={self._waited_s:.1f}s",)
+                exchange.queued_s = max(exchange.queued_s, self._waited_s)
+                exchange.queue = (f"waited={exchange.queued_s:.1f}s",)
         exchange.progress = f"loading {exchange.model} on {ticket.box}" if ticket.loads else ""
 
     def _prepare_retry(self, error: UpstreamError, node: Node, call: Call) -> None:

@@ -239,6 +239,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "cache_write_tokens": usage.cache_written,
         "eval_count": usage.completion,
         "estimated": exchange.estimated or None,
+        "queue_ms": round(exchange.queued_s * 1000, 1) if exchange.queued_s else None,
         "first_byte_ms": None if first is None else round((first - started) * 1000, 1),
         "total_ms": round((time.monotonic() - started) * 1000, 1),
         "state": exchange.state,

@@ -275,6 +275,16 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
     wait_until(is_settled)
 
 
+def test_client_that_leaves_before_its_limits_have_answered_is_not_counted(make_worker: Callable[..., Worker]) -> None:
+    worker = make_worker()
+    flow = Flow("team", subjects=(Subject("token:team", {"concurrent": 1}),))
+    for leaves in (False, True, False):
+        ticket = worker.ask(flow=flow)
+        assert leaves or ticket.wait(LONGEST_S)
+        ticket.release()
+        ticket.admission.end()
+
+
 def test_worker_that_ends_refuses_what_waits(make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     holder, waiting = worker.ask(), worker.ask()

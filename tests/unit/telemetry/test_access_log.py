@@ -34,7 +34,8 @@ from ollama_proxy.upstreams.call import Call
 
 FIELDS = (
     "time id client token user method path dialect model upstream status stream clamped truncated attempts bytes "
-    "prompt_eval_count cached_tokens cache_write_tokens eval_count estimated first_byte_ms total_ms state error"
+    "prompt_eval_count cached_tokens cache_write_tokens eval_count estimated queue_ms first_byte_ms total_ms "
+    "state error"
 ).split()
 
 
