@@ -64,6 +64,8 @@ class SlotScheduler(Protocol):
 
     def cancel(self, request_id: str, now: float) -> list[Decision]: ...
 
+    def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]: ...
+
     def tick(self, now: float) -> list[Decision]: ...
 
     def locate(self, request_id: str) -> Position | None: ...
@@ -268,6 +270,12 @@ class Coordinator:
         else:
             self._decide(lambda scheduler: scheduler.release(key, self._clock(), outcome))
 
+    def release_all(self, keys: Sequence[str]) -> None:
+        """Ends requests together; slots that are free then go to none of them."""
+        for key in keys:
+            self._entries.pop(key, None)
+        self._decide(lambda scheduler: scheduler.cancel_all(keys, self._clock()))
+
     def _cancel(self, key: str) -> None:
         self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
 
@@ -423,8 +431,7 @@ class Session:
 
     def close(self) -> None:
         """Releases everything that the worker holds."""
-        for each in list(self._requests):
-            self._coordinator.release(self._key(each), None)
+        self._coordinator.release_all([self._key(each) for each in self._requests])
         for exchange in list(self._exchanges):
             self._coordinator.settle(self._key(exchange), None)
         self._requests.clear()

@@ -10,12 +10,13 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 4. Loaded models first, but overtaking is bounded by `swap_patience_s` of GPU time (`_choose`).
 5. A box that would have to load a model is used only if the request starts sooner there than on the boxes that have the
    model, or the prompt in their cache (`_choose_queue`).
-6. The queue is bounded in length and in time (`acquire`, `tick`).
+6. The queue is bounded in length and in time (`acquire`, `tick`), and no flow fills it for all (`_find_crowding`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -134,16 +135,20 @@ class Scheduler:
             raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
         lane = self._get_lane(request.candidates, request.is_background)
         self._find_group(lane).live += 1
+        refused: list[Decision] = []
         if request.waiting_since_s is None and waited_s is None and all(self._is_full(box) for box in lane.boxes):
-            self._leave_group(lane)
-            return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
+            crowding = self._find_crowding(lane, request)
+            if crowding is None:
+                self._leave_group(lane)
+                return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
+            refused = [self._refuse(crowding, "queue_full")]
         self._arrivals += 1
         since_s = now - (waited_s or 0.0) if request.waiting_since_s is None else request.waiting_since_s
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
             self._set_timers(self._waiting[request.id])
-        return decisions
+        return refused + decisions
 
     def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
         """Frees a slot and corrects what its flow was charged; without an outcome, that is the wall time.
@@ -211,10 +216,7 @@ class Scheduler:
                 else:  # the longest wait was raised meanwhile
                     heappush(self._timers, (ends_s, waiting.number, waiting.request.id))
                 continue
-            lane = waiting.queue.lane
-            self._dequeue(waiting)
-            decisions.append(Refusal(waiting.request, "queue_timeout", self._estimate_wait_s(lane, lane.waiting + 1)))
-            self._leave_group(lane)
+            decisions.append(self._refuse(waiting, "queue_timeout"))
         return decisions + self._dispatch(list(self._open), now)
 
     def next_tick_s(self, now: float) -> float | None:
@@ -445,6 +447,31 @@ class Scheduler:
         self._dequeue(waiting)
         lane = self._get_lane(waiting.request.candidates, is_background=False)
         self._enqueue(lane, waiting.request, waiting.number, waiting.since_s)
+
+    def _refuse(self, waiting: Waiting, code: str) -> Refusal:
+        """Takes a request out of the queue."""
+        lane = waiting.queue.lane
+        self._dequeue(waiting)
+        refusal = Refusal(waiting.request, code, self._estimate_wait_s(lane, lane.waiting + 1))
+        self._leave_group(lane)
+        return refusal
+
+    def _find_crowding(self, lane: Lane, request: Request) -> Waiting | None:
+        """The request that makes room for this one in a full queue, so that no flow fills it for all: the newest of
+        the flow that has most in it, and at least two more than this flow. Background requests make room first, and
+        only for each other if this is one. None: there is no such request."""
+        own = (request.is_background, request.flow)
+        counts, newest = Counter[tuple[bool, str]](), dict[tuple[bool, str], Waiting]()
+        lanes = dict.fromkeys(each for box in lane.boxes for lanes in box.lanes for each in lanes)
+        for queue in (queue for each in lanes for queue in each.queues.values() if queue.waiting):
+            key, last = (queue.lane.is_background, queue.flow), queue.waiting[-1]
+            counts[key] += len(queue.waiting)
+            if last.request.waiting_since_s is None and (key not in newest or last.number > newest[key].number):
+                newest[key] = last
+        others = [key for key in newest if key[0] >= request.is_background and key != own]
+        most = max(others, key=lambda key: (key[0], counts[key]), default=own)
+        gives_way = most[0] > request.is_background or counts[most] >= counts[own] + 2
+        return newest[most] if most != own and gives_way else None
 
     def _is_full(self, box: Box) -> bool:
         """Whether too many wait for a box; a request that may use several boxes is shared between them."""

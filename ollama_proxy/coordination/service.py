@@ -21,7 +21,7 @@ from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, socket_path
 from ollama_proxy.settings import RedisUrl
 
-#: Held by the coordinator as long as it runs; it contains MARK unless the last one ended by itself.
+#: Held by the coordinator as long as it runs; it contains MARK as long as workers are connected.
 LOCK_NAME, MARK = "coordinator.lock", b"1"
 
 #: Seconds without a worker after which it ends, and those in which workers come back to a new one.
@@ -58,7 +58,6 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
         except BlockingIOError:
             return False
         was_killed = os.pread(lock, len(MARK), 0) == MARK
-        os.pwrite(lock, MARK, 0)
         settle_s = SETTLE_S if was_killed else 0.0
         if url is None:
             coordinator = Coordinator(settle_s=settle_s, resettle_s=SETTLE_S)
@@ -66,8 +65,7 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
             # 8 MB, which a gateway without Redis does without.
             shared = importlib.import_module("ollama_proxy.coordination.shared_store")
             coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s, resettle_s=SETTLE_S)
-        _Service(directory, coordinator, idle_s).run()
-        os.ftruncate(lock, 0)
+        _Service(directory, lock, coordinator, idle_s).run()
         return True
     finally:
         os.close(lock)
@@ -76,8 +74,9 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
 class _Service:
     """The socket of a coordinator, and its life."""
 
-    def __init__(self, directory: Path, coordinator: Coordinator, idle_s: float) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, lock: int, coordinator: Coordinator, idle_s: float) -> None:
+        """`lock`: the descriptor of its lock file."""
+        self._directory, self._lock = directory, lock
         self._coordinator = coordinator
         self._idle_s = idle_s
 
@@ -115,6 +114,7 @@ class _Service:
     def _serve_worker(self, connection: socket.socket, address: object) -> None:
         link = Link(connection)
         session = self._coordinator.open(link.send_later)
+        self._mark()
         try:
             link.receive(session.handle)
         except (KeyError, TypeError, ValueError) as error:  # a worker of another version; it will run on its own share
@@ -122,6 +122,14 @@ class _Service:
             link.close()
         finally:
             session.close()
+            self._mark()
+
+    def _mark(self) -> None:
+        """Notes whether workers may hold something, for the next coordinator if this one is killed."""
+        if self._coordinator.sessions:
+            os.pwrite(self._lock, MARK, 0)
+        else:
+            os.ftruncate(self._lock, 0)
 
     def _leave(self) -> None:
         self._idle_s = 0.0

@@ -401,7 +401,7 @@ def test_box_with_the_prompt_in_its_cache_is_worth_a_wait(tokens: int, box: str 
 
 def test_queue_is_bounded_in_length_and_in_time() -> None:
     scheduler = make(max_waiting=2, max_wait_s=30)
-    for number, flow in enumerate("fgg"):
+    for number, flow in enumerate("fgh"):
         assert not scheduler.acquire(Request(str(number), flow, on("box1")), number) or number == 0
     [refusal] = scheduler.acquire(Request("3", "f", on("box1")), 4)
     assert isinstance(refusal, Refusal) and refusal.code == "queue_full" and 1 <= refusal.retry_after_s <= 30
@@ -414,6 +414,42 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
         ("1", "queue_timeout")
     ]
     assert scheduler.locate("1") is None and scheduler.tick(31) == []
+
+
+@pytest.mark.parametrize(
+    ("waiting", "arriving", "refused"),
+    [
+        # Who has most of the full queue makes room, with the newest request; one more than the other is no reason.
+        ("aaab", "b", "2"),
+        ("aabb", "a", "new"),
+        ("aaab", "c", "2"),
+        ("aaaa", "a", "new"),
+        # Background requests make room for others, and never the other way round.
+        ("aAbb", "c", "1"),
+        ("aaaa", "B", "new"),
+        ("AAAB", "C", "2"),
+        # The newest one, not a further attempt, which waits in front of it.
+        ("aa+b", "c", "1"),
+    ],
+)
+def test_no_flow_fills_the_queue_for_all(waiting: str, arriving: str, refused: str) -> None:
+    """A capital letter is a background request of that flow; after `+` the next one is a further attempt."""
+    scheduler = make(max_waiting=len(waiting.replace("+", "")))
+    scheduler.acquire(Request("runs", "other", on("box1")), 0)
+
+    def ask(name: str, flow: str, since_s: float | None = None) -> list[Decision]:
+        background = flow.isupper()
+        request = Request(name, flow.lower(), on("box1"), is_background=background, waiting_since_s=since_s)
+        return scheduler.acquire(request, 1)
+
+    retried = waiting.partition("+")[0]
+    for number, flow in enumerate(waiting.replace("+", "")):
+        assert ask(str(number), flow, 0.5 if number == len(retried) and "+" in waiting else None) == []
+    decisions = ask("new", arriving)
+    assert [(each.request.id, each.code) for each in decisions if isinstance(each, Refusal)] == [
+        (refused, "queue_full")
+    ]
+    assert (scheduler.locate("new") is None) == (refused == "new")
 
 
 def test_longest_wait_that_is_raised_applies_to_requests_that_wait() -> None:
