@@ -16,7 +16,6 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -460,18 +459,17 @@ class Scheduler:
         """The request that makes room for this one in a full queue, so that no flow fills it for all: the newest of
         the flow that has most in it, and at least two more than this flow. Background requests make room first, and
         only for each other if this is one. None: there is no such request."""
-        own = (request.is_background, request.flow)
-        counts, newest = Counter[tuple[bool, str]](), dict[tuple[bool, str], Waiting]()
-        lanes = dict.fromkeys(each for box in lane.boxes for lanes in box.lanes for each in lanes)
-        for queue in (queue for each in lanes for queue in each.queues.values() if queue.waiting):
-            key, last = (queue.lane.is_background, queue.flow), queue.waiting[-1]
-            counts[key] += len(queue.waiting)
-            if last.request.waiting_since_s is None and (key not in newest or last.number > newest[key].number):
-                newest[key] = last
-        others = [key for key in newest if key[0] >= request.is_background and key != own]
-        most = max(others, key=lambda key: (key[0], counts[key]), default=own)
-        gives_way = most[0] > request.is_background or counts[most] >= counts[own] + 2
-        return newest[most] if most != own and gives_way else None
+        waiting: dict[tuple[bool, str], list[Waiting]] = {}
+        for each in dict.fromkeys(each for box in lane.boxes for lanes in box.lanes for each in lanes):
+            for queue in each.queues.values():
+                waiting.setdefault((each.is_background, queue.flow), []).extend(queue.waiting)
+        own = len(waiting.pop((request.is_background, request.flow), ()))
+        background, flow = max(waiting, key=lambda key: (key[0], len(waiting[key])), default=(False, ""))
+        most = waiting.get((background, flow), [])
+        if background < request.is_background or (background == request.is_background and len(most) < own + 2):
+            return None
+        first_attempts = (each for each in most if each.request.waiting_since_s is None)
+        return max(first_attempts, key=lambda each: each.number, default=None)
 
     def _is_full(self, box: Box) -> bool:
         """Whether too many wait for a box; a request that may use several boxes is shared between them."""
