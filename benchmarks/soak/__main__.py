@@ -24,6 +24,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float(environment("SOAK_S") or 600))
     parser.add_argument("--streams", type=int, default=int(environment("SOAK_STREAMS") or 500))
     parser.add_argument("--seed", type=int, default=int(environment("SOAK_SEED") or 1), help="who leaves when")
+    parser.add_argument(
+        "--redis", action="store_true", default=bool(environment("SOAK_REDIS")), help="keep slots there"
+    )
     parser.add_argument("--report", type=Path, default=REPORT, metavar="FILE")
     return parser.parse_args(arguments)
 
@@ -32,9 +35,12 @@ def main() -> int:
     options = parse_arguments()
     # Whoever ends this ends all that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
-    with tempfile.TemporaryDirectory(prefix="soak-") as name, Stage(Path(name)) as stage:
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-") as name,
+        Stage(Path(name), streams=options.streams, uses_redis=options.redis) as stage,
+    ):
         record = run(stage, seconds=options.seconds, streams=options.streams, seed=options.seed)
-        evidence = gather(stage, record.restarts)
+        evidence = gather(stage, record.restarts, [at for at, _ in record.workers_killed])
     text = render(record, evidence)
     print(text, flush=True)
     options.report.parent.mkdir(parents=True, exist_ok=True)

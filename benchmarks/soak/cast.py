@@ -16,11 +16,16 @@ from benchmarks.soak.upstream import LAB_MODELS
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.nginx import Nginx
 from tests.rig.probe import Probe
+from tests.rig.redis_server import RedisServer
 
 #: The provider, and the box that comes with one edit and goes with the next.
 LAB, EXTRA = "lab", "extra"
 BOXES = ("box1", "box2", "box3")
 PROBE_TOKEN = "soak-probe-token-00000"
+#: Slots of each box, as a share of the streams: a little less than they want, so that some wait.
+SLOTS = 0.2
+#: What the clients' token may use: counted all the time, and never reached.
+LIMITS = {"requests_per_minute": 10**6, "tokens_per_day": 10**9, "concurrent": 10**4}
 #: nginx has two connections for each stream.
 CONNECTIONS = 8192
 
@@ -83,9 +88,11 @@ class WideNginx(Nginx):
 class Stage:
     """Everything but the clients, running; use it with `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, streams: int, uses_redis: bool = False) -> None:
         raise_file_limit()
         self.folder = folder
+        self.slots = max(1, round(SLOTS * streams))
+        self.redis = RedisServer() if uses_redis else None
         self.upstreams = {name: Upstream(name, folder) for name in (*BOXES, LAB, EXTRA)}
         self.probe = Probe(PROBE_TOKEN)
         self.gateway = Gateway(self.config(), workers=2)
@@ -98,6 +105,8 @@ class Stage:
             for upstream in self.upstreams.values():
                 stack.callback(upstream.stop)
                 upstream.start()
+            if self.redis is not None:
+                stack.enter_context(self.redis)
             stack.enter_context(self.gateway)
             stack.enter_context(self.nginx)
             self._running = stack.pop_all()
@@ -111,9 +120,17 @@ class Stage:
         names = [*BOXES, LAB, *([EXTRA] if extra else [])]
         tokens = [("team", TOKEN), ("probe", PROBE_TOKEN), *([("guest", GUEST_TOKEN)] if guest else [])]
         steady = {"name": "steady", "base_url": self.probe.url}
+        listed: list[dict[str, Any]] = [{"name": name, "token": token} for name, token in tokens]
+        listed[0]["limits"] = LIMITS
+        boxes = [self.upstreams[name].entry for name in names]
         return {
-            "auth": {"generate_tokens": [{"name": name, "token": token} for name, token in tokens]},
-            "upstreams": [*(self.upstreams[name].entry for name in names), steady],
+            "auth": {"generate_tokens": listed},
+            "upstreams": [
+                *(each if each["name"] == LAB else each | {"concurrency": self.slots} for each in boxes),
+                steady,
+            ],
+            "queue": {"max_waiting": 10_000},
+            **({"state": {"url": self.redis.url}} if self.redis else {}),
         }
 
     @contextlib.contextmanager

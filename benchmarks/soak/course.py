@@ -1,26 +1,35 @@
-"""What happens in a soak, and when: clients all the time, restarts now and then, one edit after each third."""
+"""What happens in a soak, and when: clients all the time, restarts now and then, one edit after each third; the
+coordinator, a worker and Redis are killed."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from benchmarks.meter import read_cpu, resident_mb
 from benchmarks.soak.cast import BOXES, LAB, Stage, pause_until
 from benchmarks.soak.client import TOKEN
 from tests.golden.face import warm
+from tests.rig.coordinator import counts, join_coordinator, kill_coordinator, workers_connected
 from tests.rig.deadline import wait_until
-from tests.rig.leaks import Details, LeakCheck, worker_details
+from tests.rig.leaks import Details, worker_details
 from tests.rig.probe import Sample
+from tests.rig.rules import RowLeaks
 
 #: About so many seconds between two restarts, and so long a server is away.
 RESTART_EVERY_S, AWAY_S = 45.0, (0.5, 2.5)
 FEWEST_RESTARTS = 4
+#: The coordinator is killed about as often, and at least twice; a worker once, after so much of the time, and Redis.
+COORDINATOR_EVERY_S, FEWEST_COORDINATORS = 60.0, 2
+WORKER_AT, REDIS_AT, REDIS_AWAY_S = 0.4, 0.55, 2.0
 #: An edit counts in every worker after so many seconds.
 RELOAD_S = 5.0
 #: Memory is measured so often; more often in a short run.
@@ -50,13 +59,16 @@ class Record:
     streams: int
     seed: int
     restarts: list[Restart] = field(default_factory=list)
+    #: When a worker was killed, in seconds since 1970 and on the monotonic clock.
+    workers_killed: list[tuple[float, float]] = field(default_factory=list)
+    #: How often something else was killed, by its name.
+    killed: Counter[str] = field(default_factory=Counter)
     #: What was edited, and after how many seconds.
     edits: list[tuple[float, str]] = field(default_factory=list)
     #: By process id: seconds since the start, and MB.
     memory: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
     probe: list[Sample] = field(default_factory=list)
-    #: CPU seconds.
-    gateway_cpu_s: float = 0.0
+    #: CPU seconds. That of the gateway's killed processes is not known.
     nginx_cpu_s: float = 0.0
     #: What each worker says of itself behind the last answer.
     workers: dict[int, Details] = field(default_factory=dict)
@@ -73,8 +85,12 @@ def run(stage: Stage, *, seconds: float, streams: int, seed: int) -> Record:
     stage.probe.watch([stage.gateway.pid, stage.nginx.pid], {"gateway": stage.gateway.port})
     stage.probe.go()
     warm(stage.gateway, TOKEN)
+    join_coordinator(
+        stage.gateway, TOKEN, {"model": "steady", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    )
     wait_until(lambda: _are_alike(stage), WARM_S, "the probe has not reached every worker")
-    leaks = LeakCheck(stage.gateway, token=TOKEN, idle=2 * streams)
+    leaks = RowLeaks(stage.gateway, token=TOKEN, idle=2 * streams)
+    leaks.other_workers = True
     begin = time.monotonic()
     stage.probe.watch([stage.gateway.pid, stage.nginx.pid], {"nginx": stage.nginx.port})
     since = stage.probe.go()
@@ -94,6 +110,7 @@ def _are_alike(stage: Stage) -> bool:
     """Whether every worker has started what it starts with its first request and keeps."""
     workers = worker_details(stage.gateway, TOKEN).values()
     served = all(details["upstream_connections"]["idle"] for details in workers)
+    served = served and workers_connected(stage.gateway) == stage.gateway.workers
     return served and len({details["greenlets"] for details in workers}) == 1
 
 
@@ -116,6 +133,13 @@ def _acts(stage: Stage, record: Record, begin: float) -> list[tuple[float, Calla
 
     third = record.seconds / 3
     acts = [(record.seconds * (number + 0.5) / count, restart(name)) for number, name in enumerate(names)]
+    kills = max(FEWEST_COORDINATORS, int(record.seconds / COORDINATOR_EVERY_S))
+    acts += [
+        (record.seconds * (number + 0.5) / kills, lambda: _kill_coordinator(stage, record)) for number in range(kills)
+    ]
+    acts.append((WORKER_AT * record.seconds, lambda: _kill_worker(stage, record)))
+    if stage.redis is not None:
+        acts.append((REDIS_AT * record.seconds, lambda: _restart_redis(stage, record)))
     acts.append((third, edit("a box and a token more", extra=True, guest=True)))
     acts.append((2 * third, edit("the box away again", guest=True)))
     return sorted(acts, key=lambda act: act[0])
@@ -127,6 +151,25 @@ def _restart(stage: Stage, record: Record, name: str, away_s: float, *, kill: bo
     time.sleep(away_s)
     stage.upstreams[name].start()
     record.restarts.append(Restart(name, killed, time.time()))
+
+
+def _kill_coordinator(stage: Stage, record: Record) -> None:
+    kill_coordinator(stage.gateway)
+    record.killed["coordinator"] += 1
+
+
+def _kill_worker(stage: Stage, record: Record) -> None:
+    record.workers_killed.append((time.time(), time.monotonic()))
+    os.kill(min(stage.gateway.worker_pids()), signal.SIGKILL)
+    record.killed["worker"] += 1
+
+
+def _restart_redis(stage: Stage, record: Record) -> None:
+    assert stage.redis is not None
+    stage.redis.kill()
+    time.sleep(REDIS_AWAY_S)
+    stage.redis.start()
+    record.killed["Redis"] += 1
 
 
 def _wait_for(clients: subprocess.Popen[bytes], record: Record) -> None:
@@ -145,26 +188,32 @@ def _measured(stage: Stage, record: Record, begin: float) -> Iterator[None]:
 
     def sample() -> None:
         while not over.wait(every_s):
+            at = time.monotonic() - begin
             for pid in stage.gateway.worker_pids():
-                record.memory.setdefault(pid, []).append((time.monotonic() - begin, resident_mb(pid)))
+                with suppress(OSError):  # it was killed just now
+                    record.memory.setdefault(pid, []).append((at, resident_mb(pid)))
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
-    before = read_cpu(stage.gateway.pid), read_cpu(stage.nginx.pid)
+    before = read_cpu(stage.nginx.pid)
     try:
         yield
     finally:
         over.set()
         sampler.join()
     try:
-        record.gateway_cpu_s = read_cpu(stage.gateway.pid).spent_s(before[0])
-        record.nginx_cpu_s = read_cpu(stage.nginx.pid).spent_s(before[1])
+        record.nginx_cpu_s = read_cpu(stage.nginx.pid).spent_s(before)
     except RuntimeError as error:
         record.leak = str(error)
 
 
-def _look_for_leaks(stage: Stage, leaks: LeakCheck, record: Record) -> None:
+def _look_for_leaks(stage: Stage, leaks: RowLeaks, record: Record) -> None:
     try:
+        wait_until(
+            lambda: counts(stage.gateway) == (0, 0),
+            CLOSING_S,
+            lambda: "{} requests hold a slot, {} wait".format(*counts(stage.gateway)),
+        )
         leaks.verify(CLOSING_S)
     except AssertionError as error:
         record.leak = str(error)

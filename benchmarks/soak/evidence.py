@@ -45,12 +45,14 @@ class Evidence:
     states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     #: Clients that left before nginx had passed their request on.
     unheard: int = 0
+    #: Requests of a worker that was killed.
+    lost: int = 0
     problems: list[str] = field(default_factory=list)
     #: Where a worker's loop was each time when it had stood still for a second: also the machine may be the reason.
     blocked: list[str] = field(default_factory=list)
 
 
-def gather(stage: Stage, restarts: Sequence[Restart]) -> Evidence:
+def gather(stage: Stage, restarts: Sequence[Restart], workers_killed: Sequence[float] = ()) -> Evidence:
     """Reads what both sides have written, once the last line is there."""
     asked = [Asked(**orjson.loads(line)) for line in stage.results.read_bytes().splitlines()]
     deadline = time.monotonic() + WRITTEN_S
@@ -64,11 +66,20 @@ def gather(stage: Stage, restarts: Sequence[Restart]) -> Evidence:
     evidence.problems += _unasked(asked, written)
     passed_on = _passed_on(stage.nginx.access_log)
     for one in asked:
+        if one.id not in written and _is_lost(one, workers_killed):
+            evidence.lost += 1
+            continue
         _compare(evidence, one, written.get(one.id, []), restarts, was_passed_on=one.id in passed_on)
     evidence.problems += _said_by_the_gateway(stage)
     events = stage.gateway.log_lines("events")
     evidence.blocked = [str(line["where"][-1:]) for line in events if line["event"] == "event_loop_blocked"]
     return evidence
+
+
+def _is_lost(asked: Asked, workers_killed: Sequence[float]) -> bool:
+    """Whether its worker was killed: its stream broke off, or nginx says that there was no answer."""
+    was_there = any(asked.begin - SLACK_S < at < asked.end + SLACK_S for at in workers_killed)
+    return was_there and asked.result in ("cut", "refused", "left")
 
 
 def _by_id(lines: Iterable[Line]) -> dict[str, list[Line]]:

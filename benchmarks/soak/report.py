@@ -18,6 +18,8 @@ PROBE_P99_MS = 250.0
 WORKER_MB, GROWTH_MB = 200.0, 8.0
 #: From here on nothing may grow, in seconds; in a short run from a third of it on.
 STEADY_S = 120.0
+#: Seconds before and after a worker was killed in which a request of the probe may have been with it.
+WITH_WORKER_S = 0.5
 #: So many problems are shown.
 SHOWN = 20
 
@@ -28,7 +30,7 @@ STATES = ("ok", "client_gone", "upstream_error", "timeout", "refused", "aborted"
 def broken(record: Record, evidence: Evidence) -> list[str]:
     """The promises that were not kept, in words."""
     found = [record.clients_failed and f"clients: {record.clients_failed}", record.leak, *evidence.problems]
-    found += [f"probe at {sample.door}: {sample.problem}" for sample in record.probe if sample.problem]
+    found += [f"probe at {sample.door}: {sample.problem}" for sample in record.probe if _is_failure(sample, record)]
     for door in doors(record):
         times = _times(record.probe, door)
         if times and percentiles(times)["p99"] > PROBE_P99_MS:
@@ -45,6 +47,13 @@ def broken(record: Record, evidence: Evidence) -> list[str]:
     return [problem for problem in found if problem]
 
 
+def _is_failure(sample: Sample, record: Record) -> bool:
+    """Whether it failed by itself, and not because its worker was killed."""
+    seconds = sample.ms / 1000 + WITH_WORKER_S
+    is_killed = any(-WITH_WORKER_S < at - sample.begin < seconds for _, at in record.workers_killed)
+    return sample.problem is not None and not is_killed
+
+
 def doors(record: Record) -> list[str]:
     """Where the probe asked."""
     return sorted({sample.door for sample in record.probe})
@@ -56,7 +65,7 @@ def _times(samples: Sequence[Sample], door: str) -> list[float]:
 
 def growth_mb(record: Record, curve: Sequence[tuple[float, float]]) -> float:
     """By how much a worker has grown in the steady part of the run: its last quarter beside its first."""
-    begin = min(STEADY_S, record.seconds / 3)
+    begin = curve[0][0] + min(STEADY_S, record.seconds / 3)
     steady = [mb for at, mb in curve if begin <= at <= record.seconds]
     quarter = max(1, len(steady) // 4)
     return median(steady[-quarter:]) - median(steady[:quarter]) if steady else 0.0
@@ -95,7 +104,7 @@ def _requests(evidence: Evidence) -> str:
     words = sum(asked.words for asked in evidence.asked)
     text = (
         f"{words} words were read and compared. {evidence.unheard} clients left before nginx had passed their request "
-        "on, so that there is no line for them."
+        f"on, and {evidence.lost} requests were with a worker that was killed, so that there is no line for them."
     )
     return f"## Requests\n\n{_table(head, rows)}\n{text}\n"
 
@@ -105,7 +114,11 @@ def _events(record: Record) -> str:
     away = max((restart.back - restart.killed for restart in record.restarts), default=0.0)
     restarts = ", ".join(f"{name} {count}" for name, count in sorted(times.items()))
     edits = "; ".join(f"{what} after {at:.0f} s" for at, what in record.edits)
-    return f"## What happened\n\nServers restarted: {restarts}; away for at most {away:.1f} s. Edits: {edits}.\n"
+    killed = ", ".join(f"{name} {count}" for name, count in sorted(record.killed.items())) or "nothing"
+    return (
+        f"## What happened\n\nServers restarted: {restarts}; away for at most {away:.1f} s. Killed: {killed}. "
+        f"Edits: {edits}.\n"
+    )
 
 
 def _probe(record: Record) -> str:
@@ -124,7 +137,9 @@ def _probe(record: Record) -> str:
 def _memory(record: Record) -> str:
     pids = sorted(record.memory)
     curves = [record.memory[pid] for pid in pids]
-    rows = [[f"{row[0][0]:.0f}", *(f"{mb:.1f}" for _, mb in row)] for row in zip(*curves, strict=False)]
+    by_time = sorted({at for curve in curves for at, _ in curve})
+    known = [dict(curve) for curve in curves]
+    rows = [[f"{at:.0f}", *(f"{curve[at]:.1f}" if at in curve else "" for curve in known)] for at in by_time]
     grown = [f"{growth_mb(record, curve):+.1f}" for curve in curves]
     head = ["s", *(f"worker {place} MB" for place, _ in enumerate(pids, 1))]
     return f"## Memory\n\n{_table(head, [*_thinned(rows), ['growth in the steady part', *grown]])}"
@@ -137,16 +152,12 @@ def _thinned(rows: list[list[str]]) -> list[list[str]]:
 
 
 def _rest(record: Record, evidence: Evidence) -> str:
-    words = max(1, sum(asked.words for asked in evidence.asked))
     rows = [
         [pid, details["in_flight"], details["watched"], details["upstream_connections"]["active"], details["greenlets"]]
         for pid, details in sorted(record.workers.items())
     ]
     head = ("worker", "requests in flight", "watched clients", "upstream connections in use", "greenlets")
-    cpu = (
-        f"CPU: gateway {record.gateway_cpu_s:.1f} s ({record.gateway_cpu_s / record.seconds:.2f} of a core, "
-        f"{record.gateway_cpu_s / words * 1e6:.0f} us for each word), nginx {record.nginx_cpu_s:.1f} s.\n"
-    )
+    cpu = f"CPU of nginx: {record.nginx_cpu_s:.1f} s.\n"
     leak = f"Left over: {record.leak}\n" if record.leak else "Descriptors and greenlets are as before.\n"
     places = ", ".join(f"{place} {count}" for place, count in Counter(evidence.blocked).most_common())
     blocked = f"Loops that stood still for more than a second, and where: {places}.\n" if places else ""

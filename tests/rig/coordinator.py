@@ -89,9 +89,11 @@ def coordinator_pid(gateway: Gateway) -> int:
 
 
 def workers_connected(gateway: Gateway) -> int:
-    """How many workers are connected to it, by its descriptors: it listens at one, and each worker has two."""
+    """How many workers are connected to it, by its Unix sockets: it listens at one, and each worker has two."""
     pid = coordinator_pid(gateway)
-    sockets = [each for each in open_descriptors(pid).values() if each.startswith("socket:")] if pid else []
+    lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
+    inodes = {f"socket:[{line.split()[6]}]" for line in lines}
+    sockets = [each for each in open_descriptors(pid).values() if each in inodes] if pid else []
     return max(0, len(sockets) - 1) // 2
 
 

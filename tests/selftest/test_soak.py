@@ -15,7 +15,7 @@ from benchmarks.soak import client, upstream
 from benchmarks.soak.asking import DIALECTS, Dialect
 from benchmarks.soak.client import Asked, Plan, judge, make_plan
 from benchmarks.soak.course import Record, Restart
-from benchmarks.soak.evidence import Evidence, Line, _compare
+from benchmarks.soak.evidence import Evidence, Line, _compare, _is_lost
 from benchmarks.soak.report import broken, growth_mb, render
 from benchmarks.soak.words import asked as asked_for
 from benchmarks.soak.words import prompt_of, words_of
@@ -167,6 +167,23 @@ def test_only_the_restart_of_its_own_server_explains_a_cut(restart: Restart) -> 
     assert problems(replace(ASKED, result="cut"), LINE | FAILED, restarts=(restart,))
 
 
+@pytest.mark.parametrize(
+    ("changes", "killed", "is_lost"),
+    [
+        ({"result": "cut"}, 0.0, True),
+        ({"result": "refused"}, 0.0, True),
+        ({"result": "complete"}, 0.0, False),
+        ({"result": "cut"}, -60.0, False),
+        ({"result": "cut"}, 60.0, False),
+    ],
+    ids=str,
+)
+def test_only_a_request_of_a_killed_worker_may_have_no_line(
+    changes: dict[str, Any], killed: float, is_lost: bool
+) -> None:
+    assert _is_lost(replace(ASKED, **changes), [ASKED.begin + 0.1 + killed]) is is_lost
+
+
 # The promises of a whole run.
 
 
@@ -205,6 +222,12 @@ def test_a_bad_run_names_the_broken_promise(bad: str) -> None:
     found = broken(record(**BAD[bad]), evidence())
     assert found
     assert f"Broken promises: {len(found)}." in render(record(**BAD[bad]), evidence())
+
+
+def test_the_probe_may_fail_with_a_killed_worker() -> None:
+    failed = [Sample(1.0, 5.0, "cut", "gateway", 0.0), Sample(2.0, 5.0, None, "gateway", 0.0)]
+    assert broken(record(probe=failed, workers_killed=[(NOW, 1.2)]), evidence()) == []
+    assert broken(record(probe=failed, workers_killed=[(NOW, 9.0)]), evidence())
 
 
 def test_growth_at_the_start_is_none() -> None:
