@@ -229,8 +229,8 @@ class Coordinator:
         slots = views[-1].slots if views else 0
         if slots is not None and self._store.share < 1:
             slots = max(1, int(slots * self._store.share))
-        is_up = any(view.is_up for view in views) and self._settles_s is None
-        is_draining = bool(views) and views[-1].is_draining
+        is_up = any(view.is_up for view in views)
+        is_draining = self._settles_s is not None or (bool(views) and views[-1].is_draining)
         self._decide(
             lambda scheduler: scheduler.set_box(name, self._clock(), slots=slots, is_up=is_up, is_draining=is_draining)
         )
