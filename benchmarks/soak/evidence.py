@@ -77,7 +77,10 @@ def gather(stage: Stage, restarts: Sequence[Restart], workers_killed: Sequence[f
 
 
 def _is_lost(asked: Asked, workers_killed: Sequence[float]) -> bool:
-    """Whether its worker was killed: its stream broke off, or nginx says that there was no answer."""
+    """Whether its worker was killed: its stream broke off, nginx says that there was no answer, or the line of one that
+    had just ended was not written yet."""
+    if asked.result == "complete":
+        return any(abs(asked.end - at) < SLACK_S for at in workers_killed)
     was_there = any(asked.begin - SLACK_S < at < asked.end + SLACK_S for at in workers_killed)
     return was_there and asked.result in ("cut", "refused", "left")
 

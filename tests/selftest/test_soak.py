@@ -172,7 +172,8 @@ def test_only_the_restart_of_its_own_server_explains_a_cut(restart: Restart) -> 
     [
         ({"result": "cut"}, 0.0, True),
         ({"result": "refused"}, 0.0, True),
-        ({"result": "complete"}, 0.0, False),
+        ({"result": "complete", "end": NOW + 9}, 0.0, False),
+        ({"result": "complete", "end": NOW + 9}, NOW + 9 - ASKED.begin, True),
         ({"result": "cut"}, -60.0, False),
         ({"result": "cut"}, 60.0, False),
     ],
