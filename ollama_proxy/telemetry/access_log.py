@@ -214,6 +214,10 @@ class AccessLog:
                 writer.put(sink, line)
 
 
+def _to_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
 def access_record(exchange: Exchange) -> dict[str, object]:
     """The fields of the access log; times in ms, counts in tokens, sizes in bytes."""
     started, first, usage = exchange.call.started, exchange.first_byte_at, exchange.usage
@@ -239,9 +243,9 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "cache_write_tokens": usage.cache_written,
         "eval_count": usage.completion,
         "estimated": exchange.estimated or None,
-        "queue_ms": round(exchange.queued_s * 1000, 1) if exchange.queued_s else None,
-        "first_byte_ms": None if first is None else round((first - started) * 1000, 1),
-        "total_ms": round((time.monotonic() - started) * 1000, 1),
+        "queue_ms": _to_ms(exchange.queued_s or None),
+        "first_byte_ms": _to_ms(first and first - started),
+        "total_ms": _to_ms(time.monotonic() - started),
         "state": exchange.state,
         "error": exchange.error or None,
     }
