@@ -106,8 +106,8 @@ class Exchange:
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is outdated or missing.
     partial: tuple[str, ...] = ()
-    #: How long it waited for a slot, in seconds, and the same for the client, such as `waited=4.2s`; empty: it did not.
-    queued_s: float = 0.0
+    #: How long it waited for a slot, in seconds (None: it did not), and the same for the client: `waited=4.2s`.
+    queued_s: float | None = None
     queue: tuple[str, ...] = ()
     #: What it waits for now, for the comments of its stream; "" if it does not.
     progress: str = ""

@@ -333,7 +333,7 @@ class Attempts:
             call.resume(ticket.waited_s)
             self._waited_s = (self._waited_s or 0.0) + ticket.waited_s
             if ticket.position is not None:
-                exchange.queued_s = max(exchange.queued_s, self._waited_s)
+                exchange.queued_s = max(exchange.queued_s or 0.0, self._waited_s)
                 exchange.queue = (f"waited={exchange.queued_s:.1f}s",)
         exchange.progress = f"loading {exchange.model} on {ticket.box}" if ticket.loads else ""
 

@@ -243,7 +243,7 @@ def access_record(exchange: Exchange) -> dict[str, object]:
         "cache_write_tokens": usage.cache_written,
         "eval_count": usage.completion,
         "estimated": exchange.estimated or None,
-        "queue_ms": _to_ms(exchange.queued_s or None),
+        "queue_ms": _to_ms(exchange.queued_s),
         "first_byte_ms": _to_ms(first and first - started),
         "total_ms": _to_ms(time.monotonic() - started),
         "state": exchange.state,

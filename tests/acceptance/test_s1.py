@@ -361,7 +361,9 @@ def test_s1_34_keys_from_the_environment() -> None:
     assert "from-the-environment" not in repr(loaded)
 
 
-def test_s1_35_origins_can_be_restricted(upstream: FaultUpstream, readme: str, operations_page: str) -> None:
+def test_s1_35_origins_can_be_restricted(
+    upstream: FaultUpstream, readme: str, operations_page: str, sharing_page: str
+) -> None:
     known, foreign = "https://chat.example.org", "https://evil.example"
     config = {
         "auth": {"generate_tokens": [TOKEN]},
@@ -373,7 +375,7 @@ def test_s1_35_origins_can_be_restricted(upstream: FaultUpstream, readme: str, o
             get(gateway, "/v1/models", Origin=o).headers.get("Access-Control-Allow-Origin") for o in (known, foreign)
         ]
     assert allowed == [known, None]
-    assert "limit_req" in readme and "access.log" in operations_page
+    assert "docs/sharing.md" in readme and "requests_per_minute" in sharing_page and "access.log" in operations_page
 
 
 @pytest.mark.parametrize("header", ["X-API-Key", "x-api-key", "api-key"])
