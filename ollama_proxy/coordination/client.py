@@ -295,7 +295,7 @@ class CoordinatorClient:
         self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
-        #: Whether the state is that of all machines, if there are several.
+        #: Whether the Redis that several machines share can't be reached.
         self._is_store_lost = False
         self.kept = KeptSlots(self.give_back)
         self.advances = Advances(lambda unused: self.send_later({"op": "unused", "exchanges": unused}))
@@ -406,7 +406,7 @@ class CoordinatorClient:
             self._send_later(frame)
 
     def forget(self, ticket: Ticket) -> bool:
-        """False: that was done before."""
+        """Forgets a ticket that is over; returns False if that was done before."""
         return self._tickets.pop(ticket.frame["id"], None) is not None
 
     def _take(self, frame: Frame) -> None:
@@ -495,6 +495,9 @@ class CoordinatorClient:
 
     def _attach(self, send: Callable[[Frame], None], send_later: Callable[[Frame], None]) -> None:
         """Tells a new coordinator everything: settings, boxes, what is held, and what waits."""
+        # It knows nothing of what its stand-in has granted and no request uses.
+        self.kept.clear()
+        self.advances.clear()
         now = time.monotonic()
         tickets = list(self._tickets.values())
         held = [
