@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, tzinfo
+from datetime import date
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
+from ollama_proxy.settings.time_zones import find_timezone
 from ollama_proxy.settings.types import (
     ANYTHING,
     BOOLEAN,
@@ -83,8 +84,8 @@ def _parse_base_url(entry: Entry) -> str:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RedisUrl:
-    """Address of a Redis server. As text it is shown without its password."""
+class ServiceUrl:
+    """Address of a server that the gateway uses. As text it is shown without its password."""
 
     #: With the password, for the client.
     secret: str
@@ -95,13 +96,19 @@ class RedisUrl:
         options = f"?{MASK}" if parts.query else ""
         return f"{parts.scheme}://{MASK if login else ''}{mark}{place}{parts.path}{options}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     @property
     def has_password(self) -> bool:
         """Whether it holds a password; its options may."""
         parts = urlsplit(self.secret)
         return bool(parts.password or "password=" in parts.query)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisUrl(ServiceUrl):
+    """Address of a Redis server."""
 
     @property
     def is_exposed(self) -> bool:
@@ -125,14 +132,6 @@ def _parse_redis_url(entry: Entry) -> RedisUrl:
     if not plain or not is_addressed or "@" in parts.query:
         raise entry.error(f"must be {REDIS_URL.label}")
     return RedisUrl(entry.text)
-
-
-def find_timezone(name: str) -> tzinfo:
-    """The time zone of this name; UTC exists without a database, too. Raises ValueError if it is unknown."""
-    try:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    except (KeyError, OSError) as error:
-        raise ValueError(f"no time zone {name}") from error
 
 
 def _parse_timezone(entry: Entry) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.settings.admin import Admin
 from ollama_proxy.settings.declare import (
     PREFIX,
     RENAMED,
@@ -42,7 +43,9 @@ from ollama_proxy.settings.formats import (
     THINK,
     is_loopback,
 )
-from ollama_proxy.settings.sharing import Price, Queue, Records, State
+from ollama_proxy.settings.records import Records
+from ollama_proxy.settings.sharing import Price, Queue, State
+from ollama_proxy.settings.telemetry import Metrics, Tracing
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
@@ -202,6 +205,9 @@ class Logging:
     chat_logs: bool = setting(False, "Log prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",))
 
 
+MODEL = section_type(ModelSettings)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. Frozen; a reload makes a new object."""
@@ -216,19 +222,24 @@ class Settings:
     models: Mapping[str, ModelSettings] = setting(
         dict[str, ModelSettings](),
         "Names for clients, and what they mean; * matches any text.",
-        map_of(section_type(ModelSettings)),
+        map_of(MODEL),
     )
     default_model: str | None = setting(None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",))
     images: Images = section(Images)
     documents: Documents = section(Documents)
     cors: Cors = section(Cors)
     logging: Logging = section(Logging)
+    admin: Admin = section(Admin)
     records: Records = section(Records)
     state: State = section(State)
+    metrics: Metrics = section(Metrics)
+    tracing: Tracing = section(Tracing)
     #: The file that was read; None: there is no file at the default path.
     source: Path | None = None
     #: The file and line, or the variable, of each setting that was set, by dotted name.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    #: The same for each model and upstream of the file, by its kind and name, such as `models.coder`.
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     #: The same for settings with an old name, by that name.
     old_names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     #: SHA-256 of the file, empty without one; SettingsWatch compares it.
@@ -300,6 +311,7 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
         **values,
         source=None if data is None else path.absolute(),
         origins=origins,
+        places=_list_places(root, values),
         old_names=old_names,
         fingerprint=fingerprint_of(data),
     )
@@ -310,6 +322,14 @@ def settings_from(data: bytes | None, path: Path, environ: Mapping[str, str]) ->
             "or confirm it with auth.allow_open_network: true"
         )
     return settings
+
+
+def _list_places(root: Entry, values: Mapping[str, Any]) -> dict[str, str]:
+    models = root.entries["models"].entries if "models" in root.entries else {}
+    upstreams = root.entries["upstreams"].items if "upstreams" in root.entries else ()
+    places = {f"models.{name}": entry.where for name, entry in models.items()}
+    named = zip(values.get("upstreams", ()), upstreams, strict=True)
+    return places | {f"upstreams.{upstream.name}": entry.where for upstream, entry in named}
 
 
 def shown_path(path: Path) -> str:

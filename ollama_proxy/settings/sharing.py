@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ollama_proxy.settings.declare import read_section, setting
-from ollama_proxy.settings.formats import REDIS_URL, SECONDS, TIMEZONE, RedisUrl
+from ollama_proxy.settings.formats import REDIS_URL, SECONDS, RedisUrl
 from ollama_proxy.settings.types import SettingType, choice, number, optional, whole
 
 NORMAL, BACKGROUND = "normal", "background"
@@ -97,10 +97,3 @@ class State:
     url: RedisUrl | None = setting(
         None, "Redis, if several machines share the upstreams. Absent: in memory.", optional(REDIS_URL)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """How usage is counted."""
-
-    timezone: str = setting("UTC", "Time zone in which days and months of limits begin.", TIMEZONE)

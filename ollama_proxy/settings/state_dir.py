@@ -19,14 +19,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.schema import Settings, config_path
-from ollama_proxy.settings.tokens import Token, shape_of
+from ollama_proxy.settings.schema import Settings, config_path, settings_from
+from ollama_proxy.settings.tokens import SCOPES, Token, shape_of
 
 FIRST_TOKEN_FILE = "first-token"
+#: A copy of the last valid configuration file.
+LAST_GOOD_FILE = "last-good.yaml"
 #: Name of the token created at the first start, in logs and usage.
 FIRST_TOKEN_NAME = "first-start"
 
 _PREFIX = "op_"
+
+#: How many of the first characters of a token may be shown.
+PREFIX_CHARS = 7
+
 _DIGITS = string.digits + string.ascii_letters
 _RANDOM_LENGTH = 32
 _CHECKSUM_LENGTH = 6
@@ -62,6 +68,12 @@ def token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def identify_token(token: str) -> tuple[str, str]:
+    """What the records keep of a token: its SHA-256 in hexadecimal digits, and its first characters, by which people
+    recognise it."""
+    return token_digest(token).hex(), token[:PREFIX_CHARS]
+
+
 def _checksum(body: str) -> str:
     """CRC-32 in base 62. It detects truncated and mistyped tokens, not forged ones."""
     number, digits = zlib.crc32(body.encode("ascii")), ""
@@ -91,6 +103,24 @@ def state_directory(settings: Settings, environ: Mapping[str, str] = os.environ)
     except OSError as error:
         raise _unusable(path, error) from error
     return path
+
+
+def read_last_good(environ: Mapping[str, str] = os.environ) -> Settings | None:
+    """The settings that were valid last; None if none are kept."""
+    try:
+        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
+        return settings_from(data, config_path(environ), environ)
+    except (OSError, ConfigError):
+        return None
+
+
+def write_private(target: Path, data: bytes) -> None:
+    """Writes a file that nobody else may read, whole or not at all. Raises OSError."""
+    part = target.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    part.replace(target)
 
 
 def state_warnings(directory: Path) -> list[str]:
@@ -136,6 +166,16 @@ def first_token(directory: Path) -> tuple[str, bool]:
         raise _unusable(path, error) from error
 
 
+def read_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """The token that the first start has created, if it is in use and this user may read it; "" otherwise."""
+    if settings.auth.tokens() or settings.auth.refuses_all:
+        return ""
+    with suppress(OSError):
+        token = (state_path(settings, environ) / FIRST_TOKEN_FILE).read_text("ascii", "replace").strip()
+        return token if is_own_token(token) else ""
+    return ""
+
+
 def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Settings, FirstToken | None]:
     """The settings with the installation's own token, if tokens are required and no list of them is configured.
 
@@ -146,9 +186,10 @@ def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ
         return settings, None
     directory = state_directory(settings, environ)
     text, created = first_token(directory)
-    token = Token(name=FIRST_TOKEN_NAME, digest=token_digest(text), shape=shape_of(text))
+    path = directory / FIRST_TOKEN_FILE
+    token = Token(FIRST_TOKEN_NAME, token_digest(text), scopes=SCOPES, where=str(path), shape=shape_of(text))
     added = replace(settings, auth=replace(auth, generate_tokens=(token,)))
-    return added, FirstToken(text, directory / FIRST_TOKEN_FILE, created)
+    return added, FirstToken(text, path, created)
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:

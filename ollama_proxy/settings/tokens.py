@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, section, setting
 from ollama_proxy.settings.formats import DAY, NAME
@@ -14,7 +13,10 @@ from ollama_proxy.settings.sharing import LIMIT_OVERRIDES, PRIORITY, WEIGHT, Lim
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, check_kind, choice, list_of, text_type, whole
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
-SCOPES = frozenset({"read", "generate", "manage"})
+READ, GENERATE, MANAGE, ADMIN, METRICS = "read", "generate", "manage", "admin", "metrics"
+SCOPES = frozenset({READ, GENERATE, MANAGE, ADMIN, METRICS})
+#: Those of a token of the file that names none.
+USUAL_SCOPES = frozenset({READ, GENERATE, MANAGE})
 
 
 def _parse_digest(entry: Entry) -> bytes:
@@ -33,7 +35,8 @@ def _parse_token_text(entry: Entry) -> bytes:
 
 _TOKEN_TEXT = text_type("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
 _HEX = text_type("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
-_SCOPE_LIST = list_of(choice("read", "generate", "manage"), if_empty="name at least one scope")
+DIGEST = SettingType(_HEX.label, _parse_digest)
+_SCOPE_LIST = list_of(choice(READ, GENERATE, MANAGE, ADMIN, METRICS), if_empty="name at least one scope")
 _MODEL_LIST = list_of(TEXT, if_empty="remove the line to allow every model")
 #: What it contains is logged.
 _USER_HEADER = text_type(
@@ -55,6 +58,10 @@ def shape_of(token: str) -> TokenShape:
     return TokenShape(token[:3], len(token))
 
 
+#: The shape of tokens that the gateway makes.
+GATEWAY_SHAPE = TokenShape("op_", 41)
+
+
 @dataclass(frozen=True, slots=True)
 class Users:
     """The people behind a token that a program uses for all of them, such as a chat page."""
@@ -72,7 +79,7 @@ class Token:
     name: str
     #: 32 raw bytes.
     digest: bytes = field(repr=False)
-    scopes: frozenset[str] = SCOPES
+    scopes: frozenset[str] = USUAL_SCOPES
     #: Patterns of model names, such as `qwen3*`; empty: every model.
     models: tuple[str, ...] = ()
     #: The last day on which it is valid.
@@ -85,6 +92,10 @@ class Token:
     #: Those that it sets itself.
     limits: LimitOverrides = field(default_factory=dict)
     users: Users = field(default_factory=Users)
+    #: Where it is defined: the file's line or the variable, or RECORDS.
+    where: str = field(default="", compare=False)
+    #: It is kept, but not accepted.
+    disabled: bool = False
     #: The configuration file contains the token itself.
     plain_in_file: bool = field(default=False, compare=False)
     #: None: only the digest is known.
@@ -99,12 +110,10 @@ class TokenFields:
     token: bytes | None = setting(
         None, "The token itself; sha256 is better.", SettingType(_TOKEN_TEXT.label, _parse_token_text)
     )
-    sha256: bytes | None = setting(
-        None, "SHA-256 of the token, from `ollama-proxy token hash`.", SettingType(_HEX.label, _parse_digest)
-    )
+    sha256: bytes | None = setting(None, "SHA-256 of the token, from `ollama-proxy token hash`.", DIGEST)
     scopes: frozenset[str] | None = setting(
         None,
-        "Scopes of the token. Absent: all.",
+        "Scopes of the token. Absent: read, generate and manage; in auth.admin_tokens all.",
         SettingType(_SCOPE_LIST.label, lambda entry: frozenset(_SCOPE_LIST.parse(entry))),
     )
     models: tuple[str, ...] = setting(
@@ -129,7 +138,8 @@ class TokenFields:
 def _parse_token(entry: Entry, fallback_name: str) -> Token:
     in_file = not entry.where.startswith(VARIABLE_WORDS)
     if entry.kind != "map":
-        return Token(fallback_name, _parse_token_text(entry), plain_in_file=in_file, shape=shape_of(entry.text))
+        digest, shape = _parse_token_text(entry), shape_of(entry.text)
+        return Token(fallback_name, digest, where=entry.where, plain_in_file=in_file, shape=shape)
     given = TokenFields(**read_section(TokenFields, entry))
     if (given.token is None) == (given.sha256 is None):
         raise entry.error("needs either token or sha256")
@@ -138,7 +148,7 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
     return Token(
         name=given.name or fallback_name,
         digest=given.token or given.sha256 or b"",
-        scopes=given.scopes or SCOPES,
+        scopes=given.scopes or USUAL_SCOPES,
         models=given.models,
         expires=given.expires,
         truncate=given.truncate,
@@ -146,6 +156,7 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
         priority=given.priority,
         limits=given.limits,
         users=given.users,
+        where=entry.where,
         plain_in_file=in_file and given.token is not None,
         shape=shape_of(entry.entries["token"].text) if given.token else None,
     )
@@ -170,7 +181,7 @@ def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. Without either list, the first start creates a token. If both are empty, all calls are refused."""
+    """Who may call. Without any list, the first start creates a token. If all are empty, all calls are refused."""
 
     enabled: bool = setting(True, "false: no token is required; only with a loopback server.host.", BOOLEAN)
     allow_open_network: bool = setting(False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN)
@@ -180,44 +191,76 @@ class Auth:
     manage_tokens: tuple[Token, ...] | None = setting(
         None, "Tokens that may also manage models. Absent: generate_tokens may, too.", _token_list("manage-token")
     )
+    admin_tokens: tuple[Token, ...] | None = setting(
+        None, "Tokens that may do everything. Absent: those with the scope manage may.", _token_list("admin-token")
+    )
     defaults: TokenDefaults = section(TokenDefaults)
     max_failed_logins: int = setting(
         100,
         "Most different wrong tokens a minute from one address; then 429. 0: no limit.",
         whole(0, 1_000_000),
     )
+    #: Those of the records, which no file defines; see `managed`.
+    managed_tokens: tuple[Token, ...] = ()
 
     def tokens(self) -> tuple[Token, ...]:
-        """Every token, of both lists."""
-        return (self.generate_tokens or ()) + (self.manage_tokens or ())
+        """Every token: of all lists, and of the records."""
+        return sum((getattr(self, name) or () for name in _LISTS), ()) + self.managed_tokens
 
     @property
     def refuses_all(self) -> bool:
         """Whether tokens are required and the configured lists are empty, so no call is admitted."""
-        is_listed = self.generate_tokens is not None or self.manage_tokens is not None
+        is_listed = any(getattr(self, name) is not None for name in _LISTS)
         return self.enabled and is_listed and not self.tokens()
+
+    def scopes_of(self, token: Token) -> frozenset[str]:
+        """The scopes of a token, with those that follow from others."""
+        scopes = token.scopes
+        if self.admin_tokens is None and MANAGE in scopes:
+            scopes |= {ADMIN}
+        return scopes | {METRICS} if ADMIN in scopes else scopes
+
+
+#: The lists of tokens, in the order of `Auth.tokens`.
+_LISTS = ("generate_tokens", "manage_tokens", "admin_tokens")
 
 
 def _parse_auth(entry: Entry) -> Auth:
     auth = Auth(**read_section(Auth, entry))
-    written = (entry.entries[name].items for name in ("generate_tokens", "manage_tokens") if name in entry.entries)
+    written = [item for name in _LISTS if name in entry.entries for item in entry.entries[name].items]
     complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
-    for token, item in zip(auth.tokens(), chain.from_iterable(written), strict=True):
+    for token, item in zip(auth.tokens(), written, strict=True):
         with complaints.collected():
             if (first := digests.setdefault(token.digest, item)) is not item:
                 raise item.error(f"is the same token as {first.name} ({first.where})")
             if (first := names.setdefault(token.name, item)) is not item:
                 raise item.error(f'has the same name as {first.name} ({first.where}): "{token.name}"')
     complaints.check()
-    if auth.manage_tokens is None or not auth.generate_tokens:
-        return auth
-    for token, item in zip(auth.generate_tokens, entry.entries["generate_tokens"].items, strict=True):
-        with complaints.collected():
-            if "scopes" in item.entries and "manage" in token.scopes:
-                raise item.error("has the scope manage, but auth.manage_tokens is set: list the token there")
+    narrowed: dict[str, list[Token]] = {}
+    for name in (each for each in _LISTS if getattr(auth, each)):
+        for token, item in zip(getattr(auth, name), entry.entries[name].items, strict=True):
+            with complaints.collected():
+                narrowed.setdefault(name, []).append(_with_scopes_of_list(auth, name, token, item))
     complaints.check()
-    narrowed = (replace(token, scopes=token.scopes - {"manage"}) for token in auth.generate_tokens)
-    return replace(auth, generate_tokens=tuple(narrowed))
+    lists: dict[str, Any] = {name: tuple(tokens) for name, tokens in narrowed.items()}
+    return replace(auth, **lists)
+
+
+def _with_scopes_of_list(auth: Auth, name: str, token: Token, item: Entry) -> Token:
+    """The token without the scopes that another list has; one of `admin_tokens` has all unless it names some."""
+    is_written = "scopes" in item.entries
+    if name == "admin_tokens":
+        if is_written and ADMIN not in token.scopes:
+            raise item.error("is in auth.admin_tokens, so its scopes must include admin")
+        return token if is_written else replace(token, scopes=SCOPES)
+    elsewhere: dict[str, str] = {}
+    if name == "generate_tokens" and auth.manage_tokens is not None:
+        elsewhere = {MANAGE: "manage_tokens", ADMIN: "manage_tokens"}
+    if auth.admin_tokens is not None:
+        elsewhere[ADMIN] = "admin_tokens"
+    if is_written and (scope := next((each for each in elsewhere if each in token.scopes), None)):
+        raise item.error(f"has the scope {scope}, but auth.{elsewhere[scope]} is set: list the token there")
+    return replace(token, scopes=token.scopes.difference(elsewhere))
 
 
 AUTH = SettingType("a mapping of settings", _parse_auth)

@@ -238,5 +238,6 @@ def _parse_upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     return upstreams
 
 
-_UPSTREAM_LIST = list_of(SettingType("a mapping of settings", _parse_upstream))
+UPSTREAM = SettingType("a mapping of settings", _parse_upstream)
+_UPSTREAM_LIST = list_of(UPSTREAM)
 UPSTREAMS = SettingType("a list of upstreams", _parse_upstreams)

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import Settings, settings_from
-from ollama_proxy.settings.sharing import Limits, Price, Queue, Records, State, TokenDefaults, merge_limits
+from ollama_proxy.settings.sharing import Limits, Price, Queue, State, TokenDefaults, merge_limits
 
 ALL_LIMITS = (
     "{requests_per_minute: 60, tokens_per_minute: 100000, concurrent: 8, tokens_per_day: 2000000, "
@@ -25,7 +25,7 @@ def test_nothing_is_limited_or_priced_by_default() -> None:
     settings = Settings()
     assert settings.queue == Queue(max_waiting=100, max_wait_s=600.0, swap_patience_s=20.0)
     assert settings.auth.defaults == TokenDefaults(weight=1.0, priority="normal", limits={})
-    assert (settings.state, settings.records) == (State(None), Records("UTC"))
+    assert settings.state == State(None)
     assert not Price().is_given
 
 
@@ -49,7 +49,7 @@ def test_a_price_is_given_if_anything_costs_something(tmp_path: Any, price: str)
 
 
 def test_the_queue_of_the_file_and_of_variables(tmp_path: Any) -> None:
-    text = "queue: {max_waiting: 7, max_wait_s: 1.5}\nrecords: {timezone: Europe/Berlin}"
+    text = "queue: {max_waiting: 7, max_wait_s: 1.5}"
     settings = load(
         tmp_path,
         text,
@@ -59,7 +59,6 @@ def test_the_queue_of_the_file_and_of_variables(tmp_path: Any) -> None:
         OLLAMA_PROXY__AUTH__DEFAULTS__LIMITS="{concurrent: 3}",
     )
     assert settings.queue == Queue(7, 30.0, 20.0)
-    assert settings.records.timezone == "Europe/Berlin"
     assert settings.state.url is not None and settings.state.url.secret == "redis://redis1/0"
     assert settings.auth.defaults == TokenDefaults(2.0, "normal", {"concurrent": 3})
     assert settings.origins["auth.defaults.weight"] == "environment variable OLLAMA_PROXY__AUTH__DEFAULTS__WEIGHT"
@@ -72,10 +71,6 @@ def test_the_queue_of_the_file_and_of_variables(tmp_path: Any) -> None:
         ("queue: {max_wait_s: 0}", "queue.max_wait_s must be seconds, more than 0"),
         ("queue: {swap_patience_s: -1}", "queue.swap_patience_s must be seconds, more than 0"),
         ("queue: {max_wait: 5}", 'unknown setting "queue.max_wait", did you mean "queue.max_wait_s"?'),
-        (
-            "records: {timezone: europe/berlin}",
-            "records.timezone must be a time zone such as UTC or Europe/Berlin, did",
-        ),
         ("auth: {defaults: {weight: 0}}", "auth.defaults.weight must be a number from 0.001 to 1000"),
         ("auth: {defaults: {priority: high}}", "auth.defaults.priority must be one of normal, background"),
         (

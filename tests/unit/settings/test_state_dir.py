@@ -25,7 +25,7 @@ from ollama_proxy.settings.state_dir import (
     token_digest,
     with_first_token,
 )
-from ollama_proxy.settings.tokens import Auth, Token
+from ollama_proxy.settings.tokens import SCOPES, Auth, Token
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,8 @@ def test_settings_without_tokens_get_the_first_one(tmp_path: Path) -> None:
     assert first is not None
     (token,) = settings.auth.tokens()
     assert (token.name, token.digest) == ("first-start", token_digest(first.text))
-    assert token.scopes == {"read", "generate", "manage"}
+    assert token.scopes == SCOPES
+    assert token.where == str(first.path)
     assert (first.path, first.created) == (tmp_path / "state" / FIRST_TOKEN_FILE, True)
     again, second = with_first_token(Settings(), environment(tmp_path / "state"))
     assert again == settings

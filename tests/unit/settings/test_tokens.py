@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.tokens import AUTH, SCOPES, Auth, Users, shape_of
+from ollama_proxy.settings.tokens import AUTH, SCOPES, USUAL_SCOPES, Auth, Users, shape_of
 from ollama_proxy.settings.yaml_file import parse_value
 
 SECRET = "team-token-1"
@@ -21,9 +21,9 @@ def read(text: str) -> Auth:
     return auth
 
 
-def test_a_text_is_a_token_with_every_right() -> None:
+def test_a_text_is_a_token_with_the_usual_scopes() -> None:
     [token] = read(f"{{generate_tokens: [{SECRET}]}}").tokens()
-    assert (token.name, token.digest, token.scopes, token.plain_in_file) == ("token-1", DIGEST, SCOPES, True)
+    assert (token.name, token.digest, token.scopes, token.plain_in_file) == ("token-1", DIGEST, USUAL_SCOPES, True)
     assert token.shape == shape_of(SECRET)
     assert SECRET not in repr(token)
 
@@ -88,7 +88,26 @@ def test_an_unknown_limit_gets_a_suggestion_and_is_not_quoted() -> None:
 
 def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
     auth = read("{generate_tokens: [aaa], manage_tokens: [bbb]}")
-    assert [token.scopes for token in auth.tokens()] == [SCOPES - {"manage"}, SCOPES]
+    assert [token.scopes for token in auth.tokens()] == [USUAL_SCOPES - {"manage"}, USUAL_SCOPES]
+
+
+@pytest.mark.parametrize(
+    ("lists", "scopes"),
+    [
+        ("{generate_tokens: [aaa]}", [SCOPES]),
+        ("{generate_tokens: [{token: aaa, scopes: [read, metrics]}]}", [{"read", "metrics"}]),
+        ("{generate_tokens: [{token: aaa, scopes: [admin]}]}", [{"admin", "metrics"}]),
+        ("{generate_tokens: [aaa], manage_tokens: [bbb]}", [{"read", "generate"}, SCOPES]),
+        (
+            "{generate_tokens: [aaa], manage_tokens: [bbb], admin_tokens: [ccc, {token: ddd, scopes: [admin]}]}",
+            [{"read", "generate"}, USUAL_SCOPES, SCOPES, {"admin", "metrics"}],
+        ),
+        ("{generate_tokens: [aaa], admin_tokens: []}", [USUAL_SCOPES]),
+    ],
+)
+def test_who_may_do_what_depends_on_the_lists(lists: str, scopes: list[set[str]]) -> None:
+    auth = read(lists)
+    assert [auth.scopes_of(token) for token in auth.tokens()] == scopes
 
 
 def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
@@ -110,6 +129,10 @@ def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
         f"{{generate_tokens: [{{sha256: {hashlib.sha256(b'').hexdigest()}}}]}}",
         "{generate_tokens: [{token: aaa, scopes: []}]}",
         "{generate_tokens: [{token: aaa, scopes: [manage]}], manage_tokens: [bbb]}",
+        "{generate_tokens: [{token: aaa, scopes: [admin]}], manage_tokens: [bbb]}",
+        "{manage_tokens: [{token: aaa, scopes: [manage, admin]}], admin_tokens: [bbb]}",
+        "{admin_tokens: [{token: aaa, scopes: [read]}]}",
+        "{manage_tokens: [aaa], admin_tokens: [aaa]}",
         "{generate_tokens: [{token: aaa, name: x}, {token: bbb, name: x}]}",
         "{generate_tokens: [{token: bbb, users: X-User}]}",
         "{generate_tokens: [{token: bbb, users: {headers: X-User}}]}",
