@@ -13,6 +13,7 @@
      |   +- ModelNotFound       404
      +- MethodNotAllowed        405
      |   +- NoWebSocket         426     the client asked for a WebSocket, which no path has
+     +- Conflict                409     it exists already, or the configuration file defines it
      +- BodyTooLarge            413
      +- UnsupportedMediaType    415
      +- LimitError              429
@@ -23,6 +24,7 @@
      +- Overloaded              503     the worker has no capacity left
      |   +- QueueFull           503     too many requests wait for the model already
      |   +- QueueTimeout        503     no slot became free in time
+     +- RecordsUnavailable  503     the database of the records can't be reached now
      +- CallEnded                       the call was ended, in any phase
      |   +- ClientGone          499     the client closed the connection
      |   +- TokenRevoked        401     the token was removed from the configuration
@@ -171,6 +173,12 @@ class NoWebSocket(MethodNotAllowed):
     text = "This gateway has no WebSockets; send the request with POST."
 
 
+class Conflict(GatewayError):
+    status = 409
+    slug = "conflict"
+    text = "This exists already."
+
+
 class BodyTooLarge(GatewayError):
     status = 413
     slug = "body_too_large"
@@ -243,6 +251,14 @@ class QueueFull(Overloaded):
 class QueueTimeout(Overloaded):
     slug = "queue_timeout"
     text = "The model had no time for this request before its longest wait was over; try again later."
+
+
+class RecordsUnavailable(GatewayError):
+    """The database can't be reached, is locked for too long, or can't write."""
+
+    status = 503
+    slug = "records_unavailable"
+    text = "The database of the records is not available at the moment; try again later."
 
 
 class CallEnded(GatewayError):

@@ -163,6 +163,8 @@ class EmbedAnswer:
     prompt_eval_count: int
     #: Some inputs were too long, and were truncated.
     truncated: bool = False
+    #: See Done.
+    metrics: Mapping[str, Json] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True, frozen=True)

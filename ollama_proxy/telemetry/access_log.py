@@ -24,8 +24,8 @@ import gevent
 import orjson
 from gevent import monkey
 
-from ollama_proxy.gateway import Exchange
 from ollama_proxy.policy import TOKENS
+from ollama_proxy.telemetry.usage_record import UsageRecord
 
 #: Seconds between two writes.
 FLUSH_INTERVAL_S = 0.2
@@ -38,9 +38,6 @@ PIPE_BYTES = 4096
 
 #: Longest wait at exit for a thread that is writing.
 FLUSH_TIMEOUT_S = 1.0
-
-#: Anything else may be a token.
-_METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT".split())
 
 #: Fields of events whose values neither clients nor upstreams choose.
 _OUR_FIELDS = frozenset({"time", "level", "event", "upstream"})
@@ -206,48 +203,43 @@ class AccessLog:
         self._outputs: tuple[tuple[LineWriter, Sink], ...] = ((OUTPUT, STDOUT), (FILES, files)) if files else ()
         self._is_enabled = is_enabled
 
-    def record(self, exchange: Exchange) -> None:
-        """Logs a finished exchange; a finish observer."""
+    def record(self, record: UsageRecord) -> None:
+        """Logs a finished exchange; a sink of records."""
         if self._outputs and self._is_enabled():
-            line = orjson.dumps(access_record(exchange)) + b"\n"
+            line = orjson.dumps(access_record(record)) + b"\n"
             for writer, sink in self._outputs:
                 writer.put(sink, line)
 
 
-def _to_ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
-
-
-def access_record(exchange: Exchange) -> dict[str, object]:
+def access_record(record: UsageRecord) -> dict[str, object]:
     """The fields of the access log; times in ms, counts in tokens, sizes in bytes."""
-    started, first, usage = exchange.call.started, exchange.first_byte_at, exchange.usage
     return {
         "time": stamp(),
-        "id": exchange.id,
-        "client": TOKENS.shown(exchange.client, 100),
-        "token": exchange.principal.name if exchange.principal else None,
-        "user": TOKENS.shown(exchange.user, 254) if exchange.user else None,
-        "method": exchange.method if exchange.method in _METHODS else "(unknown)",
-        "path": TOKENS.shown(exchange.path, 500),
-        "dialect": exchange.dialect.name,
-        "model": TOKENS.shown(exchange.model, 200) if exchange.model else None,
-        "upstream": exchange.upstream or None,
-        "status": exchange.status,
-        "stream": exchange.stream,
-        "clamped": list(exchange.clamped) or None,
-        "truncated": list(exchange.truncated) or None,
-        "attempts": list(exchange.attempts) or None,
-        "bytes": exchange.bytes_out,
-        "prompt_eval_count": usage.prompt,
-        "cached_tokens": usage.cached,
-        "cache_write_tokens": usage.cache_written,
-        "eval_count": usage.completion,
-        "estimated": exchange.estimated or None,
-        "queue_ms": _to_ms(exchange.queued_s),
-        "first_byte_ms": _to_ms(first and first - started),
-        "total_ms": _to_ms(time.monotonic() - started),
-        "state": exchange.state,
-        "error": exchange.error or None,
+        "id": record.id,
+        "client": record.client,
+        "token": record.token or None,
+        "user": record.user or None,
+        "method": record.method,
+        "path": record.path,
+        "dialect": record.dialect,
+        "model": record.model or None,
+        "upstream": record.upstream or None,
+        "status": record.status,
+        "stream": record.stream,
+        "clamped": record.clamped or None,
+        "truncated": record.truncated or None,
+        "attempts": record.retries or None,
+        "bytes": record.bytes,
+        "prompt_eval_count": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "cache_write_tokens": record.cache_write_tokens,
+        "eval_count": record.completion_tokens,
+        "estimated": record.estimated or None,
+        "queue_ms": record.queue_ms,
+        "first_byte_ms": record.first_byte_ms,
+        "total_ms": record.total_ms,
+        "state": record.state,
+        "error": record.error or None,
     }
 
 

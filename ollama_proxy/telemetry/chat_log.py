@@ -25,6 +25,7 @@ from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry.access_log import FILES, LineFile, access_record, note
 from ollama_proxy.telemetry.redaction import Redaction
 from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
+from ollama_proxy.telemetry.usage_record import make_record
 
 #: Most memory for records in the queue, in bytes; further ones are dropped and counted.
 MAX_WAITING_BYTES = 64 << 20
@@ -160,7 +161,7 @@ class ChatLog:
             vectors = len(texts) if isinstance(texts, list) else 1
         tokens = {token.digest for token in self._settings().auth.tokens()}
         size = estimate_memory(exchange.data, len(exchange.body)) + (recorder.held if recorder else 0)
-        self._files.put(Record(access_record(exchange), exchange.data, recorder, vectors, tokens, size))
+        self._files.put(Record(access_record(make_record(exchange)), exchange.data, recorder, vectors, tokens, size))
 
 
 def _record_stream(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> Iterator[bytes]:

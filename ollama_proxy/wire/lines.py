@@ -22,7 +22,7 @@ TAIL_BYTES = 16 * 1024
 _COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
-_METRICS = re.compile(rb'"(prompt_eval_count|eval_count|(?:load|prompt_eval|eval)_duration)":(\d{1,15})(?=[,}])')
+_METRICS = re.compile(rb'"(prompt_eval_count|eval_count|(?:total|load|prompt_eval|eval)_duration)":(\d{1,15})(?=[,}])')
 
 
 @dataclass(slots=True, eq=False)
