@@ -1,0 +1,77 @@
+"""Who changed what, and when. No entry has a token or its digest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from sqlalchemy import Connection, insert, select, update
+
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import Json
+from ollama_proxy.records.tables import audit, meta
+
+#: Most entries of one answer.
+MAX_ROWS = 1000
+
+#: `by`: the name of a token, or `cli:<login>`; `from`: its address.
+Actor = TypedDict("Actor", {"by": str, "from": str})
+
+
+def add(
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    subject: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Adds an entry, in the transaction of the change. `subject`: what was changed, such as `tokens.web`; of `before`
+    and `after` only what differs is kept."""
+    if before is not None and after is not None:
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        before, after = ({name: each.get(name) for name in changed} for each in (before, after))
+    values = {"actor": actor["by"], "address": actor["from"], "action": action, "subject": subject}
+    connection.execute(insert(audit).values(at=now_ms(), before=before, after=after, **values))
+
+
+def note_change(connection: Connection) -> None:
+    """Tells every coordinator that keys or managed settings change in this transaction. First of all: changes of others
+    wait for the end of the transaction."""
+    connection.execute(update(meta).values(revision=meta.c.revision + 1))
+
+
+def list_audit(connection: Connection, *, limit: int = 100, cursor: str | None = None) -> dict[str, Json]:
+    """Entries, the newest first, and where the next ones begin: `{rows, cursor}`. Raises BadRequest."""
+    most = min(max(limit, 1), MAX_ROWS)
+    query = select(audit).order_by(audit.c.id.desc()).limit(most)
+    if cursor is not None:
+        if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
+            raise BadRequest("cursor: must be that of an earlier answer", param="cursor")
+        query = query.where(audit.c.id < int(cursor))
+    rows = [
+        {
+            "id": row.id,
+            "at": format_ms(row.at),
+            "by": row.actor,
+            "from": row.address,
+            "action": row.action,
+            "subject": row.subject,
+            "before": row.before,
+            "after": row.after,
+        }
+        for row in connection.execute(query)
+    ]
+    return {"rows": rows, "cursor": str(rows[-1]["id"]) if len(rows) == most else None}
+
+
+def now_ms() -> int:
+    """The time now, as the tables have it."""
+    return time.time_ns() // 1_000_000
+
+
+def format_ms(ms: int) -> str:
+    """A time of the tables, as answers have it."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,263 @@
+"""What the records say of usage: sums by token, model or time, single requests, what quotas have used up, and when each
+token was used last.
+
+Sums read only `usage_hourly`. Its hours begin where those of `records.timezone` do, so days and months of that zone
+consist of whole rows, also in zones with half hours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, tzinfo
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, case, func, literal, select, text
+
+from ollama_proxy.coordination import Spent
+from ollama_proxy.errors import BadRequest
+from ollama_proxy.hub import Json
+from ollama_proxy.records.audit import format_ms
+from ollama_proxy.records.tables import token_uses, usage_hourly
+from ollama_proxy.records.tables import usage as usage_table
+from ollama_proxy.settings import find_timezone, midnight_s, next_period
+
+#: What sums can be grouped by.
+SUBJECTS = ("token", "user", "model", "upstream", "dialect")
+PERIODS = ("hour", "day", "month")
+#: What is summed.
+COUNTS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens")
+AMOUNTS = ("gpu_seconds", "cost")
+#: Of amounts: what is behind them comes from adding binary fractions.
+DECIMALS = 9
+
+#: Bounds of one report.
+MAX_DAYS, MAX_ROWS = 3700, 100_000
+#: Memory that PostgreSQL may use for it; with its default of 4 MB, it sorts the rows of a month on disk.
+WORK_MB = 64
+#: The year 3000: no time of a report is later.
+MAX_MS = 32_503_680_000_000
+#: Rows of one page of requests.
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+MAX_FILTER_CHARS = 512
+
+_DAY_MS = 86_400_000
+
+#: Fields of a request that are named as in the table.
+_REQUEST_FIELDS = (
+    "token user dialect route model target upstream stream status state error prompt_tokens cached_tokens"
+    " completion_tokens estimated queue_ms load_ms first_byte_ms total_ms gpu_ms cost bytes"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time from `start_ms` to before `end_ms`, since 1970, and the zone in which its days begin."""
+
+    start_ms: int
+    end_ms: int
+    zone: tzinfo
+
+
+def usage(
+    connection: Connection,
+    *,
+    by: str | Sequence[str] = "token",
+    start: str | None = None,
+    end: str | None = None,
+    token: str | None = None,
+    user: str | None = None,
+    model: str | None = None,
+    upstream: str | None = None,
+    timezone: str = "UTC",
+    sort: str | None = None,
+) -> Json:
+    """Sums of usage for each combination of the fields in `by`: `{"rows": [...], "total": {...}}`.
+
+    `start` and `end` are as for `parse_span`. Rows are ordered by their fields, or by `sort`: one of the fields or
+    sums, with "-" before it from the largest down. Raises BadRequest.
+    """
+    fields = _parse_fields(by)
+    span = parse_span(start, end, timezone)
+    keys, renderers = zip(*(_make_key(name, span) for name in fields), strict=True)
+    sums = [func.coalesce(func.sum(usage_hourly.c[name]), 0).label(name) for name in (*COUNTS, *AMOUNTS)]
+    query = select(*keys, *sums).where(usage_hourly.c.hour >= span.start_ms, usage_hourly.c.hour < span.end_ms)
+    query = _filter(query, usage_hourly, token=token, user=user, model=model, upstream=upstream)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL work_mem = '{WORK_MB}MB'"))
+    found = connection.execute(query.group_by(*fields).limit(MAX_ROWS + 1)).all()
+    if len(found) > MAX_ROWS:
+        raise BadRequest(f"The report has more than {MAX_ROWS:,} rows: choose a shorter time or fewer fields.")
+    rows = []
+    for each in sorted(found, key=itemgetter(slice(len(fields)))):
+        values: dict[str, Any] = dict(zip((*fields, *COUNTS, *AMOUNTS), each, strict=True))
+        texts = {name: render(values[name]) for name, render in zip(fields, renderers, strict=True)}
+        rows.append(texts | _convert(values))
+    if sort:
+        _sort_rows(rows, sort, fields)
+    total = {name: sum([row[name] for row in rows]) for name in COUNTS}
+    return {"rows": rows, "total": _convert(total | {name: math.fsum(row[name] for row in rows) for name in AMOUNTS})}
+
+
+def requests(
+    connection: Connection,
+    *,
+    state: str | None = None,
+    token: str | None = None,
+    model: str | None = None,
+    since: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    timezone: str = "UTC",
+) -> Json:
+    """A page of requests, newest first: `{"rows": [...], "cursor": str | None}`; the cursor continues it.
+
+    Raises BadRequest.
+    """
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        raise BadRequest(f"limit must be a whole number from 1 to {MAX_LIMIT}.", param="limit")
+    columns = usage_table.c
+    query = select(usage_table).order_by(columns.row_id.desc()).limit(limit + 1)
+    query = _filter(query, usage_table, state=state, token=token, model=model)
+    if since:
+        # Row ids begin with the time, in twelve hexadecimal digits.
+        query = query.where(columns.row_id >= f"{_parse_time(since, find_timezone(timezone), 'since'):012x}")
+    if cursor:
+        if not re.fullmatch(r"[0-9A-Za-z]{1,64}", cursor, re.ASCII):
+            raise BadRequest("cursor must be that of an earlier page.", param="cursor")
+        query = query.where(columns.row_id < cursor)
+    found = connection.execute(query).all()
+    rows = [
+        {"id": each.id, "started_at": format_ms(min(each.started_at, MAX_MS)), "attempts": orjson.loads(each.attempts)}
+        | {name: getattr(each, name) for name in _REQUEST_FIELDS}
+        for each in found[:limit]
+    ]
+    return {"rows": rows, "cursor": found[limit - 1].row_id if len(found) > limit else None}
+
+
+def sums_since(connection: Connection, start_ms: int) -> dict[str, Spent]:
+    """What each token, and each user behind one, has used since the beginning of an hour; the keys are those of limits,
+    "token:NAME" and "user:TOKEN/USER"."""
+    columns = usage_hourly.c
+    tokens = columns.prompt_tokens + columns.completion_tokens
+    sums = [func.sum(amount) for amount in (tokens, columns.gpu_seconds, columns.cost)]
+    query = select(columns.token, columns.user, *sums).where(columns.hour >= start_ms)
+    found = dict[str, Spent]()
+    for token, user, count, gpu_s, cost in connection.execute(query.group_by(columns.token, columns.user)):
+        for key in (f"token:{token}", f"user:{token}/{user}" if user else ""):
+            if key:
+                before = found.get(key, Spent())
+                found[key] = Spent(before.tokens + int(count), before.gpu_s + gpu_s, before.cost + cost)
+    return found
+
+
+def last_used(connection: Connection) -> dict[str, str]:
+    """When each token was used last, in ISO 8601."""
+    uses = connection.execute(select(token_uses.c.token, token_uses.c.last_used))
+    return {token: format_ms(used_ms) for token, used_ms in uses}
+
+
+def parse_span(start: str | None, end: str | None, timezone: str) -> Span:
+    """The time of a report: `start` and `end` are days, months, or times in ISO 8601, and a day or month is included as
+    a whole. Absent: from the beginning of the month in which it ends; until now. Raises BadRequest."""
+    zone = find_timezone(timezone)
+    end_ms = _parse_time(end, zone, "to", is_end=True) if end else int(time.time() * 1000) + 1
+    if start:
+        start_ms = _parse_time(start, zone, "from")
+    else:
+        last = datetime.fromtimestamp((end_ms - 1) / 1000, zone).date()
+        start_ms = _midnight_ms(last.replace(day=1), zone)
+    if end_ms <= start_ms:
+        raise BadRequest("The report must end after it begins.", param="to")
+    if end_ms - start_ms > MAX_DAYS * _DAY_MS:
+        raise BadRequest(f"A report can have at most {MAX_DAYS:,} days.", param="from")
+    return Span(start_ms, end_ms, zone)
+
+
+def _parse_fields(by: str | Sequence[str]) -> list[str]:
+    fields = by.split(",") if isinstance(by, str) else list(by)
+    if not fields or not set(fields) <= {*SUBJECTS, *PERIODS} or len(set(fields)) < len(fields):
+        raise BadRequest(f"by must name one or more of {', '.join((*SUBJECTS, *PERIODS))}, each once.", param="by")
+    return fields
+
+
+def _parse_time(text: str, zone: tzinfo, param: str, *, is_end: bool = False) -> int:
+    """Milliseconds since 1970 of a day, month or time; with `is_end`, of the end of that day or month."""
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", text, re.ASCII):
+            unit = "day" if len(text) > len("2026-11") else "month"
+            first = date.fromisoformat(text if unit == "day" else f"{text}-01")
+            ms = _midnight_ms(next_period(first, unit) if is_end else first, zone)
+        else:
+            given = datetime.fromisoformat(text)
+            ms = round((given if given.tzinfo else given.replace(tzinfo=zone)).timestamp() * 1000)
+        if 0 <= ms <= MAX_MS:
+            return ms
+    except (ValueError, OverflowError, TypeError):
+        pass
+    expected = "a day such as 2026-11-23, a month such as 2026-11, or a time such as 2026-11-23T08:00:00Z"
+    raise BadRequest(f"{param} must be {expected}.", param=param)
+
+
+def _filter(query: Select[Any], table: Table, **values: str | None) -> Select[Any]:
+    """The rows of the table with exactly these values; those without one are no condition."""
+    for name, value in values.items():
+        if value:
+            if not isinstance(value, str) or len(value) > MAX_FILTER_CHARS or not value.isprintable():
+                raise BadRequest(f"{name} must be at most {MAX_FILTER_CHARS} printable characters.", param=name)
+            query = query.where(table.c[name] == value)
+    return query
+
+
+def _convert(sums: Mapping[str, Any]) -> dict[str, Json]:
+    """Sums as numbers of JSON: PostgreSQL adds whole numbers to decimal ones."""
+    counts = {name: int(sums[name]) for name in COUNTS}
+    return counts | {name: round(float(sums[name]), DECIMALS) for name in AMOUNTS}
+
+
+def _make_key(name: str, span: Span) -> tuple[Label[Any], Callable[[Any], str]]:
+    """What rows are grouped by, and what makes a text of its values."""
+    hour = usage_hourly.c.hour
+    if name == "hour":
+        return hour.label(name), lambda ms: _format_hour(ms, span.zone)
+    if name not in PERIODS:
+        return usage_hourly.c[name].label(name), str
+    first = datetime.fromtimestamp(span.start_ms / 1000, span.zone).date()
+    days = [first if name == "day" else first.replace(day=1)]
+    while _midnight_ms(days[-1], span.zone) < span.end_ms:
+        days.append(next_period(days[-1], name))
+    starts = [_midnight_ms(day, span.zone) for day in days]
+    # Numbers of periods are computed by the database: a run of days of 24 hours by a division, others one by one.
+    lengths = [after - before for before, after in pairwise(starts)]
+    branches = list[tuple[ColumnElement[bool], ColumnElement[int]]]()
+    for is_regular, run in groupby(enumerate(lengths), key=lambda each: each[1] == _DAY_MS):
+        numbers = [number for number, _ in run]
+        if is_regular:
+            number = literal(numbers[0]) + (hour - starts[numbers[0]]) // _DAY_MS
+            branches.append((hour < starts[numbers[-1] + 1], number))
+        else:
+            branches += [(hour < starts[number + 1], literal(number)) for number in numbers]
+    return case(*branches).label(name), lambda number: days[number].isoformat()[: 10 if name == "day" else 7]
+
+
+def _format_hour(ms: int, zone: tzinfo) -> str:
+    """The beginning of an hour in ISO 8601, with the offset from UTC: the hour before it may have the same name."""
+    return datetime.fromtimestamp(ms / 1000, zone).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _midnight_ms(day: date, zone: tzinfo) -> int:
+    return round(midnight_s(day, zone) * 1000)
+
+
+def _sort_rows(rows: list[dict[str, Json]], sort: str, fields: Sequence[str]) -> None:
+    name = sort.removeprefix("-")
+    if name not in (*fields, *COUNTS, *AMOUNTS):
+        raise BadRequest("sort must be a field of the rows, with - before it for a descending order.", param="sort")
+    rows.sort(key=itemgetter(name), reverse=sort.startswith("-"))
