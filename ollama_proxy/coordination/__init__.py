@@ -1,9 +1,11 @@
 """Slots, queue and limits that workers share: which request may start next, and on which box."""
 
-from ollama_proxy.coordination.client import Admission, BoxSettings, CoordinatorClient, Flow, Ticket
+from ollama_proxy.coordination.admissions import Admission, Flow, Ticket
+from ollama_proxy.coordination.client import BoxSettings, CoordinatorClient
 from ollama_proxy.coordination.limits import Allowance, Remaining, Spent, Subject
+from ollama_proxy.coordination.recording import make_records_frame
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.service import run_coordinator, start_coordinator
+from ollama_proxy.coordination.service import LOCK_NAME, run_coordinator, start_coordinator
 from ollama_proxy.coordination.state import Grant, Outcome, Request
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "Decision",
     "Flow",
     "Grant",
+    "LOCK_NAME",
     "Outcome",
     "Position",
     "QueueLimits",
@@ -24,6 +27,7 @@ __all__ = [
     "Spent",
     "Subject",
     "Ticket",
+    "make_records_frame",
     "run_coordinator",
     "start_coordinator",
 ]

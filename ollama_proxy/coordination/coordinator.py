@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
 from typing import Any, Protocol
 
 from ollama_proxy.coordination.frames import Frame
-from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Spent, Subject
+from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Part, Spent, Subject
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.state import BoxView, Grant, Outcome, Request
+from ollama_proxy.version import VERSION
 
 
 @dataclass(slots=True, eq=False)
@@ -279,10 +281,10 @@ class Coordinator:
     def _cancel(self, key: str) -> None:
         self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
 
-    def rename(self, key: str, about: Frame) -> None:
-        """The slot of a request is used by another one."""
+    def rename(self, key: str, about: Frame, age_s: float) -> None:
+        """The slot of a request is used by another one, for so long."""
         if entry := self._entries.get(key):
-            entry.about, entry.granted_s = about, self._clock()
+            entry.about, entry.granted_s = about, self._clock() - age_s
 
     def _call_back(self, entries: Iterable[Entry]) -> None:
         """Asks the workers for slots that they keep although these requests wait for the boxes."""
@@ -305,27 +307,34 @@ class Coordinator:
 
     # Limits.
 
-    def admit(self, key: str, subjects: list[Subject], tokens: int) -> LimitRefusal | Allowance:
-        """See Limiter.admit."""
+    def admit(self, key: str, subjects: list[Subject], tokens: int, count: int = 1) -> LimitRefusal | Allowance:
+        """Charges an exchange, or refuses it: see Limiter.admit."""
         result: LimitRefusal | Allowance | None = None
         with self._falling_back():
-            result = self._store.limiter.admit(key, subjects, tokens)
-        return result or self._store.limiter.admit(key, subjects, tokens)
+            result = self._store.limiter.admit(key, subjects, tokens, count)
+        return result or self._store.limiter.admit(key, subjects, tokens, count)
 
-    def settle(self, key: str, spent: Spent | None) -> None:
-        """See Limiter.settle."""
+    def correct(self, change: Callable[[Limiter], None]) -> None:
+        """Changes what the limits count for an exchange that was admitted."""
         with self._falling_back():
-            self._store.limiter.settle(key, spent)
+            change(self._store.limiter)
 
-    def cancel_admission(self, key: str) -> None:
-        """See Limiter.cancel."""
-        with self._falling_back():
-            self._store.limiter.cancel(key)
+    @property
+    def is_shared(self) -> bool:
+        """Whether its store is shared with other machines, and outlives it."""
+        return self._store.is_shared
 
-    def hold_admission(self, key: str, subjects: list[Subject]) -> None:
-        """See Limiter.hold."""
+    @property
+    def limiter(self) -> Limiter:
+        """What has the limits now."""
+        return self._store.limiter
+
+    def describe_limits(self, subjects: list[Subject]) -> dict[str, dict[str, Frame]]:
+        """What is left of each limit, by the key of its subject and its name; empty if the store is lost just now."""
+        found: dict[str, dict[str, Frame]] = {}
         with self._falling_back():
-            self._store.limiter.hold(key, subjects)
+            found = self._store.limiter.describe(subjects)
+        return found
 
     def now(self) -> float:
         """The time that the scheduler gets, in seconds."""
@@ -352,50 +361,33 @@ class Coordinator:
 
     def describe(self) -> Frame:
         """The status of this machine's workers."""
-        names = self._box_names()
-        entries = list(self._entries.items())
-        running = [_describe(each) | self._describe_running(each) for _, each in entries if each.grant]
-        waiting = [_describe(each) | self._describe_waiting(key, each) for key, each in entries if not each.grant]
-        counts = {name: [0, 0] for name in names}
-        for _, each in entries:
+        rows: dict[bool, list[Frame]] = {True: [], False: []}
+        counts = {name: [0, 0] for name in self._box_names()}
+        for key, each in self._entries.items():
+            rows[each.grant is not None].append(self._describe_entry(key, each))
             places = [each.grant.box] if each.grant else [name for name, _ in each.request.candidates]
             for name in places:
                 counts.setdefault(name, [0, 0])[each.grant is None] += 1
         boxes = []
-        for name in names:
+        for name in self._box_names():
             view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
-        return {"boxes": boxes, "running": running, "waiting": waiting}
+        return {"boxes": boxes, "running": rows[True], "waiting": rows[False]}
 
-    def _describe_running(self, entry: Entry) -> Frame:
-        assert entry.grant is not None
-        since = datetime.fromtimestamp(time.time() - (self._clock() - entry.granted_s), UTC)
-        return {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
-
-    def _describe_waiting(self, key: str, entry: Entry) -> Frame:
+    def _describe_entry(self, key: str, entry: Entry) -> Frame:
+        row: Frame = {"id": entry.id, **entry.about}
+        if entry.grant is not None:
+            since = datetime.fromtimestamp(time.time() - (self._clock() - entry.granted_s), UTC)
+            return row | {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
         position = self._find_position(key)
-        return {
+        return row | {
             "box": ",".join(name for name, _ in entry.request.candidates),
             "position": position.place if position else 0,
             "waited_s": round(self._clock() - entry.asked_s, 1),
             "wait_s": round(position.wait_s, 1) if position else None,
             "reason": position.reason if position else "",
         }
-
-
-def _describe(entry: Entry) -> Frame:
-    return {"id": entry.id, **entry.about}
-
-
-@dataclass(slots=True)
-class BoxView:
-    """What one worker says of a box."""
-
-    slots: int | None
-    is_draining: bool = False
-    is_up: bool = True
-    loaded: list[str] = field(default_factory=list)
 
 
 class Session:
@@ -409,23 +401,25 @@ class Session:
         self._requests: dict[str, None] = {}
         #: Exchanges that passed their limits, and which those are.
         self._exchanges: dict[str, list[Subject]] = {}
-        self._handlers: dict[str, Callable[[Frame], None]] = {
-            "hello": self._greet,
-            "announce": self._announce,
-            "settings": self._configure,
-            "box": self._report_box,
-            "acquire": self._acquire,
-            "locate": self._locate,
-            "reuse": self._reuse,
-            "release": self._release,
-            "end": self._end,
-            "unused": self._give_back_unused,
-            "status": self._status,
+        #: By `op`; the process of the coordinator adds others.
+        self.handlers: dict[str, Callable[[Frame], None]] = {
+            "hello": lambda frame: send({"op": "welcome", "version": VERSION}),
+            "announce": self.announce,
+            "settings": self.configure,
+            "box": self.report_box,
+            "acquire": self.acquire,
+            "locate": lambda frame: coordinator.locate(self._key(frame["id"])),
+            "reuse": lambda frame: coordinator.rename(self._key(frame["id"]), frame["about"], frame["age_s"]),
+            "release": self.release,
+            "end": self.end,
+            "used": self.settle_ahead,
+            "status": lambda frame: send({"op": "status", "id": frame["id"], "status": coordinator.status()}),
+            "limits": self.describe_limits,
         }
 
     def handle(self, frame: Frame) -> None:
         """Does what a frame asks for. Frames of a newer version are ignored."""
-        handler = self._handlers.get(frame.get("op", ""))
+        handler = self.handlers.get(frame.get("op", ""))
         if handler:
             handler(frame)
 
@@ -433,31 +427,42 @@ class Session:
         """Releases everything that the worker holds."""
         self._coordinator.release_all([self._key(each) for each in self._requests])
         for exchange in list(self._exchanges):
-            self._coordinator.settle(self._key(exchange), None)
+            self._settle(exchange, None)
         self._requests.clear()
-        self._exchanges.clear()
         self._coordinator.forget(self)
 
     def give_back(self, exchange: str) -> None:
         """The exchange was refused after all, so it uses up nothing."""
         if self._exchanges.pop(exchange, None):
-            self._coordinator.cancel_admission(self._key(exchange))
+            self._coordinator.correct(lambda limiter: limiter.cancel(self._key(exchange)))
 
     def announce_exchanges(self) -> None:
         """Tells another limiter which exchanges run."""
         for exchange, subjects in self._exchanges.items():
-            self._coordinator.hold_admission(self._key(exchange), subjects)
+            self._hold(exchange, subjects)
+
+    def _hold(self, exchange: str, subjects: list[Subject], tokens: int = 0) -> None:
+        key = self._key(exchange)
+        self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=subjects, tokens=tokens))
+
+    def _settle(self, exchange: str, spent: Spent | None) -> None:
+        """The exchange has ended; those that were not admitted are ignored."""
+        if self._exchanges.pop(exchange, None):
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent))
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
 
-    def _greet(self, frame: Frame) -> None:
-        self.send({"op": "welcome"})
+    # What a worker asks for, by the frame.
 
-    def _announce(self, frame: Frame) -> None:
+    def announce(self, frame: Frame) -> None:
         """What a worker holds that has lost another coordinator."""
-        self._exchanges |= {exchange: _read_subjects(subjects) for exchange, subjects in frame.get("exchanges", ())}
-        self.announce_exchanges()
+        is_shared = self._coordinator.is_shared  # then what they were charged is still counted
+        for exchange, subjects, charged in frame.get("exchanges", ()):
+            self._exchanges[exchange] = _read_subjects(subjects)
+            self._hold(exchange, self._exchanges[exchange], charged if is_shared else 0)
+        for end in frame.get("ended", ()):
+            self.end(end if is_shared else end | {"spent": None})  # the records have it
         if frame.get("held"):
             self._coordinator.settle_again()
         for held in frame.get("held", ()):
@@ -465,7 +470,7 @@ class Session:
             self._requests[entry.id] = None
             self._coordinator.hold(self._key(entry.id), entry, held["box"], held["age_s"])
 
-    def _configure(self, frame: Frame) -> None:
+    def configure(self, frame: Frame) -> None:
         """The settings of a worker; boxes that it no longer names are gone."""
         self._coordinator.configure(QueueLimits(**frame["queue"]), frame["timezone"])
         before, self.boxes = self.boxes, {}
@@ -475,7 +480,7 @@ class Session:
         for name in (*self.boxes, *before):
             self._coordinator.set_box(name)
 
-    def _report_box(self, frame: Frame) -> None:
+    def report_box(self, frame: Frame) -> None:
         """What a worker found out about a box."""
         view = self.boxes.get(frame["name"])
         if view is None:
@@ -487,13 +492,14 @@ class Session:
             view.loaded = frame["loaded"]
             self._coordinator.report_loaded(frame["name"], view.loaded)
 
-    def _acquire(self, frame: Frame) -> None:
+    def acquire(self, frame: Frame) -> None:
+        """Checks the limits, and asks for a slot."""
         allowance = self._check_limits(frame) if frame["is_limited"] else None
         if allowance is None and frame["is_limited"]:
             return
         entry = self._read_entry(frame)
         entry.allowance = allowance
-        entry.exchange = frame["exchange"] if allowance or frame.get("is_ahead") else ""
+        entry.exchange = frame["exchange"] if allowance else ""
         if not frame["candidates"]:
             entry.reply("granted", box="", loads=False)
             return
@@ -524,17 +530,14 @@ class Session:
     def _admit_ahead(self, frame: Frame, limits: list[Subject], passed: Allowance) -> None:
         """Admits further requests of the same flow in advance, if its limits are far away, and no others than those per
         minute: the next request must know what this one has used of a quota."""
-        count = 0
+        exchange, tokens, count = f"{frame['exchange']}+", frame["tokens"], 0
         if all(name.endswith("_per_minute") for subject in limits for name in subject.limits):
-            count = passed.count_ahead(frame["ahead"], frame["tokens"])
-        exchanges = []
-        for number in range(count):
-            exchange = f"{frame['exchange']}+{number}"
-            if isinstance(self._coordinator.admit(self._key(exchange), limits, frame["tokens"]), LimitRefusal):
-                break  # other machines were faster
+            count = passed.count_ahead(frame["ahead"], tokens)
+        if count and isinstance(self._coordinator.admit(self._key(exchange), limits, tokens, count), LimitRefusal):
+            count = 0  # other machines were faster
+        if count:
             self._exchanges[exchange] = limits
-            exchanges.append(exchange)
-        ahead = {"flow": frame["flow"], "exchanges": exchanges, "tokens": frame["tokens"]}
+        ahead = {"flow": frame["flow"], "exchange": exchange, "count": count, "tokens": tokens}
         self.send({"op": "ahead", **ahead, "allowance": passed.to_json()})
 
     def _read_entry(self, frame: Frame) -> Entry:
@@ -552,30 +555,28 @@ class Session:
         )
         return Entry(self, frame["id"], request, frame["about"], now)
 
-    def _locate(self, frame: Frame) -> None:
-        self._coordinator.locate(self._key(frame["id"]))
-
-    def _reuse(self, frame: Frame) -> None:
-        """Another request of the worker has the slot now."""
-        self._coordinator.rename(self._key(frame["id"]), frame["about"])
-
-    def _release(self, frame: Frame) -> None:
+    def release(self, frame: Frame) -> None:
+        """Ends a request, which holds a slot or waits."""
         self._requests.pop(frame["id"], None)
         outcome = frame.get("outcome")
         self._coordinator.release(self._key(frame["id"]), Outcome(**outcome) if outcome else None)
 
-    def _end(self, frame: Frame) -> None:
-        if self._exchanges.pop(frame["exchange"], None):
-            spent = Spent(**frame["spent"]) if frame["spent"] else None
-            self._coordinator.settle(self._key(frame["exchange"]), spent)
+    def end(self, frame: Frame) -> None:
+        """Charges an exchange for what it has used."""
+        self._settle(frame["exchange"], Spent(**frame["spent"]) if frame["spent"] else None)
 
-    def _give_back_unused(self, frame: Frame) -> None:
-        """What was admitted in advance and did not begin."""
-        for exchange in frame["exchanges"]:
-            self.give_back(exchange)
+    def settle_ahead(self, frame: Frame) -> None:
+        """What has become of requests that were admitted in advance."""
+        for exchange, ended, tokens, unused, is_over in frame["advances"]:
+            part = Part(ended, tokens, unused)
+            self._coordinator.correct(partial(Limiter.settle_part, exchange_id=self._key(exchange), part=part))
+            if is_over:
+                self._settle(exchange, None)
 
-    def _status(self, frame: Frame) -> None:
-        self.send({"op": "status", "id": frame["id"], "status": self._coordinator.status()})
+    def describe_limits(self, frame: Frame) -> None:
+        """Sends what is left of the limits of subjects."""
+        left = self._coordinator.describe_limits(_read_subjects(frame["subjects"]))
+        self.send({"op": "limits", "id": frame["id"], "left": left})
 
 
 def _read_subjects(subjects: Iterable[tuple[str, dict[str, Any]]]) -> list[Subject]:

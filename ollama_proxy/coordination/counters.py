@@ -13,13 +13,16 @@ SWEEP_S = 60.0
 
 
 class Storage(Protocol):
-    """What limits need of a storage of the package `limits`; its RedisStorage is one."""
+    """What limits need of a storage of the package `limits`, and `raise_to`."""
 
     def get(self, key: str) -> int:
         """A counter; 0: there is none."""
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Adds to a counter, which a new one is for `expiry` seconds. Returns the sum."""
+
+    def raise_to(self, key: str, expiry: int, amount: int) -> None:
+        """Makes a counter at least so high, which a new one is for `expiry` seconds."""
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """The count of the last window of `expiry` seconds, for how many it fades; that of this one, and for how many
@@ -54,6 +57,11 @@ class MemoryStorage:
         count, ends_s = (count + amount, ends_s) if now < ends_s else (amount, now + expiry)
         self._counters[key] = count, ends_s
         return count
+
+    def raise_to(self, key: str, expiry: int, amount: int) -> None:
+        """See `Storage`."""
+        if missing := max(0, amount - self.get(key)):
+            self.incr(key, expiry, missing)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """See `Storage`."""

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
-
-import gevent
+from dataclasses import dataclass
 
 from ollama_proxy.coordination.state import Outcome
 
@@ -25,15 +23,15 @@ class Slot:
     box: str
     #: What a request must have in common with the first one to use it: flow, priority, boxes and models.
     kind: Hashable
-    #: What the last request took, and what all before it did.
+    #: What the last request took, and the GPU time of all before it, in seconds.
     outcome: Outcome | None = None
+    earlier_gpu_s: float = 0.0
     kept_since_s: float = 0.0
 
     def note(self, outcome: Outcome | None) -> None:
         """Records what a request took; None: it is not known, so nothing is learned from this slot."""
-        before = self.outcome
-        if outcome is not None and before is not None:
-            outcome = replace(outcome, earlier_gpu_s=before.earlier_gpu_s + (before.gpu_s or 0.0))
+        if self.outcome is not None:
+            self.earlier_gpu_s += self.outcome.gpu_s or 0.0
         self.outcome = outcome
 
 
@@ -45,19 +43,19 @@ class KeptSlots:
         self._slots: dict[Hashable, list[Slot]] = {}
         #: When slots of a box were called back last.
         self._called_back_s: dict[str, float] = {}
-        self._is_timed = False
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._slots)
 
     def keep(self, slot: Slot) -> None:
         """Keeps a slot, or gives it back at once if others wait for its box."""
         now = time.monotonic()
         if now - self._called_back_s.get(slot.box, -CALLED_BACK_S) < CALLED_BACK_S:
             self._give_back(slot)
-            return
-        slot.kept_since_s = now
-        self._slots.setdefault(slot.kind, []).append(slot)
-        if not self._is_timed:
-            self._is_timed = True
-            gevent.spawn_later(KEPT_S, self._give_back_old)
+        else:
+            slot.kept_since_s = now
+            self._slots.setdefault(slot.kind, []).append(slot)
 
     def take(self, kind: Hashable) -> Slot | None:
         """A kept slot for a request of this kind."""
@@ -66,21 +64,17 @@ class KeptSlots:
 
     def call_back(self, boxes: Iterable[str]) -> None:
         """Gives back the slots of these boxes, and keeps none for a while."""
-        now = time.monotonic()
-        self._called_back_s |= dict.fromkeys(boxes, now)
+        self._called_back_s |= dict.fromkeys(boxes, time.monotonic())
         self._give_back_where(lambda slot: slot.box in boxes)
 
     def clear(self) -> None:
         """Forgets all slots: the coordinator that had granted them is gone."""
         self._slots.clear()
 
-    def _give_back_old(self) -> None:
-        self._is_timed = False
+    def give_back_old(self) -> None:
+        """Gives back the slots that nobody has used for a while."""
         oldest_s = time.monotonic() - KEPT_S
         self._give_back_where(lambda slot: slot.kept_since_s <= oldest_s)
-        if self._slots:
-            self._is_timed = True
-            gevent.spawn_later(KEPT_S, self._give_back_old)
 
     def _give_back_where(self, is_over: Callable[[Slot], bool]) -> None:
         for kind, slots in list(self._slots.items()):

@@ -16,14 +16,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
-from zoneinfo import ZoneInfo
 
 from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage, Storage
+from ollama_proxy.settings import find_timezone, midnight_s, next_period
 
 #: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
@@ -46,8 +46,7 @@ UNITS = {"tokens": 1, "gpu_seconds": 1000, "cost": 10**9}
 KEPT_S = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Whose limits apply: `key` is "token:NAME" or "user:TOKEN/USER"; `limits` has the limits that are set, by name."""
 
     key: str
@@ -143,6 +142,26 @@ class Limit(Protocol):
     def settle(self, spent: Spent) -> None:
         """Ends the exchange: corrects the estimate by what it has used."""
 
+    def describe(self) -> Left:
+        """What is left of it."""
+
+
+class Left(NamedTuple):
+    """What is left of a limit, and when nothing of it is used any more, in seconds; None: that is not known."""
+
+    remaining: float
+    resets_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What has become of some requests of an exchange that stands for several."""
+
+    #: How many have ended, and the tokens that they have used; and how many will not begin.
+    ended: int
+    tokens: int
+    unused: int
+
 
 class Window(NamedTuple):
     """A sliding window as the package `limits` counts it: the count of the last minute fades during this one."""
@@ -178,6 +197,8 @@ class MinuteLimit:
     name: str
     key: str
     limit: int
+    #: What each of its requests is charged, and all that have not ended.
+    each: int
     amount: int
     storage: Storage
     #: When the exchange was charged, in monotonic seconds.
@@ -222,6 +243,14 @@ class MinuteLimit:
         if self.name == "tokens_per_minute":
             self._correct(spent.tokens - self.amount)
 
+    def settle_part(self, part: Part) -> None:
+        """Corrects what some of its requests were charged."""
+        charged, used = part.unused * self.each, 0
+        if self.name == "tokens_per_minute":
+            charged, used = charged + part.ended * self.each, part.tokens
+        self.amount -= charged
+        self._correct(used - charged)
+
     def _correct(self, amount: int) -> None:
         """Gives nothing back of an earlier minute, whose count fades by itself."""
         if amount < 0:
@@ -234,6 +263,12 @@ class MinuteLimit:
     def _add(self, amount: int) -> None:
         if amount:
             self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)  # also into debt
+
+    def describe(self) -> Left:
+        """See `Limit`."""
+        self.read()
+        left = self.count_remaining(0)
+        return Left(left.remaining, left.reset_s)
 
     def count_remaining(self, taken: int) -> Remaining:
         """What is left, if `taken` was charged since the window was read."""
@@ -278,17 +313,27 @@ class QuotaLimit:
 
     def settle(self, spent: Spent) -> None:
         """See `Limit`."""
-        used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
-        self._add(round(used * UNITS[self.unit]) - self.amount)
+        self._add(self._count(spent) - self.amount)
 
-    def raise_to(self, used: float) -> None:
-        """Makes the counter at least as high as `used`."""
-        self._add(max(0, round(used * UNITS[self.unit]) - self.storage.get(self.counter)))
+    def raise_to(self, spent: Spent, share: float) -> None:
+        """Makes the counter at least as high as this part of what was spent."""
+        self.storage.raise_to(self.counter, self._expiry_s, self._count(spent, share))
+
+    def _count(self, spent: Spent, share: float = 1.0) -> int:
+        used = {"tokens": spent.tokens, "gpu_seconds": spent.gpu_s, "cost": spent.cost}[self.unit]
+        return round(used * share * UNITS[self.unit])
+
+    def describe(self) -> Left:
+        """See `Limit`."""
+        left = max(0, self.limit - self.storage.get(self.counter)) / UNITS[self.unit]
+        return Left(left, round(self.period.end_s - self.clock(), 3))
+
+    @property
+    def _expiry_s(self) -> int:
+        return math.ceil(self.period.end_s - self.clock()) + KEPT_S
 
     def _add(self, amount: int) -> int:
-        if not amount:
-            return self.amount
-        return self.storage.incr(self.counter, math.ceil(self.period.end_s - self.clock()) + KEPT_S, amount)
+        return self.storage.incr(self.counter, self._expiry_s, amount) if amount else self.amount
 
 
 @dataclass(slots=True, eq=False)
@@ -318,12 +363,18 @@ class ConcurrentLimit:
         """See `Limit`."""
         self.give_back()
 
+    def describe(self) -> Left:
+        """See `Limit`."""
+        return Left(max(0, self.limit - self.concurrency.count(self.key)), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A day ("2026-11-23") or month ("2026-11") and its end, in seconds since 1970."""
+    """A "day" ("2026-11-23") or "month" ("2026-11"), with its beginning and end in seconds since 1970."""
 
+    unit: str
     name: str
+    start_s: float
     end_s: float
 
 
@@ -331,26 +382,25 @@ class Calendar:
     """The current day and month of a time zone."""
 
     def __init__(self, timezone: str, clock: Callable[[], float]) -> None:
-        self._zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # a machine may have no other time zones
+        self._zone = find_timezone(timezone)
         self._clock = clock
         self._from_s = math.inf
-        self._periods = {"day": Period("", -math.inf)}
+        self._periods = {"day": Period("day", "", math.inf, -math.inf)}
 
     def find(self, unit: str) -> Period:
         """The current "day" or "month"."""
         now = self._clock()
         if not self._from_s <= now < self._periods["day"].end_s:
             today = datetime.fromtimestamp(now, self._zone).date()
-            next_month = (today.replace(day=1) + timedelta(days=31)).replace(day=1)
             self._periods = {
-                "day": Period(today.isoformat(), self._midnight_s(today + timedelta(days=1))),
-                "month": Period(today.isoformat()[:7], self._midnight_s(next_month)),
+                "day": self._make_period("day", today, today.isoformat()),
+                "month": self._make_period("month", today.replace(day=1), today.isoformat()[:7]),
             }
             self._from_s = now
         return self._periods[unit]
 
-    def _midnight_s(self, day: date) -> float:
-        return datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp()
+    def _make_period(self, unit: str, first: date, name: str) -> Period:
+        return Period(unit, name, midnight_s(first, self._zone), midnight_s(next_period(first, unit), self._zone))
 
 
 @dataclass(slots=True)
@@ -368,20 +418,25 @@ class Limiter:
     clock: Callable[[], float] = time.time
     #: The limits that each exchange was charged for.
     _running: dict[str, list[Limit]] = field(default_factory=dict)
+    #: By period and subject: what the records have, and no counter has been compared with yet.
+    _recorded: dict[str, dict[str, Spent]] = field(default_factory=dict)
     _calendar: Calendar = field(init=False)
 
     def __post_init__(self) -> None:
         self.set_timezone(self.timezone)
 
     def set_timezone(self, timezone: str) -> None:
-        """Days and months begin at midnight there; raises zoneinfo.ZoneInfoNotFoundError."""
+        """Days and months begin at midnight there; raises ValueError."""
         self.timezone, self._calendar = timezone, Calendar(timezone, self.clock)
 
-    def admit(self, exchange_id: str, subjects: Iterable[Subject], tokens: int) -> LimitRefusal | Allowance:
-        """Charges an exchange with an estimate of its tokens, or refuses it. One that runs is not charged again."""
+    def admit(
+        self, exchange_id: str, subjects: Iterable[Subject], tokens: int, count: int = 1
+    ) -> LimitRefusal | Allowance:
+        """Charges an exchange with an estimate of its tokens, or refuses it. One that runs is not charged again.
+        `count`: for so many requests, each with these tokens; they may have limits per minute only."""
         if exchange_id in self._running:
             return Allowance()
-        limits = list(self._find_limits(exchange_id, subjects, max(1, tokens)))
+        limits = list(self._find_limits(exchange_id, subjects, max(1, tokens), count))
         waits = [(limit, limit.wait_s()) for limit in limits]
         limit, wait_s = max(waits, key=itemgetter(1), default=(None, 0.0))
         if limit and wait_s:
@@ -402,7 +457,17 @@ class Limiter:
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
         """Ends an exchange and corrects its estimate; None: it used nothing. Unknown ids are ignored."""
         spent = spent or Spent()
-        _call_all(partial(limit.settle, spent) for limit in self._running.pop(exchange_id, ()))
+        limits = self._running.pop(exchange_id, ())
+        if self._recorded:
+            _call_all(
+                partial(self._apply_seed, each.key, each.period) for each in limits if isinstance(each, QuotaLimit)
+            )
+        _call_all(partial(limit.settle, spent) for limit in limits)
+
+    def settle_part(self, exchange_id: str, part: Part) -> None:
+        """Corrects the estimate for some requests of an exchange that goes on. Unknown ids are ignored."""
+        limits = self._running.get(exchange_id, ())
+        _call_all(partial(limit.settle_part, part) for limit in limits if isinstance(limit, MinuteLimit))
 
     def cancel(self, exchange_id: str) -> None:
         """Takes an admission back: the exchange was refused after all, and uses up nothing."""
@@ -418,27 +483,49 @@ class Limiter:
             if isinstance(limit, ConcurrentLimit):
                 self.concurrency.enter(limit.key, exchange_id, NO_LIMIT)
 
-    def seed(self, key: str, name: str, amount: float) -> None:
-        """Makes sure that at least `amount` was used of a quota, such as `tokens_per_day`, in the current period."""
-        self._make_quota(key, name, 0, 0).raise_to(amount)
+    def list_periods(self) -> list[Period]:
+        """The current day and month."""
+        return [self._calendar.find("day"), self._calendar.find("month")]
 
-    def _find_limits(self, exchange_id: str, subjects: Iterable[Subject], tokens: int) -> Iterable[Limit]:
+    def seed(self, used: Mapping[Period, Mapping[str, Spent]]) -> None:
+        """Takes in what subjects have used in these periods: their quotas count at least that."""
+        self._recorded = {period.name: dict(spent) for period, spent in used.items()}
+
+    def describe(self, subjects: Iterable[Subject]) -> dict[str, dict[str, dict[str, Any]]]:
+        """What is left of each limit, as a frame has it, by the key of its subject and its name; see `Left`."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for limit in self._find_limits("", subjects, 0):
+            found.setdefault(limit.key, {})[limit.name] = limit.describe()._asdict()
+        return found
+
+    def _find_limits(
+        self, exchange_id: str, subjects: Iterable[Subject], tokens: int, count: int = 1
+    ) -> Iterable[Limit]:
         for subject in subjects:
             for name, setting in subject.limits.items():
                 limit = min(setting, max(1.0, setting * self.share))
                 if name == "concurrent":
                     yield ConcurrentLimit(subject.key, int(limit), exchange_id, self.concurrency)
                 elif name.endswith("_per_minute"):
-                    amount = tokens if name == "tokens_per_minute" else 1
-                    yield MinuteLimit(name, subject.key, int(limit), amount, self.storage)
+                    each = tokens if name == "tokens_per_minute" else 1
+                    yield MinuteLimit(name, subject.key, int(limit), each, each * count, self.storage)
                 else:
                     yield self._make_quota(subject.key, name, limit, tokens)
 
     def _make_quota(self, key: str, name: str, limit: float, tokens: int) -> QuotaLimit:
-        unit, _, period = name.rpartition("_per_")
+        unit, _, period_unit = name.rpartition("_per_")
+        period = self._calendar.find(period_unit)
+        self._apply_seed(key, period)
         amount = tokens if unit == "tokens" else 0
         units = math.ceil(limit * UNITS[unit])
-        return QuotaLimit(name, key, unit, units, amount, self._calendar.find(period), self.storage, self.clock)
+        return QuotaLimit(name, key, unit, units, amount, period, self.storage, self.clock)
+
+    def _apply_seed(self, key: str, period: Period) -> None:
+        """Before the counters are used: of many subjects only some have quotas, and Redis is asked for each."""
+        if spent := self._recorded.get(period.name, {}).pop(key, None):
+            for unit in UNITS:
+                name = f"{unit}_per_{period.unit}"
+                QuotaLimit(name, key, unit, 0, 0, period, self.storage, self.clock).raise_to(spent, self.share)
 
 
 def _call_all(actions: Iterable[Callable[[], None]]) -> None:

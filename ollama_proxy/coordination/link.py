@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket as plain_socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import gevent
 from gevent import socket
 
-from ollama_proxy.coordination.frames import Frame, FrameReader, encode_frame
+from ollama_proxy.coordination.frames import LENGTH_BYTES, Frame, FrameReader, encode_frame
+from ollama_proxy.version import VERSION
 
 SOCKET_NAME = "coordinator.sock"
 
@@ -129,19 +131,34 @@ def socket_path(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
+def read_numbers(version: str) -> list[int]:
+    """The numbers of a version, in which "0.10.0" comes after "0.9.1"."""
+    return [int(number) for number in re.findall("[0-9]+", version)]
+
+
 def connect(directory: Path) -> Link | None:
-    """A link to the coordinator, which has answered; None: there is none, or it hangs."""
+    """A link to the coordinator, which has answered; None: there is none, or it hangs. One of an older version is asked
+    to leave, and may be gone; a newer one understands the frames of this version."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_S)
-    try:
-        with socket_path(directory) as path:
-            connection.connect(path)
-        connection.sendall(encode_frame({"op": "hello"}))
-        welcome = encode_frame({"op": "welcome"})
-        if connection.recv(len(welcome)) != welcome:
-            raise OSError("the other side is no coordinator")
-    except OSError:
-        connection.close()
-        return None
+    with ExitStack() as opened:
+        opened.callback(connection.close)  # also if the worker ends meanwhile
+        connection.settimeout(CONNECT_S)
+        try:
+            with socket_path(directory) as path:
+                connection.connect(path)
+            connection.sendall(encode_frame({"op": "hello"}))
+            head = connection.recv(LENGTH_BYTES)
+            size = min(int.from_bytes(head, "big"), READ_BYTES)
+            (welcome,) = FrameReader().feed(head + connection.recv(size))
+            if welcome.get("op") != "welcome":
+                return None
+            if read_numbers(welcome.get("version", "")) < read_numbers(VERSION):
+                connection.sendall(encode_frame({"op": "leave"}))
+                while connection.recv(READ_BYTES):
+                    pass  # until it has gone
+                return None
+        except (OSError, ValueError):
+            return None
+        opened.pop_all()
     connection.settimeout(None)
     return Link(connection)

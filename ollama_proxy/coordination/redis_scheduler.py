@@ -206,11 +206,12 @@ class RedisScheduler:
             others = self._seen[1].machines.keys() - {self._machine}
             with self._redis():
                 dead = self.store.find_dead(others) if time.monotonic() >= self._find_dead_s else set[str]()
-            return self._change(lambda state, now: self._tick(state, dead, now))
 
-    def _tick(self, state: SharedState, dead: set[str], now: float) -> list[Decision]:
-        decisions = [each for machine in dead for each in state.remove_machine(machine, now)]
-        return [*decisions, *state.scheduler.tick(now), *self._reconcile(state, now)]
+            def remove_dead(state: SharedState, now: float) -> list[Decision]:
+                removed = [each for machine in dead for each in state.remove_machine(machine, now)]
+                return [*removed, *state.scheduler.tick(now), *self._reconcile(state, now)]
+
+            return self._change(remove_dead)
 
     def next_tick_s(self, now: float) -> float:
         """When `tick` should be called: all the time, because other machines may die."""
@@ -369,8 +370,7 @@ class RedisScheduler:
                 time.sleep(RETRY_S)
 
     def _receive(self, message: bytes) -> None:
-        decisions = list(self._accept(map(_decode, orjson.loads(message))))
-        if decisions:
+        if decisions := list(self._accept(map(_decode, orjson.loads(message)))):
             self.on_decisions(decisions)
 
 

@@ -85,7 +85,7 @@ class Scheduler:
     """Slots and queue of all boxes."""
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
-        self.limits = limits or QueueLimits()
+        self._limits = limits or QueueLimits()
         self._estimates = Estimates()
         self._boxes: dict[str, Box] = {}
         self._groups: dict[Box, Group] = {}
@@ -98,6 +98,19 @@ class Scheduler:
         self._timers: list[tuple[float, int, str]] = []
         self._arrivals = 0
         self._now = 0.0
+
+    @property
+    def limits(self) -> QueueLimits:
+        """The settings `queue`. New ones apply to requests that wait, too, at the next tick."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: QueueLimits) -> None:
+        before, self._limits = self._limits, limits
+        if limits.max_wait_s != before.max_wait_s:
+            self._timers.clear()
+            for waiting in self._waiting.values():
+                self._set_timers(waiting)
 
     def set_box(
         self,
@@ -208,14 +221,10 @@ class Scheduler:
             waiting = self._find_waiting(heappop(self._timers))
             if waiting is None:
                 continue
-            ends_s = waiting.since_s + self.limits.max_wait_s
-            if now < ends_s:
-                if waiting.queue.lane.is_background:
-                    self._promote(waiting)
-                else:  # the longest wait was raised meanwhile
-                    heappush(self._timers, (ends_s, waiting.number, waiting.request.id))
-                continue
-            decisions.append(self._refuse(waiting, "queue_timeout"))
+            if now < waiting.since_s + self.limits.max_wait_s:
+                self._promote(waiting)
+            else:
+                decisions.append(self._refuse(waiting, "queue_timeout"))
         return decisions + self._dispatch(list(self._open), now)
 
     def next_tick_s(self, now: float) -> float | None:

@@ -18,7 +18,10 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from ollama_proxy.coordination.coordinator import Coordinator
+from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, socket_path
+from ollama_proxy.coordination.recording import Recording, Records
+from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.settings import RedisUrl
 
 #: Held by the coordinator as long as it runs; it contains MARK as long as workers are connected.
@@ -46,10 +49,18 @@ def start_coordinator(environ: Mapping[str, str] = os.environ) -> subprocess.Pop
     )
 
 
-def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: float = IDLE_S) -> bool:
+def run_coordinator(
+    directory: Path,
+    url: RedisUrl | None = None,
+    *,
+    records: Records | None = None,
+    timezone: str = "UTC",
+    idle_s: float = IDLE_S,
+) -> bool:
     """Runs the coordinator until no worker has been connected for `idle_s` seconds; returns False if there is one
-    already. `url`: of the Redis that has the state of all machines; None: it is kept here. Raises OSError if the
-    directory can't be used.
+    already. `url`: of the Redis that has the state of all machines; None: it is kept here. `records`: what it does
+    besides slots and limits; `timezone`: of days and months, until a worker names it. Raises OSError if the directory
+    can't be used.
     """
     lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -65,7 +76,9 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
             # 8 MB, which a gateway without Redis does without.
             shared = importlib.import_module("ollama_proxy.coordination.shared_store")
             coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s, resettle_s=SETTLE_S)
-        _Service(directory, lock, coordinator, idle_s).run()
+        coordinator.configure(QueueLimits(), timezone)
+        recording = Recording(records, coordinator) if records else None
+        _Service(directory, lock, coordinator, recording, idle_s).run()
         return True
     finally:
         os.close(lock)
@@ -74,21 +87,27 @@ def run_coordinator(directory: Path, url: RedisUrl | None = None, *, idle_s: flo
 class _Service:
     """The socket of a coordinator, and its life."""
 
-    def __init__(self, directory: Path, lock: int, coordinator: Coordinator, idle_s: float) -> None:
+    def __init__(
+        self, directory: Path, lock: int, coordinator: Coordinator, recording: Recording | None, idle_s: float
+    ) -> None:
         """`lock`: the descriptor of its lock file."""
         self._directory, self._lock = directory, lock
-        self._coordinator = coordinator
+        self._coordinator, self._recording = coordinator, recording
         self._idle_s = idle_s
+        #: A worker of a newer version has asked it to make room for another one.
+        self._is_replaced = False
 
     def run(self) -> None:
         """Serves workers until none has been there for a while."""
+        if self._recording:
+            self._recording.start()
         server = StreamServer(self._listen(), self._serve_worker)
         server.start()
         # A service manager that ends everything at once must not take it from workers that still answer requests.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             gevent.signal_handler(number, self._leave)
         used_s = time.monotonic()
-        while self._coordinator.sessions or time.monotonic() - used_s < self._idle_s:
+        while not self._is_replaced and (self._coordinator.sessions or time.monotonic() - used_s < self._idle_s):
             gevent.sleep(TICK_S)
             self._coordinator.tick()
             if self._coordinator.sessions:
@@ -96,6 +115,8 @@ class _Service:
         with suppress(FileNotFoundError):
             (self._directory / SOCKET_NAME).unlink()
         server.stop()
+        if self._recording:
+            self._recording.close()
 
     def _listen(self) -> socket.socket:
         """The socket for workers; one that a killed coordinator left is replaced."""
@@ -113,7 +134,11 @@ class _Service:
 
     def _serve_worker(self, connection: socket.socket, address: object) -> None:
         link = Link(connection)
-        session = self._coordinator.open(link.send_later)
+        send, recording = link.send_later, self._recording
+        session = self._coordinator.open(send)
+        session.handlers["leave"] = self._make_room
+        if recording:
+            session.handlers |= recording.make_handlers(send)
         self._mark()
         try:
             link.receive(session.handle)
@@ -122,6 +147,8 @@ class _Service:
             link.close()
         finally:
             session.close()
+            if recording:
+                recording.forget(send)
             self._mark()
 
     def _mark(self) -> None:
@@ -133,3 +160,7 @@ class _Service:
 
     def _leave(self) -> None:
         self._idle_s = 0.0
+
+    def _make_room(self, frame: Frame) -> None:
+        """All workers announce to the next one what they hold, as if this one had been killed."""
+        self._is_replaced = True

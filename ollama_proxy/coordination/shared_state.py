@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,12 +82,10 @@ class SharedState:
             return self.scheduler.set_box(name, now, slots=0, is_up=False)
         is_up = any(up for _, _, up, _ in views)
         can_use = self.settles_s is None and any(up and not draining for _, _, up, draining in views)
-        slots, max_loaded = (_min_bound(bounds) for bounds in list(zip(*views, strict=True))[:2])
+        slots, max_loaded = (
+            min((bound for bound in bounds if bound is not None), default=None)
+            for bounds in list(zip(*views, strict=True))[:2]
+        )
         return self.scheduler.set_box(
             name, now, slots=slots, max_loaded=max_loaded, is_up=is_up, is_draining=not can_use
         )
-
-
-def _min_bound(bounds: tuple[Any, ...]) -> int | None:
-    smallest = min(math.inf if bound is None else bound for bound in bounds)
-    return None if smallest == math.inf else int(smallest)

@@ -31,6 +31,29 @@ NAME_FILE = "coordinator.name"
 #: gone, whose clock may differ by less than that.
 STATUS_KEY, STATUS_S, OLD_STATUS_S = "ollama-proxy:status", 1.0, 60.0
 
+#: Numbers of Lua have no more than 53 bits, which is enough for a cost of 9 million; `tostring` would round them.
+RAISE_TO = """
+local missing = tonumber(ARGV[1]) - tonumber(redis.call("GET", KEYS[1]) or "0")
+if missing > 0 then
+    redis.call("INCRBY", KEYS[1], string.format("%.0f", missing))
+    if redis.call("TTL", KEYS[1]) < 0 then
+        redis.call("EXPIRE", KEYS[1], ARGV[2])
+    end
+end
+"""
+
+
+class CounterStorage(RedisStorage):
+    """The counters of all machines; see Storage in `ollama_proxy.coordination.counters`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__("redis://", connection_pool=client.connection_pool)
+        self._client = client
+
+    def raise_to(self, key: str, expiry: int, amount: int) -> None:
+        """Makes a counter at least so high, in one step: several machines may do that at once."""
+        self._client.eval(RAISE_TO, 1, self.prefixed_key(key), amount, expiry)
+
 
 def build_shared_coordinator(
     directory: Path, url: str, *, settle_s: float = 0.0, resettle_s: float = 0.0
@@ -41,7 +64,7 @@ def build_shared_coordinator(
     client, machine = connect_redis(url), machine_name(directory)
     scheduler = RedisScheduler(client, machine, QueueLimits(), lambda decisions: coordinator.deliver(decisions))
     concurrency = RedisConcurrency(client, machine)
-    storage = RedisStorage("redis://", connection_pool=client.connection_pool)
+    storage = CounterStorage(client)
     store = Store(
         scheduler,
         Limiter(storage, concurrency=concurrency),

@@ -331,3 +331,13 @@ class Lane:
             del self.queues[queue.flow]
         self._prune_at = max(MIN_QUEUES, 2 * len(self.queues))
         return idle
+
+
+@dataclass(slots=True)
+class BoxView:
+    """What one worker says of a box."""
+
+    slots: int | None
+    is_draining: bool = False
+    is_up: bool = True
+    loaded: list[str] = field(default_factory=list)

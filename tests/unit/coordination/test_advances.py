@@ -3,70 +3,80 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
-import gevent
 import pytest
 
-from ollama_proxy.coordination.advances import MOST_AHEAD, Advances
+from ollama_proxy.coordination.advances import MOST_AHEAD, Advance, Advances
+from ollama_proxy.coordination.kept_slots import KEPT_S
 from ollama_proxy.coordination.limits import Allowance, Remaining
 
 ALLOWANCE = Allowance(Remaining(1000, 900, 1.0), Remaining(9000, 8000, 1.0))
 
 
 @pytest.fixture
-def given_back() -> list[str]:
-    return []
+def advances() -> Advances:
+    return Advances()
 
 
-@pytest.fixture
-def advances(given_back: list[str]) -> Advances:
-    def give_back(exchanges: Sequence[str]) -> None:
-        given_back.extend(exchanges)
-
-    return Advances(give_back)
-
-
-def take_ids(advances: Advances, count: int, tokens: int = 10) -> list[str | None]:
+def take(advances: Advances, count: int = 1, tokens: int = 10) -> list[Advance | None]:
     taken = [advances.take("team", tokens) for _ in range(count)]
     return [each and each[0] for each in taken]
 
 
 def test_only_requests_of_the_flow_that_are_small_enough_use_them(advances: Advances) -> None:
-    advances.add("team", ["e+0", "e+1"], 10, ALLOWANCE)
+    advances.add("team", "e+", 2, 10, ALLOWANCE)
     assert advances.take("other", 1) is None
-    assert take_ids(advances, 1, tokens=11) == [None]
-    assert [advances.take("team", 10), advances.take("team", 1)] == [
-        ("e+1", Allowance(Remaining(1000, 899, 1.0), Remaining(9000, 7990, 1.0))),
-        ("e+0", Allowance(Remaining(1000, 898, 1.0), Remaining(9000, 7980, 1.0))),
+    assert take(advances, tokens=11) == [None]
+    taken = [advances.take("team", 10), advances.take("team", 1)]
+    assert [each and each[1] for each in taken] == [
+        Allowance(Remaining(1000, 899, 1.0), Remaining(9000, 7990, 1.0)),
+        Allowance(Remaining(1000, 898, 1.0), Remaining(9000, 7980, 1.0)),
     ]
-    assert take_ids(advances, 1) == [None]
+    assert take(advances) == [None]
 
 
 def test_one_request_asks_for_more_while_others_use_the_rest(advances: Advances) -> None:
     assert advances.count_wanted("team") == 0  # the first one
     assert [advances.count_wanted("team"), advances.count_wanted("team")] == [MOST_AHEAD, 0]
-    advances.add("team", list("abcdefgh"), 10, ALLOWANCE)
-    assert take_ids(advances, 7) == [*"hgfedc", None]
+    advances.add("team", "e+", 8, 10, ALLOWANCE)
+    assert [bool(each) for each in take(advances, 7)] == [*(6 * [True]), False]
     assert advances.count_wanted("team") == MOST_AHEAD
-    assert take_ids(advances, 3) == ["b", "a", None]
+    assert [bool(each) for each in take(advances, 3)] == [True, True, False]
 
 
-def test_what_does_not_begin_is_given_back(advances: Advances, given_back: list[str]) -> None:
-    advances.add("team", ["a"], 10, ALLOWANCE)
-    advances.add("team", ["b", "c"], 10, ALLOWANCE)
-    assert given_back == ["a"]
-    assert take_ids(advances, 1) == ["c"]
-    ends_at = time.monotonic() + 10
-    while given_back != ["a", "b"]:
-        assert time.monotonic() < ends_at
-        gevent.sleep(0.01)
-    assert take_ids(advances, 1) == [None]
-    assert advances.count_wanted("team") == 0
+def test_what_became_of_each_request_is_reported_once(advances: Advances, monkeypatch: pytest.MonkeyPatch) -> None:
+    advances.add("team", "e+", 4, 10, ALLOWANCE)
+    first, second, refused = take(advances, 3)
+    assert first and second and refused
+    assert advances.report() == []
+    advances.end(first, 25)
+    advances.end(refused, None)
+    assert advances.report() == [("e+", 1, 25, 1, False)]
+    later_s = time.monotonic() + KEPT_S
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
+    assert advances.report() == [("e+", 0, 0, 1, False)]  # what has not begun
+    assert take(advances) == [None]
+    assert not advances
+    advances.end(second, 5)
+    assert advances and advances.report() == [("e+", 1, 5, 0, True)]
+    assert not advances
 
 
-def test_what_a_lost_coordinator_admitted_is_forgotten(advances: Advances, given_back: list[str]) -> None:
-    advances.add("team", ["a"], 10, ALLOWANCE)
+def test_what_a_flow_has_is_replaced(advances: Advances) -> None:
+    advances.add("team", "a+", 2, 10, ALLOWANCE)
+    (taken,) = take(advances)
+    advances.add("team", "b+", 3, 10, ALLOWANCE)
+    assert advances.report() == [("a+", 0, 0, 1, False)]
+    assert taken
+    advances.end(taken, 1)
+    assert advances.report() == [("a+", 1, 1, 0, True)]
+
+
+def test_what_a_lost_coordinator_admitted_is_forgotten(advances: Advances) -> None:
+    advances.add("team", "a+", 2, 10, ALLOWANCE)
+    (taken,) = take(advances)
+    assert taken
+    advances.end(taken, 1)
     advances.clear()
-    assert take_ids(advances, 1) == [None]
-    assert not given_back
+    assert take(advances) == [None]
+    assert not advances and not advances.report()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from ollama_proxy.coordination.coordinator import Coordinator, Session, Store, make_share
+from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.frames import Frame
-from ollama_proxy.coordination.limits import Limiter
+from ollama_proxy.coordination.limits import Limiter, Spent
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import StateUnavailable
 
@@ -106,7 +107,7 @@ def test_slots_that_are_kept_are_called_back_while_others_wait() -> None:
     first, second = workers.open("first", slots=1), workers.open("second", slots=1)
     first.handle(make_acquire("1"))
     assert not [each for each in workers.received["first"] if each["op"] == "recall"]
-    first.handle({"op": "reuse", "id": "1", "about": {"token": "another"}})
+    first.handle({"op": "reuse", "id": "1", "about": {"token": "another"}, "age_s": 2.0})
     assert workers.coordinator.status()["running"][0]["token"] == "another"
     second.handle(make_acquire("1"))
     recall = {"op": "recall", "boxes": ["box1"]}
@@ -222,6 +223,7 @@ def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
         ({"requests_per_minute": 100}, 0),
         ({"tokens_per_minute": 5010}, 5),
         ({"requests_per_minute": 10_000, "tokens_per_minute": 10_000_000}, 20),
+        ({"requests_per_minute": 10_000, "tokens_per_minute": 10_010}, 10),
         ({"requests_per_minute": 1000, "tokens_per_day": 10_000_000}, 0),
         ({"requests_per_minute": 1000, "concurrent": 1000}, 0),
     ],
@@ -232,28 +234,22 @@ def test_requests_are_admitted_ahead_far_from_the_limits_only(limits: dict[str, 
     limited = {"is_limited": True, "subjects": [["token:team", limits]]}
     session.handle(make_acquire("1", **limited, ahead=20))
     (ahead,) = [each for each in workers.received["only"] if each["op"] == "ahead"]
-    exchanges = ahead.pop("exchanges")
-    assert (ahead["flow"], ahead["tokens"], len(exchanges)) == ("team", 10, count)
-    # They are charged, and given back: what remains is what 3 requests leave.
-    session.handle({"op": "unused", "exchanges": exchanges[1:]})
+    assert (ahead["flow"], ahead["tokens"], ahead["count"]) == ("team", 10, count)
+    # They are charged for what one has used and another one is expected to use; the others are given back.
+    ended, running = min(1, count), min(1, max(0, count - 1))
+    report = [ahead["exchange"], ended, 35 * ended, count - ended - running, not running]
+    session.handle({"op": "used", "advances": [report]})
     session.handle(make_acquire("2", **limited))
-    granted = workers.received["only"][-1]["allowance"]
-    for kind, each in (("requests", 1), ("tokens", 10)):
+    allowance = workers.received["only"][-1]["allowance"]
+    for kind, used in (("requests", 2 + ended + running), ("tokens", 20 + 35 * ended + 10 * running)):
         if limit := limits.get(f"{kind}_per_minute"):
-            assert granted[kind]["remaining"] == limit - each * (2 + min(1, count))
-
-
-def test_request_that_was_admitted_ahead_and_finds_the_queue_full_uses_up_nothing() -> None:
-    workers = Workers()
-    session = workers.open("only", slots=1)
-    limited = {"is_limited": True, "subjects": [["token:team", {"requests_per_minute": 1000}]]}
-    session.handle(make_acquire("1", **limited, ahead=20))
-    for number in "234":
-        session.handle(make_acquire(number))
-    session.handle(make_acquire("5", exchange="exchange 1+0", is_limited=True, is_ahead=True))
-    assert workers.take("only")[-1] == ("refused", "5", "queue_full")
-    session.handle(make_acquire("6", **limited, candidates=[]))
-    assert workers.received["only"][-1]["allowance"]["requests"]["remaining"] == 1000 - 10
+            assert allowance[kind]["remaining"] == limit - used
+    # What is not reported any more was not used.
+    session.close()
+    workers.open("next").handle(make_acquire("3", **limited))
+    allowance = workers.received["next"][-1]["allowance"]
+    if limit := limits.get("tokens_per_minute"):
+        assert allowance["tokens"]["remaining"] == limit - (10 + 35 * ended)
 
 
 @pytest.mark.parametrize("ends", ["end", "close"])
@@ -271,6 +267,29 @@ def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
         first.close()
     second.handle(make_acquire("2", **limits))
     assert workers.take("second") == [("granted", "2", "")]
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["redis", "memory"])
+def test_restart_neither_forgives_nor_doubles_a_quota(is_shared: bool) -> None:
+    """Redis has what the exchanges of before were charged with; without it, the records have what has ended."""
+    subjects = [["token:team", {"tokens_per_day": 100}]]
+    shared = MemoryStorage()
+    before = Coordinator(Store(Scheduler(), Limiter(shared))).open(lambda frame: None)
+    for number in "12":
+        limits = {"is_limited": True, "subjects": subjects, "candidates": [], "tokens": 10}
+        before.handle(make_acquire(number, **limits))
+    storage = shared if is_shared else MemoryStorage()
+    coordinator = Coordinator(Store(Scheduler(), Limiter(storage), is_shared=is_shared))
+    if not is_shared:
+        used = {period: {"token:team": Spent(35)} for period in coordinator.limiter.list_periods()}
+        coordinator.limiter.seed(used)
+    session = coordinator.open(lambda frame: None)
+    ends = [{"op": "end", "exchange": f"exchange {number}", "spent": {"tokens": 35}} for number in "12"]
+    exchanges = [[end["exchange"], subjects, 10] for end in ends]
+    session.handle({"op": "announce", "held": [], "exchanges": exchanges, "ended": ends[:1]})
+    session.handle(ends[1])
+    (period, _) = coordinator.limiter.list_periods()
+    assert storage.get(f"token:team/tokens_per_day/{period.name}") == 70
 
 
 def test_stand_in_grants_its_share() -> None:
@@ -298,6 +317,27 @@ def test_status_names_what_runs_and_what_waits() -> None:
         ("2", "box1", 1, 2.5),
         ("3", "box1", 2, 2.5),
     ]
+
+
+def test_what_is_left_of_limits_is_told_and_unknown_while_the_shared_state_is_lost() -> None:
+    class LostStorage(MemoryStorage):
+        def get(self, key: str) -> int:
+            raise StateUnavailable
+
+    subjects = [["token:team", {"tokens_per_day": 100.0, "concurrent": 2.0}]]
+    workers = Workers()
+    session = workers.open("only", slots=None)
+    session.handle(make_acquire("1", is_limited=True, subjects=subjects))
+    workers.received["only"].clear()
+    session.handle({"op": "limits", "id": 7, "subjects": subjects})
+    (frame,) = workers.received["only"]
+    assert (frame["op"], frame["id"]) == ("limits", 7)
+    left = {name: each["remaining"] for name, each in frame["left"]["token:team"].items()}
+    assert left == {"tokens_per_day": 90, "concurrent": 1}
+    lost = Store(Scheduler(), Limiter(LostStorage()), is_shared=True, failures=(StateUnavailable,))
+    workers = Workers(store=lost, stand_in=lambda: make_share(0.5))
+    workers.open("only").handle({"op": "limits", "id": 8, "subjects": subjects})
+    assert {"op": "limits", "id": 8, "left": {}} in workers.received["only"]
 
 
 def test_frames_of_a_newer_version_are_ignored() -> None:

@@ -50,3 +50,13 @@ def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -
             assert own == expected
             seen = [each.get_sliding_window(key, 60) for each in storages]
             assert seen[0] == pytest.approx(seen[1])
+
+
+def test_counter_is_raised_only_as_far_as_it_is_lower() -> None:
+    storage = MemoryStorage(lambda: 0.0)
+    storage.raise_to("a", 60, 5)
+    storage.incr("a", 60, 3)
+    storage.raise_to("a", 60, 7)
+    assert storage.get("a") == 8
+    storage.raise_to("a", 60, 10)
+    assert storage.get("a") == 10

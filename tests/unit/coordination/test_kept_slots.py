@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import gevent
 import pytest
 
 from ollama_proxy.coordination.kept_slots import KEPT_S, KeptSlots, Slot
@@ -21,13 +20,6 @@ def kept(given_back: list[str]) -> KeptSlots:
     return KeptSlots(lambda slot: given_back.append(slot.id))
 
 
-def wait_for(given_back: list[str], expected: list[str]) -> None:
-    ends_at = time.monotonic() + 10
-    while given_back != expected:
-        assert time.monotonic() < ends_at
-        gevent.sleep(KEPT_S / 5)
-
-
 def test_only_a_request_of_the_same_kind_takes_a_slot(kept: KeptSlots) -> None:
     slot = Slot("1", "box1", "a")
     kept.keep(slot)
@@ -36,11 +28,22 @@ def test_only_a_request_of_the_same_kind_takes_a_slot(kept: KeptSlots) -> None:
     assert kept.take("a") is None
 
 
-def test_slots_that_nobody_takes_are_given_back(kept: KeptSlots, given_back: list[str]) -> None:
+def test_slots_that_nobody_takes_are_given_back(
+    kept: KeptSlots, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     kept.keep(Slot("1", "box1", "a"))
-    gevent.sleep(KEPT_S / 2)
+    now_s += KEPT_S / 2
     kept.keep(Slot("2", "box1", "b"))
-    wait_for(given_back, ["1", "2"])
+    kept.give_back_old()
+    assert not given_back
+    now_s += KEPT_S * 0.6
+    kept.give_back_old()
+    assert given_back == ["1"] and kept
+    now_s += KEPT_S
+    kept.give_back_old()
+    assert given_back == ["1", "2"] and not kept
     assert kept.take("a") is None
 
 
@@ -57,12 +60,11 @@ def test_slots_are_called_back_and_none_are_kept_for_a_while(kept: KeptSlots, gi
 def test_slots_of_a_lost_coordinator_are_forgotten(kept: KeptSlots, given_back: list[str]) -> None:
     kept.keep(Slot("1", "box1", "a"))
     kept.clear()
-    gevent.sleep(2 * KEPT_S)
-    assert given_back == []
+    assert given_back == [] and not kept
 
 
 def test_what_all_requests_took_is_charged_when_the_slot_is_given_back() -> None:
     slot = Slot("1", "box1", "a")
     for gpu_s in (1.0, 2.0, 4.0):
         slot.note(Outcome(gpu_s=gpu_s))
-    assert slot.outcome == Outcome(gpu_s=4.0, earlier_gpu_s=3.0)
+    assert (slot.outcome, slot.earlier_gpu_s) == (Outcome(gpu_s=4.0), 3.0)

@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from limits.storage import RedisStorage
 
 from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.limits import KEPT_S, Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
+from ollama_proxy.coordination.redis_store import connect_redis
+from ollama_proxy.coordination.shared_store import CounterStorage
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
@@ -55,7 +56,7 @@ def make_limiter(request: pytest.FixtureRequest) -> MakeLimiter:
 
 
 def make_redis_limiter(server: RedisServer, machine: str, **options: float) -> Limiter:
-    storage = RedisStorage(server.url)
+    storage = CounterStorage(connect_redis(server.url))
     storage.storage.set(f"{LEASE}{machine}", 1)
     return Limiter(storage, concurrency=RedisConcurrency(storage.storage, machine), **options)  # type: ignore[arg-type]
 
@@ -222,13 +223,86 @@ def test_exchange_that_is_taken_over_counts_as_running_only(make_limiter: MakeLi
     assert refusal(admit(limiter, 3, given)).limit == "tokens_per_day"
 
 
-def test_seed_neither_forgives_nor_doubles(make_limiter: MakeLimiter) -> None:
+def seed(limiter: Limiter, spent: Spent, key: str = "token:a") -> None:
+    """What the records have of the current day and month."""
+    limiter.seed({period: {key: spent} for period in limiter.list_periods()})
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "enough"),
+    [
+        ("cost_per_month", Spent(cost=29.5), Spent(cost=30)),
+        ("tokens_per_day", Spent(tokens=29), Spent(tokens=30)),
+        ("gpu_seconds_per_day", Spent(gpu_s=29.5), Spent(gpu_s=30)),
+    ],
+)
+def test_seed_neither_forgives_nor_doubles(make_limiter: MakeLimiter, name: str, before: Spent, enough: Spent) -> None:
     limiter = make_limiter()
-    for _ in range(2):
-        limiter.seed("token:a", "cost_per_month", 29.5)
-    assert passes(admit(limiter, 1, {"cost_per_month": 30}))
-    limiter.seed("token:a", "cost_per_month", 30)
-    assert refusal(admit(limiter, 2, {"cost_per_month": 30})).code == "insufficient_quota"
+    for exchange in range(2):
+        seed(limiter, before)
+        assert passes(admit(limiter, exchange, {name: 30}, tokens=1))
+        limiter.settle(str(exchange), None)
+    seed(limiter, before, "token:b")
+    assert passes(admit(limiter, 3, {name: 30}, tokens=1))
+    limiter.settle("3", None)
+    seed(limiter, enough)
+    assert refusal(admit(limiter, 4, {name: 30})).code == "insufficient_quota"
+
+
+def test_seed_counts_what_others_admitted_and_leaves_what_runs(make_limiter: MakeLimiter) -> None:
+    limiter, given = make_limiter(), {"tokens_per_day": 100}
+    admit(limiter, "ended", given)
+    admit(limiter, "runs", given, tokens=1)
+    limiter.settle("ended", Spent(40))
+    seed(limiter, Spent(60))  # 20 of a coordinator that was there before
+    limiter.settle("runs", Spent(39))
+    seed(limiter, Spent(99))
+    assert passes(admit(limiter, "last", given, tokens=1))
+    assert not passes(admit(limiter, "late", given, tokens=1))
+
+
+def test_machines_that_seed_at_once_do_not_double_it(shared_redis: RedisServer) -> None:
+    shared_redis.flush()
+    limiters = [make_redis_limiter(shared_redis, f"m{number}") for number in range(8)]
+    most = 9_007_199_254_740_991  # the largest whole number of Lua
+    barrier = threading.Barrier(len(limiters))
+
+    def raise_all(limiter: Limiter) -> None:
+        barrier.wait()
+        for number in range(50):
+            limiter.storage.raise_to(f"counter{number}", 60, most)
+
+    threads = [threading.Thread(target=raise_all, args=[limiter]) for limiter in limiters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {limiters[0].storage.get(f"counter{number}") for number in range(50)} == {most}
+
+
+def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
+    limiter = clock.make_limiter(share=0.5)
+    seed(limiter, Spent(58))
+    assert passes(admit(limiter, 1, {"tokens_per_day": 60}, tokens=1))
+    assert not passes(admit(limiter, 2, {"tokens_per_day": 60}))
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "day_s", "month_s"),
+    [
+        ("UTC", "2026-11-23T15:00:00", 15 * 3600, (22 * 24 + 15) * 3600),
+        ("Europe/Berlin", "2026-03-29T12:00:00", 11 * 3600, (28 * 24 + 11) * 3600),
+        ("Europe/Berlin", "2026-10-25T12:00:00", 13 * 3600, (24 * 24 + 13) * 3600),
+        ("America/New_York", "2026-03-08T12:00:00", 11 * 3600, (7 * 24 + 11) * 3600),
+        ("America/New_York", "2026-11-01T12:00:00", 13 * 3600, 13 * 3600),
+        ("Asia/Kolkata", "2026-11-23T15:30:00", 15.5 * 3600, (22 * 24 + 15.5) * 3600),
+    ],
+)
+def test_periods_begin_at_midnight_there(clock: Clock, zone: str, now: str, day_s: float, month_s: float) -> None:
+    clock.now = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    limiter = clock.make_limiter()
+    limiter.set_timezone(zone)
+    assert [clock.now - period.start_s for period in limiter.list_periods()] == [day_s, month_s]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +317,10 @@ def test_seed_neither_forgives_nor_doubles(make_limiter: MakeLimiter) -> None:
         ("Asia/Beirut", "2026-03-28T23:30:00", "tokens_per_day", 1800),  # its clocks skip midnight
         ("Asia/Beirut", "2026-03-29T01:00:00", "tokens_per_day", 23 * 3600),
         ("Asia/Shanghai", "2024-02-28T12:00:00", "cost_per_day", 12 * 3600),
+        ("America/New_York", "2026-03-08T00:00:00", "tokens_per_day", 23 * 3600),
+        ("America/New_York", "2026-11-01T00:00:00", "tokens_per_day", 25 * 3600),
+        ("America/New_York", "2026-11-01T00:00:00", "tokens_per_month", 30 * 86_400 + 3600),
+        ("Asia/Kolkata", "2026-11-23T23:30:00", "gpu_seconds_per_day", 1800),
     ],
 )
 def test_quota_is_refilled_when_the_day_or_month_ends_there(
@@ -251,12 +329,27 @@ def test_quota_is_refilled_when_the_day_or_month_ends_there(
     clock.now = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp()
     limiter = clock.make_limiter()
     limiter.set_timezone(zone)
-    limiter.seed("token:a", name, 30)
+    seed(limiter, Spent(30, 30, 30))
     assert abs(refusal(admit(limiter, 1, {name: 30})).retry_after_s - rest_s) <= 1
     clock.now += rest_s - 1
     assert refusal(admit(limiter, 2, {name: 30})).retry_after_s <= 2
     clock.now += 1
     assert passes(admit(limiter, 3, {name: 30}))
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, 86_400.0, 40 * 86_400.0])
+def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(clock: Clock, jump_s: float) -> None:
+    clock.now = datetime(2026, 11, 23, 12, tzinfo=ZoneInfo("UTC")).timestamp()
+    limiter, given = clock.make_limiter(), {"tokens_per_day": 30}
+    limiter.storage = MemoryStorage(lambda: 0.0)  # the monotonic clock does not jump
+    assert passes(admit(limiter, 1, given, tokens=30))
+    limiter.settle("1", Spent(30))
+    for direction in (1, -2):
+        clock.now += direction * jump_s
+        assert passes(admit(limiter, direction, given, tokens=30)) is (jump_s >= 86_400)
+        limiter.cancel(str(direction))
+    clock.now += jump_s
+    assert not passes(admit(limiter, 2, given))
 
 
 def test_tokens_count_for_the_day_in_which_the_exchange_began(clock: Clock) -> None:
@@ -334,3 +427,21 @@ def test_an_allowance_without_limits_is_empty() -> None:
         ("tokens", Remaining(30, 20, 1.5))
     ]
     assert Allowance().list_limits() == []
+
+
+def test_what_is_left_of_each_limit_is_told_without_using_it(make_limiter: MakeLimiter) -> None:
+    limiter = make_limiter()
+    limits = {"requests_per_minute": 10.0, "concurrent": 3.0, "tokens_per_day": 1000.0, "cost_per_month": 2.5}
+    admit(limiter, "first", limits, 100)
+    for _ in range(2):
+        left = limiter.describe([Subject("token:a", limits)])["token:a"]
+        assert {name: each["remaining"] for name, each in left.items()} == {
+            "requests_per_minute": 9,
+            "concurrent": 2,
+            "tokens_per_day": 900,
+            "cost_per_month": 2.5,
+        }
+    assert left["concurrent"]["resets_in_s"] is None
+    assert 0 < left["requests_per_minute"]["resets_in_s"] <= 120
+    assert 0 < left["tokens_per_day"]["resets_in_s"] <= 86_400
+    assert limiter.describe([]) == {}

@@ -10,6 +10,7 @@ from gevent import socket
 
 from ollama_proxy.coordination.frames import Frame, encode_frame
 from ollama_proxy.coordination.link import Link, connect, socket_path
+from ollama_proxy.version import VERSION
 
 
 def make_pair() -> tuple[Link, socket.socket]:
@@ -77,6 +78,37 @@ def test_only_a_coordinator_is_connected_to(
         accepting.kill()
 
 
+@pytest.mark.parametrize(("version", "is_used"), [(VERSION, True), ("10.0.0", True), ("0.0.9", False), (None, False)])
+def test_coordinator_of_an_older_version_is_asked_to_leave(version: str | None, is_used: bool, tmp_path: Path) -> None:
+    received: list[Frame] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        with socket_path(tmp_path) as path:
+            listener.bind(path)
+        listener.listen(1)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            link = Link(connection)
+            link.send({"op": "welcome"} | ({"version": version} if version else {}))
+            link.send({"op": "managed"})  # what is pushed to all workers belongs to what follows
+            link.receive(lambda frame: (received.append(frame), frame["op"] == "leave" and link.close())[0])
+
+        serving = gevent.spawn(serve)
+        link = connect(tmp_path)
+        assert (link is not None) == is_used
+        if link:
+            pushed: list[Frame] = []
+            reading = gevent.spawn(link.receive, pushed.append)
+            with gevent.Timeout(5):
+                while not pushed:
+                    gevent.sleep(0.01)
+            link.close()
+            reading.join(timeout=5)
+        serving.join(timeout=5)
+        assert serving.successful()
+    assert [frame["op"] for frame in received] == (["hello"] if is_used else ["hello", "leave"])
+
+
 def test_socket_may_lie_in_a_directory_with_a_long_name(tmp_path: Path) -> None:
     directory = tmp_path / ("x" * 120)
     directory.mkdir()
@@ -89,7 +121,7 @@ def test_socket_may_lie_in_a_directory_with_a_long_name(tmp_path: Path) -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(100)
-                connection.sendall(encode_frame({"op": "welcome"}))
+                connection.sendall(encode_frame({"op": "welcome", "version": VERSION}))
                 connection.recv(100)
 
         greeting = gevent.spawn(greet)

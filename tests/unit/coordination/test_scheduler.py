@@ -452,16 +452,20 @@ def test_no_flow_fills_the_queue_for_all(waiting: str, arriving: str, refused: s
     assert (scheduler.locate("new") is None) == (refused == "new")
 
 
-def test_longest_wait_that_is_raised_applies_to_requests_that_wait() -> None:
-    scheduler = make(max_wait_s=10)
+@pytest.mark.parametrize(("before_s", "after_s"), [(20, 60), (60, 20)], ids=["raised", "lowered"])
+def test_new_longest_wait_applies_to_requests_that_wait(before_s: float, after_s: float) -> None:
+    scheduler = make(max_wait_s=before_s)
     scheduler.acquire(Request("running", "f", on("box1")), 0)
-    scheduler.acquire(Request("1", "f", on("box1")), 0)
-    scheduler.limits = QueueLimits(max_wait_s=30)
-    assert scheduler.tick(11) == []
-    assert scheduler.next_tick_s(11) == 30
-    assert [(each.request.id, each.code) for each in scheduler.tick(30) if isinstance(each, Refusal)] == [
+    scheduler.acquire(Request("1", "f", on("box1")), 1)
+    scheduler.acquire(Request("background", "g", on("box1"), is_background=True), 2)
+    scheduler.acquire(Request("later", "g", on("box1")), 3)
+    scheduler.limits = QueueLimits(max_wait_s=after_s)
+    assert scheduler.next_tick_s(3) == min(1 + after_s, 2 + after_s / 2)
+    assert scheduler.tick(after_s) == []  # "background" has aged
+    assert [(each.request.id, each.code) for each in scheduler.tick(1 + after_s) if isinstance(each, Refusal)] == [
         ("1", "queue_timeout")
     ]
+    assert granted(scheduler.release("running", 1 + after_s)) == ["background"]
 
 
 def test_position_is_the_order_in_which_requests_start() -> None:

@@ -14,6 +14,7 @@ import gevent
 
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, connect
 from ollama_proxy.coordination.service import LOCK_NAME, MARK, run_coordinator, start_coordinator
+from tests.rig.gateway import WITHOUT_RECORDS
 
 LONGEST_S = 20.0
 
@@ -26,7 +27,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
-    process = start_coordinator(os.environ | {"STATE_DIRECTORY": str(directory)})
+    process = start_coordinator(os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(directory)})
     links: list[Link | None] = []
 
     def is_there() -> bool:
@@ -40,7 +41,7 @@ def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
 
 def test_second_coordinator_ends_at_once(tmp_path: Path) -> None:
     process, link = start_in(tmp_path)
-    assert start_coordinator(os.environ | {"STATE_DIRECTORY": str(tmp_path)}).wait(LONGEST_S) == 0
+    assert start_coordinator(os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(tmp_path)}).wait(LONGEST_S) == 0
     assert run_coordinator(tmp_path) is False
     for name in (SOCKET_NAME, LOCK_NAME):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600

@@ -25,6 +25,7 @@ from ollama_proxy.coordination.shared_store import NAME_FILE, machine_name
 from ollama_proxy.errors import RateLimited
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
+from tests.rig.gateway import WITHOUT_RECORDS
 from tests.rig.redis_server import RedisServer
 
 LONGEST_S = 30.0
@@ -38,7 +39,7 @@ class Machine:
         config = directory / "config.yaml"
         config.write_text(f'state: {{url: "{redis.url}"}}\n', encoding="utf-8")
         config.chmod(0o600)
-        environ = os.environ | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
+        environ = os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
         self.started: list[subprocess.Popen[bytes]] = []
         self._environ = environ
         self.client = CoordinatorClient(directory, workers=1, start=self._start)

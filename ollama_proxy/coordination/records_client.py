@@ -1,0 +1,84 @@
+"""What a worker asks the records, by way of the coordinator, and what it knows of their state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import gevent
+
+from ollama_proxy.coordination.frames import Frame
+from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound, RecordsUnavailable
+from ollama_proxy.hub import Json
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the records have for a call; those that a call waits while this worker has no coordinator, such as just
+#: after its start, and between two attempts.
+QUERY_S, COORDINATOR_S, RETRY_S = 10.0, 5.0, 0.1
+
+_ERRORS: dict[str, type[GatewayError]] = {
+    each.slug: each for each in (BadRequest, Conflict, NotFound, RecordsUnavailable)
+}
+
+
+class RecordsClient:
+    """The records, for one worker."""
+
+    def __init__(self, ask: Callable[[Frame, float], Frame | None]) -> None:
+        """`ask` returns the coordinator's answer to a frame; None: there is none after so many seconds."""
+        self._ask = ask
+        #: The section `records` of the configuration.
+        self.settings: Frame = {}
+        #: Whether the database can be used; True until the coordinator says otherwise.
+        self.is_available = True
+        #: Bytes that wait to be imported.
+        self.spool_bytes = 0
+        self._problems: list[dict[str, str]] = []
+        #: Gets the tokens and settings that are managed in the records, when they change.
+        self.on_managed: Callable[[Frame], None] = lambda frame: None
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether anything is recorded."""
+        return bool(self.settings.get("url"))
+
+    @property
+    def problems(self) -> list[dict[str, str]]:
+        """What an operator should mend, each with how."""
+        return self._problems if self.is_enabled else []
+
+    def query(self, call: str, **arguments: Json) -> Json:
+        """The result of a call; CALLS in the package `records` has them. Waits for 15 seconds at most. Raises
+        RecordsUnavailable, and what the call itself raises."""
+        frame = {"op": "records", "call": call, "arguments": arguments}
+        answer, until_s = self._ask(frame, QUERY_S) or {}, time.monotonic() + COORDINATOR_S
+        # A stand-in has no records. A call that was on its way to a coordinator that ended may have had an effect.
+        while answer and not {"result", "error"} & answer.keys() and time.monotonic() < until_s:
+            gevent.sleep(RETRY_S)
+            answer = self._ask(frame, QUERY_S) or {}
+        if error := answer.get("error"):
+            raise make_error(error)
+        if "result" not in answer:
+            raise RecordsUnavailable
+        return answer["result"]
+
+    def take(self, frame: Frame) -> None:
+        """Takes in what the coordinator reports without being asked."""
+        if frame["op"] == "managed":
+            self.on_managed(frame)
+            return
+        was_available, self.is_available = self.is_available, frame["is_available"]
+        self.spool_bytes, self._problems = frame["spool_bytes"], frame["problems"]
+        if was_available and not self.is_available:
+            log.error("records_unavailable", extra={"fields": {"reason": frame["reason"]}})
+        elif self.is_available and not was_available:
+            log.warning("records_back")
+
+
+def make_error(error: Frame) -> GatewayError:
+    """The error of a call, of its own class if that is a usual one."""
+    made = _ERRORS.get(error["slug"], GatewayError)(error["message"], param=error.get("param"))
+    made.slug, made.status = error["slug"], error["status"]
+    return made
