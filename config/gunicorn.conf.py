@@ -23,7 +23,7 @@ if (ROOT / "config/config.yaml").exists():
 from ollama_proxy.errors import ConfigError  # noqa: E402
 from ollama_proxy.gateway import WORKER, capacity  # noqa: E402
 from ollama_proxy.server.startup import PRELOADED, check_start  # noqa: E402
-from ollama_proxy.telemetry import flush_all  # noqa: E402
+from ollama_proxy.telemetry import METRICS_DIRECTORY, flush_all  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
@@ -39,7 +39,10 @@ def from_settings() -> tuple[int, str]:
     master, _, started_with = os.environ.get(STARTED_WITH, "").partition(" ")
     reloading = master == str(os.getpid())
     try:
-        server = check_start(reloading=reloading).server
+        settings = check_start(reloading=reloading)
+        server = settings.server
+        if settings.metrics.enabled:
+            METRICS_DIRECTORY.open(memory_directory())
     except ConfigError as error:
         outcome = "the last good one stays" if reloading else "not started"
         sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
@@ -69,8 +72,8 @@ def whole_number(name: str, default: int, least: int) -> int:
     return int(text)
 
 
-def heartbeat_directory() -> str | None:
-    """A directory in memory: on a slow disk the heartbeat itself could block a worker."""
+def memory_directory() -> str | None:
+    """A directory in memory: on a slow disk, heartbeats and counts could block a worker."""
     candidates = (os.environ.get("RUNTIME_DIRECTORY"), "/dev/shm")
     return next((path for path in candidates if path and os.access(path, os.W_OK | os.X_OK)), None)
 
@@ -97,6 +100,16 @@ def worker_exit(server: object, worker: object) -> None:
     flush_all()
 
 
+def child_exit(server: Any, worker: object) -> None:
+    """What a worker has counted stays when it has ended."""
+    METRICS_DIRECTORY.retire(server.WORKERS.keys())
+
+
+def on_exit(server: object) -> None:
+    """The master ends, after its workers."""
+    METRICS_DIRECTORY.close()
+
+
 # An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.
 worker_connections, bind = from_settings()
 backlog = 2048
@@ -104,7 +117,7 @@ backlog = 2048
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
 os.environ["WEB_CONCURRENCY"] = str(workers)  # among so many a worker without a coordinator shares slots and limits
 worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with a connection loop of its own
-worker_tmp_dir = heartbeat_directory()
+worker_tmp_dir = memory_directory()
 preload_app = False  # pre_fork builds the application, and wsgi.py starts it in each worker
 max_requests = 0  # recycling would cut long streams
 

@@ -1,9 +1,16 @@
 """One admitted call: resolve the model, prepare the request, open an upstream, deliver the answer."""
 
 from ollama_proxy.gateway import capacity
+from ollama_proxy.gateway.accounting import price_of, sum_up
 from ollama_proxy.gateway.delivery import deliver, log_internal_error, record_failure
 from ollama_proxy.gateway.draining import WORKER
-from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, current_exchange
+from ollama_proxy.gateway.exchange import (
+    DIAGNOSTIC_HEADERS,
+    EXCHANGE_KEY,
+    Exchange,
+    FinishObserver,
+    current_exchange,
+)
 from ollama_proxy.gateway.gateway import Gateway, allowed
 from ollama_proxy.gateway.model_management import BOX_ARGUMENT, BOX_HEADER, DIGEST, ModelManagement
 from ollama_proxy.gateway.passthrough.openai import CHAT, COMPLETIONS, EMBEDDINGS
@@ -12,7 +19,8 @@ from ollama_proxy.gateway.rendering import ALLOWANCE_HEADERS, ClientDialect, Err
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
 from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, drop_not_found, failure
-from ollama_proxy.gateway.sharing import tier_of
+from ollama_proxy.gateway.sharing import flow_of, tier_of
+from ollama_proxy.gateway.trace import Trace, new_id
 
 __all__ = [
     "ALLOWANCE_HEADERS",
@@ -27,6 +35,7 @@ __all__ = [
     "EXCHANGE_KEY",
     "ErrorRenderer",
     "Exchange",
+    "FinishObserver",
     "Gateway",
     "Line",
     "ModelManagement",
@@ -36,6 +45,7 @@ __all__ = [
     "Result",
     "SYSTEM",
     "THINKING",
+    "Trace",
     "WORKER",
     "allowed",
     "as_document",
@@ -45,7 +55,11 @@ __all__ = [
     "deliver",
     "record_failure",
     "failure",
+    "flow_of",
+    "price_of",
+    "sum_up",
     "log_internal_error",
+    "new_id",
     "streamed",
     "tier_of",
     "whole",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 from contextlib import suppress
 
-#: Descriptors that a worker always needs: logs, its socket and event loop, health checks, idle upstream connections.
-RESERVED = 24
+#: Descriptors that a worker always needs: logs, metrics, its socket and event loop, health checks, idle upstream
+#: connections.
+RESERVED = 36
 
 #: The limit on descriptors is raised to this if that is allowed.
 WANTED = 65536

@@ -14,6 +14,8 @@ class Lifecycle:
         self.is_draining = False
         # Shared by a master and the workers that it forks; `replace` makes another one for the next workers.
         self._generation = mmap.mmap(-1, 1)
+        #: Connections that were refused because there were too many.
+        self.refused_connections = 0
         #: Ends the requests that have not finished in time; returns their number.
         self.cut: Callable[[], int] = lambda: 0
         #: Ends the requests that wait for a slot.

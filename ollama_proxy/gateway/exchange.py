@@ -12,6 +12,7 @@ from flask import request
 from ollama_proxy.coordination import Admission, Ticket
 from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.gateway.resolve import ResolvedModel
+from ollama_proxy.gateway.trace import Trace
 from ollama_proxy.hub import NO_USAGE, Json, Usage
 from ollama_proxy.policy import Principal
 from ollama_proxy.upstreams import Call, Node
@@ -39,12 +40,19 @@ class Attempt:
     state: str = ""
     #: The stable slug of what went wrong.
     error: str = ""
+    #: Of its span, if the exchange has a trace.
+    span_id: int = 0
     #: Another attempt was made in its place.
     is_repeated: bool = False
-    #: Seconds of GPU time, as the server measured them, or else its duration, and what they cost; 0 unless the exchange
-    #: has an admission.
+    #: When it began, counted from the beginning of the exchange, and its duration, in seconds. These and the next ones
+    #: are 0 or None unless the exchange is accounted.
+    began_s: float = 0.0
+    took_s: float = 0.0
+    #: Seconds of GPU time, as the server measured them, or else its duration; those of them that loaded the model; and
+    #: what they cost. None: it loaded nothing, its server has no price.
     gpu_s: float = 0.0
-    gpu_cost: float = 0.0
+    load_s: float | None = None
+    gpu_cost: float | None = None
 
 
 #: Called with an exchange that is over; records its outcome and changes nothing.
@@ -74,6 +82,16 @@ class Exchange:
     #: The upstream's name of the model if it differs; neither answers nor errors show it.
     target: str = ""
     stream: bool = False
+    #: Rule of its URL, such as `/v1/models/<path:name>`; "" if no route has the path.
+    route: str = ""
+    #: Seconds since 1970; durations are counted from `call.started`.
+    started_at: float = field(default_factory=time.time)
+    #: Its row in the records; "" if it has none.
+    row_id: str = ""
+    #: Whether durations and costs of its attempts are taken: for its row, or its limits.
+    is_accounted: bool = False
+    #: None: it is not traced.
+    trace: Trace | None = None
     #: The end user, as a header names it that the token's `users` trusts, or else the body.
     user: str | None = None
     #: The same if the header names it: only a program that the operator trusts decides whose share a request takes.
@@ -160,6 +178,8 @@ class Exchange:
     @property
     def upstream(self) -> str:
         """The upstreams that were chosen in the end, each once, separated by commas."""
+        if len(self.tried) == 1:  # most have one
+            return self.tried[0].upstream
         return ",".join(dict.fromkeys(each.upstream for each in self.tried if not each.is_repeated))
 
     @property

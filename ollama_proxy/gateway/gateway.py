@@ -35,6 +35,8 @@ from ollama_proxy.gateway.snapshot import MANAGEMENT_TIMEOUTS, Snapshot
 from ollama_proxy.gateway.translation import TranslatedCall
 from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, GenerateRequest, Json
 from ollama_proxy.policy import (
+    ANYONE,
+    ANYONE_ELSE,
     SEEN,
     TOKENS,
     Authenticator,
@@ -44,8 +46,8 @@ from ollama_proxy.policy import (
     Principal,
     check_own_names,
 )
-from ollama_proxy.settings import Settings, effective_upstreams
-from ollama_proxy.upstreams import Api, Fleet, Node, Part, Reply, UpstreamRequest, build_fleet
+from ollama_proxy.settings import Settings, effective_upstreams, hidden_upstreams, is_open
+from ollama_proxy.upstreams import UPGRADE, Api, Fleet, Node, Part, Reply, UpstreamRequest, build_fleet, list_faults
 from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
@@ -64,9 +66,12 @@ class Gateway:
         *,
         finish_observers: Sequence[FinishObserver] = (),
         coordinator: CoordinatorClient | None = None,
+        problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
     ) -> None:
-        """`coordinator`: has the slots and limits of all workers; without it there are none."""
+        """`coordinator`: has the slots and limits of all workers; without it there are none. `problem_sources`: list
+        what an operator should mend of other parts of the worker, each with how."""
         self._finish_observers = finish_observers
+        self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
         #: Admitted exchanges that are not finished. Health checks are not counted.
         self._open: set[Exchange] = set()
@@ -98,7 +103,8 @@ class Gateway:
     # Settings.
 
     def apply(self, settings: Settings) -> None:
-        """Replaces the settings of new requests. Requests in flight keep theirs, and end if their token was removed."""
+        """Replaces the settings of new requests. Requests in flight keep theirs, and end if their token has become
+        invalid."""
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
@@ -110,7 +116,7 @@ class Gateway:
         if fleet is not old.fleet:
             old.fleet.close(but=fleet)
         self._end_vain_waits()
-        self.end_all(TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal))
+        self.end_revoked()
 
     def _take_snapshot(self, settings: Settings, fleet: Fleet, images: ImageFetcher) -> Snapshot:
         # From now on no log shows these tokens.
@@ -121,7 +127,9 @@ class Gateway:
             model_aliases=ModelAliases(
                 settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name
             ),
-            authenticator=Authenticator(settings.auth, self._auth_failures),
+            authenticator=Authenticator(
+                settings.auth, self._auth_failures, anyone=ANYONE_ELSE if is_open(settings) else ANYONE
+            ),
             origins=OriginPolicy(settings),
             images=images,
             max_requests=capacity.requests(settings.server.max_in_flight, self._connections),
@@ -148,6 +156,10 @@ class Gateway:
             exchange.call.end(reason)
         return len(ended)
 
+    def end_revoked(self) -> int:
+        """Ends the calls in flight whose token was removed or disabled, or has expired; returns their number."""
+        return self.end_all(TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal))
+
     def report_box(self, node: Node) -> None:
         """Reports to the coordinator whether a node can be reached, and which models it has loaded."""
         if self._coordinator is not None:
@@ -172,8 +184,29 @@ class Gateway:
         return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
 
     def list_sharing_problems(self) -> list[dict[str, str]]:
-        """Returns what an operator should mend of the coordinator."""
-        return self._coordinator.problems() if self._coordinator is not None else []
+        """Returns what an operator should mend of the coordinator, and of what this worker notes for it."""
+        own = [problem for list_problems in self._problem_sources for problem in list_problems()]
+        return [*own, *(self._coordinator.problems() if self._coordinator is not None else ())]
+
+    def describe_upstreams(self) -> dict[str, dict[str, Json]]:
+        """Returns the state of each upstream by name, as this worker sees it."""
+        states = {node.name: node.describe() for node in self.fleet.nodes}
+        hidden = hidden_upstreams(self.settings)
+        return states | {name: {"state": "hidden", "reason": reason} for name, reason in hidden.items()}
+
+    def list_version_problems(self) -> list[dict[str, str]]:
+        """Returns the known faults of Ollama servers of their version, each with its remedy."""
+        return [
+            {"upstream": node.name, "what": fault, "mend": UPGRADE}
+            for node in self.fleet.nodes
+            if node.declared.protocol == "ollama" and node.state
+            for fault in list_faults(node.state.version)
+        ]
+
+    def start_sharing(self) -> None:
+        """Connects the worker to the coordinator, if it needs that before a request does."""
+        if self._coordinator is not None:
+            self._coordinator.start()
 
     def refuse_waiting(self) -> None:
         """Ends the requests that wait for a slot, because the worker ends."""
@@ -300,6 +333,7 @@ class Gateway:
 
         answer = wait_open(snapshot.open(exchange, resolved, ask))
         record_usage(exchange, Done("stop", answer.prompt_eval_count))
+        exchange.metrics = answer.metrics
         if answer.truncated:
             exchange.note_truncated("prompt")
         return answer

@@ -26,9 +26,10 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ollama_proxy.gateway.accounting import charge, measure
 from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
-from ollama_proxy.gateway.sharing import describe_wait, list_prefixes, measure
+from ollama_proxy.gateway.sharing import describe_wait, list_prefixes
 from ollama_proxy.hub import Done, Event, Json
 from ollama_proxy.policy import canonical
 from ollama_proxy.upstreams import (
@@ -119,15 +120,21 @@ class RereadReply:
 class RunningAttempt:
     """One attempt: its slot on the node and its outcome, which is recorded once, on the node and on the exchange."""
 
-    def __init__(self, node: Node, model: str, exchange: Exchange, ticket: Ticket | None = None) -> None:
-        """`model`: its canonical name, "" for a request that is not about one; `ticket`: of the slot that was granted
-        for it."""
+    def __init__(self, node: Node, model: str, exchange: Exchange, call: Call, ticket: Ticket | None = None) -> None:
+        """`model`: its canonical name, "" for a request that is not about one; `call`: with which the node is asked;
+        `ticket`: of the slot that was granted for it."""
         self._slot = node.begin(model)
         self._exchange = exchange
         self._ticket = ticket
         self.record = exchange.begin_attempt(node.name)
+        if exchange.trace is not None:
+            self.record.span_id, call.trace_lines = exchange.trace.begin_attempt()
         #: What the server measured, by Ollama's names.
         self.metrics: Mapping[str, Json] = {}
+        if exchange.is_accounted:
+            #: A load belongs to the first one that needs it; those that begin meanwhile only wait for it.
+            self._causes_load = (ticket is not None and ticket.loads) or not node.accounted[model]
+            node.accounted[model] += 1
 
     def end(self, state: str, error: str = "") -> bool:
         """Releases the slot and records the outcome; returns False if the attempt has one already."""
@@ -136,16 +143,21 @@ class RunningAttempt:
         self.record.state, self.record.error = state, error
         if state == "ok":
             self._slot.node.succeeded(self._slot.model)
-        if self._exchange.admission is not None:
+        if self._exchange.is_accounted:
             self._account(state)
         return True
 
     def _account(self, state: str) -> None:
         """Records what the attempt has used, and gives its slot back. Only a whole answer tells how long one takes."""
-        node, took = self._slot.node, measure(self.metrics or self._exchange.metrics)
-        if node.is_ollama_node:
-            self.record.gpu_s = time.monotonic() - self._slot.began_at if took.gpu_s is None else took.gpu_s
-        self.record.gpu_cost = self.record.gpu_s * (node.declared.gpu_hour_price or 0.0) / 3600
+        node, model, began_at = self._slot.node, self._slot.model, self._slot.began_at
+        self.record.began_s = began_at - self._exchange.call.started
+        self.record.took_s = time.monotonic() - began_at
+        node.accounted[model] -= 1
+        if not node.accounted[model]:
+            del node.accounted[model]
+        took = measure(self.metrics or self._exchange.metrics)
+        if model and self.record.error != UpstreamConnect.slug:  # work on models, and what no server got, take none
+            took = charge(self.record, took, node.declared.gpu_hour_price, causes_load=self._causes_load)
         if self._ticket is not None:
             self._ticket.release(took if state == "ok" else None)
             if self._ticket.loads:
@@ -261,7 +273,7 @@ class Attempts:
                 node, upstream_model, ticket = yield from self._wait_turn(self._admission, call, heartbeat_s)
             if failed is not None:
                 failed.record.is_repeated = True
-            attempt = RunningAttempt(node, self._route.bare, self._exchange, ticket)
+            attempt = RunningAttempt(node, self._route.bare, self._exchange, call, ticket)
             try:
                 with attempt:
                     opened = ask(node, upstream_model)
@@ -318,6 +330,9 @@ class Attempts:
     ) -> Generator[tuple[()]]:
         """Waits until a slot of these nodes is granted; the exchange says what for, and in the end for how long."""
         exchange, is_granted = self._exchange, False
+        if ticket.granted_s is not None and not ticket.loads:  # at once: most requests don't wait
+            exchange.progress, self._waited_s = "", self._waited_s or 0.0
+            return
         exchange.waits[ticket] = nodes
         call.hold()
         try:
@@ -428,7 +443,7 @@ def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
 
 def open_there(node: Node, exchange: Exchange, ask: Callable[[], T]) -> T:
     """Returns what `ask` returns, from this node and with one attempt."""
-    with RunningAttempt(node, "", exchange) as attempt:
+    with RunningAttempt(node, "", exchange, exchange.call) as attempt:
         opened = ask()
     exchange.on_finish(attempt.end_with_exchange)
     return opened

@@ -1,5 +1,5 @@
-"""How requests share slots and limits: who asks for them, with which prompt, what each has used, and what the client is
-told while its request waits."""
+"""How requests share slots and limits: who asks for them, with which prompt, and what the client is told while its
+request waits."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ollama_proxy.coordination import (
     BoxSettings,
     CoordinatorClient,
     Flow,
-    Outcome,
     Position,
     QueueLimits,
-    Spent,
     Subject,
+    make_records_frame,
 )
+from ollama_proxy.gateway.accounting import sum_up
 from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import ANYONE, Principal
-from ollama_proxy.settings import Price, Settings
+from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Fleet, Route
 
 #: Beginnings of a conversation that are told apart: a box that has one of them in its cache is preferred.
@@ -33,9 +33,6 @@ MAX_PREFIXES = 32
 
 #: The `service_tier` of requests that may wait behind all others, and that of all others.
 FLEX, DEFAULT_TIER = "flex", "default"
-
-#: Nanoseconds in a second, and tokens that a price is for.
-NS, PRICED_TOKENS = 1e9, 1e6
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,7 +61,8 @@ class Sharing:
             tokens = len(exchange.body) // CHARS_PER_TOKEN
             admission = self._coordinator.begin(exchange.id, flow, tokens=tokens, about=about)
             exchange.admission = admission
-            exchange.on_finish(lambda: admission.end(sum_up(exchange, resolved.model.rules.price)))
+            exchange.is_accounted = True
+            exchange.on_finish(lambda: admission.end(sum_up(exchange)))
         return exchange.admission
 
 
@@ -76,7 +74,7 @@ def share(coordinator: CoordinatorClient | None, settings: Settings, fleet: Flee
     queue, auth = settings.queue, settings.auth
     boxes = {node.name: BoxSettings(node.declared.concurrency, node.declared.drain) for node in fleet.nodes}
     limits = QueueLimits(queue.max_waiting, queue.max_wait_s, queue.swap_patience_s)
-    coordinator.configure(limits, boxes, settings.records.timezone)
+    coordinator.configure(limits, boxes, settings.records.timezone, make_records_frame(settings.records))
     has_limits = auth.defaults.limits or any(each.limits or each.users.limits for each in auth.tokens())
     has_slots = any(node.declared.concurrency for node in fleet.nodes)
     return Sharing(coordinator) if has_limits or has_slots else None
@@ -117,30 +115,6 @@ def list_prefixes(data: Mapping[str, Json], route: Route) -> Sequence[tuple[str,
         size += len(encoded)
         prefixes.append((chain.hexdigest(), size // CHARS_PER_TOKEN))
     return prefixes[-MAX_PREFIXES:]
-
-
-def measure(metrics: Mapping[str, Json]) -> Outcome:
-    """Returns what an answer took by Ollama's own clock."""
-    load_s, prompt_s, answer_s = (
-        value / NS if isinstance(value := metrics.get(f"{part}_duration"), int) else None
-        for part in ("load", "prompt_eval", "eval")
-    )
-    if answer_s is None and prompt_s is None:
-        return Outcome()
-    return Outcome((load_s or 0.0) + (prompt_s or 0.0) + (answer_s or 0.0), load_s, prompt_s)
-
-
-def sum_up(exchange: Exchange, price: Price) -> Spent | None:
-    """Returns what an exchange has used, at this price of the model's tokens; None if no server got it."""
-    if not exchange.tried:
-        return None
-    usage = exchange.usage
-    prompt, completion = usage.prompt or 0, usage.completion or 0
-    cost = prompt * price.input + completion * price.output
-    if price.cached_input is not None:
-        cost -= (usage.cached or 0) * (price.input - price.cached_input)
-    gpu_s = sum(attempt.gpu_s for attempt in exchange.tried)
-    return Spent(prompt + completion, gpu_s, cost / PRICED_TOKENS + sum(each.gpu_cost for each in exchange.tried))
 
 
 def describe_wait(position: Position | None) -> str:

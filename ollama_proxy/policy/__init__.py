@@ -1,6 +1,7 @@
 """Who may do what: small functions for single rules, independent of dialects and upstreams."""
 
 from ollama_proxy.policy.access import (
+    ANY_TOKEN,
     INVALID_NAME,
     PUBLIC,
     UNNAMED,
@@ -22,7 +23,7 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import ANYONE, GENERATE, MANAGE, PATH_BOX_KEY, READ, Authenticator, PathPrefix, Principal
+from ollama_proxy.policy.auth import ANYONE, ANYONE_ELSE, PATH_BOX_KEY, Authenticator, PathPrefix, Principal
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
@@ -37,9 +38,13 @@ from ollama_proxy.policy.model_names import (
 )
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
+from ollama_proxy.settings import ADMIN, GENERATE, MANAGE, METRICS, READ
 
 __all__ = [
+    "ADMIN",
     "ANYONE",
+    "ANYONE_ELSE",
+    "ANY_TOKEN",
     "Address",
     "AuthFailureLimiter",
     "Authenticator",
@@ -49,6 +54,7 @@ __all__ = [
     "INVALID_NAME",
     "MANAGE",
     "MAX_URL_CHARS",
+    "METRICS",
     "ModelAlias",
     "ModelAliases",
     "NO_RULES",

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound
-from ollama_proxy.policy.auth import MANAGE, Principal
+from ollama_proxy.policy.auth import Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import OLLAMA_NAME, is_allowed, is_cloud, is_well_formed
-from ollama_proxy.settings import MAX_DURATION_CHARS, go_duration_s, is_go_unit
+from ollama_proxy.settings import MANAGE, MAX_DURATION_CHARS, go_duration_s, is_go_unit
 
 if TYPE_CHECKING:
     from ollama_proxy.hub import Json
 
-PUBLIC = "public"
+#: Instead of the scope of a route: it needs no token, or any one.
+PUBLIC, ANY_TOKEN = "public", "any token"
 
 #: No aliases: only the names of the upstreams.
 UNNAMED = ModelAliases({}, ())
@@ -37,7 +38,7 @@ def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) 
     """Raises Forbidden if the token lacks the scope of a route; `scopes` maps endpoints to scopes. A route without a
     scope needs `manage`. Without an endpoint there is no such route, and the client gets a 404 later."""
     scope = scopes.get(endpoint, MANAGE if endpoint else PUBLIC)
-    if scope != PUBLIC and scope not in principal.scopes:
+    if scope not in principal.scopes and scope not in (PUBLIC, ANY_TOKEN):
         raise Forbidden(f"This token lacks the scope '{scope}'.", detail=f"scope {scope}")
 
 

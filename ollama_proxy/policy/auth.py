@@ -15,10 +15,7 @@ from urllib.parse import unquote_to_bytes
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import TOKENS
-from ollama_proxy.settings import BACKGROUND, Auth, Token, TokenDefaults, merge_limits
-
-READ, GENERATE, MANAGE = "read", "generate", "manage"
-SCOPES = frozenset({READ, GENERATE, MANAGE})
+from ollama_proxy.settings import ADMIN, BACKGROUND, SCOPES, Auth, Token, merge_limits
 
 #: Longest header value that can hold a token, in characters.
 MAX_TOKEN = 4096
@@ -56,7 +53,10 @@ class Principal:
     digest: bytes = field(default=b"", compare=False, repr=False)
 
 
+#: Without tokens: who runs programs on this machine, and, if others reach the gateway, whoever does. Those may use it
+#: as they may use Ollama, but neither make keys nor add upstreams.
 ANYONE = Principal("anyone", SCOPES)
+ANYONE_ELSE = Principal("anyone", SCOPES - {ADMIN})
 
 
 class KnownToken(NamedTuple):
@@ -64,12 +64,12 @@ class KnownToken(NamedTuple):
     principal: Principal
 
 
-def principal_of(token: Token, defaults: TokenDefaults) -> Principal:
+def principal_of(token: Token, auth: Auth) -> Principal:
     """The caller with this token."""
-    header = token.users.header
+    defaults, header = auth.defaults, token.users.header
     return Principal(
         name=token.name,
-        scopes=token.scopes,
+        scopes=auth.scopes_of(token),
         models=token.models,
         truncate=token.truncate,
         user_key="HTTP_" + header.upper().replace("-", "_") if header else "",
@@ -85,19 +85,22 @@ class Authenticator:
     """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
     failures are not counted."""
 
-    def __init__(self, auth: Auth, auth_failures: AuthFailureLimiter | None = None) -> None:
-        self._enabled = auth.enabled
+    def __init__(
+        self, auth: Auth, auth_failures: AuthFailureLimiter | None = None, *, anyone: Principal = ANYONE
+    ) -> None:
+        """`anyone`: who calls if no token is required."""
+        self._enabled, self._anyone = auth.enabled, anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {token.digest: KnownToken(token, principal_of(token, auth.defaults)) for token in auth.tokens()}
+        self._tokens = {token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()}
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
         token, or TooManyGuesses if too many failures came from the address `client`.
 
-        The error is the same for an unknown, an expired and a revoked token.
+        The error is the same for an unknown, an expired, a disabled and a revoked token.
         """
         if not self._enabled:
-            return ANYONE
+            return self._anyone
         sent = sent_tokens(environ)
         if not sent:
             raise MissingToken
@@ -110,7 +113,7 @@ class Authenticator:
         # The digest of a guess does not reveal how close the guess was, so neither does the time of the lookup.
         known = self._tokens.get(digest)
         today = datetime.now(UTC).date()
-        if known is None or not hmac.compare_digest(known.principal.digest, digest) or is_expired(known.token, today):
+        if known is None or not hmac.compare_digest(known.principal.digest, digest) or not is_valid(known.token, today):
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
@@ -118,17 +121,18 @@ class Authenticator:
         return known.principal
 
     def knows(self, principal: Principal) -> bool:
-        """Whether the token of an authenticated caller is still on the list."""
-        return not self._enabled or principal.digest in self._tokens
+        """Whether the token of an authenticated caller is still on the list, and valid."""
+        known = self._tokens.get(principal.digest)
+        return not self._enabled or (known is not None and is_valid(known.token, datetime.now(UTC).date()))
 
     def is_token(self, text: str) -> bool:
-        """Whether a text is one of the tokens, valid or expired, so that it must not be logged."""
+        """Whether a text is one of the tokens, valid or not, so that it must not be logged."""
         return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
 
 
-def is_expired(token: Token, today: date) -> bool:
-    """Whether a token has expired: it is valid through the whole of its last day, in UTC."""
-    return token.expires is not None and today > token.expires
+def is_valid(token: Token, today: date) -> bool:
+    """Whether a token is accepted: it is not disabled, and its last day, in UTC, is not over."""
+    return not token.disabled and (token.expires is None or today <= token.expires)
 
 
 def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from ollama_proxy.settings import TokenShape, shape_of
+from ollama_proxy.settings import GATEWAY_SHAPE, TokenShape, shape_of
 
 REDACTED = "<redacted>"
 
@@ -49,10 +49,6 @@ def _between_marks(text: str) -> set[str]:
         return set()
     starts, ends = (0, *(mark + 1 for mark in marks)), (*marks, len(text))
     return {text[start:end] for start in starts for end in ends if start < end}
-
-
-#: The shape of generated tokens.
-GATEWAY_SHAPE = TokenShape("op_", 41)
 
 
 class ConfiguredTokens:

@@ -5,5 +5,6 @@ the public names, and must not load Flask and gevent for that.
 """
 
 from ollama_proxy.server.config_warnings import settings_warnings
+from ollama_proxy.server.extras import check_tracing
 
-__all__ = ["settings_warnings"]
+__all__ = ["check_tracing", "settings_warnings"]

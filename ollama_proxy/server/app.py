@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -12,18 +13,25 @@ from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
 
+from ollama_proxy.admin import ADMIN_API, build_api
+from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
-from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, Gateway, count_whole
+from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, FinishObserver, Gateway, count_whole
 from ollama_proxy.policy import PathPrefix
+from ollama_proxy.records import Spool
 from ollama_proxy.server.admission import RequestAdmission
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.cors import build_cors
 from ollama_proxy.server.error_handlers import install_error_handlers
+from ollama_proxy.server.metrics import SCOPES as METRICS_SCOPES
+from ollama_proxy.server.metrics import Metrics, build_metrics
+from ollama_proxy.server.metrics import build_blueprint as build_metrics_blueprint
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
+from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry import AccessLog, ChatLog, Reader
+from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
 from ollama_proxy.upstreams import Health
 
 #: A host as werkzeug takes it: labels that need no encoding.
@@ -89,38 +97,79 @@ def create_app(
     problem: Callable[[], str | None] = lambda: None,
     dialects: Sequence[Dialect] = DIALECTS,
     coordinator: CoordinatorClient | None = None,
+    spool: Spool | None = None,
+    metrics_directory: Path | None = None,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
     `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
-    for `/readyz`. `coordinator` None: neither slots nor limits.
+    for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None: no usage is recorded.
+    `metrics_directory`: of the counts of all workers; None: there are no metrics.
     """
     app = SyncFlask("ollama_proxy", static_folder=None)
     app.session_interface = NoSessions()
     app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
-    access_log = AccessLog(log_directory, is_enabled=lambda: gateway.settings.logging.access)
-    gateway = Gateway(settings, finish_observers=[access_log.record], coordinator=coordinator)
+    metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)
+    tracing = build_tracing(settings, lambda: gateway)
+    observers = list_observers(log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing)
+    lists: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
+    lists += [spool.list_problems] if spool else []
+    gateway = Gateway(settings, finish_observers=observers, coordinator=coordinator, problem_sources=lists)
     health = Health(lambda: gateway.fleet, report=gateway.report_box)
     client_watch = ClientWatch()
+    dialects = (*dialects[:-1], ADMIN_API, *dialects[-1:])  # the last one recognises every request
     app.extensions["ollama_proxy"] = {
         "gateway": gateway,
+        "coordinator": coordinator,
         "health": health,
         "client_watch": client_watch,
-        "dialects": tuple(dialects),
+        "spool": spool,
+        "metrics": metrics,
+        "tracing": tracing,
+        "dialects": dialects,
     }
-    scopes = OPS_SCOPES.copy()
+    scopes = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):
         app.register_blueprint(routes.build_blueprint(gateway))
         scopes |= routes.scopes
         readers |= routes.readers
-    app.before_request(RequestAdmission(gateway, client_watch, dialects, scopes).admit_request)
+    is_accounted = bool(metrics or tracing)
+    admission = RequestAdmission(gateway, client_watch, dialects, scopes, spool, is_accounted=is_accounted)
+    app.before_request(admission.admit_request)
+    if tracing:
+        app.before_request(tracing.begin_request)
     app.register_blueprint(build_ops(gateway, health, client_watch, problem))
+    app.register_blueprint(build_metrics_blueprint(gateway, metrics))
+    build_api(app)
     install_error_handlers(app)
-    add_cors_headers = build_cors(app, gateway, dialects)
+    app.after_request(build_finish(build_cors(app, gateway, dialects)))
+    if log_directory:
+        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
+    app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
+    return app
 
-    @app.after_request
+
+def list_observers(
+    log_directory: Path | None,
+    is_logged: Callable[[], bool],
+    spool: Spool | None,
+    metrics: Metrics | None,
+    tracing: Tracing | None,
+) -> list[FinishObserver]:
+    """What takes note of each exchange that is over."""
+    sinks: list[RecordSink] = []
+    if log_directory:
+        sinks.append(AccessLog(log_directory, is_enabled=is_logged).record)
+    sinks += [end for end in (spool and spool.end, metrics and metrics.record) if end]
+    observers: list[FinishObserver] = [Recorder(sinks).record] if sinks else []
+    return [*observers, tracing.record] if tracing else observers
+
+
+def build_finish(add_cors_headers: Callable[[Request, Response], None]) -> Callable[[Response], Response]:
+    """Flask's after_request: every answer gets its headers, and ends its exchange."""
+
     def finish(response: Response) -> Response:
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
         _finish(incoming.environ[EXCHANGE_KEY], incoming, response)
@@ -128,10 +177,16 @@ def create_app(
             add_cors_headers(incoming, response)
         return response
 
-    if log_directory:
-        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
-    app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
-    return app
+    return finish
+
+
+def _list_config_problems(problem: Callable[[], str | None]) -> list[dict[str, str]]:
+    """What is wrong with the configuration file, for the status."""
+    if (text := problem()) is None:
+        return []
+    return [
+        {"what": f"the configuration file is not valid, so the last good one is used: {text}", "mend": "correct it"}
+    ]
 
 
 def _finishing(inner: WSGIApplication) -> WSGIApplication:

@@ -59,9 +59,7 @@ def _file_warnings(settings: Settings) -> Iterator[str]:
         status = settings.source.stat()
     except OSError:
         return
-    secrets = ["plain tokens"] if plain else []
-    if _holds_redis_password(settings):
-        secrets.append("password for Redis")
+    secrets = [*(["plain tokens"] if plain else []), *_list_passwords(settings)]
     # Its own group is as good as its user: an installed configuration belongs to root and that group.
     open_to = status.st_mode & (0o007 if status.st_gid == os.getegid() else 0o077)
     if open_to & 0o022:
@@ -70,10 +68,12 @@ def _file_warnings(settings: Settings) -> Iterator[str]:
         yield f"{shown}: others may read its {' and its '.join(secrets)} {_mended(status, shown)}"
 
 
-def _holds_redis_password(settings: Settings) -> bool:
-    """Whether the file does, and not a variable."""
-    url, origin = settings.state.url, settings.origins.get("state.url", "")
-    return url is not None and url.has_password and not origin.startswith(VARIABLE_WORDS)
+def _list_passwords(settings: Settings) -> Iterator[str]:
+    """The passwords that the file holds, and not a variable."""
+    urls = {"state.url": ("Redis", settings.state.url), "records.url": ("PostgreSQL", settings.records.url)}
+    for name, (service, url) in urls.items():
+        if url and url.has_password and not settings.origins.get(name, "").startswith(VARIABLE_WORDS):
+            yield f"password for {service}"
 
 
 def _mended(status: os.stat_result, shown: str) -> str:

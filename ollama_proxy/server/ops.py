@@ -1,10 +1,12 @@
-"""What machines and people ask a gateway about itself: `/`, `/health`, `/livez`, `/readyz`."""
+"""What machines and people ask a gateway about itself: `/`, `/health`, `/health/probe`, `/livez`,
+`/readyz`."""
 
 from __future__ import annotations
 
 import gc
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import gevent
 import orjson
@@ -16,11 +18,12 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
+from ollama_proxy.server.probe import answer_probe
 from ollama_proxy.server.status import status_document, upstream_details
 from ollama_proxy.upstreams import Health, State
 
-#: See Routes: none of these addresses needs a token.
-SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC)
+#: See Routes: only one of these addresses needs a token.
+SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC) | {"ops.probe": READ}
 
 
 def build_blueprint(
@@ -28,6 +31,7 @@ def build_blueprint(
 ) -> Blueprint:
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
+    blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
 
     @blueprint.get("/", endpoint="root")
     def root() -> Response:

@@ -10,10 +10,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from ollama_proxy.errors import NotFound
+from ollama_proxy.errors import Forbidden, NotFound
 from ollama_proxy.gateway import ClientDialect, Exchange
 from ollama_proxy.policy import TOKENS, as_address
-from ollama_proxy.settings import Settings
+from ollama_proxy.settings import Admin, Settings
 from ollama_proxy.upstreams import Call
 
 #: In `server.trusted_proxies`: whoever connects to a unix socket, where the gateway listens on one.
@@ -33,8 +33,12 @@ _BEHIND_K = re.compile(r"((?:^|/)k/+)[^/]+", re.IGNORECASE)
 #: A path without anything that could be read two ways: no escapes, no empty or dotted segments.
 _PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 
-#: Where names and digests stand, the slash and the colon in them may be escaped.
-_ESCAPED = re.compile(r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+")
+#: Where names and digests stand, the slash and the colon in them may be escaped; in the names of managed models, which
+#: go to no upstream, also `*`, blanks, and letters of any language.
+_ESCAPED = re.compile(
+    r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+"
+    r"|/admin/api/models(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[0AaFf]|%3[Aa]|%[89A-Fa-f][0-9A-Fa-f])+)+"
+)
 
 
 def new_exchange(environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect) -> Exchange:
@@ -125,6 +129,14 @@ def _networks(trusted: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
             network = IPv4Network((first.ipv4_mapped, network.prefixlen - 96))
         networks.append(network)
     return networks
+
+
+def check_admin_access(admin: Admin, client: str) -> None:
+    """Raises NotFound if there is no admin API, Forbidden if this address may not use it."""
+    if not admin.enabled:
+        raise NotFound
+    if admin.allow and not is_trusted(client, admin.allow):
+        raise Forbidden("The admin API is not open to your address; see admin.allow.", detail="admin.allow")
 
 
 def check_path(environ: Mapping[str, Any]) -> None:

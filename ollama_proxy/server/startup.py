@@ -6,7 +6,10 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,27 +21,37 @@ from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
+from ollama_proxy.records import Spool
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
+from ollama_proxy.server.extras import check_tracing
+from ollama_proxy.server.live_settings import LiveSettings, end_expired
 from ollama_proxy.server.watchdog import Watchdog
 from ollama_proxy.settings import (
+    LAST_GOOD_FILE,
     Settings,
     SettingsWatch,
     check_tokens_left,
     config_path,
     load_settings,
-    settings_from,
+    read_last_good,
     state_directory,
     state_path,
     with_first_token,
+    write_private,
 )
-from ollama_proxy.telemetry import configure
+from ollama_proxy.telemetry import METRICS_DIRECTORY, configure
 from ollama_proxy.upstreams import build_fleet, log_hidden
 from ollama_proxy.version import VERSION
 
 log = logging.getLogger(__name__)
 
-LAST_GOOD_FILE = "last-good.yaml"
+#: Longest wait for the database of the records at the start, in seconds, and the exit status of the command that
+#: prepares it if it can't be used.
+RECORDS_S, UNUSABLE = 20.0, 2
+
+#: Of the workers' spools, below the state directory.
+SPOOL_DIRECTORY = "usage"
 
 
 def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
@@ -50,13 +63,48 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
     PRELOADED.discard()
     settings, token = with_first_token(load_settings(environ=environ), environ)
     build_fleet(settings, environ).close()
+    check_tracing(settings)
     if not reloading:
+        prepare_records(settings, environ)
         keep_last_good(environ)
     if token is not None and token.created:
         sys.stderr.write(
             f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
         )
     return settings
+
+
+def prepare_records(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Creates or migrates the database of the records. Raises ConfigError if it is damaged, or of a newer version; if
+    it can't be reached now, or the state directory can't be written, the gateway starts without it."""
+    directory = state_path(settings, environ)
+    if settings.records.url is None or not os.access(directory if directory.exists() else directory.parent, os.W_OK):
+        return
+    # A process of its own: this one would keep 30 MB for the libraries, and with it every worker.
+    status, words = _run_apart([sys.executable, "-m", "ollama_proxy.cli", "records", "upgrade"], environ, RECORDS_S)
+    if status == UNUSABLE:
+        raise ConfigError(words.strip().rpartition("\n")[2])
+
+
+def _run_apart(command: list[str], environ: Mapping[str, str], seconds: float) -> tuple[int | None, str]:
+    """Runs a program; returns its exit status, None if it takes longer, and what it wrote. Without gevent's
+    subprocess, which would take the signal that tells the master of workers that have ended."""
+    # The event loop must not run meanwhile, either: it collects every process that ends.
+    wait, sleep = monkey.get_original("os", "waitpid"), monkey.get_original("time", "sleep")
+    ends_at = time.monotonic() + seconds
+    with tempfile.TemporaryFile() as output:
+        actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), fd) for fd in (1, 2)]
+        child = os.posix_spawn(command[0], command, environ, file_actions=actions)
+        ended, status = wait(child, os.WNOHANG)
+        while not ended:
+            sleep(0.02)
+            if time.monotonic() > ends_at:
+                os.kill(child, signal.SIGKILL)
+                wait(child, 0)
+                return None, ""
+            ended, status = wait(child, os.WNOHANG)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(status), output.read().decode("utf-8", "replace")
 
 
 def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect] = DIALECTS) -> Flask:
@@ -68,15 +116,25 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     app = PRELOADED.app if PRELOADED.app is not None and dialects is DIALECTS else build_app(environ, dialects)
     parts = app.extensions["ollama_proxy"]
     gateway, health, watch = parts["gateway"], parts["health"], parts["watch"]
+    configure(log_directory(gateway.settings, environ), gateway.settings.logging.level)
+    parts["live_settings"].refresh()
     settings = gateway.settings
-    configure(log_directory(settings, environ), settings.logging.level)
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
     WORKER.refuse_waiting = gateway.refuse_waiting
     gevent.spawn(watch.run, gevent.sleep)
     gevent.spawn(health.run)
+    gevent.spawn(end_expired, gateway.end_revoked, gevent.sleep)
     parts["client_watch"].start()
-    Watchdog().start()
+    gateway.start_sharing()
+    watchdog = Watchdog()
+    watchdog.start()
+    if (metrics := parts["metrics"]) is not None:
+        metrics.start(lambda: watchdog.lag_s)
     log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
+    if (tracing := parts["tracing"]) is not None:
+        tracing.start()
+    if settings.metrics.enabled and METRICS_DIRECTORY.problem:
+        log.error("metrics_unavailable", extra={"fields": {"problem": METRICS_DIRECTORY.problem}})
     log_hidden(settings)
     log_warnings(settings, environ)
     return app
@@ -86,16 +144,17 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
     """The application of the settings as they are now. Nothing in it runs yet, and it holds no thread, greenlet or
     descriptor, so a process that it is forked into can start it. Raises ConfigError."""
     loaded = load_or_last_good(environ)
-    settings, _ = with_first_token(loaded, environ)
+    live = LiveSettings(loaded, environ)
+    settings = live.build()
 
     def change(new: Settings) -> None:
         """Applies a valid change of the configuration."""
-        gateway.apply(with_first_token(new, environ)[0])
+        live.replace_file(new)
         keep_last_good(environ)
-        log_hidden(new)
+        log_hidden(gateway.settings)
         log.setLevel(new.logging.level)
         log.info("configuration_reloaded", extra={"fields": {"file": str(new.source)}})
-        log_warnings(new, environ)
+        log_warnings(gateway.settings, environ)
 
     def complain(error: ConfigError) -> None:
         """Logs that a change is invalid."""
@@ -105,15 +164,20 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     directory = log_directory(settings, environ)
+    coordinator = build_coordinator_client(settings, environ)
     app = create_app(
         settings,
         log_directory=directory,
         problem=lambda: watch.problem,
         dialects=dialects,
-        coordinator=build_coordinator_client(settings, environ),
+        coordinator=coordinator,
+        spool=Spool(state_path(settings, environ) / SPOOL_DIRECTORY),
+        metrics_directory=METRICS_DIRECTORY.path,
     )
-    app.extensions["ollama_proxy"]["watch"] = watch
+    app.extensions["ollama_proxy"] |= {"watch": watch, "live_settings": live}
     gateway = app.extensions["ollama_proxy"]["gateway"]
+    live.on_change = gateway.apply
+    coordinator.records.on_managed = live.receive
     return app
 
 
@@ -176,13 +240,11 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError when there is nothing good to go back to.
     """
-    kept: Settings | None = None
-    with contextlib.suppress(OSError, ConfigError):
-        data = (state_directory(Settings(), environ) / LAST_GOOD_FILE).read_bytes()
-        kept = settings_from(data, config_path(environ), environ)
+    kept = read_last_good(environ)
     try:
         settings = load_settings(environ=environ)
         build_fleet(settings, environ).close()
+        check_tracing(settings)
         if kept is not None:
             check_tokens_left(settings, kept, config_path(environ))
     except ConfigError:
@@ -198,9 +260,4 @@ def keep_last_good(environ: Mapping[str, str]) -> None:
     with contextlib.suppress(OSError, ConfigError):
         target = state_directory(Settings(), environ) / LAST_GOOD_FILE
         target.unlink(missing_ok=True)
-        data = config_path(environ).read_bytes()
-        part = target.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        part.replace(target)
+        write_private(target, config_path(environ).read_bytes())

@@ -12,14 +12,16 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, Model
 from ollama_proxy.policy import MANAGE, READ
-from ollama_proxy.settings import hidden_upstreams
-from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, UPGRADE, Call, Health, Node, list_faults
+from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, Call, Health
 from ollama_proxy.version import VERSION
 
 _STARTED = time.monotonic()
 
 #: Conditions in which requests go to an upstream.
 _ACTIVE = ("up", "half-open")
+
+#: What the state of an upstream has only for callers who may manage.
+_FOR_OPERATORS = {"loaded", "failing_models", "reason"}
 
 
 def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, well: str) -> dict[str, Json]:
@@ -78,32 +80,9 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
     """The state of each upstream, by its name, as this worker sees it. Callers with the scope `manage` also get the
     reasons, problems (faults to fix in servers that work, or in sharing them), and what runs and waits on the boxes."""
-    is_operator = exchange.principal is not None and MANAGE in exchange.principal.scopes
-    states = {node.name: _state(node, is_operator=is_operator) for node in gateway.fleet.nodes}
-    for name, reason in hidden_upstreams(gateway.settings).items():
-        states[name] = {"state": "hidden"} | ({"reason": reason} if is_operator else {})
-    problems = [
-        {"upstream": node.name, "what": fault, "mend": UPGRADE}
-        for node in gateway.fleet.nodes
-        if node.declared.protocol == "ollama" and node.state
-        for fault in list_faults(node.state.version)
-    ]
-    if not is_operator:
-        return {"upstreams": states}
-    shown: list[Json] = [*problems, *gateway.list_sharing_problems()]
-    return {"upstreams": states, "problems": shown, **gateway.describe_sharing()}
-
-
-def _state(node: Node, *, is_operator: bool) -> dict[str, Json]:
-    state: dict[str, Json] = {
-        "state": node.condition,
-        "kind": node.declared.kind,
-        "version": (node.state and node.state.version) or None,
-        "models": len(node.models.listing.models) if node.models.listing else None,
-        "in_flight": node.in_flight,
-    }
-    if is_operator:
-        state["loaded"] = [str(row.get("name")) for row in node.models.listing.loaded] if node.models.listing else []
-        state["failing_models"] = node.failing_models()
-        state["reason"] = (node.state and node.state.reason) or None
-    return state
+    states = gateway.describe_upstreams()
+    if exchange.principal is None or MANAGE not in exchange.principal.scopes:
+        shown = {name: {key: state[key] for key in state.keys() - _FOR_OPERATORS} for name, state in states.items()}
+        return {"upstreams": shown}
+    problems: list[Json] = [*gateway.list_version_problems(), *gateway.list_sharing_problems()]
+    return {"upstreams": states, "problems": problems, **gateway.describe_sharing()}

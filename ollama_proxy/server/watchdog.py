@@ -19,6 +19,9 @@ BEAT_S = 0.25
 #: Seconds without one after which the loop counts as blocked.
 BLOCKED_S = 1.0
 
+#: Seconds for which the longest lag is remembered, at least; at most twice as long.
+LAG_S = 15.0
+
 #: Innermost frames that are told.
 FRAMES = 12
 
@@ -36,6 +39,8 @@ class Watchdog:
         self._loop = 0
         #: Since when it has been blocked; None: it has not.
         self._blocked_since: float | None = None
+        #: The longest lag of this period and of the last one, and when this one began.
+        self._lag_s, self._last_lag_s, self._period_began = 0.0, 0.0, self._beat
 
     def start(self) -> None:
         """Begins; to be called in the thread of the loop."""
@@ -45,8 +50,19 @@ class Watchdog:
 
     def _live(self) -> None:
         while True:
-            self._beat = time.monotonic()
+            before, self._beat = self._beat, time.monotonic()
+            self._note_lag(self._beat - before - BEAT_S)
             gevent.sleep(BEAT_S)
+
+    def _note_lag(self, lag_s: float) -> None:
+        if self._beat - self._period_began > LAG_S:
+            self._last_lag_s, self._lag_s, self._period_began = self._lag_s, 0.0, self._beat
+        self._lag_s = max(self._lag_s, lag_s)
+
+    @property
+    def lag_s(self) -> float:
+        """The longest time that the loop was late in the last half minute, in seconds."""
+        return max(self._lag_s, self._last_lag_s)
 
     def _watch(self) -> None:
         while True:

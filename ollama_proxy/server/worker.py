@@ -61,6 +61,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """Serves the gateway; see the module."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._is_quitting = False
         super().__init__(*args, **kwargs)
         self.alive: bool
         cfg = self.cfg
@@ -102,6 +103,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         connection = Connection(client, environ)
         try:
             if not self._connections.enter(connection):
+                WORKER.refused_connections += 1
                 connection.send(self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"}))
             elif self._serve(connection):
                 self._connections.linger(connection)
@@ -192,8 +194,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             gevent.spawn(self._drain)
 
     def handle_quit(self, sig: int, frame: object) -> None:
-        """SIGINT, SIGQUIT: no time for anything but last words."""
-        WORKER.is_draining = True
+        """SIGINT, SIGQUIT: no time for anything but last words. A terminal sends it to all processes, and then the
+        master sends it once more; only the first one counts."""
+        if self._is_quitting:
+            return
+        self._is_quitting = WORKER.is_draining = True
         WORKER.cut()
         super().handle_quit(sig, frame)
 

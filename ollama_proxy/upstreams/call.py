@@ -45,7 +45,7 @@ class Call:
 
     __slots__ = (
         *("_abort", "_branches", "_ends_by", "_own_s", "_waited_s", "body_ends_at", "ended", "ends_at"),
-        *("read_too_slow", "reading_since", "started", "timeouts"),
+        *("read_too_slow", "reading_since", "started", "timeouts", "trace_lines"),
     )
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -64,6 +64,8 @@ class Call:
         self.body_ends_at = inf
         #: Whether such a wait was ended.
         self.read_too_slow = False
+        #: Header lines that tell upstreams which trace this belongs to.
+        self.trace_lines = b""
         self._abort: Callable[[], None] | None = None
         self._branches: list[Call] = []
 
@@ -73,6 +75,7 @@ class Call:
         branch = Call(timeouts or self.timeouts)
         branch._ends_by, branch._own_s, branch.ended = self.ends_at, self._own_s, self.ended
         branch.limit(branch.timeouts)
+        branch.trace_lines = self.trace_lines
         self._branches.append(branch)
         return branch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from ollama_proxy.errors import (
@@ -14,6 +15,7 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from ollama_proxy.hub import Json
 from ollama_proxy.settings import PRESETS, Timeouts, UpstreamSettings
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.cache import BoundedCache
@@ -65,6 +67,8 @@ class Node:
         self.upstream = upstream
         self.models = ModelList(declared, upstream)
         self.in_flight = 0
+        #: Those of them whose use is accounted, by model.
+        self.accounted = Counter[str]()
         #: Monotonic time of its last request.
         self.asked_at = 0.0
         #: Whether it can be reached at all.
@@ -183,6 +187,20 @@ class Node:
         if self.state is None:
             return "unknown"
         return "up" if self.state.usable else "down"
+
+    def describe(self) -> dict[str, Json]:
+        """Returns its state for operators."""
+        listing = self.models.listing
+        return {
+            "state": self.condition,
+            "kind": self.declared.kind,
+            "version": (self.state and self.state.version) or None,
+            "models": len(listing.models) if listing else None,
+            "in_flight": self.in_flight,
+            "loaded": [str(row.get("name")) for row in listing.loaded] if listing else [],
+            "failing_models": self.failing_models(),
+            "reason": (self.state and self.state.reason) or None,
+        }
 
     def failing_models(self) -> list[str]:
         """Models that it fails with, by their canonical names."""

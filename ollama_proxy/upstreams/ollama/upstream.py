@@ -176,7 +176,7 @@ class OllamaUpstream(TransportUpstream):
             are_numbers = False
         if not are_numbers:
             raise UpstreamError(detail="embeddings are not lists of numbers")
-        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")), truncated=truncated)
+        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")), truncated=truncated, metrics=answer)
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""

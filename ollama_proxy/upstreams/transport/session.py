@@ -373,6 +373,7 @@ class HttpTransport:
             if "/blobs/" not in request.path and b"boundary=" not in known[1]:
                 self._prepared.put(key, known)
         prepared, head = known
+        head += call.trace_lines
         if not isinstance(request.body, bytes):
             framing = (
                 b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length

@@ -29,7 +29,15 @@ from ollama_proxy.errors import (
 )
 from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.gateway.retries import LONGEST_PAUSE_S, Attempts, RefusedReply, forward_to, open_there, wait_open
+from ollama_proxy.gateway.retries import (
+    LONGEST_PAUSE_S,
+    Attempts,
+    RefusedReply,
+    RunningAttempt,
+    forward_to,
+    open_there,
+    wait_open,
+)
 from ollama_proxy.hub import Content, Done, Event
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams import read_all
@@ -644,6 +652,7 @@ class Queue:
         """An exchange that needs slots."""
         exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), model="m")
         exchange.admission = self.client.begin("id", Flow("team"), tokens=1, about={})
+        exchange.is_accounted = True
         return exchange
 
     def open(self, exchange: Exchange, answer: EventStream | None = None) -> EventStream:
@@ -702,8 +711,52 @@ def test_an_attempt_knows_its_gpu_time(queue: Callable[..., Queue]) -> None:
     events = one.open(stopped)
     gevent.sleep(0.05)
     events.close()
-    assert measured.tried[0].gpu_s == 3.5
-    assert 0.05 <= stopped.tried[0].gpu_s < 1
+    assert (measured.tried[0].gpu_s, measured.tried[0].load_s) == (3.5, 2.0)
+    assert 0.05 <= stopped.tried[0].gpu_s == stopped.tried[0].took_s < 1
+    assert measured.tried[0].took_s <= stopped.tried[0].began_s + stopped.tried[0].took_s
+
+
+def test_a_load_is_charged_to_the_attempt_that_caused_it(clock: Clock) -> None:
+    """Those that begin while it runs report the same load, for which they have only waited."""
+    scene = Scene(clock, node("box1", "m"))
+    scene.exchange.is_accounted = True
+    first, second, third = Told(), Told(), Told()
+    for answer in (first, second, third):
+        answer.metrics = {"load_duration": 4 * 10**9, "eval_duration": 10**9}
+    for answers in ((first, second), (third,)):
+        for events in open_events(scene, *answers):
+            list(events)
+    tried = scene.exchange.tried
+    assert [(each.gpu_s, each.load_s) for each in tried] == [(5.0, 4.0), (1.0, None), (5.0, 4.0)]
+    assert not scene.fleet.nodes[0].accounted
+
+
+def test_nothing_is_accounted_unless_it_is_needed(clock: Clock) -> None:
+    scene = Scene(clock, node("box1", "m"))
+    for events in open_events(scene, Told()):
+        list(events)
+    assert (scene.exchange.tried[0].gpu_s, scene.exchange.tried[0].took_s) == (0.0, 0.0)
+    assert not scene.fleet.nodes[0].accounted
+
+
+def test_an_attempt_that_no_server_got_takes_no_gpu_time(clock: Clock) -> None:
+    scene = Scene(clock, node("box1", "m", gpu_hour_price=1.0))
+    scene.exchange.is_accounted = True
+    with pytest.raises(UpstreamConnect), RunningAttempt(scene.fleet.nodes[0], M, scene.exchange, scene.exchange.call):
+        clock.passes(3)
+        raise UpstreamConnect
+    (attempt,) = scene.exchange.tried
+    assert (attempt.error, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == ("upstream_unreachable", 3.0, 0.0, None)
+
+
+def test_work_on_models_takes_no_gpu_time(clock: Clock) -> None:
+    box, exchange = node("box1", gpu_hour_price=1.0), Scene(clock, node("box1", "m")).exchange
+    exchange.is_accounted = True
+    open_there(box, exchange, lambda: "answer")
+    clock.passes(60)
+    exchange.finish()
+    (attempt,) = exchange.tried
+    assert (attempt.state, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == ("ok", 60.0, 0.0, None)
 
 
 def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch) -> None:

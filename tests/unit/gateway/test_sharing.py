@@ -1,4 +1,4 @@
-"""Who asks for a slot, with which prompt, what an exchange has used, and what a client is told while it waits."""
+"""Who asks for a slot, with which prompt, and what a client is told while it waits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.coordination import Outcome, Position, Spent, Subject
-from ollama_proxy.gateway.exchange import Attempt
-from ollama_proxy.gateway.sharing import describe_wait, flow_of, list_prefixes, measure, sum_up
-from ollama_proxy.hub import Usage
+from ollama_proxy.coordination import Position, Subject
+from ollama_proxy.gateway.sharing import describe_wait, flow_of, list_prefixes
 from ollama_proxy.policy.auth import SCOPES, Principal
-from ollama_proxy.settings import Price
 from ollama_proxy.upstreams import Route
-from tests.unit.gateway.bare_gateway import new_exchange, open_gateway
+from tests.unit.gateway.bare_gateway import open_gateway
 
 CHAT = [{"role": "user", "content": "hi"}, {"content": "hello", "role": "assistant"}, {"role": "user", "content": "?"}]
 
@@ -71,34 +68,6 @@ def test_a_client_is_told_its_place(place: int, told: str) -> None:
 
 def test_a_client_without_a_place_yet_is_told_that_it_waits() -> None:
     assert describe_wait(None) == "waiting"
-
-
-@pytest.mark.parametrize(
-    ("metrics", "outcome"),
-    [
-        ({}, Outcome()),
-        ({"load_duration": 5}, Outcome()),
-        ({"eval_duration": "soon", "prompt_eval_duration": None}, Outcome()),
-        (
-            {"load_duration": 2_000_000_000, "prompt_eval_duration": 500_000_000, "eval_duration": 1_000_000_000},
-            Outcome(3.5, 2.0, 0.5),
-        ),
-        ({"eval_duration": 1_000_000_000}, Outcome(1.0, None, None)),
-    ],
-)
-def test_gpu_time_is_what_the_server_measured(metrics: dict[str, Any], outcome: Outcome) -> None:
-    assert measure(metrics) == outcome
-
-
-def test_what_an_exchange_has_used_is_the_sum_of_its_attempts() -> None:
-    with open_gateway() as gateway:
-        exchange = new_exchange(gateway)
-        assert sum_up(exchange, Price()) is None
-        exchange.tried += [Attempt("box1", gpu_s=1.5, gpu_cost=0.5), Attempt("box2", gpu_s=2.0, gpu_cost=0.25)]
-        exchange.usage = Usage(1_000_000, 500_000, cached=400_000)
-        assert sum_up(exchange, Price()) == Spent(1_500_000, 3.5, 0.75)
-        assert sum_up(exchange, Price(input=2.0, output=4.0)) == Spent(1_500_000, 3.5, 2.0 + 2.0 + 0.75)
-        assert sum_up(exchange, Price(input=2.0, cached_input=0.5, output=4.0)) == Spent(1_500_000, 3.5, 3.4 + 0.75)
 
 
 def route_on(boxes: int, concurrency: int | None) -> Route:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
+from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import BadRequest, Forbidden, GatewayError, ModelNotFound
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.policy.access import (
+    ANY_TOKEN,
     PUBLIC,
     check_cloud,
     check_lease,
@@ -23,6 +25,7 @@ from ollama_proxy.policy.access import (
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.metrics import SCOPES as METRICS_SCOPES
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.upstreams import Timeouts
@@ -34,7 +37,12 @@ BOSS = Principal("boss", SCOPES)
 ONE_MODEL = Principal("narrow", SCOPES, ("m",))
 
 #: Of every endpoint, as the application puts them together.
-ROUTE_SCOPES = OPS_SCOPES | {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+ROUTE_SCOPES = (
+    OPS_SCOPES
+    | METRICS_SCOPES
+    | ADMIN_SCOPES
+    | {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +62,16 @@ def test_every_scope_belongs_to_a_route(app: Flask) -> None:
 
 def test_only_the_operators_pages_are_public() -> None:
     public = {endpoint for endpoint, scope in ROUTE_SCOPES.items() if scope == PUBLIC}
-    assert public == {"ops.root", "ops.health", "ops.livez", "ops.readyz"}
+    assert public == {"ops.root", "ops.health", "ops.livez", "ops.readyz", "metrics.metrics"}
 
 
 def test_every_other_scope_is_one_that_tokens_can_have() -> None:
-    assert set(ROUTE_SCOPES.values()) - {PUBLIC} <= SCOPES
+    assert set(ROUTE_SCOPES.values()) - {PUBLIC, ANY_TOKEN} <= SCOPES
+
+
+def test_only_callers_own_data_is_for_any_token() -> None:
+    assert [name for name, scope in ROUTE_SCOPES.items() if scope == ANY_TOKEN] == ["admin-me.show_me"]
+    check_scope(Principal("metrics", frozenset({"metrics"})), "admin-me.show_me", ROUTE_SCOPES)
 
 
 @pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"])

@@ -20,7 +20,7 @@ from ollama_proxy.policy.auth import (
     Authenticator,
     PathPrefix,
     Principal,
-    is_expired,
+    is_valid,
     principal_of,
     sent_tokens,
 )
@@ -136,11 +136,11 @@ def test_unknown_and_expired_look_alike() -> None:
 @pytest.mark.parametrize(("days_left", "expired"), [(-1, True), (0, False), (1, False)])
 def test_a_token_works_through_its_last_day(days_left: int, expired: bool) -> None:
     today = datetime.now(UTC).date()
-    assert is_expired(token(TOKEN, "t", expires=today + timedelta(days_left)), today) is expired
+    assert is_valid(token(TOKEN, "t", expires=today + timedelta(days_left)), today) is not expired
 
 
 def test_a_token_without_a_last_day_never_expires() -> None:
-    assert not is_expired(token(TOKEN, "t"), date(9999, 12, 31))
+    assert is_valid(token(TOKEN, "t"), date(9999, 12, 31))
 
 
 def test_manage_tokens_are_tokens_too() -> None:
@@ -236,15 +236,25 @@ OWN = {"requests_per_minute": 5, "concurrent": None, "tokens_per_day": 9}
 def test_what_a_token_does_not_say_is_the_default(
     fields: dict[str, Any], weight: float, is_background: bool, limits: dict[str, float]
 ) -> None:
-    principal = principal_of(token(TOKEN, "team", **fields), DEFAULTS)
+    principal = principal_of(token(TOKEN, "team", **fields), Auth(defaults=DEFAULTS))
     assert (principal.weight, principal.is_background, principal.limits) == (weight, is_background, limits)
     assert (principal.user_limits, principal.user_key) == ({}, "")
 
 
 def test_users_behind_a_token_have_limits_of_their_own() -> None:
     users = Users("X-OpenWebUI-User-Email", {"concurrent": 1, "cost_per_day": None})
-    principal = principal_of(token(TOKEN, "page", users=users), DEFAULTS)
+    principal = principal_of(token(TOKEN, "page", users=users), Auth(defaults=DEFAULTS))
     assert (principal.user_key, principal.user_limits) == ("HTTP_X_OPENWEBUI_USER_EMAIL", {"concurrent": 1})
+
+
+@pytest.mark.parametrize("gone", [{"disabled": True}, {"expires": date(2020, 1, 1)}])
+def test_a_token_that_is_not_valid_any_more_is_refused_and_not_logged(gone: dict[str, Any]) -> None:
+    principal = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),))).authenticate({"HTTP_X_API_KEY": TOKEN})
+    now = Authenticator(Auth(managed_tokens=(token(TOKEN, "team", **gone), token(OTHER, "other"))))
+    with pytest.raises(AuthError):
+        now.authenticate({"HTTP_X_API_KEY": TOKEN})
+    assert (now.knows(principal), now.is_token(TOKEN)) == (False, True)
+    assert now.knows(now.authenticate({"HTTP_X_API_KEY": OTHER}))
 
 
 def test_principals_are_built_once() -> None:

@@ -116,6 +116,9 @@ def test_trusted_proxies_are_addresses_or_networks(address: str, trusted: tuple[
         "/v1/models/ns/m%3Atag",
         "/v1/models/m.1..2",
         "/api/blobs/sha256%3aabc",
+        "/admin/api/models/hf.co%2Forg%2Fm%3Atag",
+        "/admin/api/models/my%20qwen3%2a",
+        "/admin/api/models/%e6%88%91",
     ],
 )
 def test_plain_paths_pass(raw: str) -> None:
@@ -136,6 +139,11 @@ def test_plain_paths_pass(raw: str) -> None:
         ("/api%2ftags", "/api/tags"),
         ("/api/tags%3fx", "/api/tags?x"),
         ("/api/tags%00", "/api/tags\0"),
+        ("/admin/api/models/..%2fx", "/admin/api/models/../x"),
+        ("/admin/api/models/x%00", "/admin/api/models/x\0"),
+        ("/admin/api/models/x%5cy", "/admin/api/models/x\\y"),
+        ("/admin/api/tokens/x%20y", "/admin/api/tokens/x y"),
+        ("/admin/api%2fstatus", "/admin/api/status"),
         ("/v1/models/%2e%2e/x", "/v1/models/../x"),
         ("/v1/models/m%0d%0a", "/v1/models/m\r\n"),
         ("/v1/models/m%252f", "/v1/models/m%2f"),

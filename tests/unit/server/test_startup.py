@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,6 @@ import pytest
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.server.startup import (
-    LAST_GOOD_FILE,
     PRELOADED,
     PreloadedApp,
     check_start,
@@ -20,6 +22,7 @@ from ollama_proxy.server.startup import (
     load_or_last_good,
     log_directory,
 )
+from ollama_proxy.settings import LAST_GOOD_FILE
 from ollama_proxy.settings.schema import Settings
 
 GOOD = "auth: {generate_tokens: [aaa]}\nservice: {base_url: 'demo:'}\n"
@@ -37,6 +40,28 @@ def environ(tmp_path: Path, file: Path) -> dict[str, str]:
     state = tmp_path / "state"
     state.mkdir()
     return {"STATE_DIRECTORY": str(state), "OLLAMA_PROXY_CONFIG": str(file)}
+
+
+WITHOUT_DIRECTORY = """
+from gevent import monkey; monkey.patch_all()
+import os
+from ollama_proxy.telemetry import METRICS_DIRECTORY, flush_all
+METRICS_DIRECTORY.open("/proc/no/such/directory")
+from ollama_proxy.server.startup import serve
+assert serve().extensions["ollama_proxy"]["metrics"] is None
+flush_all()
+os._exit(0)
+"""
+
+
+def test_without_a_directory_for_metrics_it_starts_and_says_so(environ: dict[str, str], file: Path) -> None:
+    file.write_text(GOOD + "records: {url: null}\n")
+    command = [sys.executable, "-c", WITHOUT_DIRECTORY]
+    environ = {**os.environ, **environ, "LOGS_DIRECTORY": str(file.parent)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    [event] = [line for line in lines if line["event"] == "metrics_unavailable"]
+    assert event["problem"] == "No such file or directory"
 
 
 def test_a_good_start_is_kept_for_nobody_else_to_read(environ: dict[str, str]) -> None:

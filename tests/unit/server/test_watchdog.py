@@ -25,6 +25,23 @@ gevent.sleep(1)
 """
 
 
+LATE = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from ollama_proxy.server import watchdog
+watchdog.LAG_S = 0.5
+dog = watchdog.Watchdog()
+dog.start()
+gevent.sleep(0.6)
+print(dog.lag_s)
+monkey.get_original("time", "sleep")(0.7)
+gevent.sleep(0.1)
+print(dog.lag_s)
+gevent.sleep(2)
+print(dog.lag_s)
+"""
+
+
 def said(dog: Watchdog, *moments: float) -> None:
     for moment in moments:
         dog.look(dog._beat + moment)
@@ -58,3 +75,9 @@ def test_a_blocked_loop_is_told_while_it_lasts_and_where() -> None:
     assert any("holds_everybody_up" in place for place in blocked["where"]), blocked
     assert 1000 <= blocked["blocked_ms"] <= free["blocked_ms"]
     assert free["blocked_ms"] >= 2400
+
+
+def test_the_longest_lag_is_remembered_for_a_while() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=30, check=True)
+    before, after, later = map(float, done.stdout.split())
+    assert 0 <= before < 0.4 and 0.4 <= after < 5 and 0 <= later < after

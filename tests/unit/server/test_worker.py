@@ -68,9 +68,10 @@ def test_response_of_a_worker_that_ends_is_the_last_one(worker: Any, monkeypatch
 
 
 def test_a_full_worker_refuses(worker: Any) -> None:
-    worker._connections.most = 0
+    worker._connections.most, refused = 0, WORKER.refused_connections
     assert answers(worker, b"").startswith(b"HTTP/1.1 503 ")
     assert len(worker._connections) == 0
+    assert WORKER.refused_connections == refused + 1
 
 
 @pytest.mark.parametrize(

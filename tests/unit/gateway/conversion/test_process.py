@@ -26,10 +26,24 @@ def program(tmp_path: Path) -> Iterator[Path]:
     wait_until(no_children, 2, "the program goes on")
 
 
+def list_children() -> set[int]:
+    """The processes that this one has started."""
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
+#: The servers of other tests, which stay.
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def note_others() -> None:
+    OTHERS.clear()
+    OTHERS.update(list_children())
+
+
 def children() -> set[int]:
-    """The processes that were started from here."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return {int(pid) for pid in listed.split()}
+    """The processes that the test has started."""
+    return list_children() - OTHERS
 
 
 def call() -> Call:
