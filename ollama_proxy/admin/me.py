@@ -1,0 +1,92 @@
+"""What callers may know of themselves, with any token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from marshmallow import fields
+
+from ollama_proxy.admin.records import current_coordinator, has_records, query
+from ollama_proxy.admin.routes import Section, current_gateway
+from ollama_proxy.admin.schemas import Answer, Sums
+from ollama_proxy.coordination import Subject
+from ollama_proxy.errors import RecordsUnavailable
+from ollama_proxy.gateway import current_exchange, flow_of
+from ollama_proxy.hub import Json
+from ollama_proxy.policy import ANY_TOKEN, ANYONE
+from ollama_proxy.settings import find_timezone
+
+SECTION = Section("me", "The caller's own token.")
+
+
+class Limit(Answer):
+    """A limit, and what is left of it."""
+
+    limit = fields.Float()
+    remaining = fields.Float(allow_none=True, metadata={"description": "null: not known now."})
+    resets_in_s = fields.Float(allow_none=True, metadata={"description": "Until nothing of it is used any more."})
+
+
+class OwnUsage(Answer):
+    """What the token has used; null: nothing is recorded, or the records can't be reached now."""
+
+    day = fields.Nested(Sums, allow_none=True)
+    month = fields.Nested(Sums, allow_none=True)
+
+
+class Me(Answer):
+    """The caller's own token, and nobody else's."""
+
+    name = fields.String()
+    scopes = fields.List(fields.String())
+    models = fields.List(fields.String(), allow_none=True, metadata={"description": "Patterns; null: every model."})
+    limits = fields.Dict(keys=fields.String(), values=fields.Nested(Limit))
+    user = fields.String(allow_none=True, metadata={"description": "The user, if a trusted header names one."})
+    user_limits = fields.Dict(keys=fields.String(), values=fields.Nested(Limit))
+    usage = fields.Nested(OwnUsage)
+    currency = fields.String()
+
+
+@SECTION.route("GET", "/me", answer=Me, scope=ANY_TOKEN)
+def show_me() -> Json:
+    """The caller's own scopes, models, limits with what is left of them, and usage of this day and month."""
+    exchange, records = current_exchange(), current_gateway().settings.records
+    principal = exchange.principal or ANYONE
+    limits = describe_limits(flow_of(principal, exchange.trusted_user, is_background=False).subjects)
+    today = datetime.now(find_timezone(records.timezone)).date().isoformat()
+    return {
+        "name": principal.name,
+        "scopes": sorted(principal.scopes),
+        "models": list(principal.models) or None,
+        "limits": limits.get(f"token:{principal.name}", {}),
+        "user": exchange.trusted_user,
+        "user_limits": limits.get(f"user:{principal.name}/{exchange.trusted_user}", {}),
+        "usage": dict(zip(("day", "month"), sum_up(principal.name, today, today[:7]), strict=True)),
+        "currency": records.currency,
+    }
+
+
+def describe_limits(subjects: Sequence[Subject]) -> dict[str, Json]:
+    """The limits of each subject by name, with what is left of them as far as that is known."""
+    coordinator = current_coordinator()
+    known = coordinator.read_limits(subjects) if coordinator is not None and subjects else {}
+    unknown = {"remaining": None, "resets_in_s": None}
+    return {
+        subject.key: {
+            name: {"limit": limit} | known.get(subject.key, {}).get(name, unknown)
+            for name, limit in subject.limits.items()
+        }
+        for subject in subjects
+    }
+
+
+def sum_up(token: str, *since: str) -> list[Json]:
+    """What a token has used since the beginning of each of these days and months; None: not known."""
+    if not has_records():
+        return [None for _ in since]
+    timezone = current_gateway().settings.records.timezone
+    try:
+        return [query("usage", by="token", start=each, token=token, timezone=timezone)["total"] for each in since]
+    except RecordsUnavailable:
+        return [None for _ in since]

@@ -1,0 +1,90 @@
+"""Upstreams: those of the configuration file, which are shown, and those of the records, which can be changed."""
+
+from __future__ import annotations
+
+from flask import Response
+from marshmallow import fields
+
+from ollama_proxy.admin.entries import Entry, describe_entries, find_managed
+from ollama_proxy.admin.records import change, check_not_in_file, query
+from ollama_proxy.admin.routes import Section, current_gateway
+from ollama_proxy.admin.schemas import Answer, declared
+from ollama_proxy.errors import Conflict
+from ollama_proxy.hub import Json
+from ollama_proxy.settings import UpstreamSettings, effective_upstreams
+
+SECTION = Section("upstreams", "Servers that run models.", path="upstreams")
+
+
+class Health(Answer):
+    """An upstream as the worker sees it that answers."""
+
+    state = fields.String(metadata={"description": "up, down, half-open, draining, unknown, or hidden without a key."})
+    version = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
+    models = fields.Integer(allow_none=True, metadata={"description": "How many it has; null: not known."})
+    loaded = fields.List(fields.String())
+    failing_models = fields.List(fields.String())
+    in_flight = fields.Integer()
+
+
+class Upstream(Entry):
+    """An upstream; `value` is as the file would have it, without its name and defaults."""
+
+    health = fields.Nested(Health, allow_none=True, metadata={"description": "null: not in use yet."})
+
+
+class Upstreams(Answer):
+    """Every upstream, those of the file first."""
+
+    upstreams = fields.List(fields.Nested(Upstream))
+
+
+NewUpstream = declared("NewUpstream", UpstreamSettings)
+UpstreamChange = declared("UpstreamChange", UpstreamSettings)
+
+
+@SECTION.route("GET", answer=Upstreams)
+def list_upstreams() -> Json:
+    """Every upstream with its health, those of the configuration file first."""
+    in_effect = {each.name: each for each in effective_upstreams(current_gateway().settings)}
+    return {"upstreams": [add_health(entry) for entry in describe_entries("upstreams", in_effect).values()]}
+
+
+@SECTION.route("POST", body=NewUpstream, answer=Upstream, status=201)
+def create_upstream(body: dict[str, Json]) -> Json:
+    """Adds an upstream; the body is what an item of `upstreams` would be. Takes effect within two seconds."""
+    name = str(body.get("name") or "")
+    check_not_in_file("upstreams", name)
+    if any(row["name"] == name for row in query("list_settings", kind="upstreams")):
+        raise Conflict(f"There is an upstream {name} already; PATCH changes it.", param="name")
+    return put_upstream(name, body)
+
+
+@SECTION.route("PATCH", "/<name>", body=UpstreamChange, answer=Upstream)
+def change_upstream(body: dict[str, Json], name: str) -> Json:
+    """Changes fields of an upstream, such as `{"drain": true}`; null removes one. Takes effect within two seconds."""
+    check_not_in_file("upstreams", name)
+    changed = find_managed("upstreams", name) | body
+    return put_upstream(name, {field: value for field, value in changed.items() if value is not None})
+
+
+@SECTION.route("DELETE", "/<name>", status=204)
+def delete_upstream(name: str) -> Response:
+    """Removes an upstream, within two seconds; requests in progress finish."""
+    check_not_in_file("upstreams", name)
+    change("delete_setting", kind="upstreams", name=name)
+    return Response(status=204)
+
+
+def put_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:
+    """Stores an upstream, and returns it as answers have it."""
+    stored = change("put_setting", kind="upstreams", name=name, value=value)
+    return add_health({"name": name, "source": "records", "where": None, "value": stored})
+
+
+def add_health(entry: dict[str, Json]) -> dict[str, Json]:
+    """The same with what this worker knows of the upstream."""
+    state = current_gateway().describe_upstreams().get(entry["name"])
+    unknown: dict[str, Json] = dict.fromkeys(("version", "reason", "models")) | {"in_flight": 0}
+    return entry | {"health": state and unknown | {"loaded": [], "failing_models": []} | state}
