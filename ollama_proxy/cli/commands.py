@@ -7,24 +7,25 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ollama_proxy.cli.key_options import KEY_COMMANDS, add_key_arguments
+from ollama_proxy.cli.options import add_import_options, add_usage_options
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
+    BASE_URL,
     DEMO_URL,
-    MASK,
     NAME,
     PRESETS,
     Entry,
     FirstToken,
     Limits,
     ModelSettings,
-    RedisUrl,
+    ServiceUrl,
     Settings,
-    Token,
     TokenFields,
     UpstreamSettings,
     config_path,
@@ -33,6 +34,8 @@ from ollama_proxy.settings import (
     hidden_upstreams,
     load_settings,
     new_token,
+    read_last_good,
+    show_value,
     shown_path,
     state_directory,
     token_digest,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from ollama_proxy.cli.exposure import Probe
 
 EXIT_CONFIG = 2
+#: Wrong usage of `doctor`, whose other statuses are 0 to 2 (EX_USAGE of sysexits.h).
+EXIT_USAGE = 64
 #: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
 #: be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
 EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
@@ -68,17 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_UNCHECKED if options.command is check_exposure else EXIT_CONFIG
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser, also of each command, whose exit status for wrong usage can be chosen."""
+
+    exit_usage = EXIT_CONFIG
+
+    def error(self, message: str) -> NoReturn:
+        """See argparse."""
+        self.print_usage(sys.stderr)
+        self.exit(self.exit_usage, f"{self.prog}: error: {message}\n")
+
+
 def _build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file")
-    parser = argparse.ArgumentParser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
+    parser = _Parser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
     parser.add_argument("--config", type=Path, default=None, metavar="PATH", help="configuration file")
     parser.add_argument("--version", action="version", version=f"ollama-proxy {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(group: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+    def add(group: Any, name: str, command: Any, text: str) -> _Parser:
         """Add a command that `main` runs, with the options that all commands have."""
-        added: argparse.ArgumentParser = group.add_parser(name, parents=[common], help=text, description=text)
+        added: _Parser = group.add_parser(name, parents=[common], help=text, description=text)
         added.set_defaults(command=command)
         return added
 
@@ -97,39 +113,130 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="servers to check from this machine; default: those of the configuration",
     )
+    doctor = add(commands, "doctor", examine, "check everything between clients and models, and say how to mend it")
+    doctor.exit_usage = EXIT_USAGE
+    doctor.epilog = f"Exit status: 0 if nothing is wrong, 1 with warnings, 2 with faults, {EXIT_USAGE} for wrong usage."
+    doctor.add_argument("--url", type=_parse_url, help="address that clients use; default: the gateway's own")
+    doctor.add_argument(
+        "--token",
+        default="",
+        help="token to try; - reads it from standard input, so that no list of processes shows it",
+    )
+    doctor.add_argument(
+        "--silence", type=_parse_silence, default=20.0, metavar="SECONDS", help="longest silence to try; default: 20"
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_usage_options(add(commands, "usage", show_usage, "show what was used, by token, model or time"))
+    add_import_options(add(commands, "import", import_tokens, "make tokens of the list of another gateway"))
+    _add_groups(commands, add)
+    return parser
+
+
+def _add_groups(commands: Any, add: Callable[[Any, str, Any, str], argparse.ArgumentParser]) -> None:
+    """The commands that have commands of their own."""
     config = commands.add_parser("config", help="check or show the configuration")
     config_commands = config.add_subparsers(required=True, metavar="COMMAND")
     add(config_commands, "check", check_config, "check the configuration")
     add(config_commands, "show", show_config, "print the settings in effect, with secrets masked")
-    token = commands.add_parser("token", help="create tokens")
+    token = commands.add_parser("token", help="create tokens, list and withdraw them")
     token_commands = token.add_subparsers(required=True, metavar="COMMAND")
+    for name, text in KEY_COMMANDS.items():
+        add_key_arguments(add(token_commands, name, manage_keys, text), name)
     for name, command, text in (
         ("new", make_token, "create a token and print it with its line for the configuration"),
         ("hash", hash_token, "read a token from standard input and print its line for the configuration"),
     ):
         added = add(token_commands, name, command, text)
         added.add_argument("--name", default="NAME", help="name of the token in logs and usage")
-    return parser
+    records = commands.add_parser("records", help="check, back up and restore the database of usage and keys")
+    records_commands = records.add_subparsers(required=True, metavar="COMMAND")
+    for name, text in (
+        ("upgrade", "create its tables, or migrate them to this version; the gateway does so itself"),
+        ("check", "check the database, and compare its sums with its rows; the exit status is 1 for a problem"),
+        ("backup", "write a consistent copy to a file, while the gateway goes on"),
+        ("restore", "put a backup in the place of the database, while the gateway is stopped"),
+    ):
+        added = add(records_commands, name, keep_records, text)
+        added.set_defaults(action=name, file=None)
+        if name in ("backup", "restore"):
+            added.add_argument("file", type=Path, metavar="FILE", help="SQLite file, whatever the database is")
+
+
+def import_tokens(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print what becomes of the tokens of a list. Raises ConfigError."""
+    from ollama_proxy.cli.import_tokens import import_file
+
+    import_file(options, environ)
+
+
+def manage_keys(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Run one of KEY_COMMANDS. Raises ConfigError."""
+    from ollama_proxy.cli.keys import Keys
+
+    getattr(Keys(options, environ), options.action)()
 
 
 def coordinate(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Run the coordinator until no worker needs it any more; end at once if there is one. Raises ConfigError."""
     from gevent import monkey
 
-    settings, _ = with_first_token(load_settings(environ=environ), environ)
-    # In memory nothing waits for a lock, and plain ones cost a fraction.
-    monkey.patch_all(thread=settings.state.url is not None)
-    from ollama_proxy.coordination import run_coordinator
+    try:
+        settings = load_settings(environ=environ)
+    except ConfigError:  # with which the workers go on
+        settings = read_last_good(environ) or load_settings(environ=environ)
+    if settings.state.url is not None:
+        monkey.patch_all()  # only the client of Redis waits in another way than gevent's own
+    from ollama_proxy.coordination import make_records_frame, run_coordinator
+    from ollama_proxy.records import service
 
-    run_coordinator(state_directory(settings, environ), settings.state.url)
+    directory = state_directory(settings, environ)
+    records = service.RecordsService(directory, make_records_frame(settings.records))
+    run_coordinator(directory, settings.state.url, records=records, timezone=settings.records.timezone)
+
+
+def keep_records(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Upgrade, check, back up or restore the records; returns the exit status. Raises ConfigError."""
+    from ollama_proxy.cli.records import run_action
+
+    return run_action(options.action, options.file, environ)
+
+
+def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print what is wrong and how to mend it; returns the exit status."""
+    from ollama_proxy.cli.doctor import Doctor
+
+    token = sys.stdin.readline().strip() if options.token == "-" else options.token
+    return Doctor(environ, options.url or "", token, options.silence, options.json).run()
+
+
+def show_usage(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print what was used. Raises ConfigError."""
+    from ollama_proxy.cli.usage import print_usage
+
+    print_usage(options, environ)
+
+
+def _parse_url(text: str) -> str:
+    try:
+        return BASE_URL.parse(Entry("--url", "the address", "str", text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parse_silence(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 120:
+        raise argparse.ArgumentTypeError("must be from 0 to 120 seconds")
+    return seconds
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print OK and the warnings, also about the servers that answer. Raises ConfigError."""
-    from ollama_proxy.server import settings_warnings
+    from ollama_proxy.server import check_tracing, settings_warnings
 
     settings = load_settings(environ=environ)
     hidden = check_fleet(settings, environ)
+    check_tracing(settings)
     print(f"OK: {_describe_source(settings, environ)}")
     for warning in (*settings_warnings(settings, environ), *hidden, *check_versions(settings)):
         print(f"warning: {warning}")
@@ -199,26 +306,9 @@ def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 
     settings = load_settings(environ=environ)
     print(f"# {_describe_source(settings, environ)}")
-    print(yaml.safe_dump(_mask(settings), sort_keys=False, allow_unicode=True), end="")
+    print(yaml.safe_dump(show_value(settings), sort_keys=False, allow_unicode=True), end="")
     for name, origin in settings.origins.items():
         print(f"# {name}: {origin}")
-
-
-def _mask(value: Any) -> Any:
-    """A setting as values of YAML, without secrets."""
-    if isinstance(value, RedisUrl):
-        return str(value)
-    if isinstance(value, Token):
-        names = ("scopes", "models", "expires", "weight", "priority", "limits", "users")
-        shown = {name: _mask(getattr(value, name)) for name in names}
-        return {"name": value.name, "sha256": MASK} | shown
-    if is_dataclass(value):
-        return {each.name: _mask(getattr(value, each.name)) for each in fields(value) if "kind" in each.metadata}
-    if isinstance(value, Mapping):
-        return {name: _mask(each) for name, each in value.items()}
-    if isinstance(value, frozenset):
-        return sorted(value)
-    return [_mask(each) for each in value] if isinstance(value, tuple) else value
 
 
 def make_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -359,7 +449,7 @@ def _format_default(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, int) and value % (1 << 20) == 0 and value:
         return f"{value >> 20}MiB"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(str(value) if isinstance(value, ServiceUrl) else value, ensure_ascii=False)
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:

@@ -123,13 +123,13 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
         if upstream.protocol != "ollama":
             yield Finding(f"{shown}: not checked, because it is not an Ollama server.")
         else:
-            yield _check_here(url, shown) if _is_here(url) else _check_elsewhere(url, shown)
+            yield _check_here(url, shown) if is_here(url) else _check_elsewhere(url, shown)
 
 
 def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
     """A finding for each address, checked from this machine, which should not be the gateway's."""
     for url in urls:
-        if _is_here(url):
+        if is_here(url):
             yield _check_here(url, url)
             continue
         found = _probe(url)
@@ -220,7 +220,8 @@ def find_source(target: str) -> str | None:
     return None
 
 
-def _is_here(url: str) -> bool:
+def is_here(url: str) -> bool:
+    """Whether a server is on this machine."""
     addresses = map(as_address, _resolve(urlsplit(url).hostname or ""))
     return any(each.is_loopback or each.is_unspecified or is_own(each) for each in addresses if each is not None)
 

@@ -18,9 +18,11 @@ import yaml
 
 from ollama_proxy.cli import commands
 from ollama_proxy.cli.exposure import Probe
+from ollama_proxy.settings import show_value
 from ollama_proxy.settings.schema import Settings, load_settings, setting_names
 from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
+from tests.rig.deadline import wait_until
 
 ROOT = Path(commands.__file__).resolve().parents[2]
 TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
@@ -146,9 +148,10 @@ def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) 
     lines = [line[1:] for line in commands.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
     (tmp_path / "c.yaml").write_text("\n".join(lines))
     settings = load_settings(tmp_path / "c.yaml", {})
-    assert set(setting_names()) - set(settings.origins) == {"auth.generate_tokens", "auth.manage_tokens"}
+    lists = {"auth.generate_tokens", "auth.manage_tokens", "auth.admin_tokens"}
+    assert set(setting_names()) - set(settings.origins) == lists
     assert settings.server == Settings().server
-    assert commands._mask(settings) == commands._mask(Settings())
+    assert show_value(settings) == show_value(Settings())
     assert "Not set: manage_tokens" in commands.documentation()
 
 
@@ -424,3 +427,18 @@ def test_run_names_state_that_cannot_be_kept(checkout: Path) -> None:
     assert done.returncode == 2
     assert f"{checkout}/state: cannot be used for the gateway's state" in done.stderr
     assert new_token() not in done.stderr
+
+
+def test_a_coordinator_starts_with_the_last_valid_configuration_as_workers_do(tmp_path: Path) -> None:
+    broken, state = tmp_path / "broken.yaml", tmp_path / "state"
+    state.mkdir(mode=0o700)
+    broken.write_text("server: {prot: 1}\n")
+    environ = {**os.environ, "OLLAMA_PROXY_CONFIG": str(broken), "STATE_DIRECTORY": str(state)}
+    command = [sys.executable, "-m", "ollama_proxy.cli", "coordinator"]
+    assert subprocess.run(command, env=environ, capture_output=True, timeout=30).returncode != 0
+    (state / "last-good.yaml").write_text("records: {url: null}\n")
+    with subprocess.Popen(command, env=environ) as process:
+        try:
+            wait_until((state / "coordinator.sock").exists, 20, "it does not serve")
+        finally:
+            process.kill()

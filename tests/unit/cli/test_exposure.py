@@ -130,7 +130,7 @@ def test_gateway_that_asks_for_no_token_is_open_itself() -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is on this machine."""
-    monkeypatch.setattr(exposure, "_is_here", lambda url: False)
+    monkeypatch.setattr(exposure, "is_here", lambda url: False)
 
 
 def test_one_on_another_machine_answers_as_it_should(elsewhere: None) -> None:
@@ -246,7 +246,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("host", "is_here"), [("no-such-host.invalid", False), ("x" * 64, False), ("localhost", True)])
 def test_name_that_leads_nowhere_is_not_here(host: str, is_here: bool) -> None:
-    assert exposure._is_here(f"http://{host}:1") is is_here
+    assert exposure.is_here(f"http://{host}:1") is is_here
 
 
 def test_an_ollama_that_answers_is_found_with_its_first_model() -> None:
