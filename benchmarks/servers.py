@@ -39,6 +39,8 @@ auth:
   {defaults}
 logging: {{dir: "{logs}", level: INFO, access: true}}
 """
+#: What records cost is measured by `records.py`.
+WITHOUT_RECORDS = "records: {url: null}\n"
 #: Limits that are counted and never reached.
 WIDE_LIMITS = "defaults: {limits: {requests_per_minute: 1000000000, tokens_per_minute: 1000000000}}"
 #: What stands behind each gateway; `{upstream}` is where the scripted one answers.
@@ -247,6 +249,8 @@ def running_gateway(
     defaults = WIDE_LIMITS if behind == "shared" else ""
     text = GATEWAY_CONFIG + BEHIND[behind]
     config = text.format(port=port, token=TOKEN, upstream=url, logs=logs, defaults=defaults)
+    if (project / "ollama_proxy" / "records").exists():  # earlier versions do not know the setting
+        config += WITHOUT_RECORDS
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", app]
     environment = gateway_environment(folder, port, workers)
