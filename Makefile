@@ -33,7 +33,7 @@ $(VENV)/.extra-%: requirements-%.txt $(VENV)/.installed
 	$(INSTALL) -r $<
 	@touch $@
 
-install: $(VENV)/.installed $(EXTRAS:%=$(VENV)/.extra-%)  ## virtual environment with the locked packages; EXTRAS=litellm: and LiteLLM's
+install: $(VENV)/.installed $(EXTRAS:%=$(VENV)/.extra-%)  ## virtual environment with the locked packages; EXTRAS=litellm: and LiteLLM's; EXTRAS=otel: and OpenTelemetry's
 
 dev: $(VENV)/.dev  ## the same with the tools for tests
 
@@ -77,11 +77,13 @@ queueing: dev  ## the queue's decisions against first come, first served, in a s
 
 soak: dev  ## streams for ten minutes while servers restart, and a report; SOAK_S=60 SOAK_STREAMS=150: less of it
 	@$(BIN)/python -m benchmarks.soak
+	@SHARING_S=$${SOAK_S:-600} $(BIN)/python -m pytest -q tests/reliability/test_security_sharing.py
 
 lock: dev  ## renew the hash-locked requirement files
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.txt setup.cfg
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file requirements-dev.txt requirements-dev.in
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --extra litellm --constraint requirements-dev.txt --output-file requirements-litellm.txt setup.cfg
+	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --extra otel --constraint requirements-dev.txt --output-file requirements-otel.txt setup.cfg
 	$(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --output-file tests/second/requirements.txt tests/second/requirements.in
 	for each in tests/clients/programs/*/package.json; do npm install --prefix $$(dirname $$each) --package-lock-only --ignore-scripts --omit=optional --silent; done
 	for each in $(basename $(wildcard tests/clients/programs/*/requirements.in)); do $(BIN)/python -m piptools compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --output-file $$each.txt $$each.in; done

@@ -13,7 +13,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from ollama_proxy.settings.formats import SIZE
+from ollama_proxy.settings.formats import SIZE, ServiceUrl
 from ollama_proxy.settings.schema import ModelSettings, setting_names
 from ollama_proxy.settings.sharing import Limits
 from ollama_proxy.settings.tokens import TokenFields
@@ -44,7 +44,7 @@ def shown_default(declared: Field[Any]) -> str:
         return f"`{value >> 20}MiB`"
     if isinstance(value, float):
         return f"`{value:g}`"
-    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+    return f"`{value}`" if isinstance(value, str | ServiceUrl) else f"`{json.dumps(value)}`"
 
 
 def setting_row(name: str, declared: Field[Any]) -> list[str]:

@@ -21,13 +21,16 @@ import pytest
 import yaml
 from marshmallow import Schema
 
+from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.cli.commands import banner, main
 from ollama_proxy.cli.exposure import Probe
 from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import REFUSED as REFUSED_ROUTES
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, REFUSED
+from ollama_proxy.policy import PUBLIC
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.metrics import SCOPES as METRICS_SCOPES
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import FirstToken, new_token
@@ -161,8 +164,9 @@ def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> N
 
 
 def served_routes() -> list[list[str]]:
-    """Path, methods and scope of every route that is not refused; HEAD goes without saying where there is a GET."""
-    refused = ("native.refused", "responses.stored")
+    """Path, methods and scope of every route that is not refused; HEAD goes without saying where there is a GET. Those
+    of the admin API are in its OpenAPI document."""
+    refused = ("native.refused", "responses.stored", *ADMIN_SCOPES)
     rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in refused]
     return sorted([_path(rule.rule), _methods(rule.methods or set()), _scope(rule.endpoint)] for rule in rules)
 
@@ -177,7 +181,8 @@ def _methods(methods: set[str]) -> str:
 
 def _scope(endpoint: str) -> str:
     scopes = {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
-    return "–" if endpoint in OPS_SCOPES else f"`{scopes[endpoint]}`"
+    scope = (OPS_SCOPES | METRICS_SCOPES | scopes)[endpoint]
+    return "–" if scope == PUBLIC else f"`{scope}`"
 
 
 def test_every_route_is_documented_with_its_methods_and_scope() -> None:
@@ -275,8 +280,13 @@ def test_a_text_that_nothing_says_is_noticed() -> None:
 
 
 def configurations() -> list[Block]:
-    """The gateway's own; a list is a file of another program."""
-    return [block for name in DOCUMENTS for block in blocks(name, "yaml") if not block.text.startswith("- ")]
+    """The gateway's own; a list is a file of another program, and scrapes are those of Prometheus."""
+    return [
+        block
+        for name in DOCUMENTS
+        for block in blocks(name, "yaml")
+        if not block.text.startswith(("- ", "scrape_configs:"))
+    ]
 
 
 @pytest.mark.parametrize("example", configurations())
@@ -301,9 +311,10 @@ def test_command_line_example_works(
     monkeypatch.delenv("OLLAMA_PROXY_CONFIG", raising=False)
     monkeypatch.setattr(sys, "stdin", StringIO("some-token\n"))
     words = shlex.split(command)
-    # Where no Ollama runs there is nothing to check.
-    statuses = (0, 3) if "check-exposure" in words else (0,)
-    assert main(words[words.index("ollama_proxy.cli") + 1 :]) in statuses
+    arguments = words[words.index("ollama_proxy.cli") + 1 :]
+    # Where no Ollama runs there is nothing to check, and the doctor says what is missing.
+    statuses = {"check-exposure": (0, 3), "doctor": (0, 1, 2)}.get(arguments[0], (0,))
+    assert main(arguments) in statuses
     assert capsys.readouterr().out
 
 

@@ -223,6 +223,7 @@ NOT_SAID = {
     "RETRY_S",
     "BEAT_S",
     "FRAMES",
+    "LAG_S",
     "WARM_EXACT_S",
 }
 
