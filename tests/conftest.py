@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from tests.reliability.report import Reliability
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.leaks import LeakCheck
+from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
 
@@ -61,6 +65,39 @@ def redis_server() -> Iterator[RedisServer]:
     """An empty Redis on a port of its own."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session; a test that ends it starts it again."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """`records.url` of an empty database, once for each kind; that of SQLite is in the state directory."""
+    if request.param == "sqlite":
+        yield "sqlite:state/records.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.new_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a disk of 8 MB; skips unless the tests run as root."""
+    if os.getuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from datetime import datetime
 
 import pytest
 
-from tests.rig.checked import checked_gateway
+from tests.rig.checked import checked_gateway, touch_every_worker
+from tests.rig.coordinator import join_coordinator
+from tests.rig.deadline import wait_for_minute
 from tests.rig.errors import ANTHROPIC, NATIVE, OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
@@ -34,9 +36,13 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     tokens += [
         {"name": f"day-{each}", "token": f"day-{each}-token", "limits": {"tokens_per_day": 1}} for each in DIALECTS
     ]
-    # It has a limit, so that every worker has found the coordinator before the first test.
     tokens += [{"name": "warm", "token": WARM, "limits": {"requests_per_minute": 10_000}}]
-    with checked_gateway(shared_upstream, WARM, auth={"generate_tokens": [PLAIN, *tokens]}) as running:
+
+    def warm(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
+        touch_every_worker(gateway, upstream, token)
+        join_coordinator(gateway, token)
+
+    with checked_gateway(shared_upstream, WARM, warm=warm, auth={"generate_tokens": [PLAIN, *tokens]}) as running:
         yield running
 
 
@@ -49,6 +55,7 @@ def chat(gateway: Gateway, dialect: str, token: str, *, stream: bool = False) ->
 def test_answers_say_what_is_left_and_refusals_when_to_come_back(
     gateway: Gateway, upstream: FaultUpstream, dialect: str
 ) -> None:
+    wait_for_minute(5)
     answers = [chat(gateway, dialect, f"minute-{dialect}-token", stream=stream) for stream in (False, True, False)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert [answer.headers.get(HEADERS[dialect][0]) for answer in answers] == ["2", "2", "2"]

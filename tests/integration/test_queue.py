@@ -31,7 +31,7 @@ from tests.rig.calls import (
     is_well_ended,
     last_error,
 )
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Lines, Script, WaitFor
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
@@ -495,6 +495,7 @@ def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 3}}
     with gateway_of(box, tokens=[OTHER_TOKEN, token]) as gateway:
         box.go.set()
+        wait_for_minute(5)
         answers: list[Answer] = []
         threads = [
             threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER, token=TOKEN)))
@@ -518,6 +519,7 @@ def test_several_answers_are_one_request_for_the_limits(box: QueueBox, bounds: d
     with gateway_of(box, upstreams=[other], tokens=[OTHER_TOKEN, token]) as gateway:
         box.go.set()
         asked = body | {"model": "plain/m"}
+        wait_for_minute(5)
         answers = [gateway.ask("/v1/chat/completions", asked, token=TOKEN) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"

@@ -15,7 +15,7 @@ from ollama_proxy.errors import ShuttingDown, TokenRevoked
 from tests.rig.boxes import WorkBox, fleet_config
 from tests.rig.calls import FACES, SSE_FACES, TOKEN, Face, ask, error_text, is_well_ended, last_error
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.edits import FOLLOWED_S, edit
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream
@@ -50,10 +50,10 @@ def gateway(box: WorkBox) -> Iterator[Gateway]:
 
 def hold(gateway: Gateway, streams: ExitStack, token: str = OTHER) -> Stream:
     """Another team's request, which has the slot."""
-    before = counts(gateway)
+    assert counts(gateway) == (0, 0)
     stream = open_stream(gateway.url, "POST", CHAT.path, SINGLE, bearer(token), wait_for_head=False)
     streams.enter_context(stream)
-    wait_until(lambda: counts(gateway) != before, 10)
+    wait_until_counted(gateway, 1, 0)
     return stream
 
 
@@ -146,6 +146,7 @@ def test_limits_change_at_run_time(gateway: Gateway, box: WorkBox) -> None:
     def use_up(count: int) -> list[int]:
         return [gateway.ask(CHAT.path, SINGLE, token=LIMITED).status for _ in range(count)]
 
+    wait_for_minute(15)
     assert use_up(4) == [200, 200, 429, 429]
     edit(gateway, configured(box, {"requests_per_minute": 5}))
     assert use_up(5) == [200, 200, 200, 429, 429]

@@ -19,7 +19,7 @@ from tests.reliability import report
 from tests.rig import http_client, rules
 from tests.rig.boxes import Box
 from tests.rig.calls import TOKEN, warm_up
-from tests.rig.coordinator import join_coordinator
+from tests.rig.coordinator import join_coordinator, workers_connected
 from tests.rig.deadline import wait_until
 from tests.rig.edits import edit
 from tests.rig.fault_upstream import MODEL, ScriptedServer
@@ -144,6 +144,8 @@ class Rig:
         if self._shares:
             self.upstream.clear()
             join_coordinator(self.gateway, TOKEN)
+        if self._options.get("records"):
+            wait_until(lambda: workers_connected(self.gateway) >= self.gateway.workers, 30, "a worker is not connected")
         for box in self.boxes:
             box.clear()
         self._warm = self.gateway.worker_pids()

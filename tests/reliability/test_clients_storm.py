@@ -50,7 +50,7 @@ def rig() -> Iterator[Rig]:
 @cache
 def every_route() -> list[tuple[str, str]]:
     """Every method and address that the gateway has."""
-    named = {"<path:digest>": DIGEST, "<path:name>": "m", "<path:what>": "m", "<path:key>": "m"}
+    named = {"<path:digest>": DIGEST, "<path:name>": "m", "<name>": "m", "<path:what>": "m", "<path:key>": "m"}
     found = []
     for rule in create_app(Settings()).url_map.iter_rules():
         path = rule.rule

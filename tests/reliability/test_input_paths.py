@@ -22,7 +22,9 @@ CONSTANTS = {
     f"/api/blobs/{DIGEST}",
 }
 
-ROUTES = protected_routes()
+#: Another form of the name of a managed entry is another name, which goes to no upstream.
+NAMES = ("/admin/api/models/", "/admin/api/tokens/", "/admin/api/upstreams/")
+ROUTES = [route for route in protected_routes() if not route.path.startswith(NAMES)]
 FEW = [route for route in ROUTES if route.endpoint in ("native.tags", "openai.chat", "native.delete")]
 
 #: Forms of a path that somebody on the way could take for the path itself, or for another one.

@@ -79,7 +79,13 @@ def config_check(row: Row) -> str:
 
 # S26
 
-LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-litellm.txt", "tests/second/requirements.txt")
+LOCKS = (
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-litellm.txt",
+    "requirements-otel.txt",
+    "tests/second/requirements.txt",
+)
 #: What installs packages, and how often it does.
 INSTALLERS = {"Makefile": 1, "tests/run.sh": 1, "Dockerfile": 1, "deploy/install.sh": 1}
 SAFELY = ("--require-hashes", "--only-binary :all:")

@@ -27,6 +27,7 @@ def rig() -> Iterator[Rig]:
         "auth": {"generate_tokens": tokens, "max_failed_logins": 0},
         "cors": {"origins": [PAGE, "https://*.intern.example"]},
         "server": {"allowed_hosts": ["127.0.0.1"], "max_body": LIMIT},
+        "metrics": {"allow": []},
     }
     with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}) as rig:
         yield rig
@@ -103,11 +104,12 @@ OPEN = {
     "/livez": {"status"},
     "/readyz": {"status"},
 }
-METRICS = ("/metrics", "/metrics/", "/api/metrics", "/v1/metrics", "/stats", "/debug/vars", "/admin/metrics", "/status")
+#: Where others have metrics.
+ELSEWHERE = ("/metrics/", "/api/metrics", "/v1/metrics", "/stats", "/debug/vars", "/admin/metrics", "/status")
 
 
 def test_s23_health_and_metrics_from_outside(row: Row) -> None:
-    """Health says to strangers whether the gateway is well, and nothing of what is behind it; metrics are not there."""
+    """Health says to strangers whether the gateway is well, and nothing of what is behind it; metrics say nothing."""
     as_json = {"Accept": "application/json"}
     for path, keys in OPEN.items():
         for headers in ({}, bearer("sk-wrong"), {"x-api-key": "sk-wrong"}, {"X-Forwarded-For": "127.0.0.1"}):
@@ -118,7 +120,16 @@ def test_s23_health_and_metrics_from_outside(row: Row) -> None:
     assert row.ask("GET", "/", token=None).body == b"Ollama is running"
     assert "details" not in row.ask("GET", "/readyz", token=READER).json()
     assert "reason" not in json.dumps(row.ask("GET", "/health", token=READER).json())
-    for path in METRICS:
+    for headers in (
+        {},
+        bearer("sk-wrong"),
+        bearer(READER),
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+    ):
+        answer = row.ask("GET", "/metrics", headers=headers, token=None)
+        assert answer.status == 403 and not SECRET_WORDS.search(answer.text + str(answer.headers)), answer.text
+    for path in ELSEWHERE:
         assert row.ask("GET", path, token=None).status == 401
         assert row.ask("GET", path).status == 404
 

@@ -32,7 +32,11 @@ def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, se
         encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
         for method, path, body, headers in asked
     )
-    until_all_answer(gateway, lambda: map(int, re.findall(rb'"pid":(\d+)', raw(gateway.port, data))), seconds)
+
+    def ask() -> bytes:  # all of it, also if the coordinator has to start first
+        return raw(gateway.port, data, timeout=seconds, quiet_s=seconds)
+
+    until_all_answer(gateway, lambda: map(int, re.findall(rb'"pid":(\d+)', ask())), seconds)
     open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
     wait_until(lambda: all({*open_files} <= _targets(pid) for pid in gateway.worker_pids()), seconds)
     upstream.clear()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,16 +90,18 @@ def coordinator_pid(gateway: Gateway) -> int:
 
 
 def workers_connected(gateway: Gateway) -> int:
-    """How many workers are connected to it, by its Unix sockets: it listens at one, and each worker has two."""
-    pid = coordinator_pid(gateway)
+    """How many workers it has greeted: those have two descriptors of a Unix socket. None while it does not serve."""
+    if not coordinator_pid(gateway):
+        return 0
     lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
     inodes = {f"socket:[{line.split()[6]}]" for line in lines}
-    sockets = [each for each in open_descriptors(pid).values() if each in inodes] if pid else []
-    return max(0, len(sockets) - 1) // 2
+    opened = [Counter(open_descriptors(pid).values()) for pid in gateway.worker_pids()]
+    return sum(any(found[inode] > 1 for inode in inodes & found.keys()) for found in opened)
 
 
 def join_coordinator(gateway: Gateway, token: str, body: Frame | None = None) -> None:
-    """Let every worker connect to it, by requests with a token that has limits, or for a box with slots."""
+    """Let every worker connect to it, by requests with a token that has limits, or for a box with slots; then none of
+    them has a slot any more, although workers keep those for a moment."""
     body = body or {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
 
     def all_are_there() -> bool:
@@ -108,6 +111,7 @@ def join_coordinator(gateway: Gateway, token: str, body: Frame | None = None) ->
         return workers_connected(gateway) >= gateway.workers
 
     wait_until(all_are_there, 15, lambda: f"only {workers_connected(gateway)} workers have the coordinator")
+    wait_until_counted(gateway, 0, 0)
 
 
 def shared(gateway: Gateway) -> Frame:

@@ -62,7 +62,7 @@ class Crowd:
 
     def __init__(self, port: int, visitors: Sequence[Visitor], *, interval_s: float = 1.0) -> None:
         self.port = port
-        self.visitors = visitors
+        self.visitors = list(visitors)
         self.interval_s = interval_s
         self._sockets: dict[Visitor, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
@@ -81,6 +81,11 @@ class Crowd:
     def __exit__(self, *exc: object) -> None:
         self._is_over.set()
         self._thread.join(10)
+
+    def invite(self, visitor: Visitor) -> None:
+        """One more, who comes at once."""
+        self.visitors.append(visitor)
+        self._at(time.monotonic(), self._come, visitor)
 
     @property
     def present(self) -> int:

@@ -27,3 +27,11 @@ def wait_until(predicate: Callable[[], T], seconds: float = 10, message: str | C
             text = message() if callable(message) else message
             raise AssertionError(f"{text or 'condition not met'} (waited {seconds:g} s)")
         time.sleep(_INTERVAL_S)
+
+
+def wait_for_minute(seconds: float) -> None:
+    """Until the minute of limits that are counted in memory has so many seconds left: at its edge, what was used begins
+    to fade."""
+    left = 60 - time.monotonic() % 60
+    if left < seconds:
+        time.sleep(left)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.rig.http_client import Answer
 
-NATIVE, OPENAI, ANTHROPIC = "native", "openai", "anthropic"
+NATIVE, OPENAI, ANTHROPIC, ADMIN = "native", "openai", "anthropic", "admin"
 
 #: Errors of OpenAI's that do not have the type of their status. A missing model is the request's fault, a missing
 #: address is not.
@@ -45,6 +45,8 @@ def dialect_of(path: str) -> str:
     """Whose errors a path promises, for paths that exist."""
     if path.startswith(("/v1/messages", "/anthropic")):
         return ANTHROPIC
+    if path.startswith("/admin/api/"):
+        return ADMIN
     return OPENAI if path.startswith("/v1/") else NATIVE
 
 
@@ -71,4 +73,10 @@ def _anthropic(answer: Answer, document: dict[str, Any], status: int) -> Any:
     return document["error"]["message"]
 
 
-_TEXTS = {NATIVE: _native, OPENAI: _openai, ANTHROPIC: _anthropic}
+def _admin(_: Answer, document: dict[str, Any], status: int) -> Any:
+    assert document.keys() == {"error"}
+    assert {"message", "code"} <= document["error"].keys() <= {"message", "code", "param"}
+    return document["error"]["message"]
+
+
+_TEXTS = {NATIVE: _native, OPENAI: _openai, ANTHROPIC: _anthropic, ADMIN: _admin}

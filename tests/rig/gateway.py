@@ -24,6 +24,8 @@ from tests.rig.deadline import wait_until
 PROJECT = Path(__file__).resolve().parents[2]
 #: A deadline, not a promise: on a busy machine the imports alone take seconds.
 START_S = 60.0
+#: What the gateways of tests run with that are not about records.
+WITHOUT_RECORDS = {"OLLAMA_PROXY__RECORDS__URL": "null"}
 #: what a developer's shell may hold and would change the gateway under test
 _FOREIGN = re.compile(
     r"PORT|HOST|TIMEOUT|DEFAULT_MODEL|CHAT_LOGS|LOG_LEVEL|WEB_CONCURRENCY|GRACEFUL_TIMEOUT|OLLAMA_.*|GUNICORN_.*"
@@ -56,7 +58,9 @@ class Gateway:
     ``config`` is YAML text or a mapping. ``app``, ``gunicorn_config`` and ``cwd`` make it possible to start another
     application in the same way. ``launcher`` is a command that puts the gateway in its own place (exec) when it has
     set limits. ``listener`` is a listening socket of the caller's that the gateway inherits: it stays open, and takes
-    connections, from one start to the next. Files live in a temporary directory that is gone after `close`.
+    connections, from one start to the next. ``records``: usage is recorded, as ``config`` says or by default; otherwise
+    it is not, because that takes a further process for each gateway. Files live in a temporary directory that is gone
+    after `close`.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Gateway:
         cwd: str | Path = PROJECT,
         launcher: Sequence[str] = (),
         listener: socket.socket | None = None,
+        records: bool = False,
     ) -> None:
         self.workers = workers
         self.port = listener.getsockname()[1] if listener else free_port()
@@ -90,7 +95,9 @@ class Gateway:
         inherit = [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
         self._command = [*launcher, *inherit, sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
         self._cwd = cwd
-        self._env = self._environment(env or {})
+        has_database = isinstance(config, Mapping) and (config.get("records") or {}).get("url")
+        assert records or not has_database, "a gateway with a database needs records=True"
+        self._env = self._environment(({} if records else WITHOUT_RECORDS) | dict(env or {}))
 
     def __enter__(self) -> Self:
         try:

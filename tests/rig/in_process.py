@@ -11,6 +11,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import settings_from
 
@@ -36,12 +37,15 @@ class InProcess:
 
 
 @contextmanager
-def in_process(**config: Any) -> Iterator[InProcess]:
+def in_process(
+    *, coordinator: CoordinatorClient | None = None, metrics_directory: Path | None = None, **config: Any
+) -> Iterator[InProcess]:
     """The application with the demo model, or with what `config` says instead."""
     given: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, **config}
     if not given.keys() & {"service", "upstreams"}:
         given["service"] = {"base_url": "demo:"}
-    app = create_app(settings_from(json.dumps(given).encode(), Path("config.yaml"), {}))
+    settings = settings_from(json.dumps(given).encode(), Path("config.yaml"), {})
+    app = create_app(settings, coordinator=coordinator, metrics_directory=metrics_directory)
     fleet = app.extensions["ollama_proxy"]["gateway"].fleet
     if "upstreams" in given:
         # A request waits less than a second for a list that is not there yet.

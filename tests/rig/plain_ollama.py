@@ -51,9 +51,10 @@ class _Answers(BaseHTTPRequestHandler):
 def plain_ollama(
     address: str = "127.0.0.1", *, port: int = 0, ssl_context: ssl.SSLContext | None = None, **pages: Any
 ) -> Iterator[int]:
-    """A server on this address alone; gives its port. `pages`: other answers, `version=401` for `/api/version`."""
+    """A server on this address alone; gives its port. `pages`: other answers, `version=401` for `/api/version`; by
+    path, if it begins with a slash."""
     with _Server(address, port) as server:
-        server.pages = PAGES | {f"/api/{name}": page for name, page in pages.items()}
+        server.pages = PAGES | {name if name.startswith("/") else f"/api/{name}": page for name, page in pages.items()}
         if ssl_context:
             server.socket = ssl_context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

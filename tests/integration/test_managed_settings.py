@@ -1,0 +1,106 @@
+"""Models and upstreams that are managed while the gateway runs, next to those of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from ollama_proxy.records import audit, database, tables
+from ollama_proxy.records.managed_settings import delete_setting, put_setting
+from tests.rig.boxes import Box
+from tests.rig.calls import TOKEN
+from tests.rig.deadline import wait_until
+from tests.rig.gateway import Gateway
+from tests.rig.keys import FOLLOWED_S, wait_for_records
+
+ACTOR = audit.Actor({"by": "admin", "from": "10.0.0.7"})
+SQLITE = "sqlite:state/records.db"
+
+
+@pytest.fixture
+def boxes() -> Iterator[tuple[Box, Box]]:
+    with Box("box1", ["m"]) as first, Box("box2", ["n"]) as second:
+        yield first, second
+
+
+@pytest.fixture
+def gateway(boxes: tuple[Box, Box]) -> Iterator[Gateway]:
+    config: dict[str, Any] = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "upstreams": [boxes[0].declared],
+        "models": {"coder": {"target": "m"}},
+        "records": {"url": SQLITE},
+    }
+    with Gateway(config, records=True) as running:
+        wait_for_records(running)
+        yield running
+        assert "Traceback" not in running.output()
+
+
+@pytest.fixture
+def change(gateway: Gateway) -> Iterator[Callable[[Callable[[Connection], object]], None]]:
+    engine = database.open_database(SQLITE, gateway.state_directory)
+
+    def run(action: Callable[[Connection], object]) -> None:
+        with database.write(engine) as connection:
+            action(connection)
+
+    yield run
+    engine.dispose()
+
+
+def models(gateway: Gateway) -> set[str]:
+    """What all workers list in common."""
+    answers = [gateway.ask("/v1/models") for _ in range(6)]
+    assert {answer.status for answer in answers} == {200}
+    return set.intersection(*({model["id"] for model in answer.json()["data"]} for answer in answers))
+
+
+def ask(gateway: Gateway, model: str) -> int:
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    return gateway.ask("/api/chat", body).status
+
+
+Change = Callable[[Callable[[Connection], object]], None]
+
+
+def test_models_and_upstreams_come_and_go(gateway: Gateway, boxes: tuple[Box, Box], change: Change) -> None:
+    box = {name: value for name, value in boxes[1].declared.items() if name != "name"}
+
+    def add(connection: Connection) -> None:
+        put_setting(connection, kind="upstreams", name="box2", value=box, actor=ACTOR)
+        put_setting(connection, kind="models", name="writer", value={"target": "box2:n"}, actor=ACTOR)
+
+    change(add)
+    wait_until(lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2, lambda: str(models(gateway)))
+    assert [ask(gateway, model) for model in ("coder", "writer", "n")] == [200, 200, 200]
+    assert len(boxes[1].prompts) == 2
+    change(lambda connection: delete_setting(connection, kind="upstreams", name="box2", actor=ACTOR))
+    wait_until(lambda: ask(gateway, "writer") == 404, FOLLOWED_S + 2)
+    assert ask(gateway, "coder") == 200
+
+
+def test_what_does_not_fit_is_reported_and_stops_nothing(gateway: Gateway, change: Change) -> None:
+    """Entries of a version that knew more, and those that the file has defined meanwhile."""
+
+    def add(connection: Connection) -> None:
+        entry = {"changed_at": 0, "changed_by": "admin"}
+        for name, value in (("wrong", {"target": "m", "taste": 1}), ("Coder", {"target": "none"})):
+            connection.execute(tables.managed_settings.insert().values(kind="models", name=name, value=value, **entry))
+        put_setting(connection, kind="models", name="writer", value={"target": "m"}, actor=ACTOR)
+
+    change(add)
+    wait_until(lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2)
+    assert [ask(gateway, model) for model in ("coder", "writer")] == [200, 200]
+
+    def find_reasons() -> dict[str, str]:
+        skipped = [line for line in gateway.log_lines("events") if line["event"] == "managed_entry_skipped"]
+        return {line["name"]: line["reason"] for line in skipped}
+
+    wait_until(lambda: find_reasons().keys() == {"Coder", "wrong"}, 5, lambda: f"the log has {find_reasons()}")
+    reasons = find_reasons()
+    assert reasons["Coder"].startswith(f"Coder is defined in {gateway.config_path}:")
+    assert reasons["wrong"].startswith('unknown setting "taste"')

@@ -1,0 +1,94 @@
+"""Quotas go on from the records: a coordinator that is killed in the middle neither forgives usage nor doubles it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.rig.boxes import fleet_config
+from tests.rig.calls import TOKEN
+from tests.rig.coordinator import coordinator_pid, kill_coordinator, workers_connected
+from tests.rig.deadline import wait_until
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, open_stream
+from tests.rig.records_view import CountingBox, RecordsView, tokens_of
+from tests.rig.redis_server import RedisServer
+
+#: Requests that the quota of a day is for. Their numbers are such that each takes as many tokens as every other.
+QUOTA, STEP = 10, 97 * 13
+EACH = sum(tokens_of(0))
+
+
+@pytest.fixture
+def box() -> Iterator[CountingBox]:
+    with CountingBox("box1", ["m"], line_s=0.1) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"])
+def gateway(request: pytest.FixtureRequest, box: CountingBox, records_url: str) -> Iterator[Gateway]:
+    token = {"name": "team", "token": TOKEN, "limits": {"tokens_per_day": QUOTA * EACH}}
+    config = fleet_config(TOKEN, [box], records={"url": records_url}) | {"auth": {"generate_tokens": [token]}}
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        config["state"] = {"url": server.url}
+    with Gateway(config, workers=2, records=True) as running:
+        wait_until(lambda: coordinator_pid(running), 20, "no worker starts a coordinator")
+        yield running
+        assert "Traceback" not in running.output()
+
+
+def body(number: int) -> dict[str, object]:
+    text = f"request {number * STEP}"
+    return {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True}
+
+
+def ask(gateway: Gateway, number: int) -> int:
+    answer = gateway.ask("/api/chat", body(number), timeout=30)
+    assert answer.complete
+    return answer.status
+
+
+def wait_for_another(gateway: Gateway, pid: int) -> None:
+    """Until all workers are connected to another coordinator."""
+    wait_until(lambda: coordinator_pid(gateway) not in (0, pid), 30, "there is no new coordinator")
+    wait_until(lambda: workers_connected(gateway) == gateway.workers, 10, "a worker does not come back")
+
+
+def test_killed_coordinator_neither_forgives_nor_doubles_usage(
+    gateway: Gateway, box: CountingBox, records_url: str
+) -> None:
+    assert [ask(gateway, number) for number in range(3)] == [200] * 3
+    # One ends before there is a new coordinator, which takes longer to start than the rest of this answer.
+    with open_stream(gateway.url, "POST", "/api/chat", body(3), bearer(TOKEN)) as stream:
+        stream.read_some()
+        pid = kill_coordinator(gateway)
+        stream.read_all()
+        assert stream.complete
+    wait_for_another(gateway, pid)
+    # One is still in progress when the new coordinator is there.
+    box.line_s = 2.0
+    with open_stream(gateway.url, "POST", "/api/chat", body(4), bearer(TOKEN)) as stream:
+        stream.read_some()
+        pid = kill_coordinator(gateway)
+        wait_for_another(gateway, pid)
+        stream.read_all()
+        assert stream.complete
+    box.line_s = 0.0
+    view = RecordsView(gateway, records_url)
+    view.wait_for(lambda rows: len(rows) == 5)
+    assert [ask(gateway, number) for number in range(5, QUOTA + 2)] == [200] * (QUOTA - 5) + [429] * 2
+    rows = view.wait_for(lambda rows: len(rows) == QUOTA + 2)
+    assert [row["state"] for row in rows] == ["ok"] * QUOTA + ["refused"] * 2
+    assert sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in rows) == QUOTA * EACH
+
+
+def test_whole_gateway_is_restarted(gateway: Gateway, records_url: str) -> None:
+    assert [ask(gateway, number) for number in range(QUOTA - 1)] == [200] * (QUOTA - 1)
+    view = RecordsView(gateway, records_url)
+    view.wait_for(lambda rows: len(rows) == QUOTA - 1)  # a worker that is killed between answer and record loses that
+    gateway.kill()
+    gateway.start()
+    wait_for_another(gateway, 0)
+    assert [ask(gateway, number) for number in range(3)] == [200, 429, 429]

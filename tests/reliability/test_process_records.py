@@ -1,0 +1,151 @@
+"""The database of the records is locked, killed or hangs, its disk is full, and everything is killed repeatedly."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.test_process_host import fill, needs_root
+from tests.rig.boxes import fleet_config
+from tests.rig.calls import FACES
+from tests.rig.deadline import wait_until
+from tests.rig.gateway import Gateway
+from tests.rig.numbered_requests import NumberedClient, asking
+from tests.rig.postgres import PostgresServer
+from tests.rig.records_view import CountingBox, RecordsView, check_conservation
+
+SQLITE = "sqlite:state/records.db"
+#: Seconds for which SQLite is locked, and for which PostgreSQL is away and hangs; a minute in the table.
+LOCKED_S, AWAY_S = 10.0, float(os.environ.get("RECORDS_AWAY_S") or 8)
+#: How often everything is killed; 200 times in the table.
+KILLS = int(os.environ.get("RECORDS_KILLS") or 5)
+REQUESTS = 20
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with Rig(config={"records": {"url": SQLITE}}, records=True) as running:
+        yield running
+
+
+def noted(row: Row, event: str) -> int:
+    """How often something is in the log."""
+    return sum(line["event"] == event for line in row.gateway.log_lines("events"))
+
+
+def problems(gateway: Gateway, token: str = TOKEN) -> list[str]:
+    """What workers say an operator should mend."""
+    document: dict[str, Any] = gateway.ask("/health", token=token).json()
+    return [problem["what"] for problem in document.get("problems", ())]
+
+
+def lock(path: Path) -> sqlite3.Connection:
+    """Takes the lock for writing, as another program does."""
+    database = sqlite3.connect(path, timeout=20, isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    return database
+
+
+def steady_chats(row: Row, seconds: float) -> int:
+    """Chats one after the other for so long; returns how many were answered."""
+    ends_s, count = time.monotonic() + seconds, 0
+    while time.monotonic() < ends_s:
+        assert row.ask(body=FACES["native chat"].body).status == 200
+        count += 1
+    return count
+
+
+def check_rows(row: Row, view: RecordsView, count: int) -> None:
+    """All of these requests are recorded, once, and nothing else."""
+    rows = view.wait_for(lambda rows: len(rows) >= count, 40)
+    wait_until(lambda: noted(row, "records_back"), 20, "nobody says that the database is back")
+    assert (len(rows), len({each["id"] for each in rows})) == (count, count)
+    row.measured("recorded", count, "")
+
+
+def test_p12_locked_database_delays_no_request_and_loses_no_row(row: Row) -> None:
+    view = RecordsView(row.gateway, SQLITE, "row-")
+    count = steady_chats(row, 0.5)
+    view.wait_for(len)
+    with closing(lock(row.gateway.state_directory / "records.db")) as database:
+        count += steady_chats(row, LOCKED_S)
+        assert noted(row, "records_unavailable")
+        database.execute("ROLLBACK")
+    check_rows(row, view, count)
+
+
+#: A state directory with this much room.
+SMALL_DISK = ("sh", "-c", 'mount -t tmpfs -o size=3m,mode=700 none "$STATE_DIRECTORY" && exec "$@"', "sh")
+
+
+@needs_root
+def test_p13_full_disk_stops_no_request_and_what_is_not_recorded_is_reported(door: str) -> None:
+    with Rig(config={"records": {"url": SQLITE}}, records=True, launcher=SMALL_DISK) as rig, ExitStack() as stack:
+        gateway = rig.gateway
+        stack.callback(subprocess.run, ["umount", "--lazy", gateway.state_directory], check=True)
+        with rig.row(door) as row:
+            view = RecordsView(gateway, SQLITE, "row-")
+            first = steady_chats(row, 0.5)
+            view.wait_for(lambda rows: len(rows) >= first)
+            filler = gateway.state_directory / "filler"
+            fill(filler)
+            steady_chats(row, 3)
+            wait_until(lambda: any("lines" in what for what in problems(gateway)), 10, lambda: str(problems(gateway)))
+            assert noted(row, "usage_not_written")
+            filler.unlink()
+            id = "row-room-" + secrets.token_hex(8)
+            wait_until(lambda: noted(row, "usage_written_again"), 10, lambda: str(steady_chats(row, 0.1)))
+            assert row.ask(body=FACES["native chat"].body, id=id).status == 200
+            rows = view.wait_for(lambda rows: any(each["id"] == id for each in rows))
+            assert len({each["id"] for each in rows}) == len(rows)
+            assert view.select("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@pytest.mark.door("gateway")
+def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> None:
+    """After each time the database is whole, and in the end every request is in it once."""
+    with CountingBox("box1", ["m"]) as box:
+        config = fleet_config(TOKEN, [box], records={"url": SQLITE})
+        with Gateway(config, records=True) as gateway:
+            view, client = RecordsView(gateway, SQLITE), NumberedClient(gateway.url, TOKEN)
+            with asking(client, 8):
+                for _ in range(KILLS):
+                    before = len(client.answered)
+                    wait_until(lambda before=before: len(client.answered) > before + REQUESTS, 30)
+                    time.sleep(random.uniform(0, 1))
+                    gateway.kill()
+                    with suppress(sqlite3.OperationalError):  # it was killed before there was a database
+                        assert view.select("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+                    gateway.start()
+            rows = view.wait_until_complete(60)
+            check_conservation(rows, view.sums(), client, box)
+
+
+@pytest.mark.door("gateway")
+def test_p26_postgresql_that_restarts_or_hangs_delays_no_request_and_loses_no_row(
+    postgres_server: PostgresServer, door: str
+) -> None:
+    url = postgres_server.new_database()
+    with Rig(config={"records": {"url": url}}, records=True) as rig, rig.row(door) as row:
+        view = RecordsView(row.gateway, url, "row-")
+        count = steady_chats(row, 0.5)
+        view.wait_for(lambda rows: len(rows) == count, 30)
+        postgres_server.kill()
+        count += steady_chats(row, AWAY_S)
+        postgres_server.start()
+        check_rows(row, view, count)
+        postgres_server.pause()
+        count += steady_chats(row, AWAY_S)
+        postgres_server.resume()
+        check_rows(row, view, count)
