@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
@@ -425,7 +426,13 @@ class WorkerRequests:
         self._ended = self._ended if self.has_stand_in else {}
         announced = [*self.admissions.values(), *ended]
         exchanges = [(each.exchange, each.list_subjects(), each.charged) for each in announced]
-        return {"op": "announce", "held": held, "exchanges": exchanges, "ended": list(ended.values())}
+        return {
+            "op": "announce",
+            "worker": os.getpid(),
+            "held": held,
+            "exchanges": exchanges,
+            "ended": list(ended.values()),
+        }
 
     def ask_again(self) -> None:
         """Asks another coordinator for what waits."""

@@ -7,6 +7,7 @@ one; after that the worker grants its own share, and announces what it holds as 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -258,7 +259,7 @@ class CoordinatorClient:
             while not reader.ready():
                 reader.join(timeout=REPLY_S)
                 if self._requests.is_unanswered(REPLY_S):
-                    link.close()
+                    link.send_last({"op": "detach", "worker": os.getpid()})
         finally:
             link.close()
 

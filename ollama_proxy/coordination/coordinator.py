@@ -119,6 +119,8 @@ class Coordinator:
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._entries: dict[str, Entry] = {}
+        #: Of workers that gave a slow coordinator up, by their process ids: what they hold until they are back.
+        self._detached: dict[int, Session] = {}
         #: What `announce` has said.
         self._announced: dict[str, Grant | None] = {}
 
@@ -154,15 +156,11 @@ class Coordinator:
         """Goes on with a store that knows what `announce` said, and tells it what has changed since then."""
         known, self._announced = self._announced, {}
         same = {key for key, grant in known.items() if key in self._entries and self._entries[key].grant is grant}
-        self._store = store
-        with self._falling_back():
-            for key in known.keys() - same:
-                self._cancel(key)
-            self.use(store, known=same)
+        self.use(store, known=same, gone=known.keys() - self._entries.keys())
 
-    def use(self, store: Store, known: Set[str] = frozenset()) -> None:
+    def use(self, store: Store, known: Set[str] = frozenset(), gone: Set[str] = frozenset()) -> None:
         """Goes on with another store, and tells it everything but the requests that it knows: boxes, what is held, and
-        what waits."""
+        what waits. `gone`: what it knows, too, and what has ended since; the slots of these may have changed hands."""
         self._store = store
         store.scheduler.limits = self._queue
         store.limiter.set_timezone(self._timezone)
@@ -173,6 +171,7 @@ class Coordinator:
             for key, entry in entries:
                 if entry.grant is not None:
                     self.hold(key, entry, entry.grant.box, self._clock() - entry.granted_s)
+            self.deliver(store.scheduler.cancel_all(gone, self._clock()))
             for name in self._box_names():
                 self.set_box(name)
             for key, entry in entries:
@@ -207,6 +206,8 @@ class Coordinator:
             entry = self._entries.get(decision.request.id)
             if entry is None:
                 self._cancel(decision.request.id)
+            elif entry.grant is not None:
+                continue  # by the one that has stood in meanwhile; the store knows
             elif isinstance(decision, Refusal):
                 del self._entries[decision.request.id]
                 entry.session.give_back(entry.exchange)
@@ -281,6 +282,15 @@ class Coordinator:
     def _cancel(self, key: str) -> None:
         self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
 
+    def detach(self, worker: int, session: Session) -> None:
+        """A worker gives this coordinator up for a moment, and its requests go on: nobody gets their slots yet."""
+        self._detached[worker] = session
+
+    def reattach(self, worker: int) -> None:
+        """A worker is back, and has said what it holds: what its last session held is no more."""
+        if session := self._detached.pop(worker, None):
+            session.close()
+
     def rename(self, key: str, about: Frame, age_s: float) -> None:
         """The slot of a request is used by another one, for so long."""
         if entry := self._entries.get(key):
@@ -342,6 +352,7 @@ class Coordinator:
 
     def forget(self, session: Session) -> None:
         """Ends a session; what it says of boxes counts no more."""
+        self._detached = {worker: each for worker, each in self._detached.items() if each is not session}
         if self._sessions.pop(session.number, None):
             for name in session.boxes:
                 self.set_box(name)
@@ -397,6 +408,8 @@ class Session:
         self.number = number
         self.send = send
         self.boxes: dict[str, BoxView] = {}
+        #: The worker has given this coordinator up, and is about to come back.
+        self.is_detached = False
         self._coordinator = coordinator
         self._requests: dict[str, None] = {}
         #: Exchanges that passed their limits, and which those are.
@@ -405,6 +418,7 @@ class Session:
         self.handlers: dict[str, Callable[[Frame], None]] = {
             "hello": lambda frame: send({"op": "welcome", "version": VERSION}),
             "announce": self.announce,
+            "detach": self.detach,
             "settings": self.configure,
             "box": self.report_box,
             "acquire": self.acquire,
@@ -469,6 +483,12 @@ class Session:
             entry = self._read_entry(held)
             self._requests[entry.id] = None
             self._coordinator.hold(self._key(entry.id), entry, held["box"], held["age_s"])
+        self._coordinator.reattach(frame.get("worker", 0))
+
+    def detach(self, frame: Frame) -> None:
+        """The worker waits no longer for answers; see `announce` for what it does next."""
+        self.is_detached = True
+        self._coordinator.detach(frame["worker"], self)
 
     def configure(self, frame: Frame) -> None:
         """The settings of a worker; boxes that it no longer names are gone."""

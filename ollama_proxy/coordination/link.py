@@ -106,6 +106,12 @@ class Link:
         finally:
             self.close()
 
+    def send_last(self, frame: Frame) -> None:
+        """Sends a frame if the other side reads now, and ends the link."""
+        self._add(frame)
+        self._flush()
+        self.close()
+
     def close(self) -> None:
         """Ends the link, also for who waits in `receive`; a second call does nothing."""
         if self.is_closed:

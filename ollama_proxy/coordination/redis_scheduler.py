@@ -160,12 +160,14 @@ class RedisScheduler:
         """See Scheduler."""
         with self._lock:
             known = self._entries.get(request.id)
-            if known and known.grant:
+            if known and known.grant and known.grant.box == box_name:
                 return known.grant
             grant = _hold(request, box_name, started_s)
             entry = _Entry(request, started_s, grant)
-            self._add(entry, lambda state, now: self._restore(entry, state, now))
-            return grant
+            decisions = self._add(entry, lambda state, now: self._restore(entry, state, now))
+        if decisions:
+            self.on_decisions(decisions)
+        return grant
 
     def _add(self, entry: _Entry, operation: Operation) -> list[Decision]:
         """Adds a request of this machine, unless Redis can't be used."""
@@ -259,27 +261,35 @@ class RedisScheduler:
         return state.set_views(self._machine, self._views, now) + self._reconcile(state, now)
 
     def _reconcile(self, state: SharedState, now: float) -> list[Decision]:
-        """Makes the state agree with what this machine holds and waits for."""
+        """Makes the state agree with what this machine holds and waits for. What it holds comes first: a slot that has
+        changed hands is not free when its last holder is found to be gone."""
         decisions: list[Decision] = []
-        known: set[str] = set()
+        known: dict[str, Grant | None] = {}
+        gone: list[str] = []
         for name, grant in state.list_requests(self._machine):
             entry = self._find_entry(name)
             if entry:
-                known.add(entry.request.id)
+                known[entry.request.id] = grant
                 # The message was lost.
                 decisions += [grant] if grant and not entry.grant else []
             elif name.startswith(self._names) or time.monotonic() >= self._clean_up_s:
-                decisions += state.scheduler.cancel(name, now)
-        missing = [each for key, each in self._entries.items() if key not in known and each.is_known]
-        return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in missing))
+                gone.append(name)
+        held = [each for key, each in self._entries.items() if each.is_known and each.grant and not known.get(key)]
+        waiting = [each for key, each in self._entries.items() if each.is_known and not each.grant and key not in known]
+        for each in held:
+            decisions += self._restore(each, state, now)
+        decisions += state.scheduler.cancel_all(gone, now)
+        return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in waiting))
 
     def _restore(self, entry: _Entry, state: SharedState, now: float) -> list[Decision]:
-        """Adds an entry that is not there. Nothing is refused, and no slot is taken away, even if that is too many."""
+        """Adds an entry that is not there, or not as it is. Nothing is refused, and no slot is taken away, even if that
+        is too many."""
         request, waited_s = self._share(entry, now), time.monotonic() - entry.since_s
         if not entry.grant:
             return state.scheduler.acquire(request, now, waited_s=waited_s)
+        elsewhere = state.scheduler.release(request.id, now)
         state.scheduler.hold(request, entry.grant.box, now - waited_s, now)
-        return []
+        return elsewhere
 
     def _share(self, entry: _Entry, now: float) -> Request:
         """The request as it is in Redis, at this time of Redis."""

@@ -183,9 +183,13 @@ class Scheduler:
         return decisions
 
     def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
-        """Takes in a slot that is held already, since `started_s`, even if the box has none left."""
+        """Takes in a slot that is held already, since `started_s`, even if the box has none left. The request may
+        wait here; then it leaves the queue."""
         lane, box = self._get_lane(request.candidates, request.is_background), self._get_box(box_name)
         self._find_group(lane).live += 1
+        if waiting := self._waiting.get(request.id):
+            self._dequeue(waiting)
+            self._leave_group(waiting.queue.lane)
         queue = self._get_queue(lane, request.flow)
         cost_s = self._estimates.expect("service", box_name, lane.boxes[box])
         grant = Grant(request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s)

@@ -146,6 +146,8 @@ class _Service:
             sys.stderr.write(f"ollama-proxy coordinator: a worker sent an invalid frame: {error!r}\n")
             link.close()
         finally:
+            if session.is_detached:
+                gevent.sleep(SETTLE_S)
             session.close()
             if recording:
                 recording.forget(send)

@@ -11,7 +11,7 @@ from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter, Spent
 from ollama_proxy.coordination.scheduler import Scheduler
-from ollama_proxy.coordination.state import StateUnavailable
+from ollama_proxy.coordination.state import Grant, Request, StateUnavailable
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 
@@ -338,6 +338,50 @@ def test_what_is_left_of_limits_is_told_and_unknown_while_the_shared_state_is_lo
     workers = Workers(store=lost, stand_in=lambda: make_share(0.5))
     workers.open("only").handle({"op": "limits", "id": 8, "subjects": subjects})
     assert {"op": "limits", "id": 8, "left": {}} in workers.received["only"]
+
+
+def test_slot_that_changes_hands_while_the_shared_state_comes_back_goes_to_nobody_else() -> None:
+    workers = Workers(store=make_share(1.0))
+    session = workers.open("only", slots=1)
+    for number in "1234":
+        session.handle(make_acquire(number))
+    shared = Scheduler()
+    decisions = shared.set_box("box1", 0, slots=1)
+    for request, box, _ in workers.coordinator.announce():
+        decisions += [shared.hold(request, box, 0, 0)] if box else shared.acquire(request, 0)
+    session.handle({"op": "release", "id": "1"})
+    session.handle({"op": "release", "id": "3"})
+    workers.take("only")
+    workers.coordinator.resume(Store(shared, Limiter(), is_shared=True))
+    assert [name for name, grant in shared.list_requests() if grant] == ["1/2"]
+    assert workers.take("only") == []
+    # What the store had decided before it knew arrives late.
+    workers.coordinator.deliver([Grant(Request("1/2", "team", (("box1", "m"),)), "box1", "m", False, 0.0, 0.0)])
+    assert workers.take("only") == []
+    session.handle({"op": "release", "id": "2"})
+    assert workers.take("only") == [("granted", "4", "box1")]
+
+
+def test_worker_that_gave_up_a_slow_coordinator_keeps_its_slots() -> None:
+    """It leaves and comes back; meanwhile nobody gets what its requests still use."""
+    workers = Workers(resettle_s=1.0)
+    other, session = workers.open("other"), workers.open("before")
+    for number in "12":
+        session.handle(make_acquire(number))
+    other.handle(make_acquire("1"))
+    session.handle({"op": "detach", "worker": 7})
+    assert session.is_detached
+    workers.pass_time(0.5)
+    again = workers.open("after")
+    held = [make_acquire(number, box="box1", age_s=3.0) for number in "12"]
+    again.handle({"op": "announce", "worker": 7, "held": held})
+    session.close()
+    workers.take("other")
+    workers.pass_time(2.0)
+    assert workers.take("other") == []
+    again.handle({"op": "release", "id": "1"})
+    assert workers.take("other") == [("granted", "1", "box1")]
+    assert workers.coordinator.sessions == 2
 
 
 def test_frames_of_a_newer_version_are_ignored() -> None:

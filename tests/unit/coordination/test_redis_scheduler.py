@@ -335,6 +335,21 @@ def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
     wait_until(lambda: "waits" in first.granted, 1)
 
 
+def test_slot_that_changed_hands_while_redis_was_away_goes_to_nobody_else(
+    pair: tuple[Machine, Machine], redis_server: RedisServer
+) -> None:
+    """Redis has its old holder; the new one is announced."""
+    first, second = pair
+    second.ask("2")
+    waits, held = Request("waits", "flow", BOX), Request("held", "flow", BOX)
+    first.announce = lambda: [(waits, None, time.monotonic()), (held, "box1", time.monotonic())]
+    first.note_lost(redis.ConnectionError("lost"))
+    wait_until(lambda: first.is_available, 5)
+    assert list(first.granted) == ["1"] and not second.granted
+    first.give_back("held")
+    wait_until(lambda: "2" in second.granted or "waits" in first.granted, 1)
+
+
 def test_request_that_was_announced_already_is_not_added_again(
     pair: tuple[Machine, Machine], redis_server: RedisServer
 ) -> None:
