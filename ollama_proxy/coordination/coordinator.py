@@ -118,6 +118,8 @@ class Coordinator:
         self._resettle_s = resettle_s
         self._sessions: dict[int, Session] = {}
         self._opened = 0
+        #: Whether what has been used is recorded.
+        self.has_records = False
         self._entries: dict[str, Entry] = {}
         #: Of workers that gave a slow coordinator up, by their process ids: what they hold until they are back.
         self._detached: dict[int, Session] = {}
@@ -472,11 +474,13 @@ class Session:
     def announce(self, frame: Frame) -> None:
         """What a worker holds that has lost another coordinator."""
         is_shared = self._coordinator.is_shared  # then what they were charged is still counted
+        # Quotas are raised to what the records have, again after each announcement; what is charged twice stays.
+        keeps_spent = is_shared and not self._coordinator.has_records
         for exchange, subjects, charged in frame.get("exchanges", ()):
             self._exchanges[exchange] = _read_subjects(subjects)
             self._hold(exchange, self._exchanges[exchange], charged if is_shared else 0)
         for end in frame.get("ended", ()):
-            self.end(end if is_shared else end | {"spent": None})  # the records have it
+            self.end(end if keeps_spent else end | {"spent": None})
         if frame.get("held"):
             self._coordinator.settle_again()
         for held in frame.get("held", ()):

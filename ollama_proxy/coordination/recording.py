@@ -92,6 +92,7 @@ class Recording:
         def configure(frame: Frame) -> None:
             """The first frame of this kind makes it one of the workers."""
             self._records.configure(frame["records"])
+            self._coordinator.has_records = bool(frame["records"].get("url"))
             self._is_outdated.set()
             if send not in self._workers:
                 self._workers.append(send)

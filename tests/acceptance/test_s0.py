@@ -218,8 +218,10 @@ def test_s0_15_errors_of_forwarding_are_logged(gateway: Gateway, upstream: Repla
 
 
 def test_s0_16_state_of_the_system_is_logged(gateway: Gateway) -> None:
-    started = [row for row in gateway.log_lines("events") if row["event"] == "worker_started"]
-    assert len(started) == gateway.workers
+    def started() -> int:
+        return sum(row["event"] == "worker_started" for row in gateway.log_lines("events"))
+
+    wait_until(lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started")
     assert request(gateway.url, path="/health").json()["status"] == "healthy"
 
 

@@ -48,6 +48,7 @@ def shared_gateway(shared_box: WorkBox) -> Iterator[Gateway]:
     with Gateway(config) as running:
         join_coordinator(running, TOKEN)
         assert running.ask(CHAT.path, CHAT.body | {"stream": False}, token=DAY).status == 200  # uses up its day
+        wait_until(lambda: statuses_of(running, "day", 0), 10, "it is not in the log")
         yield running
 
 

@@ -9,7 +9,7 @@ import pytest
 from ollama_proxy.coordination.coordinator import Coordinator, Session, Store, make_share
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.frames import Frame
-from ollama_proxy.coordination.limits import Limiter, Spent
+from ollama_proxy.coordination.limits import Limiter, Spent, Subject
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Grant, Request, StateUnavailable
 
@@ -269,9 +269,10 @@ def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
     assert workers.take("second") == [("granted", "2", "")]
 
 
-@pytest.mark.parametrize("is_shared", [True, False], ids=["redis", "memory"])
-def test_restart_neither_forgives_nor_doubles_a_quota(is_shared: bool) -> None:
-    """Redis has what the exchanges of before were charged with; without it, the records have what has ended."""
+@pytest.mark.parametrize("where", ["redis", "records", "redis and records"])
+def test_restart_neither_forgives_nor_doubles_a_quota(where: str) -> None:
+    """Redis has what the exchanges of before were charged with; the records have what has ended."""
+    is_shared, has_records = "redis" in where, "records" in where
     subjects = [["token:team", {"tokens_per_day": 100}]]
     shared = MemoryStorage()
     before = Coordinator(Store(Scheduler(), Limiter(shared))).open(lambda frame: None)
@@ -280,16 +281,21 @@ def test_restart_neither_forgives_nor_doubles_a_quota(is_shared: bool) -> None:
         before.handle(make_acquire(number, **limits))
     storage = shared if is_shared else MemoryStorage()
     coordinator = Coordinator(Store(Scheduler(), Limiter(storage), is_shared=is_shared))
-    if not is_shared:
-        used = {period: {"token:team": Spent(35)} for period in coordinator.limiter.list_periods()}
-        coordinator.limiter.seed(used)
+    coordinator.has_records = has_records
+    periods = coordinator.limiter.list_periods()
+    subject = [Subject("token:team", {"tokens_per_day": 100})]
+    if has_records:  # a worker that is late announces itself after that
+        coordinator.limiter.seed({period: {"token:team": Spent(35)} for period in periods})
+        coordinator.limiter.describe(subject)
     session = coordinator.open(lambda frame: None)
     ends = [{"op": "end", "exchange": f"exchange {number}", "spent": {"tokens": 35}} for number in "12"]
     exchanges = [[end["exchange"], subjects, 10] for end in ends]
     session.handle({"op": "announce", "held": [], "exchanges": exchanges, "ended": ends[:1]})
     session.handle(ends[1])
-    (period, _) = coordinator.limiter.list_periods()
-    assert storage.get(f"token:team/tokens_per_day/{period.name}") == 70
+    if has_records:
+        coordinator.limiter.seed({period: {"token:team": Spent(70)} for period in periods})
+        coordinator.limiter.describe(subject)
+    assert storage.get(f"token:team/tokens_per_day/{periods[0].name}") == 70
 
 
 def test_stand_in_grants_its_share() -> None:

@@ -18,6 +18,7 @@ from ollama_proxy.upstreams import register_kind
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.registry import BUILDERS
+from tests.rig.deadline import wait_until
 
 CONFIG = "server: {host: 127.0.0.1}\nauth: {enabled: false}\nupstreams: [{name: echo, kind: toy}]\n"
 
@@ -121,7 +122,7 @@ def test_what_it_does_not_implement_is_refused(client: FlaskClient) -> None:
 
 
 def test_its_health_is_checked(client: FlaskClient, toy: None, tmp_path: Path) -> None:
-    assert client.get("/readyz").status_code == 200
+    wait_until(lambda: client.get("/readyz").status_code == 200, 10, "it is not checked")
     gone = client_of(CONFIG.replace("echo", "gone"), tmp_path).get("/readyz")
     assert gone.status_code == 503
 
