@@ -173,6 +173,7 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
         coordinator=coordinator,
         spool=Spool(state_path(settings, environ) / SPOOL_DIRECTORY),
         metrics_directory=METRICS_DIRECTORY.path,
+        session_directory=state_path(settings, environ) / SESSION_DIRECTORY,
     )
     app.extensions["ollama_proxy"] |= {"watch": watch, "live_settings": live}
     gateway = app.extensions["ollama_proxy"]["gateway"]
