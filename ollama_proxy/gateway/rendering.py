@@ -21,7 +21,7 @@ class ErrorRenderer(ABC):
     """Renders a dialect's errors, and the headers of all its answers."""
 
     #: Of the body of an error.
-    content_type = JSON
+    content_type = "application/json"
 
     @abstractmethod
     def render_error(self, error: GatewayError, request_id: str) -> bytes:

@@ -106,7 +106,9 @@ class Authenticator:
         self.administrator: Principal | None = None
         if password_hash:
             # A session that was opened with the password ends when that is changed.
-            self.administrator = Principal(ADMINISTRATOR, SCOPES, digest=hashlib.sha256(password_hash.encode()).digest())
+            self.administrator = Principal(
+                ADMINISTRATOR, SCOPES, digest=hashlib.sha256(password_hash.encode()).digest()
+            )
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid

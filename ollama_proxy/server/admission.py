@@ -20,8 +20,8 @@ from ollama_proxy.admin import (
     read_user_header,
 )
 from ollama_proxy.dialects import Dialect, find_dialect
-from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
 from ollama_proxy.errors import AuthError
+from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
 from ollama_proxy.policy import PUBLIC, SESSION_CALL_KEY, Principal, check_scope, sent_tokens
 from ollama_proxy.records import Spool
 from ollama_proxy.server.client_watch import ClientWatch
@@ -65,16 +65,7 @@ class RequestAdmission:
         Returns what sends the browser to the form for signing in, if a page needs that."""
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
         environ, endpoint = incoming.environ, incoming.endpoint or ""
-        gateway, snapshot = self._gateway, self._gateway.snapshot
-        # From now on the exchange is ended and recorded whatever happens.
-        exchange = environ[EXCHANGE_KEY] = new_exchange(
-            environ, snapshot.settings, find_dialect(environ, self._dialects)
-        )
-        gateway.track(exchange)
-        if incoming.url_rule is not None:
-            exchange.route = incoming.url_rule.rule
-        if not endpoint or incoming.view_args:
-            exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
+        snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
         snapshot.origins.check(environ)
         is_page = exchange.dialect is ADMIN_PAGES
         is_admin = is_page or exchange.dialect is ADMIN_API
@@ -100,6 +91,19 @@ class RequestAdmission:
             exchange.on_finish(self._client_watch.add(connection, exchange.call))
         return None
 
+    def _open_exchange(self, incoming: Request) -> Exchange:
+        """The exchange of a request: from now on it is ended and recorded whatever happens."""
+        environ, snapshot = incoming.environ, self._gateway.snapshot
+        exchange = environ[EXCHANGE_KEY] = new_exchange(
+            environ, snapshot.settings, find_dialect(environ, self._dialects)
+        )
+        self._gateway.track(exchange)
+        if incoming.url_rule is not None:
+            exchange.route = incoming.url_rule.rule
+        if not incoming.endpoint or incoming.view_args:
+            exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
+        return exchange
+
     def _find_caller(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal | None:
         """Whose session a request has; raises AuthError for a call of a page without one, and Forbidden for one of
         another site."""
@@ -116,7 +120,7 @@ class RequestAdmission:
         return principal
 
     def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
-        """Whose token a request has. The admin API takes a session instead, with the header of its pages for changes."""
+        """Whose token a request has. The admin API takes a session instead, and for changes the header of its pages."""
         authenticator = self._gateway.snapshot.authenticator
         if exchange.dialect is ADMIN_API and not sent_tokens(environ) and read_cookie(environ):
             principal = self._find_caller(environ, exchange)

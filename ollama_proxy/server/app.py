@@ -94,8 +94,8 @@ def create_app(
 
     `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
     for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None: no usage is recorded.
-    `metrics_directory`: of the counts of all workers; None: there are no metrics. `session_directory`: of the sessions of
-    pages; None: nobody can sign in.
+    `metrics_directory`: of the counts of all workers; None: there are no metrics. `session_directory`: of the sessions
+    of pages; None: nobody can sign in.
     """
     app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
     app.session_interface = PageSessions(SessionStore(session_directory) if session_directory else None)

@@ -53,6 +53,9 @@ RECORDS_S, UNUSABLE = 20.0, 2
 #: Of the workers' spools, below the state directory.
 SPOOL_DIRECTORY = "usage"
 
+#: Of the sessions of pages, in the state directory.
+SESSION_DIRECTORY = "sessions"
+
 
 def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
     """The settings, if this installation can start with them; for the process that starts the workers.

@@ -14,7 +14,8 @@ PASSWORD_HASH = text_type(
     r"\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,3},p=[0-9]{1,3}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,128}",
 )
 HEADER_NAME = text_type(
-    "the name of a request header, such as X-Forwarded-User", r"(?i)(?!(proxy-)?authorization$|cookie$)[a-z][a-z0-9-]{0,63}"
+    "the name of a request header, such as X-Forwarded-User",
+    r"(?i)(?!(proxy-)?authorization$|cookie$)[a-z][a-z0-9-]{0,63}",
 )
 
 
@@ -31,7 +32,7 @@ class Admin:
     )
     user_header: str | None = setting(
         None,
-        "Request header in which a proxy of server.trusted_proxies names who is signed in there; whoever has a token of "
-        "that name is signed in here, too.",
+        "Request header in which a proxy of server.trusted_proxies names who is signed in there: whoever has a token "
+        "of that name is signed in here, too.",
         HEADER_NAME,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ollama_proxy.admin.pages import keys, overview, sign_in
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
-from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext
+from ollama_proxy.admin.pages.language import N_, current_language, gettext, translate_templates
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, take_messages
 from ollama_proxy.dialects import Dialect
 from ollama_proxy.errors import NotFound
@@ -51,21 +50,20 @@ def build_pages(app: Flask) -> None:
         app.register_blueprint(page.blueprint)
     app.add_url_rule(STATIC_RULE, STATIC_ENDPOINT, show_static)
     app.context_processor(describe_caller)
-    app.jinja_env.add_extension("jinja2.ext.i18n")
-    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]  # the extension's
+    translate_templates(app.jinja_env)
     app.jinja_env.filters |= FILTERS
     app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
 
-def describe_caller() -> Mapping[str, Any]:
+def describe_caller() -> dict[str, Any]:
     """What every template gets."""
     principal = current_exchange().principal
     scopes = principal.scopes if principal else frozenset[str]()
     return {
         "principal": principal,
         "is_admin": ADMIN in scopes,
-        "language": choose_language(request.environ),
+        "language": current_language(),
         "messages": take_messages(),
         "navigation": [
             {

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gevent
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from flask import session
 
-from ollama_proxy.admin.pages.sessions import PageSession, SignedIn
+from ollama_proxy.admin.pages.sessions import SignedIn, page_session
 from ollama_proxy.errors import AuthError, Forbidden
 from ollama_proxy.policy import ADMINISTRATOR, Authenticator, Principal
 from ollama_proxy.settings import Admin
-
 
 #: Where the name is that a trusted proxy has sent.
 NAMED_USER_KEY = "ollama_proxy.named_user"
@@ -25,17 +23,12 @@ def find_caller(authenticator: Authenticator, named: str | None) -> Principal | 
     proxy; a session that was opened for another name is over."""
     if authenticator.anyone is not None:
         return authenticator.anyone
-    signed_in = session.signed_in if isinstance(session_object(), PageSession) else None
+    signed_in = page_session().signed_in
     if signed_in is None:
         return None
     if signed_in.by == "header":
         return authenticator.find_named(signed_in.name) if named == signed_in.name else None
     return authenticator.find(bytes.fromhex(signed_in.digest))
-
-
-def session_object() -> object:
-    """The session itself, of which Flask has a proxy."""
-    return session._get_current_object()  # type: ignore[attr-defined]
 
 
 def open_with_token(authenticator: Authenticator, token: str, client: str) -> Principal:
@@ -45,7 +38,7 @@ def open_with_token(authenticator: Authenticator, token: str, client: str) -> Pr
     except UnicodeError:
         raise AuthError from None
     principal = authenticator.authenticate({"HTTP_AUTHORIZATION": header}, client)
-    session.sign_in(SignedIn("token", principal.name, principal.digest.hex()))
+    page_session().sign_in(SignedIn("token", principal.name, principal.digest.hex()))
     return principal
 
 
@@ -55,24 +48,24 @@ def open_with_password(authenticator: Authenticator, admin: Admin, user: str, pa
     principal = authenticator.administrator
     if principal is None:
         raise AuthError
-    session.sign_in(SignedIn("password", principal.name, principal.digest.hex()))
+    page_session().sign_in(SignedIn("password", principal.name, principal.digest.hex()))
     return principal
 
 
 def is_password(admin: Admin, user: str, password: str) -> bool:
     """Whether this is the password of the user `admin`. Takes as long for a user that does not exist."""
-    verify: Callable[[], bool] = lambda: PasswordHasher().verify(admin.password_hash or _NOBODYS_HASH, password)
+    expected = admin.password_hash or _NOBODYS_HASH
     try:
-        is_right = gevent.get_hub().threadpool.apply(verify)  # it keeps a processor busy for 50 ms
+        is_right = gevent.get_hub().threadpool.apply(
+            PasswordHasher().verify, (expected, password)
+        )  # it keeps a processor busy for 50 ms
     except (Argon2Error, InvalidHashError):
         is_right = False
     return is_right and user == ADMINISTRATOR and admin.password_hash is not None
 
 
 #: Of a random password that nobody knows.
-_NOBODYS_HASH = (
-    "$argon2id$v=19$m=65536,t=3,p=4$c29tZSByYW5kb20gc2FsdA$QkNqG0Qp0sQbVtXb5mBS5fZ8K8F5dLqQ9b2JYtX8y9E"
-)
+_NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSByYW5kb20gc2FsdA$QkNqG0Qp0sQbVtXb5mBS5fZ8K8F5dLqQ9b2JYtX8y9E"
 
 
 def open_with_header(authenticator: Authenticator, named: str) -> Principal:
@@ -80,7 +73,7 @@ def open_with_header(authenticator: Authenticator, named: str) -> Principal:
     principal = authenticator.find_named(named)
     if principal is None:
         raise Forbidden(f"There is no token for {named[:100]} here: ask the operator for one.", detail="no such user")
-    session.sign_in(SignedIn("header", principal.name))
+    page_session().sign_in(SignedIn("header", principal.name))
     return principal
 
 

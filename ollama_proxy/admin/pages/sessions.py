@@ -18,7 +18,7 @@ from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 import orjson
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, request, session
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 
 from ollama_proxy.policy import SESSION_CALL_KEY
@@ -175,6 +175,12 @@ class PageSessions(SessionInterface):
                 self.store.save(session)
                 if is_new:
                     set_cookie(request.environ, response, session.id)
+
+
+def page_session() -> PageSession:
+    """The session of the request; one that is never stored, if it is not for a page or nobody can sign in."""
+    found = session._get_current_object()  # type: ignore[attr-defined]  # of Flask's proxy
+    return found if isinstance(found, PageSession) else PageSession()
 
 
 def read_cookie(environ: WSGIEnvironment) -> str:

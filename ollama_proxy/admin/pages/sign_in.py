@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from flask import redirect, request, session
+from flask import redirect, request
 from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.pages.identity import named_user, open_with_header, open_with_password, open_with_token
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, read_form, render
+from ollama_proxy.admin.pages.sessions import page_session
 from ollama_proxy.admin.records import has_records, query
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.errors import AuthError, Forbidden, GatewayError, TooManyGuesses
@@ -47,7 +48,7 @@ def sign_in() -> ResponseReturnValue:
 @PAGE.post("/sign-out", scope=ANY_TOKEN)
 def sign_out() -> ResponseReturnValue:
     """Ends the session."""
-    session.sign_out()
+    page_session().sign_out()
     return redirect(PAGES_PATH, 303)
 
 
