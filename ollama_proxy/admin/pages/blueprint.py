@@ -14,7 +14,7 @@ from ollama_proxy.admin.pages import keys, overview, sign_in
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
-from ollama_proxy.admin.pages.language import N_, current_language, gettext, translate_templates
+from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, take_messages
 from ollama_proxy.dialects import Dialect
 from ollama_proxy.errors import NotFound
@@ -50,7 +50,8 @@ def build_pages(app: Flask) -> None:
         app.register_blueprint(page.blueprint)
     app.add_url_rule(STATIC_RULE, STATIC_ENDPOINT, show_static)
     app.context_processor(describe_caller)
-    translate_templates(app.jinja_env)
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
     app.jinja_env.filters |= FILTERS
     app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -63,7 +64,7 @@ def describe_caller() -> dict[str, Any]:
     return {
         "principal": principal,
         "is_admin": ADMIN in scopes,
-        "language": current_language(),
+        "language": choose_language(request.environ),
         "messages": take_messages(),
         "navigation": [
             {

@@ -54,14 +54,12 @@ def open_with_password(authenticator: Authenticator, admin: Admin, user: str, pa
 
 def is_password(admin: Admin, user: str, password: str) -> bool:
     """Whether this is the password of the user `admin`. Takes as long for a user that does not exist."""
-    expected = admin.password_hash or _NOBODYS_HASH
+    arguments = (admin.password_hash or _NOBODYS_HASH, password)
     try:
-        is_right = gevent.get_hub().threadpool.apply(
-            PasswordHasher().verify, (expected, password)
-        )  # it keeps a processor busy for 50 ms
+        gevent.get_hub().threadpool.apply(PasswordHasher().verify, arguments)  # it keeps a processor busy for 50 ms
     except (Argon2Error, InvalidHashError):
-        is_right = False
-    return is_right and user == ADMINISTRATOR and admin.password_hash is not None
+        return False
+    return user == ADMINISTRATOR and admin.password_hash is not None
 
 
 #: Of a random password that nobody knows.

@@ -42,5 +42,5 @@ def revoke() -> ResponseReturnValue:
     if form.get("confirm") != form["name"]:
         raise BadRequest(_("Type the name of the key to confirm."))
     delete_token(form["name"])
-    tell(_("%(name)s is revoked.") % {"name": form["name"]})
+    tell(_("%(name)s is revoked.", name=form["name"]))
     return see_other(PAGE.endpoint)

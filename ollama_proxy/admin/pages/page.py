@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from ollama_proxy.admin.pages.csrf import check_csrf
-from ollama_proxy.admin.pages.language import CHOICE, LANGUAGES
+from ollama_proxy.admin.pages.language import remember_choice
 from ollama_proxy.admin.routes import MAX_BODY, current_gateway
 from ollama_proxy.dialects import read_limited_parts
 from ollama_proxy.errors import BadRequest, GatewayError
@@ -22,9 +22,6 @@ from ollama_proxy.policy import ADMIN
 
 #: Where the pages are.
 PAGES_PATH = "/admin"
-
-#: How long a browser keeps the language that was chosen.
-YEAR_S = 365 * 24 * 3600
 
 #: Most fields of a form.
 MAX_FIELDS = 1000
@@ -102,9 +99,7 @@ def read_form() -> MultiDict[str, str]:
 def render(template: str, status: int = 200, **values: Any) -> Response:
     """A page."""
     response = Response(render_template(template, **values), status=status, content_type="text/html; charset=utf-8")
-    if request.args.get(CHOICE) in LANGUAGES:
-        response.set_cookie(CHOICE, request.args[CHOICE], max_age=YEAR_S, path=PAGES_PATH, samesite="Lax")
-    return response
+    return remember_choice(response)
 
 
 def tell(text: str, kind: Literal["error", "done"] = "done") -> None:

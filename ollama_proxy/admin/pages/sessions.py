@@ -160,7 +160,8 @@ class PageSessions(SessionInterface):
         environ = request.environ
         if self.store is None or not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
             return self._none
-        return self.store.load(read_cookie(environ)) or PageSession()
+        stored = self.store.load(read_cookie(environ))
+        return PageSession() if stored is None else stored
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """See Flask. A session that nobody has put anything into is not stored, and sets no cookie."""
@@ -168,13 +169,12 @@ class PageSessions(SessionInterface):
             return
         if session.former_id:
             self.store.remove(session.former_id)
-            set_cookie(request.environ, response, "")
+        had_id = session.id
         if session.has_changed and (session or session.signed_in):
             with suppress(OSError):  # without room for the file the page is shown, and the next one asks to sign in
-                is_new = not session.id
                 self.store.save(session)
-                if is_new:
-                    set_cookie(request.environ, response, session.id)
+        if session.id != had_id or session.former_id:
+            set_cookie(request.environ, response, session.id)
 
 
 def page_session() -> PageSession:
