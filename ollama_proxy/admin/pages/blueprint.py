@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import keys, overview, sign_in
+from ollama_proxy.admin.pages import keys, overview, settings, sign_in
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -26,6 +26,7 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
     (keys.PAGE, N_("Keys")),
+    (settings.PAGE, N_("Settings")),
 )
 
 _PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
