@@ -33,20 +33,8 @@ def build_blueprint(
 ) -> Blueprint:
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
+    blueprint.add_url_rule("/", "root", partial(answer_root, gateway, health))
     blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
-
-    @blueprint.get("/", endpoint="root")
-    def root() -> Response:
-        """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
-        pages."""
-        if _is_for_pages(gateway):
-            response = cast(Response, redirect("/admin"))
-            response.headers["Vary"] = "Accept"
-            return response
-        # Ollama's clients look for this text before they do anything else.
-        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
-            return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-        return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
@@ -80,6 +68,19 @@ def build_blueprint(
         return _json(document, status=503 if reason else 200)
 
     return blueprint
+
+
+def answer_root(gateway: Gateway, health: Health) -> Response:
+    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
+    pages."""
+    if _is_for_pages(gateway):
+        response = cast(Response, redirect("/admin"))
+        response.headers["Vary"] = "Accept"
+        return response
+    # Ollama's clients look for this text before they do anything else.
+    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
+        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+    return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
 
 def _is_for_pages(gateway: Gateway) -> bool:
