@@ -25,4 +25,4 @@ def show_overview() -> ResponseReturnValue:
             return redirect(wanted, 303)
     if exchange.principal is None or ADMIN not in exchange.principal.scopes:
         return render("member.html")
-    return render("overview.html", status=show_status())
+    return render("overview.html", overview=show_status())
