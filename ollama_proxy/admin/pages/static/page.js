@@ -4,7 +4,6 @@
 (() => {
   const root = document.documentElement;
   const THEMES = ["auto", "light", "dark"];
-  const TIME = { dateStyle: "medium", timeStyle: "medium" };
 
   // Storage can be switched off in the browser; then nothing is remembered.
   function recall(storage, key) {
@@ -43,7 +42,8 @@
 
   // ---- Times ----
   const language = root.lang || undefined;
-  const clock = new Intl.DateTimeFormat(language, TIME);
+  // Written as the server does, 2026-11-23 07:13:00, in every language: Swedish has that as its form.
+  const clock = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
 
   function ago(seconds) {
@@ -118,6 +118,11 @@
     if (direction && table.tHead.rows[0].cells[column]?.dataset.sort) sortRows(table, Number(column), direction);
   }
 
+  // What is wider than the page is scrolled with the keyboard, too.
+  function makeReachable(part) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+  }
+
   // ---- Copying ----
   async function copyText(element) {
     try {
@@ -146,6 +151,7 @@
     localizeTimes(part);
     part.querySelectorAll("table.sortable").forEach(enableSorting);
     part.querySelectorAll("[data-copy]").forEach(enableCopy);
+    part.querySelectorAll(".scroll:not([tabindex])").forEach(makeReachable);
   }
   function csrfToken() {
     return document.querySelector('meta[name="csrf-token"]').content;
