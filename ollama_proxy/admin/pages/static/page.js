@@ -146,11 +146,29 @@
     });
   }
 
+  // ---- What has to be confirmed ----
+  function enableConfirmation(details) {
+    const close = details.querySelector("[data-close]");
+    if (!close?.hidden) return;
+    close.hidden = false;
+    close.addEventListener("click", () => closeConfirmation(details));
+    details.addEventListener("toggle", () => { if (details.open) details.querySelector('[name="confirm"]').focus(); });
+  }
+  function closeConfirmation(details) {
+    details.open = false;
+    details.querySelector("summary").focus();
+  }
+  function closeByKey(event) {
+    const details = document.querySelector(".confirm[open]");
+    if (event.key === "Escape" && details) closeConfirmation(details);
+  }
+
   // ---- All of it, for a page and for each part that is swapped into it ----
   function enable(part) {
     localizeTimes(part);
     part.querySelectorAll("table.sortable").forEach(enableSorting);
     part.querySelectorAll("[data-copy]").forEach(enableCopy);
+    part.querySelectorAll(".confirm").forEach(enableConfirmation);
     part.querySelectorAll(".scroll:not([tabindex])").forEach(makeReachable);
   }
   function csrfToken() {
@@ -173,6 +191,7 @@
     setInterval(() => localizeTimes(document), 20_000);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new CustomEvent("themechange")));
   });
+  document.addEventListener("keydown", closeByKey);
   document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-CSRF-Token"] = csrfToken(); });
   // An element that was replaced is gone; its successor is somewhere in the document.
   document.addEventListener("htmx:afterSwap", () => enable(document));
