@@ -1,6 +1,6 @@
 """The APIs that clients use, a directory or a module each."""
 
-from ollama_proxy.dialects.body import parse_object, read_body
+from ollama_proxy.dialects.body import parse_object, read_body, read_limited_parts
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.dialects.registry import DIALECTS, all_routes, find_dialect
 
@@ -13,4 +13,5 @@ __all__ = [
     "find_dialect",
     "parse_object",
     "read_body",
+    "read_limited_parts",
 ]

@@ -128,7 +128,10 @@ class Gateway:
                 settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name
             ),
             authenticator=Authenticator(
-                settings.auth, self._auth_failures, anyone=ANYONE_ELSE if is_open(settings) else ANYONE
+                settings.auth,
+                self._auth_failures,
+                anyone=ANYONE_ELSE if is_open(settings) else ANYONE,
+                password_hash=settings.admin.password_hash,
             ),
             origins=OriginPolicy(settings),
             images=images,

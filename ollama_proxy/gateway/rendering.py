@@ -20,6 +20,9 @@ ALLOWANCE_HEADERS = tuple(
 class ErrorRenderer(ABC):
     """Renders a dialect's errors, and the headers of all its answers."""
 
+    #: Of the body of an error.
+    content_type = "application/json"
+
     @abstractmethod
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """Returns the JSON body of an error response."""

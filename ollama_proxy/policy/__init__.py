@@ -23,7 +23,18 @@ from ollama_proxy.policy.addresses import (
     is_web_address,
     plain_host,
 )
-from ollama_proxy.policy.auth import ANYONE, ANYONE_ELSE, PATH_BOX_KEY, Authenticator, PathPrefix, Principal
+from ollama_proxy.policy.auth import (
+    ADMINISTRATOR,
+    ANYONE,
+    ANYONE_ELSE,
+    CALL_PATH,
+    PATH_BOX_KEY,
+    SESSION_CALL_KEY,
+    Authenticator,
+    PathPrefix,
+    Principal,
+    sent_tokens,
+)
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
@@ -42,12 +53,14 @@ from ollama_proxy.settings import ADMIN, GENERATE, MANAGE, METRICS, READ
 
 __all__ = [
     "ADMIN",
+    "ADMINISTRATOR",
     "ANYONE",
     "ANYONE_ELSE",
     "ANY_TOKEN",
     "Address",
     "AuthFailureLimiter",
     "Authenticator",
+    "CALL_PATH",
     "DEFAULT_TAG",
     "FetchPolicy",
     "GENERATE",
@@ -67,6 +80,7 @@ __all__ = [
     "READ",
     "REDACTED",
     "SEEN",
+    "SESSION_CALL_KEY",
     "TOKENS",
     "TOKEN_CHARS",
     "UNNAMED",
@@ -91,6 +105,7 @@ __all__ = [
     "merged_options",
     "plain_host",
     "renamed",
+    "sent_tokens",
     "split_upstream",
     "with_system",
 ]

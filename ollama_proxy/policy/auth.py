@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -25,6 +25,9 @@ _BLANKS = " \t"
 
 #: Where the token and the name of a server are that a path began with.
 PATH_TOKEN_KEY, PATH_BOX_KEY = "ollama_proxy.path_token", "ollama_proxy.path_box"
+
+#: Set for a call that a page makes, with the rights of its session: its path began with CALL_PATH.
+SESSION_CALL_KEY, CALL_PATH = "ollama_proxy.session_call", "/admin/call"
 
 #: WSGI keys whose whole value is a token.
 _PLAIN_TOKEN_KEYS = ("HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY)
@@ -52,6 +55,9 @@ class Principal:
     #: Digest of the token; empty if no token is required.
     digest: bytes = field(default=b"", compare=False, repr=False)
 
+
+#: The name of the user who signs in with `admin.password_hash`.
+ADMINISTRATOR = "admin"
 
 #: Without tokens: who runs programs on this machine, and, if others reach the gateway, whoever does. Those may use it
 #: as they may use Ollama, but neither make keys nor add upstreams.
@@ -86,12 +92,23 @@ class Authenticator:
     failures are not counted."""
 
     def __init__(
-        self, auth: Auth, auth_failures: AuthFailureLimiter | None = None, *, anyone: Principal = ANYONE
+        self,
+        auth: Auth,
+        auth_failures: AuthFailureLimiter | None = None,
+        *,
+        anyone: Principal = ANYONE,
+        password_hash: str | None = None,
     ) -> None:
-        """`anyone`: who calls if no token is required."""
+        """`anyone`: who calls if no token is required; `password_hash`: of the user `admin`, if there is one."""
         self._enabled, self._anyone = auth.enabled, anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
         self._tokens = {token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()}
+        self.administrator: Principal | None = None
+        if password_hash:
+            # A session that was opened with the password ends when that is changed.
+            self.administrator = Principal(
+                ADMINISTRATOR, SCOPES, digest=hashlib.sha256(password_hash.encode()).digest()
+            )
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
         """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
@@ -120,10 +137,41 @@ class Authenticator:
         TOKENS.learn(digest, sent[0].decode("latin-1"))
         return known.principal
 
+    def find(self, digest: bytes) -> Principal | None:
+        """The principal with the token of this digest, as long as that is valid, or who has signed in with the
+        password."""
+        if self.administrator is not None and digest == self.administrator.digest:
+            return self.administrator
+        known = self._tokens.get(digest)
+        return known.principal if known is not None and is_valid(known.token, datetime.now(UTC).date()) else None
+
+    def find_named(self, name: str) -> Principal | None:
+        """The principal of this name, as long as its token is valid."""
+        found = (known.principal for known in self._tokens.values() if known.principal.name == name)
+        return next((self.find(principal.digest) for principal in found), None)
+
+    def check_password(self, password: str, is_right: Callable[[], bool], client: str, account: str) -> None:
+        """Checks the password of an account, which is guessed as tokens are: from one address, or from many. Raises
+        AuthError, or TooManyGuesses."""
+        digest = hashlib.sha256(password.encode("utf-8", "surrogatepass")).digest()
+        places = (client, f"account {account}")
+        for place in places:
+            self._auth_failures.check(place, digest)
+        if not is_right():
+            for place in places:
+                self._auth_failures.note_wrong(place, digest)
+            raise AuthError
+        for place in places:
+            self._auth_failures.note_right(place, digest)
+
+    @property
+    def anyone(self) -> Principal | None:
+        """Who calls if no token is required; None: one is."""
+        return None if self._enabled else self._anyone
+
     def knows(self, principal: Principal) -> bool:
         """Whether the token of an authenticated caller is still on the list, and valid."""
-        known = self._tokens.get(principal.digest)
-        return not self._enabled or (known is not None and is_valid(known.token, datetime.now(UTC).date()))
+        return not self._enabled or self.find(principal.digest) is not None
 
     def is_token(self, text: str) -> bool:
         """Whether a text is one of the tokens, valid or not, so that it must not be logged."""
@@ -168,7 +216,7 @@ def _parse_authorization(value: str) -> bytes:
 
 class PathPrefix:
     """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
-    only set a base URL.
+    only set a base URL, or `/admin/call`, for pages.
 
     The application never sees the token in a path.
     """
@@ -177,6 +225,10 @@ class PathPrefix:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"].startswith(f"{CALL_PATH}/"):
+            environ[SESSION_CALL_KEY] = True
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(CALL_PATH)
+            environ["RAW_URI"] = environ.get("RAW_URI", "").removeprefix(CALL_PATH)
         if environ["PATH_INFO"].startswith("/k/"):
             _move_segment(environ, "/k/", PATH_TOKEN_KEY)
         if environ["PATH_INFO"].startswith("/box/"):

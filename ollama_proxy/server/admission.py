@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
+from wsgiref.types import WSGIEnvironment
 
-from flask import request
+from flask import Request, redirect, request
+from flask.typing import ResponseReturnValue
 
-from ollama_proxy.admin import ADMIN_API
+from ollama_proxy.admin import (
+    ADMIN_API,
+    ADMIN_PAGES,
+    CSRF_HEADER,
+    NAMED_USER_KEY,
+    check_csrf,
+    find_caller,
+    read_cookie,
+    read_user_header,
+)
 from ollama_proxy.dialects import Dialect, find_dialect
+from ollama_proxy.errors import AuthError
 from ollama_proxy.gateway import EXCHANGE_KEY, Exchange, Gateway
-from ollama_proxy.policy import PUBLIC, check_scope
+from ollama_proxy.policy import PUBLIC, SESSION_CALL_KEY, Principal, check_scope, sent_tokens
 from ollama_proxy.records import Spool
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.connection import CONNECTION_KEY
 from ollama_proxy.server.request import (
     check_admin_access,
     check_path,
+    is_trusted,
     new_exchange,
+    plain_address,
     redacted,
     request_id,
     user_name,
@@ -45,27 +60,24 @@ class RequestAdmission:
         self._spool = spool
         self._is_accounted = is_accounted
 
-    def admit_request(self) -> None:
-        """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded."""
+    def admit_request(self) -> ResponseReturnValue | None:
+        """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded.
+        Returns what sends the browser to the form for signing in, if a page needs that."""
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
         environ, endpoint = incoming.environ, incoming.endpoint or ""
-        gateway, snapshot = self._gateway, self._gateway.snapshot
-        # From now on the exchange is ended and recorded whatever happens.
-        exchange = environ[EXCHANGE_KEY] = new_exchange(
-            environ, snapshot.settings, find_dialect(environ, self._dialects)
-        )
-        gateway.track(exchange)
-        if incoming.url_rule is not None:
-            exchange.route = incoming.url_rule.rule
-        if not endpoint or incoming.view_args:
-            exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
+        snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
         snapshot.origins.check(environ)
-        if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
-            return
-        is_admin = exchange.dialect is ADMIN_API
+        is_page = exchange.dialect is ADMIN_PAGES
+        is_admin = is_page or exchange.dialect is ADMIN_API
         if is_admin:
             check_admin_access(snapshot.settings.admin, exchange.client)
-        principal = exchange.principal = snapshot.authenticator.authenticate(environ, exchange.client)
+        if is_page or SESSION_CALL_KEY in environ:
+            exchange.principal = self._find_caller(environ, exchange)
+        if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
+            return None
+        if is_page and exchange.principal is None:
+            return redirect(make_sign_in_address(incoming))
+        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
         if principal.user_key:
             exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
@@ -77,6 +89,46 @@ class RequestAdmission:
         connection = environ.get(CONNECTION_KEY)
         if connection is not None:
             exchange.on_finish(self._client_watch.add(connection, exchange.call))
+        return None
+
+    def _open_exchange(self, incoming: Request) -> Exchange:
+        """The exchange of a request: from now on it is ended and recorded whatever happens."""
+        environ, snapshot = incoming.environ, self._gateway.snapshot
+        exchange = environ[EXCHANGE_KEY] = new_exchange(
+            environ, snapshot.settings, find_dialect(environ, self._dialects)
+        )
+        self._gateway.track(exchange)
+        if incoming.url_rule is not None:
+            exchange.route = incoming.url_rule.rule
+        if not incoming.endpoint or incoming.view_args:
+            exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
+        return exchange
+
+    def _find_caller(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal | None:
+        """Whose session a request has; raises AuthError for a call of a page without one, and Forbidden for one of
+        another site."""
+        snapshot = self._gateway.snapshot
+        server, admin = snapshot.settings.server, snapshot.settings.admin
+        is_proxy = is_trusted(plain_address(environ.get("REMOTE_ADDR") or ""), server.trusted_proxies)
+        environ[NAMED_USER_KEY] = named = read_user_header(environ, admin, is_proxy=is_proxy)
+        principal = find_caller(snapshot.authenticator, named)
+        if SESSION_CALL_KEY in environ:
+            check_admin_access(admin, exchange.client)
+            if principal is None:
+                raise AuthError
+            check_csrf(environ.get(CSRF_HEADER, ""))
+        return principal
+
+    def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
+        """Whose token a request has. The admin API takes a session instead, and for changes the header of its pages."""
+        authenticator = self._gateway.snapshot.authenticator
+        if exchange.dialect is ADMIN_API and not sent_tokens(environ) and read_cookie(environ):
+            principal = self._find_caller(environ, exchange)
+            if principal is not None:
+                if exchange.method not in ("GET", "HEAD"):
+                    check_csrf(environ.get(CSRF_HEADER, ""))
+                return principal
+        return authenticator.authenticate(environ, exchange.client)
 
     def _admit(self, exchange: Exchange) -> None:
         """Counts an exchange, and notes that it begins; raises Overloaded."""
@@ -84,3 +136,8 @@ class RequestAdmission:
         exchange.is_accounted = self._is_accounted
         if self._spool is not None and self._gateway.settings.records.url is not None:
             exchange.row_id, exchange.is_accounted = self._spool.begin(exchange), True
+
+
+def make_sign_in_address(incoming: Request) -> str:
+    """The form for signing in, which leads back to the page that was asked for."""
+    return f"/admin?{urlencode({'next': incoming.full_path.rstrip('?')})}" if incoming.method == "GET" else "/admin"

@@ -10,10 +10,9 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Request, Response, request
-from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter, Rule
 
-from ollama_proxy.admin import ADMIN_API, build_api
+from ollama_proxy.admin import ADMIN_API, ADMIN_PAGES, PAGE_SCOPES, PageSessions, SessionStore, build_api, build_pages
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
@@ -80,16 +79,6 @@ class FormlessRequest(Request):
         """See werkzeug."""
 
 
-class NoSessions(SessionInterface):
-    """No request has a session, so none is built for it."""
-
-    _none = NullSession()
-
-    def open_session(self, app: Flask, request: Request) -> NullSession:
-        """The same for all requests; it can't be changed."""
-        return self._none
-
-
 def create_app(
     settings: Settings,
     *,
@@ -99,15 +88,17 @@ def create_app(
     coordinator: CoordinatorClient | None = None,
     spool: Spool | None = None,
     metrics_directory: Path | None = None,
+    session_directory: Path | None = None,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
     `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
     for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None: no usage is recorded.
-    `metrics_directory`: of the counts of all workers; None: there are no metrics.
+    `metrics_directory`: of the counts of all workers; None: there are no metrics. `session_directory`: of the sessions
+    of pages; None: nobody can sign in.
     """
-    app = SyncFlask("ollama_proxy", static_folder=None)
-    app.session_interface = NoSessions()
+    app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
+    app.session_interface = PageSessions(SessionStore(session_directory) if session_directory else None)
     app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)
@@ -118,7 +109,7 @@ def create_app(
     gateway = Gateway(settings, finish_observers=observers, coordinator=coordinator, problem_sources=lists)
     health = Health(lambda: gateway.fleet, report=gateway.report_box)
     client_watch = ClientWatch()
-    dialects = (*dialects[:-1], ADMIN_API, *dialects[-1:])  # the last one recognises every request
+    dialects = (*dialects[:-1], ADMIN_API, ADMIN_PAGES, *dialects[-1:])  # the last one recognises every request
     app.extensions["ollama_proxy"] = {
         "gateway": gateway,
         "coordinator": coordinator,
@@ -129,7 +120,7 @@ def create_app(
         "tracing": tracing,
         "dialects": dialects,
     }
-    scopes = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES
+    scopes = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):
         app.register_blueprint(routes.build_blueprint(gateway))
@@ -143,6 +134,7 @@ def create_app(
     app.register_blueprint(build_ops(gateway, health, client_watch, problem))
     app.register_blueprint(build_metrics_blueprint(gateway, metrics))
     build_api(app)
+    build_pages(app)
     install_error_handlers(app)
     app.after_request(build_finish(build_cors(app, gateway, dialects)))
     if log_directory:
@@ -210,7 +202,7 @@ def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
     exchange.status = response.status_code
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
-    headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")
     for name, header in DIAGNOSTIC_HEADERS.items():
         if words := getattr(exchange, name):
             headers[header] = ", ".join(words)[:500]

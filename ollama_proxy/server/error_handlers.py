@@ -34,7 +34,7 @@ def install_error_handlers(app: Flask) -> None:
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
         errors = exchange.dialect.errors
         error, status = errors.for_client(error, request.environ)
-        response = whole(errors.render_error(error, exchange.id), status=status)
+        response = whole(errors.render_error(error, exchange.id), status=status, content_type=errors.content_type)
         wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
         if wait_s is not None:
             response.headers["Retry-After"] = str(wait_s)

@@ -53,6 +53,9 @@ RECORDS_S, UNUSABLE = 20.0, 2
 #: Of the workers' spools, below the state directory.
 SPOOL_DIRECTORY = "usage"
 
+#: Of the sessions of pages, in the state directory.
+SESSION_DIRECTORY = "sessions"
+
 
 def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
     """The settings, if this installation can start with them; for the process that starts the workers.
@@ -173,6 +176,7 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
         coordinator=coordinator,
         spool=Spool(state_path(settings, environ) / SPOOL_DIRECTORY),
         metrics_directory=METRICS_DIRECTORY.path,
+        session_directory=state_path(settings, environ) / SESSION_DIRECTORY,
     )
     app.extensions["ollama_proxy"] |= {"watch": watch, "live_settings": live}
     gateway = app.extensions["ollama_proxy"]["gateway"]

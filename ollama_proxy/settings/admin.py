@@ -6,14 +6,33 @@ from dataclasses import dataclass
 
 from ollama_proxy.settings.declare import setting
 from ollama_proxy.settings.formats import NETWORK
-from ollama_proxy.settings.types import BOOLEAN, list_of
+from ollama_proxy.settings.types import BOOLEAN, list_of, text_type
+
+#: As argon2 writes them: the parameters, the salt and the digest.
+PASSWORD_HASH = text_type(
+    "a line that `ollama-proxy admin password` has printed",
+    r"\$argon2id\$v=19\$m=[0-9]{1,7},t=[0-9]{1,3},p=[0-9]{1,3}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,128}",
+)
+HEADER_NAME = text_type(
+    "the name of a request header, such as X-Forwarded-User",
+    r"(?i)(?!(proxy-)?authorization$|cookie$)[a-z][a-z0-9-]{0,63}",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """The admin API, below /admin/api."""
+    """The admin pages and API, below /admin."""
 
-    enabled: bool = setting(True, "false: there is no such API; its addresses get 404.", BOOLEAN)
+    enabled: bool = setting(True, "false: there are neither pages nor API; their addresses get 404.", BOOLEAN)
     allow: tuple[str, ...] = setting(
-        (), "Addresses and networks that may use it; empty: all. Others get 403.", list_of(NETWORK)
+        (), "Addresses and networks that may use them; empty: all. Others get 403.", list_of(NETWORK)
+    )
+    password_hash: str | None = setting(
+        None, "Of the password of the user admin, from `ollama-proxy admin password`.", PASSWORD_HASH
+    )
+    user_header: str | None = setting(
+        None,
+        "Request header in which a proxy of server.trusted_proxies names who is signed in there: whoever has a token "
+        "of that name is signed in here, too.",
+        HEADER_NAME,
     )

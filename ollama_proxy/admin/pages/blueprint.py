@@ -1,0 +1,104 @@
+"""All pages: their routes, their order in the navigation, and what every template gets."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, request, url_for
+
+from ollama_proxy.admin.pages import keys, overview, sign_in
+from ollama_proxy.admin.pages.csrf import make_csrf_token
+from ollama_proxy.admin.pages.errors import PageErrors
+from ollama_proxy.admin.pages.formats import FILTERS
+from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext
+from ollama_proxy.admin.pages.page import PAGES_PATH, Page, take_messages
+from ollama_proxy.dialects import Dialect
+from ollama_proxy.errors import NotFound
+from ollama_proxy.gateway import current_exchange
+from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
+
+#: In the order of the navigation, with their titles.
+NAVIGATION: tuple[tuple[Page, str], ...] = (
+    (overview.PAGE, N_("Overview")),
+    (keys.PAGE, N_("Keys")),
+)
+
+_PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
+
+STATIC = Path(__file__).parent / "static"
+STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static"
+
+#: See Routes.
+PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}
+
+ADMIN_PAGES = Dialect(
+    "pages",
+    lambda environ: environ["PATH_INFO"] == PAGES_PATH or environ["PATH_INFO"].startswith(f"{PAGES_PATH}/"),
+    PageErrors(),
+    routes=(),
+    cors_paths=(),
+)
+
+
+def build_pages(app: Flask) -> None:
+    """Registers the routes of all pages, and what their templates use."""
+    for page in _PAGES:
+        app.register_blueprint(page.blueprint)
+    app.add_url_rule(STATIC_RULE, STATIC_ENDPOINT, show_static)
+    app.context_processor(describe_caller)
+    app.jinja_env.add_extension("jinja2.ext.i18n")
+    app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    app.jinja_env.filters |= FILTERS
+    app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+
+def describe_caller() -> dict[str, Any]:
+    """What every template gets."""
+    principal = current_exchange().principal
+    scopes = principal.scopes if principal else frozenset[str]()
+    return {
+        "principal": principal,
+        "is_admin": ADMIN in scopes,
+        "language": choose_language(request.environ),
+        "messages": take_messages(),
+        "navigation": [
+            {
+                "href": url_for(page.endpoint),
+                "title": gettext(title),
+                "is_current": (request.endpoint or "").startswith(f"{page.blueprint.name}."),
+            }
+            for page, title in NAVIGATION
+            if ADMIN in scopes or page.scopes[page.endpoint] == ANY_TOKEN
+        ],
+    }
+
+
+def show_static(name: str) -> Response:
+    """GET /admin/static/<name>: a style sheet, a script or an image, under an address that changes with it."""
+    data, content_type, _ = read_asset(name)
+    response = Response(data, content_type=content_type)
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+def find_asset(name: str) -> str:
+    """The address of a static file."""
+    return url_for(STATIC_ENDPOINT, name=name, v=read_asset(name)[2])
+
+
+@lru_cache(maxsize=64)
+def read_asset(name: str) -> tuple[bytes, str, str]:
+    """A static file: its bytes, content type and version; raises NotFound."""
+    path = STATIC / name
+    if ".." in name or not path.is_file():
+        raise NotFound
+    data = path.read_bytes()
+    content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if content_type.startswith("text/"):
+        content_type += "; charset=utf-8"
+    return data, content_type, hashlib.sha256(data).hexdigest()[:12]

@@ -1,0 +1,87 @@
+"""Who a browser is: a session stands for a token, the password, or a name that a trusted proxy has sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gevent
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from ollama_proxy.admin.pages.sessions import SignedIn, page_session
+from ollama_proxy.errors import AuthError, Forbidden
+from ollama_proxy.policy import ADMINISTRATOR, Authenticator, Principal
+from ollama_proxy.settings import Admin
+
+#: Where the name is that a trusted proxy has sent.
+NAMED_USER_KEY = "ollama_proxy.named_user"
+
+
+def find_caller(authenticator: Authenticator, named: str | None) -> Principal | None:
+    """Whose session the request has; None: nobody has signed in, or the token has ended since. `named`: by the trusted
+    proxy; a session that was opened for another name is over."""
+    if authenticator.anyone is not None:
+        return authenticator.anyone
+    signed_in = page_session().signed_in
+    if signed_in is None:
+        return None
+    if signed_in.by == "header":
+        return authenticator.find_named(signed_in.name) if named == signed_in.name else None
+    return authenticator.find(bytes.fromhex(signed_in.digest))
+
+
+def open_with_token(authenticator: Authenticator, token: str, client: str) -> Principal:
+    """Opens a session with a token; raises AuthError, TooManyGuesses."""
+    try:
+        header = f"Bearer {token.strip()}".encode().decode("latin-1")
+    except UnicodeError:
+        raise AuthError from None
+    principal = authenticator.authenticate({"HTTP_AUTHORIZATION": header}, client)
+    page_session().sign_in(SignedIn("token", principal.name, principal.digest.hex()))
+    return principal
+
+
+def open_with_password(authenticator: Authenticator, admin: Admin, user: str, password: str, client: str) -> Principal:
+    """Opens a session of the user `admin`; raises AuthError, TooManyGuesses."""
+    authenticator.check_password(password, lambda: is_password(admin, user, password), client, ADMINISTRATOR)
+    principal = authenticator.administrator
+    if principal is None:
+        raise AuthError
+    page_session().sign_in(SignedIn("password", principal.name, principal.digest.hex()))
+    return principal
+
+
+def is_password(admin: Admin, user: str, password: str) -> bool:
+    """Whether this is the password of the user `admin`. Takes as long for a user that does not exist."""
+    arguments = (admin.password_hash or _NOBODYS_HASH, password)
+    try:
+        gevent.get_hub().threadpool.apply(PasswordHasher().verify, arguments)  # it keeps a processor busy for 50 ms
+    except (Argon2Error, InvalidHashError):
+        return False
+    return user == ADMINISTRATOR and admin.password_hash is not None
+
+
+#: Of a random password that nobody knows.
+_NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSByYW5kb20gc2FsdA$QkNqG0Qp0sQbVtXb5mBS5fZ8K8F5dLqQ9b2JYtX8y9E"
+
+
+def open_with_header(authenticator: Authenticator, named: str) -> Principal:
+    """Opens a session for who has signed in at the trusted proxy; raises Forbidden if nobody here has that name."""
+    principal = authenticator.find_named(named)
+    if principal is None:
+        raise Forbidden(f"There is no token for {named[:100]} here: ask the operator for one.", detail="no such user")
+    page_session().sign_in(SignedIn("header", principal.name))
+    return principal
+
+
+def read_user_header(environ: Mapping[str, Any], admin: Admin, *, is_proxy: bool) -> str | None:
+    """The name that a trusted proxy has sent; None: it has sent none, or whoever connects is not trusted."""
+    if not admin.user_header or not is_proxy:
+        return None
+    return environ.get("HTTP_" + admin.user_header.upper().replace("-", "_"), "").strip() or None
+
+
+def named_user(environ: Mapping[str, Any]) -> str | None:
+    """The same, as it was read when the request came."""
+    return environ.get(NAMED_USER_KEY)

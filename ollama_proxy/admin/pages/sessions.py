@@ -1,0 +1,206 @@
+"""Sessions of the admin pages: one file each in the state directory, so that every worker knows them and none survives
+signing out. The cookie has a random id, and nothing else.
+
+A file names a token by its digest, never by its text; its own name is the digest of the id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+import orjson
+from flask import Flask, Request, Response, request, session
+from flask.sessions import NullSession, SessionInterface, SessionMixin
+
+from ollama_proxy.policy import SESSION_CALL_KEY
+from ollama_proxy.settings import write_private
+
+#: With TLS the name has the prefix by which browsers take it over TLS only. It is sent to pages and what they call.
+COOKIE, SECURE_COOKIE, COOKIE_PATH = "ollama-proxy", "__Secure-ollama-proxy", "/admin"
+
+#: Seconds without a request after which a session ends, and after which it ends in any case.
+IDLE_S, LONGEST_S = 12 * 3600.0, 7 * 24 * 3600.0
+
+#: Seconds for which the last use of a session is not written down again.
+USE_S = 60.0
+
+#: How many sessions are kept; the oldest make room.
+MOST_KEPT = 1000
+
+_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(slots=True)
+class SignedIn:
+    """Who has a session, and how they signed in."""
+
+    #: "token", "password" (as user admin), "header" (named by a trusted proxy), or "open": no token is required.
+    by: str
+    name: str
+    #: Of the token, in hexadecimal digits; for the password, of its hash; else "".
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the file of a session has."""
+
+    created_s: float
+    signed_in: SignedIn | None = None
+    #: What Flask-WTF keeps, and messages for the next page.
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class PageSession(dict[str, Any], SessionMixin):
+    """The session of a request. `id` is "" until it is stored."""
+
+    def __init__(self, session_id: str = "", stored: Stored | None = None) -> None:
+        stored = stored or Stored(time.time())
+        super().__init__(stored.values)
+        self.id, self.created_s, self.signed_in = session_id, stored.created_s, stored.signed_in
+        #: Of the session that ends with this request.
+        self.former_id = ""
+        self._before = self.to_json()
+
+    def to_json(self) -> bytes:
+        """As its file has it."""
+        return orjson.dumps(asdict(Stored(self.created_s, self.signed_in, dict(self))))
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it must be stored."""
+        return self.to_json() != self._before
+
+    def sign_in(self, signed_in: SignedIn) -> None:
+        """Begins anew, under another id, for this caller."""
+        self.sign_out()
+        self.signed_in = signed_in
+
+    def sign_out(self) -> None:
+        """Ends here; what is put into it from now on belongs to another session."""
+        self.clear()
+        self.former_id, self.id = self.id, ""
+        self.created_s, self.signed_in = time.time(), None
+
+
+class SessionStore:
+    """The files of all sessions."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is created, for its owner only, with the first session."""
+        self._directory = directory
+
+    def load(self, session_id: str) -> PageSession | None:
+        """The session with this id; None: there is none, or it is over."""
+        if not _ID.fullmatch(session_id):
+            return None
+        path, now = self._path(session_id), time.time()
+        try:
+            used_s = path.stat().st_mtime
+            fields = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return None
+        if now - used_s > IDLE_S or now - fields["created_s"] > LONGEST_S:
+            self.remove(session_id)
+            return None
+        if now - used_s > USE_S:
+            with suppress(OSError):
+                path.touch()
+        by = fields["signed_in"]
+        return PageSession(session_id, Stored(fields["created_s"], SignedIn(**by) if by else None, fields["values"]))
+
+    def save(self, session: PageSession) -> None:
+        """Stores a session; a new one gets its id. Raises OSError."""
+        if not session.id:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_room()
+            session.id = secrets.token_urlsafe(32)
+        write_private(self._path(session.id), session.to_json())
+
+    def remove(self, session_id: str) -> None:
+        """Ends a session."""
+        with suppress(OSError):
+            self._path(session_id).unlink()
+
+    def _path(self, session_id: str) -> Path:
+        return self._directory / hashlib.sha256(session_id.encode("ascii")).hexdigest()
+
+    def _make_room(self) -> None:
+        """Removes what nobody has used for long, and the oldest if there are too many."""
+        used: list[tuple[float, Path]] = []
+        for path in self._directory.iterdir():
+            with suppress(OSError):  # removed meanwhile
+                used.append((path.stat().st_mtime, path))
+        used.sort(reverse=True)
+        for number, (used_s, path) in enumerate(used):
+            if number >= MOST_KEPT - 1 or time.time() - used_s > IDLE_S:
+                path.unlink(missing_ok=True)
+
+
+class PageSessions(SessionInterface):
+    """Flask's sessions, for pages and what they call; no other request has one."""
+
+    _none = NullSession()
+
+    def __init__(self, store: SessionStore | None) -> None:
+        """`store` None: there are no pages."""
+        self.store = store
+
+    def open_session(self, app: Flask, request: Request) -> SessionMixin:
+        """See Flask. Requests that are not those of pages get one that can't be changed."""
+        environ = request.environ
+        if self.store is None or not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
+            return self._none
+        stored = self.store.load(read_cookie(environ))
+        return PageSession() if stored is None else stored
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """See Flask. A session that nobody has put anything into is not stored, and sets no cookie."""
+        if self.store is None or not isinstance(session, PageSession):
+            return
+        if session.former_id:
+            self.store.remove(session.former_id)
+        had_id = session.id
+        if session.has_changed and (session or session.signed_in):
+            with suppress(OSError):  # without room for the file the page is shown, and the next one asks to sign in
+                self.store.save(session)
+        if session.id != had_id or session.former_id:
+            set_cookie(request.environ, response, session.id)
+
+
+def page_session() -> PageSession:
+    """The session of the request; one that is never stored, if it is not for a page or nobody can sign in."""
+    found = session._get_current_object()  # type: ignore[attr-defined]  # of Flask's proxy
+    return found if isinstance(found, PageSession) else PageSession()
+
+
+def read_cookie(environ: WSGIEnvironment) -> str:
+    """The id in the cookie of a request; "" if it has none."""
+    return Request(environ, populate_request=False).cookies.get(cookie_name(environ), "")
+
+
+def cookie_name(environ: Mapping[str, Any]) -> str:
+    """Its name on this connection."""
+    return SECURE_COOKIE if environ["wsgi.url_scheme"] == "https" else COOKIE
+
+
+def set_cookie(environ: Mapping[str, Any], response: Response, session_id: str) -> None:
+    """Gives the browser the id of its session; "" ends it."""
+    response.set_cookie(
+        cookie_name(environ),
+        session_id,
+        max_age=None if session_id else 0,
+        path=COOKIE_PATH,
+        secure=environ["wsgi.url_scheme"] == "https",
+        httponly=True,
+        samesite="Strict",
+    )
