@@ -54,9 +54,9 @@ class Visit:
         page.on("pageerror", lambda error: seen.append(f"error of a script: {error}"))
         page.on("requestfailed", self._note_failure)
         page.on("dialog", self._note_dialog)
-        network = context.new_cdp_session(page)
-        network.on("Network.loadingFinished", self._count_bytes)
-        network.send("Network.enable")
+        self._network = context.new_cdp_session(page)
+        self._network.on("Network.loadingFinished", self._count_bytes)
+        self._network.send("Network.enable")
 
     @property
     def problems(self) -> list[str]:
@@ -64,21 +64,36 @@ class Visit:
         self.page.evaluate("0")  # what the browser has said up to now has arrived
         return [text for text in self._seen if not any(re.search(allowed, text) for allowed in self._allowed)]
 
-    @property
-    def loaded_bytes(self) -> int:
-        """Bytes of the answers that have been loaded, heads included, as they were on the wire."""
-        self.page.evaluate("0")
-        return self._bytes
-
     def allow(self, pattern: str) -> None:
         """Takes problems that match for part of the test."""
         self._allowed.append(pattern)
+
+    def forget(self) -> None:
+        """Leaves the page, and begins anew with problems; cookies and what is cached stay."""
+        self.page.goto("about:blank")
+        self._seen.clear()
+        self._allowed.clear()
+
+    def check(self) -> None:
+        """Raises AssertionError if anything went wrong."""
+        problems = self.problems
+        assert not problems, "\n".join(problems)
 
     def go(self, url: str) -> int:
         """Loads an address; the status of the answer."""
         answer = self.page.goto(url)
         assert answer is not None, url
         return answer.status
+
+    def weigh(self, url: str) -> int:
+        """Loads an address and all that belongs to it, as if for the first time; the bytes of all answers, heads
+        included, as they were on the wire."""
+        self._network.send("Network.setCacheDisabled", {"cacheDisabled": True})
+        self._bytes = 0
+        self.go(url)
+        self.page.evaluate("0")
+        self._network.send("Network.setCacheDisabled", {"cacheDisabled": False})
+        return self._bytes
 
     def sign_in(self, url: str, token: str) -> None:
         """Signs in on the pages of a gateway as a person does, and is on the first page."""
@@ -168,7 +183,6 @@ class Browser:
         visit = self.open(**options)
         try:
             yield visit
-            problems = visit.problems
-            assert not problems, "\n".join(problems)
+            visit.check()
         finally:
             visit.close()
