@@ -96,7 +96,7 @@ def read_form() -> MultiDict[str, str]:
     return found
 
 
-def render(template: str, status: int = 200, **values: Any) -> Response:
+def render(template: str, status: int = 200, /, **values: Any) -> Response:
     """A page."""
     response = Response(render_template(template, **values), status=status, content_type="text/html; charset=utf-8")
     return remember_choice(response)
