@@ -150,10 +150,8 @@ class CoordinatorClient:
         result = self._questions[number] = gevent.event.AsyncResult()
         self.send({"id": number, **frame})
         try:
-            answer: Frame | None = result.get(timeout=seconds)
+            answer: Frame | None = result.wait(seconds)
             return answer
-        except gevent.Timeout:
-            return None
         finally:
             self._questions.pop(number, None)
 
