@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import keys, live, me, overview, sign_in
+from ollama_proxy.admin.pages import audit, keys, live, me, overview, requests, sign_in, usage
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -25,6 +25,9 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
     (keys.PAGE, N_("Keys")),
+    (usage.PAGE, N_("Usage")),
+    (requests.PAGE, N_("Requests")),
+    (audit.PAGE, N_("Audit")),
     (me.PAGE, N_("My usage")),
 )
 
@@ -39,7 +42,7 @@ PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for na
 #: Their addresses, which are no requests of the gateway's users.
 PAGE_ROUTES = frozenset({STATIC_RULE}.union(*(page.rules for page in _PAGES)))
 
-ADMIN_PAGES = Dialect(
+ADMIN_PAGES = (*(page for page, _ in NAVIGATION), live.PAGE, sign_in.PAGE)
     "pages",
     lambda environ: environ["PATH_INFO"] == PAGES_PATH or environ["PATH_INFO"].startswith(f"{PAGES_PATH}/"),
     PageErrors(),
