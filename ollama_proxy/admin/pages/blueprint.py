@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import keys, overview, sign_in
+from ollama_proxy.admin.pages import keys, models, overview, sign_in, upstreams
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -24,7 +24,9 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 #: In the order of the navigation, with their titles.
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
+    (models.PAGE, N_("Models")),
     (keys.PAGE, N_("Keys")),
+    (upstreams.PAGE, N_("Upstreams")),
 )
 
 _PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
