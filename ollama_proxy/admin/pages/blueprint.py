@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import audit, keys, live, me, overview, requests, sign_in, usage
+from ollama_proxy.admin.pages import audit, keys, live, me, models, overview, requests, sign_in, upstreams, usage
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -24,9 +24,11 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 #: In the order of the navigation, with their titles.
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
+    (models.PAGE, N_("Models")),
     (keys.PAGE, N_("Keys")),
     (usage.PAGE, N_("Usage")),
     (requests.PAGE, N_("Requests")),
+    (upstreams.PAGE, N_("Upstreams")),
     (audit.PAGE, N_("Audit")),
     (me.PAGE, N_("My usage")),
 )
