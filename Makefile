@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick clients check docs bench queueing soak lock clean
+.PHONY: help install dev run test quick clients check docs translations bench queueing soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ docs: dev  ## the documentation as a website in build/site
 	@rm -rf $(DOCS_SOURCE) && mkdir -p $(DOCS_SOURCE)
 	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md tests/*.md tests/recordings/*.md config/config.yaml $(DOCS_SOURCE)
 	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
+
+translations: dev  ## the texts of the admin pages: adds new ones to messages.po, compiles it, lists what is not translated
+	@$(BIN)/python -m tests.translations
 
 bench: dev  ## CPU per request and per token, latency and memory against the budgets; BENCH=--check: fail if one is exceeded
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -99,7 +99,7 @@ def _describe_past(passed: int) -> str:
     return ngettext("%(num)s day ago", "%(num)s days ago", days, num=days)
 
 
-def _element(moment: datetime, text: str, attribute: Markup = Markup("")) -> Markup:
+def _element(moment: datetime, text: str, attribute: str = "") -> Markup:
     iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}"{}>{}</time>').format(iso, attribute, text)
 

@@ -1,0 +1,44 @@
+"""The vendored scripts and style sheets of the pages are those that their lock file names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.assets import FILES, LOCK, VENDOR, drop_source_map, integrity_of, licence_file, read_lock, sha256
+
+PACKAGES = read_lock()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_of_a_package_are_as_recorded(package: str) -> None:
+    recorded = PACKAGES[package]["files"]
+    assert {name: sha256((VENDOR / name).read_bytes()) for name in recorded} == recorded
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_its_licence_and_its_files(package: str) -> None:
+    assert set(PACKAGES[package]["files"]) == {*FILES[package], licence_file(package)}
+    assert PACKAGES[package]["license"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", PACKAGES[package]["version"])
+    assert PACKAGES[package]["integrity"].startswith("sha512-")
+
+
+def test_nothing_else_is_in_the_directory() -> None:
+    recorded = {name for entry in PACKAGES.values() for name in entry["files"]}
+    assert {path.name for path in VENDOR.iterdir()} == recorded | {LOCK.name}
+
+
+def test_no_file_asks_for_its_source_map() -> None:
+    assert [path.name for path in VENDOR.iterdir() if b"sourceMappingURL=" in path.read_bytes()] == []
+
+
+def test_a_source_map_is_dropped() -> None:
+    assert drop_source_map(b"a();\n//# sourceMappingURL=a.js.map\n") == b"a();\n"
+    assert drop_source_map(b"a();") == b"a();"
+
+
+def test_integrity_is_written_as_npm_writes_it() -> None:
+    empty = "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg=="
+    assert integrity_of(b"") == empty
