@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import keys, overview, sign_in
+from ollama_proxy.admin.pages import connect, keys, overview, playground, sign_in
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -25,6 +25,8 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
     (keys.PAGE, N_("Keys")),
+    (playground.PAGE, N_("Playground")),
+    (connect.PAGE, N_("Connect")),
 )
 
 _PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
