@@ -15,7 +15,7 @@ from ollama_proxy.admin.pages.page import Page, read_form, render
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.gateway import current_exchange
-from ollama_proxy.policy import ANY_TOKEN, TOKEN_CHARS
+from ollama_proxy.policy import ANY_TOKEN, CALL_PATH, TOKEN_CHARS
 
 PAGE = Page("connect", scope=ANY_TOKEN)
 
@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]{1,200}")
 _TOKEN = re.compile(rf"[A-Za-z0-9_.~+/=-]{{1,{TOKEN_CHARS}}}")
 _ADDRESS = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
-#: For whoever has no model that is known yet.
+#: While none of the caller's models is known; connect.js asks for them, and puts one in its place.
 _ANY_MODEL = "MODEL"
 
 
@@ -53,6 +53,8 @@ def _render(token: str) -> ResponseReturnValue:
         has_token=token != TOKEN,
         model=model,
         models=models,
+        placeholder=_ANY_MODEL,
+        call_path=CALL_PATH,
         groups=[
             (gettext(title), [describe(client, address, model, token) for client in clients])
             for title, clients in GROUPS

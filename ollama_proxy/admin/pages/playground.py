@@ -20,7 +20,7 @@ DIALECTS = (
 )
 
 THINKING = (
-    ("", N_("as the model does")),
+    ("", N_("default")),
     ("off", N_("off")),
     ("on", N_("on")),
     ("low", N_("low")),
