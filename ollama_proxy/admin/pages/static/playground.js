@@ -133,6 +133,7 @@
     const { hasTools, hasTurns } = DIALECTS[find("dialect").value];
     find("tools-part").hidden = !hasTools;
     find("one-turn").hidden = hasTurns;
+    find("chosen").textContent = `${chosenModel()} · ${find("dialect").selectedOptions[0].textContent}`;
     find("other-model-field").hidden = find("model").value !== "other";
     refreshSample();
   }
