@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import audit, keys, live, me, models, overview, requests, sign_in, upstreams, usage
+from ollama_proxy.admin.pages import audit, connect, keys, live, me, models, overview, playground, requests, sign_in, upstreams, usage
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -30,6 +30,8 @@ NAVIGATION: tuple[tuple[Page, str], ...] = (
     (requests.PAGE, N_("Requests")),
     (upstreams.PAGE, N_("Upstreams")),
     (audit.PAGE, N_("Audit")),
+    (playground.PAGE, N_("Playground")),
+    (connect.PAGE, N_("Connect")),
     (me.PAGE, N_("My usage")),
 )
 
