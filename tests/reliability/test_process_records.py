@@ -118,7 +118,7 @@ def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> 
     with CountingBox("box1", ["m"]) as box:
         config = fleet_config(TOKEN, [box], records={"url": SQLITE})
         with Gateway(config, records=True) as gateway:
-            view, client = RecordsView(gateway, SQLITE), NumberedClient(gateway.url, TOKEN)
+            view, client = RecordsView(gateway, SQLITE), NumberedClient(gateway.url, token=TOKEN)
             with asking(client, 8):
                 for _ in range(KILLS):
                     before = len(client.answered)
