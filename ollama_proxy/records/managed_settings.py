@@ -13,8 +13,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from ollama_proxy.errors import BadRequest, ConfigError, NotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.records.audit import Actor, add, format_ms, note_change, now_ms
+from ollama_proxy.records.audit import Actor, add, note_change
 from ollama_proxy.records.tables import managed_settings, meta
+from ollama_proxy.records.times import format_ms, now_ms
 from ollama_proxy.records.tokens import read_digests
 from ollama_proxy.settings import find_field, read_model, read_upstream
 
