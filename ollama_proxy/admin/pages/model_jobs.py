@@ -54,9 +54,12 @@ class ModelJobs:
     def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> gevent.Greenlet[..., None]:
         """Starts a job for whoever asks in this exchange, unless the same work is being done already; returns what ends
         with it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
-        if any(other.is_running and other.is_same_work(job) for other in self.store.list()):
+        same = [other for other in self.store.list() if other.is_same_work(job)]
+        if any(other.is_running for other in same):
             return gevent.spawn(lambda: None)
         exchange = open_exchange(self._gateway, job, fields, asking)
+        for other in same:
+            self.store.remove(other)
         with suppress(OSError):  # without room for its file nobody sees it, but it is done
             self.store.save(job)
         return gevent.spawn(self._run, job, exchange)
