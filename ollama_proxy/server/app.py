@@ -37,6 +37,7 @@ from ollama_proxy.server.metrics import Metrics, build_metrics
 from ollama_proxy.server.metrics import build_blueprint as build_metrics_blueprint
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
+from ollama_proxy.server.request import is_secure
 from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
@@ -110,7 +111,10 @@ def create_app(
     of pages; None: nobody can sign in.
     """
     app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
-    app.session_interface = PageSessions(SessionStore(session_directory) if session_directory else None)
+    store = SessionStore(session_directory) if session_directory else None
+    app.session_interface = PageSessions(
+        store, lambda environ: is_secure(environ, gateway.settings.server.trusted_proxies)
+    )
     app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)

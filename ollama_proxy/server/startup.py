@@ -74,7 +74,16 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
         sys.stderr.write(
             f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
         )
+        if settings.admin.enabled:
+            sys.stderr.write(f"Sign in with it at {make_page_address(settings)}\n")
     return settings
+
+
+def make_page_address(settings: Settings) -> str:
+    """The address of the admin pages as a browser on this machine uses it."""
+    host, port = settings.server.host, settings.server.port
+    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/admin"
 
 
 def prepare_records(settings: Settings, environ: Mapping[str, str]) -> None:
