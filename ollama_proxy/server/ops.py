@@ -34,19 +34,7 @@ def build_blueprint(
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
     blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
-
-    @blueprint.get("/", endpoint="root")
-    def root() -> Response:
-        """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
-        pages."""
-        if _is_for_pages(gateway):
-            response = cast(Response, redirect("/admin"))
-            response.headers["Vary"] = "Accept"
-            return response
-        # Ollama's clients look for this text before they do anything else.
-        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
-            return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-        return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
+    blueprint.add_url_rule("/", "root", partial(answer_root, gateway, health))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
@@ -91,6 +79,19 @@ def _is_for_pages(gateway: Gateway) -> bool:
     except (Forbidden, NotFound):
         return False
     return True
+
+
+def answer_root(gateway: Gateway, health: Health) -> Response:
+    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
+    pages."""
+    if _is_for_pages(gateway):
+        response = cast(Response, redirect("/admin"))
+        response.headers["Vary"] = "Accept"
+        return response
+    # Ollama's clients look for this text before they do anything else.
+    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
+        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+    return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:

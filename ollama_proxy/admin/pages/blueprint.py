@@ -11,7 +11,21 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import audit, connect, keys, live, me, models, overview, playground, requests, settings, sign_in, upstreams, usage
+from ollama_proxy.admin.pages import (
+    audit,
+    connect,
+    keys,
+    live,
+    me,
+    models,
+    overview,
+    playground,
+    requests,
+    settings,
+    sign_in,
+    upstreams,
+    usage,
+)
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -51,7 +65,7 @@ PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for na
 #: Their addresses, which are no requests of the gateway's users.
 PAGE_ROUTES = frozenset({STATIC_RULE}.union(*(page.rules for page in _PAGES)))
 
-ADMIN_PAGES = (*(page for page, _ in NAVIGATION), live.PAGE, sign_in.PAGE)
+ADMIN_PAGES = Dialect(
     "pages",
     lambda environ: environ["PATH_INFO"] == PAGES_PATH or environ["PATH_INFO"].startswith(f"{PAGES_PATH}/"),
     PageErrors(),
