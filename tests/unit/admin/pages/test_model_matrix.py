@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +17,21 @@ from ollama_proxy.settings import settings_from
 from tests.rig.boxes import Box, black_hole, row, running
 from tests.rig.fault_upstream import Json
 
+GatewayOf = Callable[..., Gateway]
 
-def gateway_of(boxes: Sequence[dict[str, str]]) -> Gateway:
-    import json
-    from pathlib import Path
 
-    config = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}, "upstreams": list(boxes)}
-    return Gateway(settings_from(json.dumps(config).encode(), Path("config.yaml"), {}))
+@pytest.fixture
+def gateway_of() -> Iterator[GatewayOf]:
+    """Makes a gateway with these upstreams."""
+    with ExitStack() as made:
+
+        def make(*declared: dict[str, Any]) -> Gateway:
+            config = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}, "upstreams": declared}
+            gateway = Gateway(settings_from(json.dumps(config).encode(), Path("config.yaml"), {}))
+            made.callback(gateway.fleet.close)
+            return gateway
+
+        yield make
 
 
 @pytest.fixture
@@ -29,10 +41,10 @@ def boxes() -> Iterator[tuple[Box, Box]]:
         yield first, second
 
 
-def test_models_are_compared_by_their_canonical_names(boxes: tuple[Box, Box]) -> None:
+def test_models_are_compared_by_their_canonical_names(boxes: tuple[Box, Box], gateway_of: GatewayOf) -> None:
     other = [row("M") | {"digest": "9c" * 32}]
     boxes[1].script("/api/tags", [Json({"models": other})])
-    matrix = read_matrix(gateway_of([box.declared for box in boxes]), wait_s=10)
+    matrix = read_matrix(gateway_of(*(box.declared for box in boxes)), wait_s=10)
     assert [(found.name, found.having, found.differs) for found in matrix.rows] == [
         ("m:latest", ["box1", "box2"], True),
         ("n:latest", ["box1"], False),
@@ -45,10 +57,10 @@ def test_models_are_compared_by_their_canonical_names(boxes: tuple[Box, Box]) ->
     assert matrix.find("o") is None
 
 
-def test_a_box_that_hangs_delays_nothing(boxes: tuple[Box, Box]) -> None:
+def test_a_box_that_hangs_delays_nothing(boxes: tuple[Box, Box], gateway_of: GatewayOf) -> None:
     with black_hole() as port:
         hanging = {"name": "box3", "base_url": f"http://127.0.0.1:{port}"}
-        gateway = gateway_of([boxes[0].declared, hanging])
+        gateway = gateway_of(boxes[0].declared, hanging)
         began = time.monotonic()
         matrix = read_matrix(gateway, wait_s=0.5)
         assert time.monotonic() - began < 1.4
@@ -58,8 +70,8 @@ def test_a_box_that_hangs_delays_nothing(boxes: tuple[Box, Box]) -> None:
     ]
 
 
-def test_a_list_of_before_is_shown(boxes: tuple[Box, Box]) -> None:
-    gateway = gateway_of([box.declared for box in boxes])
+def test_a_list_of_before_is_shown(boxes: tuple[Box, Box], gateway_of: GatewayOf) -> None:
+    gateway = gateway_of(*(box.declared for box in boxes))
     read_matrix(gateway, wait_s=10)
     boxes[1].script("/api/tags", [Json({"error": "no"}, 500)])
     matrix = read_matrix(gateway, wait_s=10)
