@@ -119,9 +119,9 @@ def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking
         route=path,
         model=job.model,
     )
-    is_copy = job.kind == "copy"
-    named = {"source": job.model, "destination": job.new_name} if is_copy else {"model": job.model, "stream": streams}
-    exchange.data = {**named, **fields}
+    named = {"source": job.model, "destination": job.new_name} if job.kind == "copy" else {"model": job.model}
+    answers = {"stream": streams} if method == "POST" and job.kind != "copy" else {}
+    exchange.data = {**named, **answers, **fields}
     exchange.body = encode_request(exchange.data)
     gateway.track(exchange)
     gateway.admit(exchange)
