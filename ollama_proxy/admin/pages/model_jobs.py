@@ -54,9 +54,12 @@ class ModelJobs:
     def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> gevent.Greenlet[..., None]:
         """Starts a job for whoever asks in this exchange, unless the same work is being done already; returns what ends
         with it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
-        if any(other.is_running and other.is_same_work(job) for other in self.store.list()):
+        same = [other for other in self.store.list() if other.is_same_work(job)]
+        if any(other.is_running for other in same):
             return gevent.spawn(lambda: None)
         exchange = open_exchange(self._gateway, job, fields, asking)
+        for other in same:
+            self.store.remove(other)
         with suppress(OSError):  # without room for its file nobody sees it, but it is done
             self.store.save(job)
         return gevent.spawn(self._run, job, exchange)
@@ -116,9 +119,9 @@ def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking
         route=path,
         model=job.model,
     )
-    is_copy = job.kind == "copy"
-    named = {"source": job.model, "destination": job.new_name} if is_copy else {"model": job.model, "stream": streams}
-    exchange.data = {**named, **fields}
+    named = {"source": job.model, "destination": job.new_name} if job.kind == "copy" else {"model": job.model}
+    answers = {"stream": streams} if method == "POST" and job.kind != "copy" else {}
+    exchange.data = {**named, **answers, **fields}
     exchange.body = encode_request(exchange.data)
     gateway.track(exchange)
     gateway.admit(exchange)

@@ -186,13 +186,13 @@ def begin(kind: Kind, fields: Mapping[str, Json], new_name: str = "") -> Respons
     exchange, jobs = current_exchange(), current_jobs()
     assert exchange.principal is not None, "nobody asks"
     work = [Job(kind, box, model, exchange.principal.name, new_name=new_name) for box, model in read_places()]
-    started = []
+    started = [jobs.start(job, fields, exchange) for job in work]
     for job in work:
-        started.append(jobs.start(job, fields, exchange))
         note(job)
     wait_briefly(started, BRIEFLY_S)
     for job in work:
         if job.state == "done":
+            jobs.store.remove(job)
             tell(_(_DONE[kind], model=job.model, box=job.box))
         elif not job.is_running:
             tell(f"{job.box}: {job.error or job.state}", "error")
