@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import connect, keys, overview, playground, sign_in
+from ollama_proxy.admin.pages import connect, keys, live, me, overview, playground, sign_in
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -27,15 +27,19 @@ NAVIGATION: tuple[tuple[Page, str], ...] = (
     (keys.PAGE, N_("Keys")),
     (playground.PAGE, N_("Playground")),
     (connect.PAGE, N_("Connect")),
+    (me.PAGE, N_("My usage")),
 )
 
-_PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
+_PAGES = (*(page for page, _ in NAVIGATION), live.PAGE, sign_in.PAGE)
 
 STATIC = Path(__file__).parent / "static"
 STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static"
 
 #: See Routes.
 PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}
+
+#: Their addresses, which are no requests of the gateway's users.
+PAGE_ROUTES = frozenset({STATIC_RULE}.union(*(page.rules for page in _PAGES)))
 
 ADMIN_PAGES = Dialect(
     "pages",
@@ -57,6 +61,7 @@ def build_pages(app: Flask) -> None:
     app.jinja_env.filters |= FILTERS
     app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.extensions["ollama_proxy"]["live"] = live.build_live_state(app)
 
 
 def describe_caller() -> dict[str, Any]:
