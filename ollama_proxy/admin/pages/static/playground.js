@@ -522,6 +522,7 @@
     acceptDrops(root.querySelector(".conversation"));
   }
 
+  find("without-scripts").hidden = true;
   root.hidden = false;
   if (matchMedia("(max-width: 68rem)").matches) root.querySelector(".settings > details").open = false;
   listen();
