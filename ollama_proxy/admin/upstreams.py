@@ -73,6 +73,12 @@ def delete_upstream(name: str) -> Response:
     return Response(status=204)
 
 
+def put_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:
+    """Replaces an upstream of the records by another value, and returns it as answers have it."""
+    check_not_in_file("upstreams", name)
+    return describe_upstream(name, change("put_setting", kind="upstreams", name=name, value=value))
+
+
 def describe_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:
     """An upstream of the records, as answers have it."""
     return add_health({"name": name, "source": "records", "where": None, "value": value})

@@ -9,6 +9,7 @@ from typing import Any
 from ollama_proxy.coordination import CoordinatorClient, Subject
 from ollama_proxy.coordination.limits import Limiter
 from ollama_proxy.errors import RecordsUnavailable
+from ollama_proxy.records import audit
 from ollama_proxy.records.audit import list_audit
 from ollama_proxy.records.database import open_database, upgrade, write
 from ollama_proxy.records.managed_settings import (
@@ -28,7 +29,7 @@ CALLS: dict[str, Any] = {
         *(put_setting, change_setting, delete_setting),
         *(list_tokens, create_token, change_token, delete_token, rotate_token),
     )
-}
+} | {"add_audit": audit.add}
 
 
 class InProcessRecords(CoordinatorClient):

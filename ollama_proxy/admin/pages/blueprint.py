@@ -11,7 +11,21 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import audit, connect, keys, live, me, models, overview, playground, requests, settings, sign_in, upstreams, usage
+from ollama_proxy.admin.pages import (
+    audit,
+    connect,
+    keys,
+    live,
+    me,
+    models,
+    overview,
+    playground,
+    requests,
+    settings,
+    sign_in,
+    upstreams,
+    usage,
+)
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
