@@ -1,0 +1,60 @@
+"""A browser without scripts: it keeps the cookie of the admin pages, and sends forms as a page of the gateway does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlencode, urlsplit
+
+from tests.rig import http_client
+from tests.rig.http_client import Answer
+
+_COOKIE = re.compile(r"((?:__Secure-)?ollama-proxy)=([^;]*)")
+
+
+class PageClient:
+    """One browser. `headers` go with every request, such as those of a proxy in front of the gateway."""
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
+        self.url = url
+        self.headers = dict(headers or {})
+        #: As the browser sends it; "": none.
+        self.cookie = ""
+        #: Of the last page that had one.
+        self.csrf = ""
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """A page; redirections are not followed."""
+        return self.send("GET", path, **headers)
+
+    def post(self, path: str, /, fields: Mapping[str, str] | None = None, **headers: str) -> Answer:
+        """Sends a form, with the CSRF token of the last page unless `fields` has another."""
+        body = urlencode({"csrf_token": self.csrf, **(fields or {})})
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.send("POST", path, body, **{"Origin": self.url, **kind, **headers})
+
+    def sign_in(self, token: str) -> Answer:
+        """With a token; loads the keys of this session for forms."""
+        return self._sign_in({"token": token})
+
+    def sign_in_with_password(self, password: str, user: str = "admin") -> Answer:
+        """As the user `admin`."""
+        return self._sign_in({"user": user, "password": password})
+
+    def _sign_in(self, fields: Mapping[str, str]) -> Answer:
+        answer = self.post("/admin/sign-in", fields)
+        if answer.status == 303:
+            self.get("/admin")
+        return answer
+
+    def send(self, method: str, path: str, body: http_client.Body = None, **headers: str) -> Answer:
+        """Any request, with the cookie."""
+        cookie = {"Cookie": self.cookie} if self.cookie else {}
+        host = {"Host": urlsplit(self.url).netloc}
+        answer = http_client.request(self.url, method, path, body, {**host, **cookie, **self.headers, **headers})
+        for value in answer.headers.get_all("Set-Cookie"):
+            if found := _COOKIE.match(value):
+                self.cookie = found[0] if found[2] else ""
+        if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.body):
+            self.csrf = found[1].decode()
+        return answer
