@@ -43,7 +43,7 @@ RANGES = {
     "7d": N_("7 days"),
     "30d": N_("30 days"),
     "month": N_("This month"),
-    "custom": N_("From … to …"),
+    "custom": N_("Custom"),
 }
 DEFAULT_RANGE = "30d"
 

@@ -35,7 +35,7 @@ def test_a_change_has_who_from_where_what_and_both_values(app: InProcess, record
     note(records, "change", {"note": "old", "limits": {"a": 1.0, "b": 2}}, {"note": "", "limits": {"a": 5.0, "b": 2}})
     rows = [row[1:] for row in read_rows(get(app, "/admin/audit").text)]
     assert rows == [
-        ["Who", "From", "What", "Values"],
+        ["Who", "Address", "What", "Values"],
         ["boss", "10.0.0.7", "changed tokens.web", "note old → removed limits.a 1 → 5"],
         ["boss", "10.0.0.7", "created tokens.web", "name web scopes read, generate"],
     ]
