@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
+=======
+from collections.abc import Mapping
+>>>>>>> overview
 from urllib.parse import urlencode, urlsplit
 
 from tests.rig import http_client
@@ -27,10 +31,16 @@ class PageClient:
         """A page; redirections are not followed."""
         return self.send("GET", path, **headers)
 
+<<<<<<< HEAD
     def post(self, path: str, /, fields: Mapping[str, str | Sequence[str]] | None = None, **headers: str) -> Answer:
         """Sends a form, with the CSRF token of the last page unless `fields` has another. Several values of one field
         are a list."""
         body = urlencode({"csrf_token": self.csrf, **(fields or {})}, doseq=True)
+=======
+    def post(self, path: str, /, fields: Mapping[str, str] | None = None, **headers: str) -> Answer:
+        """Sends a form, with the CSRF token of the last page unless `fields` has another."""
+        body = urlencode({"csrf_token": self.csrf, **(fields or {})})
+>>>>>>> overview
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.send("POST", path, body, **{"Origin": self.url, **kind, **headers})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 from flask import request
@@ -10,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.audit import list_changes
 from ollama_proxy.admin.pages.language import N_
+from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.page import Page, render
 from ollama_proxy.admin.pages.records import pick, read_records
 from ollama_proxy.hub import Json
@@ -35,10 +37,17 @@ def show_audit() -> ResponseReturnValue:
     query = pick(request.args, ("cursor",))
     found = read_records(list_changes, {**query, "limit": ROWS})
     answer = found["answer"] or {"rows": [], "cursor": None}
-    rows = [row | {"changes": list_values(row["before"], row["after"])} for row in answer["rows"]]
+    rows = [describe_change(row) for row in answer["rows"]]
     # The last page may be full.
     cursor = answer["cursor"] if rows else None
-    return render("audit.html", **found, rows=rows, cursor=cursor, is_first=not query, actions=ACTIONS)
+    return render("audit.html", **found, rows=rows, cursor=cursor, is_first=not query)
+
+
+def describe_change(row: dict[str, Any]) -> dict[str, Any]:
+    """A change with its action as `badge` in macros.html takes it, and its values."""
+    title, kind = ACTIONS.get(row["action"], ("", "plain"))
+    badge = (_(title) if title else row["action"], kind)
+    return row | {"badge": badge, "changes": list_values(row["before"], row["after"])}
 
 
 def list_values(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> list[dict[str, str | None]]:

@@ -71,9 +71,19 @@ def read_page() -> dict[str, Any]:
 def describe_request(row: dict[str, Any]) -> dict[str, Any]:
     """A request with the parts of its time, and each of its attempts with those of the same time."""
     total = row["total_ms"] or 0.0
-    attempts = [each | {"parts": split_attempt(each, total)} for each in row["attempts"]]
+    attempts = [
+        each | {"parts": split_attempt(each, total), "result": show_state(each["state"])} for each in row["attempts"]
+    ]
     # The id may be one that the client chose, twice.
-    return row | {"key": f"{row['started_at']} {row['id']}", "parts": split_request(row), "attempts": attempts}
+    more = {"key": f"{row['started_at']} {row['id']}", "parts": split_request(row), "result": show_state(row["state"])}
+    return row | more | {"attempts": attempts}
+
+
+def show_state(state: str) -> tuple[str, str]:
+    """How something ended, as `badge` in macros.html takes it. Templates must not translate what may be any text:
+    it would not be escaped."""
+    title, kind = STATES.get(state, ("", "plain"))
+    return (_(title), kind) if title else (state, kind)
 
 
 def split_request(row: Mapping[str, Any]) -> list[dict[str, Json]]:
@@ -82,14 +92,15 @@ def split_request(row: Mapping[str, Any]) -> list[dict[str, Json]]:
     began, load = find_load(row["attempts"])
     loaded = max(queued, began) + load
     first = row["first_byte_ms"]
-    has_failed = STATES.get(row["state"], ("", "bad"))[1] == "bad"
     # While a request waits, its stream may have begun with comments.
     answer = loaded if first is None else max(first, loaded)
     parts = [part(_("Queue"), "queue", 0.0, queued), part(_("Load"), "load", loaded - load, loaded)]
+    if any(kind_of(each["state"]) == "failed" for each in row["attempts"][:-1]):
+        parts.insert(1, part(_("Earlier attempts"), "failed", queued, began))
     if first is not None:
         parts.append(part(_("First byte"), "prompt", loaded if load else max(queued, began), answer))
-    title, kind = (_("Until the failure"), "failed") if has_failed else (_("Answer"), "answer")
-    parts.append(part(title, kind, answer, total))
+    kind = kind_of(row["state"])
+    parts.append(part(_("Answer") if kind == "answer" else _("Until the failure"), kind, answer, total))
     return list(cut(parts, total))
 
 
@@ -104,10 +115,14 @@ def find_load(attempts: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
 def split_attempt(attempt: Mapping[str, Any], total: float) -> list[dict[str, Json]]:
     """The same for one attempt, within the time of its request."""
     began, load = attempt["started_ms"] or 0.0, attempt["load_ms"] or 0.0
-    kind = "failed" if STATES.get(attempt["state"], ("", "bad"))[1] == "bad" else "answer"
-    title = attempt["upstream"]
     ends = began + (attempt["total_ms"] or 0.0)
-    return list(cut([part(_("Load"), "load", began, began + load), part(title, kind, began + load, ends)], total))
+    work = part(attempt["upstream"], kind_of(attempt["state"]), began + load, ends)
+    return list(cut([part(_("Load"), "load", began, began + load), work], total))
+
+
+def kind_of(state: str) -> str:
+    """How a waterfall shows the time in which an answer came, or should have come."""
+    return "failed" if state in STATES and STATES[state][1] == "bad" else "answer"
 
 
 def part(title: str, kind: str, start: float, end: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -141,16 +141,17 @@ def show_data() -> ResponseReturnValue:
     amounts = dict[str, dict[str, float]]()
     for row in report["rows"]:
         amounts.setdefault(row.get(subject, ""), {})[row[unit]] = measure(row, choice.measure)
-    series = [
+    series: list[dict[str, Any]] = [
         {"name": name_series(name, subject), "values": [round(found.get(each, 0), 9) for each in periods]}
         for name, found in rank_series(amounts)
     ]
-    totals = dict(zip(periods, map(sum, zip(*(each["values"] for each in series), strict=True)), strict=False))
+    labels = [shorten(each, unit) for each in periods]
+    totals = [sum(each["values"][number] for each in series) for number in range(len(labels))]
     document = {
-        "labels": [shorten(each, unit) for each in periods],
+        "labels": labels,
         "series": series,
         "unit": unit_of(choice.measure),
-        "summary": summarize(choice, totals),
+        "summary": summarize(choice, labels, totals),
     }
     return Response(orjson.dumps(document), content_type="application/json")
 
@@ -194,7 +195,8 @@ def measure(row: Mapping[str, Any], name: str) -> float:
 
 def rank_series(amounts: Mapping[str, Mapping[str, float]]) -> list[tuple[str | None, Mapping[str, float]]]:
     """The largest ones first, by name; if there are many, the last one is all others together, without a name."""
-    ranked = sorted(amounts.items(), key=lambda each: sum(each[1].values()), reverse=True)
+    used = [each for each in amounts.items() if sum(each[1].values()) > 0]
+    ranked = sorted(used, key=lambda each: sum(each[1].values()), reverse=True)
     kept, rest = ranked[:MOST_SERIES], [found for _name, found in ranked[MOST_SERIES:]]
     if not rest:
         return [*kept]
@@ -216,20 +218,20 @@ def unit_of(name: str) -> str:
     return {"gpu_seconds": "s", "cost": current_gateway().settings.records.currency}.get(name, "")
 
 
-def summarize(choice: Choice, totals: Mapping[str, float]) -> str:
+def summarize(choice: Choice, labels: Sequence[str], totals: Sequence[float]) -> str:
     """What the chart shows, in words."""
     title = _(MEASURES[choice.measure])
-    most = max(totals, key=lambda period: totals[period], default="")
-    if not most or not totals[most]:
-        return _("%(what)s from %(start)s to %(end)s: none.", what=title, start=choice.start, end=choice.end)
+    span = choice.start if choice.start == choice.end else f"{choice.start} – {choice.end}"  # noqa: RUF001
+    most = max(totals, default=0)
+    if not most:
+        return _("%(what)s, %(span)s: none.", what=title, span=span)
     return _(
-        "%(what)s from %(start)s to %(end)s: %(total)s in total, at most %(most)s (%(period)s).",
+        "%(what)s, %(span)s: %(total)s in total, at most %(most)s (%(period)s).",
         what=title,
-        start=choice.start,
-        end=choice.end,
-        total=write_amount(choice.measure, sum(totals.values())),
-        most=write_amount(choice.measure, totals[most]),
-        period=most,
+        span=span,
+        total=write_amount(choice.measure, sum(totals)),
+        most=write_amount(choice.measure, most),
+        period=labels[totals.index(most)],
     )
 
 
