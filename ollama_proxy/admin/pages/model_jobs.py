@@ -17,7 +17,7 @@ import orjson
 from flask import Response
 
 from ollama_proxy.admin.pages.job_files import Job, JobStore, Kind
-from ollama_proxy.errors import CallEnded, ClientGone, GatewayError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, check_lease, check_scope
@@ -175,8 +175,10 @@ def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
     """Writes down how a job has failed, or who ended it."""
     record_failure(exchange, error)
     exchange.status = error.status
-    if isinstance(error, CallEnded):
-        job.state = "cancelled" if isinstance(error, ClientGone) else "interrupted"
+    if isinstance(error, ClientGone):
+        job.state = "cancelled"
+    elif isinstance(error, GatewayStopping | ShuttingDown):
+        job.state = "interrupted"
     else:
         job.state, job.error = "failed", str(error)[:1000]
 
