@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from marshmallow import fields
 
@@ -51,10 +52,16 @@ class Me(Answer):
 @SECTION.route("GET", "/me", answer=Me, scope=ANY_TOKEN)
 def show_me() -> Json:
     """The caller's own scopes, models, limits with what is left of them, and usage of this day and month."""
-    exchange, records = current_exchange(), current_gateway().settings.records
+    description, today = describe_caller(), find_today()
+    usage = dict(zip(("day", "month"), sum_up(description["name"], today, today[:7]), strict=True))
+    return description | {"usage": usage}
+
+
+def describe_caller() -> dict[str, Any]:
+    """The same without its usage; waits for the coordinator for a second or two."""
+    exchange = current_exchange()
     principal = exchange.principal or ANYONE
     limits = describe_limits(flow_of(principal, exchange.trusted_user, is_background=False).subjects)
-    today = datetime.now(find_timezone(records.timezone)).date().isoformat()
     return {
         "name": principal.name,
         "scopes": sorted(principal.scopes),
@@ -62,9 +69,13 @@ def show_me() -> Json:
         "limits": limits.get(f"token:{principal.name}", {}),
         "user": exchange.trusted_user,
         "user_limits": limits.get(f"user:{principal.name}/{exchange.trusted_user}", {}),
-        "usage": dict(zip(("day", "month"), sum_up(principal.name, today, today[:7]), strict=True)),
-        "currency": records.currency,
+        "currency": current_gateway().settings.records.currency,
     }
+
+
+def find_today() -> str:
+    """The day that it is in `records.timezone`, in ISO 8601."""
+    return datetime.now(find_timezone(current_gateway().settings.records.timezone)).date().isoformat()
 
 
 def describe_limits(subjects: Sequence[Subject]) -> dict[str, Json]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import fields
 
 from ollama_proxy.admin.routes import Section, current_gateway
@@ -15,6 +17,11 @@ SECTION = Section("status", "Boxes, and the requests that run and wait.")
 
 #: Conditions in which requests go to an upstream, or would if it were not draining.
 _UP = ("up", "half-open", "unknown")
+
+_SILENT = {
+    "what": "the coordinator does not answer, so only what one worker knows is shown",
+    "mend": "another one starts by itself: wait a moment, then see events.log",
+}
 
 
 class Box(Answer):
@@ -72,14 +79,20 @@ class Status(Answer):
 @SECTION.route("GET", "/status", answer=Status)
 def show_status() -> Json:
     """Boxes, running and waiting requests of all workers and machines, and problems with their fixes."""
-    gateway = current_gateway()
+    return read_status(current_gateway())
+
+
+def read_status(gateway: Gateway) -> dict[str, Any]:
+    """The same; waits for the coordinator for a second or two, and without it has what this worker knows."""
     shared = gateway.describe_sharing()
+    # Its answer has every box.
+    is_silent = bool(shared and gateway.fleet.nodes and not shared["boxes"])
     counted = {box["name"]: box for box in shared.get("boxes", ()) if box["concurrency"]}
     return {
         "boxes": [describe_box(node) | counted.get(node.name, {}) for node in gateway.fleet.nodes],
         "waiting": shared.get("waiting", []),
         "running": shared.get("running", []),
-        "problems": list_problems(gateway),
+        "problems": [*([_SILENT] if is_silent else []), *list_problems(gateway)],
     }
 
 
@@ -114,4 +127,4 @@ def list_problems(gateway: Gateway) -> list[dict[str, str]]:
         {"what": f"{problem['upstream']}: {problem['what']}", "mend": problem["mend"]}
         for problem in gateway.list_version_problems()
     ]
-    return [*down, *hidden, *gateway.list_sharing_problems(), *outdated]
+    return [*down, *hidden, *gateway.list_problems(), *outdated]

@@ -19,12 +19,13 @@ import gevent
 import gevent.event
 
 from ollama_proxy.coordination.admissions import Admission, Flow, WorkerRequests
-from ollama_proxy.coordination.coordinator import Coordinator, make_share
+from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Subject
 from ollama_proxy.coordination.link import Link, connect
 from ollama_proxy.coordination.records_client import RecordsClient
 from ollama_proxy.coordination.scheduler import QueueLimits
+from ollama_proxy.coordination.store import make_share
 from ollama_proxy.hub import Json
 
 log = logging.getLogger(__name__)
@@ -149,10 +150,8 @@ class CoordinatorClient:
         result = self._questions[number] = gevent.event.AsyncResult()
         self.send({"id": number, **frame})
         try:
-            answer: Frame | None = result.get(timeout=seconds)
+            answer: Frame | None = result.wait(seconds)
             return answer
-        except gevent.Timeout:
-            return None
         finally:
             self._questions.pop(number, None)
 

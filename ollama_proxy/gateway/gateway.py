@@ -10,7 +10,7 @@ from functools import partial
 from flask import Response
 
 from ollama_proxy.coordination import CoordinatorClient
-from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, TokenRevoked, UpstreamConnect
+from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, ShuttingDown, TokenRevoked, UpstreamConnect
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -75,6 +75,8 @@ class Gateway:
         self._coordinator = coordinator
         #: Admitted exchanges that are not finished. Health checks are not counted.
         self._open: set[Exchange] = set()
+        #: Streams of pages.
+        self._followers: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
             settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
         )
@@ -152,9 +154,15 @@ class Gateway:
         self._open.add(exchange)
         exchange.finish_observers.insert(0, self._open.discard)
 
+    def follow(self, exchange: Exchange) -> None:
+        """Ends a stream that shows the gateway's state when its token becomes invalid, and when this worker is about to
+        end. It is not counted as in flight."""
+        self._followers.add(exchange)
+        exchange.finish_observers.insert(0, self._followers.discard)
+
     def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
         """Ends the calls in flight of the callers that `of` selects; returns their number."""
-        ended = [each for each in self._open if each.principal and of(each.principal)]
+        ended = [each for each in self._open | self._followers if each.principal and of(each.principal)]
         for exchange in ended:
             exchange.call.end(reason)
         return len(ended)
@@ -186,9 +194,9 @@ class Gateway:
             return {}
         return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
 
-    def list_sharing_problems(self) -> list[dict[str, str]]:
-        """Returns what an operator should mend of the coordinator, and of what this worker notes for it."""
-        own = [problem for list_problems in self._problem_sources for problem in list_problems()]
+    def list_problems(self) -> list[dict[str, str]]:
+        """Returns what an operator should mend of this worker and of the coordinator, each with how."""
+        own = [problem for source in self._problem_sources for problem in source()]
         return [*own, *(self._coordinator.problems() if self._coordinator is not None else ())]
 
     def describe_upstreams(self) -> dict[str, dict[str, Json]]:
@@ -212,7 +220,9 @@ class Gateway:
             self._coordinator.start()
 
     def refuse_waiting(self) -> None:
-        """Ends the requests that wait for a slot, because the worker ends."""
+        """Ends the requests that wait for a slot, and the streams of pages, because the worker ends."""
+        for exchange in self._followers.copy():
+            exchange.call.end(ShuttingDown)
         if self._coordinator is not None:
             self._coordinator.refuse_waiting()
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from flask import Blueprint, Response, request
 
-from ollama_proxy.admin import ADMIN_ROUTES
+from ollama_proxy.admin import ADMIN_ROUTES, PAGE_ROUTES
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import AuthError, Forbidden, NotFound, TooManyGuesses
 from ollama_proxy.gateway import Gateway, current_exchange, whole
@@ -55,7 +55,7 @@ def build_metrics(
         gateway,
         coordinator=coordinator,
         has_token_label=settings.metrics.token_label,
-        ignored_routes=(*IGNORED_ROUTES, *ADMIN_ROUTES),
+        ignored_routes=(*IGNORED_ROUTES, *ADMIN_ROUTES, *PAGE_ROUTES),
     )
     return metrics
 

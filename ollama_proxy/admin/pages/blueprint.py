@@ -11,7 +11,21 @@ from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import keys, overview, settings, sign_in
+from ollama_proxy.admin.pages import (
+    audit,
+    connect,
+    keys,
+    live,
+    me,
+    models,
+    overview,
+    playground,
+    requests,
+    settings,
+    sign_in,
+    upstreams,
+    usage,
+)
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -25,20 +39,31 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 #: In the order of the navigation, with their titles.
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
+    (models.PAGE, N_("Models")),
     (keys.PAGE, N_("Keys")),
+    (usage.PAGE, N_("Usage")),
+    (requests.PAGE, N_("Requests")),
+    (upstreams.PAGE, N_("Upstreams")),
     (settings.PAGE, N_("Settings")),
+    (audit.PAGE, N_("Audit")),
+    (playground.PAGE, N_("Playground")),
+    (connect.PAGE, N_("Connect")),
+    (me.PAGE, N_("My usage")),
 )
 
-_PAGES = (*(page for page, _ in NAVIGATION), sign_in.PAGE)
+_PAGES = (*(page for page, _ in NAVIGATION), live.PAGE, sign_in.PAGE)
 
 STATIC = Path(__file__).parent / "static"
 STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static"
 
 #: The names of static files, also in a directory.
-_ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9_-]+(\.[A-Za-z0-9-]+)+")
 
 #: See Routes.
 PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}
+
+#: Their addresses, which are no requests of the gateway's users.
+PAGE_ROUTES = frozenset({STATIC_RULE}.union(*(page.rules for page in _PAGES)))
 
 ADMIN_PAGES = Dialect(
     "pages",
@@ -60,6 +85,7 @@ def build_pages(app: Flask) -> None:
     app.jinja_env.filters |= FILTERS
     app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.extensions["ollama_proxy"]["live"] = live.build_live_state(app)
 
 
 def describe_caller() -> dict[str, Any]:

@@ -23,9 +23,13 @@ _CHECKING = BoundedSemaphore()
 def find_caller(authenticator: Authenticator, named: str | None) -> Principal | None:
     """Whose session the request has; None: nobody has signed in, or the token has ended since. `named`: by the trusted
     proxy; a session that was opened for another name is over."""
+    return find_signed_in(authenticator, page_session().signed_in, named)
+
+
+def find_signed_in(authenticator: Authenticator, signed_in: SignedIn | None, named: str | None) -> Principal | None:
+    """The same for what a session has."""
     if authenticator.anyone is not None:
         return authenticator.anyone
-    signed_in = page_session().signed_in
     if signed_in is None:
         return None
     if signed_in.by == "header":

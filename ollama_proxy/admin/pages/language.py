@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from gettext import NullTranslations, translation
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ _CATALOGUES: Mapping[str, NullTranslations] = {
     "zh": translation("messages", Path(__file__).parent / "translations", ["zh"]),
 }
 _KEY = "ollama_proxy.language"
+
+#: Of what is written outside a request.
+_SPOKEN = ContextVar("language", default=LANGUAGES[0])
 
 
 def N_(text: str) -> str:  # the name that gettext's tools know
@@ -57,8 +62,18 @@ def remember_choice(response: Response) -> Response:
     return response
 
 
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """What is written outside a request is in this language."""
+    before = _SPOKEN.set(language)
+    try:
+        yield
+    finally:
+        _SPOKEN.reset(before)
+
+
 def gettext(text: str, **values: Any) -> str:
-    """The text in the language of this request, with its values filled in; English outside a request."""
+    """The text in the language of this request, with its values filled in. Outside a request: see `speaking`."""
     return _fill(_catalogue().gettext(text), values)
 
 
@@ -73,4 +88,4 @@ def _fill(text: str, values: Mapping[str, Any]) -> str:
 
 
 def _catalogue() -> NullTranslations:
-    return _CATALOGUES[choose_language(request.environ) if has_request_context() else LANGUAGES[0]]
+    return _CATALOGUES[choose_language(request.environ) if has_request_context() else _SPOKEN.get()]

@@ -37,8 +37,9 @@ class Page:
         self.blueprint = Blueprint(
             f"admin-{name}-page", __name__, url_prefix=f"{PAGES_PATH}/{name if path is None else path}".rstrip("/")
         )
-        #: The scope that each endpoint needs.
+        #: The scope that each endpoint needs; and all addresses.
         self.scopes: dict[str, str] = {}
+        self.rules: set[str] = set()
         self._scope = scope
         #: Of the view that shows it.
         self.endpoint = ""
@@ -79,6 +80,7 @@ class Page:
         endpoint = f"{self.blueprint.name}.{view.__name__}"
         self.blueprint.add_url_rule(rule, view.__name__, view, methods=[method])
         self.scopes[endpoint] = scope or self._scope
+        self.rules.add(f"{self.blueprint.url_prefix}{rule}")
         if method == "GET":
             self.endpoint = self.endpoint or endpoint
 
@@ -98,7 +100,7 @@ def read_form() -> MultiDict[str, str]:
     return found
 
 
-def render(template: str, status: int = 200, **values: Any) -> Response:
+def render(template: str, status: int = 200, /, **values: Any) -> Response:
     """A page."""
     response = Response(render_template(template, **values), status=status, content_type="text/html; charset=utf-8")
     return remember_choice(response)

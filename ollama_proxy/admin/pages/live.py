@@ -1,0 +1,190 @@
+"""What open pages show of the gateway's state, sent to them whenever it changes: one greenlet of each worker looks once
+a second, for all of them and only while there are any."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gevent
+import gevent.event
+from flask import Flask, Response, current_app, request
+
+from ollama_proxy.admin.pages.identity import find_signed_in, named_user
+from ollama_proxy.admin.pages.language import choose_language, speaking
+from ollama_proxy.admin.pages.page import Page
+from ollama_proxy.admin.pages.sessions import SessionStore, page_session
+from ollama_proxy.admin.pages.today import TodaysUsage, sum_up_today
+from ollama_proxy.admin.routes import current_gateway
+from ollama_proxy.admin.status import read_status
+from ollama_proxy.errors import TokenRevoked
+from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, deliver, streamed
+from ollama_proxy.policy import ADMIN
+from ollama_proxy.wire import SSE_COMMENT
+
+log = logging.getLogger(__name__)
+
+PAGE = Page("live", path="")
+
+#: Seconds between two looks at the state, and those after which a stream without news gets a comment.
+LOOK_S, COMMENT_S = 1.0, 15.0
+
+#: The first line of a stream: milliseconds after which a browser connects again.
+RETRY = b"retry: 1000\n\n"
+
+#: The last event of a stream whose reader has to sign in again.
+OVER = b"event: over\ndata: over\n\n"
+
+#: Seconds for which a page waits for the sums of today before it is shown without them.
+PAINT_S = 0.4
+
+
+class Listener:
+    """A page that is open."""
+
+    def __init__(self, exchange: Exchange, language: str, may_listen: Callable[[], bool]) -> None:
+        """`may_listen`: whether its reader may still see this; asked once a second."""
+        self.language = language
+        self.may_listen = may_listen
+        self.call = exchange.call
+        #: Set when there is news, and when the call ends.
+        self.news = gevent.event.Event()
+        #: The state that it was sent last.
+        self.seen: dict[str, Any] = {}
+
+
+class LiveState:
+    """The state that pages show, as HTML in each language."""
+
+    def __init__(
+        self, read: Callable[[], dict[str, Any]], today: TodaysUsage, render: Callable[[str, dict[str, Any]], str]
+    ) -> None:
+        """`read` returns boxes, requests and problems; `render` writes the state in a language."""
+        self._read = read
+        self._today = today
+        self._render = render
+        self._listeners: set[Listener] = set()
+        self._looker: gevent.Greenlet[..., None] | None = None
+        self._state: dict[str, Any] = {}
+        #: Of the present state, by language, each made when it is needed.
+        self._frames: dict[str, bytes] = {}
+
+    def read(self) -> dict[str, Any]:
+        """The state for a page that is about to be shown: a second old at most if others are open."""
+        return {
+            "state": self._state["state"] if self._listeners and self._state else self._read(),
+            "today": self._today.read(PAINT_S)._asdict(),
+        }
+
+    def listen(self, listener: Listener) -> Iterator[bytes]:
+        """The stream of a page, which ends with its call."""
+        call = listener.call
+        call.attach(listener.news.set)
+        self._listeners.add(listener)
+        try:
+            yield RETRY
+            self._start()
+            while call.ended is None:
+                yield from self._wait(listener)
+            if call.ended is TokenRevoked:
+                yield OVER
+        finally:
+            self._listeners.discard(listener)
+
+    def _wait(self, listener: Listener) -> Iterator[bytes]:
+        """What comes next for a page, or a comment after a while."""
+        has_news = self._state and listener.seen is not self._state
+        if not has_news and not listener.news.wait(COMMENT_S):
+            yield SSE_COMMENT
+        listener.news.clear()
+        if listener.call.ended is None and self._state and listener.seen is not self._state:
+            listener.seen = self._state
+            yield self._frame(listener.language)
+
+    def _frame(self, language: str) -> bytes:
+        if language not in self._frames:
+            self._frames[language] = make_frame("status", self._render(language, self._state))
+        return self._frames[language]
+
+    def _start(self) -> None:
+        if self._looker is None:
+            self._looker = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        while self._listeners:
+            began = time.monotonic()
+            self._end_outdated()
+            try:
+                self._look()
+            except Exception as error:  # whatever it was, the pages stay open, and the next look may be better
+                log.error("internal_error", exc_info=error)
+            gevent.sleep(max(LOOK_S - (time.monotonic() - began), LOOK_S / 4))
+        self._looker, self._state, self._frames = None, {}, {}
+
+    def _end_outdated(self) -> None:
+        for listener in self._listeners.copy():
+            if not listener.may_listen():
+                listener.call.end(TokenRevoked)
+
+    def _look(self) -> None:
+        """Reads the state, and tells all pages if it is another one."""
+        state = {"state": self._read(), "today": self._today.read()._asdict()}
+        if state != self._state:
+            self._state, self._frames = state, {}
+            for listener in self._listeners:
+                listener.news.set()
+
+
+@PAGE.get("/events")
+def show_events() -> Response:
+    """GET /admin/events: the state whenever it changes, as HTML in the reader's language."""
+    exchange, gateway = current_exchange(), current_gateway()
+    if WORKER.is_draining:  # the browser comes back to another one
+        return streamed(iter((RETRY,)), "text/event-stream")
+    listener = Listener(exchange, choose_language(request.environ), build_check(gateway))
+    gateway.follow(exchange)
+    return streamed(deliver(exchange, live_state().listen(listener), None), "text/event-stream")
+
+
+def build_check(gateway: Gateway) -> Callable[[], bool]:
+    """Whether the reader of this request is still signed in, with the rights for this."""
+    store: SessionStore | None = current_app.session_interface.store  # type: ignore[attr-defined]  # of PageSessions
+    session_id, named = page_session().id, named_user(request.environ)
+
+    def may_listen() -> bool:
+        """Asks the session and the token."""
+        session = store.load(session_id) if store is not None else None
+        signed_in = None if session is None else session.signed_in
+        principal = find_signed_in(gateway.snapshot.authenticator, signed_in, named)
+        return principal is not None and ADMIN in principal.scopes
+
+    return may_listen
+
+
+def make_frame(event: str, html: str) -> bytes:
+    """A server-sent event whose data are several lines."""
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
+    return f"event: {event}\n{lines}\n".encode()
+
+
+def live_state() -> LiveState:
+    """That of this worker."""
+    found: LiveState = current_app.extensions["ollama_proxy"]["live"]
+    return found
+
+
+def build_live_state(app: Flask) -> LiveState:
+    """See LiveState; nothing runs before a page is open."""
+    parts = app.extensions["ollama_proxy"]
+    gateway: Gateway = parts["gateway"]
+
+    def render(language: str, state: dict[str, Any]) -> str:
+        """Without a request, so that the page is that of nobody."""
+        with speaking(language):
+            return app.jinja_env.get_template("_status.html").render(state, currency=gateway.settings.records.currency)
+
+    today = TodaysUsage(lambda: sum_up_today(parts["coordinator"], gateway.settings.records))
+    return LiveState(partial(read_status, gateway), today, render)

@@ -1,0 +1,64 @@
+"""What was used today: the sums of the reports, which nobody waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from math import inf
+from typing import Any, NamedTuple
+
+import gevent
+
+from ollama_proxy.coordination import CoordinatorClient
+from ollama_proxy.errors import GatewayError, RecordsUnavailable
+from ollama_proxy.hub import Json
+from ollama_proxy.settings import Records, find_timezone
+
+#: Seconds for which the sums are not read again.
+KEPT_S = 5.0
+
+
+class Today(NamedTuple):
+    """Sums as a report has them in its `total`. None: they are not known; `problem` says why, "" if that is
+    because nobody has answered yet."""
+
+    sums: Json = None
+    problem: str = ""
+
+
+class TodaysUsage:
+    """The sums, for all pages of a worker."""
+
+    def __init__(self, ask: Callable[[], Json]) -> None:
+        """`ask` returns the sums, however long it takes; raises RecordsUnavailable."""
+        self._ask = ask
+        self._known = Today()
+        self._read_s = -inf
+        self._reader: gevent.Greenlet[..., None] | None = None
+
+    def read(self, wait_s: float = 0.0) -> Today:
+        """What is known; reads it again if that is old, and waits at most so many seconds for it."""
+        is_reading = self._reader is not None and not self._reader.ready()
+        if not is_reading and time.monotonic() - self._read_s > KEPT_S:
+            self._reader = gevent.spawn(self._refresh)
+            is_reading = True
+        if is_reading and self._reader is not None:
+            self._reader.join(wait_s)
+        return self._known
+
+    def _refresh(self) -> None:
+        try:
+            self._known = Today(self._ask())
+        except GatewayError as error:
+            self._known = Today(None, str(error))
+        self._read_s = time.monotonic()
+
+
+def sum_up_today(coordinator: CoordinatorClient | None, records: Records) -> Json:
+    """What all have used since midnight, in `records.timezone`; raises RecordsUnavailable."""
+    if coordinator is None or records.url is None:
+        raise RecordsUnavailable("Nothing is recorded here: records.url is null.")
+    today = datetime.now(find_timezone(records.timezone)).date().isoformat()
+    report: Any = coordinator.query("usage", by="day", start=today, timezone=records.timezone)
+    return report["total"]
