@@ -254,15 +254,15 @@ def test_s11_guessed_password_and_stolen_cookie(row: Row, tmp_path: Path) -> Non
         stolen = PageClient(row.url)
         stolen.cookie = fixed
         assert stolen.get("/admin/keys").status == 302
-    client.get("/admin")
+    client.get("/admin/me")
     stolen = PageClient(row.url)
     stolen.cookie = client.cookie
-    assert "Sign out" in stolen.get("/admin").text
+    assert "Sign out" in stolen.get("/admin/me").text
     client.post("/admin/sign-out")
     for cookie in (stolen.cookie, first, "ollama-proxy=" + "A" * 43, "ollama-proxy=../../first-token"):
         for _ in range(4):  # every worker
             stolen.cookie = cookie
-            assert "Sign out" not in stolen.get("/admin").text
+            assert "Sign out" not in stolen.get("/admin/me").text
     check_tls(row, tmp_path)
 
 
