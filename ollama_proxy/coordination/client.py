@@ -19,12 +19,13 @@ import gevent
 import gevent.event
 
 from ollama_proxy.coordination.admissions import Admission, Flow, WorkerRequests
-from ollama_proxy.coordination.coordinator import Coordinator, make_share
+from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Subject
 from ollama_proxy.coordination.link import Link, connect
 from ollama_proxy.coordination.records_client import RecordsClient
 from ollama_proxy.coordination.scheduler import QueueLimits
+from ollama_proxy.coordination.store import make_share
 from ollama_proxy.hub import Json
 
 log = logging.getLogger(__name__)

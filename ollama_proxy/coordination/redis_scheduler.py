@@ -263,23 +263,28 @@ class RedisScheduler:
     def _reconcile(self, state: SharedState, now: float) -> list[Decision]:
         """Makes the state agree with what this machine holds and waits for. What it holds comes first: a slot that has
         changed hands is not free when its last holder is found to be gone."""
-        decisions: list[Decision] = []
+        known, gone = self._compare(state)
+        told = {key: each for key, each in self._entries.items() if each.is_known}
+        # The messages about these were lost.
+        decisions: list[Decision] = [grant for key, grant in known.items() if grant and not self._entries[key].grant]
+        for key, each in told.items():
+            if each.grant and not known.get(key):
+                decisions += self._restore(each, state, now)
+        decisions += state.scheduler.cancel_all(gone, now)
+        waiting = [each for key, each in told.items() if not each.grant and key not in known]
+        return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in waiting))
+
+    def _compare(self, state: SharedState) -> tuple[dict[str, Grant | None], list[str]]:
+        """The requests of this machine that the state has, by their ids, with their slots; and the names of those that
+        are over."""
         known: dict[str, Grant | None] = {}
         gone: list[str] = []
         for name, grant in state.list_requests(self._machine):
-            entry = self._find_entry(name)
-            if entry:
+            if entry := self._find_entry(name):
                 known[entry.request.id] = grant
-                # The message was lost.
-                decisions += [grant] if grant and not entry.grant else []
             elif name.startswith(self._names) or time.monotonic() >= self._clean_up_s:
                 gone.append(name)
-        held = [each for key, each in self._entries.items() if each.is_known and each.grant and not known.get(key)]
-        waiting = [each for key, each in self._entries.items() if each.is_known and not each.grant and key not in known]
-        for each in held:
-            decisions += self._restore(each, state, now)
-        decisions += state.scheduler.cancel_all(gone, now)
-        return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in waiting))
+        return known, gone
 
     def _restore(self, entry: _Entry, state: SharedState, now: float) -> list[Decision]:
         """Adds an entry that is not there, or not as it is. Nothing is refused, and no slot is taken away, even if that

@@ -15,13 +15,14 @@ import redis
 from limits.storage import RedisStorage
 
 from ollama_proxy.coordination.concurrency import RedisConcurrency
-from ollama_proxy.coordination.coordinator import Coordinator, Store, make_share
+from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import connect_redis
 from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.state import StateUnavailable
+from ollama_proxy.coordination.store import Store, make_share
 
 #: The file with the name of this machine among the others. It stays the same when the coordinator is restarted, so
 #: that the new one has what the old one held.

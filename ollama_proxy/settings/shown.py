@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date
 from typing import Any
 
+from ollama_proxy.settings.admin import PasswordHash
 from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import MASK, ServiceUrl
 from ollama_proxy.settings.tokens import Token
@@ -16,6 +17,8 @@ _TOKEN_FIELDS = ("scopes", "models", "expires", "weight", "priority", "limits", 
 
 def show_value(value: Any, *, with_defaults: bool = True) -> Any:
     """A setting, or a section of them. `with_defaults`: also what is not set."""
+    if isinstance(value, PasswordHash):
+        return MASK
     if isinstance(value, Token):
         return {"name": value.name, "sha256": MASK} | {name: show_value(getattr(value, name)) for name in _TOKEN_FIELDS}
     if is_dataclass(value) and not isinstance(value, ServiceUrl):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from configparser import ConfigParser
 
 import pytest
 
 from tests.assets import FILES, LOCK, VENDOR, drop_source_map, integrity_of, licence_file, read_lock, sha256
 
 PACKAGES = read_lock()
+PAGES = VENDOR.parents[1]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -42,3 +44,13 @@ def test_a_source_map_is_dropped() -> None:
 def test_integrity_is_written_as_npm_writes_it() -> None:
     empty = "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg=="
     assert integrity_of(b"") == empty
+
+
+def test_files_of_the_pages_are_installed_with_the_package() -> None:
+    setup = ConfigParser()
+    setup.read(PAGES.parents[2] / "setup.cfg")
+    patterns = setup["options.package_data"]["ollama_proxy.admin.pages"].split()
+    files = [
+        path.relative_to(PAGES) for path in PAGES.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert [str(path) for path in files if not any(path.match(pattern) for pattern in patterns)] == []

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.coordination.coordinator import Coordinator, Session, Store, make_share
+from ollama_proxy.coordination.coordinator import Coordinator, Session
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter, Spent, Subject
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Grant, Request, StateUnavailable
+from ollama_proxy.coordination.store import Store, make_share
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 

@@ -11,11 +11,12 @@ import gevent.event
 import pytest
 
 from ollama_proxy.coordination import Allowance, Spent, Subject, recording
-from ollama_proxy.coordination.coordinator import Coordinator, Store
+from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.limits import Limiter, LimitRefusal
 from ollama_proxy.coordination.recording import Recording, make_records_frame
 from ollama_proxy.coordination.scheduler import Scheduler
+from ollama_proxy.coordination.store import Store
 from ollama_proxy.settings import DatabaseUrl, Records
 
 Frame = dict[str, Any]

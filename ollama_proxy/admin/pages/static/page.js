@@ -4,7 +4,6 @@
 (() => {
   const root = document.documentElement;
   const THEMES = ["auto", "light", "dark"];
-  const TIME = { dateStyle: "medium", timeStyle: "medium" };
 
   // Storage can be switched off in the browser; then nothing is remembered.
   function recall(storage, key) {
@@ -43,7 +42,8 @@
 
   // ---- Times ----
   const language = root.lang || undefined;
-  const clock = new Intl.DateTimeFormat(language, TIME);
+  // Written as the server does, 2026-11-23 07:13:00, in every language: Swedish has that as its form.
+  const clock = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
 
   function ago(seconds) {
@@ -118,6 +118,11 @@
     if (direction && table.tHead.rows[0].cells[column]?.dataset.sort) sortRows(table, Number(column), direction);
   }
 
+  // What is wider than the page is scrolled with the keyboard, too.
+  function makeReachable(part) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+  }
+
   // ---- Copying ----
   async function copyText(element) {
     try {
@@ -141,11 +146,30 @@
     });
   }
 
+  // ---- What has to be confirmed ----
+  function enableConfirmation(details) {
+    const close = details.querySelector("[data-close]");
+    if (!close?.hidden) return;
+    close.hidden = false;
+    close.addEventListener("click", () => closeConfirmation(details));
+    details.addEventListener("toggle", () => { if (details.open) details.querySelector('[name="confirm"]').focus(); });
+  }
+  function closeConfirmation(details) {
+    details.open = false;
+    details.querySelector("summary").focus();
+  }
+  function closeByKey(event) {
+    const details = document.querySelector(".confirm[open]");
+    if (event.key === "Escape" && details) closeConfirmation(details);
+  }
+
   // ---- All of it, for a page and for each part that is swapped into it ----
   function enable(part) {
     localizeTimes(part);
     part.querySelectorAll("table.sortable").forEach(enableSorting);
     part.querySelectorAll("[data-copy]").forEach(enableCopy);
+    part.querySelectorAll(".confirm").forEach(enableConfirmation);
+    part.querySelectorAll(".scroll:not([tabindex])").forEach(makeReachable);
   }
   function csrfToken() {
     return document.querySelector('meta[name="csrf-token"]').content;
@@ -167,6 +191,7 @@
     setInterval(() => localizeTimes(document), 20_000);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new CustomEvent("themechange")));
   });
+  document.addEventListener("keydown", closeByKey);
   document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-CSRF-Token"] = csrfToken(); });
   // An element that was replaced is gone; its successor is somewhere in the document.
   document.addEventListener("htmx:afterSwap", () => enable(document));

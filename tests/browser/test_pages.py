@@ -1,0 +1,98 @@
+"""Every page in a real browser: without errors and violations of the CSP, in its language and width, and small."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.browser.pages import MEMBER_PAGES, PAGES
+from tests.browser.stage import MEMBER, OPERATOR, Stage
+from tests.rig.browser import NARROW, WIDE, Browser, Language
+
+#: Most bytes of a page with everything that it loads.
+MAX_BYTES = 150_000
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+SIGHTS = [
+    pytest.param(language, width, javascript, id=f"{language}-{width}-{'scripts' if javascript else 'plain'}")
+    for language, width, javascript in product(("en", "zh"), (WIDE, NARROW), (True, False))
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("language", "width", "javascript"), SIGHTS)
+def test_every_page_is_shown_without_errors(
+    stage: Stage, path: str, language: Language, width: int, javascript: bool
+) -> None:
+    visit = stage.tab(language=language, width=width, javascript=javascript)
+    assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
+    look = "[document.title, document.documentElement.lang, document.querySelector('h1').textContent, innerWidth]"
+    title, lang, heading, seen_width = visit.page.evaluate(look)
+    assert title
+    assert lang.startswith(language)
+    assert bool(CHINESE.search(heading)) == (language == "zh")
+    assert seen_width == width
+    # What is wide scrolls for itself.
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("path", MEMBER_PAGES)
+@pytest.mark.parametrize("javascript", [True, False])
+def test_members_see_their_pages_without_errors(stage: Stage, path: str, javascript: bool) -> None:
+    visit = stage.tab("member", javascript=javascript)
+    assert visit.go(stage.url(path)) == 200
+    assert visit.page.locator("h1").count() == 1
+
+
+@pytest.mark.parametrize("path", sorted({*PAGES} - {*MEMBER_PAGES}))
+def test_members_do_not_see_the_pages_of_operators(stage: Stage, path: str) -> None:
+    visit = stage.tab("member")
+    visit.allow("status of 403")
+    assert visit.go(stage.url(path)) == 403
+    assert visit.page.locator("h1").count() == 1
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("javascript", [True, False])
+def test_the_sign_in_form_is_shown_without_errors(
+    stage: Stage, browser: Browser, language: Language, javascript: bool
+) -> None:
+    with browser.visit(language=language, javascript=javascript, width=NARROW) as visit:
+        assert visit.go(stage.url("/admin")) == 200
+        assert visit.page.locator("input[name=token]").is_visible()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_wrong_token_is_told_and_not_shown(stage: Stage, browser: Browser, javascript: bool) -> None:
+    with browser.visit(javascript=javascript) as visit:
+        visit.allow("status of 401")
+        visit.go(stage.url("/admin"))
+        visit.page.locator("input[name=token]").fill("wrong-token-1")
+        visit.page.locator("input[name=token]").press("Enter")
+        visit.page.get_by_role("alert").wait_for()
+        assert "wrong-token-1" not in visit.page.content()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_small(stage: Stage, path: str) -> None:
+    assert 10_000 < stage.tab().weigh(stage.url(path)) < MAX_BYTES
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_has_a_secret(stage: Stage, path: str) -> None:
+    visit = stage.tab()
+    visit.go(stage.url(path))
+    sources = "[...document.querySelectorAll('script[src], link[href]')].map(each => each.src || each.href)"
+    seen: list[str] = [visit.page.content(), visit.page.url, *visit.page.evaluate(sources)]
+    stored: Any = visit.context.storage_state()
+    assert not [text for text in [*seen, str(stored)] if OPERATOR in text or MEMBER in text]
+
+
+def test_the_cookie_is_out_of_reach_of_scripts(stage: Stage) -> None:
+    visit = stage.tab()
+    visit.go(stage.url("/admin"))
+    assert visit.page.evaluate("document.cookie") == ""
+    [cookie] = [each for each in visit.context.cookies() if each["name"] == "ollama-proxy"]
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/admin")
