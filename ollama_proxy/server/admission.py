@@ -80,7 +80,7 @@ class RequestAdmission:
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
-            return redirect(make_sign_in_address(incoming))
+            return redirect(make_sign_in_address(incoming)) if endpoint else None
         principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
         if principal.user_key:
             exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))

@@ -33,8 +33,8 @@ def build_blueprint(
 ) -> Blueprint:
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
-    blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
     blueprint.add_url_rule("/", "root", partial(answer_root, gateway, health))
+    blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
@@ -70,17 +70,6 @@ def build_blueprint(
     return blueprint
 
 
-def _is_for_pages(gateway: Gateway) -> bool:
-    """Whether a browser asks that may use the admin pages. Ollama's clients do not ask for HTML."""
-    if "text/html" not in (kind for kind, _ in request.accept_mimetypes):
-        return False
-    try:
-        check_admin_access(gateway.settings.admin, current_exchange().client)
-    except (Forbidden, NotFound):
-        return False
-    return True
-
-
 def answer_root(gateway: Gateway, health: Health) -> Response:
     """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
     pages."""
@@ -92,6 +81,17 @@ def answer_root(gateway: Gateway, health: Health) -> Response:
     if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
         return Response("Ollama is running", content_type="text/plain; charset=utf-8")
     return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
+
+
+def _is_for_pages(gateway: Gateway) -> bool:
+    """Whether a browser asks that may use the admin pages. Ollama's clients do not ask for HTML."""
+    if "text/html" not in (kind for kind, _ in request.accept_mimetypes):
+        return False
+    try:
+        check_admin_access(gateway.settings.admin, current_exchange().client)
+    except (Forbidden, NotFound):
+        return False
+    return True
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:

@@ -21,7 +21,7 @@ from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
-from ollama_proxy.records import Spool
+from ollama_proxy.records import SPOOL_DIRECTORY, Spool
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.server.extras import check_tracing
@@ -49,9 +49,6 @@ log = logging.getLogger(__name__)
 #: Longest wait for the database of the records at the start, in seconds, and the exit status of the command that
 #: prepares it if it can't be used.
 RECORDS_S, UNUSABLE = 20.0, 2
-
-#: Of the workers' spools, below the state directory.
-SPOOL_DIRECTORY = "usage"
 
 #: Of the sessions of pages, in the state directory.
 SESSION_DIRECTORY = "sessions"

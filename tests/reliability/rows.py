@@ -160,13 +160,10 @@ ROWS: dict[str, str] = {
     "S44": "A user of Ollama's command line has a wrong token",
 }
 
-_STORE = "no row of its own: a start does not go through nginx; see integration/test_records_at_start.py"
 _ADMIN = "there are no admin pages yet"
 
 #: Rows without a test, and why.
 ABSENT: dict[str, str] = {
-    "P16": _STORE,
-    "P17": "no row of its own; see unit/records/test_database.py: one line says that it is read-only",
     "S5": _ADMIN,
     "S6": "nothing of what is stored can be written through the API yet",
     "S8": _ADMIN,

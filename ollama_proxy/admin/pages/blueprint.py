@@ -57,7 +57,7 @@ STATIC = Path(__file__).parent / "static"
 STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static"
 
 #: The names of static files, also in a directory.
-_ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9_-]+(\.[A-Za-z0-9-]+)+")
 
 #: See Routes.
 PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}

@@ -84,8 +84,8 @@ class JobStore:
         write_private(self._directory / f"{job.id}{_SUFFIX}", orjson.dumps(asdict(job)))
 
     def list(self) -> list[Job]:
-        """All jobs, the newest first; those that have ended long ago are removed."""
-        jobs = sorted(self._read_all(), key=lambda job: job.started_s, reverse=True)
+        """All jobs, those that run first, then the newest; those that have ended long ago are removed."""
+        jobs = sorted(self._read_all(), key=lambda job: (job.is_running, job.started_s), reverse=True)
         ended = [job for job in jobs if not job.is_running]
         old = [
             job

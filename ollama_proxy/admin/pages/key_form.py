@@ -13,6 +13,7 @@ from ollama_proxy.admin.pages.formats import number
 from ollama_proxy.admin.pages.language import N_, gettext
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import ADMIN, GENERATE, MANAGE, METRICS, READ
+from ollama_proxy.settings import BACKGROUND, NORMAL
 
 #: What each scope permits.
 SCOPE_TITLES: Mapping[str, str] = {
@@ -47,6 +48,8 @@ _LIMIT_LINES: Mapping[str, str] = {
     "cost_per_day": N_("%(limit)s cost/day"),
     "cost_per_month": N_("%(limit)s cost/month"),
 }
+
+_PRIORITY_LINES: Mapping[str, str] = {NORMAL: N_("priority: normal"), BACKGROUND: N_("priority: background")}
 
 #: What a limit says that is none, whatever the default is.
 UNLIMITED = "none"
@@ -101,7 +104,7 @@ def list_limits(token: Mapping[str, Json]) -> list[str]:
         limits = token["users"]["limits"].items()
         lines += [gettext("each: %(limit)s", limit=gettext(_LIMIT_LINES[name], limit=_show(it))) for name, it in limits]
     if token["priority"]:
-        lines.append(gettext("priority: %(name)s", name=gettext(token["priority"])))
+        lines.append(gettext(_PRIORITY_LINES[token["priority"]]))
     if token["weight"] is not None:
         lines.append(gettext("weight: %(number)s", number=_write(token["weight"])))
     return lines

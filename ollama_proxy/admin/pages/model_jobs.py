@@ -17,7 +17,7 @@ import orjson
 from flask import Response
 
 from ollama_proxy.admin.pages.job_files import Job, JobStore, Kind
-from ollama_proxy.errors import CallEnded, ClientGone, GatewayError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, check_lease, check_scope
@@ -54,9 +54,12 @@ class ModelJobs:
     def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> gevent.Greenlet[..., None]:
         """Starts a job for whoever asks in this exchange, unless the same work is being done already; returns what ends
         with it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
-        if any(other.is_running and other.is_same_work(job) for other in self.store.list()):
+        same = [other for other in self.store.list() if other.is_same_work(job)]
+        if any(other.is_running for other in same):
             return gevent.spawn(lambda: None)
         exchange = open_exchange(self._gateway, job, fields, asking)
+        for other in same:
+            self.store.remove(other)
         with suppress(OSError):  # without room for its file nobody sees it, but it is done
             self.store.save(job)
         return gevent.spawn(self._run, job, exchange)
@@ -116,9 +119,9 @@ def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking
         route=path,
         model=job.model,
     )
-    is_copy = job.kind == "copy"
-    named = {"source": job.model, "destination": job.new_name} if is_copy else {"model": job.model, "stream": streams}
-    exchange.data = {**named, **fields}
+    named = {"source": job.model, "destination": job.new_name} if job.kind == "copy" else {"model": job.model}
+    answers = {"stream": streams} if method == "POST" and job.kind != "copy" else {}
+    exchange.data = {**named, **answers, **fields}
     exchange.body = encode_request(exchange.data)
     gateway.track(exchange)
     gateway.admit(exchange)
@@ -172,8 +175,10 @@ def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
     """Writes down how a job has failed, or who ended it."""
     record_failure(exchange, error)
     exchange.status = error.status
-    if isinstance(error, CallEnded):
-        job.state = "cancelled" if isinstance(error, ClientGone) else "interrupted"
+    if isinstance(error, ClientGone):
+        job.state = "cancelled"
+    elif isinstance(error, GatewayStopping | ShuttingDown):
+        job.state = "interrupted"
     else:
         job.state, job.error = "failed", str(error)[:1000]
 

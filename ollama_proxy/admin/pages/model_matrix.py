@@ -14,8 +14,11 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical
 from ollama_proxy.upstreams import Node
 
-#: Seconds for which the page waits for lists; those of slower servers are shown as they were before.
+#: Seconds for which lists are waited for; those of slower servers are shown as they were before.
 LISTS_S = 0.8
+
+#: How old a list may be that is shown without waiting, in seconds: health checks fetch most of them.
+RECENT_S = 15.0
 
 #: A model that stays loaded for longer than this is pinned.
 PINNED = timedelta(days=3650)
@@ -93,12 +96,14 @@ class Matrix:
 
 
 def read_matrix(gateway: Gateway, wait_s: float = LISTS_S) -> Matrix:
-    """What the servers have now, and those that do not answer in time had before."""
+    """What the servers have now, and those that do not answer in time had before. `wait_s` 0: what is known, while
+    newer lists are fetched."""
     fleet = gateway.fleet
     asked_at = time.monotonic()
     # Only health checks contact a server that is known to be down.
     gevent.joinall([fleet.learn(node) for node in fleet.managed_nodes if node.connection.is_closed], timeout=wait_s)
-    boxes = [describe_box(node, asked_at) for node in fleet.managed_nodes]
+    oldest = asked_at if wait_s else asked_at - RECENT_S
+    boxes = [describe_box(node, oldest) for node in fleet.managed_nodes]
     names: dict[str, str] = {}
     for box in boxes:
         for key, copy in box.copies.items():
@@ -110,15 +115,15 @@ def read_matrix(gateway: Gateway, wait_s: float = LISTS_S) -> Matrix:
     return Matrix(boxes, rows)
 
 
-def describe_box(node: Node, asked_at: float) -> Box:
-    """A server with its models. `asked_at`: monotonic time; an older list is not from now."""
+def describe_box(node: Node, oldest: float) -> Box:
+    """A server with its models. `oldest`: monotonic time; an older list is not from now."""
     state, listing = node.state, node.models.listing
     loaded = {canonical(str(row.get("name"))): row for row in listing.loaded} if listing else {}
     copies: dict[str, Copy] = {}
     for own_name, model in listing.models.values() if listing else ():
         key = canonical(own_name)
         copies[key] = describe_copy(own_name, model.row or {}, loaded.get(key))
-    is_fresh = node.models.listed_at >= asked_at
+    is_fresh = node.models.listed_at >= oldest
     reason, version = (state.reason, state.version) if state else ("", "")
     return Box(node.name, node.condition, reason, version, is_fresh, copies, is_known=listing is not None)
 

@@ -17,7 +17,7 @@ from ollama_proxy.admin.pages.language import N_
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_details import read_details
 from ollama_proxy.admin.pages.model_jobs import ModelJobs, wait_briefly
-from ollama_proxy.admin.pages.model_matrix import Matrix, read_matrix
+from ollama_proxy.admin.pages.model_matrix import LISTS_S, Matrix, Row, read_matrix
 from ollama_proxy.admin.pages.modelfile import read_modelfile
 from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
 from ollama_proxy.admin.records import change, check_not_in_file, has_records
@@ -50,14 +50,15 @@ _DONE: Mapping[Kind, str] = {
 
 @PAGE.get()
 def show_models() -> ResponseReturnValue:
-    """All boxes and their models, and the jobs."""
-    return render("models.html", tab="boxes", **read_state())
+    """All boxes and their models as they are known, and the jobs. Nothing is waited for, except after a form, so that
+    what it has changed is seen without a script, too."""
+    return render("models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0))
 
 
 @PAGE.get("/matrix")
 def show_matrix() -> ResponseReturnValue:
-    """The same, as the part of the page that is refreshed when a job has ended."""
-    return render("_models_matrix.html", **read_state())
+    """The boxes as they are now: the part of the page that is refreshed at its beginning, and when a job has ended."""
+    return render("_models_matrix.html", **read_state(LISTS_S))
 
 
 @PAGE.get("/jobs")
@@ -66,12 +67,13 @@ def show_jobs() -> ResponseReturnValue:
     return render("_models_jobs.html", jobs=current_jobs().store.list())
 
 
-def read_state() -> dict[str, Any]:
-    """What the templates of the list need."""
+def read_state(wait_s: float) -> dict[str, Any]:
+    """What the templates of the list need. `wait_s`: how long servers are waited for."""
     gateway = current_gateway()
     in_effect = {name: show_value(rules, with_defaults=False) for name, rules in gateway.settings.models.items()}
     return {
-        "matrix": read_matrix(gateway),
+        "matrix": read_matrix(gateway, wait_s),
+        "was_waited": wait_s > 0,
         "jobs": current_jobs().store.list(),
         "rules": {canonical(name): list(value) for name, value in in_effect.items()},
         "others": list_other_models(),
@@ -88,21 +90,39 @@ def list_other_models() -> dict[str, list[str]]:
 
 @PAGE.get("/show")
 def show_model() -> ResponseReturnValue:
-    """One model: what its box says of it, and what can be done with it."""
-    name = request.args.get("name", "")
-    matrix = read_matrix(current_gateway())
-    row = matrix.find(name)
-    if row is None:
-        raise NotFound(_("No box has the model %(name)s.", name=name[:200]))
-    asked = request.args.get("box", "")
-    box = asked if asked in row.copies else find_answering(matrix, row.having)
-    details, problem = None, ""
+    """One model: where it is, and what can be done with it. What its box says of it is asked for by a script, or with
+    `details` in the address."""
+    row, box = find_model()
+    has_rules = row.key in map(canonical, current_gateway().settings.models)
+    found = ask_details(row, box) if "details" in request.args else {"details": None, "failure": ""}
+    return render("model.html", row=row, box=box, has_rules=has_rules, tab="boxes", **found)
+
+
+@PAGE.get("/details")
+def show_details() -> ResponseReturnValue:
+    """What its box says of a model: a part of the page."""
+    row, box = find_model()
+    return render("_model_details.html", row=row, box=box, **ask_details(row, box))
+
+
+def ask_details(row: Row, box: str) -> dict[str, Any]:
+    """What its box says of a model, or why it says nothing."""
     try:
         details = read_details(current_gateway(), box, row.copies[box].name, current_exchange())
     except GatewayError as error:
-        problem = f"{box}: {error}"
-    has_rules = row.key in map(canonical, current_gateway().settings.models)
-    return render("model.html", row=row, box=box, details=details, has_rules=has_rules, problem=problem, tab="boxes")
+        return {"details": None, "failure": f"{box}: {error}"}
+    return {"details": details, "failure": ""}
+
+
+def find_model() -> tuple[Row, str]:
+    """The model that the address names, and the box that it names or that answers. Servers are waited for only if none
+    is known to have it. Raises NotFound."""
+    name, asked = request.args.get("name", ""), request.args.get("box", "")
+    for wait_s in (0.0, LISTS_S):
+        matrix = read_matrix(current_gateway(), wait_s)
+        if (row := matrix.find(name)) is not None:
+            return row, asked if asked in row.copies else find_answering(matrix, row.having)
+    raise NotFound(_("No box has the model %(name)s.", name=name[:200]))
 
 
 def find_answering(matrix: Matrix, having: Sequence[str]) -> str:
@@ -186,17 +206,17 @@ def begin(kind: Kind, fields: Mapping[str, Json], new_name: str = "") -> Respons
     exchange, jobs = current_exchange(), current_jobs()
     assert exchange.principal is not None, "nobody asks"
     work = [Job(kind, box, model, exchange.principal.name, new_name=new_name) for box, model in read_places()]
-    started = []
+    started = [jobs.start(job, fields, exchange) for job in work]
     for job in work:
-        started.append(jobs.start(job, fields, exchange))
         note(job)
     wait_briefly(started, BRIEFLY_S)
     for job in work:
         if job.state == "done":
+            jobs.store.remove(job)
             tell(_(_DONE[kind], model=job.model, box=job.box))
         elif not job.is_running:
             tell(f"{job.box}: {job.error or job.state}", "error")
-    return see_other(PAGE.endpoint)
+    return see_other(PAGE.endpoint, fresh="yes")
 
 
 def read_places() -> list[tuple[str, str]]:

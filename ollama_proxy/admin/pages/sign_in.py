@@ -64,9 +64,9 @@ def sign_in_by_header() -> bool:
     exchange = current_exchange()
     try:
         exchange.principal = open_with_header(current_gateway().snapshot.authenticator, named)
-    except Forbidden as error:
+    except Forbidden:
         note_refusal(named, exchange.client)
-        raise error
+        raise
     return True
 
 

@@ -41,8 +41,15 @@ def show_upstreams() -> ResponseReturnValue:
 
 def render_list(trial: Trial | None = None) -> ResponseReturnValue:
     """The same, with what one has answered."""
-    problems = current_gateway().list_version_problems()
-    return render("upstreams.html", upstreams=list_entries(), trial=trial, version_problems=problems)
+    return render("upstreams.html", upstreams=list_entries(), trial=trial, faults=list_faults())
+
+
+def list_faults() -> dict[tuple[str, str], list[str]]:
+    """The known faults of versions, each with its remedy, and the upstreams that have them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for problem in current_gateway().list_version_problems():
+        found.setdefault((problem["what"], problem["mend"]), []).append(problem["upstream"])
+    return found
 
 
 def list_entries() -> list[dict[str, Any]]:

@@ -1,7 +1,12 @@
-// Jobs are refreshed each second while one runs, and the table of models when one has ended.
+// What waits for servers is fetched after the page is there. Jobs are refreshed each second while one runs, and the table
+// of models when one has ended.
 "use strict";
 (() => {
   const EVERY_MS = 1000;
+
+  function keyOf(element) {
+    return element.id || element.getAttribute("aria-label") || element.getAttribute("href");
+  }
 
   // The part as the gateway renders it now, in place of the old one; the focus stays where it was.
   async function refresh(part) {
@@ -10,11 +15,11 @@
     if (!answer.ok) return part;
     const parsed = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
     if (!parsed) return part;
-    const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
+    const focused = part.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const fresh = document.importNode(parsed, true);
     part.replaceWith(fresh);
     window.page.enable(fresh);
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (focused) [...fresh.querySelectorAll("a, button")].find((each) => keyOf(each) === focused)?.focus({ preventScroll: true });
     return fresh;
   }
 
@@ -30,5 +35,8 @@
     setTimeout(follow, EVERY_MS);
   }
 
-  document.addEventListener("DOMContentLoaded", () => setTimeout(follow, EVERY_MS));
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const part of document.querySelectorAll("[data-load]")) refresh(part).catch(() => {});
+    if (document.getElementById("jobs")) setTimeout(follow, EVERY_MS);
+  });
 })();

@@ -27,7 +27,7 @@
   const root = find("playground");
   const texts = JSON.parse(find("texts").textContent);
   const numbers = new Intl.NumberFormat(document.documentElement.lang, { maximumFractionDigits: 1 });
-  const state = { turns: [], images: [], running: null, sample: "curl" };
+  const state = { turns: [], images: [], running: null, sample: "curl", markdown: "" };
 
   function say(name, values = {}) {
     return texts[name].replace(/\{(\w+)\}/g, (_, key) => String(values[key] ?? ""));
@@ -55,19 +55,39 @@
     return text.replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
   }
   // HTML of a model is shown as text, and its images, which another server would learn of, as links.
-  marked.use({
-    gfm: true,
-    renderer: {
-      html: ({ text }) => escape(text),
-      image: ({ href, text }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
-    },
-  });
-  DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  const RENDERER = {
+    html: ({ text }) => escape(text),
+    image: ({ href, text }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
+  };
+  function protectLink(node) {
     if (node.tagName !== "A") return;
     node.setAttribute("rel", "noopener noreferrer");
     node.setAttribute("target", "_blank");
-  });
+  }
+  function loadScript(address) {
+    return new Promise((resolve, reject) => {
+      const script = make("script");
+      script.src = address;
+      script.addEventListener("load", resolve);
+      script.addEventListener("error", reject);
+      document.head.append(script);
+    });
+  }
+  // With the first call, not with the page: they are heavier than all the rest. Until then answers are plain text.
+  async function loadMarkdown() {
+    if (state.markdown) return;
+    state.markdown = "loading";
+    try {
+      await Promise.all([loadScript(root.dataset.marked), loadScript(root.dataset.purify)]);
+      marked.use({ gfm: true, renderer: RENDERER });
+      DOMPurify.addHook("afterSanitizeAttributes", protectLink);
+      state.markdown = "loaded";
+    } catch {
+      state.markdown = ""; // with the next call again
+    }
+  }
   function renderMarkdown(text) {
+    if (state.markdown !== "loaded") return make("div", "plain", text);
     const fragment = DOMPurify.sanitize(marked.parse(text), SAFE);
     for (const table of fragment.querySelectorAll("table")) {
       const scroll = make("div", "scroll");
@@ -350,6 +370,7 @@
       showStatus(error.message, true);
       return;
     }
+    const markdown = loadMarkdown();
     const answer = newAnswer();
     const view = addAnswerTurn(call.model, find("dialect").selectedOptions[0].textContent);
     const now = { dialect, answer, view, painter: makePainter(view, answer), abort: new AbortController(), sentAt: performance.now() };
@@ -363,6 +384,7 @@
       else answer.error = { title: say("failed"), message: say("unreachable"), code: error.name };
     }
     clearInterval(clock);
+    await markdown;
     endRun(now);
   }
   function endRun(run) {
@@ -500,6 +522,7 @@
     acceptDrops(root.querySelector(".conversation"));
   }
 
+  find("without-scripts").hidden = true;
   root.hidden = false;
   if (matchMedia("(max-width: 68rem)").matches) root.querySelector(".settings > details").open = false;
   listen();

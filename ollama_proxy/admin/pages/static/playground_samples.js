@@ -8,8 +8,8 @@
     "anthropic-messages": ['-H "x-api-key: $TOKEN"', "-H 'anthropic-version: 2023-06-01'"],
   };
   const BEARER = ['-H "Authorization: Bearer $TOKEN"'];
-  // Fields of the gateway that the official clients don't know.
-  const EXTENSIONS = { "openai-responses": ["seed"], "anthropic-messages": ["seed"] };
+  // Fields for which the official clients of Python have no argument.
+  const EXTENSIONS = { "openai-responses": ["seed"], "anthropic-messages": ["seed", "temperature"] };
 
   // Pictures are longer than anybody reads: their names stand for them.
   function shorten(call) {
