@@ -50,7 +50,7 @@ class Visitor:
         """Signs in with a token, and loads the first page."""
         answer = self.post("/admin/sign-in", {"token": token})
         assert answer.status_code == 303, answer.text
-        self.get("/admin")
+        self.get("/admin/me")
         return self
 
     @property

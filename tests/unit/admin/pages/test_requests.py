@@ -100,6 +100,12 @@ def test_a_page_that_follows_gets_the_same_rows_alone(app: InProcess, records: I
     assert key in get(app, "/admin/requests").text
 
 
+def test_a_page_that_follows_is_told_of_problems(app: InProcess, records: InProcessRecords) -> None:
+    assert "data-problem" not in get(app, "/admin/requests/rows").text
+    records.is_down = True
+    assert 'data-problem="The database of the records' in get(app, "/admin/requests/rows").text
+
+
 def test_two_requests_of_one_id_have_a_key_each(app: InProcess, records: InProcessRecords) -> None:
     add_requests(records, make_request(1, id="mine"), make_request(2, id="mine"))
     assert len(set(re.findall(r'data-key="([^"]+)"', get(app, "/admin/requests").text))) == 2

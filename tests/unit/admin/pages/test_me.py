@@ -1,0 +1,76 @@
+"""A member's own page, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from ollama_proxy.admin.pages import me
+from ollama_proxy.admin.pages.me import LIMITS, read_within
+from ollama_proxy.settings import Limits
+from tests.rig.in_process import in_process
+from tests.rig.in_process_records import InProcessRecords
+
+
+def test_what_takes_too_long_is_not_waited_for() -> None:
+    assert read_within(5, lambda: 1) == 1
+    assert read_within(0.01, lambda: gevent.sleep(5)) is None
+
+
+def test_the_time_limit_of_somebody_else_is_not_ours() -> None:
+    def read() -> None:
+        """Has a limit of its own."""
+        with gevent.Timeout(0.01):
+            gevent.sleep(5)
+
+    with pytest.raises(gevent.Timeout):
+        read_within(5, read)
+
+
+def test_every_limit_has_a_title() -> None:
+    assert set(LIMITS) == set(Limits.__dataclass_fields__)
+
+
+def ask(records: InProcessRecords, path: str, **config: Any) -> str:
+    with in_process(coordinator=records, auth={"enabled": False}, **config) as app:
+        answer = app.ask("GET", path, token=None)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_only_the_own_name_is_asked_for(tmp_path: Path) -> None:
+    records = InProcessRecords(tmp_path)
+    try:
+        assert "There are no requests yet." in ask(records, "/admin/me")
+        assert "There are no requests yet." in ask(records, "/admin/me/usage?token=other")
+        assert {arguments["token"] for _, arguments in records.asked} == {"anyone"}
+        records.is_down = True
+        assert "The usage is not known now" in ask(records, "/admin/me")
+    finally:
+        records.engine.dispose()
+
+
+def test_slow_records_come_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(me, "PAINT_S", 0.01)
+    monkeypatch.setattr(me, "read_usage", lambda: gevent.sleep(2))
+    records = InProcessRecords(tmp_path)
+    try:
+        text = ask(records, "/admin/me")
+    finally:
+        records.engine.dispose()
+    assert 'hx-get="/admin/me/usage"' in text and "The records are slow to answer." in text
+
+
+def test_models_that_are_not_known_yet_come_later(tmp_path: Path) -> None:
+    records = InProcessRecords(tmp_path)
+    try:
+        assert "<code>demo" in ask(records, "/admin/me/models")
+        upstreams = [{"name": "gone", "base_url": "http://127.0.0.1:9"}]
+        text = ask(records, "/admin/me", upstreams=upstreams)
+        assert 'hx-get="/admin/me/models"' in text and "The list of gone is not known now." in text
+        assert "hx-get" not in ask(records, "/admin/me/models", upstreams=upstreams)
+    finally:
+        records.engine.dispose()
