@@ -150,7 +150,7 @@ SHOWN = [
     ("/admin/models", OFFERED),
     ("/admin/models", ADDRESS),
     ("/admin/models/entries", ALIAS),
-    (f"/admin/models/show?name={quote(LISTED)}", hostile("family")),
+    ("/admin/models/show?name=tiny:latest&details=yes", hostile("license")),
     ("/admin/keys/edit?name=noted", NOTE),
     ("/admin/usage?by=model", OFFERED),
     ("/admin/usage?by=user", USER),

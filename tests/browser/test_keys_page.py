@@ -85,4 +85,4 @@ def revoke(visit: Visit, typed: str) -> None:
     visit.page.locator("summary", has_text="Revoke").click()
     form = visit.page.locator("form[action$='/revoke']")
     form.locator("input[name=confirm]").fill(typed)
-    form.locator("button").click()
+    form.locator("button.danger").click()

@@ -22,9 +22,12 @@ SIGHTS = [
     pytest.param("zh", WIDE, False, id="zh-wide-plain"),
 ]
 #: Elements that make the page wider than the window; what is wide has to scroll for itself.
-_TOO_WIDE = """document.documentElement.scrollWidth <= screen.width ? [] : [...document.body.querySelectorAll("*")]
-  .filter((each) => each.getBoundingClientRect().right > screen.width + 1 && !each.parentElement.closest(".scroll"))
-  .map((each) => each.outerHTML.slice(0, 120))"""
+_TOO_WIDE = """(() => {
+  const scrolls = (each) => each && (getComputedStyle(each).overflowX !== "visible" || scrolls(each.parentElement));
+  const isOut = (each) => each.getBoundingClientRect().right > screen.width + 1 && !scrolls(each.parentElement);
+  return document.documentElement.scrollWidth <= screen.width
+    ? [] : [...document.body.querySelectorAll("*")].filter(isOut).map((each) => each.outerHTML.slice(0, 120));
+})()"""
 
 
 @pytest.mark.parametrize("path", PAGES)
