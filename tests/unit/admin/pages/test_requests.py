@@ -35,7 +35,7 @@ def spans(parts: list[dict[str, Any]]) -> list[tuple[str, str, float, float]]:
 def test_a_row_has_who_what_where_and_how_it_went(app: InProcess, records: InProcessRecords) -> None:
     add_requests(records, make_request(user="ann", model="coder"))
     text = get(app, "/admin/requests").text
-    assert listed(text) == [["web ann", "coder → demo", "demo", "ok", "1 234", "56", "100 ms"]]
+    assert listed(text) == [["ok", "web ann", "coder → demo", "demo", "1 234", "56", "100 ms"]]
     assert 'datetime="2026-11-20T12:00:00.000Z"' in text
 
 
@@ -121,7 +121,7 @@ def test_names_of_others_are_texts(app: InProcess, records: InProcessRecords) ->
     names = dict.fromkeys("id token user dialect route model target upstream state error".split(), CANARY)
     add_requests(records, make_request(attempts=[attempt, attempt], **names))
     text = get(app, f"/admin/requests?model={CANARY}").text
-    assert CANARY not in text and listed(text)[0][2] == CANARY
+    assert CANARY not in text and listed(text)[0][3] == CANARY
 
 
 def test_time_is_split_into_queue_load_first_byte_and_answer() -> None:
