@@ -72,11 +72,7 @@ class RequestAdmission:
         snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
         snapshot.origins.check(environ)
         is_page = exchange.dialect is ADMIN_PAGES
-        is_admin = is_page or exchange.dialect is ADMIN_API
-        if is_admin:
-            check_admin_access(snapshot.settings.admin, exchange.client)
-        if is_page or SESSION_CALL_KEY in environ:
-            exchange.principal = self._find_caller(environ, exchange)
+        is_admin = self._enter_admin(environ, exchange)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
@@ -103,6 +99,16 @@ class RequestAdmission:
         if not incoming.endpoint or incoming.view_args:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         return exchange
+
+    def _enter_admin(self, environ: WSGIEnvironment, exchange: Exchange) -> bool:
+        """Whether this is a page, or a call of the admin API. Pages, and what they call, are their session's."""
+        is_page = exchange.dialect is ADMIN_PAGES
+        is_admin = is_page or exchange.dialect is ADMIN_API
+        if is_admin:
+            check_admin_access(self._gateway.settings.admin, exchange.client)
+        if is_page or SESSION_CALL_KEY in environ:
+            exchange.principal = self._find_caller(environ, exchange)
+        return is_admin
 
     def _find_caller(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal | None:
         """Whose session a request has; raises AuthError for a call of a page without one, and Forbidden for one of

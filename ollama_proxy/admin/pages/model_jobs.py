@@ -191,7 +191,7 @@ class Progress:
         #: Completed and total bytes, by the digest of the layer.
         self._layers: dict[str, tuple[int, int]] = {}
 
-    def audit_job(self, line: Mapping[str, Json]) -> None:
+    def note(self, line: Mapping[str, Json]) -> None:
         """Takes a line of progress in."""
         job, digest = self._job, line.get("digest")
         job.status = str(line.get("status") or "")[:200].removeprefix(f"{job.box}: ")
