@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from ollama_proxy.admin.pages import me
-from ollama_proxy.admin.pages.me import LIMITS, read_within
+from ollama_proxy.admin.pages.me import LIMIT_TITLES, read_within
 from ollama_proxy.settings import Limits
 from tests.rig.in_process import in_process
 from tests.rig.in_process_records import InProcessRecords
@@ -32,7 +32,7 @@ def test_the_time_limit_of_somebody_else_is_not_ours() -> None:
 
 
 def test_every_limit_has_a_title() -> None:
-    assert set(LIMITS) == set(Limits.__dataclass_fields__)
+    assert set(LIMIT_TITLES) == set(Limits.__dataclass_fields__)
 
 
 @pytest.fixture
