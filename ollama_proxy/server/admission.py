@@ -81,11 +81,7 @@ class RequestAdmission:
             return None
         if is_page and exchange.principal is None:
             return redirect(make_sign_in_address(incoming)) if endpoint else None
-        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
-        if principal.user_key:
-            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
-        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
-            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
+        principal = self._identify(environ, exchange)
         check_path(environ)
         check_scope(principal, endpoint, self._scopes)
         if not is_admin:  # whose requests are not those of the gateway's users
@@ -121,6 +117,15 @@ class RequestAdmission:
             if principal is None:
                 raise AuthError
             check_call(environ)
+        return principal
+
+    def _identify(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
+        """Whose request it is, and which user it names."""
+        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
+        if principal.user_key:
+            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
+        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
+            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
         return principal
 
     def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:

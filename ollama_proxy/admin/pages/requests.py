@@ -40,15 +40,15 @@ ROWS = 30
 @PAGE.get()
 def show_requests() -> ResponseReturnValue:
     """A page of requests, and fields to search them by."""
-    return render(
-        "requests.html", **read_page(), names=suggest_names(), timezone=current_gateway().settings.records.timezone
-    )
+    found, timezone = read_page(), current_gateway().settings.records.timezone
+    return render("requests.html", found["status"], **found, names=suggest_names(), timezone=timezone)
 
 
 @PAGE.get("/rows")
 def show_rows() -> ResponseReturnValue:
     """The same requests alone, for a page that follows them."""
-    return render("_requests.html", **read_page())
+    found = read_page()
+    return render("_requests.html", found["status"], **found)
 
 
 def read_page() -> dict[str, Any]:
