@@ -140,7 +140,7 @@ def do_work(gateway: Gateway, job: Job, exchange: Exchange) -> None:
     broadcast = management.start_everywhere(management.route_work(outgoing, names), streams=streams)
     progress = Progress(job)
     for line in broadcast:
-        progress.note(line)
+        progress.add(line)
     for result in broadcast.results.values():
         if result.error is not None:
             raise result.error
@@ -191,7 +191,7 @@ class Progress:
         #: Completed and total bytes, by the digest of the layer.
         self._layers: dict[str, tuple[int, int]] = {}
 
-    def note(self, line: Mapping[str, Json]) -> None:
+    def add(self, line: Mapping[str, Json]) -> None:
         """Takes a line of progress in."""
         job, digest = self._job, line.get("digest")
         job.status = str(line.get("status") or "")[:200].removeprefix(f"{job.box}: ")
