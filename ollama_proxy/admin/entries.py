@@ -12,7 +12,7 @@ from marshmallow.validate import OneOf
 from ollama_proxy.admin.records import has_records, query
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.schemas import Answer
-from ollama_proxy.errors import NotFound, RecordsUnavailable
+from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import VARIABLE_WORDS, place_of, show_value
 
@@ -63,12 +63,3 @@ def read_managed(kind: EntryKind, in_effect: dict[str, Json]) -> dict[str, Json]
         return {row["name"]: row["value"] for row in query("list_settings", kind=kind)}
     except RecordsUnavailable:
         return in_effect
-
-
-def find_managed(kind: EntryKind, name: str) -> dict[str, Json]:
-    """The value of an entry of the records; raises NotFound."""
-    for row in query("list_settings", kind=kind):
-        if row["name"] == name:
-            value: dict[str, Json] = row["value"]
-            return value
-    raise NotFound(f"There is no entry {name[:100]} that can be changed here.", param="name")

@@ -127,4 +127,4 @@ def list_problems(gateway: Gateway) -> list[dict[str, str]]:
         {"what": f"{problem['upstream']}: {problem['what']}", "mend": problem["mend"]}
         for problem in gateway.list_version_problems()
     ]
-    return [*down, *hidden, *gateway.list_sharing_problems(), *outdated]
+    return [*down, *hidden, *gateway.list_problems(), *outdated]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from flask import Response
 from marshmallow import fields
 
-from ollama_proxy.admin.entries import Entry, describe_entries, find_managed
-from ollama_proxy.admin.records import change, check_not_in_file, query
+from ollama_proxy.admin.entries import Entry, describe_entries
+from ollama_proxy.admin.records import change, check_not_in_file
 from ollama_proxy.admin.routes import Section, current_gateway
 from ollama_proxy.admin.schemas import Answer, declared
-from ollama_proxy.errors import Conflict
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings, effective_upstreams
 
@@ -56,17 +55,14 @@ def create_upstream(body: dict[str, Json]) -> Json:
     """Adds an upstream; the body is what an item of `upstreams` would be. Takes effect within two seconds."""
     name = str(body.get("name") or "")
     check_not_in_file("upstreams", name)
-    if any(row["name"] == name for row in query("list_settings", kind="upstreams")):
-        raise Conflict(f"There is an upstream {name} already; PATCH changes it.", param="name")
-    return put_upstream(name, body)
+    return describe_upstream(name, change("create_setting", kind="upstreams", name=name, value=body))
 
 
 @SECTION.route("PATCH", "/<name>", body=UpstreamChange, answer=Upstream)
 def change_upstream(body: dict[str, Json], name: str) -> Json:
     """Changes fields of an upstream, such as `{"drain": true}`; null removes one. Takes effect within two seconds."""
     check_not_in_file("upstreams", name)
-    changed = find_managed("upstreams", name) | body
-    return put_upstream(name, {field: value for field, value in changed.items() if value is not None})
+    return describe_upstream(name, change("change_setting", kind="upstreams", name=name, changes=body))
 
 
 @SECTION.route("DELETE", "/<name>", status=204)
@@ -78,9 +74,14 @@ def delete_upstream(name: str) -> Response:
 
 
 def put_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:
-    """Stores an upstream, and returns it as answers have it."""
-    stored = change("put_setting", kind="upstreams", name=name, value=value)
-    return add_health({"name": name, "source": "records", "where": None, "value": stored})
+    """Replaces an upstream of the records by another value, and returns it as answers have it."""
+    check_not_in_file("upstreams", name)
+    return describe_upstream(name, change("put_setting", kind="upstreams", name=name, value=value))
+
+
+def describe_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:
+    """An upstream of the records, as answers have it."""
+    return add_health({"name": name, "source": "records", "where": None, "value": value})
 
 
 def add_health(entry: dict[str, Json]) -> dict[str, Json]:

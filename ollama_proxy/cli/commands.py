@@ -148,6 +148,9 @@ def _add_groups(commands: Any, add: Callable[[Any, str, Any, str], argparse.Argu
     ):
         added = add(token_commands, name, command, text)
         added.add_argument("--name", default="NAME", help="name of the token in logs and usage")
+    admin = commands.add_parser("admin", help="the password of the admin pages")
+    admin_commands = admin.add_subparsers(required=True, metavar="COMMAND")
+    add(admin_commands, "password", hash_admin_password, "read a new password and print its line for the configuration")
     records = commands.add_parser("records", help="check, back up and restore the database of usage and keys")
     records_commands = records.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
@@ -160,6 +163,13 @@ def _add_groups(commands: Any, add: Callable[[Any, str, Any, str], argparse.Argu
         added.set_defaults(action=name, file=None)
         if name in ("backup", "restore"):
             added.add_argument("file", type=Path, metavar="FILE", help="SQLite file, whatever the database is")
+
+
+def hash_admin_password(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Print the hash of a password. Raises ConfigError."""
+    from ollama_proxy.cli.admin import print_password_hash
+
+    print_password_hash()
 
 
 def import_tokens(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -512,6 +522,8 @@ def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) ->
         lines.append("DEMO: the built-in demo model answers, as configured")
     else:
         lines.append("Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams))
+    if settings.admin.enabled:
+        lines.append(f"Pages for operators and members: {addresses[0]}/admin")
     if not settings.auth.enabled:
         lines.append("No token is required (auth.enabled: false), so other web pages and host names are refused")
     elif settings.auth.refuses_all:

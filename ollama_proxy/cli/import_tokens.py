@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ollama_proxy.cli.open_records import find_actor, open_records
+from ollama_proxy.cli.terminal import show_text
 from ollama_proxy.records import database, foreign_tokens, token_import
 from ollama_proxy.settings import load_settings, with_first_token
 
@@ -38,7 +39,7 @@ def render_results(results: Sequence[token_import.ImportResult], *, is_applied: 
         lines += [f"          {remark}" for remark in _list_remarks(result)]
     summary = ", ".join(f"{counts[what]} {what}" for what in ("created", "disabled", "skipped"))
     lines.append(summary if is_applied else f"{summary}; nothing was changed, --apply does it")
-    return ["".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line) for line in lines]
+    return [show_text(line) for line in lines]
 
 
 def _list_remarks(result: token_import.ImportResult) -> list[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from ollama_proxy.cli.key_options import read_fields
 from ollama_proxy.cli.open_records import find_actor, open_records
+from ollama_proxy.cli.terminal import NOTHING, align, show_text
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.hub import Json
 from ollama_proxy.records import database, tokens
@@ -26,9 +27,6 @@ from ollama_proxy.settings import (
 
 #: Columns of the list.
 HEADINGS = ("name", "token", "scopes", "models", "state", "expires", "last used", "defined in")
-
-#: For what is not set.
-NOTHING = "-"
 
 
 class Keys:
@@ -159,8 +157,8 @@ def render_table(keys: Sequence[Mapping[str, Json]]) -> list[str]:
         shown = (f"{key['prefix']}..." if key["prefix"] else NOTHING, key["scopes"], key["models"] or "all", state)
         cells = (key["name"], *shown, key["expires"], (key.get("last_used") or NOTHING)[:16], key["place"])
         rows.append(tuple(map(_show, cells)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    columns = [align(column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
 def _show(value: Json) -> str:
@@ -171,4 +169,4 @@ def _show(value: Json) -> str:
         text = ", ".join(map(_show, value))
     else:
         text = "yes" if value is True else "no" if value is False else "" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text) or NOTHING
+    return show_text(text) or NOTHING

@@ -16,24 +16,32 @@ from ollama_proxy.settings import Settings, state_path
 
 
 @contextmanager
-def open_records(settings: Settings, environ: Mapping[str, str]) -> Iterator[Engine]:
-    """The database of `records.url`, which must exist. What goes wrong in the block because of the database, or of an
-    argument, is raised as a ConfigError with one line."""
+def open_engine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Engine]:
+    """The database of `records.url`, whether or not it exists. Raises ConfigError if nothing is recorded."""
     if settings.records.url is None:
         raise ConfigError("records.url is null, so nothing is recorded")
     engine = database.open_database(settings.records.url.secret, state_path(settings, environ))
     try:
-        if engine.dialect.name == "sqlite":
-            _check_file(Path(engine.url.database or ""))
-        with database.read(engine) as connection:
-            database.check_schema(connection)
         yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def open_records(settings: Settings, environ: Mapping[str, str]) -> Iterator[Engine]:
+    """The database of `records.url`, which must exist. What goes wrong in the block because of the database, or of an
+    argument, is raised as a ConfigError with one line."""
+    try:
+        with open_engine(settings, environ) as engine:
+            if engine.dialect.name == "sqlite":
+                _check_file(Path(engine.url.database or ""))
+            with database.read(engine) as connection:
+                database.check_schema(connection)
+            yield engine
     except RecordsUnavailable as error:
         raise ConfigError(f"{settings.records.url}: is not available: {error.detail}") from error
     except GatewayError as error:
         raise ConfigError(str(error)) from error
-    finally:
-        engine.dispose()
 
 
 def find_actor() -> audit.Actor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from ollama_proxy.cli.open_records import open_engine
 from ollama_proxy.coordination import LOCK_NAME
 from ollama_proxy.errors import ConfigError, RecordsUnavailable
 from ollama_proxy.records import backup, check, database
@@ -21,25 +21,13 @@ from ollama_proxy.settings import load_settings, state_directory
 EXIT_PROBLEM, EXIT_UNUSABLE, EXIT_UNAVAILABLE = 1, 2, 75
 
 
-@contextmanager
-def open_records(environ: Mapping[str, str]) -> Iterator[tuple[Engine, Path]]:
-    """The database of the configuration, and the state directory. Raises ConfigError, also if nothing is recorded."""
-    settings = load_settings(environ=environ)
-    if settings.records.url is None:
-        raise ConfigError("records.url is null, so nothing is recorded")
-    directory = state_directory(settings, environ)
-    engine = database.open_database(settings.records.url.secret, directory)
-    try:
-        yield engine, directory
-    finally:
-        engine.dispose()
-
-
 def run_action(action: str, file: Path | None, environ: Mapping[str, str]) -> int:
     """Runs one of the commands, with the file that `backup` and `restore` take; returns the exit status. Raises
     ConfigError."""
     try:
-        with open_records(environ) as (engine, directory):
+        settings = load_settings(environ=environ)
+        with open_engine(settings, environ) as engine:
+            directory = state_directory(settings, environ)
             if action == "upgrade":
                 print("the tables are new now" if database.upgrade(engine) else "nothing to do")
             elif action == "check":

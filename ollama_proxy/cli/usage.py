@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from ollama_proxy.cli.open_records import open_records
+from ollama_proxy.cli.terminal import NOTHING, align, measure_width, show_text
 from ollama_proxy.hub import Json
 from ollama_proxy.records import csv_text, database, reports
 from ollama_proxy.settings import load_settings
@@ -22,8 +22,6 @@ HEADINGS = {
     "gpu_seconds": "GPU s",
     "cost": "cost {currency}",
 }
-#: For what has no token, user or model.
-NOTHING = "-"
 
 
 def print_usage(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -48,29 +46,12 @@ def render_table(fields: Sequence[str], report: Json, currency: str) -> list[str
     # The cost of a small model would be 0.00.
     decimals = {"gpu_seconds": 1, "cost": 2 if total["cost"] >= 1 else 4}
     rows = [*report["rows"], {**dict.fromkeys(fields, ""), fields[0]: "total", **total}]
-    columns = [_align([name, *(_show_name(row[name]) for row in rows[:-1]), rows[-1][name]]) for name in fields]
+    columns = [
+        align([name, *(show_text(row[name]) or NOTHING for row in rows[:-1]), rows[-1][name]]) for name in fields
+    ]
     for name, heading in HEADINGS.items():
         figures = [f"{row[name]:,.{decimals.get(name, 0)}f}" for row in rows]
-        columns.append(_align([heading.format(currency=currency), *figures], to_right=True))
+        columns.append(align([heading.format(currency=currency), *figures], to_right=True))
     head, *lines, last = ("  ".join(cells) for cells in zip(*columns, strict=True))
     rule = "-" * measure_width(head)
     return [head, rule, *lines, *([rule] if lines else []), last]
-
-
-def _align(cells: Sequence[str], *, to_right: bool = False) -> list[str]:
-    """A column of a table."""
-    width = max(map(measure_width, cells))
-    gaps = [" " * (width - measure_width(cell)) for cell in cells]
-    return [gap + cell if to_right else cell + gap for cell, gap in zip(cells, gaps, strict=True)]
-
-
-def _show_name(name: str) -> str:
-    """A name without characters that control the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name) or NOTHING
-
-
-def measure_width(text: str) -> int:
-    """The columns that a text takes on a terminal: two for most Chinese, Japanese and Korean characters."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )

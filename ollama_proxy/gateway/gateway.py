@@ -133,7 +133,7 @@ class Gateway:
                 settings.auth,
                 self._auth_failures,
                 anyone=ANYONE_ELSE if is_open(settings) else ANYONE,
-                password_hash=settings.admin.password_hash,
+                password_hash=settings.admin.password_hash.secret if settings.admin.password_hash else None,
             ),
             origins=OriginPolicy(settings),
             images=images,
@@ -194,9 +194,9 @@ class Gateway:
             return {}
         return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
 
-    def list_sharing_problems(self) -> list[dict[str, str]]:
-        """Returns what an operator should mend of the coordinator, and of what this worker notes for it."""
-        own = [problem for list_problems in self._problem_sources for problem in list_problems()]
+    def list_problems(self) -> list[dict[str, str]]:
+        """Returns what an operator should mend of this worker and of the coordinator, each with how."""
+        own = [problem for source in self._problem_sources for problem in source()]
         return [*own, *(self._coordinator.problems() if self._coordinator is not None else ())]
 
     def describe_upstreams(self) -> dict[str, dict[str, Json]]:

@@ -49,6 +49,7 @@ from ollama_proxy.policy.model_names import (
 )
 from ollama_proxy.policy.origins import OriginPolicy
 from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
+from ollama_proxy.policy.passwords import MIN_PASSWORD_CHARS, NOBODYS_HASH, hash_password, verify_password
 from ollama_proxy.settings import ADMIN, GENERATE, MANAGE, METRICS, READ
 
 __all__ = [
@@ -68,6 +69,8 @@ __all__ = [
     "MANAGE",
     "MAX_URL_CHARS",
     "METRICS",
+    "MIN_PASSWORD_CHARS",
+    "NOBODYS_HASH",
     "ModelAlias",
     "ModelAliases",
     "NO_RULES",
@@ -94,6 +97,7 @@ __all__ = [
     "check_own_names",
     "check_scope",
     "edited_system",
+    "hash_password",
     "is_allowed",
     "is_local",
     "is_own",
@@ -107,5 +111,6 @@ __all__ = [
     "renamed",
     "sent_tokens",
     "split_upstream",
+    "verify_password",
     "with_system",
 ]

@@ -59,6 +59,9 @@ class Principal:
 #: The name of the user who signs in with `admin.password_hash`.
 ADMINISTRATOR = "admin"
 
+#: What stands for all addresses where wrong passwords are counted.
+ACCOUNT = f"account {ADMINISTRATOR}"
+
 #: Without tokens: who runs programs on this machine, and, if others reach the gateway, whoever does. Those may use it
 #: as they may use Ollama, but neither make keys nor add upstreams.
 ANYONE = Principal("anyone", SCOPES)
@@ -103,6 +106,7 @@ class Authenticator:
         self._enabled, self._anyone = auth.enabled, anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
         self._tokens = {token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()}
+        self._password_hash = password_hash
         self.administrator: Principal | None = None
         if password_hash:
             # A session that was opened with the password ends when that is changed.
@@ -150,19 +154,22 @@ class Authenticator:
         found = (known.principal for known in self._tokens.values() if known.principal.name == name)
         return next((self.find(principal.digest) for principal in found), None)
 
-    def check_password(self, password: str, is_right: Callable[[], bool], client: str, account: str) -> None:
-        """Checks the password of an account, which is guessed as tokens are: from one address, or from many. Raises
-        AuthError, or TooManyGuesses."""
-        digest = hashlib.sha256(password.encode("utf-8", "surrogatepass")).digest()
-        places = (client, f"account {account}")
-        for place in places:
-            self._auth_failures.check(place, digest)
-        if not is_right():
-            for place in places:
-                self._auth_failures.note_wrong(place, digest)
+    def check_password(self, user: str, password: str, is_right: Callable[[], bool], client: str) -> None:
+        """Checks a password with `is_right`. Guesses are counted for the address, and for all addresses together; who
+        has signed in from an address before is not affected by those of others. Raises AuthError, or TooManyGuesses."""
+        credentials = "\0".join((user, password, self._password_hash or ""))
+        digest = hashlib.sha256(credentials.encode("utf-8", "surrogatepass")).digest()
+        failures = self._auth_failures
+        failures.check(client, digest)
+        if not failures.has_passed(client, digest):
+            failures.check_window(ACCOUNT)
+        if failures.has_failed(client, digest):  # a password that is sent again and again costs no more time
             raise AuthError
-        for place in places:
-            self._auth_failures.note_right(place, digest)
+        if not is_right():
+            failures.note_wrong(client, digest)
+            failures.note_wrong(ACCOUNT, digest)
+            raise AuthError
+        failures.note_right(client, digest)
 
     @property
     def anyone(self) -> Principal | None:

@@ -73,6 +73,22 @@ class AuthFailureLimiter:
             if not self._seen[byte] & bit:
                 self._check_window(window)
 
+    def check_window(self, address: str) -> None:
+        """Raises TooManyGuesses if no token at all must be checked that is not known to be valid."""
+        window = self._windows.get(origin_of(address))
+        if window is not None:
+            self._check_window(window)
+
+    def has_passed(self, address: str, digest: bytes) -> bool:
+        """Whether the token was valid at this address before."""
+        byte, bit = _mark(origin_of(address), digest)
+        return bool(self._seen[byte] & bit)
+
+    def has_failed(self, address: str, digest: bytes) -> bool:
+        """Whether the token is one of the latest wrong ones of this address."""
+        window = self._windows.get(origin_of(address))
+        return window is not None and self._clock() < window.ends and digest in window.latest
+
     def note_right(self, address: str, digest: bytes) -> None:
         """Notes that the token is valid: from this address it will not be refused."""
         byte, bit = _mark(origin_of(address), digest)

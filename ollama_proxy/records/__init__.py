@@ -4,9 +4,10 @@ Importing this package must stay cheap: workers do, and they only write the spoo
 one by the coordinator and by the commands.
 """
 
-from ollama_proxy.records.spool import Spool
+from ollama_proxy.records.spool import SPOOL_DIRECTORY, Spool
 
 __all__ = [
+    "SPOOL_DIRECTORY",
     "Spool",
     "audit",
     "backup",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from sqlalchemy import Connection, insert, select, update
@@ -12,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
 from ollama_proxy.records.tables import audit, meta
+from ollama_proxy.records.times import format_ms, now_ms
 
 #: Most entries of one answer.
 MAX_ROWS = 1000
@@ -65,13 +64,3 @@ def list_audit(connection: Connection, *, limit: int = 100, cursor: str | None =
         for row in connection.execute(query)
     ]
     return {"rows": rows, "cursor": str(rows[-1]["id"]) if len(rows) == most else None}
-
-
-def now_ms() -> int:
-    """The time now, as the tables have it."""
-    return time.time_ns() // 1_000_000
-
-
-def format_ms(ms: int) -> str:
-    """A time of the tables, as answers have it."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

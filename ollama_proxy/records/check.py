@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Select, case, func, literal, select
 
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.records.database import check_schema, is_damage, read
-from ollama_proxy.records.importer import SPOOL
+from ollama_proxy.records.spool import SPOOL_DIRECTORY
 from ollama_proxy.records.spool_files import list_spool
 from ollama_proxy.records.tables import GOOD_STATES, meta, spool_positions, usage, usage_hourly, usage_open
 
@@ -127,7 +127,7 @@ def is_equal(first: Any, second: Any) -> bool:
 
 def _check_spool(connection: Connection, directory: Path, report: Report) -> None:
     at = spool_positions.c
-    files = list_spool(directory / SPOOL)
+    files = list_spool(directory / SPOOL_DIRECTORY)
     query = select(at.file, at.position).where(at.file.in_([file.name for file in files]))
     positions = {name: position for name, position in connection.execute(query)}
     sizes = {file.name: file.path.stat().st_size for file in files if not file.is_compressed and file.path.exists()}

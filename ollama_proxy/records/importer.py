@@ -23,21 +23,16 @@ from sqlalchemy.exc import DBAPIError
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.records.database import read, write
 from ollama_proxy.records.rows import HourlySums, Row, lost_row, read_row_id, read_started_at, usage_row
+from ollama_proxy.records.spool import SPOOL_DIRECTORY, SPOOL_VERSION
 from ollama_proxy.records.spool_files import SpoolFile, list_spool
 from ollama_proxy.records.tables import spool_positions, token_uses, usage, usage_hourly, usage_open
 from ollama_proxy.settings import find_timezone
-
-#: Directory of the spool in the state directory.
-SPOOL = "usage"
 
 #: Most lines and bytes of a transaction.
 MAX_LINES, MAX_BYTES = 2000, 2 << 20
 
 #: Seconds after which an exchange is lost whose worker has no file here, and seconds between two searches for these.
 ABANDONED_S, SEARCH_S = 86_400.0, 3600.0
-
-#: Version of the spool's format.
-_FORMAT = 1
 
 _SUM_KEYS = ("hour", "token", "user", "model", "upstream", "dialect")
 _SUMS = [column.name for column in usage_hourly.columns if column.name not in _SUM_KEYS]
@@ -78,7 +73,7 @@ class Importer:
     def __init__(self, engine: Engine, directory: Path, timezone: str = "UTC") -> None:
         """`directory`: the state directory. Raises ValueError if the time zone is unknown."""
         self._engine = engine
-        self._directory = directory / SPOOL
+        self._directory = directory / SPOOL_DIRECTORY
         self._sums = HourlySums(find_timezone(timezone))
         #: Of each file that is there: how much of it is in the database, and whether it may be deleted.
         self._positions: dict[str, tuple[int, bool]] = {}
@@ -196,7 +191,7 @@ class Importer:
             elif end := document.get("end"):
                 row = usage_row(end)
                 batch.rows[row["row_id"]] = row
-            elif document.get("spool") != _FORMAT:
+            elif document.get("spool") != SPOOL_VERSION:
                 raise ValueError("neither a begin line nor an end line")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             if line.strip():

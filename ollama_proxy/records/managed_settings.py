@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from ollama_proxy.errors import BadRequest, ConfigError, NotFound
+from ollama_proxy.errors import BadRequest, ConfigError, Conflict, NotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.records.audit import Actor, add, format_ms, note_change, now_ms
+from ollama_proxy.records.audit import Actor, add, note_change
 from ollama_proxy.records.tables import managed_settings, meta
+from ollama_proxy.records.times import format_ms, now_ms
 from ollama_proxy.records.tokens import read_digests
 from ollama_proxy.settings import find_field, read_model, read_upstream
 
@@ -38,25 +39,34 @@ def list_settings(connection: Connection, *, kind: SettingKind) -> list[dict[str
     ]
 
 
+def create_setting(
+    connection: Connection, *, kind: SettingKind, name: str, value: dict[str, Json], actor: Actor
+) -> dict[str, Json]:
+    """Adds an entry, and returns its value. Raises BadRequest, and Conflict if it is there."""
+    note_change(connection)
+    if _find(connection, kind, name) is not None:
+        raise Conflict(f"There is an entry {kind}.{name} already.", param="name")
+    return _store(connection, kind, name, None, value, actor)
+
+
 def put_setting(
     connection: Connection, *, kind: SettingKind, name: str, value: dict[str, Json], actor: Actor
 ) -> dict[str, Json]:
     """Adds an entry, or replaces it, and returns its value. Raises BadRequest."""
     note_change(connection)
-    try:
-        _READERS[kind](name, value)
-    except ConfigError as error:
-        raise BadRequest("; ".join(error.complaints), param=find_field(error.complaints[0])) from None
-    if kind == "upstreams":
-        value = {field: each for field, each in value.items() if field != "name"}
+    return _store(connection, kind, name, _find(connection, kind, name), value, actor)
+
+
+def change_setting(
+    connection: Connection, *, kind: SettingKind, name: str, changes: dict[str, Json], actor: Actor
+) -> dict[str, Json]:
+    """Changes some fields of an entry, and returns its value; null removes a field. Raises NotFound and BadRequest."""
+    note_change(connection)
     before = _find(connection, kind, name)
-    values = {"value": value, "changed_at": now_ms(), "changed_by": actor["by"]}
     if before is None:
-        connection.execute(insert(managed_settings).values(kind=kind, name=name, **values))
-    else:
-        connection.execute(update(managed_settings).where(_is(kind, name)).values(values))
-    add(connection, actor, "create" if before is None else "change", f"{kind}.{name}", before, value)
-    return value
+        raise NotFound(f"There is no managed entry {kind}.{name}.", param="name")
+    value = {field: each for field, each in {**before, **changes}.items() if each is not None}
+    return _store(connection, kind, name, before, value, actor)
 
 
 def delete_setting(connection: Connection, *, kind: SettingKind, name: str, actor: Actor) -> None:
@@ -82,6 +92,30 @@ def read_managed(connection: Connection) -> dict[str, Json]:
     ):
         entries[kind][name] = value
     return {"revision": read_revision(connection), "tokens": read_digests(connection), **entries}
+
+
+def _store(
+    connection: Connection,
+    kind: SettingKind,
+    name: str,
+    before: dict[str, Json] | None,
+    value: dict[str, Json],
+    actor: Actor,
+) -> dict[str, Json]:
+    """Checks a value, and stores it in the place of the one before; returns it."""
+    try:
+        _READERS[kind](name, value)
+    except ConfigError as error:
+        raise BadRequest("; ".join(error.complaints), param=find_field(error.complaints[0])) from None
+    if kind == "upstreams":
+        value = {field: each for field, each in value.items() if field != "name"}
+    values = {"value": value, "changed_at": now_ms(), "changed_by": actor["by"]}
+    if before is None:
+        connection.execute(insert(managed_settings).values(kind=kind, name=name, **values))
+    else:
+        connection.execute(update(managed_settings).where(_is(kind, name)).values(values))
+    add(connection, actor, "create" if before is None else "change", f"{kind}.{name}", before, value)
+    return value
 
 
 def _find(connection: Connection, kind: str, name: str) -> dict[str, Any] | None:

@@ -23,9 +23,9 @@ from sqlalchemy import ColumnElement, Connection, Label, Select, Table, case, fu
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
-from ollama_proxy.records.audit import format_ms
 from ollama_proxy.records.tables import token_uses, usage_hourly
 from ollama_proxy.records.tables import usage as usage_table
+from ollama_proxy.records.times import format_ms
 from ollama_proxy.settings import find_timezone, midnight_s, next_period
 
 #: What sums can be grouped by.

@@ -23,7 +23,7 @@ from gevent.threadpool import ThreadPool
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import ConfigError, GatewayError, InternalError, RecordsUnavailable
 from ollama_proxy.hub import Json
-from ollama_proxy.records.spool import MAX_BYTES
+from ollama_proxy.records.spool import MAX_BYTES, SPOOL_DIRECTORY
 
 T = TypeVar("T")
 
@@ -48,8 +48,8 @@ QUERY_THREADS, ANSWER_S = 4, 10.0
 #: How long a thread may compute before another one gets its turn, in seconds: an import must not delay a slot.
 SWITCH_S = 0.0001
 
-#: Where workers write, in the state directory, and bytes beyond which it is reported that it will soon be full.
-SPOOL, FULL_BYTES = "usage", 900 << 20
+#: Bytes of the spool beyond which it is reported that it will soon be full.
+FULL_BYTES = 900 << 20
 
 
 class OpenRecords(Protocol):
@@ -247,7 +247,7 @@ class RecordsService:
 def measure_spool(directory: Path) -> int:
     """Bytes of what workers have written and nobody has removed yet."""
     with suppress(OSError):  # there is none, or a file was removed meanwhile
-        return sum(each.stat().st_size for each in os.scandir(directory / SPOOL))
+        return sum(each.stat().st_size for each in os.scandir(directory / SPOOL_DIRECTORY))
     return 0
 
 

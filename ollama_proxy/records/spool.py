@@ -24,8 +24,8 @@ from ollama_proxy.telemetry import UsageRecord, show_method
 
 log = logging.getLogger(__name__)
 
-#: The version of the format, on the first line of each file.
-SPOOL_VERSION = 1
+#: Where workers write, in the state directory; and the version of the format, on the first line of each file.
+SPOOL_DIRECTORY, SPOOL_VERSION = "usage", 1
 
 #: Size after which a worker begins a new file, and limit for all files of the directory, in bytes.
 MAX_FILE_BYTES, MAX_BYTES = 4 << 20, 1 << 30

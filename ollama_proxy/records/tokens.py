@@ -13,8 +13,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from ollama_proxy.errors import BadRequest, ConfigError, Conflict, NotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.records.audit import Actor, add, format_ms, note_change, now_ms
+from ollama_proxy.records.audit import Actor, add, note_change
 from ollama_proxy.records.tables import token_uses, tokens
+from ollama_proxy.records.times import format_ms, now_ms
 from ollama_proxy.settings import check_key_name, find_field, identify_token, new_token, read_key, write_key
 
 #: The columns that are the same as in the file.

@@ -15,6 +15,7 @@ from ollama_proxy.admin import (
     CSRF_HEADER,
     NAMED_USER_KEY,
     check_csrf,
+    check_origin,
     find_caller,
     read_cookie,
     read_user_header,
@@ -36,6 +37,9 @@ from ollama_proxy.server.request import (
     request_id,
     user_name,
 )
+
+#: Those that change nothing.
+_SAFE_METHODS = ("GET", "HEAD")
 
 
 class RequestAdmission:
@@ -76,12 +80,8 @@ class RequestAdmission:
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
-            return redirect(make_sign_in_address(incoming))
-        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
-        if principal.user_key:
-            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
-        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
-            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
+            return redirect(make_sign_in_address(incoming)) if endpoint else None
+        principal = self._identify(environ, exchange)
         check_path(environ)
         check_scope(principal, endpoint, self._scopes)
         if not is_admin:  # whose requests are not those of the gateway's users
@@ -116,7 +116,16 @@ class RequestAdmission:
             check_admin_access(admin, exchange.client)
             if principal is None:
                 raise AuthError
-            check_csrf(environ.get(CSRF_HEADER, ""))
+            check_call(environ)
+        return principal
+
+    def _identify(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
+        """Whose request it is, and which user it names."""
+        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
+        if principal.user_key:
+            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
+        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
+            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
         return principal
 
     def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
@@ -125,8 +134,8 @@ class RequestAdmission:
         if exchange.dialect is ADMIN_API and not sent_tokens(environ) and read_cookie(environ):
             principal = self._find_caller(environ, exchange)
             if principal is not None:
-                if exchange.method not in ("GET", "HEAD"):
-                    check_csrf(environ.get(CSRF_HEADER, ""))
+                if exchange.method not in _SAFE_METHODS:
+                    check_call(environ)
                 return principal
         return authenticator.authenticate(environ, exchange.client)
 
@@ -136,6 +145,13 @@ class RequestAdmission:
         exchange.is_accounted = self._is_accounted
         if self._spool is not None and self._gateway.settings.records.url is not None:
             exchange.row_id, exchange.is_accounted = self._spool.begin(exchange), True
+
+
+def check_call(environ: WSGIEnvironment) -> None:
+    """Raises Forbidden unless a script of a page has made this call, with the token of its session."""
+    if environ["REQUEST_METHOD"] not in _SAFE_METHODS:
+        check_origin(environ)
+    check_csrf(environ.get(CSRF_HEADER, ""))
 
 
 def make_sign_in_address(incoming: Request) -> str:

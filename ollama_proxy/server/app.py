@@ -12,7 +12,16 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Flask, Request, Response, request
 from werkzeug.routing import MapAdapter, Rule
 
-from ollama_proxy.admin import ADMIN_API, ADMIN_PAGES, PAGE_SCOPES, PageSessions, SessionStore, build_api, build_pages
+from ollama_proxy.admin import (
+    ADMIN_API,
+    ADMIN_PAGES,
+    PAGE_SCOPES,
+    ModelJobs,
+    PageSessions,
+    SessionStore,
+    build_api,
+    build_pages,
+)
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
@@ -28,10 +37,14 @@ from ollama_proxy.server.metrics import Metrics, build_metrics
 from ollama_proxy.server.metrics import build_blueprint as build_metrics_blueprint
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
+from ollama_proxy.server.request import is_secure
 from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
 from ollama_proxy.upstreams import Health
+
+#: Of the jobs that pages have begun, beside the directory of their sessions.
+JOB_DIRECTORY = "jobs"
 
 #: A host as werkzeug takes it: labels that need no encoding.
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:[1-9][0-9]{0,4})?")
@@ -98,7 +111,10 @@ def create_app(
     of pages; None: nobody can sign in.
     """
     app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
-    app.session_interface = PageSessions(SessionStore(session_directory) if session_directory else None)
+    store = SessionStore(session_directory) if session_directory else None
+    app.session_interface = PageSessions(
+        store, lambda environ: is_secure(environ, gateway.settings.server.trusted_proxies)
+    )
     app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)
@@ -119,6 +135,7 @@ def create_app(
         "metrics": metrics,
         "tracing": tracing,
         "dialects": dialects,
+        "jobs": ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY)) if session_directory else None,
     }
     scopes = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
     readers: dict[str, Reader | None] = {}

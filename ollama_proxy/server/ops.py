@@ -7,18 +7,20 @@ import gc
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import cast
 
 import gevent
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, redirect, request
 
-from ollama_proxy.errors import AuthError, TooManyGuesses
+from ollama_proxy.errors import AuthError, Forbidden, NotFound, TooManyGuesses
 from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, whole
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
 from ollama_proxy.server.config_warnings import NO_TOKENS
 from ollama_proxy.server.probe import answer_probe
+from ollama_proxy.server.request import check_admin_access
 from ollama_proxy.server.status import status_document, upstream_details
 from ollama_proxy.upstreams import Health, State
 
@@ -31,15 +33,8 @@ def build_blueprint(
 ) -> Blueprint:
     """`problem` tells what is wrong with the configuration file; None: nothing."""
     blueprint = Blueprint("ops", __name__)
+    blueprint.add_url_rule("/", "root", partial(answer_root, gateway, health))
     blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
-
-    @blueprint.get("/", endpoint="root")
-    def root() -> Response:
-        """GET /: text for clients of Ollama, the status object for those that ask for JSON."""
-        # Ollama's clients look for this text before they do anything else.
-        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
-            return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-        return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
@@ -73,6 +68,30 @@ def build_blueprint(
         return _json(document, status=503 if reason else 200)
 
     return blueprint
+
+
+def answer_root(gateway: Gateway, health: Health) -> Response:
+    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
+    pages."""
+    if _is_for_pages(gateway):
+        response = cast(Response, redirect("/admin"))
+        response.headers["Vary"] = "Accept"
+        return response
+    # Ollama's clients look for this text before they do anything else.
+    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
+        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+    return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
+
+
+def _is_for_pages(gateway: Gateway) -> bool:
+    """Whether a browser asks that may use the admin pages. Ollama's clients do not ask for HTML."""
+    if "text/html" not in (kind for kind, _ in request.accept_mimetypes):
+        return False
+    try:
+        check_admin_access(gateway.settings.admin, current_exchange().client)
+    except (Forbidden, NotFound):
+        return False
+    return True
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:

@@ -93,6 +93,14 @@ def client_address(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> str:
     return address
 
 
+def is_secure(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> bool:
+    """Whether the client uses TLS: up to the gateway, or up to a trusted proxy, which says so."""
+    if environ["wsgi.url_scheme"] == "https":
+        return True
+    address = plain_address(environ.get("REMOTE_ADDR") or "")
+    return environ.get("HTTP_X_FORWARDED_PROTO") == "https" and is_trusted(address, trusted)
+
+
 def plain_address(text: str) -> str:
     """The canonical text of an IP address, of IPv4 if it is mapped into IPv6; "" for anything else, also for an address
     with a zone, which is free text."""

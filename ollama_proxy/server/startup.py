@@ -21,7 +21,7 @@ from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
 from ollama_proxy.gateway import WORKER
-from ollama_proxy.records import Spool
+from ollama_proxy.records import SPOOL_DIRECTORY, Spool
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.server.extras import check_tracing
@@ -50,9 +50,6 @@ log = logging.getLogger(__name__)
 #: prepares it if it can't be used.
 RECORDS_S, UNUSABLE = 20.0, 2
 
-#: Of the workers' spools, below the state directory.
-SPOOL_DIRECTORY = "usage"
-
 #: Of the sessions of pages, in the state directory.
 SESSION_DIRECTORY = "sessions"
 
@@ -74,7 +71,16 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
         sys.stderr.write(
             f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
         )
+        if settings.admin.enabled:
+            sys.stderr.write(f"Sign in with it at {make_page_address(settings)}\n")
     return settings
+
+
+def make_page_address(settings: Settings) -> str:
+    """The address of the admin pages as a browser on this machine uses it."""
+    host, port = settings.server.host, settings.server.port
+    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/admin"
 
 
 def prepare_records(settings: Settings, environ: Mapping[str, str]) -> None:

@@ -84,5 +84,5 @@ def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
     if exchange.principal is None or MANAGE not in exchange.principal.scopes:
         shown = {name: {key: state[key] for key in state.keys() - _FOR_OPERATORS} for name, state in states.items()}
         return {"upstreams": shown}
-    problems: list[Json] = [*gateway.list_version_problems(), *gateway.list_sharing_problems()]
+    problems: list[Json] = [*gateway.list_version_problems(), *gateway.list_problems()]
     return {"upstreams": states, "problems": problems, **gateway.describe_sharing()}

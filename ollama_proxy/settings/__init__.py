@@ -68,6 +68,7 @@ from ollama_proxy.settings.schema import (
 )
 from ollama_proxy.settings.sharing import (
     BACKGROUND,
+    NORMAL,
     LimitOverrides,
     Limits,
     Price,
@@ -143,6 +144,7 @@ __all__ = [
     "ModelSettings",
     "NAME",
     "NEVER",
+    "NORMAL",
     "NO_SWITCH",
     "OPTION_TYPES",
     "PRESETS",

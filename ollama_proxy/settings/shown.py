@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date
 from typing import Any
 
+from ollama_proxy.settings.admin import PasswordHash
 from ollama_proxy.settings.declare import default_of
 from ollama_proxy.settings.formats import MASK, ServiceUrl
 from ollama_proxy.settings.tokens import Token
@@ -21,7 +22,7 @@ def show_value(value: Any, *, with_defaults: bool = True) -> Any:
     if is_dataclass(value) and not isinstance(value, ServiceUrl):
         value = _read_fields(value, with_defaults)
     match value:
-        case ServiceUrl():
+        case ServiceUrl() | PasswordHash():
             return str(value)
         case date():
             return value.isoformat()

@@ -133,6 +133,7 @@ CLAIMS = {
     "X-Forwarded-Uri": "/evil",
     "X-Real-IP": "203.0.113.9",
     "Forwarded": "for=203.0.113.9",
+    "X-Forwarded-User": "admin",
     "SCRIPT_NAME": "/evil",
     "X_Forwarded_For": "203.0.113.9",
     "Upgrade": "websocket",
@@ -405,6 +406,12 @@ TOKEN_IN_URL = [
     ("/v1/chat/completions", "/v1/chat/completions"),
     ("/anthropic/v1/messages", "/anthropic/v1/messages"),
     ("/readyz", "/readyz"),
+    ("/admin", "/admin"),
+    (f"/admin/keys?next={TOKEN}", "/admin/keys"),
+    (f"/admin/{TOKEN}", "(unknown)"),
+    (f"/admin/keys/{TOKEN}", "/admin/keys/***"),
+    (f"/admin/api/tokens/{TOKEN}", "/admin/api/***"),
+    (f"/k/{TOKEN}/admin/api/status", "/k/***/admin/api/***"),
 ]
 
 
@@ -480,6 +487,74 @@ def uncommented(block_start: str) -> dict[str, str]:
     end = text.index("\n# }", start) + len("\n# }")
     block = text[start:end]
     return {block: "\n".join(line.removeprefix("# ").removeprefix("#") for line in block.splitlines())}
+
+
+def admin_block(networks: str) -> dict[str, str]:
+    """The replacement that takes the comment signs off the block for admin pages, with these networks."""
+    text = Nginx.site_text()
+    start = text.index("    # location ~* ")
+    end = text.index("    # }\n", start) + len("    # }\n")
+    block = text[start:end]
+    lines = "".join(line.replace("# ", "", 1) for line in block.splitlines(keepends=True))
+    return {block: lines.replace("allow 10.0.0.0/8;", networks).replace("allow 192.168.0.0/16;", "")}
+
+
+ADMIN_PATHS = [
+    "/admin",
+    "/admin/",
+    "/admin/keys",
+    "/admin/api/status",
+    "/admin/events",
+    "/admin/call/api/tags",
+    f"/k/{TOKEN}/admin/api/tokens",
+    f"/k/{TOKEN}/box/b/admin/api/tokens",
+    "/box/b/admin/keys",
+    "/%61dmin/keys",
+    "/Admin",
+    "//admin/keys",
+    "/x/../admin/keys",
+    "/./admin",
+    f"/k//{TOKEN}/admin/api/tokens",
+    f"/k/{TOKEN}%2fadmin/api/tokens",
+    f"/k/{TOKEN}//admin/api/tokens",
+    f"//k/{TOKEN}/admin/api/tokens",
+]
+
+
+def test_admin_pages_are_for_the_networks_of_the_commented_block(gateway: ScriptedServer, tmp_path: Path) -> None:
+    gateway.clear()
+    for path in ("/api/tags", "/administrator"):
+        gateway.script(path, [Json({})])
+    with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", admin_block("allow 10.0.0.0/8;")) as nginx:
+        assert "warn" not in nginx.check()
+        for path in ADMIN_PATHS:
+            answer = http_client.request(nginx.url, path=path)
+            assert (answer.status, answer.json()["error"]) == (
+                403,
+                "This address may not be used from your network.",
+            ), path
+        assert gateway.requests == []
+        for path in ("/api/tags", "/administrator"):
+            assert http_client.request(nginx.url, path=path).status == 200
+    logs = "".join(file.read_text(encoding="utf-8") for file in tmp_path.glob("*.log"))
+    assert TOKEN not in logs
+
+
+def test_admin_pages_of_an_allowed_network_are_passed_on_piece_by_piece(
+    gateway: ScriptedServer, tmp_path: Path
+) -> None:
+    gateway.clear()
+    seen = [threading.Event() for _ in range(3)]
+    pieces = [
+        step for number, event in enumerate(seen) for step in (Chunk(b"data: %d\n\n" % number), WaitFor(event, 5))
+    ]
+    gateway.script("/admin/events", [Head(200, {"Content-Type": "text/event-stream"}), *pieces, EndChunks()])
+    with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", admin_block("allow 127.0.0.0/8;")) as nginx:
+        with http_client.open_stream(nginx.url, "GET", "/admin/events", headers={"Cookie": "ollama-proxy=x"}) as stream:
+            for number, event in enumerate(seen):
+                assert stream.read_some(3) == b"data: %d\n\n" % number
+                event.set()
+    assert gateway.wait_for_request().header("Cookie") == "ollama-proxy=x"
 
 
 def test_unknown_host_gets_no_answer_with_the_commented_block(gateway: ScriptedServer, tmp_path: Path) -> None:

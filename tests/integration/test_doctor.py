@@ -239,7 +239,7 @@ def test_an_invalid_configuration_is_a_fault_and_the_rest_is_checked(gateway: Ga
 
 def test_people_get_lines_and_wrong_usage_has_a_status_of_its_own(gateway: Gateway, tmp_path: Path) -> None:
     done = examine(gateway, tmp_path, "--token", TOKEN, "--silence", "0.1")
-    assert "to mend it:" in done.stdout
+    assert "fix:" in done.stdout
     assert examine(None, tmp_path, "--url", "nonsense").returncode == WRONG_USAGE
     assert examine(None, tmp_path, "--silence", "1000").returncode == WRONG_USAGE
     assert examine(gateway, tmp_path, "--token", "wrong-token", "--silence", "0.1").returncode == FAULTY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -13,22 +12,26 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import TokenRevoked
 from tests.rig.boxes import WorkBox
-from tests.rig.calls import FACES, SSE_FACES, TOKEN, Face, last_error
+from tests.rig.calls import FACES, TOKEN
 from tests.rig.coordinator import kill_coordinator
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.edits import wait_until_known
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, open_stream
-from tests.rig.keys import FOLLOWED_S, change_key, create_key, run_token_command, wait_for_records
-from tests.rig.leaks import worker_details
+from tests.rig.keys import (
+    FOLLOWED_S,
+    OPERATOR,
+    assert_ended,
+    change_key,
+    create_key,
+    open_streams,
+    run_token_command,
+    wait_for_records,
+)
 from tests.rig.postgres import PostgresServer
 
 CHAT = FACES["openai chat"]
 SQLITE = "sqlite:state/records.db"
-#: With this scope, /readyz names the worker.
-OPERATOR = ("--scopes", "read,generate,manage")
 
 
 def configured(box: WorkBox, url: str, **sections: Any) -> dict[str, Any]:
@@ -64,30 +67,6 @@ def status(gateway: Gateway, token: str, model: str = "m") -> int:
 
 def refused_everywhere(gateway: Gateway, token: str) -> bool:
     return {gateway.ask("/api/tags", token=token).status for _ in range(8)} == {401}
-
-
-def open_streams(gateway: Gateway, streams: ExitStack, token: str) -> list[tuple[Face, Stream]]:
-    """Streams of every worker, in the middle of their answers."""
-    found: list[tuple[Face, Stream]] = []
-
-    def all_are_busy() -> bool:
-        for face in SSE_FACES.values():
-            body = {**face.body, "stream": True}
-            found.append(
-                (face, streams.enter_context(open_stream(gateway.url, "POST", face.path, body, bearer(token))))
-            )
-            assert found[-1][1].status == 200
-        return all(details["in_flight"] for details in worker_details(gateway, TOKEN).values())
-
-    wait_until(all_are_busy, 10, "a worker gets no stream")
-    return found
-
-
-def assert_ended(streams: list[tuple[Face, Stream]]) -> None:
-    """Each ends with the error of a withdrawn token, in time."""
-    ends_s = time.monotonic() + FOLLOWED_S
-    for face, stream in streams:
-        assert TokenRevoked.text in last_error(stream.read_all(max(0.1, ends_s - time.monotonic())), face)
 
 
 def test_a_key_works_in_every_worker_and_its_streams_end_when_it_is_withdrawn(box: WorkBox, records_url: str) -> None:

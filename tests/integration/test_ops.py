@@ -58,11 +58,17 @@ def ready_statuses(gateway: Gateway) -> set[int]:
     return {get(gateway, "/readyz").status for _ in range(12)}
 
 
-@pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/html,*/*;q=0.8", "text/*", "image/png"])
+@pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/*", "image/png"])
 def test_the_root_tells_ollamas_clients_that_ollama_is_running(gateway: Gateway, accept: str | None) -> None:
     answer = get(gateway, "/", {"Accept": accept} if accept else None)
     assert (answer.status, answer.body) == (200, b"Ollama is running")
     assert (answer.headers.get("content-type") or "").startswith("text/plain")
+
+
+def test_the_root_sends_browsers_to_the_pages(gateway: Gateway) -> None:
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    answer = get(gateway, "/", {"Accept": accept})
+    assert (answer.status, answer.headers.get("location"), answer.headers.get("vary")) == (302, "/admin", "Accept")
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain;q=0.5", "application/*"])

@@ -82,7 +82,7 @@ def take_database(request: pytest.FixtureRequest, gateway: Gateway, records_url:
 def test_every_admitted_request_has_one_row_and_its_tokens(
     gateway: Gateway, box: CountingBox, records_url: str, take_database: Callable[[float], None]
 ) -> None:
-    view, client = RecordsView(gateway, records_url), NumberedClient(gateway.url, TOKEN, leaving=LEAVING)
+    view, client = RecordsView(gateway, records_url), NumberedClient(gateway.url, token=TOKEN, leaving=LEAVING)
     blows: list[Callable[[], None]] = [
         lambda: kill_worker(gateway),
         lambda: kill_coordinator(gateway),

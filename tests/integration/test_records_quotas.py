@@ -60,13 +60,14 @@ def wait_until_used(gateway: Gateway, count: int) -> None:
     """Until the quota counts so many requests: each is charged in the moment after its answer, or, if it ended without
     a coordinator, when the next one compares quotas with the records."""
     left = QUOTA * EACH - count * EACH
+    wait_until(lambda: remaining(gateway) == left, 20, lambda: f"{remaining(gateway)} tokens are left of {left}")
 
-    def remaining() -> float | None:
-        answer = request(gateway.url, path="/admin/api/me", headers=bearer(TOKEN)).json()
-        found: float | None = answer["limits"]["tokens_per_day"]["remaining"]
-        return found
 
-    wait_until(lambda: remaining() == left, 20, lambda: f"{remaining()} tokens are left of {left}")
+def remaining(gateway: Gateway) -> float | None:
+    """How many tokens are left of the quota."""
+    answer = request(gateway.url, path="/admin/api/me", headers=bearer(TOKEN)).json()
+    found: float | None = answer["limits"]["tokens_per_day"]["remaining"]
+    return found
 
 
 def test_killed_coordinator_neither_forgives_nor_doubles_usage(

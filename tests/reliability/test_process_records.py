@@ -1,4 +1,5 @@
-"""The database of the records is locked, killed or hangs, its disk is full, and everything is killed repeatedly."""
+"""The database of the records is locked, killed or hangs, can't be used or written, its disk is full, and everything is
+killed repeatedly."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import secrets
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.test_process_configuration import AS_A_USER, expect_refusal
 from tests.reliability.test_process_host import fill, needs_root
 from tests.rig.boxes import fleet_config
 from tests.rig.calls import FACES
@@ -118,7 +120,7 @@ def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> 
     with CountingBox("box1", ["m"]) as box:
         config = fleet_config(TOKEN, [box], records={"url": SQLITE})
         with Gateway(config, records=True) as gateway:
-            view, client = RecordsView(gateway, SQLITE), NumberedClient(gateway.url, TOKEN)
+            view, client = RecordsView(gateway, SQLITE), NumberedClient(gateway.url, token=TOKEN)
             with asking(client, 8):
                 for _ in range(KILLS):
                     before = len(client.answered)
@@ -130,6 +132,58 @@ def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> 
                     gateway.start()
             rows = view.wait_until_complete(60)
             check_conservation(rows, view.sums(), client, box)
+
+
+def store_config(url: str) -> dict[str, Any]:
+    """A gateway that answers by itself, and records."""
+    return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}, "records": {"url": url}}
+
+
+def damage(path: Path) -> None:
+    """Bytes in its middle are different."""
+    data = bytearray(path.read_bytes())
+    data[100:6000] = b"\xff" * 5900
+    path.write_bytes(data)
+
+
+def make_newer(path: Path) -> None:
+    """A version of the future has written it."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE records_version SET version_num = '9999'")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(damage, "is damaged"), (make_newer, "a newer version of ollama-proxy has written it")]
+)
+def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
+    tmp_path: Path, change: Callable[[Path], None], words: str
+) -> None:
+    path = tmp_path / "records.db"
+    config = store_config(f"sqlite:///{path}")
+    with Gateway(config, records=True) as gateway:
+        assert gateway.stop() == 0
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what was in the write-ahead log is in the file now
+    change(path)
+    content = path.read_bytes()
+    failed = Gateway.start_expecting_failure(config, records=True)
+    expect_refusal(failed, f"{path}: {words}")
+    assert path.read_bytes() == content, "it was changed"
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(tmp_path: Path, has_file: bool) -> None:
+    directory = tmp_path / "store"
+    directory.mkdir()
+    config = store_config(f"sqlite:///{directory}/records.db")
+    if has_file:
+        with Gateway(config, records=True) as gateway:
+            assert gateway.stop() == 0
+    directory.chmod(0o500)
+    failed = Gateway.start_expecting_failure(config, records=True, launcher=AS_A_USER)
+    what = f"{directory}: cannot be used for the records: it is read-only"
+    expect_refusal(failed, what if has_file else f"{directory}/records.db: cannot be used for the records: ")
+    assert failed.seconds < 20
 
 
 @pytest.mark.door("gateway")

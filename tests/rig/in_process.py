@@ -38,14 +38,23 @@ class InProcess:
 
 @contextmanager
 def in_process(
-    *, coordinator: CoordinatorClient | None = None, metrics_directory: Path | None = None, **config: Any
+    *,
+    coordinator: CoordinatorClient | None = None,
+    metrics_directory: Path | None = None,
+    session_directory: Path | None = None,
+    **config: Any,
 ) -> Iterator[InProcess]:
-    """The application with the demo model, or with what `config` says instead."""
+    """The application with the demo model, or with what `config` says instead. `session_directory`: there are pages."""
     given: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, **config}
     if not given.keys() & {"service", "upstreams"}:
         given["service"] = {"base_url": "demo:"}
     settings = settings_from(json.dumps(given).encode(), Path("config.yaml"), {})
-    app = create_app(settings, coordinator=coordinator, metrics_directory=metrics_directory)
+    app = create_app(
+        settings,
+        coordinator=coordinator,
+        metrics_directory=metrics_directory,
+        session_directory=session_directory,
+    )
     fleet = app.extensions["ollama_proxy"]["gateway"].fleet
     if "upstreams" in given:
         # A request waits less than a second for a list that is not there yet.

@@ -9,19 +9,27 @@ from typing import Any
 from ollama_proxy.coordination import CoordinatorClient, Subject
 from ollama_proxy.coordination.limits import Limiter
 from ollama_proxy.errors import RecordsUnavailable
+from ollama_proxy.records import audit
 from ollama_proxy.records.audit import list_audit
 from ollama_proxy.records.database import open_database, upgrade, write
-from ollama_proxy.records.managed_settings import delete_setting, list_settings, put_setting
+from ollama_proxy.records.managed_settings import (
+    change_setting,
+    create_setting,
+    delete_setting,
+    list_settings,
+    put_setting,
+)
 from ollama_proxy.records.reports import last_used, requests, usage
 from ollama_proxy.records.tokens import change_token, create_token, delete_token, list_tokens, rotate_token
 
 CALLS: dict[str, Any] = {
     each.__name__: each
     for each in (
-        *(usage, requests, last_used, list_audit, list_settings, put_setting, delete_setting),
+        *(usage, requests, last_used, list_audit, list_settings, create_setting),
+        *(put_setting, change_setting, delete_setting),
         *(list_tokens, create_token, change_token, delete_token, rotate_token),
     )
-}
+} | {"add_audit": audit.add}
 
 
 class InProcessRecords(CoordinatorClient):

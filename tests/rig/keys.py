@@ -6,13 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from typing import Any
 
+from ollama_proxy.errors import TokenRevoked
+from tests.rig.calls import SSE_FACES, TOKEN, Face, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.http_client import Stream, bearer, open_stream
+from tests.rig.leaks import worker_details
 
 #: The promise: seconds until every worker follows a change.
 FOLLOWED_S = 2.0
+#: With this scope, /readyz names the worker.
+OPERATOR = ("--scopes", "read,generate,manage")
 
 
 def run_token_command(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,3 +57,27 @@ def create_key(gateway: Gateway, name: str, *options: str) -> str:
 def wait_for_records(gateway: Gateway, seconds: float = 30) -> None:
     """Until the coordinator has made the tables."""
     wait_until(lambda: run_token_command(gateway, "list").returncode == 0, seconds, "there is no database")
+
+
+def open_streams(gateway: Gateway, streams: ExitStack, token: str) -> list[tuple[Face, Stream]]:
+    """Streams of every worker, in the middle of their answers."""
+    found: list[tuple[Face, Stream]] = []
+
+    def all_are_busy() -> bool:
+        for face in SSE_FACES.values():
+            body = {**face.body, "stream": True}
+            found.append(
+                (face, streams.enter_context(open_stream(gateway.url, "POST", face.path, body, bearer(token))))
+            )
+            assert found[-1][1].status == 200
+        return all(details["in_flight"] for details in worker_details(gateway, TOKEN).values())
+
+    wait_until(all_are_busy, 10, "a worker gets no stream")
+    return found
+
+
+def assert_ended(streams: list[tuple[Face, Stream]]) -> None:
+    """Each ends with the error of a withdrawn token, in time."""
+    ends_s = time.monotonic() + FOLLOWED_S
+    for face, stream in streams:
+        assert TokenRevoked.text in last_error(stream.read_all(max(0.1, ends_s - time.monotonic())), face)

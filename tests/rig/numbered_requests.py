@@ -18,9 +18,10 @@ KINDS = [*FACES.values(), *EMBEDDINGS.values()]
 class NumberedClient:
     """Sends numbered requests of every kind, each with its number in the prompt and as its id."""
 
-    def __init__(self, url: str, token: str, *, leaving: int = 0) -> None:
-        """`leaving`: one request in so many is given up after the first bytes of its answer."""
-        self._url, self._token, self._leaving = url, token, leaving
+    def __init__(self, *urls: str, token: str, leaving: int = 0) -> None:
+        """The loops take the addresses in turn. `leaving`: one request in so many is given up after the first bytes of
+        its answer."""
+        self._urls, self._token, self._leaving = urls, token, leaving
         self._numbers = itertools.count(1)
         self._over = threading.Event()
         #: Numbers that were sent; those that got a whole answer; and the others.
@@ -28,12 +29,12 @@ class NumberedClient:
 
     def run(self, seed: int) -> None:
         """Asks until `stop`."""
-        chance = random.Random(seed)
+        chance, url = random.Random(seed), self._urls[seed % len(self._urls)]
         while not self._over.is_set():
             number = next(self._numbers)
             self.sent.add(number)
             try:
-                is_whole = self._ask(number, leaves=self._leaving > 0 and chance.randrange(self._leaving) == 0)
+                is_whole = self._ask(url, number, leaves=self._leaving > 0 and chance.randrange(self._leaving) == 0)
             except OSError:
                 is_whole = False
             (self.answered if is_whole else self.failed).add(number)
@@ -42,7 +43,7 @@ class NumberedClient:
         """Ends all loops after their request."""
         self._over.set()
 
-    def _ask(self, number: int, *, leaves: bool) -> bool:
+    def _ask(self, url: str, number: int, *, leaves: bool) -> bool:
         face = KINDS[number % len(KINDS)]
         text = f"request {number}"
         messages = [{"role": "user", "content": text}]
@@ -51,7 +52,7 @@ class NumberedClient:
         if face in FACES.values():
             body |= {"stream": number % 3 > 0}
         headers = bearer(self._token) | {"X-Request-Id": f"n{number}"}
-        with open_stream(self._url, "POST", face.path, body, headers, timeout=20) as stream:
+        with open_stream(url, "POST", face.path, body, headers, timeout=20) as stream:
             if leaves:
                 stream.read_some(20)
                 return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
 from tests.rig import http_client
@@ -27,9 +27,10 @@ class PageClient:
         """A page; redirections are not followed."""
         return self.send("GET", path, **headers)
 
-    def post(self, path: str, /, fields: Mapping[str, str] | None = None, **headers: str) -> Answer:
-        """Sends a form, with the CSRF token of the last page unless `fields` has another."""
-        body = urlencode({"csrf_token": self.csrf, **(fields or {})})
+    def post(self, path: str, /, fields: Mapping[str, str | Sequence[str]] | None = None, **headers: str) -> Answer:
+        """Sends a form, with the CSRF token of the last page unless `fields` has another. Several values of one field
+        are a list."""
+        body = urlencode({"csrf_token": self.csrf, **(fields or {})}, doseq=True)
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.send("POST", path, body, **{"Origin": self.url, **kind, **headers})
 
@@ -44,7 +45,7 @@ class PageClient:
     def _sign_in(self, fields: Mapping[str, str]) -> Answer:
         answer = self.post("/admin/sign-in", fields)
         if answer.status == 303:
-            self.get("/admin")
+            self.get("/admin/me")
         return answer
 
     def send(self, method: str, path: str, body: http_client.Body = None, **headers: str) -> Answer:

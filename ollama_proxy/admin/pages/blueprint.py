@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, request, url_for
 
-from ollama_proxy.admin.pages import connect, keys, live, me, overview, playground, sign_in
+from ollama_proxy.admin.pages import (
+    audit,
+    connect,
+    keys,
+    live,
+    me,
+    models,
+    overview,
+    playground,
+    requests,
+    settings,
+    sign_in,
+    upstreams,
+    usage,
+)
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
@@ -24,7 +40,13 @@ from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
 #: In the order of the navigation, with their titles.
 NAVIGATION: tuple[tuple[Page, str], ...] = (
     (overview.PAGE, N_("Overview")),
+    (models.PAGE, N_("Models")),
     (keys.PAGE, N_("Keys")),
+    (usage.PAGE, N_("Usage")),
+    (requests.PAGE, N_("Requests")),
+    (upstreams.PAGE, N_("Upstreams")),
+    (settings.PAGE, N_("Settings")),
+    (audit.PAGE, N_("Audit")),
     (playground.PAGE, N_("Playground")),
     (connect.PAGE, N_("Connect")),
     (me.PAGE, N_("My usage")),
@@ -34,6 +56,9 @@ _PAGES = (*(page for page, _ in NAVIGATION), live.PAGE, sign_in.PAGE)
 
 STATIC = Path(__file__).parent / "static"
 STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static"
+
+#: The names of static files, also in a directory.
+_ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9_-]+(\.[A-Za-z0-9-]+)+")
 
 #: See Routes.
 PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}
@@ -87,9 +112,13 @@ def describe_caller() -> dict[str, Any]:
 
 def show_static(name: str) -> Response:
     """GET /admin/static/<name>: a style sheet, a script or an image, under an address that changes with it."""
-    data, content_type, _ = read_asset(name)
-    response = Response(data, content_type=content_type)
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    data, content_type, version = read_asset(name)
+    is_packed = request.accept_encodings.quality("gzip") > 0
+    response = Response(pack_asset(name) if is_packed else data, content_type=content_type)
+    if is_packed:
+        response.headers["Content-Encoding"] = "gzip"
+    if request.args.get("v") == version:  # else it is that of another version, which a worker may have until it ends
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
 
 
@@ -99,10 +128,16 @@ def find_asset(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
+def pack_asset(name: str) -> bytes:
+    """The bytes of a static file, compressed: the playground would be larger than a page may be."""
+    return gzip.compress(read_asset(name)[0], mtime=0)
+
+
+@lru_cache(maxsize=64)
 def read_asset(name: str) -> tuple[bytes, str, str]:
     """A static file: its bytes, content type and version; raises NotFound."""
     path = STATIC / name
-    if ".." in name or not path.is_file():
+    if not _ASSET.fullmatch(name) or not path.is_file():
         raise NotFound
     data = path.read_bytes()
     content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"

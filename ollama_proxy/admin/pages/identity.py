@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import gevent
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
+from gevent.lock import BoundedSemaphore
 
 from ollama_proxy.admin.pages.sessions import SignedIn, page_session
 from ollama_proxy.errors import AuthError, Forbidden
-from ollama_proxy.policy import ADMINISTRATOR, Authenticator, Principal
+from ollama_proxy.policy import ADMINISTRATOR, NOBODYS_HASH, Authenticator, Principal, verify_password
 from ollama_proxy.settings import Admin
 
 #: Where the name is that a trusted proxy has sent.
 NAMED_USER_KEY = "ollama_proxy.named_user"
+
+#: One password at a time is checked in each worker: that takes 64 MiB and a thread, and anybody may ask for it.
+_CHECKING = BoundedSemaphore()
 
 
 def find_caller(authenticator: Authenticator, named: str | None) -> Principal | None:
@@ -48,7 +50,8 @@ def open_with_token(authenticator: Authenticator, token: str, client: str) -> Pr
 
 def open_with_password(authenticator: Authenticator, admin: Admin, user: str, password: str, client: str) -> Principal:
     """Opens a session of the user `admin`; raises AuthError, TooManyGuesses."""
-    authenticator.check_password(password, lambda: is_password(admin, user, password), client, ADMINISTRATOR)
+    with _CHECKING:
+        authenticator.check_password(user, password, lambda: is_password(admin, user, password), client)
     principal = authenticator.administrator
     if principal is None:
         raise AuthError
@@ -58,16 +61,10 @@ def open_with_password(authenticator: Authenticator, admin: Admin, user: str, pa
 
 def is_password(admin: Admin, user: str, password: str) -> bool:
     """Whether this is the password of the user `admin`. Takes as long for a user that does not exist."""
-    arguments = (admin.password_hash or _NOBODYS_HASH, password)
-    try:
-        gevent.get_hub().threadpool.apply(PasswordHasher().verify, arguments)  # it keeps a processor busy for 50 ms
-    except (Argon2Error, InvalidHashError):
-        return False
-    return user == ADMINISTRATOR and admin.password_hash is not None
-
-
-#: Of a random password that nobody knows.
-_NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSByYW5kb20gc2FsdA$QkNqG0Qp0sQbVtXb5mBS5fZ8K8F5dLqQ9b2JYtX8y9E"
+    # In a thread: it keeps a processor busy for 50 ms, in which other requests must go on.
+    arguments = (admin.password_hash.secret if admin.password_hash else NOBODYS_HASH, password)
+    is_right: bool = gevent.get_hub().threadpool.apply(verify_password, arguments)
+    return is_right and user == ADMINISTRATOR and admin.password_hash is not None
 
 
 def open_with_header(authenticator: Authenticator, named: str) -> Principal:

@@ -12,13 +12,13 @@ from flask import Blueprint, Response, redirect, render_template, request, sessi
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from ollama_proxy.admin.pages.csrf import check_csrf
+from ollama_proxy.admin.pages.csrf import check_csrf, check_origin
 from ollama_proxy.admin.pages.language import remember_choice
 from ollama_proxy.admin.routes import MAX_BODY, current_gateway
 from ollama_proxy.dialects import read_limited_parts
 from ollama_proxy.errors import BadRequest, GatewayError
 from ollama_proxy.gateway import current_exchange
-from ollama_proxy.policy import ADMIN
+from ollama_proxy.policy import ADMIN, PUBLIC
 
 #: Where the pages are.
 PAGES_PATH = "/admin"
@@ -54,13 +54,15 @@ class Page:
         return register
 
     def post(self, rule: str, *, scope: str | None = None) -> Callable[[V], V]:
-        """Declares what a form is sent to; `read_form` has its fields. A form of another site is refused. What the view
-        refuses is told on the page that the form is on."""
+        """Declares what a form is sent to; `read_form` has its fields. A form of another site is refused, and one of
+        another session unless the view is PUBLIC. What the view refuses is told on the page that the form is on."""
 
         def register(view: V) -> V:
             @wraps(view)
             def checked(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-                check_csrf(read_form().get("csrf_token", ""))
+                check_origin(request.environ)
+                if (scope or self._scope) != PUBLIC:
+                    check_csrf(read_form().get("csrf_token", ""))
                 try:
                     return view(*args, **kwargs)
                 except GatewayError as error:

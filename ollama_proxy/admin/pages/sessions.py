@@ -1,16 +1,19 @@
 """Sessions of the admin pages: one file each in the state directory, so that every worker knows them and none survives
 signing out. The cookie has a random id, and nothing else.
 
-A file names a token by its digest, never by its text; its own name is the digest of the id.
+A file names a token by its digest, never by its text; its own name is the digest of the id. Nothing is stored for
+callers who have not signed in: they could fill the disk, and push out those who have.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +36,11 @@ IDLE_S, LONGEST_S = 12 * 3600.0, 7 * 24 * 3600.0
 #: Seconds for which the last use of a session is not written down again.
 USE_S = 60.0
 
-#: How many sessions are kept; the oldest make room.
-MOST_KEPT = 1000
+#: How many sessions each caller may have; the oldest make room.
+MOST_KEPT = 50
+
+#: Whether the browser has reached the gateway, or the proxy in front of it, by TLS.
+_SECURE_KEY = "ollama_proxy.is_secure"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -88,7 +94,7 @@ class PageSession(dict[str, Any], SessionMixin):
     def sign_out(self) -> None:
         """Ends here; what is put into it from now on belongs to another session."""
         self.clear()
-        self.former_id, self.id = self.id, ""
+        self.former_id, self.id = self.id or self.former_id, ""
         self.created_s, self.signed_in = time.time(), None
 
 
@@ -103,28 +109,30 @@ class SessionStore:
         """The session with this id; None: there is none, or it is over."""
         if not _ID.fullmatch(session_id):
             return None
-        path, now = self._path(session_id), time.time()
-        try:
-            used_s = path.stat().st_mtime
-            fields = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
+        path = self._path(session_id)
+        found = _read(path)
+        if found is None:
             return None
-        if now - used_s > IDLE_S or now - fields["created_s"] > LONGEST_S:
+        used_s, stored = found
+        if _is_over(used_s, stored):
             self.remove(session_id)
             return None
-        if now - used_s > USE_S:
+        if time.time() - used_s > USE_S:
             with suppress(OSError):
-                path.touch()
-        by = fields["signed_in"]
-        return PageSession(session_id, Stored(fields["created_s"], SignedIn(**by) if by else None, fields["values"]))
+                os.utime(path)
+        return PageSession(session_id, stored)
 
     def save(self, session: PageSession) -> None:
-        """Stores a session; a new one gets its id. Raises OSError."""
-        if not session.id:
+        """Stores a session; a new one gets its id. One that another request has ended stays ended. Raises OSError."""
+        session_id = session.id
+        if not session_id:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room()
-            session.id = secrets.token_urlsafe(32)
-        write_private(self._path(session.id), session.to_json())
+            self._make_room(session.signed_in)
+            session_id = secrets.token_urlsafe(32)
+        elif not self._path(session_id).exists():
+            return
+        write_private(self._path(session_id), session.to_json())
+        session.id = session_id
 
     def remove(self, session_id: str) -> None:
         """Ends a session."""
@@ -134,16 +142,39 @@ class SessionStore:
     def _path(self, session_id: str) -> Path:
         return self._directory / hashlib.sha256(session_id.encode("ascii")).hexdigest()
 
-    def _make_room(self) -> None:
-        """Removes what nobody has used for long, and the oldest if there are too many."""
-        used: list[tuple[float, Path]] = []
-        for path in self._directory.iterdir():
-            with suppress(OSError):  # removed meanwhile
-                used.append((path.stat().st_mtime, path))
-        used.sort(reverse=True)
-        for number, (used_s, path) in enumerate(used):
-            if number >= MOST_KEPT - 1 or time.time() - used_s > IDLE_S:
+    def _make_room(self, newcomer: SignedIn | None) -> None:
+        """Removes sessions that are over, and the oldest of this caller if there are too many."""
+        kept = Counter[str]()
+        own = _name_caller(newcomer)
+        for path, used_s, stored in self._list_newest_first():
+            caller = _name_caller(stored.signed_in)
+            kept[caller] += 1
+            if _is_over(used_s, stored) or (caller == own and kept[caller] >= MOST_KEPT):
                 path.unlink(missing_ok=True)
+
+    def _list_newest_first(self) -> Iterator[tuple[Path, float, Stored]]:
+        found = [(path, _read(path)) for path in self._directory.iterdir()]
+        for path, kept in sorted(found, key=lambda each: each[1][0] if each[1] else 0.0, reverse=True):
+            yield (path, *(kept or (0.0, Stored(0.0))))  # what can't be read is over
+
+
+def _read(path: Path) -> tuple[float, Stored] | None:
+    """When a session was last used, and what its file has; None: there is none, or none of this version."""
+    try:
+        used_s, fields = path.stat().st_mtime, orjson.loads(path.read_bytes())
+        by = fields["signed_in"]
+        return used_s, Stored(float(fields["created_s"]), SignedIn(**by) if by else None, dict(fields["values"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_over(used_s: float, stored: Stored) -> bool:
+    now = time.time()
+    return now - used_s > IDLE_S or now - stored.created_s > LONGEST_S
+
+
+def _name_caller(signed_in: SignedIn | None) -> str:
+    return f"{signed_in.by} {signed_in.name}" if signed_in else ""
 
 
 class PageSessions(SessionInterface):
@@ -151,15 +182,17 @@ class PageSessions(SessionInterface):
 
     _none = NullSession()
 
-    def __init__(self, store: SessionStore | None) -> None:
-        """`store` None: there are no pages."""
+    def __init__(self, store: SessionStore | None, is_secure: Callable[[WSGIEnvironment], bool]) -> None:
+        """`store` None: there are no pages. `is_secure`: whether a request came by TLS."""
         self.store = store
+        self._is_secure = is_secure
 
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
         """See Flask. Requests that are not those of pages get one that can't be changed."""
         environ = request.environ
         if self.store is None or not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
             return self._none
+        environ[_SECURE_KEY] = self._is_secure(environ)
         stored = self.store.load(read_cookie(environ))
         return PageSession() if stored is None else stored
 
@@ -171,7 +204,7 @@ class PageSessions(SessionInterface):
             self.store.remove(session.former_id)
         had_id = session.id
         if session.has_changed and (session or session.signed_in):
-            with suppress(OSError):  # without room for the file the page is shown, and the next one asks to sign in
+            with suppress(OSError):  # without room for the file this page is shown, and the next one asks to sign in
                 self.store.save(session)
         if session.id != had_id or session.former_id:
             set_cookie(request.environ, response, session.id)
@@ -188,9 +221,14 @@ def read_cookie(environ: WSGIEnvironment) -> str:
     return Request(environ, populate_request=False).cookies.get(cookie_name(environ), "")
 
 
+def is_secure(environ: Mapping[str, Any]) -> bool:
+    """Whether a request for a page, or one that a page makes, came by TLS."""
+    return bool(environ.get(_SECURE_KEY))
+
+
 def cookie_name(environ: Mapping[str, Any]) -> str:
     """Its name on this connection."""
-    return SECURE_COOKIE if environ["wsgi.url_scheme"] == "https" else COOKIE
+    return SECURE_COOKIE if is_secure(environ) else COOKIE
 
 
 def set_cookie(environ: Mapping[str, Any], response: Response, session_id: str) -> None:
@@ -200,7 +238,7 @@ def set_cookie(environ: Mapping[str, Any], response: Response, session_id: str) 
         session_id,
         max_age=None if session_id else 0,
         path=COOKIE_PATH,
-        secure=environ["wsgi.url_scheme"] == "https",
+        secure=is_secure(environ),
         httponly=True,
         samesite="Strict",
     )

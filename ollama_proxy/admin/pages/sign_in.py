@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from flask import redirect, request
 from flask.typing import ResponseReturnValue
 
+from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.identity import named_user, open_with_header, open_with_password, open_with_token
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, read_form, render
 from ollama_proxy.admin.pages.sessions import page_session
@@ -24,8 +25,9 @@ PAGE = Page("sign-in", path="", scope=PUBLIC)
 
 def show_sign_in(status: int = 200, error: str = "") -> ResponseReturnValue:
     """The form, for whoever has no session."""
+    values = read_form() if request.method == "POST" else request.args
     has_password = current_gateway().settings.admin.password_hash is not None
-    return render("sign_in.html", status, error=error, has_password=has_password, next=find_next(request.args))
+    return render("sign_in.html", status, error=error, has_password=has_password, next=find_next(values))
 
 
 @PAGE.post("/sign-in")
@@ -36,12 +38,14 @@ def sign_in() -> ResponseReturnValue:
     try:
         if form.get("user"):
             admin, password = gateway.settings.admin, form.get("password", "")
-            open_with_password(authenticator, admin, form["user"], password, exchange.client)
+            caller = open_with_password(authenticator, admin, form["user"], password, exchange.client)
         else:
-            open_with_token(authenticator, form.get("token", ""), exchange.client)
+            caller = open_with_token(authenticator, form.get("token", ""), exchange.client)
     except (AuthError, TooManyGuesses) as error:
         record_failure(exchange, error)
         return show_sign_in(error.status, str(error) if isinstance(error, TooManyGuesses) else "wrong")
+    exchange.principal = caller
+    make_csrf_token()  # now, because two pages that are opened at once would each make one
     return redirect(find_next(form) or PAGES_PATH, 303)
 
 
@@ -60,9 +64,9 @@ def sign_in_by_header() -> bool:
     exchange = current_exchange()
     try:
         exchange.principal = open_with_header(current_gateway().snapshot.authenticator, named)
-    except Forbidden as error:
+    except Forbidden:
         note_refusal(named, exchange.client)
-        raise error
+        raise
     return True
 
 

@@ -33,4 +33,4 @@ class Finding:
     def as_text(self) -> str:
         """The finding as lines for people."""
         lead = f"{self.level.name.lower():8} {self.part}: {self.what}"
-        return f"{lead}\n{'':8} to mend it: {self.mend}" if self.mend else lead
+        return f"{lead}\n{'':8} fix: {self.mend}" if self.mend else lead

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from ollama_proxy.cli import main
+from ollama_proxy.cli.terminal import measure_width
 from ollama_proxy.records import audit, database, tables
 from tests.unit.cli.test_commands import ollama_proxy
 
@@ -100,6 +101,14 @@ def test_the_list_has_the_tokens_of_the_file_too(engine: Engine, run: Run) -> No
         ("web", "records"),
     ]
     assert shown(run, "team")["place"] == FILE
+
+
+def test_the_list_is_aligned_in_every_script(engine: Engine, run: Run) -> None:
+    run("create", "web", "--models", "通义千问*")
+    lines = run("list").splitlines()
+    words = ("state", "valid", "valid")
+    places = [measure_width(line[: line.index(word)]) for line, word in zip(lines, words, strict=True)]
+    assert len(set(places)) == 1, lines
 
 
 FILE = "config/config.yaml:2"

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from ollama_proxy.cli import main
-from ollama_proxy.cli.usage import measure_width, render_table
+from ollama_proxy.cli.usage import render_table
 from ollama_proxy.records import database
 from ollama_proxy.records.tables import usage_hourly
 
@@ -106,8 +106,3 @@ def test_no_usage_is_a_table_of_nothing() -> None:
     total: dict[str, Any] = {"requests": 0, "errors": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
     lines = render_table(["token"], {"rows": [], "total": {**total, "gpu_seconds": 0.0, "cost": 0.0}}, "EUR")
     assert [line.split()[0] for line in lines[::2]] == ["token", "total"]
-
-
-@pytest.mark.parametrize(("text", "width"), [("web", 3), ("张三", 4), ("e\N{COMBINING ACUTE ACCENT}", 1), ("", 0)])
-def test_width_on_a_terminal(text: str, width: int) -> None:
-    assert measure_width(text) == width

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from ollama_proxy.errors import AuthError, MissingToken
+from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy.auth import (
     ANYONE,
     PATH_BOX_KEY,
@@ -24,6 +24,7 @@ from ollama_proxy.policy.auth import (
     principal_of,
     sent_tokens,
 )
+from ollama_proxy.policy.brute_force import AuthFailureLimiter
 from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.settings.sharing import TokenDefaults
 from ollama_proxy.settings.state_dir import with_first_token
@@ -277,3 +278,81 @@ def test_defaults_apply_to_the_first_token_and_to_plain_strings(tmp_path: Path, 
     principal = Authenticator(settings.auth).authenticate({"HTTP_X_API_KEY": first.text if first else TOKEN})
     assert (principal.name, principal.weight) == ("first-start" if first else "token-1", 2.0)
     assert principal.limits == {"concurrent": 3}
+
+
+class Door:
+    """The password check of an authenticator, with few guesses allowed."""
+
+    def __init__(self, password_hash: str = "hash-1") -> None:
+        self.failures = AuthFailureLimiter(3)
+        self.checks = 0
+        self.authenticator = Authenticator(AUTH, self.failures, password_hash=password_hash)
+
+    def try_password(self, password: str, client: str = "192.0.2.1", user: str = "admin") -> str:
+        """How it went."""
+
+        def is_right() -> bool:
+            self.checks += 1
+            return (user, password) == ("admin", "right")
+
+        try:
+            self.authenticator.check_password(user, password, is_right, client)
+        except AuthError:
+            return "wrong"
+        except TooManyGuesses:
+            return "refused"
+        return "right"
+
+
+def test_guesses_of_a_password_are_limited_for_their_address() -> None:
+    door = Door()
+    assert [door.try_password(f"guess {number}") for number in range(5)] == ["wrong"] * 3 + ["refused"] * 2
+    assert door.try_password("right") == "refused"
+    assert door.checks == 3
+
+
+def test_guesses_from_many_addresses_are_limited_together() -> None:
+    door = Door()
+    assert door.try_password("right", "192.0.2.9") == "right"
+    results = [door.try_password(f"guess {number}", f"192.0.2.{number}") for number in range(5)]
+    assert results == ["wrong"] * 3 + ["refused"] * 2
+    # Else the right password would be the one guess that is not refused.
+    assert door.try_password("right", "192.0.2.77") == "refused"
+    assert door.try_password("right", "192.0.2.9") == "right"
+
+
+def test_users_that_do_not_exist_are_no_way_around_the_limit() -> None:
+    door = Door()
+    assert [door.try_password("right", user=name) for name in ("root", "Admin", "x", "y")] == ["wrong"] * 3 + [
+        "refused"
+    ]
+
+
+def test_a_wrong_password_that_is_sent_again_costs_nothing() -> None:
+    door = Door()
+    assert [door.try_password("wrong") for _ in range(9)] == ["wrong"] * 9
+    assert door.checks == 1
+
+
+def test_a_password_that_was_wrong_may_be_that_of_the_next_hash() -> None:
+    door = Door()
+    assert door.try_password("new") == "wrong"
+    door.authenticator = Authenticator(AUTH, door.failures, password_hash="hash-2")
+    assert door.try_password("new") == "wrong"
+    assert door.checks == 2
+
+
+def test_who_has_signed_in_with_the_password_is_known_until_it_changes() -> None:
+    administrator = Door().authenticator.administrator
+    assert administrator is not None and administrator.scopes == SCOPES
+    assert Door().authenticator.find(administrator.digest) == administrator
+    assert Door("hash-2").authenticator.find(administrator.digest) is None
+    assert Authenticator(AUTH).find(administrator.digest) is None
+
+
+def test_a_name_stands_for_a_valid_token() -> None:
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    tokens = (token("a", "anna"), token("b", "bert", disabled=True), token("c", "cleo", expires=day))
+    authenticator = Authenticator(Auth(generate_tokens=tokens))
+    found = {name: authenticator.find_named(name) is not None for name in ("anna", "bert", "cleo", "Anna", "")}
+    assert found == {"anna": True, "bert": False, "cleo": False, "Anna": False, "": False}

@@ -269,3 +269,26 @@ def test_a_token_that_was_good_in_one_worker_is_known_to_the_others() -> None:
     assert two.ask("team-token").name == "team"
     with pytest.raises(TooManyGuesses):
         two.ask("other-token")
+
+
+def test_what_was_right_and_what_was_wrong_is_known_for_each_address() -> None:
+    office = Office()
+    guesses = office.guesses
+    guesses.note_right(HOME, digest("right"))
+    assert (guesses.has_passed(HOME, digest("right")), guesses.has_passed(OFFICE, digest("right"))) == (True, False)
+    guesses.note_wrong(HOME, digest("wrong"))
+    assert (guesses.has_failed(HOME, digest("wrong")), guesses.has_failed(OFFICE, digest("wrong"))) == (True, False)
+    assert not guesses.has_failed(HOME, digest("right"))
+    office.now += WINDOW_S
+    assert not guesses.has_failed(HOME, digest("wrong"))
+
+
+def test_a_full_window_is_closed_to_everything() -> None:
+    guesses = Office().guesses
+    guesses.check_window(HOME)
+    for number in range(LIMIT):
+        guesses.note_wrong(HOME, digest(str(number)))
+    guesses.note_right(HOME, digest("right"))
+    guesses.check(HOME, digest("right"))
+    with pytest.raises(TooManyGuesses):
+        guesses.check_window(HOME)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,53 @@ def test_a_change_leaves_the_other_fields_and_null_is_the_default(connection: Co
     for wrong in ({"name": "other"}, {"created_by": "x"}, {"prefix": "x"}):
         with pytest.raises(BadRequest, match="unknown setting"):
             change(**wrong)
+
+
+def test_changes_of_two_operators_at_once_are_both_kept(engine: Engine) -> None:
+    """The second one waits for the end of the first, and begins with what that has written."""
+    with database.write(engine) as connection:
+        create(connection)
+    has_begun = threading.Event()
+
+    def disable() -> None:
+        with database.write(engine) as connection:
+            has_begun.set()
+            tokens.change_token(connection, name="web", changes={"disabled": True}, actor=ACTOR)
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.write(engine) as connection:
+            tokens.change_token(connection, name="web", changes={"note": "first"}, actor=ACTOR)
+            second = pool.submit(disable)
+            # On SQLite it does not even begin.
+            is_waiting = engine.dialect.name == "sqlite" or has_begun.wait(5)
+            with suppress(TimeoutError):
+                second.result(0.3)
+            assert is_waiting and not second.done(), "it did not wait"
+        second.result(10)
+    with database.read(engine) as connection:
+        kept = tokens.show_token(connection, name="web")
+        last, *_ = audit.list_audit(connection)["rows"]
+    assert (kept["note"], kept["disabled"]) == ("first", True)
+    assert (last["before"], last["after"]) == ({"disabled": False}, {"disabled": True})
+
+
+def test_many_changes_at_once_lose_none(engine: Engine) -> None:
+    """Two operators change different fields, each ten times."""
+    with database.write(engine) as connection:
+        create(connection)
+
+    def change(field: str, values: Sequence[object]) -> None:
+        for value in values:
+            with database.write(engine) as connection:
+                tokens.change_token(connection, name="web", changes={field: value}, actor=ACTOR)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(change, ("note", "weight"), ([str(each) for each in range(10)], list(range(1, 11)))))
+    with database.read(engine) as connection:
+        kept = tokens.show_token(connection, name="web")
+        entries = audit.list_audit(connection)["rows"]
+    assert (kept["note"], kept["weight"], len(entries)) == ("9", 10, 21)
+    assert {tuple(entry["after"]) for entry in entries[:-1]} == {("note",), ("weight",)}, "one has undone the other's"
 
 
 def test_a_rotated_key_has_another_token(connection: Connection) -> None:

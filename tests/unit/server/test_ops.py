@@ -14,6 +14,13 @@ def test_clients_of_ollama_find_the_text_that_they_look_for(demo_app: InProcess)
     assert demo_app.ask("GET", "/", token=None, Accept="application/json").json["status"] == "ok"
 
 
+@pytest.mark.parametrize(("admin", "status"), [({}, 302), ({"enabled": False}, 200), ({"allow": ["10.0.0.0/8"]}, 200)])
+def test_browsers_are_sent_to_the_pages_that_they_may_use(admin: dict[str, object], status: int) -> None:
+    with in_process(admin=admin) as app:
+        answer = app.ask("GET", "/", token=None, Accept="text/html,*/*;q=0.8")
+    assert (answer.status_code, answer.headers.get("Location")) == (status, "/admin" if status == 302 else None)
+
+
 def test_upstreams_are_shown_with_a_token_only(demo_app: InProcess) -> None:
     assert "upstreams" in demo_app.ask("GET", "/health").json
     for token in (None, "wrong"):

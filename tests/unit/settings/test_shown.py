@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.policy import NOBODYS_HASH
 from ollama_proxy.settings.formats import RedisUrl
 from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.settings.shown import show_value
@@ -33,6 +34,12 @@ SETTINGS = settings_from(FILE, Path("config.yaml"), {})
 )
 def test_values_are_as_the_file_would_have_them(value: Any, expected: Any) -> None:
     assert show_value(value, with_defaults=False) == expected
+
+
+def test_hash_of_a_password_is_masked() -> None:
+    text = f"admin: {{password_hash: '{NOBODYS_HASH}'}}"
+    settings = settings_from(text.encode(), Path("config.yaml"), {})
+    assert show_value(settings.admin)["password_hash"] == show_value(settings.admin.password_hash) == "********"
 
 
 def test_tokens_have_no_secret_and_sections_their_defaults() -> None:

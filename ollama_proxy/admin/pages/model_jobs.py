@@ -1,0 +1,218 @@
+"""Long work on models as jobs of the gateway: they go on after the page is left, with the rights of who began them.
+
+A job is an exchange like that of a client's own request for the same work, so that limits, errors and fleets are the
+same; it ends with its token, and with its worker. Its progress is in a file, see JobStore.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import gevent
+import orjson
+from flask import Response
+
+from ollama_proxy.admin.pages.job_files import Job, JobKind, JobStore
+from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
+from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
+from ollama_proxy.hub import Json
+from ollama_proxy.policy import MANAGE, check_lease, check_scope
+from ollama_proxy.upstreams import Call, UpstreamRequest
+from ollama_proxy.wire import encode_request
+
+#: Seconds between two looks at a job: it is written down, and ended if somebody wants that.
+LOOK_S = 1.0
+
+#: Seconds over which the rate of a pull is taken.
+RATE_S = 10.0
+
+#: How each kind of work is asked for: method, path, and whether its answer is lines of progress.
+_ROUTES: Mapping[JobKind, tuple[str, str, bool]] = {
+    "pull": ("POST", "/api/pull", True),
+    "create": ("POST", "/api/create", True),
+    "copy": ("POST", "/api/copy", False),
+    "delete": ("DELETE", "/api/delete", False),
+    "load": ("POST", "/api/generate", False),
+    "unload": ("POST", "/api/generate", False),
+}
+
+_HEADERS = (("Content-Type", "application/json"),)
+
+
+class ModelJobs:
+    """The jobs that this worker runs, and the files of those of all workers."""
+
+    def __init__(self, gateway: Gateway, directory: Path) -> None:
+        """`directory`: of the files."""
+        self._gateway = gateway
+        self.store = JobStore(directory)
+
+    def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> gevent.Greenlet[..., None]:
+        """Starts a job for whoever asks in this exchange, unless the same work is being done already; returns what ends
+        with it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
+        same = [other for other in self.store.list() if other.is_same_work(job)]
+        if any(other.is_running for other in same):
+            return gevent.spawn(lambda: None)
+        exchange = open_exchange(self._gateway, job, fields, asking)
+        for other in same:
+            self.store.remove(other)
+        with suppress(OSError):  # without room for its file nobody sees it, but it is done
+            self.store.save(job)
+        return gevent.spawn(self._run, job, exchange)
+
+    def cancel(self, job: Job) -> None:
+        """Ends a job, in whatever worker it runs, within some seconds."""
+        self.store.ask_to_end(job)
+
+    def _run(self, job: Job, exchange: Exchange) -> None:
+        keeper = gevent.spawn(self._keep, job, exchange.call)
+        exchange.status = 200
+        try:
+            do_work(self._gateway, job, exchange)
+            job.state = "done"
+        except GatewayError as error:
+            note_failure(job, exchange, error)
+        except Exception as error:  # whatever it was, the page must show that it has ended
+            note_failure(job, exchange, log_internal_error(exchange, error))
+        except BaseException:  # the worker ends
+            job.state = "interrupted"
+            raise
+        finally:
+            keeper.kill()
+            job.ended_s, job.rate = time.time(), None
+            exchange.finish()
+            with suppress(OSError):
+                self.store.save(job)
+
+    def _keep(self, job: Job, call: Call) -> None:
+        """Writes a job down again and again, and ends it when somebody wants that."""
+        seen: deque[tuple[float, int]] = deque(maxlen=round(RATE_S / LOOK_S) + 1)
+        while True:
+            gevent.sleep(LOOK_S)
+            seen.append((time.monotonic(), job.completed))
+            job.rate = rate_of(seen)
+            with suppress(OSError):
+                self.store.save(job)
+            if self.store.should_end(job):
+                call.leave()
+
+
+def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking: Exchange) -> Exchange:
+    """The exchange of a job, which is in flight until it is finished. Raises Forbidden, BadRequest, Overloaded."""
+    method, path, streams = _ROUTES[job.kind]
+    principal = asking.principal
+    assert principal is not None, "nobody asks"
+    check_scope(principal, path, {path: MANAGE})
+    check_lease(principal, fields.get("keep_alive"))
+    exchange = Exchange(
+        id=f"job-{job.id}",
+        method=method,
+        path=path,
+        client=asking.client,
+        dialect=asking.dialect,
+        call=Call(gateway.settings.timeouts),
+        principal=principal,
+        route=path,
+        model=job.model,
+    )
+    named = {"source": job.model, "destination": job.new_name} if job.kind == "copy" else {"model": job.model}
+    answers = {"stream": streams} if method == "POST" and job.kind != "copy" else {}
+    exchange.data = {**named, **answers, **fields}
+    exchange.body = encode_request(exchange.data)
+    gateway.track(exchange)
+    gateway.admit(exchange)
+    return exchange
+
+
+def do_work(gateway: Gateway, job: Job, exchange: Exchange) -> None:
+    """Does the work of a job, and keeps its progress up to date. Raises GatewayError."""
+    if job.kind in ("load", "unload"):
+        load(gateway, job, exchange)
+        return
+    method, path, streams = _ROUTES[job.kind]
+    management = ModelManagement(gateway.snapshot, exchange, job.box)
+    outgoing = UpstreamRequest(method, path, exchange.body, headers=_HEADERS, replayable=False)
+    names = [name for name in (job.model, job.new_name, str(exchange.data.get("from") or "")) if name]
+    broadcast = management.start_everywhere(management.route_work(outgoing, names), streams=streams)
+    progress = Progress(job)
+    for line in broadcast:
+        progress.note(line)
+    for result in broadcast.results.values():
+        if result.error is not None:
+            raise result.error
+
+
+def load(gateway: Gateway, job: Job, exchange: Exchange) -> None:
+    """Loads a model with the operator's options for it, as the requests after it do, or unloads it."""
+    exchange.model = f"{job.box}/{job.model}"
+    exchange.data = exchange.data | {"model": exchange.model}
+    exchange.body = encode_request(exchange.data)
+    for node in gateway.fleet.nodes:
+        if node.name == job.box:
+            exchange.on_finish(node.models.forget)
+    outgoing = UpstreamRequest("POST", "/api/generate", exchange.body, headers=_HEADERS)
+    read_answer(gateway.forward_prompt(exchange, outgoing, None, frozenset({OPTIONS})))
+
+
+def read_answer(response: Response) -> dict[str, Json]:
+    """The document of an answer that was passed through; raises UpstreamError if it is none, or reports an error."""
+    try:
+        document = orjson.loads(response.get_data())
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise UpstreamError(detail="the answer is not a JSON object")
+    if response.status_code >= 400 or "error" in document:
+        raise UpstreamRefused(response.status_code, str(document.get("error") or "")[:1000])
+    return document
+
+
+def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
+    """Writes down how a job has failed, or who ended it."""
+    record_failure(exchange, error)
+    exchange.status = error.status
+    if isinstance(error, ClientGone):
+        job.state = "cancelled"
+    elif isinstance(error, GatewayStopping | ShuttingDown):
+        job.state = "interrupted"
+    else:
+        job.state, job.error = "failed", str(error)[:1000]
+
+
+class Progress:
+    """The sum of the layers of a pull, whose lines are about one layer each."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        #: Completed and total bytes, by the digest of the layer.
+        self._layers: dict[str, tuple[int, int]] = {}
+
+    def audit_job(self, line: Mapping[str, Json]) -> None:
+        """Takes a line of progress in."""
+        job, digest = self._job, line.get("digest")
+        job.status = str(line.get("status") or "")[:200].removeprefix(f"{job.box}: ")
+        if isinstance(digest, str) and digest:
+            _, known = self._layers.get(digest, (0, 0))
+            completed, total = _bytes(line.get("completed")), _bytes(line.get("total")) or known
+            self._layers[digest] = (min(completed, total), total)
+            job.completed = sum(each for each, _ in self._layers.values())
+            job.total = sum(each for _, each in self._layers.values())
+
+
+def _bytes(value: Json) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def rate_of(seen: Sequence[tuple[float, int]]) -> float | None:
+    """Bytes in a second between the first and the last of these times; None: nothing has come."""
+    (began, first), (now, last) = seen[0], seen[-1]
+    return (last - first) / (now - began) if now > began and last > first else None
+
+
+def wait_briefly(jobs: Sequence[gevent.Greenlet[..., None]], seconds: float) -> None:
+    """Waits for jobs that may be over at once."""
+    gevent.joinall(jobs, timeout=seconds)

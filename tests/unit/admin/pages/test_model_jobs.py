@@ -1,0 +1,50 @@
+"""Progress and answers of work on models."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Response
+
+from ollama_proxy.admin.pages.job_files import Job
+from ollama_proxy.admin.pages.model_jobs import Progress, rate_of, read_answer
+from ollama_proxy.errors import UpstreamError, UpstreamRefused
+from ollama_proxy.hub import Json
+
+
+def test_the_layers_of_a_pull_are_summed_up() -> None:
+    job = Job("pull", "box1", "m", "boss")
+    progress = Progress(job)
+    progress.note({"status": "pulling manifest"})
+    assert (job.status, job.completed, job.total) == ("pulling manifest", 0, 0)
+    progress.note({"status": "pulling aa", "digest": "sha256:aa", "total": 100})
+    progress.note({"status": "pulling aa", "digest": "sha256:aa", "total": 100, "completed": 60})
+    progress.note({"status": "pulling bb", "digest": "sha256:bb", "total": 10, "completed": 10})
+    assert (job.status, job.completed, job.total) == ("pulling bb", 70, 110)
+    progress.note({"status": "pulling aa", "digest": "sha256:aa", "completed": 100})
+    progress.note({"status": "box1: success"})
+    assert (job.status, job.completed, job.total) == ("success", 110, 110)
+
+
+@pytest.mark.parametrize(
+    "line", [{"digest": 3, "total": 9}, {"digest": "a", "total": "x"}, {"digest": "a", "total": -5}]
+)
+def test_lines_of_another_shape_count_nothing(line: dict[str, Json]) -> None:
+    job = Job("pull", "box1", "m", "boss")
+    Progress(job).note(line)
+    assert (job.completed, job.total) == (0, 0)
+
+
+def test_the_rate_is_that_of_the_time_that_was_seen() -> None:
+    assert rate_of([(0.0, 100)]) is None
+    assert rate_of([(0.0, 100), (5.0, 100)]) is None
+    assert rate_of([(0.0, 100), (1.0, 150), (5.0, 600)]) == 100.0
+
+
+def test_an_answer_is_a_document_or_an_error() -> None:
+    assert read_answer(Response('{"done": true}')) == {"done": True}
+    with pytest.raises(UpstreamRefused, match="out of memory") as refused:
+        read_answer(Response('{"error": "out of memory"}', status=500))
+    assert refused.value.status == 500
+    for text in ("", "[]", "{"):
+        with pytest.raises(UpstreamError):
+            read_answer(Response(text))
