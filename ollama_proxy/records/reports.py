@@ -87,7 +87,7 @@ def usage(
     fields = _parse_fields(by)
     span = parse_span(start, end, timezone)
     filters = {"token": token, "user": user, "model": model, "upstream": upstream}
-    rows = []
+    rows = list[dict[str, Any]]()
     for each in sorted(_add_up(connection, fields, span, filters), key=itemgetter(slice(len(fields)))):
         texts = {
             name: _format_hour(value, span.zone) if name == "hour" else value
