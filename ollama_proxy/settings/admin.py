@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ollama_proxy.settings.declare import setting
-from ollama_proxy.settings.formats import NETWORK
-from ollama_proxy.settings.types import BOOLEAN, SettingType, list_of, text_type
+from ollama_proxy.settings.formats import MASK, NETWORK
+from ollama_proxy.settings.types import BOOLEAN, SettingType, list_of, optional, text_type
 
 
-class PasswordHash(str):
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
     """A hash of a password, which can be guessed from it: it is never shown."""
 
-    __slots__ = ()
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return MASK
 
 
 #: As argon2 writes them: the parameters, the salt and the digest.
@@ -36,11 +40,11 @@ class Admin:
         (), "Addresses and networks that may use them; empty: all. Others get 403.", list_of(NETWORK)
     )
     password_hash: PasswordHash | None = setting(
-        None, "Of the password of the user admin, from `ollama-proxy admin password`.", PASSWORD_HASH
+        None, "Of the password of the user admin, from `ollama-proxy admin password`.", optional(PASSWORD_HASH)
     )
     user_header: str | None = setting(
         None,
         "Request header in which a proxy of server.trusted_proxies names who is signed in there: whoever has a token "
         "of that name is signed in here, too.",
-        HEADER_NAME,
+        optional(HEADER_NAME),
     )

@@ -164,12 +164,7 @@ _ADMIN = "there are no admin pages yet"
 
 #: Rows without a test, and why.
 ABSENT: dict[str, str] = {
-    "S5": _ADMIN,
-    "S6": "nothing of what is stored can be written through the API yet",
-    "S8": _ADMIN,
     "S9": _ADMIN,
-    "S10": _ADMIN,
-    "S11": _ADMIN,
 }
 
 #: Rows whose test leaves something out: what, and why.
@@ -187,15 +182,13 @@ PARTLY: dict[str, str] = {
     "P26": "for 8 s here; RECORDS_AWAY_S=60 is the whole minute",
     "B1": "nginx takes a bare LF in a chunked body for the end of a line, and sends on what it then reads, one by one",
     "B5": "on native routes what follows the object is ignored, as Ollama's own decoder does; elsewhere it is refused",
-    "B12": "there are no admin pages yet that nginx could deny",
+    "B12": "what nginx denies of admin pages is in deploy/test_nginx.py",
     "B21": "limits hold, and the answer says so; there are no admin pages yet that show the rule",
-    "B24": "names in the file; there are no admin pages yet",
+    "B24": "names in the file; by page in integration/test_admin_sessions.py",
     "S2": "fields of the API, token list and state; there are no usage store and no admin pages yet",
-    "S4": "by the file; there are no admin pages yet",
-    "S12": "logs, answers, files and processes; there are no admin pages and usage store yet",
-    "S18": "API and operators' addresses; there are no admin pages yet",
+    "S4": "by the file; by page in integration/test_admin_sessions.py",
+    "S12": "logs, answers, files and processes; pages and database in integration/test_admin_sessions.py",
     "S21": "200 clients for a quarter of a minute; for ten minutes in `make soak` (`SHARING_S=600`)",
-    "S25": "API and operators' addresses; there are no admin pages yet",
     "S26": "no scan for known weaknesses: it needs a database of them, which the package index is not",
     "S41": "a token known only by its digest, and never used, is found between marks only; nginx logs short agents",
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings
@@ -64,12 +65,20 @@ def answer_everything(upstream: FaultUpstream) -> None:
 
 def protected_routes() -> list[Route]:
     """Every address that needs a token, with every method that it takes; names in it are filled in. `/metrics` needs
-    none on this machine."""
-    rules = create_app(Settings()).url_map.iter_rules()
+    none on this machine, and pages take sessions."""
+    others = OPS_SCOPES.keys() | PAGE_SCOPES.keys()
+    return [route for route in _routes() if route.endpoint not in others and route.path != "/metrics"]
+
+
+def page_routes() -> list[Route]:
+    """The same for the admin pages."""
+    return [route for route in _routes() if route.endpoint in PAGE_SCOPES]
+
+
+def _routes() -> list[Route]:
     return sorted(
         Route(method, _concrete(str(rule)), rule.endpoint)
-        for rule in rules
-        if rule.endpoint not in OPS_SCOPES and rule.rule != "/metrics"
+        for rule in create_app(Settings()).url_map.iter_rules()
         for method in (rule.methods or set()) - {"OPTIONS"}
     )
 

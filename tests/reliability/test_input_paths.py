@@ -9,8 +9,20 @@ from itertools import product
 import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
-from tests.reliability.sweep import BODIES, CHAT, DIGEST, MODEL, TO_F, Route, answer_everything, protected_routes, sweep
+from tests.reliability.sweep import (
+    BODIES,
+    CHAT,
+    DIGEST,
+    MODEL,
+    TO_F,
+    Route,
+    answer_everything,
+    page_routes,
+    protected_routes,
+    sweep,
+)
 from tests.rig.http_client import Answer, bearer, request
+from tests.rig.pages import PageClient
 
 #: Something that every route could make use of.
 ANY_BODY = json.dumps({**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"})
@@ -134,3 +146,23 @@ def test_b12_paths_in_other_forms(row: Row) -> None:
         for sent in (f"{path}?a=%2e%2e/..;//", f"/k/{TOKEN}{path}"):
             assert row.ask(method, sent, body, TO_F, dialect="any").status not in (401, 404, 405), sent
     assert foreign_paths(row) == set()
+    check_pages(row)
+
+
+def check_pages(row: Row) -> None:
+    """Admin pages have one address each: in another form it is none, with a session and without."""
+    operator, nobody = PageClient(row.url), PageClient(row.url)
+    assert operator.sign_in(TOKEN).status == 303
+    routes = [route for route in page_routes() if route.method != "HEAD"]
+    assert sweep(lambda case: opened_page(operator, nobody, *case), product(routes, GAMES)) == []
+
+
+def opened_page(operator: PageClient, nobody: PageClient, route: Route, game: str) -> str | None:
+    """How a path in another form was taken for a page, if it was."""
+    path = played(game, route.path)
+    for client in (operator, nobody):
+        answer = client.send(route.method, path, b"" if route.method == "POST" else None, Origin=client.url)
+        # Behind a token in the path, or the name of a server, is the page itself, for which the token says nothing.
+        if answer.status not in (400, 401, 404) or b"csrf_token" in answer.body:
+            return f"{route.method} {path}: {answer.status}"
+    return None

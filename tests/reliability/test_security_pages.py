@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.reliability.sweep import page_routes
 from tests.rig import fault_upstream as do
 from tests.rig.calls import DIGEST, EMBEDDINGS, FACES
 from tests.rig.http_client import Answer, bearer, raw
+from tests.rig.pages import PageClient
 
 PAGE, EVIL = "https://chat.example", "https://evil.example"
 READER = "sk-may-only-read"
@@ -46,6 +48,7 @@ API += [("GET", "/api/version", None), ("HEAD", f"/api/blobs/{DIGEST}", None), (
 API += [
     ("POST", path, FACES["anthropic messages"].body) for path in ("/anthropic/v1/messages", "/v1/messages/count_tokens")
 ]
+PAGES = [route.path for route in page_routes() if route.method == "GET" and "<" not in route.path]
 OWN = ("/", "/health", "/livez", "/readyz", "/nope", "/metrics")
 #: Pages that are not the one, however much their names look like it.
 STRANGERS = (EVIL, "null", "https://chat.example.evil", "https://xchat.example", "http://chat.example", "file://")
@@ -62,6 +65,17 @@ def preflight(row: Row, method: str, path: str, origin: str) -> Answer:
         "Access-Control-Request-Local-Network": "true",
     }
     return row.ask("OPTIONS", path, headers=headers, token=None)
+
+
+def check_pages_elsewhere(row: Row) -> None:
+    """No page of another site may read an admin page, also not one that may call the API."""
+    operator = PageClient(row.url)
+    assert operator.sign_in(TOKEN).status == 303
+    for path in PAGES:
+        for method in ("GET", "OPTIONS"):
+            for origin in (PAGE, EVIL):
+                answer = operator.send(method, path, Origin=origin)
+                assert (allowances(answer), answer.status in (200, 204, 400, 403)) == ({}, True), (path, origin)
 
 
 def test_s18_pages_of_other_sites(row: Row) -> None:
@@ -84,6 +98,7 @@ def test_s18_pages_of_other_sites(row: Row) -> None:
     for path in OWN:
         for method in ("GET", "OPTIONS"):
             assert allowances(row.ask(method, path, headers={"Origin": PAGE})) == {}
+    check_pages_elsewhere(row)
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost", "[::1]", ""):
         for token in (TOKEN, None):
             for path in ("/api/tags", "/v1/models", "/"):
@@ -166,6 +181,20 @@ RAW = {
 }
 
 
+def check_admin_pages(row: Row, check: Callable[[str, Answer], None]) -> None:
+    """The same of admin pages; only static files are kept, under the address of their version."""
+    operator = PageClient(row.url)
+    assert operator.sign_in(TOKEN).status == 303
+    for client in (operator, PageClient(row.url)):
+        for path in (*PAGES, "/admin/nothing", "/admin/static/style.css", "/admin/static/style.css?v=old"):
+            check(f"{path} {bool(client.cookie)}", client.get(path))
+        check("POST of a page", client.post("/admin/keys/create"))
+    check("signing in", operator.post("/admin/sign-in", {"token": "wrong"}))
+    address = re.search(r'href="(/admin/static/style.css\?v=[0-9a-f]+)"', operator.get("/admin/keys").text)
+    assert address is not None
+    assert operator.get(address[1]).headers.get_all("cache-control") == ["public, max-age=31536000, immutable"]
+
+
 def test_s25_no_shared_cache_keeps_an_answer(row: Row) -> None:
     """`no-store` on every route with every status, also on what nginx or gunicorn says by itself, and on streams."""
     row.allow(500, 502, 503, 504)
@@ -191,6 +220,7 @@ def test_s25_no_shared_cache_keeps_an_answer(row: Row) -> None:
         )
         for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
             check(f"{status} of the upstream, {path}", row.ask("POST", path, FACES["anthropic messages"].body))
+    check_admin_pages(row, check)
     for name, data in RAW.items():
         said = raw(row.port, data).decode()
         assert said.startswith(f"HTTP/1.1 {name}") and "\r\ncache-control: no-store\r\n" in said.lower(), said

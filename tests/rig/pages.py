@@ -45,7 +45,7 @@ class PageClient:
     def _sign_in(self, fields: Mapping[str, str]) -> Answer:
         answer = self.post("/admin/sign-in", fields)
         if answer.status == 303:
-            self.get("/admin")
+            self.get("/admin/me")
         return answer
 
     def send(self, method: str, path: str, body: http_client.Body = None, **headers: str) -> Answer:

@@ -103,8 +103,8 @@ def list_limits(token: Mapping[str, Json]) -> list[str]:
         lines.append(gettext("users by %(header)s", header=token["users"]["header"]))
         limits = token["users"]["limits"].items()
         lines += [gettext("each: %(limit)s", limit=gettext(_LIMIT_LINES[name], limit=_show(it))) for name, it in limits]
-    if token["priority"]:
-        lines.append(gettext(_PRIORITY_LINES[token["priority"]]))
+    if priority := token["priority"]:
+        lines.append(gettext(_PRIORITY_LINES[priority]))
     if token["weight"] is not None:
         lines.append(gettext("weight: %(number)s", number=_write(token["weight"])))
     return lines

@@ -9,7 +9,15 @@ import pytest
 
 from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
-from ollama_proxy.server.request import check_path, client_address, is_trusted, new_exchange, request_id, user_name
+from ollama_proxy.server.request import (
+    check_path,
+    client_address,
+    is_secure,
+    is_trusted,
+    new_exchange,
+    request_id,
+    user_name,
+)
 from ollama_proxy.settings.schema import Server, Settings
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -183,3 +191,17 @@ def test_long_lists_of_hops_cost_little() -> None:
     for _ in range(100):
         assert client_address(environ, LOOPBACK) == "9.9.9.9"
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_so"),
+    [
+        ({"wsgi.url_scheme": "https"}, True),
+        ({"wsgi.url_scheme": "http"}, False),
+        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "10.0.0.2", "HTTP_X_FORWARDED_PROTO": "https"}, True),
+        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "10.0.0.2", "HTTP_X_FORWARDED_PROTO": "http"}, False),
+        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_PROTO": "https"}, False),
+    ],
+)
+def test_trusted_proxies_say_whether_a_client_uses_tls(environ: dict[str, str], is_so: bool) -> None:
+    assert is_secure(environ, ("10.0.0.0/8",)) is is_so

@@ -21,9 +21,10 @@ from ollama_proxy.server.startup import (
     keep_last_good,
     load_or_last_good,
     log_directory,
+    make_page_address,
 )
 from ollama_proxy.settings import LAST_GOOD_FILE
-from ollama_proxy.settings.schema import Settings
+from ollama_proxy.settings.schema import Settings, settings_from
 
 GOOD = "auth: {generate_tokens: [aaa]}\nservice: {base_url: 'demo:'}\n"
 
@@ -164,3 +165,17 @@ class TestPreloadedApp:
     def test_a_collection_in_a_worker_leaves_it_alone(self, preloaded: PreloadedApp, environ: dict[str, str]) -> None:
         preloaded.refresh(environ)
         assert not any(each is preloaded.app for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "http://localhost:81/admin"),
+        ("::", "http://localhost:81/admin"),
+        ("::1", "http://[::1]:81/admin"),
+        ("127.0.0.1", "http://127.0.0.1:81/admin"),
+    ],
+)
+def test_the_address_of_the_pages_works_on_this_machine(host: str, address: str) -> None:
+    settings = settings_from(f"server: {{host: '{host}', port: 81}}".encode(), Path("config.yaml"), {})
+    assert make_page_address(settings) == address

@@ -25,15 +25,17 @@
 
   const find = (id) => document.getElementById(id);
   const root = find("playground");
-  const texts = JSON.parse(find("texts").textContent);
+  const texts = JSON.parse(root.dataset.texts);
   const numbers = new Intl.NumberFormat(document.documentElement.lang, { maximumFractionDigits: 1 });
+  const fractions = new Intl.NumberFormat(document.documentElement.lang, { maximumFractionDigits: 2 });
   const state = { turns: [], images: [], running: null, sample: "curl", markdown: "" };
 
   function say(name, values = {}) {
     return texts[name].replace(/\{(\w+)\}/g, (_, key) => String(values[key] ?? ""));
   }
   function seconds(since, until = performance.now()) {
-    return numbers.format(Math.max(0, until - since) / 1000);
+    const passed = Math.max(0, until - since) / 1000;
+    return (passed < 1 ? fractions : numbers).format(passed);
   }
   // An element with text and children. Foreign text only ever becomes text.
   function make(tag, className = "", ...children) {

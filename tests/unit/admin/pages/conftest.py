@@ -42,15 +42,15 @@ class Visitor:
         given = {name.replace("_", "-"): value for name, value in headers.items() if value}
         remote = {"REMOTE_ADDR": "127.0.0.1"}
         answer = self._client.open(path, method=method, data=data, json=json, headers=given, environ_overrides=remote)
-        if found := re.search(r'name="csrf-token" content="([^"]*)"', answer.text):
-            self.csrf = found[1]
+        if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.data):
+            self.csrf = found[1].decode()
         return answer
 
     def sign_in(self, token: str = TOKEN) -> Visitor:
         """Signs in with a token, and loads the first page."""
         answer = self.post("/admin/sign-in", {"token": token})
         assert answer.status_code == 303, answer.text
-        self.get("/admin")
+        self.get("/admin/me")
         return self
 
     @property

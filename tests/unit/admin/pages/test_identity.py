@@ -17,7 +17,8 @@ PROXIED: dict[str, Any] = {"server": {"trusted_proxies": ["127.0.0.1"]}, "admin"
 
 
 def is_in(visitor: Visitor, **headers: str) -> bool:
-    return "Sign out" in visitor.get("/admin", **headers).text
+    visitor.get("/admin", **headers)  # where a proxy's name signs in
+    return "Sign out" in visitor.get("/admin/me", **headers).text
 
 
 def test_a_session_stands_for_its_token(visitor: Visitor) -> None:

@@ -14,14 +14,14 @@ from ollama_proxy.hub import Json
 def test_the_layers_of_a_pull_are_summed_up() -> None:
     job = Job("pull", "box1", "m", "boss")
     progress = Progress(job)
-    progress.note({"status": "pulling manifest"})
+    progress.add({"status": "pulling manifest"})
     assert (job.status, job.completed, job.total) == ("pulling manifest", 0, 0)
-    progress.note({"status": "pulling aa", "digest": "sha256:aa", "total": 100})
-    progress.note({"status": "pulling aa", "digest": "sha256:aa", "total": 100, "completed": 60})
-    progress.note({"status": "pulling bb", "digest": "sha256:bb", "total": 10, "completed": 10})
+    progress.add({"status": "pulling aa", "digest": "sha256:aa", "total": 100})
+    progress.add({"status": "pulling aa", "digest": "sha256:aa", "total": 100, "completed": 60})
+    progress.add({"status": "pulling bb", "digest": "sha256:bb", "total": 10, "completed": 10})
     assert (job.status, job.completed, job.total) == ("pulling bb", 70, 110)
-    progress.note({"status": "pulling aa", "digest": "sha256:aa", "completed": 100})
-    progress.note({"status": "box1: success"})
+    progress.add({"status": "pulling aa", "digest": "sha256:aa", "completed": 100})
+    progress.add({"status": "box1: success"})
     assert (job.status, job.completed, job.total) == ("success", 110, 110)
 
 
@@ -30,7 +30,7 @@ def test_the_layers_of_a_pull_are_summed_up() -> None:
 )
 def test_lines_of_another_shape_count_nothing(line: dict[str, Json]) -> None:
     job = Job("pull", "box1", "m", "boss")
-    Progress(job).note(line)
+    Progress(job).add(line)
     assert (job.completed, job.total) == (0, 0)
 
 

@@ -67,7 +67,7 @@ def test_guessing_is_limited(open_pages: OpenPages, guess: dict[str, str]) -> No
 def test_only_pages_of_the_own_rights_are_shown(visitor: Visitor) -> None:
     visitor.sign_in(MEMBER)
     assert visitor.get("/admin/keys").status_code == 403
-    assert "/admin/keys" not in visitor.get("/admin").text
+    assert "/admin/keys" not in visitor.get("/admin/me").text
 
 
 def test_without_pages_there_is_no_form(open_pages: OpenPages) -> None:

@@ -1,0 +1,169 @@
+"""Sessions of the admin pages in real workers: they end with what they stand for, and no page has a secret."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from argon2 import PasswordHasher
+
+from tests.reliability.sweep import page_routes
+from tests.rig.boxes import Box
+from tests.rig.calls import FACES, last_error
+from tests.rig.deadline import wait_until
+from tests.rig.fault_upstream import Head, Lines
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, open_stream
+from tests.rig.keys import FOLLOWED_S, wait_for_records
+from tests.rig.pages import PageClient
+
+OPERATOR, MEMBER = "canary-operator-token", "canary-member-token"
+PASSWORD, NEXT_PASSWORD = "canary horse battery staple", "another horse battery staple"
+FACE = FACES["native chat"]
+
+
+def hash_of(password: str) -> str:
+    return PasswordHasher(time_cost=1, memory_cost=1024).hash(password)
+
+
+def config(box: Box, password_hash: str) -> dict[str, object]:
+    auth = {
+        "admin_tokens": [{"name": "operator", "token": OPERATOR}],
+        "generate_tokens": [{"name": "member", "token": MEMBER}],
+    }
+    admin = {"password_hash": password_hash, "user_header": "X-Forwarded-User"}
+    # 127.0.0.2 is the proxy that signs people in.
+    return {"auth": auth, "admin": admin, "upstreams": [box.declared], "server": {"trusted_proxies": ["127.0.0.1"]}}
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    with Box("box1", ["m"]) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def gateway(box: Box) -> Iterator[Gateway]:
+    with Gateway(config(box, hash_of(PASSWORD)), workers=2, records=True) as gateway:
+        wait_for_records(gateway)
+        yield gateway
+
+
+@pytest.fixture
+def operator(gateway: Gateway) -> PageClient:
+    client = PageClient(gateway.url)
+    assert client.sign_in(OPERATOR).status == 303
+    return client
+
+
+def create_key(operator: PageClient, name: str, **fields: str) -> str:
+    """The text of a new key."""
+    answer = operator.post("/admin/keys/create", {"name": name, "scopes": "generate", **fields})
+    assert answer.status == 200, answer.text
+    [token] = set(re.findall(r"op_[0-9A-Za-z]{38}", answer.text))
+    return str(token)
+
+
+def is_out(client: PageClient) -> Callable[[], bool]:
+    """Whether every worker has ended the session: none of many requests is answered."""
+    return lambda: all(client.get("/admin/me").status == 302 for _ in range(8))
+
+
+@pytest.mark.parametrize("action", ["revoke", "rotate", "disable"])
+def test_sessions_and_streams_end_with_their_key(gateway: Gateway, box: Box, operator: PageClient, action: str) -> None:
+    name = f"key-{action}"
+    token = create_key(operator, name)
+    member = PageClient(gateway.url)
+    wait_until(lambda: member.sign_in(token).status == 303, FOLLOWED_S)
+    box.script(
+        FACE.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Lines([FACE.line] * 200, delay_s=0.2)]
+    )
+    body = {**FACE.body, "stream": True}
+    try:
+        with open_stream(gateway.url, "POST", FACE.path, body, bearer(token)) as stream:
+            assert stream.read_some()
+            operator.post(f"/admin/keys/{action}", {"name": name, "confirm": name})
+            began = time.monotonic()
+            wait_until(is_out(member), FOLLOWED_S, "the session goes on")
+            assert "withdrawn" in last_error(stream.read_all(FOLLOWED_S), FACE)
+            assert time.monotonic() - began < 2 * FOLLOWED_S
+    finally:
+        box.clear()
+
+
+def test_sessions_end_when_the_password_changes(gateway: Gateway, box: Box) -> None:
+    client = PageClient(gateway.url)
+    assert client.sign_in_with_password(PASSWORD).status == 303
+    assert client.get("/admin/keys").status == 200
+    gateway.write_config(config(box, hash_of(NEXT_PASSWORD)))
+    try:
+        wait_until(is_out(client), 7, "the session goes on")
+        assert client.sign_in_with_password(PASSWORD).status == 401
+        wait_until(lambda: client.sign_in_with_password(NEXT_PASSWORD).status == 303, 7)
+    finally:
+        gateway.write_config(config(box, hash_of(PASSWORD)))
+
+
+def test_a_proxy_names_who_has_signed_in(gateway: Gateway, operator: PageClient) -> None:
+    anna = PageClient(gateway.url, {"X-Forwarded-User": "operator"})
+    assert "Sign out" in anna.get("/admin").text
+    assert anna.get("/admin/keys").status == 200
+    anna.headers["X-Forwarded-User"] = "member"
+    assert anna.get("/admin/keys").status == 302
+    anna.headers["X-Forwarded-User"] = "nobody-here"
+    assert anna.get("/admin").status == 403
+    entries = operator.get("/admin/api/audit").json()["rows"]
+    assert [(row["by"], row["action"]) for row in entries[:1]] == [("nobody-here", "refuse")]
+    anna.headers = {"X_Forwarded_User": "operator"}  # which a program behind the proxy would take for the header
+    anna.cookie = ""
+    assert "Sign out" not in anna.get("/admin").text
+
+
+NO_NAMES = (
+    "<script>alert(1)</script>",
+    "a b",
+    "x" * 10_240,
+    "\x00",
+    "\x1b[31m",
+    "a\r\nb",
+    "../x",
+    "",
+    "'; DROP TABLE tokens; --",
+)
+
+
+def test_names_with_markup_are_refused_and_texts_are_shown_as_text(gateway: Gateway, operator: PageClient) -> None:
+    def names() -> list[str]:
+        return [token["name"] for token in operator.get("/admin/api/tokens").json()["tokens"]]
+
+    before = names()
+    for name in NO_NAMES:
+        answer = operator.post("/admin/keys/create", {"name": name, "scopes": "read"})
+        assert answer.status == 400, name
+        assert "<script>alert" not in answer.text
+    assert names() == before
+    texts = {"note": "<script>alert(1)</script>", "models": "<img src=x onerror=alert(1)>", "user_header": "X-User"}
+    create_key(operator, "markup", **texts)
+    for path in ("/admin/keys", "/admin/keys/edit?name=markup", "/admin/keys/edit?name=<script>alert(1)</script>"):
+        text = operator.get(path.replace("<", "%3C").replace(">", "%3E")).text
+        assert "<script>alert" not in text and "<img" not in text
+
+
+def test_no_page_has_a_secret(gateway: Gateway, operator: PageClient) -> None:
+    """Neither of tokens, nor of passwords and their hashes, nor of other sessions."""
+    token = create_key(operator, "secret")
+    other = PageClient(gateway.url)
+    wait_until(lambda: other.sign_in_with_password(PASSWORD).status == 303, 7)  # the file may have changed just now
+    stored = [path.name for path in (gateway.state_directory / "sessions").iterdir()]
+    secrets = [OPERATOR, MEMBER, PASSWORD, token, "$argon2id$", other.cookie.partition("=")[2], *stored]
+    pages = [route.path for route in page_routes() if route.method == "GET" and "/static/" not in route.path]
+    pages += ["/admin/keys/edit?name=secret", "/admin/api/tokens", "/admin/api/settings", "/admin/api/audit"]
+    for path in (path for path in pages if path != "/admin/events"):
+        answer = operator.get(path)
+        shown = f"{answer.headers} {answer.text}"
+        assert not [secret for secret in secrets if secret in shown], path
+    files = [path for path in gateway.directory.rglob("*") if path.is_file() and path != gateway.config_path]
+    texts = {path: path.read_bytes().decode("latin-1") for path in files if "last-good" not in path.name}
+    assert not [path for path, text in texts.items() for secret in (token, OPERATOR, PASSWORD) if secret in text]
