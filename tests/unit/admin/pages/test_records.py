@@ -49,7 +49,7 @@ def test_a_page_stays_up_without_the_database(page: str, app: InProcess, records
 )
 def test_a_parameter_that_is_wrong_is_said_on_the_page(path: str, problem: str, app: InProcess) -> None:
     answer = get(app, path)
-    assert answer.status_code == 400 and problem in answer.text
+    assert answer.status_code == 400 and problem in answer.text and 'role="alert"' in answer.text
 
 
 def test_names_can_be_chosen_that_the_gateway_knows(app: InProcess) -> None:

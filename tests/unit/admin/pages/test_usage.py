@@ -104,6 +104,7 @@ def test_names_of_others_are_texts(app: InProcess, records: InProcessRecords) ->
     for by in ("token", "user", "model", "upstream"):
         text = get(app, f"/admin/usage?{NOVEMBER}&by={by}&{by}={CANARY}&measure={CANARY}").text
         assert CANARY not in text and read_rows(text)[1][0] == CANARY
+        assert CANARY not in get(app, f"/admin/usage?{NOVEMBER}&by={by}").text
 
 
 def test_what_is_unknown_is_as_usual(app: InProcess, records: InProcessRecords) -> None:
