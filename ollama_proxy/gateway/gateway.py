@@ -133,7 +133,7 @@ class Gateway:
                 settings.auth,
                 self._auth_failures,
                 anyone=ANYONE_ELSE if is_open(settings) else ANYONE,
-                password_hash=settings.admin.password_hash,
+                password_hash=settings.admin.password_hash.secret if settings.admin.password_hash else None,
             ),
             origins=OriginPolicy(settings),
             images=images,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 #: Least characters of a password.
 MIN_PASSWORD_CHARS = 12
 
@@ -11,17 +14,20 @@ NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$W/Q2ZKyUB8iXiJUQkJxXag$+rF5MHSIX5
 
 def hash_password(password: str) -> str:
     """The line for `admin.password_hash`. Takes some 50 ms, and 64 MiB."""
-    from argon2 import PasswordHasher  # 60 ms, which most processes never need
-
-    return PasswordHasher().hash(password)
+    hashed: str = _load("argon2").PasswordHasher().hash(password)
+    return hashed
 
 
 def verify_password(password_hash: str, password: str) -> bool:
     """Whether a password has this hash. Takes as long as `hash_password`, or as the hash itself says."""
-    from argon2 import PasswordHasher
-    from argon2.exceptions import Argon2Error, InvalidHashError
-
+    errors = _load("argon2.exceptions")
     try:
-        return PasswordHasher().verify(password_hash, password)
-    except (Argon2Error, InvalidHashError):
+        is_right: bool = _load("argon2").PasswordHasher().verify(password_hash, password)
+    except (errors.Argon2Error, errors.InvalidHashError):
         return False
+    return is_right
+
+
+def _load(name: str) -> Any:
+    """A module that takes 60 ms to load, and that most processes never need."""
+    return import_module(name)

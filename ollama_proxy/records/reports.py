@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
-from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Label, Select, Table, case, func, literal, select, text
+from sqlalchemy import Connection, Select, Table, Text, bindparam, func, select, text
 
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import BadRequest
@@ -31,6 +30,8 @@ from ollama_proxy.settings import find_timezone, midnight_s, next_period
 #: What sums can be grouped by.
 SUBJECTS = ("token", "user", "model", "upstream", "dialect")
 PERIODS = ("hour", "day", "month")
+#: Those of the periods that consist of hours, the shorter one first.
+DATES = ("day", "month")
 #: What is summed.
 COUNTS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens")
 AMOUNTS = ("gpu_seconds", "cost")
@@ -85,20 +86,14 @@ def usage(
     """
     fields = _parse_fields(by)
     span = parse_span(start, end, timezone)
-    keys, renderers = zip(*(_make_key(name, span) for name in fields), strict=True)
-    sums = [func.coalesce(func.sum(usage_hourly.c[name]), 0).label(name) for name in (*COUNTS, *AMOUNTS)]
-    query = select(*keys, *sums).where(usage_hourly.c.hour >= span.start_ms, usage_hourly.c.hour < span.end_ms)
-    query = _filter(query, usage_hourly, token=token, user=user, model=model, upstream=upstream)
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL work_mem = '{WORK_MB}MB'"))
-    found = connection.execute(query.group_by(*fields).limit(MAX_ROWS + 1)).all()
-    if len(found) > MAX_ROWS:
-        raise BadRequest(f"The report has more than {MAX_ROWS:,} rows: choose a shorter time or fewer fields.")
+    filters = {"token": token, "user": user, "model": model, "upstream": upstream}
     rows = []
-    for each in sorted(found, key=itemgetter(slice(len(fields)))):
-        values: dict[str, Any] = dict(zip((*fields, *COUNTS, *AMOUNTS), each, strict=True))
-        texts = {name: render(values[name]) for name, render in zip(fields, renderers, strict=True)}
-        rows.append(texts | _convert(values))
+    for each in sorted(_add_up(connection, fields, span, filters), key=itemgetter(slice(len(fields)))):
+        texts = {
+            name: _format_hour(value, span.zone) if name == "hour" else value
+            for name, value in zip(fields, each, strict=False)
+        }
+        rows.append(texts | _convert(dict(zip((*COUNTS, *AMOUNTS), each[len(fields) :], strict=True))))
     if sort:
         _sort_rows(rows, sort, fields)
     total = {name: sum([row[name] for row in rows]) for name in COUNTS}
@@ -222,29 +217,41 @@ def _convert(sums: Mapping[str, Any]) -> dict[str, Json]:
     return counts | {name: round(float(sums[name]), DECIMALS) for name in AMOUNTS}
 
 
-def _make_key(name: str, span: Span) -> tuple[Label[Any], Callable[[Any], str]]:
-    """What rows are grouped by, and what makes a text of its values."""
+def _add_up(
+    connection: Connection, fields: Sequence[str], span: Span, filters: Mapping[str, str | None]
+) -> list[Sequence[Any]]:
+    """The values of the fields, and the sums, of each combination that occurs; hours in milliseconds."""
+    columns = {name: usage_hourly.c[name] for name in fields if name not in DATES}
+    keys = [columns[name] if name in columns else bindparam(name, type_=Text).label(name) for name in fields]
+    sums = [func.sum(usage_hourly.c[name]) for name in (*COUNTS, *AMOUNTS)]
     hour = usage_hourly.c.hour
-    if name == "hour":
-        return hour.label(name), lambda ms: _format_hour(ms, span.zone)
-    if name not in PERIODS:
-        return usage_hourly.c[name].label(name), str
+    query = select(*keys, *sums).where(hour >= bindparam("start_ms"), hour < bindparam("end_ms"))
+    query = _filter(query, usage_hourly, **filters).group_by(*columns.values()).limit(MAX_ROWS + 1)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL work_mem = '{WORK_MB}MB'"))
+    found: list[Sequence[Any]] = []
+    for period in _split(span, fields):
+        # The sums of nothing are no numbers.
+        found += [row for row in connection.execute(query, period) if row[-1] is not None]
+        if len(found) > MAX_ROWS:
+            raise BadRequest(f"The report has more than {MAX_ROWS:,} rows: choose a shorter time or fewer fields.")
+    return found
+
+
+def _split(span: Span, fields: Sequence[str]) -> Iterator[dict[str, int | str]]:
+    """The days or months of a report, which are asked for one by one: SQLite sorts the rows of a day in a fraction of
+    the time that it takes to sort those of a month. One part if the report has neither."""
+    unit = next((name for name in DATES if name in fields), "")
+    if not unit:
+        yield {"start_ms": span.start_ms, "end_ms": span.end_ms}
+        return
     first = datetime.fromtimestamp(span.start_ms / 1000, span.zone).date()
-    days = [first if name == "day" else first.replace(day=1)]
-    while _midnight_ms(days[-1], span.zone) < span.end_ms:
-        days.append(next_period(days[-1], name))
-    starts = [_midnight_ms(day, span.zone) for day in days]
-    # Numbers of periods are computed by the database: a run of days of 24 hours by a division, others one by one.
-    lengths = [after - before for before, after in pairwise(starts)]
-    branches = list[tuple[ColumnElement[bool], ColumnElement[int]]]()
-    for is_regular, run in groupby(enumerate(lengths), key=lambda each: each[1] == _DAY_MS):
-        numbers = [number for number, _ in run]
-        if is_regular:
-            number = literal(numbers[0]) + (hour - starts[numbers[0]]) // _DAY_MS
-            branches.append((hour < starts[numbers[-1] + 1], number))
-        else:
-            branches += [(hour < starts[number + 1], literal(number)) for number in numbers]
-    return case(*branches).label(name), lambda number: days[number].isoformat()[: 10 if name == "day" else 7]
+    after, start_ms = first if unit == "day" else first.replace(day=1), span.start_ms
+    while start_ms < span.end_ms:
+        day, after = after, next_period(after, unit)
+        end_ms = min(_midnight_ms(after, span.zone), span.end_ms)
+        yield {"start_ms": start_ms, "end_ms": end_ms, "day": day.isoformat(), "month": day.isoformat()[:7]}
+        start_ms = end_ms
 
 
 def _format_hour(ms: int, zone: tzinfo) -> str:

@@ -72,22 +72,12 @@ class RequestAdmission:
         snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
         snapshot.origins.check(environ)
         is_page = exchange.dialect is ADMIN_PAGES
-        is_admin = is_page or exchange.dialect is ADMIN_API
-        if is_admin:
-            check_admin_access(snapshot.settings.admin, exchange.client)
-        if is_page:
-            check_path(environ)
-        if is_page or SESSION_CALL_KEY in environ:
-            exchange.principal = self._find_caller(environ, exchange)
+        is_admin = self._enter_admin(environ, exchange)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
             return redirect(make_sign_in_address(incoming)) if endpoint else None
-        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
-        if principal.user_key:
-            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
-        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
-            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
+        principal = self._identify(environ, exchange)
         check_path(environ)
         check_scope(principal, endpoint, self._scopes)
         if not is_admin:  # whose requests are not those of the gateway's users
@@ -110,6 +100,18 @@ class RequestAdmission:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         return exchange
 
+    def _enter_admin(self, environ: WSGIEnvironment, exchange: Exchange) -> bool:
+        """Whether this is a page, or a call of the admin API. Pages, and what they call, are their session's."""
+        is_page = exchange.dialect is ADMIN_PAGES
+        is_admin = is_page or exchange.dialect is ADMIN_API
+        if is_admin:
+            check_admin_access(self._gateway.settings.admin, exchange.client)
+        if is_page:
+            check_path(environ)
+        if is_page or SESSION_CALL_KEY in environ:
+            exchange.principal = self._find_caller(environ, exchange)
+        return is_admin
+
     def _find_caller(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal | None:
         """Whose session a request has; raises AuthError for a call of a page without one, and Forbidden for one of
         another site."""
@@ -123,6 +125,15 @@ class RequestAdmission:
             if principal is None:
                 raise AuthError
             check_call(environ)
+        return principal
+
+    def _identify(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
+        """Whose request it is, and which user it names."""
+        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
+        if principal.user_key:
+            exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
+        if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
+            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
         return principal
 
     def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:

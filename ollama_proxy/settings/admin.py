@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ollama_proxy.settings.declare import setting
-from ollama_proxy.settings.formats import NETWORK
+from ollama_proxy.settings.formats import MASK, NETWORK
 from ollama_proxy.settings.types import BOOLEAN, SettingType, list_of, optional, text_type
 
 
-class PasswordHash(str):
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
     """A hash of a password, which can be guessed from it: it is never shown."""
 
-    __slots__ = ()
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return MASK
 
 
 #: As argon2 writes them: the parameters, the salt and the digest.

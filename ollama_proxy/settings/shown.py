@@ -17,14 +17,12 @@ _TOKEN_FIELDS = ("scopes", "models", "expires", "weight", "priority", "limits", 
 
 def show_value(value: Any, *, with_defaults: bool = True) -> Any:
     """A setting, or a section of them. `with_defaults`: also what is not set."""
-    if isinstance(value, PasswordHash):
-        return MASK
     if isinstance(value, Token):
         return {"name": value.name, "sha256": MASK} | {name: show_value(getattr(value, name)) for name in _TOKEN_FIELDS}
-    if is_dataclass(value) and not isinstance(value, ServiceUrl):
+    if is_dataclass(value) and not isinstance(value, ServiceUrl | PasswordHash):
         value = _read_fields(value, with_defaults)
     match value:
-        case ServiceUrl():
+        case ServiceUrl() | PasswordHash():
             return str(value)
         case date():
             return value.isoformat()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.stage import Stage, ask_model, open_stage, wait_for_usage
+from tests.browser.stage import OPERATOR, Stage, ask_model, open_stage, wait_for_usage
 from tests.rig.boxes import Box
 from tests.rig.browser import Browser
 
@@ -29,9 +29,20 @@ def shared_stage(browser: Browser) -> Iterator[Stage]:
             404,
             200,
         ]
+        make_entries(stage)
         away.refuse()
         wait_for_usage(stage.gateway, 3)
         yield stage
+
+
+def make_entries(stage: Stage) -> None:
+    """A key, and an upstream that was added to those of the file."""
+    declared = {"name": "added", "kind": "vllm", "base_url": "http://127.0.0.1:9/v1"}
+    made = [
+        stage.gateway.ask("/admin/api/tokens", {"name": "made", "note": "for the tests"}, token=OPERATOR),
+        stage.gateway.ask("/admin/api/upstreams", declared, token=OPERATOR),
+    ]
+    assert [each.status for each in made] == [201, 201], [each.body for each in made]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.pages import MEMBER_PAGES, PAGES
+from tests.browser.pages import MEMBER_PAGES, PAGES, SUBPAGES
 from tests.browser.stage import Stage
 from tests.rig.browser import NARROW, WIDE, Browser, Visit
 
@@ -49,9 +49,16 @@ def tab_through(visit: Visit) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)])
+@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)], ids=["wide-light", "narrow-dark"])
 def test_axe_finds_nothing_serious(stage: Stage, path: str, width: int, dark: bool) -> None:
     visit = stage.tab(width=width, dark=dark)
+    visit.go(stage.url(path))
+    assert visit.find_barriers() == []
+
+
+@pytest.mark.parametrize("path", SUBPAGES)
+def test_axe_finds_nothing_serious_where_pages_lead(stage: Stage, path: str) -> None:
+    visit = stage.tab()
     visit.go(stage.url(path))
     assert visit.find_barriers() == []
 

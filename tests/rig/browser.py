@@ -32,7 +32,7 @@ _NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 
 
 class Finding(NamedTuple):
-    """Something that axe-core found: which rule is broken, how bad that is, and by which elements."""
+    """Something that axe-core found: which rule is broken, how bad that is, and by which elements, in which way."""
 
     rule: str
     impact: str
@@ -110,7 +110,9 @@ class Visit:
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
         return [
-            Finding(each["id"], each["impact"], [node["html"][:200] for node in each["nodes"]][:5])
+            Finding(
+                each["id"], each["impact"], [f"{node['html'][:200]} {node['failureSummary']}" for node in each["nodes"]]
+            )
             for each in found
             if each["impact"] in ("serious", "critical")
         ]

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.http_client import bearer, open_stream
 
+#: Seconds after a request that failed: a gateway that is away refuses some ten thousand connections a second.
+PAUSE_S = 0.01
+
 KINDS = [*FACES.values(), *EMBEDDINGS.values()]
 
 
@@ -37,6 +40,7 @@ class NumberedClient:
                 is_whole = self._ask(url, number, leaves=self._leaving > 0 and chance.randrange(self._leaving) == 0)
             except OSError:
                 is_whole = False
+                self._over.wait(PAUSE_S)
             (self.answered if is_whole else self.failed).add(number)
 
     def stop(self) -> None:

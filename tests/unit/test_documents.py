@@ -21,6 +21,7 @@ import pytest
 import yaml
 from marshmallow import Schema
 
+from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.cli.commands import banner, main
 from ollama_proxy.cli.exposure import Probe
@@ -165,8 +166,8 @@ def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> N
 
 def served_routes() -> list[list[str]]:
     """Path, methods and scope of every route that is not refused; HEAD goes without saying where there is a GET. Those
-    of the admin API are in its OpenAPI document."""
-    refused = ("native.refused", "responses.stored", *ADMIN_SCOPES)
+    of the admin API are in its OpenAPI document, and pages have links."""
+    refused = ("native.refused", "responses.stored", *ADMIN_SCOPES, *PAGE_SCOPES)
     rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in refused]
     return sorted([_path(rule.rule), _methods(rule.methods or set()), _scope(rule.endpoint)] for rule in rules)
 

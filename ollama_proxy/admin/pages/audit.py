@@ -40,7 +40,7 @@ def show_audit() -> ResponseReturnValue:
     rows = [describe_change(row) for row in answer["rows"]]
     # The last page may be full.
     cursor = answer["cursor"] if rows else None
-    return render("audit.html", **found, rows=rows, cursor=cursor, is_first=not query)
+    return render("audit.html", found["status"], **found, rows=rows, cursor=cursor, is_first=not query)
 
 
 def describe_change(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 import re
@@ -112,7 +113,10 @@ def describe_caller() -> dict[str, Any]:
 def show_static(name: str) -> Response:
     """GET /admin/static/<name>: a style sheet, a script or an image, under an address that changes with it."""
     data, content_type, version = read_asset(name)
-    response = Response(data, content_type=content_type)
+    is_packed = request.accept_encodings.quality("gzip") > 0
+    response = Response(pack_asset(name) if is_packed else data, content_type=content_type)
+    if is_packed:
+        response.headers["Content-Encoding"] = "gzip"
     if request.args.get("v") == version:  # else it is that of another version, which a worker may have until it ends
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
@@ -121,6 +125,12 @@ def show_static(name: str) -> Response:
 def find_asset(name: str) -> str:
     """The address of a static file."""
     return url_for(STATIC_ENDPOINT, name=name, v=read_asset(name)[2])
+
+
+@lru_cache(maxsize=64)
+def pack_asset(name: str) -> bytes:
+    """The bytes of a static file, compressed: the playground would be larger than a page may be."""
+    return gzip.compress(read_asset(name)[0], mtime=0)
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ _HEADERS = (
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Vary", "Accept-Language, Cookie"),
+    ("Vary", "Accept-Encoding, Accept-Language, Cookie"),
 )
 
 

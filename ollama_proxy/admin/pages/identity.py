@@ -62,7 +62,7 @@ def open_with_password(authenticator: Authenticator, admin: Admin, user: str, pa
 def is_password(admin: Admin, user: str, password: str) -> bool:
     """Whether this is the password of the user `admin`. Takes as long for a user that does not exist."""
     # In a thread: it keeps a processor busy for 50 ms, in which other requests must go on.
-    arguments = (admin.password_hash or NOBODYS_HASH, password)
+    arguments = (admin.password_hash.secret if admin.password_hash else NOBODYS_HASH, password)
     is_right: bool = gevent.get_hub().threadpool.apply(verify_password, arguments)
     return is_right and user == ADMINISTRATOR and admin.password_hash is not None
 

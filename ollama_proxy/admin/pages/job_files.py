@@ -24,7 +24,7 @@ SILENT_S = 8.0
 #: Seconds for which a job that has ended is shown, and the most that are.
 KEPT_S, MOST_KEPT = 24 * 3600.0, 50
 
-Kind = Literal["pull", "create", "copy", "load", "unload", "delete"]
+JobKind = Literal["pull", "create", "copy", "load", "unload", "delete"]
 State = Literal["running", "done", "failed", "cancelled", "interrupted"]
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -35,7 +35,7 @@ _SUFFIX, _MARK = ".json", ".end"
 class Job:
     """Work on one model of one Ollama server."""
 
-    kind: Kind
+    kind: JobKind
     box: str
     model: str
     #: Name of the token that began it.

@@ -142,7 +142,7 @@ class LiveState:
 def show_events() -> Response:
     """GET /admin/events: the state whenever it changes, as HTML in the reader's language."""
     exchange, gateway = current_exchange(), current_gateway()
-    if WORKER.is_draining:  # the browser comes back to another one
+    if WORKER.is_draining or exchange.method == "HEAD":  # the browser comes back to another worker
         return streamed(iter((RETRY,)), "text/event-stream")
     listener = Listener(exchange, choose_language(request.environ), build_check(gateway))
     gateway.follow(exchange)

@@ -31,7 +31,7 @@ LIST_S, PATIENCE_S = 60.0, 5.0
 REQUESTS = 20
 
 #: The titles of limits, in the order in which they are shown, and the filter that writes their amounts.
-LIMITS: Mapping[str, tuple[str, str]] = {
+LIMIT_TITLES: Mapping[str, tuple[str, str]] = {
     "requests_per_minute": (N_("Requests per minute"), "number"),
     "tokens_per_minute": (N_("Tokens per minute"), "number"),
     "concurrent": (N_("Requests at a time"), "number"),
@@ -50,7 +50,7 @@ def show_me() -> Response:
     return render(
         "me.html",
         me=describe_caller(),
-        limit_titles=LIMITS,
+        limit_titles=LIMIT_TITLES,
         usage=read_within(PAINT_S, read_usage),
         models=list_models(0),
         currency=current_gateway().settings.records.currency,

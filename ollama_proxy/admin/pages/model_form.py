@@ -41,7 +41,7 @@ DEFAULTS = (
     FormField("options.stop", N_("Stop at"), "lines", N_("One text on each line.")),
 )
 PINNING = (FormField("pin_options", N_("Requests can't change what the model is loaded with"), "flag"),)
-LIMITS = (
+BOUNDS = (
     FormField("clamp.num_ctx", N_("Largest context, in tokens"), "number"),
     FormField("clamp.num_predict", N_("Longest answer, in tokens"), "number"),
     FormField("clamp.keep_alive", N_("Stays loaded for at most"), hint=N_("Such as 1h.")),
@@ -51,7 +51,7 @@ PRICES = (
     FormField("price.cached_input", N_("Prompt from a cache"), "number"),
     FormField("price.output", N_("Answer"), "number"),
 )
-FIELDS = (*IDENTITY, *DEFAULTS, *PINNING, *LIMITS, *PRICES)
+FIELDS = (*IDENTITY, *DEFAULTS, *PINNING, *BOUNDS, *PRICES)
 
 #: What `think` may be, as the form writes it.
 THINK_VALUES = ("true", "false", *THINK_LEVELS)

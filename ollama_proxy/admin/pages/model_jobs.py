@@ -16,7 +16,7 @@ import gevent
 import orjson
 from flask import Response
 
-from ollama_proxy.admin.pages.job_files import Job, JobStore, Kind
+from ollama_proxy.admin.pages.job_files import Job, JobKind, JobStore
 from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
 from ollama_proxy.hub import Json
@@ -31,7 +31,7 @@ LOOK_S = 1.0
 RATE_S = 10.0
 
 #: How each kind of work is asked for: method, path, and whether its answer is lines of progress.
-_ROUTES: Mapping[Kind, tuple[str, str, bool]] = {
+_ROUTES: Mapping[JobKind, tuple[str, str, bool]] = {
     "pull": ("POST", "/api/pull", True),
     "create": ("POST", "/api/create", True),
     "copy": ("POST", "/api/copy", False),

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.models import delete_model, put_model
 from ollama_proxy.admin.pages import model_form
-from ollama_proxy.admin.pages.job_files import Job, Kind
+from ollama_proxy.admin.pages.job_files import Job, JobKind
 from ollama_proxy.admin.pages.language import N_
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_details import read_details
@@ -35,7 +35,7 @@ PAGE = Page("models")
 BRIEFLY_S = 0.7
 
 #: What a message says of work that is over.
-_DONE: Mapping[Kind, str] = {
+_DONE: Mapping[JobKind, str] = {
     "pull": N_("%(model)s is on %(box)s."),
     "create": N_("%(model)s is created on %(box)s."),
     "copy": N_("%(model)s is copied on %(box)s."),
@@ -201,14 +201,14 @@ def create() -> ResponseReturnValue:
         return render_create(form, str(error), form.getlist("box"))
 
 
-def begin(kind: Kind, fields: Mapping[str, Json], new_name: str = "") -> ResponseReturnValue:
+def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> ResponseReturnValue:
     """Starts a job on each box of the form; what is over at once is told."""
     exchange, jobs = current_exchange(), current_jobs()
     assert exchange.principal is not None, "nobody asks"
     work = [Job(kind, box, model, exchange.principal.name, new_name=new_name) for box, model in read_places()]
     started = [jobs.start(job, fields, exchange) for job in work]
     for job in work:
-        note(job)
+        audit_job(job)
     wait_briefly(started, BRIEFLY_S)
     for job in work:
         if job.state == "done":
@@ -234,7 +234,7 @@ def read_places() -> list[tuple[str, str]]:
     return [(box, model) for box in boxes]
 
 
-def note(job: Job) -> None:
+def audit_job(job: Job) -> None:
     """Writes down who has begun a job, and from where."""
     if not has_records():
         return

@@ -13,8 +13,8 @@ from ollama_proxy.hub import Json
 
 
 def read_records(view: Callable[[dict[str, Any]], Any], query: dict[str, Any]) -> dict[str, Any]:
-    """What a view of the API answers, as values of a template: `answer`, None if there is none; `problem` says why, and
-    `is_recorded` is False if nothing is recorded here."""
+    """What a view of the API answers, as values of a template: `answer`, None if there is none; `problem` says why,
+    `is_recorded` is False if nothing is recorded here, and `status` is that of the page."""
     found: dict[str, Any] = {"answer": None, "problem": "", "is_recorded": has_records(), "status": 200}
     if not found["is_recorded"]:
         return found

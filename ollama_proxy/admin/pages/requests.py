@@ -40,15 +40,15 @@ ROWS = 30
 @PAGE.get()
 def show_requests() -> ResponseReturnValue:
     """A page of requests, and fields to search them by."""
-    return render(
-        "requests.html", **read_page(), names=suggest_names(), timezone=current_gateway().settings.records.timezone
-    )
+    found, timezone = read_page(), current_gateway().settings.records.timezone
+    return render("requests.html", found["status"], **found, names=suggest_names(), timezone=timezone)
 
 
 @PAGE.get("/rows")
 def show_rows() -> ResponseReturnValue:
     """The same requests alone, for a page that follows them."""
-    return render("_requests.html", **read_page())
+    found = read_page()
+    return render("_requests.html", found["status"], **found)
 
 
 def read_page() -> dict[str, Any]:
@@ -94,13 +94,13 @@ def split_request(row: Mapping[str, Any]) -> list[dict[str, Json]]:
     first = row["first_byte_ms"]
     # While a request waits, its stream may have begun with comments.
     answer = loaded if first is None else max(first, loaded)
-    parts = [part(_("Queue"), "queue", 0.0, queued), part(_("Load"), "load", loaded - load, loaded)]
+    parts = [period(_("Queue"), "queue", 0.0, queued), period(_("Load"), "load", loaded - load, loaded)]
     if any(kind_of(each["state"]) == "failed" for each in row["attempts"][:-1]):
-        parts.insert(1, part(_("Earlier attempts"), "failed", queued, began))
+        parts.insert(1, period(_("Earlier attempts"), "failed", queued, began))
     if first is not None:
-        parts.append(part(_("First byte"), "prompt", loaded if load else max(queued, began), answer))
+        parts.append(period(_("First byte"), "prompt", loaded if load else max(queued, began), answer))
     kind = kind_of(row["state"])
-    parts.append(part(_("Answer") if kind == "answer" else _("Until the failure"), kind, answer, total))
+    parts.append(period(_("Answer") if kind == "answer" else _("Until the failure"), kind, answer, total))
     return list(cut(parts, total))
 
 
@@ -116,8 +116,8 @@ def split_attempt(attempt: Mapping[str, Any], total: float) -> list[dict[str, Js
     """The same for one attempt, within the time of its request."""
     began, load = attempt["started_ms"] or 0.0, attempt["load_ms"] or 0.0
     ends = began + (attempt["total_ms"] or 0.0)
-    work = part(attempt["upstream"], kind_of(attempt["state"]), began + load, ends)
-    return list(cut([part(_("Load"), "load", began, began + load), work], total))
+    work = period(attempt["upstream"], kind_of(attempt["state"]), began + load, ends)
+    return list(cut([period(_("Load"), "load", began, began + load), work], total))
 
 
 def kind_of(state: str) -> str:
@@ -125,7 +125,7 @@ def kind_of(state: str) -> str:
     return "failed" if state in STATES and STATES[state][1] == "bad" else "answer"
 
 
-def part(title: str, kind: str, start: float, end: float) -> dict[str, Any]:
+def period(title: str, kind: str, start: float, end: float) -> dict[str, Any]:
     """A part of a time, in milliseconds."""
     return {"title": title, "kind": kind, "start": start, "value": end - start}
 

@@ -116,9 +116,11 @@ def show_usage() -> ResponseReturnValue:
     choice = read_choice(request.args)
     order = f"-{choice.by[0] if choice.by[0] in PERIODS else 'requests'}"
     records = current_gateway().settings.records
+    found = read_records(report_usage, choice.query(choice.by, sort=order))
     return render(
         "usage.html",
-        **read_records(report_usage, choice.query(choice.by, sort=order)),
+        found["status"],
+        **found,
         choice=choice,
         subjects=SUBJECTS,
         ranges=RANGES,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
+from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.dialects import DIALECTS, all_routes
 from ollama_proxy.dialects.native.blueprint import NATIVE
@@ -41,6 +42,7 @@ ROUTE_SCOPES = (
     OPS_SCOPES
     | METRICS_SCOPES
     | ADMIN_SCOPES
+    | PAGE_SCOPES
     | {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
 )
 
@@ -62,7 +64,11 @@ def test_every_scope_belongs_to_a_route(app: Flask) -> None:
 
 def test_only_the_operators_pages_are_public() -> None:
     public = {endpoint for endpoint, scope in ROUTE_SCOPES.items() if scope == PUBLIC}
-    assert public == {"ops.root", "ops.health", "ops.livez", "ops.readyz", "metrics.metrics"}
+    assert public == {
+        *("ops.root", "ops.health", "ops.livez", "ops.readyz", "metrics.metrics"),
+        # The form for signing in, and what it looks like.
+        *("admin-overview-page.show_overview", "admin-sign-in-page.sign_in", "admin-static"),
+    }
 
 
 def test_every_other_scope_is_one_that_tokens_can_have() -> None:
@@ -70,7 +76,9 @@ def test_every_other_scope_is_one_that_tokens_can_have() -> None:
 
 
 def test_only_callers_own_data_is_for_any_token() -> None:
-    assert [name for name, scope in ROUTE_SCOPES.items() if scope == ANY_TOKEN] == ["admin-me.show_me"]
+    own = {name.partition(".")[0] for name, scope in ROUTE_SCOPES.items() if scope == ANY_TOKEN}
+    pages = {f"admin-{name}-page" for name in ("me", "playground", "connect", "sign-in")}
+    assert own == {"admin-me", *pages}
     check_scope(Principal("metrics", frozenset({"metrics"})), "admin-me.show_me", ROUTE_SCOPES)
 
 

@@ -25,7 +25,7 @@
 
   const find = (id) => document.getElementById(id);
   const root = find("playground");
-  const texts = JSON.parse(find("texts").textContent);
+  const texts = JSON.parse(root.dataset.texts);
   const numbers = new Intl.NumberFormat(document.documentElement.lang, { maximumFractionDigits: 1 });
   const state = { turns: [], images: [], running: null, sample: "curl", markdown: "" };
 

@@ -55,7 +55,7 @@
         const { found, hasEnded } = await fetchRows(label.dataset.href);
         if (hasEnded) { box.checked = false; say(label.dataset.ended); return; }
         if (found && box.checked) addRows(found);
-        say(found ? "" : label.dataset.lost);
+        say(found ? found.dataset.problem ?? "" : label.dataset.lost);
       } catch {
         say(label.dataset.lost);
       }

@@ -42,8 +42,8 @@ class Visitor:
         given = {name.replace("_", "-"): value for name, value in headers.items() if value}
         remote = {"REMOTE_ADDR": "127.0.0.1"}
         answer = self._client.open(path, method=method, data=data, json=json, headers=given, environ_overrides=remote)
-        if found := re.search(r'name="csrf-token" content="([^"]*)"', answer.text):
-            self.csrf = found[1]
+        if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.data):
+            self.csrf = found[1].decode()
         return answer
 
     def sign_in(self, token: str = TOKEN) -> Visitor:

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
-from ollama_proxy.admin import PageSessions, SessionStore
 from ollama_proxy.records.database import write
 from ollama_proxy.records.tables import usage, usage_hourly
 from tests.rig.in_process import InProcess, in_process
@@ -30,8 +29,7 @@ def open_app(records: InProcessRecords | None, directory: Path, /, **config: Any
     """`records` None: nothing is recorded."""
     given: dict[str, Any] = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}}
     given |= {"upstreams": [{"name": "demo", "kind": "demo"}], **config}
-    with in_process(coordinator=records, **given) as app:
-        app.app.session_interface = PageSessions(SessionStore(directory / "sessions"))
+    with in_process(coordinator=records, session_directory=directory / "sessions", **given) as app:
         yield app
 
 

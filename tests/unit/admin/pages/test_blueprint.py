@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from ollama_proxy.admin.pages.blueprint import NAVIGATION, PAGE_SCOPES, STATIC, read_asset
@@ -34,6 +36,14 @@ def test_static_files_are_kept_under_the_address_of_their_version_only(visitor: 
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     for query in ("", "?v=", "?v=0123456789ab"):
         assert visitor.get(f"/admin/static/style.css{query}").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(("accepted", "coding"), [("gzip, br", "gzip"), ("", None), ("gzip;q=0", None)])
+def test_static_files_are_compressed_for_those_who_take_it(visitor: Visitor, accepted: str, coding: str | None) -> None:
+    answer = visitor.get("/admin/static/style.css", **{"Accept-Encoding": accepted})
+    assert answer.headers.get("Content-Encoding") == coding
+    assert "Accept-Encoding" in answer.headers["Vary"]
+    assert (gzip.decompress(answer.data) if coding else answer.data) == read_asset("style.css")[0]
 
 
 def test_every_static_file_can_be_read() -> None:

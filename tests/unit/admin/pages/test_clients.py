@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_proxy.admin.pages import clients
 from ollama_proxy.admin.pages.clients import (
     ADDRESS,
     GROUPS,
-    TESTED_LIBRARIES,
     TESTED_PROGRAMS,
+    TITLES,
     Client,
     fill_in,
 )
@@ -24,12 +25,12 @@ def test_tested_programs_are_those_that_tests_run_with_their_versions() -> None:
 
 
 def test_tested_libraries_are_those_that_tests_run() -> None:
-    assert {feature.sdk for feature in features()} == set(TESTED_LIBRARIES)
+    libraries = sorted(name for client in CLIENTS for name in client.libraries)
+    assert libraries == sorted({feature.sdk for feature in features()})
 
 
 def test_each_of_them_is_on_the_page_once() -> None:
     assert sorted(name for client in CLIENTS for name in client.programs) == sorted(TESTED_PROGRAMS)
-    assert sorted(name for client in CLIENTS for name in client.libraries) == sorted(TESTED_LIBRARIES)
     assert len({client.key for client in CLIENTS}) == len(CLIENTS)
 
 
@@ -48,6 +49,12 @@ def test_examples_of_python_libraries_are_whole_programs(client: Client) -> None
     for snippet in client.snippets:
         if "JavaScript" not in client.name and client.name != "Vercel AI SDK":
             compile(snippet.text, client.name, "exec")
+
+
+def test_every_client_has_its_group_and_its_note() -> None:
+    assert len(CLIENTS) == len(clients._DECLARED["client"])
+    assert {client.name for client in CLIENTS if client.note} == set(clients._NOTES)
+    assert set(TITLES) <= {snippet.title for client in CLIENTS for snippet in client.snippets}
 
 
 def test_open_webui_is_set_up_as_documented() -> None:

@@ -35,7 +35,7 @@ def spans(parts: list[dict[str, Any]]) -> list[tuple[str, str, float, float]]:
 def test_a_row_has_who_what_where_and_how_it_went(app: InProcess, records: InProcessRecords) -> None:
     add_requests(records, make_request(user="ann", model="coder"))
     text = get(app, "/admin/requests").text
-    assert listed(text) == [["web ann", "coder → demo", "demo", "ok", "1 234", "56", "100 ms"]]
+    assert listed(text) == [["ok", "web ann", "coder → demo", "demo", "1 234", "56", "100 ms"]]
     assert 'datetime="2026-11-20T12:00:00.000Z"' in text
 
 
@@ -100,6 +100,12 @@ def test_a_page_that_follows_gets_the_same_rows_alone(app: InProcess, records: I
     assert key in get(app, "/admin/requests").text
 
 
+def test_a_page_that_follows_is_told_of_problems(app: InProcess, records: InProcessRecords) -> None:
+    assert "data-problem" not in get(app, "/admin/requests/rows").text
+    records.is_down = True
+    assert 'data-problem="The database of the records' in get(app, "/admin/requests/rows").text
+
+
 def test_two_requests_of_one_id_have_a_key_each(app: InProcess, records: InProcessRecords) -> None:
     add_requests(records, make_request(1, id="mine"), make_request(2, id="mine"))
     assert len(set(re.findall(r'data-key="([^"]+)"', get(app, "/admin/requests").text))) == 2
@@ -115,7 +121,7 @@ def test_names_of_others_are_texts(app: InProcess, records: InProcessRecords) ->
     names = dict.fromkeys("id token user dialect route model target upstream state error".split(), CANARY)
     add_requests(records, make_request(attempts=[attempt, attempt], **names))
     text = get(app, f"/admin/requests?model={CANARY}").text
-    assert CANARY not in text and listed(text)[0][2] == CANARY
+    assert CANARY not in text and listed(text)[0][3] == CANARY
 
 
 def test_time_is_split_into_queue_load_first_byte_and_answer() -> None:
