@@ -121,7 +121,9 @@ def opened(row: Row, route: Route, game: str) -> str | None:
     is_refused = route.endpoint == "native.refused" or path.startswith("/api/experimental/")
     right = [400, 404] + [403] * is_refused + [401] * (game == "empty path token")
     is_plain = "x-injected" not in {name.lower() for name, _ in answer.headers}
-    if answer.status in right and is_plain and (route.method == "HEAD" or answer.json()["error"]):
+    # What is below /admin, and not of the API, is no page.
+    is_error = route.method == "HEAD" or answer.body.startswith(b"<!doctype html>") or answer.json()["error"]
+    if answer.status in right and is_plain and is_error:
         return None
     return f"{route.method} {path}: {answer.status}"
 

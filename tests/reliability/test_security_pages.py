@@ -75,7 +75,7 @@ def check_pages_elsewhere(row: Row) -> None:
         for method in ("GET", "OPTIONS"):
             for origin in (PAGE, EVIL):
                 answer = operator.send(method, path, Origin=origin)
-                assert (allowances(answer), answer.status in (200, 204, 400, 403)) == ({}, True), (path, origin)
+                assert (allowances(answer), answer.status < 500) == ({}, True), (path, origin)
 
 
 def test_s18_pages_of_other_sites(row: Row) -> None:

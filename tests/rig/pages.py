@@ -49,10 +49,14 @@ class PageClient:
         return answer
 
     def send(self, method: str, path: str, body: http_client.Body = None, **headers: str) -> Answer:
-        """Any request, with the cookie."""
+        """Any request, with the cookie. Of a stream of events, which has no end, only the first ones are read."""
         cookie = {"Cookie": self.cookie} if self.cookie else {}
         host = {"Host": urlsplit(self.url).netloc}
-        answer = http_client.request(self.url, method, path, body, {**host, **cookie, **self.headers, **headers})
+        sent = {**host, **cookie, **self.headers, **headers}
+        with http_client.open_stream(self.url, method, path, body, sent) as stream:
+            is_endless = (stream.headers.get("Content-Type") or "").startswith("text/event-stream")
+            data = stream.read_some() if is_endless else stream.read_all()
+            answer = Answer(stream.status, stream.headers, data, stream.complete)
         for value in answer.headers.get_all("Set-Cookie"):
             if found := _COOKIE.match(value):
                 self.cookie = found[0] if found[2] else ""
