@@ -66,7 +66,7 @@ DOCS_SOURCE ?= build/docs
 SITE ?= build/site
 docs: dev  ## the documentation as a website in build/site
 	@rm -rf $(DOCS_SOURCE) && mkdir -p $(DOCS_SOURCE)
-	@cp --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md tests/*.md tests/recordings/*.md config/config.yaml $(DOCS_SOURCE)
+	@cp -r --parents *.md LICENSE docs/* deploy/*.md deploy/nginx/* benchmarks/*.md tests/*.md tests/recordings/*.md config/config.yaml $(DOCS_SOURCE)
 	@DOCS_SOURCE=$(DOCS_SOURCE) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
 
 translations: dev  ## the texts of the admin pages: adds new ones to messages.po, compiles it, lists what is not translated

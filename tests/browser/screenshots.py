@@ -1,6 +1,7 @@
 """Pictures of the admin pages for the documents: `python -m tests.browser.screenshots` writes them to docs/images/.
 
-They show a gateway with three boxes, two weeks of usage, requests that run, and one that waits.
+They show a gateway with three boxes, two weeks of usage, requests that run, and one that waits. The link to the Chinese
+pages needs a font, such as Debian's `fonts-wqy-microhei`.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def write_row(spool: WorkerSpool, dice: random.Random, number: int, started_at: 
     model = dice.choice(list(MODELS))
     state, status = dice.choice([("ok", 200)] * 18 + [("upstream_error", 502), ("client_gone", 200)])
     box, took_ms = dice.choice(MODELS[model][1]), dice.uniform(900, 24_000)
-    queue_ms, first_ms = dice.choice([0.0, 0.0, 420.0, 3800.0]), dice.uniform(200, 900)
-    attempt = {"upstream": box, "state": state, "error": "", "started_ms": queue_ms, "total_ms": took_ms}
+    queue_ms, load_ms = dice.choice([0.0, 0.0, 420.0, 3800.0]), dice.choice([0.0, 0.0, 0.0, 2900.0])
+    attempt = {"upstream": box, "state": state, "error": "", "started_ms": queue_ms, "total_ms": load_ms + took_ms}
     spool.end(
         number,
         row_id=f"{int(started_at * 1000):012x}demo{number:06x}",
@@ -107,16 +108,17 @@ def write_row(spool: WorkerSpool, dice: random.Random, number: int, started_at: 
         model=model,
         target=model,
         upstream=box,
-        attempts=[attempt | {"gpu_ms": took_ms}],
+        attempts=[attempt | {"gpu_ms": load_ms + took_ms, "load_ms": load_ms}],
         status=status,
         state=state,
         prompt_tokens=dice.randint(80, 6000),
         cached_tokens=dice.randint(0, 80),
         completion_tokens=dice.randint(20, 900),
         queue_ms=queue_ms,
-        first_byte_ms=queue_ms + first_ms,
-        total_ms=queue_ms + took_ms,
-        gpu_ms=took_ms,
+        load_ms=load_ms,
+        first_byte_ms=queue_ms + load_ms + dice.uniform(200, 900),
+        total_ms=queue_ms + load_ms + took_ms,
+        gpu_ms=load_ms + took_ms,
         cost=took_ms / 3_600_000 * 0.9,
     )
 
@@ -152,7 +154,7 @@ def is_ready(stage: Stage, count: int) -> bool:
 def take(stage: Stage, path: str, *, width: int, dark: bool) -> bytes:
     """The picture of a page, as a PNG of few colours."""
     visit = stage.tab(width=width, dark=dark, timezone_id="UTC")
-    visit.go(stage.url(path))
+    assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
     visit.page.wait_for_timeout(1200)  # charts and live parts are there, and nothing says so for all pages
     shot = visit.page.screenshot(full_page=True, animations="disabled")
     image = Image.open(io.BytesIO(shot)).convert("RGB")
