@@ -153,7 +153,8 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
         assert re.search(r"Waiting requests <small>1</small>", text)
         assert re.search(rf"Running requests <small>{SLOTS}</small>", text)
         assert text.count("<td>member</td>") == SLOTS + 1
-        assert re.search(r"<td class=\"wrap\">(2 requests run on|m is being loaded on) box1", text)
+        reasons = re.findall('<td class="wrap">([^<]+)</td>', text)
+        assert len(reasons) == 1 and "box1" in reasons[0], reasons  # a slot, or a load
     assert "Reload the page" in text.split("<noscript>", 1)[1]
 
 
