@@ -46,7 +46,3 @@ def test_an_error_is_in_the_language_of_the_reader(operator: Visitor, language: 
 def test_a_request_that_is_no_http_gets_a_page_without_templates() -> None:
     page = PageErrors().render_error(BadRequest("<b>"), "id")
     assert (page[:15], b"<b>" in page) == (b"<!doctype html>", False)
-
-
-def test_two_slashes_are_another_address(visitor: Visitor) -> None:
-    assert visitor.get("//admin").status_code in (400, 404)
