@@ -14,6 +14,7 @@ from ollama_proxy.admin import (
     ADMIN_PAGES,
     CSRF_HEADER,
     NAMED_USER_KEY,
+    PAGE_SCOPES,
     check_csrf,
     check_origin,
     find_caller,
@@ -106,7 +107,7 @@ class RequestAdmission:
         is_admin = is_page or exchange.dialect is ADMIN_API
         if is_admin:
             check_admin_access(self._gateway.settings.admin, exchange.client)
-        if is_page:
+        if is_page or request.endpoint in PAGE_SCOPES:  # //admin leads there, too
             check_path(environ)
         if is_page or SESSION_CALL_KEY in environ:
             exchange.principal = self._find_caller(environ, exchange)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import render_template
+from flask import has_request_context, render_template
+from markupsafe import escape
 
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import ErrorRenderer
@@ -35,6 +36,8 @@ class PageErrors(ErrorRenderer):
 
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """Returns a page that says what is wrong."""
+        if not has_request_context():  # what the client sent is no HTTP
+            return f"<!doctype html><title>{error.status}</title><p>{escape(str(error))}</p>".encode()
         return render_template("error.html", error=str(error), status=error.status, request_id=request_id).encode()
 
     def render_error_frame(self, error: GatewayError) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_proxy.admin.pages.errors import PageErrors
+from ollama_proxy.errors import BadRequest
 from tests.unit.admin.pages.conftest import Visitor
 
 PATHS = [
@@ -39,3 +41,8 @@ def test_an_error_is_a_page_with_the_id_of_the_request(operator: Visitor) -> Non
 @pytest.mark.parametrize(("language", "said"), [("en", "Sign out"), ("zh", "退出")])
 def test_an_error_is_in_the_language_of_the_reader(operator: Visitor, language: str, said: str) -> None:
     assert said in operator.get("/admin/nothing", Accept_Language=language).text
+
+
+def test_a_request_that_is_no_http_gets_a_page_without_templates() -> None:
+    page = PageErrors().render_error(BadRequest("<b>"), "id")
+    assert (page[:15], b"<b>" in page) == (b"<!doctype html>", False)
