@@ -22,6 +22,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def site() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
+        server.script("/favicon.ico", [Whole(b"", 204)])
         yield server
 
 
