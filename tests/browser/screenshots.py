@@ -30,7 +30,7 @@ from tests.rig.worker_spool import WorkerSpool
 
 DIRECTORY = PROJECT / "docs" / "images"
 #: Most bytes of a picture, its number of colours, and the height at which a page is cut, in pixels.
-MAX_BYTES, COLOURS, MAX_HEIGHT = 80_000, 64, 1600
+MAX_BYTES, COLOURS, MAX_HEIGHT = 80_000, 64, 1200
 
 #: Models with their size in GB, and the boxes that have them.
 MODELS = {
@@ -43,6 +43,16 @@ MODELS = {
 LOADED = {"north": ["llama3.3:70b"], "south": ["qwen3:32b", "gemma3:27b"], "attic": ["nomic-embed-text:latest"]}
 KEYS = {"chat-page": "Open WebUI, all of the team", "ada-notebook": "analysis", "ci-review": "reviews of changes"}
 DAYS = 14
+
+#: What the pictures say instead of where the gateway of the pictures runs.
+ADDRESS = "https://ollama.example.org"
+_RENAME = """(names) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const [from, to] of names) {
+    const text = texts.currentNode;
+    if (text.data.includes(from)) text.data = text.data.replaceAll(from, to);
+  }
+}"""
 
 
 class DemoBox(Box):
@@ -156,6 +166,7 @@ def take(stage: Stage, path: str, *, width: int, dark: bool) -> bytes:
     visit = stage.tab(width=width, dark=dark, timezone_id="UTC")
     assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
     visit.page.wait_for_timeout(1200)  # charts and live parts are there, and nothing says so for all pages
+    visit.page.evaluate(_RENAME, [[str(stage.gateway.directory), "/etc/ollama-proxy"], [stage.gateway.url, ADDRESS]])
     shot = visit.page.screenshot(full_page=True, animations="disabled")
     image = Image.open(io.BytesIO(shot)).convert("RGB")
     image = image.crop((0, 0, image.width, min(image.height, MAX_HEIGHT)))
