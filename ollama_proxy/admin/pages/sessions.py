@@ -190,10 +190,10 @@ class PageSessions(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
         """See Flask. Requests that are not those of pages get one that can't be changed."""
         environ = request.environ
-        if self.store is None or not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
+        if not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
             return self._none
         environ[_SECURE_KEY] = self._is_secure(environ)
-        stored = self.store.load(read_cookie(environ))
+        stored = self.store.load(read_cookie(environ)) if self.store else None
         return PageSession() if stored is None else stored
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
