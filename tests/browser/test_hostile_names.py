@@ -30,7 +30,7 @@ MOST_LINKS = 60
 def hostile(what: str) -> str:
     """A name that becomes an element, with a handler, where it is not taken as a text. Names of models have no spaces;
     in front of an attribute a slash does as well."""
-    return f"""{what}'"><img/src=x/onerror=alert(1)/data-canary><script/data-canary>alert(2)</script>"""
+    return f"""{what}'"><img/src="x"/onerror="alert(1)"/data-canary=""><script/data-canary>alert(2)</script>"""
 
 
 LISTED, LOADED, OFFERED, ASKED = map(hostile, ("listed", "loaded", "offered", "asked"))
