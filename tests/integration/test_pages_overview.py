@@ -208,9 +208,12 @@ def test_an_open_page_is_no_request_of_the_gateway(gateway: Gateway) -> None:
     browser = sign_in(gateway, OPERATOR)
     with ExitStack() as stack:
         wait_for_state(*(open_live(stack, browser) for _ in range(4)))
-        details = worker_details(gateway, OPERATOR)
-        assert {each["in_flight"] for each in details.values()} == {0}
-        assert sum(each["watched"] for each in details.values()) == 4
+
+        def watched() -> int:
+            return sum(each["watched"] for each in worker_details(gateway, OPERATOR).values())
+
+        wait_until(lambda: watched() == 4, DEADLINE_S)
+        assert {each["in_flight"] for each in worker_details(gateway, OPERATOR).values()} == {0}
     wait_until(lambda: not any(each["watched"] for each in worker_details(gateway, OPERATOR).values()), DEADLINE_S)
     rows = gateway.ask("/admin/api/requests", token=OPERATOR).json()["rows"]
     assert not any(row["route"].startswith("/admin") for row in rows)

@@ -64,13 +64,13 @@ def signed_in(url: str, token: str, **headers: str) -> PageClient:
 
 def call(browser: PageClient, path: str, body: Any = None, **headers: str) -> Answer:
     """As the script calls."""
-    return browser.send(
-        "POST" if body else "GET", f"/admin/call{path}", body, **{"X-CSRF-Token": browser.csrf} | headers
-    )
+    own = {"X-CSRF-Token": browser.csrf, "Origin": browser.url}
+    return browser.send("POST" if body else "GET", f"/admin/call{path}", body, **own | headers)
 
 
 def start(browser: PageClient, path: str, body: Any) -> Stream:
-    headers = {"Cookie": browser.cookie, "X-CSRF-Token": browser.csrf, "Host": urlsplit(browser.url).netloc}
+    host = {"Host": urlsplit(browser.url).netloc, "Origin": browser.url}
+    headers = {"Cookie": browser.cookie, "X-CSRF-Token": browser.csrf, **host}
     return open_stream(browser.url, "POST", f"/admin/call{path}", body, headers)
 
 
