@@ -219,7 +219,8 @@ def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
     exchange.status = response.status_code
     headers = response.headers
     headers["X-Request-Id"] = exchange.id
-    headers.setdefault("Cache-Control", "no-store")
+    if exchange.dialect is not ADMIN_PAGES or "Cache-Control" not in headers:  # static files of pages may be kept
+        headers["Cache-Control"] = "no-store"
     for name, header in DIAGNOSTIC_HEADERS.items():
         if words := getattr(exchange, name):
             headers[header] = ", ".join(words)[:500]
