@@ -6,6 +6,7 @@ import json
 import ssl
 import stat
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from argon2 import PasswordHasher
 from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.policy import ADMIN, PUBLIC
 from tests.reliability.rig import TOKEN, Rig, Row
-from tests.reliability.sweep import BODIES, page_routes, protected_routes
+from tests.reliability.sweep import BODIES, MODEL, page_routes, protected_routes
 from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway, free_port
@@ -32,7 +33,9 @@ MAX_FAILED_LOGINS = 5
 def rig() -> Iterator[Rig]:
     """A team's token, and an operator's."""
     auth = {
-        "generate_tokens": [{"name": "team", "token": TOKEN, "scopes": ["read", "generate"]}],
+        "generate_tokens": [
+            {"name": "team", "token": TOKEN, "scopes": ["read", "generate"], "users": {"header": "X-User"}}
+        ],
         "admin_tokens": [{"name": "operator", "token": OPERATOR}],
     }
     hashed = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
@@ -193,6 +196,51 @@ def test_s8_changes_of_another_site(row: Row) -> None:
     assert state(row) == before
     assert client.get("/admin/keys").status == 200
     row.measured("forms", len(posts) * len(FOREIGN) * len(TYPES), "refused")
+
+
+# S9
+
+HOSTILE = '"><img src=x data-canary onerror=alert(1)><script data-canary>alert(1)</script>'
+
+
+class ElementReader(HTMLParser):
+    """Collects what a page must not contain: elements out of names, scripts and styles in the page itself."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """See HTMLParser."""
+        found = dict(attrs)
+        is_data = (found.get("type") or "").endswith("json")
+        is_inline = tag == "style" or (tag == "script" and "src" not in found and not is_data)
+        handlers = [name for name in found if name.startswith("on") or name in ("style", "data-canary")]
+        leads_to_script = (found.get("href") or "").lower().startswith(("javascript:", "data:"))
+        if is_inline or handlers or leads_to_script:
+            self.wrong.append(f"<{tag} {found}>")
+
+
+def test_s9_script_in_names_is_text(row: Row) -> None:
+    """Script in prompts, models, users and notes is shown as text, and no page has script of its own in it."""
+    operator = signed_in(row)
+    chat = {"model": HOSTILE, "messages": [{"role": "user", "content": HOSTILE}], "stream": False}
+    names = [("X-User", HOSTILE), ("User-Agent", HOSTILE), ("Referer", HOSTILE)]
+    assert row.ask("POST", "/api/chat", chat, headers=names).status in (400, 404)
+    assert row.ask("POST", "/api/chat", chat | {"model": MODEL}, headers=names).status == 200
+    name = f"s9-{row.door}"
+    assert operator.post("/admin/keys/create", {"name": name, "scopes": "read", "note": HOSTILE}).status == 200
+    wait_until(lambda: "data-canary" in operator.get("/admin/requests").text, 20, "the request is not listed")
+    assert HOSTILE not in operator.get("/admin/requests").text and "data-canary" in operator.get("/admin/keys").text
+    pages = sorted({route.path for route in page_routes() if route.method == "GET"} - {"/admin/events"})
+    for path in [each for each in pages if not each.startswith("/admin/static/")]:
+        answer = operator.get(path)
+        policy = str(answer.headers.get("Content-Security-Policy"))
+        assert "default-src 'self'" in policy and "unsafe" not in policy and "script-src" not in policy
+        reader = ElementReader()
+        reader.feed(answer.text)
+        assert reader.wrong == [], path
+    assert operator.post("/admin/keys/revoke", {"name": name, "confirm": name}).status == 303
 
 
 # S10
