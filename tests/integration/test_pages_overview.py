@@ -24,6 +24,7 @@ from tests.rig.in_process import in_process
 from tests.rig.keys import wait_for_records
 from tests.rig.leaks import worker_details
 from tests.rig.pages import PageClient
+from tests.rig.redis_server import RedisServer
 
 OPERATOR, OTHER = "operator-token-1", "other-token-1"
 #: Of another token, in whatever a member may see.
@@ -382,6 +383,22 @@ def test_pages_are_shown_while_the_coordinator_hangs_and_after_it_was_killed(box
         assert browser.get("/admin").status == member.get("/admin/me").status == 200
         wait_until(lambda: not live.shows("the coordinator does not answer"), 30, "it does not come back")
         assert not live.is_over
+
+
+@pytest.mark.parametrize("fault", ["stops", "hangs"])
+def test_pages_are_shown_and_say_so_without_redis(box: WorkBox, fault: str) -> None:
+    box.clear()
+    with RedisServer() as redis, Gateway(make_config(box, state={"url": redis.url}), records=True) as gateway:
+        wait_for_records(gateway)
+        join_coordinator(gateway, TOKEN)
+        browser, member = sign_in(gateway, OPERATOR), sign_in(gateway, TOKEN)
+        redis.kill() if fault == "stops" else redis.pause()
+        assert gateway.ask("/api/chat", CHAT).status == 200
+        wait_until(lambda: "Redis can&#39;t be reached" in browser.get("/admin").text, DEADLINE_S, "not reported")
+        assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
+        assert seconds_for(lambda: member.get("/admin/me")) < SHOWN_S
+        redis.start() if fault == "stops" else redis.resume()
+        wait_until(lambda: "Redis can&#39;t" not in browser.get("/admin").text, 30, "it is not used again")
 
 
 def test_pages_are_shown_while_the_database_is_locked(gateway: Gateway) -> None:
