@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.reliability.canaries import written
@@ -56,13 +57,13 @@ def reached(upstream: FaultUpstream) -> list[str]:
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PROPFIND")
 #: What answers without a token, metrics on this machine only, and the only methods of it that do.
 PUBLIC = dict.fromkeys(("/", "/health", "/livez", "/readyz", "/metrics"), ("GET", "HEAD"))
-UNKNOWN = ("/nope", "/api", "/api/nope", "/v1/nope", "/admin", "/admin/login", "/favicon.ico")
+UNKNOWN = ("/nope", "/api", "/api/nope", "/v1/nope", "/admin/api/nope", "/adminx", "/favicon.ico")
 UNKNOWN += ("/anthropic/nope", "/static/x.js", "/k/", "/api/chat/", "/v1/audio/transcriptions", "/health/x")
 
 
 def addresses() -> list[str]:
-    """One address for every route that the application has, and some that it has not."""
-    rules = [str(rule) for rule in create_app(Settings()).url_map.iter_rules()]
+    """One address for every route that the application has, but for pages (S5), and some that it has not."""
+    rules = [str(rule) for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in PAGE_SCOPES]
     return sorted({re.sub(r"<(path:)?\w+>", "x", rule.replace("<path:digest>", DIGEST)) for rule in rules} | {*UNKNOWN})
 
 

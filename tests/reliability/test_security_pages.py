@@ -121,7 +121,7 @@ OPEN = {
     "/readyz": {"status"},
 }
 #: Where others have metrics.
-ELSEWHERE = ("/metrics/", "/api/metrics", "/v1/metrics", "/stats", "/debug/vars", "/admin/metrics", "/status")
+ELSEWHERE = ("/metrics/", "/api/metrics", "/v1/metrics", "/stats", "/debug/vars", "/admin/api/metrics", "/status")
 
 
 def test_s23_health_and_metrics_from_outside(row: Row) -> None:
