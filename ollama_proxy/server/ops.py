@@ -120,7 +120,7 @@ def _details(
         "pid": os.getpid(),
         "in_flight": gateway.in_flight,
         "watched": client_watch.active,
-        "greenlets": sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects()),
+        "greenlets": sum(issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects()),
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),
         "upstreams": {

@@ -146,7 +146,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin", "/favicon.ico", "/k/"])
+@pytest.mark.parametrize("path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/"])
 def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path: str) -> None:
     assert request(gateway.url, method, path).status == 401
     assert request(gateway.url, method, path, headers=bearer(TOKEN)).status == 404

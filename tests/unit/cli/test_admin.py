@@ -31,7 +31,7 @@ def test_the_lines_for_the_configuration_are_printed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     settings = settings_from(done.stdout.encode(), Path("config.yaml"), {})
     assert settings.admin.password_hash is not None
-    assert verify_password(settings.admin.password_hash, PASSWORD)
+    assert verify_password(settings.admin.password_hash.secret, PASSWORD)
     assert PASSWORD not in done.stdout
 
 

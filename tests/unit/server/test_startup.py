@@ -153,7 +153,7 @@ class TestPreloadedApp:
         preloaded.discard()
 
         def count_running() -> int:
-            return sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects())
+            return sum(issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects())
 
         gc.unfreeze()
         descriptors, running = sorted(os.listdir("/proc/self/fd")), count_running()

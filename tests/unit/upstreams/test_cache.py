@@ -39,6 +39,8 @@ BOUNDED = {
 #: Functions whose results are kept: entries, and why an entry is small.
 FUNCTIONS = {
     "admin.api.build_document": (None, "one document of 60 KB"),
+    "admin.pages.blueprint.pack_asset": (64, "static files of our own"),
+    "admin.pages.blueprint.read_asset": (64, "static files of our own"),
     "server.request.is_trusted": (1024, "an address of at most 45 characters"),
     "server.request._networks": (16, "the proxies of the configuration"),
     "server.request._plain_address": (1024, "at most 45 characters"),
@@ -57,8 +59,15 @@ FUNCTIONS = {
 
 #: Other collections that live as long as the process: what bounds them.
 BOUNDED_OTHERWISE = {
+    "admin.pages.live.Listener.seen": "one state of the gateway",
+    "admin.pages.live.LiveState._frames": "one for each language",
+    "admin.pages.live.LiveState._listeners": "open pages, see server.max_connections",
+    "admin.pages.live.LiveState._state": "one state of the gateway",
+    "admin.pages.page.Page.rules": "routes",
+    "admin.pages.page.Page.scopes": "routes",
     "admin.routes.Section.rules": "routes",
     "admin.routes.Section.scopes": "routes",
+    "coordination.coordinator.Coordinator._detached": "workers",
     "coordination.advances.Advances._advances": "flows that asked in the last 50 ms",
     "coordination.advances.Advances._unreported": "flows with requests that ended in the last 50 ms",
     "coordination.admissions.WorkerRequests._tickets": "attempts in flight, see server.max_in_flight",
@@ -86,6 +95,7 @@ BOUNDED_OTHERWISE = {
     "records.rows.HourlySums._offsets": "1,000 numbers",
     "upstreams.cache.BoundedCache._entries": "its own limits",
     "policy.brute_force.AuthFailureLimiter._windows": "10,000 addresses, each with 8 digests of 32 bytes",
+    "gateway.gateway.Gateway._followers": "open pages, see server.max_connections",
     "gateway.gateway.Gateway._open": "requests in flight, at most server.max_in_flight",
     "server.client_watch.ClientWatch._calls": "requests in flight",
     "upstreams.transport.connection.WaitTimer._waiting": "requests in flight",
@@ -151,6 +161,9 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
+        "admin.pages.model_jobs.Progress",
+        "admin.pages.model_matrix.Box",
+        "admin.pages.sessions.Stored",
         "coordination.state.BoxView",
         "dialects.anthropic.messages.Blocks",
         "dialects.dialect.Routes",
@@ -261,7 +274,7 @@ def test_every_cached_function_is_listed() -> None:
     # The objects of imported modules are frozen; see tests/conftest.py.
     gc.disable()
     gc.unfreeze()
-    wrappers = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    wrappers = [each for each in gc.get_objects() if type(each) is functools._lru_cache_wrapper]
     gc.freeze()
     gc.enable()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
