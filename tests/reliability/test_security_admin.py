@@ -327,7 +327,8 @@ def check_guessing(row: Row) -> None:
     most = MAX_FAILED_LOGINS * row.gateway.workers
     wait_until(lambda: 429 in [guess(number, "192.0.2.1") for number in range(3 * most)], 20, "guesses are not limited")
     statuses = [guess(number, f"198.51.100.{number}") for number in range(3 * most)]
-    assert statuses[-1] == 429 and statuses.count(401) <= most, statuses
+    # The minute of a count may end meanwhile, and begin anew.
+    assert statuses[-1] == 429 and statuses.count(401) <= 2 * most, statuses
     # The right password is no way to find out that it is right.
     body = f"user=admin&password={PASSWORD}"
     headers = {"X-Forwarded-For": "203.0.113.5", "Origin": row.gateway.url}
