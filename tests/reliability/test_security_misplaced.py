@@ -13,6 +13,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.calls import FACES
 from tests.rig.deadline import wait_until
 from tests.rig.http_client import bearer, encode_request, raw, request
+from tests.rig.leaks import open_descriptors
 
 PLAIN, HASHED, OLD = canary("plain"), canary("hashed"), canary("expired")
 TOKENS = {"plain": PLAIN, "hashed": HASHED, "expired": OLD}
@@ -36,6 +37,9 @@ def rig() -> Iterator[Rig]:
         "server": {"allowed_hosts": ["gw", "127.0.0.1"]},
     }
     with Rig(config=config, workers=1) as rig:
+        # What a worker opens once and keeps is open before the first row: the chat log is written by a thread.
+        [worker] = rig.gateway.worker_pids()
+        wait_until(lambda: any("/logs/chat/" in each for each in open_descriptors(worker).values()), 10)
         yield rig
 
 
