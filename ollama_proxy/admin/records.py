@@ -11,7 +11,7 @@ from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import Conflict, RecordsUnavailable
 from ollama_proxy.gateway import current_exchange
 from ollama_proxy.hub import Json
-from ollama_proxy.settings import ManagedKind, place_of
+from ollama_proxy.settings import ManagedKind, Records, place_of
 
 
 def has_records() -> bool:
@@ -21,8 +21,12 @@ def has_records() -> bool:
 
 def query(call: str, **arguments: Json) -> Any:
     """The result of a call of the records. Raises RecordsUnavailable, and what the call raises."""
-    coordinator = current_coordinator()
-    if coordinator is None or not has_records():
+    return query_records(current_coordinator(), current_gateway().settings.records, call, **arguments)
+
+
+def query_records(coordinator: CoordinatorClient | None, records: Records, call: str, **arguments: Json) -> Any:
+    """The same outside a request."""
+    if coordinator is None or records.url is None:
         raise RecordsUnavailable("Nothing is recorded here: records.url is null.")
     return coordinator.query(call, **arguments)
 

@@ -73,7 +73,7 @@ class RequestAdmission:
         snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
         snapshot.origins.check(environ)
         is_page = exchange.dialect is ADMIN_PAGES
-        is_admin = self._enter_admin(environ, exchange)
+        is_admin = self._enter_admin(incoming, exchange)
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
@@ -101,13 +101,14 @@ class RequestAdmission:
             exchange.path = redacted(exchange.path, snapshot.authenticator.is_token)
         return exchange
 
-    def _enter_admin(self, environ: WSGIEnvironment, exchange: Exchange) -> bool:
+    def _enter_admin(self, incoming: Request, exchange: Exchange) -> bool:
         """Whether this is a page, or a call of the admin API. Pages, and what they call, are their session's."""
+        environ = incoming.environ
         is_page = exchange.dialect is ADMIN_PAGES
         is_admin = is_page or exchange.dialect is ADMIN_API
         if is_admin:
             check_admin_access(self._gateway.settings.admin, exchange.client)
-        if is_page or request.endpoint in PAGE_SCOPES:  # //admin leads there, too
+        if is_page or incoming.endpoint in PAGE_SCOPES:  # //admin leads there, too
             check_path(environ)
         if is_page or SESSION_CALL_KEY in environ:
             exchange.principal = self._find_caller(environ, exchange)

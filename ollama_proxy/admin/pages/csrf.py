@@ -11,7 +11,7 @@ from flask import session
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from wtforms.validators import ValidationError
 
-from ollama_proxy.admin.pages.sessions import is_secure
+from ollama_proxy.admin.pages.sessions import came_by_tls
 from ollama_proxy.errors import Forbidden
 from ollama_proxy.gateway import current_exchange
 
@@ -46,7 +46,7 @@ def check_origin(environ: Mapping[str, Any]) -> None:
     host, origin = environ.get("HTTP_HOST", "").lower(), environ.get("HTTP_ORIGIN")
     site = environ.get("HTTP_SEC_FETCH_SITE")
     # A proxy that is not trusted may have taken the TLS off.
-    schemes = ("https",) if is_secure(environ) else ("http", "https")
+    schemes = ("https",) if came_by_tls(environ) else ("http", "https")
     is_own = site == "same-origin" if origin is None else origin.lower() in [f"{each}://{host}" for each in schemes]
     if not is_own or site not in (None, *_OWN_SITES):
         raise Forbidden("This was not sent by a page of this gateway.", detail=f"origin {origin}, site {site}")

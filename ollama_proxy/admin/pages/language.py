@@ -12,6 +12,8 @@ from typing import Any
 from flask import Response, has_request_context, request
 from werkzeug.wrappers import Request
 
+from ollama_proxy.admin.pages.sessions import came_by_tls
+
 #: As in the first part of the tags that browsers send. The templates are written in the first one.
 LANGUAGES = ("en", "zh")
 
@@ -55,7 +57,7 @@ def remember_choice(response: Response) -> Response:
             choose_language(request.environ),
             max_age=CHOICE_KEPT_S,
             path="/admin",
-            secure=request.is_secure,
+            secure=came_by_tls(request.environ),
             httponly=True,
             samesite="Lax",
         )

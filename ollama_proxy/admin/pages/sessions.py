@@ -40,7 +40,7 @@ USE_S = 60.0
 MOST_KEPT = 50
 
 #: Whether the browser has reached the gateway, or the proxy in front of it, by TLS.
-_SECURE_KEY = "ollama_proxy.is_secure"
+_TLS_KEY = "ollama_proxy.came_by_tls"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -49,7 +49,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 class SignedIn:
     """Who has a session, and how they signed in."""
 
-    #: "token", "password" (as user admin), "header" (named by a trusted proxy), or "open": no token is required.
+    #: "token", "password" (as user admin), or "header" (named by a trusted proxy).
     by: str
     name: str
     #: Of the token, in hexadecimal digits; for the password, of its hash; else "".
@@ -192,7 +192,7 @@ class PageSessions(SessionInterface):
         environ = request.environ
         if not (environ["PATH_INFO"].startswith("/admin") or SESSION_CALL_KEY in environ):
             return self._none
-        environ[_SECURE_KEY] = self._is_secure(environ)
+        environ[_TLS_KEY] = self._is_secure(environ)
         stored = self.store.load(read_cookie(environ)) if self.store else None
         return PageSession() if stored is None else stored
 
@@ -221,14 +221,14 @@ def read_cookie(environ: WSGIEnvironment) -> str:
     return Request(environ, populate_request=False).cookies.get(cookie_name(environ), "")
 
 
-def is_secure(environ: Mapping[str, Any]) -> bool:
-    """Whether a request for a page, or one that a page makes, came by TLS."""
-    return bool(environ.get(_SECURE_KEY))
+def came_by_tls(environ: Mapping[str, Any]) -> bool:
+    """Whether the request of a page came by TLS, as PageSessions has found out."""
+    return bool(environ.get(_TLS_KEY))
 
 
 def cookie_name(environ: Mapping[str, Any]) -> str:
     """Its name on this connection."""
-    return SECURE_COOKIE if is_secure(environ) else COOKIE
+    return SECURE_COOKIE if came_by_tls(environ) else COOKIE
 
 
 def set_cookie(environ: Mapping[str, Any], response: Response, session_id: str) -> None:
@@ -238,7 +238,7 @@ def set_cookie(environ: Mapping[str, Any], response: Response, session_id: str) 
         session_id,
         max_age=None if session_id else 0,
         path=COOKIE_PATH,
-        secure=is_secure(environ),
+        secure=came_by_tls(environ),
         httponly=True,
         samesite="Strict",
     )

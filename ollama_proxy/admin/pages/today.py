@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gevent
 
+from ollama_proxy.admin.records import query_records
 from ollama_proxy.coordination import CoordinatorClient
-from ollama_proxy.errors import GatewayError, RecordsUnavailable
+from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import Records, find_timezone
 
@@ -57,8 +58,7 @@ class TodaysUsage:
 
 def sum_up_today(coordinator: CoordinatorClient | None, records: Records) -> Json:
     """What all have used since midnight, in `records.timezone`; raises RecordsUnavailable."""
-    if coordinator is None or records.url is None:
-        raise RecordsUnavailable("Nothing is recorded here: records.url is null.")
     today = datetime.now(find_timezone(records.timezone)).date().isoformat()
-    report: Any = coordinator.query("usage", by="day", start=today, timezone=records.timezone)
-    return report["total"]
+    report = query_records(coordinator, records, "usage", by="day", start=today, timezone=records.timezone)
+    total: Json = report["total"]
+    return total

@@ -43,7 +43,7 @@ def test_nothing_else_may(headers: dict[str, str]) -> None:
 
 
 def test_with_tls_a_page_without_it_is_another_site() -> None:
-    environ = {"HTTP_HOST": "gw", "HTTP_ORIGIN": "http://gw", "ollama_proxy.is_secure": True}
+    environ = {"HTTP_HOST": "gw", "HTTP_ORIGIN": "http://gw", "ollama_proxy.came_by_tls": True}
     with pytest.raises(Forbidden):
         check_origin(environ)
     check_origin({**environ, "HTTP_ORIGIN": "https://gw"})

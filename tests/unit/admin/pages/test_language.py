@@ -12,6 +12,7 @@ from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
 from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, remember_choice
+from ollama_proxy.admin.pages.sessions import PageSessions
 from tests.translations import COMPILED, collect, compile_translations, read_translations, texts_of, untranslated
 
 PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[sd]")
@@ -62,7 +63,9 @@ def test_a_choice_that_is_none_is_ignored(odd: str) -> None:
 
 
 def test_a_choice_is_kept_in_a_cookie_of_the_pages() -> None:
-    with Flask("test").test_request_context("/admin/keys?language=zh", base_url="https://gateway.example"):
+    app = Flask("test")
+    app.session_interface = PageSessions(None, lambda environ: True)  # as a trusted proxy says
+    with app.test_request_context("/admin/keys?language=zh"):
         cookie = remember_choice(Response()).headers["Set-Cookie"]
     assert cookie.startswith("language=zh;")
     assert {"Secure", "HttpOnly", "Path=/admin", "SameSite=Lax"} <= set(cookie.split("; "))
