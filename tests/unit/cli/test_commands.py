@@ -350,6 +350,8 @@ class Started:
             connection.close()
 
     def stop(self) -> None:
+        # A worker that has just been forked does not know the signal yet, and gunicorn would wait 30 s for it.
+        self.answer()
         self.process.terminate()
         self.process.communicate(timeout=20)
 
