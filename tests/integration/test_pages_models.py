@@ -115,18 +115,6 @@ def wait_for_text(page: PageClient, found: Callable[[str], object], seconds: flo
     return seen[0]
 
 
-def wait_for_page(page: PageClient, path: str, text: str) -> str:
-    """A page, as soon as it has this text: one worker may know of it a moment later than another."""
-    shown = [""]
-
-    def has_text() -> bool:
-        shown[0] = page.get(path).text
-        return text in shown[0]
-
-    wait_until(has_text, DEADLINE_S, lambda: shown[0])
-    return shown[0]
-
-
 def pulled(box: Box, name: str, go: threading.Event) -> Script:
     """A pull that waits in its middle, and then arrives."""
 
@@ -156,7 +144,7 @@ def test_a_pull_goes_on_without_its_session_and_arrives_on_both_boxes(
     wait_for_text(other, lambda text: text.count("done") >= 2)
     assert [asked(box, "/api/pull") for box in boxes] == [[{"model": "big", "stream": True}]] * 2
     for box in ("box1", "box2"):
-        wait_for_page(other, "/admin/models/matrix", f"Load big:latest on {box}")
+        other.wait_for("/admin/models/matrix", f"Load big:latest on {box}")
 
 
 def test_a_pull_can_be_cancelled_from_any_worker(boxes: Sequence[Box], page: PageClient) -> None:
@@ -286,7 +274,7 @@ def test_names_and_texts_of_a_box_are_only_text(boxes: Sequence[Box], page: Page
     try:
         paths = ["/admin/models", "/admin/models/details?name=m&box=box1", "/admin/upstreams"]
         paths += ["/admin/models/edit?name=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"]
-        answers = [wait_for_page(page, path, "alert(1)") for path in paths]
+        answers = [page.wait_for(path, "alert(1)") for path in paths]
         tested = page.post("/admin/upstreams/test", {"name": "box1"}).text
     finally:
         boxes[0].restore()
@@ -314,7 +302,7 @@ def test_versions_that_differ_are_marked(boxes: Sequence[Box], page: PageClient)
         "modified_at": "2026-01-01T00:00:00Z",
     }
     boxes[1].script("/api/tags", *[[Json({"models": [row]})]] * 20)
-    wait_for_page(page, "/admin/models/matrix", "versions differ")
+    page.wait_for("/admin/models/matrix", "versions differ")
 
 
 def test_a_box_that_hangs_is_shown_as_such_and_delays_no_page() -> None:
@@ -399,7 +387,7 @@ def test_an_upstream_is_tried_added_drained_changed_and_removed(gateway: Gateway
         assert "box3" not in page.get("/admin/upstreams").text
         answer = page.post("/admin/upstreams/save", new)
         assert read_messages(page, answer, "/admin/upstreams") == ["box3 is saved; it is in use within two seconds."]
-        wait_for_page(page, "/admin/models/matrix", "o:latest")
+        page.wait_for("/admin/models/matrix", "o:latest")
         assert page.post("/admin/upstreams/save", new).status == 400
         wait_until(lambda: "box3 answers." in page.post("/admin/upstreams/test", {"name": "box3"}).text, DEADLINE_S)
         page.post("/admin/upstreams/drain", {"name": "box3", "drain": "yes"})
@@ -443,7 +431,7 @@ def test_from_an_address_to_an_answer() -> None:
             new = {"name": "box1", "is_new": "yes", "kind": "ollama", "base_url": box.url}
             assert "qwen3:8b" in read_text(page.post("/admin/upstreams/save", {**new, "try": "yes"}))
             assert page.post("/admin/upstreams/save", new).status == 303
-            wait_for_page(page, "/admin/models/matrix", "qwen3:8b")
+            page.wait_for("/admin/models/matrix", "qwen3:8b")
             scopes = ["read", "generate"]
             created = page.post("/admin/keys/create", {"name": "web", "scopes": scopes, "models": "qwen3*"})
             found = re.search(r"op_[0-9A-Za-z]{38}", created.text)

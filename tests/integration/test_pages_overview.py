@@ -150,10 +150,7 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
     browser = sign_in(gateway, OPERATOR)
     with working(gateway, box, SLOTS + 1):
         # While another page is open, what is shown is a second old at most.
-        wait_until(lambda: f"{SLOTS} of {SLOTS}" in browser.get("/admin").text, DEADLINE_S, "they are not shown")
-        text = browser.get("/admin").text
-        assert "loaded-model" in text
-        assert re.search(r"Waiting requests <small>1</small>", text)
+        text = browser.wait_for("/admin", f"{SLOTS} of {SLOTS}", "Waiting requests <small>1</small>", "loaded-model")
         assert re.search(rf"Running requests <small>{SLOTS}</small>", text)
         assert text.count("<td>member</td>") == SLOTS + 1
         reasons = re.findall('<td class="wrap">([^<]+)</td>', text)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
 from tests.rig import http_client
+from tests.rig.deadline import wait_until
 from tests.rig.http_client import Answer
 
 _COOKIE = re.compile(r"((?:__Secure-)?ollama-proxy)=([^;]*)")
@@ -26,6 +27,18 @@ class PageClient:
     def get(self, path: str, **headers: str) -> Answer:
         """A page; redirections are not followed."""
         return self.send("GET", path, **headers)
+
+    def wait_for(self, path: str, *texts: str, seconds: float = 5.0) -> str:
+        """A page, as soon as it has these texts: one worker may know of a change a moment later than another. Raises
+        AssertionError with the page otherwise."""
+        shown = [""]
+
+        def has_texts() -> bool:
+            shown[0] = self.get(path).text
+            return all(text in shown[0] for text in texts)
+
+        wait_until(has_texts, seconds, lambda: shown[0])
+        return shown[0]
 
     def post(self, path: str, /, fields: Mapping[str, str | Sequence[str]] | None = None, **headers: str) -> Answer:
         """Sends a form, with the CSRF token of the last page unless `fields` has another. Several values of one field
