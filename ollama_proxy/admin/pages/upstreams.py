@@ -12,8 +12,8 @@ from flask.typing import ResponseReturnValue
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_form import read_number
 from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
-from ollama_proxy.admin.pages.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.admin.routes import current_gateway
+from ollama_proxy.admin.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.admin.upstreams import (
     change_upstream,
     create_upstream,
