@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.job_files import JobKind
 from ollama_proxy.admin.jobs import clear_jobs, current_jobs, end_job, start_jobs
-from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, read_matrix
+from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, list_other_models, read_matrix
 from ollama_proxy.admin.modelfile import ModelfileError, read_modelfile
 from ollama_proxy.admin.models import delete_model, put_model
 from ollama_proxy.admin.pages import model_form
@@ -73,16 +73,8 @@ def read_state(wait_s: float) -> dict[str, Any]:
         "was_waited": wait_s > 0,
         "jobs": current_jobs().store.list(),
         "rules": {canonical(name): list(value) for name, value in in_effect.items()},
-        "others": list_other_models(),
+        "others": list_other_models(gateway),
     }
-
-
-def list_other_models() -> dict[str, list[str]]:
-    """The models of each upstream that is no Ollama server, as they are known now."""
-    fleet = current_gateway().fleet
-    others = [node for node in fleet.nodes if node not in fleet.managed_nodes]
-    listed = {node.name: node.models.listing for node in others}
-    return {name: sorted(each for each, _ in listing.models.values()) for name, listing in listed.items() if listing}
 
 
 @PAGE.get("/show")
