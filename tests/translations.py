@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -25,6 +26,9 @@ METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
 #: As the gateway sets up Jinja.
 OPTIONS = {"templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}}
 
+#: The pages, and what they share with the API, each with its methods and options.
+PLACES = ((PAGES, METHODS, OPTIONS), (PAGES.parent, [("*.py", "python")], {}))
+
 #: The file says nothing of when it was written: two branches would always be in conflict about it.
 NO_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,9 +36,8 @@ NO_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 def collect() -> Catalog:
     """The texts of the pages, without translations."""
     catalog = Catalog(project="ollama-proxy")
-    for path, line, texts, comments, context in extract_from_dir(
-        PAGES, METHODS, OPTIONS, comment_tags=("Translators:",)
-    ):
+    found = [extract_from_dir(*where, comment_tags=("Translators:",)) for where in PLACES]
+    for path, line, texts, comments, context in chain(*found):
         catalog.add(texts, locations=[(path, line)], auto_comments=comments, context=context)
     return catalog
 

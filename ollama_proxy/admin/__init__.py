@@ -1,13 +1,13 @@
 """The admin pages and API: tokens, usage, models, upstreams and settings for operators and their scripts."""
 
 from ollama_proxy.admin.api import ADMIN_API, ADMIN_ROUTES, SCOPES, build_api
+from ollama_proxy.admin.model_jobs import ModelJobs
 from ollama_proxy.admin.pages import (
     ADMIN_PAGES,
     CSRF_HEADER,
     NAMED_USER_KEY,
     PAGE_ROUTES,
     PAGE_SCOPES,
-    ModelJobs,
     PageSessions,
     SessionStore,
     build_pages,

@@ -10,7 +10,7 @@ import orjson
 from flask import Flask, Response
 from flask_smorest import Api
 
-from ollama_proxy.admin import audit, me, models, settings, status, tokens, upstreams, usage
+from ollama_proxy.admin import audit, boxes, jobs, me, models, settings, status, tokens, upstreams, usage
 from ollama_proxy.admin.errors import AdminErrors, ErrorSchema
 from ollama_proxy.admin.routes import ADMIN_PATH, Section
 from ollama_proxy.dialects import Dialect
@@ -20,7 +20,7 @@ from ollama_proxy.version import VERSION
 
 #: In the order of the document.
 SECTIONS: tuple[Section, ...] = tuple(
-    module.SECTION for module in (status, tokens, usage, models, upstreams, settings, audit, me)
+    module.SECTION for module in (status, tokens, usage, models, boxes, jobs, upstreams, settings, audit, me)
 )
 
 #: Its errors have a format of their own. No page of another origin may read it.

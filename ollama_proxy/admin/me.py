@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from marshmallow import fields
 
-from ollama_proxy.admin.records import current_coordinator, has_records, query
+from ollama_proxy.admin.records import current_coordinator, has_records
+from ollama_proxy.admin.records import query as ask
 from ollama_proxy.admin.routes import Section, current_gateway
-from ollama_proxy.admin.schemas import Answer, Sums
+from ollama_proxy.admin.schemas import Answer, Sums, text
+from ollama_proxy.admin.usage import BY, Requests, RequestsQuery, Usage, UsageQuery
 from ollama_proxy.coordination import Subject
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.gateway import current_exchange, flow_of
@@ -18,7 +20,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.policy import ANY_TOKEN, ANYONE
 from ollama_proxy.settings import find_timezone
 
-SECTION = Section("me", "The caller's own token.")
+SECTION = Section("me", "The caller's own token.", path="me")
 
 
 class Limit(Answer):
@@ -49,12 +51,46 @@ class Me(Answer):
     currency = fields.String()
 
 
-@SECTION.route("GET", "/me", answer=Me, scope=ANY_TOKEN)
+class OwnUsageQuery(UsageQuery):
+    """What a report of the own token has."""
+
+    class Meta:
+        exclude = ("limit", "cursor", "token", "format")
+
+    by = text(BY, load_default="model")
+
+
+class OwnRequestsQuery(RequestsQuery):
+    """Which of the own requests."""
+
+    class Meta:
+        exclude = ("token",)
+
+
+@SECTION.route("GET", answer=Me, scope=ANY_TOKEN)
 def show_me() -> Json:
     """The caller's own scopes, models, limits with what is left of them, and usage of this day and month."""
     description, today = describe_caller(), find_today()
     usage = dict(zip(("day", "month"), sum_up(description["name"], today, today[:7]), strict=True))
     return description | {"usage": usage}
+
+
+@SECTION.route("GET", "/usage", query=OwnUsageQuery, answer=Usage, scope=ANY_TOKEN)
+def show_own_usage(query: dict[str, str]) -> Json:
+    """Sums of what the caller's own token has used."""
+    return ask("usage", **_own(query))
+
+
+@SECTION.route("GET", "/requests", query=OwnRequestsQuery, answer=Requests, scope=ANY_TOKEN)
+def list_own_requests(query: dict[str, Json]) -> Json:
+    """Requests of the caller's own token that are over, newest first."""
+    return ask("requests", **_own(query))
+
+
+def _own(query: Mapping[str, Json]) -> dict[str, Json]:
+    """The same, for nobody's records but the caller's."""
+    name = (current_exchange().principal or ANYONE).name
+    return {**query, "token": name, "timezone": current_gateway().settings.records.timezone}
 
 
 def describe_caller() -> dict[str, Any]:
@@ -98,6 +134,6 @@ def sum_up(token: str, *since: str) -> list[Json]:
         return [None for _ in since]
     timezone = current_gateway().settings.records.timezone
     try:
-        return [query("usage", by="token", start=each, token=token, timezone=timezone)["total"] for each in since]
+        return [ask("usage", by="token", start=each, token=token, timezone=timezone)["total"] for each in since]
     except RecordsUnavailable:
         return [None for _ in since]

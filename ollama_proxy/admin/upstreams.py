@@ -9,6 +9,8 @@ from ollama_proxy.admin.entries import Entry, describe_entries
 from ollama_proxy.admin.records import change, check_not_in_file
 from ollama_proxy.admin.routes import Section, current_gateway
 from ollama_proxy.admin.schemas import Answer, declared
+from ollama_proxy.admin.upstream_trial import Trial, declare, try_upstream
+from ollama_proxy.errors import NotFound
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings, effective_upstreams
 
@@ -37,6 +39,17 @@ class Upstreams(Answer):
     """Every upstream, those of the file first."""
 
     upstreams = fields.List(fields.Nested(Upstream))
+
+
+class UpstreamTest(Answer):
+    """What a server has answered."""
+
+    name = fields.String()
+    problem = fields.String(allow_none=True, metadata={"description": "Why it can't be used; null: it can."})
+    version = fields.String(allow_none=True)
+    models = fields.List(fields.String())
+    faults = fields.List(fields.String(), metadata={"description": "Known faults of its version, a sentence each."})
+    took_s = fields.Float()
 
 
 NewUpstream = declared("NewUpstream", UpstreamSettings)
@@ -71,6 +84,40 @@ def delete_upstream(name: str) -> Response:
     check_not_in_file("upstreams", name)
     change("delete_setting", kind="upstreams", name=name)
     return Response(status=204)
+
+
+@SECTION.route("POST", "/test", body=NewUpstream, answer=UpstreamTest)
+def test_new_upstream(body: dict[str, Json]) -> Json:
+    """Asks a server for its version and its models, for some seconds at most, before it is added. Changes nothing."""
+    settings, name = current_gateway().settings, str(body.pop("name", None) or "")
+    return describe_trial(try_upstream(settings, declare(settings, name, body)))
+
+
+@SECTION.route("POST", "/<name>/test", answer=UpstreamTest)
+def test_upstream(name: str) -> Json:
+    """Does the same with an upstream that is in use."""
+    return describe_trial(try_known(name))
+
+
+def try_known(name: str) -> Trial:
+    """Tries an upstream that is in use; raises NotFound."""
+    settings = current_gateway().settings
+    known = next((each for each in effective_upstreams(settings) if each.name == name), None)
+    if known is None:
+        raise NotFound(f"There is no upstream {name[:64]} in use.", param="name")
+    return try_upstream(settings, known)
+
+
+def describe_trial(trial: Trial) -> dict[str, Json]:
+    """A trial as answers have it."""
+    return {
+        "name": trial.name,
+        "problem": trial.problem or None,
+        "version": trial.version or None,
+        "models": list(trial.models),
+        "faults": list(trial.faults),
+        "took_s": round(trial.took_s, 3),
+    }
 
 
 def put_upstream(name: str, value: dict[str, Json]) -> dict[str, Json]:

@@ -37,6 +37,10 @@ class Subjects(Answer):
         """All are optional."""
 
 
+#: What `by` takes.
+BY = f"Names, separated by commas: {', '.join(Subjects().fields)}."
+
+
 class UsageRow(Sums, Subjects):
     """Sums for one combination of what `by` names."""
 
@@ -58,7 +62,7 @@ class UsageQuery(PageQuery):
     class Meta:
         exclude = ("limit", "cursor")
 
-    by = text(f"Names, separated by commas: {', '.join(Subjects().fields)}.", load_default="token")
+    by = text(BY, load_default="token")
     start = text("The first day or month, or a time. Absent: this month.", data_key="from")
     end = text("The last day or month, or the time before which it ends. Absent: now.", data_key="to")
     token = text("Only this one.")

@@ -56,6 +56,12 @@ _REQUEST_FIELDS = (
     " completion_tokens estimated queue_ms load_ms first_byte_ms total_ms gpu_ms cost bytes"
 ).split()
 
+#: Those of an attempt, for rows of versions that did not record all of them.
+_UNKNOWN_ATTEMPT: Mapping[str, Json] = {
+    **dict.fromkeys(("upstream", "state", "error"), ""),
+    **dict.fromkeys(("started_ms", "total_ms", "gpu_ms", "load_ms")),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -130,11 +136,19 @@ def requests(
         query = query.where(columns.row_id < cursor)
     found = connection.execute(query).all()
     rows = [
-        {"id": each.id, "started_at": format_ms(min(each.started_at, MAX_MS)), "attempts": orjson.loads(each.attempts)}
+        {
+            "id": each.id,
+            "started_at": format_ms(min(each.started_at, MAX_MS)),
+            "attempts": _read_attempts(each.attempts),
+        }
         | {name: getattr(each, name) for name in _REQUEST_FIELDS}
         for each in found[:limit]
     ]
     return {"rows": rows, "cursor": found[limit - 1].row_id if len(found) > limit else None}
+
+
+def _read_attempts(text: str) -> list[dict[str, Json]]:
+    return [{**_UNKNOWN_ATTEMPT, **attempt} for attempt in orjson.loads(text)]
 
 
 def sums_since(connection: Connection, start_ms: int) -> dict[str, Spent]:

@@ -11,6 +11,8 @@ import pytest
 from ollama_proxy.admin import SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings import Settings
+from tests.rig.boxes import Box, fleet_config, running
+from tests.rig.fault_upstream import Lines
 from tests.rig.gateway import Gateway
 from tests.rig.programs import require_program
 from tests.unit.test_documents import TOKEN, aimed, blocks, codes, run_example, table_with
@@ -21,10 +23,13 @@ STATUSES = {400, 401, 403, 404, 409, 413, 503}
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """With records."""
-    config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}
-    with Gateway(config, workers=1, records=True) as running:
-        yield running
+    """With records, and two boxes."""
+    first, second = Box("box1", []), Box("box2", [])
+    with running(first, second):
+        for box in (first, second):
+            box.script("/api/pull", [Lines([{"status": "success"}])])
+        with Gateway(fleet_config(TOKEN, [first, second]), workers=1, records=True) as started:
+            yield started
 
 
 def test_table_has_every_route_with_its_methods() -> None:
@@ -49,6 +54,8 @@ def test_example_works_as_printed(example: str, gateway: Gateway, tmp_path: Path
     assert '"error":{' not in printed
     if "settings/check" in example:
         assert "queue.max_waiting must be a whole number" in printed
+    if "admin/api/jobs" in example:
+        assert '"state":"done"' in printed
     gateway.ask("/admin/api/tokens/ann", method="DELETE", token=TOKEN)
 
 

@@ -18,6 +18,7 @@ from tests.rig.fault_upstream import Json, Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.openapi import Document
+from tests.rig.pages import PageClient
 from tests.rig.workers import until_all_answer
 
 OPERATOR, MEMBER, OTHER = "operator-token-1", "member-token-1", "other-token-1"
@@ -26,6 +27,7 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 PROMISE_S = 2.0
 #: The same on a machine that does other work.
 DEADLINE_S = 5.0
+GB = 1_000_000_000
 
 
 class Api:
@@ -120,15 +122,28 @@ def test_every_route_answers_as_the_document_promises(records_url: str, box: Box
         assert [each["name"] for each in api.ask("GET", "tokens")["tokens"]] == ["member", "other", "operator", "web"]
         api.ask("PUT", "models/fast", {"target": "m", "think": True})
         assert [each["name"] for each in api.ask("GET", "models")["models"]] == ["alias", "fast"]
+        assert [each["name"] for each in api.ask("GET", "boxes/models")["models"]] == ["m:latest", "other:latest"]
+        box.script("/api/pull", [Lines([{"status": "success"}])])
+        work = {"kind": "pull", "model": "m", "boxes": ["box1"]}
+        [job] = api.ask("POST", "jobs", work, status=202)["jobs"]
+        assert api.ask("GET", f"jobs/{job['id']}")["state"] == "done"
+        api.ask("DELETE", f"jobs/{job['id']}", status=409)
+        assert [each["id"] for each in api.ask("GET", "jobs")["jobs"]] == [job["id"]]
+        api.ask("DELETE", "jobs", status=204)
+        api.ask("GET", f"jobs/{job['id']}", status=404)
+        assert api.ask("POST", "upstreams/test", {"name": "box2", "base_url": box.url})["problem"] is None
         api.ask("POST", "upstreams", {"name": "box2", "base_url": f"http://127.0.0.1:{port}"}, status=201)
         api.ask("PATCH", "upstreams/box2", {"drain": True})
         assert [each["name"] for each in api.ask("GET", "upstreams")["upstreams"]] == ["box1", "box2"]
         wait_until(lambda: len(api.ask("GET", "status")["boxes"]) == 2, DEADLINE_S, "the upstream is not in use")
+        assert api.ask("POST", "upstreams/box1/test")["models"] == ["m:latest", "other:latest"]
         wait_until(lambda: api.ask("GET", "usage?by=token,model,day")["rows"], DEADLINE_S, "no usage")
         [row] = api.ask("GET", "requests?token=member")["rows"]
         assert (row["token"], row["model"], row["state"], row["prompt_tokens"]) == ("member", "m", "ok", 7)
         me = api.ask("GET", "me", token=MEMBER)
         assert (me["usage"]["day"]["requests"], me["limits"]["tokens_per_month"]["remaining"]) == (1, 990)
+        assert [each["id"] for each in api.ask("GET", "me/requests", token=MEMBER)["rows"]] == [row["id"]]
+        assert api.ask("GET", "me/usage", token=MEMBER)["rows"][0]["model"] == "m"
         sources = {row["name"]: row["source"] for row in api.ask("GET", "settings")["settings"]}
         assert (sources["auth.admin_tokens"], sources["models.alias"], sources["models.fast"]) == (
             "file",
@@ -195,6 +210,58 @@ def test_a_model_is_in_use_with_the_next_requests(api: Api, workers: list[KeptCo
     assert seconds_until(lambda: not has_model(), "the model is still known") < PROMISE_S
 
 
+def test_a_job_is_seen_and_cancelled_through_another_worker_and_shown_on_a_page(
+    api: Api, workers: list[KeptConnection], box: Box
+) -> None:
+    first, second = workers
+    layer = {"status": "pulling aa", "digest": "sha256:aa", "total": 6 * GB, "completed": 3 * GB}
+    box.script("/api/pull", [Lines([layer]), WaitForPeerClose(30)])
+    work = b'{"kind": "pull", "model": "big", "boxes": ["box1"]}'
+    started = first.ask("POST", "/admin/api/jobs", work, bearer(OPERATOR))
+    assert started.status == 202, started.text
+    [job] = started.json()["jobs"]
+    path = f"/admin/api/jobs/{job['id']}"
+
+    def read(worker: KeptConnection) -> dict[str, Any]:
+        """The job as a worker knows it."""
+        answer = worker.ask("GET", path, headers=bearer(OPERATOR))
+        assert answer.status == 200, answer.text
+        return dict(answer.json())
+
+    wait_until(lambda: read(second)["completed"] == 3 * GB, DEADLINE_S, lambda: str(read(second)))
+    assert (read(second)["state"], read(second)["total"], read(second)["by"]) == ("running", 6 * GB, "operator")
+    page = PageClient(api.gateway.url)
+    page.get("/admin")
+    assert page.sign_in(OPERATOR).status == 303
+    shown = page.get("/admin/models/jobs").text.replace("\u00a0", " ")
+    assert "<b>big</b>" in shown and "3 GB of 6 GB" in shown
+    assert second.ask("DELETE", path, headers=bearer(OPERATOR)).status == 202
+    wait_until(lambda: read(first)["state"] == "cancelled", DEADLINE_S, lambda: str(read(first)))
+    wait_until(lambda: any(event.kind == "peer_closed" for event in box.events), DEADLINE_S)
+    assert read(second)["state"] == "cancelled"
+    assert second.ask("DELETE", path, headers=bearer(OPERATOR)).status == 409
+    assert "cancelled" in page.get("/admin/models/jobs").text
+    rows = [row for row in api.ask("GET", "audit")["rows"] if row["subject"] == "models.big"]
+    assert [(row["by"], row["from"], row["action"], row["after"]) for row in rows] == [
+        ("operator", "127.0.0.1", action, {"box": "box1"}) for action in ("cancel", "pull")
+    ]
+    page.post("/admin/models/clear")
+    assert job["id"] not in [each["id"] for each in api.ask("GET", "jobs")["jobs"]]
+
+
+def test_a_job_of_a_page_is_one_of_the_api(api: Api, box: Box) -> None:
+    box.script("/api/pull", [Lines([{"status": "pulling manifest"}]), WaitForPeerClose(30)])
+    page = PageClient(api.gateway.url)
+    page.get("/admin")
+    page.sign_in(OPERATOR)
+    page.get("/admin/models")
+    assert page.post("/admin/models/pull", {"model": "paged", "box": "box1"}).status == 303
+    [job] = [each for each in api.ask("GET", "jobs")["jobs"] if each["model"] == "paged"]
+    assert (job["state"], job["by"], job["box"]) == ("running", "operator", "box1")
+    api.ask("DELETE", f"jobs/{job['id']}", status=202)
+    wait_until(lambda: api.ask("GET", f"jobs/{job['id']}")["state"] == "cancelled", DEADLINE_S)
+
+
 @pytest.mark.parametrize(
     ("prefix", "headers"),
     [
@@ -214,12 +281,14 @@ def test_every_form_of_a_token_is_accepted(api: Api, prefix: str, headers: dict[
     [
         *("usage?token=other", "usage?by=token", "usage?token=member", "requests?token=other", "requests"),
         *("tokens", "tokens/other", "audit", "settings", "status", "openapi.json", "me?token=other", "me/other"),
+        *("jobs", "boxes/models", "me/usage?token=other", "me/requests?token=other"),
     ],
 )
 def test_s7_a_team_sees_nothing_of_another_one(api: Api, path: str) -> None:
     request(api.gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(OTHER))
     answer = request(api.gateway.url, "GET", f"/admin/api/{path}", None, bearer(MEMBER))
-    expected = 400 if path.startswith("me?") else 403 if not path.startswith("me/") else 404
+    own = ("me?", "me/usage", "me/requests")
+    expected = 400 if path.startswith(own) else 404 if path.startswith("me/") else 403
     assert (answer.status, answer.json().keys()) == (expected, {"error"})
     assert "other" not in answer.text.replace("me/other", "")
 

@@ -248,6 +248,10 @@ def test_s17_every_documented_route_has_its_scope_or_is_refused(row: Row) -> Non
     check_admin_api(row)  # where nothing is recorded, 503 is the answer to who may ask
 
 
+#: Routes of the admin API on which any token finds what is its own.
+OWN = ("/admin/api/me", "/admin/api/me/usage", "/admin/api/me/requests")
+
+
 def check_admin_api(row: Row) -> None:
     """Every route of the admin API needs its scope: without it 403 whatever is asked for, without a token 401."""
     rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.rule.startswith("/admin/api")]
@@ -261,7 +265,7 @@ def check_admin_api(row: Row) -> None:
             statuses["nobody"] = row.ask(method, path, body, token=None).status
             refused = {name for name, status in statuses.items() if status in (401, 403)}
             # `manage` implies `admin`, as there are no admin_tokens.
-            allowed = set(BY_SCOPE) if path == "/admin/api/me" else {"admin", "manage"}
+            allowed = set(BY_SCOPE) if path in OWN else {"admin", "manage"}
             if refused != statuses.keys() - allowed or statuses["nobody"] != 401:
                 wrong.append((method, path, statuses))
     assert wrong == []

@@ -13,6 +13,8 @@ from flask import Response, has_request_context, request
 from werkzeug.wrappers import Request
 
 from ollama_proxy.admin.pages.sessions import came_by_tls
+from ollama_proxy.admin.texts import N_ as N_
+from ollama_proxy.admin.texts import fill_in
 
 #: As in the first part of the tags that browsers send. The templates are written in the first one.
 LANGUAGES = ("en", "zh")
@@ -30,11 +32,6 @@ _KEY = "ollama_proxy.language"
 
 #: Of what is written outside a request.
 _SPOKEN = ContextVar("language", default=LANGUAGES[0])
-
-
-def N_(text: str) -> str:  # the name that gettext's tools know
-    """The text itself, marked for translation: it is translated where it is shown, not here."""
-    return text
 
 
 def choose_language(environ: dict[str, Any]) -> str:
@@ -76,17 +73,12 @@ def speaking(language: str) -> Iterator[None]:
 
 def gettext(text: str, **values: Any) -> str:
     """The text in the language of this request, with its values filled in. Outside a request: see `speaking`."""
-    return _fill(_catalogue().gettext(text), values)
+    return fill_in(_catalogue().gettext(text), values)
 
 
 def ngettext(singular: str, plural: str, number: int, **values: Any) -> str:
     """The same, in the form for that number."""
-    return _fill(_catalogue().ngettext(singular, plural, number), values)
-
-
-def _fill(text: str, values: Mapping[str, Any]) -> str:
-    # Templates fill in their values themselves, after this.
-    return text % values if values else text
+    return fill_in(_catalogue().ngettext(singular, plural, number), values)
 
 
 def _catalogue() -> NullTranslations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ollama_proxy.admin.pages.model_jobs import read_answer
+from ollama_proxy.admin.model_jobs import read_answer
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json

@@ -6,33 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from flask import current_app, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.entries import describe_entries
+from ollama_proxy.admin.job_files import JobKind
+from ollama_proxy.admin.jobs import clear_jobs, current_jobs, end_job, start_jobs
+from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, list_other_models, read_matrix
+from ollama_proxy.admin.modelfile import ModelfileError, read_modelfile
 from ollama_proxy.admin.models import delete_model, put_model
 from ollama_proxy.admin.pages import model_form
-from ollama_proxy.admin.pages.job_files import Job, JobKind
 from ollama_proxy.admin.pages.language import N_
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_details import read_details
-from ollama_proxy.admin.pages.model_jobs import ModelJobs, wait_briefly
-from ollama_proxy.admin.pages.model_matrix import LISTS_S, Matrix, Row, read_matrix
-from ollama_proxy.admin.pages.modelfile import read_modelfile
 from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
-from ollama_proxy.admin.records import change, check_not_in_file, has_records
+from ollama_proxy.admin.records import check_not_in_file
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.dialects import parse_object
-from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound, RecordsUnavailable
+from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound
 from ollama_proxy.gateway import current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical
 from ollama_proxy.settings import show_value
 
 PAGE = Page("models")
-
-#: Seconds for which an answer waits for work that may be over at once.
-BRIEFLY_S = 0.7
 
 #: What a message says of work that is over.
 _DONE: Mapping[JobKind, str] = {
@@ -76,16 +73,8 @@ def read_state(wait_s: float) -> dict[str, Any]:
         "was_waited": wait_s > 0,
         "jobs": current_jobs().store.list(),
         "rules": {canonical(name): list(value) for name, value in in_effect.items()},
-        "others": list_other_models(),
+        "others": list_other_models(gateway),
     }
-
-
-def list_other_models() -> dict[str, list[str]]:
-    """The models of each upstream that is no Ollama server, as they are known now."""
-    fleet = current_gateway().fleet
-    others = [node for node in fleet.nodes if node not in fleet.managed_nodes]
-    listed = {node.name: node.models.listing for node in others}
-    return {name: sorted(each for each, _ in listing.models.values()) for name, listing in listed.items() if listing}
 
 
 @PAGE.get("/show")
@@ -197,62 +186,46 @@ def create() -> ResponseReturnValue:
     form = read_form()
     try:
         return begin("create", read_modelfile(form.get("modelfile", "")))
+    except ModelfileError as error:
+        return render_create(form, error.write(_), form.getlist("box"))
     except BadRequest as error:
         return render_create(form, str(error), form.getlist("box"))
 
 
 def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> ResponseReturnValue:
     """Starts a job on each box of the form; what is over at once is told."""
-    exchange, jobs = current_exchange(), current_jobs()
-    assert exchange.principal is not None, "nobody asks"
-    work = [Job(kind, box, model, exchange.principal.name, new_name=new_name) for box, model in read_places()]
-    started = [jobs.start(job, fields, exchange) for job in work]
-    for job in work:
-        audit_job(job)
-    wait_briefly(started, BRIEFLY_S)
-    for job in work:
+    model, boxes = read_places()
+    for job in start_jobs(kind, model, boxes, fields, new_name):
         if job.state == "done":
-            jobs.store.remove(job)
+            current_jobs().store.remove(job)
             tell(_(_DONE[kind], model=job.model, box=job.box))
         elif not job.is_running:
             tell(f"{job.box}: {job.error or job.state}", "error")
     return see_other(PAGE.endpoint, fresh="yes")
 
 
-def read_places() -> list[tuple[str, str]]:
-    """The boxes of the form, each with the model: those that are chosen, or that of a button in the table."""
+def read_places() -> tuple[str, list[str]]:
+    """The model of the form, and its boxes: those that are chosen, or that of a button in the table."""
     form = read_form()
     if at := form.get("at", ""):
         box, _blank, model = at.partition(" ")
-        return [(box, model)]
+        return model, [box]
     model = form.get("model", "").strip()
     if not model:
         raise BadRequest(_("The name of the model is missing."))
-    boxes = list(dict.fromkeys(form.getlist("box")))
+    boxes = form.getlist("box")
     if not boxes:
         raise BadRequest(_("Choose at least one box."))
-    return [(box, model) for box in boxes]
-
-
-def audit_job(job: Job) -> None:
-    """Writes down who has begun a job, and from where."""
-    if not has_records():
-        return
-    after = {"box": job.box} | ({"new_name": job.new_name} if job.new_name else {})
-    try:
-        change("add_audit", action=job.kind, subject=f"models.{job.model[:200]}", after=after)
-    except RecordsUnavailable:
-        pass  # the work goes on: the access log has it
+    return model, boxes
 
 
 @PAGE.post("/cancel")
 def cancel() -> ResponseReturnValue:
     """Ends a job."""
-    jobs = current_jobs()
-    job = jobs.store.find(read_form().get("id", ""))
-    if job is None or not job.is_running:
-        raise NotFound(_("This job is over already."))
-    jobs.cancel(job)
+    try:
+        job = end_job(read_form().get("id", ""))
+    except (NotFound, Conflict) as error:
+        raise type(error)(_("This job is over already.")) from None
     tell(_("%(model)s on %(box)s is being cancelled.", model=job.model, box=job.box))
     return see_other(PAGE.endpoint)
 
@@ -260,17 +233,8 @@ def cancel() -> ResponseReturnValue:
 @PAGE.post("/clear")
 def clear() -> ResponseReturnValue:
     """Removes the jobs that are over from the list."""
-    store = current_jobs().store
-    for job in store.list():
-        if not job.is_running:
-            store.remove(job)
+    clear_jobs()
     return see_other(PAGE.endpoint)
-
-
-def current_jobs() -> ModelJobs:
-    """The jobs of this application."""
-    jobs: ModelJobs = current_app.extensions["ollama_proxy"]["jobs"]
-    return jobs
 
 
 # Entries of `models`.

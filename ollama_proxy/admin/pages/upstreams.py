@@ -12,19 +12,20 @@ from flask.typing import ResponseReturnValue
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_form import read_number
 from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
-from ollama_proxy.admin.pages.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.admin.routes import current_gateway
+from ollama_proxy.admin.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.admin.upstreams import (
     change_upstream,
     create_upstream,
     delete_upstream,
     list_upstreams,
     put_upstream,
+    try_known,
 )
 from ollama_proxy.dialects import parse_object
 from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound
 from ollama_proxy.hub import Json
-from ollama_proxy.settings import PRESETS, effective_upstreams
+from ollama_proxy.settings import PRESETS
 
 PAGE = Page("upstreams")
 
@@ -61,11 +62,11 @@ def list_entries() -> list[dict[str, Any]]:
 @PAGE.post("/test")
 def test() -> ResponseReturnValue:
     """Tries an upstream that is in use."""
-    name, settings = read_form().get("name", ""), current_gateway().settings
-    declared = next((each for each in effective_upstreams(settings) if each.name == name), None)
-    if declared is None:
-        raise NotFound(_("%(name)s is not in use yet.", name=name[:64]))
-    return render_list(try_upstream(settings, declared))
+    name = read_form().get("name", "")
+    try:
+        return render_list(try_known(name))
+    except NotFound:
+        raise NotFound(_("%(name)s is not in use yet.", name=name[:64])) from None
 
 
 @PAGE.post("/drain")

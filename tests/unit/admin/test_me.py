@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.rig.in_process import TOKEN, InProcess, in_process
 from tests.rig.in_process_records import InProcessRecords
 from tests.unit.admin.conftest import MEMBER, Api
+from tests.unit.admin.pages.stock import add_hours, add_requests, make_request
 
 SUMS = {"requests": 0, "errors": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
 NOTHING = SUMS | {"gpu_seconds": 0.0, "cost": 0.0}
@@ -48,3 +51,19 @@ def test_without_coordinator_and_records_what_is_left_is_unknown(
     app.app.extensions["ollama_proxy"]["coordinator"] = None
     limits = api.ask("GET", "me", token=MEMBER)["limits"]
     assert limits["tokens_per_day"] == {"limit": 1000, "remaining": None, "resets_in_s": None}
+
+
+def test_any_token_sees_its_own_requests_and_sums_and_no_others(api: Api, records: InProcessRecords) -> None:
+    add_requests(records, make_request(0, token="member"), make_request(1, token="operator"))
+    add_hours(records, {"token": "member", "model": "demo"}, {"token": "operator", "model": "secret"})
+    assert [row["id"] for row in api.ask("GET", "me/requests", token=MEMBER)["rows"]] == ["request-0"]
+    report = api.ask("GET", "me/usage?from=2026-11&to=2026-11", token=MEMBER)
+    assert [(row["model"], row["requests"]) for row in report["rows"]] == [("demo", 1)]
+    assert report["total"]["requests"] == 1
+    assert {arguments["token"] for _, arguments in records.asked} == {"member"}
+    assert [row["id"] for row in api.ask("GET", "me/requests")["rows"]] == ["request-1"]
+
+
+@pytest.mark.parametrize("path", ["me/requests?token=operator", "me/usage?token=operator", "me/usage?format=csv"])
+def test_nobody_can_ask_for_others(api: Api, path: str) -> None:
+    assert api.ask("GET", path, status=400, token=MEMBER)["error"]["param"] in ("token", "format")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.rig.boxes import Box
+from tests.rig.gateway import free_port
 from tests.unit.admin.conftest import Api
 
 BOX = {"name": "box9", "base_url": "http://127.0.0.1:1", "concurrency": 2}
@@ -53,3 +55,40 @@ def test_what_is_not_valid_is_named(
     api.ask("POST", "upstreams", {"name": "there", "base_url": "http://127.0.0.1:1"}, status=201)
     error = api.ask(method, path, body, status=status)["error"]
     assert error.get("param") == param, error
+
+
+def test_an_upstream_is_tried_before_it_is_added(api: Api) -> None:
+    with Box("box3", ["o"], version="0.24.0") as box:
+        tried = api.ask("POST", "upstreams/test", {"name": "box3", "base_url": box.url})
+    assert (tried["name"], tried["problem"], tried["version"], tried["models"]) == (
+        "box3",
+        None,
+        "0.24.0",
+        ["o:latest"],
+    )
+    assert 0 < tried["took_s"] < 5 and tried["faults"]
+    dead = api.ask("POST", "upstreams/test", {"name": "box3", "base_url": f"http://127.0.0.1:{free_port()}"})
+    assert "Connection refused" in dead["problem"]
+    assert (dead["version"], dead["models"]) == (None, [])
+    assert [each["name"] for each in api.ask("GET", "upstreams")["upstreams"]] == ["demo"]
+    assert api.ask("GET", "audit")["rows"] == []
+
+
+def test_an_upstream_in_use_is_tried(api: Api) -> None:
+    tried = api.ask("POST", "upstreams/demo/test")
+    assert (tried["name"], tried["problem"]) == ("demo", None) and tried["models"]
+    assert api.ask("POST", "upstreams/nowhere/test", status=404)["error"]["param"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"name": "demo", "base_url": "http://127.0.0.1:1"}, 409, "name"),
+        ({"base_url": "http://127.0.0.1:1"}, 400, "name"),
+        ({"name": "a", "base_url": "ftp://x"}, 400, "base_url"),
+        ({"name": "a", "kind": "openai", "api_key_env": "HOME"}, 400, "api_key_env"),
+        ({"name": "a", "secret": "x"}, 400, "secret"),
+    ],
+)
+def test_what_can_not_be_added_is_not_tried(api: Api, body: Any, status: int, param: str) -> None:
+    assert api.ask("POST", "upstreams/test", body, status=status)["error"]["param"] == param

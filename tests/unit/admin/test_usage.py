@@ -122,3 +122,11 @@ def test_requests_come_page_by_page_newest_first(api: Api, used: InProcessRecord
 )
 def test_pages_are_bounded(api: Api, query: str, param: str) -> None:
     assert api.ask("GET", f"requests?{query}", status=400)["error"]["param"] == param
+
+
+def test_every_attempt_has_every_field(api: Api, records: InProcessRecords) -> None:
+    row = make_row(0) | {"attempts": json.dumps([{"upstream": "x", "state": "ok"}])}
+    with write(records.engine) as connection:
+        connection.execute(insert(usage), [row])
+    [found] = api.ask("GET", "requests")["rows"]
+    assert found["attempts"] == [ATTEMPT | {"started_ms": None, "total_ms": None}]

@@ -161,8 +161,8 @@ BOUNDED_OTHERWISE = {
 #: Classes whose instances live as long as one request, or as one reading of the configuration.
 SHORT_LIVED = frozenset(
     {
-        "admin.pages.model_jobs.Progress",
-        "admin.pages.model_matrix.Box",
+        "admin.model_jobs.Progress",
+        "admin.model_matrix.Box",
         "admin.pages.sessions.Stored",
         "coordination.state.BoxView",
         "dialects.anthropic.messages.Blocks",

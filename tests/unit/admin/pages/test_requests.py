@@ -116,6 +116,15 @@ def test_without_requests_the_page_says_what_to_do(app: InProcess) -> None:
     assert "No requests yet" in text and 'href="/admin/keys"' in text
 
 
+def test_an_attempt_without_some_of_its_times_is_shown(app: InProcess, records: InProcessRecords) -> None:
+    """As a row that another version of the gateway has written may be."""
+    add_requests(records, make_request(attempts=[{"upstream": "box1", "state": "timeout"}, {"total_ms": 59.0}]))
+    answer = get(app, "/admin/requests")
+    assert answer.status_code == 200
+    attempts = [row[:5] for row in read_rows(answer.text) if len(row) == 6]
+    assert attempts[1:] == [["box1", "timeout", "–", "–", "–"], ["", "", "–", "59 ms", "–"]]
+
+
 def test_names_of_others_are_texts(app: InProcess, records: InProcessRecords) -> None:
     attempt = make_request()["attempts"][0] | {"upstream": CANARY, "state": CANARY, "error": CANARY}
     names = dict.fromkeys("id token user dialect route model target upstream state error".split(), CANARY)

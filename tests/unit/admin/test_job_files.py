@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.admin.pages.job_files import KEPT_S, MOST_KEPT, SILENT_S, Job, JobStore
+from ollama_proxy.admin.job_files import KEPT_S, MOST_KEPT, SILENT_S, Job, JobStore
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from ollama_proxy.admin.pages.upstream_trial import declare, try_upstream
+from ollama_proxy.admin.upstream_trial import declare, try_upstream
 from ollama_proxy.errors import BadRequest, Conflict
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.settings import Settings, UpstreamSettings, settings_from

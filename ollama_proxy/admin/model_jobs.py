@@ -1,4 +1,4 @@
-"""Long work on models as jobs of the gateway: they go on after the page is left, with the rights of who began them.
+"""Long work on models as jobs of the gateway: they go on after the request that began them, with the caller's rights.
 
 A job is an exchange like that of a client's own request for the same work, so that limits, errors and fleets are the
 same; it ends with its token, and with its worker. Its progress is in a file, see JobStore.
@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import gevent
 import orjson
 from flask import Response
 
-from ollama_proxy.admin.pages.job_files import Job, JobKind, JobStore
+from ollama_proxy.admin.job_files import Job, JobKind, JobStore
 from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
 from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
 from ollama_proxy.hub import Json
@@ -43,6 +44,18 @@ _ROUTES: Mapping[JobKind, tuple[str, str, bool]] = {
 _HEADERS = (("Content-Type", "application/json"),)
 
 
+class StartedJob(NamedTuple):
+    """A job, and what ends with it; None: it was running already."""
+
+    job: Job
+    greenlet: gevent.Greenlet[..., None] | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was started now."""
+        return self.greenlet is not None
+
+
 class ModelJobs:
     """The jobs that this worker runs, and the files of those of all workers."""
 
@@ -51,18 +64,18 @@ class ModelJobs:
         self._gateway = gateway
         self.store = JobStore(directory)
 
-    def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> gevent.Greenlet[..., None]:
-        """Starts a job for whoever asks in this exchange, unless the same work is being done already; returns what ends
-        with it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
+    def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> StartedJob:
+        """Starts a job for whoever asks in this exchange, unless the same work is being done already: then returns the
+        job that does it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
         same = [other for other in self.store.list() if other.is_same_work(job)]
-        if any(other.is_running for other in same):
-            return gevent.spawn(lambda: None)
+        if running := next((other for other in same if other.is_running), None):
+            return StartedJob(running, None)
         exchange = open_exchange(self._gateway, job, fields, asking)
         for other in same:
             self.store.remove(other)
         with suppress(OSError):  # without room for its file nobody sees it, but it is done
             self.store.save(job)
-        return gevent.spawn(self._run, job, exchange)
+        return StartedJob(job, gevent.spawn(self._run, job, exchange))
 
     def cancel(self, job: Job) -> None:
         """Ends a job, in whatever worker it runs, within some seconds."""
@@ -213,6 +226,6 @@ def rate_of(seen: Sequence[tuple[float, int]]) -> float | None:
     return (last - first) / (now - began) if now > began and last > first else None
 
 
-def wait_briefly(jobs: Sequence[gevent.Greenlet[..., None]], seconds: float) -> None:
+def wait_briefly(jobs: Sequence[StartedJob], seconds: float) -> None:
     """Waits for jobs that may be over at once."""
-    gevent.joinall(jobs, timeout=seconds)
+    gevent.joinall([each.greenlet for each in jobs if each.greenlet is not None], timeout=seconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask import Response
 
-from ollama_proxy.admin.pages.job_files import Job
-from ollama_proxy.admin.pages.model_jobs import Progress, rate_of, read_answer
+from ollama_proxy.admin.job_files import Job
+from ollama_proxy.admin.model_jobs import Progress, rate_of, read_answer
 from ollama_proxy.errors import UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
 

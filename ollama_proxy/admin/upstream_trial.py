@@ -16,6 +16,7 @@ from ollama_proxy.settings import (
     Timeouts,
     UpstreamSettings,
     effective_upstreams,
+    find_field,
     hidden_upstreams,
     place_of,
     with_managed,
@@ -47,7 +48,7 @@ def declare(settings: Settings, name: str, value: Mapping[str, Json]) -> Upstrea
     alone = replace(settings, upstreams=tuple(of_file))
     merged, skipped = with_managed(alone, Managed(upstreams={name: dict(value)}))
     if skipped:
-        raise BadRequest(skipped[0].reason, param="upstreams")
+        raise BadRequest(skipped[0].reason, param=find_field(skipped[0].reason))
     return next(each for each in merged.upstreams if each.name == name)
 
 

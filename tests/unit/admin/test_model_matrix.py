@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.admin.pages.model_matrix import describe_copy, describe_loaded, read_matrix
+from ollama_proxy.admin.model_matrix import describe_copy, describe_loaded, read_matrix
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.settings import settings_from
 from tests.rig.boxes import Box, black_hole, row, running

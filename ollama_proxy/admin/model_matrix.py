@@ -115,6 +115,14 @@ def read_matrix(gateway: Gateway, wait_s: float = LISTS_S) -> Matrix:
     return Matrix(boxes, rows)
 
 
+def list_other_models(gateway: Gateway) -> dict[str, list[str]]:
+    """The models of each upstream that is no Ollama server, as they are known now."""
+    fleet = gateway.fleet
+    others = [node for node in fleet.nodes if node not in fleet.managed_nodes]
+    listed = {node.name: node.models.listing for node in others}
+    return {name: sorted(each for each, _ in listing.models.values()) for name, listing in listed.items() if listing}
+
+
 def describe_box(node: Node, oldest: float) -> Box:
     """A server with its models. `oldest`: monotonic time; an older list is not from now."""
     state, listing = node.state, node.models.listing
