@@ -13,13 +13,13 @@ from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.models import delete_model, put_model
 from ollama_proxy.admin.pages import model_form
 from ollama_proxy.admin.pages.job_files import Job, JobKind
-from ollama_proxy.admin.pages.language import N_
+from ollama_proxy.admin.pages.language import N_, translate
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_details import read_details
 from ollama_proxy.admin.pages.model_jobs import ModelJobs, wait_briefly
 from ollama_proxy.admin.pages.model_matrix import LISTS_S, Matrix, Row, read_matrix
 from ollama_proxy.admin.pages.modelfile import read_modelfile
-from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
+from ollama_proxy.admin.pages.page import Page, check_confirmed, read_form, render, see_other, tell
 from ollama_proxy.admin.records import change, check_not_in_file, has_records
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.dialects import parse_object
@@ -50,8 +50,8 @@ _DONE: Mapping[JobKind, str] = {
 
 @PAGE.get()
 def show_models() -> ResponseReturnValue:
-    """All boxes and their models as they are known, and the jobs. Nothing is waited for, except after a form, so that
-    what it has changed is seen without a script, too."""
+    """All boxes and their models as they are known, and the jobs. The lists of boxes are only awaited
+    after a form, so that its effect is seen without scripts, too."""
     return render("models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0))
 
 
@@ -110,7 +110,7 @@ def ask_details(row: Row, box: str) -> dict[str, Any]:
     try:
         details = read_details(current_gateway(), box, row.copies[box].name, current_exchange())
     except GatewayError as error:
-        return {"details": None, "failure": f"{box}: {error}"}
+        return {"details": None, "failure": f"{box}: {translate(error.text)}"}
     return {"details": details, "failure": ""}
 
 
@@ -156,9 +156,7 @@ def unload() -> ResponseReturnValue:
 @PAGE.post("/delete")
 def delete() -> ResponseReturnValue:
     """Deletes a model, whose name has to be typed."""
-    form = read_form()
-    if form.get("confirm") != form.get("model"):
-        raise BadRequest(_("Type the name of the model to confirm."))
+    check_confirmed(read_form().get("model", ""), _("Type the name of the model to confirm."))
     return begin("delete", {})
 
 
@@ -357,10 +355,8 @@ def check_new_name(name: str, form: Mapping[str, str], before: Mapping[str, Json
 @PAGE.post("/remove")
 def remove() -> ResponseReturnValue:
     """Removes an entry, whose name has to be typed."""
-    form = read_form()
-    name = form.get("name", "")
-    if form.get("confirm") != name:
-        raise BadRequest(_("Type the name of the entry to confirm."))
+    name = read_form().get("name", "")
+    check_confirmed(name, _("Type the name of the entry to confirm."))
     delete_model(name)
     tell(_("The entry %(name)s is removed.", name=name))
     return see_other(f"{PAGE.blueprint.name}.show_entries")
