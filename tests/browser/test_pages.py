@@ -35,8 +35,8 @@ _TOO_WIDE = """(() => {
 _HARD_TO_READ = """[...document.querySelectorAll("main table.cards")].flatMap((table) => {
   const place = table.parentElement;
   const titles = [...table.querySelectorAll("thead th")].map((each) => each.textContent.trim());
-  const isTold = (cell) => (cell.dataset.label ?? "") === titles[cell.cellIndex]
-    && getComputedStyle(cell, "::before").content === JSON.stringify(titles[cell.cellIndex]);
+  const isTold = (cell) => cell.dataset.label && titles[cell.cellIndex].startsWith(cell.dataset.label)
+    && (getComputedStyle(cell, "::before").content === JSON.stringify(cell.dataset.label) || table.matches(".compact"));
   const untold = [...table.querySelectorAll(":scope > tbody > tr:not(.more) > td + td:not(.actions-cell, .bar-column)")]
     .filter((cell) => getComputedStyle(cell).display !== "none" && !isTold(cell));
   return [...(place.scrollWidth > place.clientWidth ? [place] : []), ...untold]

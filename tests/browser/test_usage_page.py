@@ -54,7 +54,8 @@ def read_legend(visit: Visit) -> dict[str, float]:
     """The sum of each series."""
     entries = visit.page.locator("#usage-chart .legend li[class^=series]").all()
     pairs = [(each.inner_text().strip(), each.locator("b").inner_text()) for each in entries]
-    return {text.removesuffix(amount).strip(): read_number(amount) for text, amount in pairs}
+    named = {text.removesuffix(amount).strip(): read_number(amount) for text, amount in pairs}
+    return {"–" if name == "(none)" else name: amount for name, amount in named.items()}
 
 
 @pytest.mark.parametrize(
