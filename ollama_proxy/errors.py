@@ -46,19 +46,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ollama_proxy.texts import Translatable
+
 #: Bilingual texts that existing users search for.
-MISSING_TOKEN = (
+MISSING_TOKEN = Translatable(
     "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
 )
 #: For Ollama's command line, which can send no header.
-MISSING_TOKEN_IN_ADDRESS = (
+MISSING_TOKEN_IN_ADDRESS = Translatable(
     "未提供认证token: no token was sent. Put it into the address: OLLAMA_HOST=http://<gateway>:8080/k/<token>."
 )
-WRONG_TOKEN = "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
-MANY_WRONG_TOKENS = (
+WRONG_TOKEN = Translatable("非授权访问: this token is not valid here. Ask the operator of this gateway for one.")
+MANY_WRONG_TOKENS = Translatable(
     "非授权访问次数过多: too many wrong tokens came from your address, so for up to a minute no new one is looked at."
 )
-CONNECT_FAILED = "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
+CONNECT_FAILED = Translatable("Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。")
 
 #: Retry-After for the 503 of a busy upstream without that header, such as Ollama, in seconds.
 BUSY_RETRY_S = 5
@@ -77,7 +79,7 @@ class GatewayError(Exception):
 
     status = 500
     slug = "internal_error"
-    text = "The gateway failed to handle this request."
+    text: str = Translatable("The gateway failed to handle this request.")
     #: Final state of the exchange in the access log.
     state = "refused"
 
@@ -90,6 +92,7 @@ class GatewayError(Exception):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(text or self.text)
+        self.text = text or self.text
         #: The invalid field, as it is called in the request.
         self.param = param
         #: For the log only.
@@ -97,25 +100,29 @@ class GatewayError(Exception):
         #: Seconds after which the client may retry; None: unknown.
         self.retry_after_s = retry_after_s
 
+    def __str__(self) -> str:
+        # Without this, `str` would make a plain string of a text that is translatable.
+        return self.text
+
 
 class BadRequest(GatewayError):
     status = 400
     slug = "invalid_request"
-    text = "The request is not valid."
+    text = Translatable("The request is not valid.")
 
 
 class BodyCut(BadRequest):
     """The client stopped within its body; it gets the answer if it is still connected."""
 
     slug = "body_cut"
-    text = "The request body was cut short."
+    text = Translatable("The request body was cut short.")
     state = "client_gone"
 
 
 class SlowBody(BodyCut):
     status = 408
     slug = "body_too_slow"
-    text = "The request body did not arrive in time."
+    text = Translatable("The request body did not arrive in time.")
 
 
 class AuthError(GatewayError):
@@ -132,12 +139,12 @@ class MissingToken(AuthError):
 class Forbidden(GatewayError):
     status = 403
     slug = "not_allowed"
-    text = "This token lacks the permission for this request."
+    text = Translatable("This token lacks the permission for this request.")
 
 
 class ForeignHost(Forbidden):
     slug = "host_not_allowed"
-    text = (
+    text = Translatable(
         "This gateway requires no token, so it does not answer to this host name; its operator can add the name to "
         "server.allowed_hosts."
     )
@@ -145,24 +152,24 @@ class ForeignHost(Forbidden):
 
 class ForeignOrigin(Forbidden):
     slug = "origin_not_allowed"
-    text = "This gateway requires no token, so pages of other web sites may not call it."
+    text = Translatable("This gateway requires no token, so pages of other web sites may not call it.")
 
 
 class NotFound(GatewayError):
     status = 404
     slug = "not_found"
-    text = "This path does not exist."
+    text = Translatable("This path does not exist.")
 
 
 class ModelNotFound(NotFound):
     slug = "model_not_found"
-    text = "The model does not exist."
+    text = Translatable("The model does not exist.")
 
 
 class MethodNotAllowed(GatewayError):
     status = 405
     slug = "method_not_allowed"
-    text = "This path does not support this method."
+    text = Translatable("This path does not support this method.")
 
 
 class NoWebSocket(MethodNotAllowed):
@@ -170,31 +177,31 @@ class NoWebSocket(MethodNotAllowed):
 
     status = 426
     slug = "no_websocket"
-    text = "This gateway has no WebSockets; send the request with POST."
+    text = Translatable("This gateway has no WebSockets; send the request with POST.")
 
 
 class Conflict(GatewayError):
     status = 409
     slug = "conflict"
-    text = "This exists already."
+    text = Translatable("This exists already.")
 
 
 class BodyTooLarge(GatewayError):
     status = 413
     slug = "body_too_large"
-    text = "The request body is too large."
+    text = Translatable("The request body is too large.")
 
 
 class UnsupportedMediaType(GatewayError):
     status = 415
     slug = "unsupported_media_type"
-    text = "This endpoint accepts only JSON."
+    text = Translatable("This endpoint accepts only JSON.")
 
 
 class LimitError(GatewayError):
     status = 429
     slug = "rate_limited"
-    text = "Too many requests; try again later."
+    text = Translatable("Too many requests; try again later.")
 
 
 class TooManyGuesses(LimitError):
@@ -240,17 +247,17 @@ class InternalError(GatewayError):
 class Overloaded(GatewayError):
     status = 503
     slug = "overloaded"
-    text = "This gateway is at its limit of concurrent requests; try again in a moment."
+    text = Translatable("This gateway is at its limit of concurrent requests; try again in a moment.")
 
 
 class QueueFull(Overloaded):
     slug = "queue_full"
-    text = "Too many requests are waiting for this model already; try again later."
+    text = Translatable("Too many requests are waiting for this model already; try again later.")
 
 
 class QueueTimeout(Overloaded):
     slug = "queue_timeout"
-    text = "The model had no time for this request before its longest wait was over; try again later."
+    text = Translatable("The model had no time for this request before its longest wait was over; try again later.")
 
 
 class RecordsUnavailable(GatewayError):
@@ -258,7 +265,7 @@ class RecordsUnavailable(GatewayError):
 
     status = 503
     slug = "records_unavailable"
-    text = "The database of the records is not available at the moment; try again later."
+    text = Translatable("The database of the records is not available at the moment; try again later.")
 
 
 class CallEnded(GatewayError):
@@ -268,13 +275,13 @@ class CallEnded(GatewayError):
 class TokenRevoked(CallEnded):
     status = 401
     slug = "token_revoked"
-    text = "非授权访问: the token of this request was withdrawn while it was being answered."
+    text = Translatable("非授权访问: the token of this request was withdrawn while it was being answered.")
 
 
 class GatewayStopping(CallEnded):
     status = 503
     slug = "gateway_stopping"
-    text = "This gateway is shutting down and could not complete the answer in time; try again."
+    text = Translatable("This gateway is shutting down and could not complete the answer in time; try again.")
     state = "aborted"
 
 
@@ -283,7 +290,7 @@ class ShuttingDown(CallEnded):
 
     status = 503
     slug = "shutting_down"
-    text = "This gateway is shutting down, and the request was still waiting for a model; try again."
+    text = Translatable("This gateway is shutting down, and the request was still waiting for a model; try again.")
     state = "aborted"
 
     def __init__(self, text: str | None = None, *, detail: str = "", retry_after_s: int = 1) -> None:
@@ -293,7 +300,7 @@ class ShuttingDown(CallEnded):
 class ClientGone(CallEnded):
     status = 499
     slug = "client_gone"
-    text = "The client closed the connection."
+    text = Translatable("The client closed the connection.")
     state = "client_gone"
 
 
@@ -302,7 +309,7 @@ class UpstreamError(GatewayError):
 
     status = 502
     slug = "upstream_error"
-    text = "The model server sent an invalid response."
+    text = Translatable("The model server sent an invalid response.")
     state = "upstream_error"
 
 
@@ -311,7 +318,7 @@ class UpstreamAuthError(UpstreamError):
 
     #: The statuses that mean this.
     statuses = (401, 402, 407)
-    text = "The model server refused this gateway's own credentials."
+    text = Translatable("The model server refused this gateway's own credentials.")
 
 
 class UpstreamConnect(UpstreamError):
@@ -325,13 +332,13 @@ class UpstreamConnect(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     status = 504
     slug = "upstream_timeout"
-    text = "The model server took too long to answer."
+    text = Translatable("The model server took too long to answer.")
     state = "timeout"
 
 
 class UpstreamCut(UpstreamError):
     slug = "upstream_cut"
-    text = "The model server stopped in the middle of its answer."
+    text = Translatable("The model server stopped in the middle of its answer.")
 
 
 class UpstreamRefused(UpstreamError):

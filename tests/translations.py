@@ -1,7 +1,7 @@
 """The Chinese texts of the admin pages: ``python -m tests.translations``.
 
-Collects the texts of templates and modules, adds the new ones to messages.po, removes those that are gone, compiles
-messages.mo, and lists what has no translation yet; then it ends with 1.
+Collects the texts of the pages, and what is Translatable elsewhere in the package; adds the new ones to messages.po,
+removes those that are gone, compiles messages.mo, and lists what has no translation yet; then it ends with 1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 from babel.messages.catalog import Catalog, Message
@@ -18,26 +17,27 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
-PAGES = Path(__file__).resolve().parents[1] / "ollama_proxy" / "admin" / "pages"
+PACKAGE = Path(__file__).resolve().parents[1] / "ollama_proxy"
+PAGES = PACKAGE / "admin" / "pages"
 SOURCE = PAGES / "translations" / "zh" / "LC_MESSAGES" / "messages.po"
 COMPILED = SOURCE.with_suffix(".mo")
 
+#: How calls of Translatable are found; other calls have their texts translated only in pages.
+KEYWORDS = {"Translatable": None}
 METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
 #: As the gateway sets up Jinja.
 OPTIONS = {"templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}}
-
-#: The pages, and what they share with the API, each with its methods and options.
-PLACES = ((PAGES, METHODS, OPTIONS), (PAGES.parent, [("*.py", "python")], {}))
 
 #: The file says nothing of when it was written: two branches would always be in conflict about it.
 NO_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def collect() -> Catalog:
-    """The texts of the pages, without translations."""
+    """The texts that the pages show, without translations."""
     catalog = Catalog(project="ollama-proxy")
-    found = [extract_from_dir(*where, comment_tags=("Translators:",)) for where in PLACES]
-    for path, line, texts, comments, context in chain(*found):
+    of_pages = extract_from_dir(PAGES, METHODS, OPTIONS, comment_tags=("Translators:",))
+    of_package = extract_from_dir(PACKAGE, METHODS[:1], keywords=KEYWORDS, comment_tags=("Translators:",))
+    for path, line, texts, comments, context in (*of_pages, *of_package):
         catalog.add(texts, locations=[(path, line)], auto_comments=comments, context=context)
     return catalog
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ollama_proxy.admin.texts import N_, Translate, english
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import OPTION_TYPES
+from ollama_proxy.texts import Translatable
 
 #: Instructions with one text each, and its field.
 _TEXTS = {
@@ -37,28 +37,8 @@ class Instruction(NamedTuple):
     value: str
 
 
-class ModelfileError(BadRequest):
-    """What is not valid in a Modelfile, in English; pages write it in other languages."""
-
-    def __init__(self, why: str, instruction: Instruction | None = None, **values: str) -> None:
-        """`instruction`: the one that is not valid; None: it is about no single line."""
-        self._why = why
-        self._instruction = instruction
-        self._values = values
-        super().__init__(self.write(english), param="modelfile")
-
-    def write(self, translate: Translate) -> str:
-        """The same in another language."""
-        why = translate(self._why, **self._values)
-        if self._instruction is None:
-            return why
-        line, name = self._instruction.line, self._instruction.name.upper()[:40]
-        where = translate(N_("Line %(line)s, %(name)s"), line=line, name=name)
-        return f"{where}: {why}."
-
-
 def read_modelfile(text: str) -> dict[str, Json]:
-    """The fields of a request to create this model, without its name. Raises ModelfileError."""
+    """The fields of a request to create this model, without its name. Raises BadRequest."""
     fields: dict[str, Any] = {}
     for instruction in split_instructions(text):
         if instruction.name in _TEXTS:
@@ -70,25 +50,25 @@ def read_modelfile(text: str) -> dict[str, Json]:
         elif instruction.name == "message":
             fields.setdefault("messages", []).append(_read_message(instruction))
         elif instruction.name == "adapter":
-            raise ModelfileError(N_("files can't be uploaded here; use the command ollama create"), instruction)
+            raise _refusal(instruction, Translatable("files can't be uploaded here; use the command ollama create"))
         else:
-            raise ModelfileError(N_("there is no such instruction"), instruction)
+            raise _refusal(instruction, Translatable("there is no such instruction"))
         if instruction.name == "from" and _FILE.fullmatch(instruction.value):
-            raise ModelfileError(N_("files can't be uploaded here; use the command ollama create"), instruction)
+            raise _refusal(instruction, Translatable("files can't be uploaded here; use the command ollama create"))
     if not fields.get("from"):
-        raise ModelfileError(N_("A Modelfile needs FROM and the name of a model."))
+        raise BadRequest(Translatable("A Modelfile needs FROM and the name of a model."), param="modelfile")
     return fields
 
 
 def split_instructions(text: str) -> Iterator[Instruction]:
-    """The instructions with their first lines. Raises ModelfileError."""
+    """The instructions with their first lines. Raises BadRequest."""
     lines = iter(enumerate(text.replace("\r\n", "\n").split("\n"), 1))
     for number, line in lines:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise ModelfileError(N_("a name and a value are expected"), Instruction(number, line.strip()[:40], ""))
+            raise _refusal(Instruction(number, line.strip()[:40], ""), Translatable("a name and a value are expected"))
         begun = match["rest"].strip()
         name, value = match["name"].lower(), begun
         start = begun.find(_QUOTES)
@@ -98,7 +78,7 @@ def split_instructions(text: str) -> Iterator[Instruction]:
             while not closed:
                 more = next(lines, None)
                 if more is None:
-                    raise ModelfileError(N_('the closing """ is missing'), Instruction(number, name, ""))
+                    raise _refusal(Instruction(number, name, ""), Translatable('the closing """ is missing'))
                 piece, closed, _rest = more[1].partition(_QUOTES)
                 inner += f"\n{piece}"
             value = begun[:start] + inner
@@ -124,17 +104,23 @@ def _add_parameter(parameters: dict[str, Json], instruction: Instruction) -> Non
 def _read_value(instruction: Instruction, name: str, text: str) -> Json:
     kind = OPTION_TYPES.get(name, str)
     if not text:
-        raise ModelfileError(N_("a name and a value are expected"), instruction)
+        raise _refusal(instruction, Translatable("a name and a value are expected"))
     try:
         if kind in (int, float):
             return kind(text)
         return text.lower() == "true" if kind is bool else text
     except ValueError:
-        raise ModelfileError(N_("%(name)s must be a number"), instruction, name=name) from None
+        raise _refusal(instruction, Translatable("%(name)s must be a number", name=name)) from None
 
 
 def _read_message(instruction: Instruction) -> dict[str, Json]:
     role, _blank, content = instruction.value.partition(" ")
     if role not in _ROLES:
-        raise ModelfileError(N_("a message begins with system, user or assistant"), instruction)
+        raise _refusal(instruction, Translatable("a message begins with system, user or assistant"))
     return {"role": role, "content": _unquoted(content.strip())}
+
+
+def _refusal(instruction: Instruction, why: str) -> BadRequest:
+    line, name = instruction.line, instruction.name.upper()[:40]
+    text = Translatable("Line %(line)s, %(name)s: %(why)s.", line=line, name=name, why=why)
+    return BadRequest(text, param="modelfile")

@@ -12,6 +12,7 @@ from ollama_proxy.errors import Conflict, RecordsUnavailable
 from ollama_proxy.gateway import current_exchange
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import ManagedKind, Records, place_of
+from ollama_proxy.texts import Translatable
 
 
 def has_records() -> bool:
@@ -27,7 +28,7 @@ def query(call: str, **arguments: Json) -> Any:
 def query_records(coordinator: CoordinatorClient | None, records: Records, call: str, **arguments: Json) -> Any:
     """The same outside a request."""
     if coordinator is None or records.url is None:
-        raise RecordsUnavailable("Nothing is recorded here: records.url is null.")
+        raise RecordsUnavailable(Translatable("Nothing is recorded here: records.url is null."))
     return coordinator.query(call, **arguments)
 
 
@@ -41,7 +42,10 @@ def change(call: str, **arguments: Json) -> Any:
 def check_not_in_file(kind: ManagedKind, name: str) -> None:
     """Raises Conflict with the place if the configuration defines it: the file wins, and is never written."""
     if place := place_of(current_gateway().settings, kind, name):
-        raise Conflict(f"{name} is in {place}: change it there. The file takes precedence.", param="name")
+        text = Translatable(
+            "%(name)s is in %(place)s: change it there. The file takes precedence.", name=name, place=place
+        )
+        raise Conflict(text, param="name")
 
 
 def current_coordinator() -> CoordinatorClient | None:

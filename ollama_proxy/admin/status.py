@@ -11,6 +11,7 @@ from ollama_proxy.admin.schemas import Answer, time
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import hidden_upstreams
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams import Node
 
 SECTION = Section("status", "Boxes, and the requests that run and wait.")
@@ -19,8 +20,8 @@ SECTION = Section("status", "Boxes, and the requests that run and wait.")
 _UP = ("up", "half-open", "unknown")
 
 _SILENT = {
-    "what": "the coordinator does not answer, so only what one worker knows is shown",
-    "mend": "another one starts by itself: wait a moment, then see events.log",
+    "what": Translatable("the coordinator does not answer, so only what one worker knows is shown"),
+    "mend": Translatable("another one starts by itself: wait a moment, then see events.log"),
 }
 
 
@@ -111,20 +112,25 @@ def describe_box(node: Node) -> dict[str, Json]:
 
 def list_problems(gateway: Gateway) -> list[dict[str, str]]:
     """What an operator should mend of upstreams, the coordinator and the records, each with how."""
-    down = [
+    down = [describe_down(node) for node in gateway.fleet.nodes if node.condition == "down"]
+    hidden: list[dict[str, str]] = [
         {
-            "what": f"{node.name} can't be used: {(node.state and node.state.reason) or 'it does not answer'}",
-            "mend": "start it, or correct its entry in upstreams",
+            "what": Translatable("%(name)s is hidden: %(reason)s", name=name, reason=reason),
+            "mend": Translatable("set the variable and restart, or remove the upstream"),
         }
-        for node in gateway.fleet.nodes
-        if node.condition == "down"
-    ]
-    hidden = [
-        {"what": f"{name} is hidden: {reason}", "mend": "set the variable and restart, or remove the upstream"}
         for name, reason in hidden_upstreams(gateway.settings).items()
     ]
     outdated = [
-        {"what": f"{problem['upstream']}: {problem['what']}", "mend": problem["mend"]}
-        for problem in gateway.list_version_problems()
+        {"what": Translatable("%(name)s: %(text)s", name=each["upstream"], text=each["what"]), "mend": each["mend"]}
+        for each in gateway.list_version_problems()
     ]
     return [*down, *hidden, *gateway.list_problems(), *outdated]
+
+
+def describe_down(node: Node) -> dict[str, str]:
+    """The problem of an upstream that can't be used."""
+    reason = (node.state and node.state.reason) or Translatable("it does not answer")
+    return {
+        "what": Translatable("%(name)s can't be used: %(reason)s", name=node.name, reason=reason),
+        "mend": Translatable("start it, or correct its entry in upstreams"),
+    }

@@ -20,6 +20,7 @@ from ollama_proxy.hub import Json
 from ollama_proxy.settings import RECORDS, KeyFields, identify_token, new_token
 from ollama_proxy.settings import Token as SettingsToken
 from ollama_proxy.settings import describe_token as describe_fields
+from ollama_proxy.texts import Translatable
 
 SECTION = Section("tokens", "Who may call, and how much.", path="tokens")
 
@@ -126,7 +127,7 @@ def find_token(name: str) -> dict[str, Json]:
     """One token; raises NotFound."""
     found = describe_tokens().get(name)
     if found is None:
-        raise NotFound(f"There is no token {name[:100]}.", param="name")
+        raise NotFound(Translatable("There is no token %(name)s.", name=name[:100]), param="name")
     return found
 
 

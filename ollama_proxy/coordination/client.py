@@ -27,6 +27,7 @@ from ollama_proxy.coordination.records_client import RecordsClient
 from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.store import make_share
 from ollama_proxy.hub import Json
+from ollama_proxy.texts import Translatable, text_from_json
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,10 @@ class CoordinatorClient:
     def status(self) -> Frame:
         """Boxes, running and waiting requests of all workers; empty if that is not known now."""
         answer = self._ask({"op": "status"}, STATUS_S)
-        return answer["status"] if answer else {}
+        if not answer:
+            return {}
+        found: Frame = answer["status"]
+        return found | {"waiting": [row | {"reason": text_from_json(row["reason"])} for row in found["waiting"]]}
 
     def read_limits(self, subjects: Sequence[Subject]) -> dict[str, dict[str, Frame]]:
         """What is left of the limits of subjects, by key and name: `{remaining, resets_in_s}`; empty if that is not
@@ -157,13 +161,19 @@ class CoordinatorClient:
 
     def problems(self) -> list[dict[str, str]]:
         """What an operator should mend, each with how."""
-        found = []
+        found: list[dict[str, str]] = []
         if self.state == "own share":
-            what = f"the coordinator can't be reached, so each worker grants 1/{self._workers} of all slots and limits"
-            found.append({"what": what, "mend": f"see events.log, and whether {self._directory} can be written"})
+            what = Translatable(
+                "the coordinator can't be reached, so each worker grants 1/%(workers)s of all slots and limits",
+                workers=self._workers,
+            )
+            mend = Translatable(
+                "see events.log, and whether %(directory)s can be written", directory=str(self._directory)
+            )
+            found.append({"what": what, "mend": mend})
         if self._requests.is_store_lost:
-            what = "Redis can't be reached, so each machine grants its share of all slots and limits"
-            found.append({"what": what, "mend": "start Redis, or correct state.url"})
+            what = Translatable("Redis can't be reached, so each machine grants its share of all slots and limits")
+            found.append({"what": what, "mend": Translatable("start Redis, or correct state.url")})
         return found + self.records.problems
 
     def send(self, frame: Frame) -> None:

@@ -20,6 +20,7 @@ from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, Lim
 from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
 from ollama_proxy.coordination.state import BoxView, Grant, Outcome, Request
 from ollama_proxy.coordination.store import SlotScheduler, Store, make_share
+from ollama_proxy.texts import text_to_json
 from ollama_proxy.version import VERSION
 
 
@@ -352,7 +353,7 @@ class Coordinator:
             "position": position.place if position else 0,
             "waited_s": round(self._clock() - entry.asked_s, 1),
             "wait_s": round(position.wait_s, 1) if position else None,
-            "reason": position.reason if position else "",
+            "reason": text_to_json(position.reason or "") if position else "",
         }
 
 

@@ -11,6 +11,7 @@ import gevent
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound, RecordsUnavailable
 from ollama_proxy.hub import Json
+from ollama_proxy.texts import text_from_json
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class RecordsClient:
             self.on_managed(frame)
             return
         was_available, self.is_available = self.is_available, frame["is_available"]
-        self.spool_bytes, self._problems = frame["spool_bytes"], frame["problems"]
+        self.spool_bytes = frame["spool_bytes"]
+        self._problems = [{key: text_from_json(text) for key, text in each.items()} for each in frame["problems"]]
         if was_available and not self.is_available:
             log.error("records_unavailable", extra={"fields": {"reason": frame["reason"]}})
         elif self.is_available and not was_available:
@@ -79,6 +81,6 @@ class RecordsClient:
 
 def make_error(error: Frame) -> GatewayError:
     """The error of a call, of its own class if that is a usual one."""
-    made = _ERRORS.get(error["slug"], GatewayError)(error["message"], param=error.get("param"))
+    made = _ERRORS.get(error["slug"], GatewayError)(text_from_json(error["message"]), param=error.get("param"))
     made.slug, made.status = error["slug"], error["status"]
     return made

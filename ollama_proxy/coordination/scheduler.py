@@ -25,6 +25,7 @@ from typing import Any
 from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
 from ollama_proxy.coordination.reasons import explain_wait
 from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
+from ollama_proxy.texts import Translatable
 
 #: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
 MAX_COMPARED_BOXES, MAX_TRIED_BOXES = 8, 2
@@ -68,7 +69,7 @@ class Position:
     waiting: int
     wait_s: float
     #: Why it waits, for people.
-    reason: str = ""
+    reason: Translatable | None = None
 
 
 @dataclass(slots=True, eq=False)

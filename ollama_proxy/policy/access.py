@@ -11,6 +11,7 @@ from ollama_proxy.policy.auth import Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.policy.model_names import OLLAMA_NAME, is_allowed, is_cloud, is_well_formed
 from ollama_proxy.settings import MANAGE, MAX_DURATION_CHARS, go_duration_s, is_go_unit
+from ollama_proxy.texts import Translatable
 
 if TYPE_CHECKING:
     from ollama_proxy.hub import Json
@@ -39,7 +40,7 @@ def check_scope(principal: Principal, endpoint: str, scopes: Mapping[str, str]) 
     scope needs `manage`. Without an endpoint there is no such route, and the client gets a 404 later."""
     scope = scopes.get(endpoint, MANAGE if endpoint else PUBLIC)
     if scope not in principal.scopes and scope not in (PUBLIC, ANY_TOKEN):
-        raise Forbidden(f"This token lacks the scope '{scope}'.", detail=f"scope {scope}")
+        raise Forbidden(Translatable("This token lacks the scope '%(scope)s'.", scope=scope), detail=f"scope {scope}")
 
 
 def check_name(name: str, model_aliases: ModelAliases = UNNAMED) -> None:

@@ -11,6 +11,7 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
 from ollama_proxy.records.tables import audit, meta
 from ollama_proxy.records.times import format_ms, now_ms
+from ollama_proxy.texts import Translatable
 
 #: Most entries of one answer.
 MAX_ROWS = 1000
@@ -48,7 +49,7 @@ def list_audit(connection: Connection, *, limit: int = 100, cursor: str | None =
     query = select(audit).order_by(audit.c.id.desc()).limit(most)
     if cursor is not None:
         if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-            raise BadRequest("cursor: must be that of an earlier answer", param="cursor")
+            raise BadRequest(Translatable("cursor: must be that of an earlier answer"), param="cursor")
         query = query.where(audit.c.id < int(cursor))
     rows = [
         {

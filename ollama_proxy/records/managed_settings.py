@@ -18,6 +18,7 @@ from ollama_proxy.records.tables import managed_settings, meta
 from ollama_proxy.records.times import format_ms, now_ms
 from ollama_proxy.records.tokens import read_digests
 from ollama_proxy.settings import find_field, read_model, read_upstream
+from ollama_proxy.texts import Translatable
 
 SettingKind = Literal["models", "upstreams"]
 
@@ -45,7 +46,7 @@ def create_setting(
     """Adds an entry, and returns its value. Raises BadRequest, and Conflict if it is there."""
     note_change(connection)
     if _find(connection, kind, name) is not None:
-        raise Conflict(f"There is an entry {kind}.{name} already.", param="name")
+        raise Conflict(Translatable("There is an entry %(name)s already.", name=f"{kind}.{name}"), param="name")
     return _store(connection, kind, name, None, value, actor)
 
 
@@ -64,7 +65,7 @@ def change_setting(
     note_change(connection)
     before = _find(connection, kind, name)
     if before is None:
-        raise NotFound(f"There is no managed entry {kind}.{name}.", param="name")
+        raise NotFound(Translatable("There is no managed entry %(name)s.", name=f"{kind}.{name}"), param="name")
     value = {field: each for field, each in {**before, **changes}.items() if each is not None}
     return _store(connection, kind, name, before, value, actor)
 
@@ -74,7 +75,7 @@ def delete_setting(connection: Connection, *, kind: SettingKind, name: str, acto
     note_change(connection)
     before = _find(connection, kind, name)
     if before is None:
-        raise NotFound(f"There is no managed entry {kind}.{name}.")
+        raise NotFound(Translatable("There is no managed entry %(name)s.", name=f"{kind}.{name}"))
     connection.execute(delete(managed_settings).where(_is(kind, name)))
     add(connection, actor, "delete", f"{kind}.{name}", before=before)
 

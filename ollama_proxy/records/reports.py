@@ -26,6 +26,7 @@ from ollama_proxy.records.tables import token_uses, usage_hourly
 from ollama_proxy.records.tables import usage as usage_table
 from ollama_proxy.records.times import format_ms
 from ollama_proxy.settings import find_timezone, midnight_s, next_period
+from ollama_proxy.texts import Translatable
 
 #: What sums can be grouped by.
 SUBJECTS = ("token", "user", "model", "upstream", "dialect")
@@ -132,7 +133,7 @@ def requests(
         query = query.where(columns.row_id >= f"{_parse_time(since, find_timezone(timezone), 'since'):012x}")
     if cursor:
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", cursor, re.ASCII):
-            raise BadRequest("cursor must be that of an earlier page.", param="cursor")
+            raise BadRequest(Translatable("cursor must be that of an earlier page."), param="cursor")
         query = query.where(columns.row_id < cursor)
     found = connection.execute(query).all()
     rows = [
@@ -184,9 +185,11 @@ def parse_span(start: str | None, end: str | None, timezone: str) -> Span:
         last = datetime.fromtimestamp((end_ms - 1) / 1000, zone).date()
         start_ms = _midnight_ms(last.replace(day=1), zone)
     if end_ms <= start_ms:
-        raise BadRequest("The report must end after it begins.", param="to")
+        raise BadRequest(Translatable("The report must end after it begins."), param="to")
     if end_ms - start_ms > MAX_DAYS * _DAY_MS:
-        raise BadRequest(f"A report can have at most {MAX_DAYS:,} days.", param="from")
+        raise BadRequest(
+            Translatable("A report can have at most %(number)s days.", number=f"{MAX_DAYS:,}"), param="from"
+        )
     return Span(start_ms, end_ms, zone)
 
 
@@ -211,8 +214,11 @@ def _parse_time(text: str, zone: tzinfo, param: str, *, is_end: bool = False) ->
             return ms
     except (ValueError, OverflowError, TypeError):
         pass
-    expected = "a day such as 2026-11-23, a month such as 2026-11, or a time such as 2026-11-23T08:00:00Z"
-    raise BadRequest(f"{param} must be {expected}.", param=param)
+    expected = Translatable(
+        "%(name)s must be a day such as 2026-11-23, a month such as 2026-11, or a time such as 2026-11-23T08:00:00Z.",
+        name=param,
+    )
+    raise BadRequest(expected, param=param)
 
 
 def _filter(query: Select[Any], table: Table, **values: str | None) -> Select[Any]:
@@ -220,7 +226,10 @@ def _filter(query: Select[Any], table: Table, **values: str | None) -> Select[An
     for name, value in values.items():
         if value:
             if not isinstance(value, str) or len(value) > MAX_FILTER_CHARS or not value.isprintable():
-                raise BadRequest(f"{name} must be at most {MAX_FILTER_CHARS} printable characters.", param=name)
+                limit = Translatable(
+                    "%(name)s must be at most %(number)s printable characters.", name=name, number=MAX_FILTER_CHARS
+                )
+                raise BadRequest(limit, param=name)
             query = query.where(table.c[name] == value)
     return query
 
@@ -248,7 +257,12 @@ def _add_up(
         # The sums of nothing are no numbers.
         found += [row for row in connection.execute(query, period) if row[-1] is not None]
         if len(found) > MAX_ROWS:
-            raise BadRequest(f"The report has more than {MAX_ROWS:,} rows: choose a shorter time or fewer fields.")
+            raise BadRequest(
+                Translatable(
+                    "The report has more than %(number)s rows: choose a shorter time or fewer fields.",
+                    number=f"{MAX_ROWS:,}",
+                )
+            )
     return found
 
 

@@ -24,6 +24,7 @@ from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import ConfigError, GatewayError, InternalError, RecordsUnavailable
 from ollama_proxy.hub import Json
 from ollama_proxy.records.spool import MAX_BYTES, SPOOL_DIRECTORY
+from ollama_proxy.texts import Translatable, text_to_json
 
 T = TypeVar("T")
 
@@ -206,13 +207,18 @@ class RecordsService:
         spool_bytes = _run_in(self._askers, measure_spool, self._directory)
         problems = []
         if self._reason:
-            mend = "start the database, or correct records.url"
-            problems.append({"what": f"usage is not recorded now, but later: {self._reason}", "mend": mend})
+            what = Translatable("usage is not recorded now, but later: %(reason)s", reason=self._reason)
+            problems.append({"what": what, "mend": Translatable("start the database, or correct records.url")})
         if spool_bytes > FULL_BYTES:
-            what = f"{spool_bytes >> 20} MiB wait to be recorded, and beyond {MAX_BYTES >> 20} MiB usage is lost"
-            problems.append({"what": what, "mend": "see why the database can't be used"})
+            what = Translatable(
+                "%(waiting)s MiB wait to be recorded, and beyond %(limit)s MiB usage is lost",
+                waiting=spool_bytes >> 20,
+                limit=MAX_BYTES >> 20,
+            )
+            problems.append({"what": what, "mend": Translatable("see why the database can't be used")})
         state: Frame = {"op": "records_state", "is_available": not self._reason, "reason": self._reason}
-        state |= {"problems": problems, "spool_bytes": spool_bytes}
+        listed = [{key: text_to_json(text) for key, text in problem.items()} for problem in problems]
+        state |= {"problems": listed, "spool_bytes": spool_bytes}
         if state != self._state:
             self._state = state
             self._push(state)
@@ -235,12 +241,12 @@ class RecordsService:
                 result = _run_in(self._askers, self._opened.call, call, arguments)
             reply({"result": result})
         except GatewayError as error:
-            reply({"error": {"slug": error.slug, "status": error.status, "message": str(error), "param": error.param}})
+            message = text_to_json(error.text)
+            reply({"error": {"slug": error.slug, "status": error.status, "message": message, "param": error.param}})
         except Exception as error:  # a fault of this program; who has asked must not wait for ever
             sys.stderr.write(f"ollama-proxy coordinator: {call} failed: {error!r}\n")
-            reply(
-                {"error": {"slug": InternalError.slug, "status": InternalError.status, "message": InternalError.text}}
-            )
+            message = text_to_json(InternalError.text)
+            reply({"error": {"slug": InternalError.slug, "status": InternalError.status, "message": message}})
         self._must_poll.set()
 
 

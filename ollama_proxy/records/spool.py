@@ -21,6 +21,7 @@ import orjson
 from ollama_proxy.gateway import Exchange
 from ollama_proxy.policy import TOKENS
 from ollama_proxy.telemetry import UsageRecord, show_method
+from ollama_proxy.texts import Translatable
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,15 @@ class Spool:
         """What an operator should mend, with how."""
         if not self._problem:
             return []
-        what = f"the usage of requests is lost, {self.unwritten} lines so far: {self._problem}"
-        return [{"what": what, "mend": f"make room on the disk of {self._directory}, or see whether it can be written"}]
+        what = Translatable(
+            "the usage of requests is lost, %(lines)s lines so far: %(reason)s",
+            lines=self.unwritten,
+            reason=self._problem,
+        )
+        mend = Translatable(
+            "make room on the disk of %(directory)s, or see whether it can be written", directory=str(self._directory)
+        )
+        return [{"what": what, "mend": mend}]
 
     def close(self) -> None:
         """Closes the file, which gives its lock up: what has begun and not ended is lost."""

@@ -17,6 +17,7 @@ from ollama_proxy.records.audit import Actor, add, note_change
 from ollama_proxy.records.tables import token_uses, tokens
 from ollama_proxy.records.times import format_ms, now_ms
 from ollama_proxy.settings import check_key_name, find_field, identify_token, new_token, read_key, write_key
+from ollama_proxy.texts import Translatable
 
 #: The columns that are the same as in the file.
 FIELDS = ("scopes", "models", "expires", "weight", "priority", "limits", "users", "note", "disabled")
@@ -33,7 +34,7 @@ def show_token(connection: Connection, *, name: str) -> dict[str, Json]:
     """One key. Raises NotFound."""
     row = connection.execute(_ROWS.where(tokens.c.name == name)).first()
     if row is None:
-        raise NotFound(f"There is no key {name}.")
+        raise NotFound(Translatable("There is no key %(name)s.", name=name))
     return _describe(row._asdict())
 
 
@@ -54,7 +55,9 @@ def create_token(
     }
     taken = select(tokens.c.name).where((tokens.c.name == name) | (tokens.c.digest == row["digest"]))
     if (other := connection.execute(taken).scalar()) is not None:
-        raise Conflict(f"There is a key {name} already." if other == name else f"The token is that of the key {other}.")
+        if other == name:
+            raise Conflict(Translatable("There is a key %(name)s already.", name=name))
+        raise Conflict(Translatable("The token is that of the key %(name)s.", name=other))
     connection.execute(insert(tokens).values(row))
     made = _describe(row)
     add(connection, actor, "create", f"tokens.{name}", after=made)

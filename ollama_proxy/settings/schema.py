@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
 from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
 from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
+from ollama_proxy.texts import Translatable
 
 DEFAULT_PATH = Path("config/config.yaml")
 
@@ -355,4 +357,11 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
 def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The reason for each upstream that is unusable without a key, by its name."""
     lacking = [each for each in effective_upstreams(settings) if each.needs_key and not each.key(environ)]
-    return {each.name: f"{' or '.join(each.key_variables)} is not set" for each in lacking}
+    return {
+        each.name: Translatable("%(variable)s is not set", variable=_name_either(each.key_variables))
+        for each in lacking
+    }
+
+
+def _name_either(names: Sequence[str]) -> str:
+    return reduce(lambda one, other: Translatable("%(one)s or %(other)s", one=one, other=other), names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from tests.rig.browser import NARROW, WIDE, Browser, Language
 #: Most bytes of a page with everything that it loads.
 MAX_BYTES = 150_000
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-#: Any two of them together.
 SIGHTS = [
-    pytest.param("en", WIDE, True, id="en-wide-scripts"),
-    pytest.param("zh", NARROW, True, id="zh-narrow-scripts"),
-    pytest.param("en", NARROW, False, id="en-narrow-plain"),
-    pytest.param("zh", WIDE, False, id="zh-wide-plain"),
+    pytest.param(
+        language,
+        width,
+        javascript,
+        id=f"{language}-{'wide' if width == WIDE else 'narrow'}-{'scripts' * javascript or 'plain'}",
+    )
+    for language, width, javascript in product(("en", "zh"), (WIDE, NARROW), (True, False))
 ]
 #: Elements that make the page wider than the window; what is wide has to scroll for itself.
 _TOO_WIDE = """(() => {
@@ -28,6 +31,17 @@ _TOO_WIDE = """(() => {
   return document.documentElement.scrollWidth <= screen.width
     ? [] : [...document.body.querySelectorAll("*")].filter(isOut).map((each) => each.outerHTML.slice(0, 120));
 })()"""
+#: What is wrong with tables that are lists of cells on a phone: those that still scroll, and cells without their title.
+_HARD_TO_READ = """[...document.querySelectorAll("main table.cards")].flatMap((table) => {
+  const place = table.parentElement;
+  const titles = [...table.querySelectorAll("thead th")].map((each) => each.textContent.trim());
+  const isTold = (cell) => cell.dataset.label && titles[cell.cellIndex].startsWith(cell.dataset.label)
+    && (getComputedStyle(cell, "::before").content === JSON.stringify(cell.dataset.label) || table.matches(".compact"));
+  const untold = [...table.querySelectorAll(":scope > tbody > tr:not(.more) > td + td:not(.actions-cell, .bar-column)")]
+    .filter((cell) => getComputedStyle(cell).display !== "none" && !isTold(cell));
+  return [...(place.scrollWidth > place.clientWidth ? [place] : []), ...untold]
+    .map((each) => `${each.scrollWidth} of ${each.clientWidth}: ${each.outerHTML.slice(0, 160)}`);
+})"""
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -51,6 +65,24 @@ def test_what_pages_lead_to_is_shown_without_errors(stage: Stage, path: str) -> 
     assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
     assert visit.page.locator("h1").count() == 1
     assert visit.page.evaluate(_TOO_WIDE) == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SUBPAGES])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_phone_shows_tables_without_scrolling_sideways(stage: Stage, path: str, language: Language) -> None:
+    visit = stage.tab(language=language, width=NARROW)
+    visit.go(stage.url(path))
+    assert visit.page.evaluate(_HARD_TO_READ) == []
+
+
+def test_problems_are_told_in_the_language_of_the_reader(stage: Stage) -> None:
+    chinese, english = stage.tab(language="zh"), stage.tab()
+    for visit in (chinese, english):
+        visit.go(stage.url("/admin"))
+    assert "box2 不可用：" in chinese.page.locator(".problems").inner_text()
+    assert "box2 can't be used: " in english.page.locator(".problems").inner_text()
+    status = stage.gateway.ask("/admin/api/status", token=OPERATOR).json()
+    assert any(each["what"].startswith("box2 can't be used: ") for each in status["problems"])
 
 
 @pytest.mark.parametrize("path", MEMBER_PAGES)

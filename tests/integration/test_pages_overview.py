@@ -193,6 +193,10 @@ def test_a_page_gets_the_state_whenever_it_changes_in_its_language(gateway: Gate
             wait_until(lambda: english.shows("Waiting requests <small>1<", ">Key<"), DEADLINE_S, "nobody waits")
             wait_until(lambda: chinese.shows("<small>1<", ">密钥<"), DEADLINE_S, "nobody waits")
             assert ">Key<" not in chinese.events[-1][1]
+            [reason] = re.findall('<td class="wrap">([^<]+)</td>', chinese.events[-1][1])
+            assert re.search("上正在运行|正在 box1 上加载", reason), reason  # a slot, or a load
+            [waiting] = gateway.ask("/admin/api/status", token=OPERATOR).json()["waiting"]
+            assert waiting["reason"].isascii() and "box1" in waiting["reason"]
         wait_until(lambda: english.shows("Nobody waits."), DEADLINE_S, "somebody still waits")
         wait_until(lambda: not chinese.shows("member"), DEADLINE_S, "somebody still waits")
 

@@ -244,8 +244,10 @@ def sentences() -> tuple[re.Pattern[str], ...]:
 
 
 def _pattern(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 12:
-        yield re.escape(node.value)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        parts = re.split(r"%\(\w+\)s", node.value)
+        if sum(map(len, parts)) > 12:
+            yield ".*".join(map(re.escape, parts))
     if isinstance(node, ast.JoinedStr):
         parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
         # A template of hardly anything but values would fit any text.

@@ -30,7 +30,7 @@ from ollama_proxy.admin.pages import (
 from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
-from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext
+from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, translate
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, take_messages
 from ollama_proxy.dialects import Dialect
 from ollama_proxy.errors import NotFound
@@ -83,8 +83,10 @@ def build_pages(app: Flask) -> None:
     app.context_processor(describe_caller)
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.jinja_env.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
-    app.jinja_env.filters |= FILTERS
+    app.jinja_env.filters |= FILTERS | {"translate": translate}
     app.jinja_env.globals |= {"csrf_token": make_csrf_token, "asset": find_asset}
+    # Whatever a template shows; the filter is for what goes into another text before.
+    app.jinja_env.finalize = translate
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions["ollama_proxy"]["live"] = live.build_live_state(app)
 

@@ -11,10 +11,9 @@ from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.pages.clients import ADDRESS, GROUPS, TOKEN, Client, fill_in
 from ollama_proxy.admin.pages.language import gettext
+from ollama_proxy.admin.pages.me import list_known_models
 from ollama_proxy.admin.pages.page import Page, read_form, render
-from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.gateway import current_exchange
 from ollama_proxy.policy import ANY_TOKEN, CALL_PATH, TOKEN_CHARS
 
 PAGE = Page("connect", scope=ANY_TOKEN)
@@ -39,7 +38,7 @@ def show_connect_with_token() -> ResponseReturnValue:
     """The same with a token, which a page that has just created it sends: it is in this answer, and nowhere else."""
     token = read_form().get("token", "").strip()
     if not _TOKEN.fullmatch(token):
-        raise BadRequest(gettext("That is no token."))
+        raise BadRequest(gettext("This is not a valid token."))
     return _render(token)
 
 
@@ -66,13 +65,6 @@ def find_address() -> str:
     """The gateway as the browser has reached it, also through a proxy that says so; without a slash at the end."""
     address = f"{request.scheme}://{request.host}"
     return address if _ADDRESS.fullmatch(address) else ADDRESS
-
-
-def list_known_models() -> list[str]:
-    """The models that the caller may use, as far as they are known without asking anybody."""
-    gateway = current_gateway()
-    known = (model.name for _, model in gateway.snapshot.fleet.models())
-    return sorted(gateway.lists(current_exchange()).filter(known, lambda name: name, lambda _, shown: shown))
 
 
 def choose_model(models: list[str]) -> str:

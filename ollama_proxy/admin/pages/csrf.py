@@ -14,6 +14,7 @@ from wtforms.validators import ValidationError
 from ollama_proxy.admin.pages.sessions import came_by_tls
 from ollama_proxy.errors import Forbidden
 from ollama_proxy.gateway import current_exchange
+from ollama_proxy.texts import Translatable
 
 #: The header of scripts.
 CSRF_HEADER = "HTTP_X_CSRF_TOKEN"
@@ -37,7 +38,7 @@ def check_csrf(token: str) -> None:
     try:
         validate_csrf(token, secret_key=session.get(_SECRET) or secrets.token_hex(16), time_limit=None)
     except ValidationError:
-        raise Forbidden("This form is outdated: load the page again.", detail="CSRF token") from None
+        raise Forbidden(Translatable("This form is outdated: load the page again."), detail="CSRF token") from None
 
 
 def check_origin(environ: Mapping[str, Any]) -> None:
@@ -49,4 +50,6 @@ def check_origin(environ: Mapping[str, Any]) -> None:
     schemes = ("https",) if came_by_tls(environ) else ("http", "https")
     is_own = site == "same-origin" if origin is None else origin.lower() in [f"{each}://{host}" for each in schemes]
     if not is_own or site not in (None, *_OWN_SITES):
-        raise Forbidden("This was not sent by a page of this gateway.", detail=f"origin {origin}, site {site}")
+        raise Forbidden(
+            Translatable("This was not sent by a page of this gateway."), detail=f"origin {origin}, site {site}"
+        )

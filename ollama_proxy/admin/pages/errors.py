@@ -8,6 +8,7 @@ from typing import Any
 from flask import has_request_context, render_template
 from markupsafe import escape
 
+from ollama_proxy.admin.pages.language import translate
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.wire import sse_frame
@@ -37,12 +38,12 @@ class PageErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """Returns a page that says what is wrong."""
         if not has_request_context():  # what the client sent is no HTTP
-            return f"<!doctype html><title>{error.status}</title><p>{escape(str(error))}</p>".encode()
-        return render_template("error.html", error=str(error), status=error.status, request_id=request_id).encode()
+            return f"<!doctype html><title>{error.status}</title><p>{escape(error.text)}</p>".encode()
+        return render_template("error.html", error=error.text, status=error.status, request_id=request_id).encode()
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """Returns the last event of a live part."""
-        return sse_frame({"error": str(error)})
+        return sse_frame({"error": translate(error.text)})
 
     def head_fields(self, request_id: str, environ: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """Returns the headers of all pages."""

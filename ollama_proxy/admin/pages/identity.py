@@ -12,6 +12,7 @@ from ollama_proxy.admin.pages.sessions import SignedIn, page_session
 from ollama_proxy.errors import AuthError, Forbidden
 from ollama_proxy.policy import ADMINISTRATOR, NOBODYS_HASH, Authenticator, Principal, verify_password
 from ollama_proxy.settings import Admin
+from ollama_proxy.texts import Translatable
 
 #: Where the name is that a trusted proxy has sent.
 NAMED_USER_KEY = "ollama_proxy.named_user"
@@ -71,7 +72,8 @@ def open_with_header(authenticator: Authenticator, named: str) -> Principal:
     """Opens a session for who has signed in at the trusted proxy; raises Forbidden if nobody here has that name."""
     principal = authenticator.find_named(named)
     if principal is None:
-        raise Forbidden(f"There is no token for {named[:100]} here: ask the operator for one.", detail="no such user")
+        text = Translatable("There is no token for %(name)s here: ask the operator for one.", name=named[:100])
+        raise Forbidden(text, detail="no such user")
     page_session().sign_in(SignedIn("header", principal.name))
     return principal
 

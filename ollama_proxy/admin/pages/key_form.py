@@ -24,16 +24,17 @@ SCOPE_TITLES: Mapping[str, str] = {
     METRICS: N_("read the metrics"),
 }
 
-LIMIT_TITLES: Mapping[str, str] = {
-    "requests_per_minute": N_("Requests per minute"),
-    "tokens_per_minute": N_("Tokens per minute"),
-    "concurrent": N_("Requests at a time"),
-    "tokens_per_day": N_("Tokens per day"),
-    "tokens_per_month": N_("Tokens per month"),
-    "gpu_seconds_per_day": N_("GPU seconds per day"),
-    "gpu_seconds_per_month": N_("GPU seconds per month"),
-    "cost_per_day": N_("Cost per day"),
-    "cost_per_month": N_("Cost per month"),
+#: The titles of limits, in the order in which they are shown, and the filter that writes their amounts.
+LIMIT_TITLES: Mapping[str, tuple[str, str]] = {
+    "requests_per_minute": (N_("Requests per minute"), "number"),
+    "tokens_per_minute": (N_("Tokens per minute"), "number"),
+    "concurrent": (N_("Requests at a time"), "number"),
+    "tokens_per_day": (N_("Tokens per day"), "number"),
+    "tokens_per_month": (N_("Tokens per month"), "number"),
+    "gpu_seconds_per_day": (N_("GPU time per day"), "seconds"),
+    "gpu_seconds_per_month": (N_("GPU time per month"), "seconds"),
+    "cost_per_day": (N_("Cost per day"), "money"),
+    "cost_per_month": (N_("Cost per month"), "money"),
 }
 
 #: The same in a list of keys.

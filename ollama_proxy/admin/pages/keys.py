@@ -11,7 +11,7 @@ from werkzeug.datastructures import MultiDict
 
 from ollama_proxy.admin.pages import key_form
 from ollama_proxy.admin.pages.language import gettext as _
-from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
+from ollama_proxy.admin.pages.page import Page, check_confirmed, read_form, render, see_other, tell
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.tokens import (
     change_token,
@@ -132,6 +132,5 @@ def read_name() -> str:
 
 def read_confirmed_name() -> str:
     """The same, typed once more; raises BadRequest."""
-    if read_form().get("confirm", "").strip() != read_name():
-        raise BadRequest(_("Type the name of the key to confirm."))
+    check_confirmed(read_name(), _("Type the name of the key to confirm."))
     return read_name()

@@ -13,8 +13,7 @@ from flask import Response, has_request_context, request
 from werkzeug.wrappers import Request
 
 from ollama_proxy.admin.pages.sessions import came_by_tls
-from ollama_proxy.admin.texts import N_ as N_
-from ollama_proxy.admin.texts import fill_in
+from ollama_proxy.texts import Translatable
 
 #: As in the first part of the tags that browsers send. The templates are written in the first one.
 LANGUAGES = ("en", "zh")
@@ -71,14 +70,32 @@ def speaking(language: str) -> Iterator[None]:
         _SPOKEN.reset(before)
 
 
-def gettext(text: str, **values: Any) -> str:
+def N_(text: str) -> str:  # the name that gettext's tools know
+    """The text itself, marked for translation: it is translated where it is shown, not here."""
+    return text
+
+
+def gettext(text: str, /, **values: Any) -> str:
     """The text in the language of this request, with its values filled in. Outside a request: see `speaking`."""
-    return fill_in(_catalogue().gettext(text), values)
+    return _fill(_catalogue().gettext(text), values)
 
 
-def ngettext(singular: str, plural: str, number: int, **values: Any) -> str:
+def ngettext(singular: str, plural: str, number: int, /, **values: Any) -> str:
     """The same, in the form for that number."""
-    return fill_in(_catalogue().ngettext(singular, plural, number), values)
+    return _fill(_catalogue().ngettext(singular, plural, number), values)
+
+
+def translate(text: str) -> str:
+    """A text of another part of the program in the language of this request, if it is Translatable; else as it is."""
+    if not isinstance(text, Translatable):
+        return text
+    values = {name: translate(each) if isinstance(each, str) else each for name, each in text.values.items()}
+    return gettext(text.message, **values)
+
+
+def _fill(text: str, values: Mapping[str, Any]) -> str:
+    # Templates fill in their values themselves, after this.
+    return text % values if values else text
 
 
 def _catalogue() -> NullTranslations:

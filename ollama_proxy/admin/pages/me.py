@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import gevent
 from flask import Response, request
 
 from ollama_proxy.admin.me import describe_caller, find_today
-from ollama_proxy.admin.pages.language import N_
+from ollama_proxy.admin.pages.key_form import LIMIT_TITLES
 from ollama_proxy.admin.pages.page import Page, render
 from ollama_proxy.admin.records import query
 from ollama_proxy.admin.routes import current_gateway
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 PAGE = Page("me", scope=ANY_TOKEN)
 
-#: Seconds for which the page waits for the records; for upstreams it waits not at all.
+#: Seconds for which the page waits for the records; for upstreams it does not wait at all.
 PAINT_S = 0.5
 
 #: Seconds for which a list of models need not be fetched again, and those for which its part of the page waits for one.
@@ -29,19 +29,6 @@ LIST_S, PATIENCE_S = 60.0, 5.0
 
 #: How many requests are shown, the newest ones.
 REQUESTS = 20
-
-#: The titles of limits, in the order in which they are shown, and the filter that writes their amounts.
-LIMIT_TITLES: Mapping[str, tuple[str, str]] = {
-    "requests_per_minute": (N_("Requests per minute"), "number"),
-    "tokens_per_minute": (N_("Tokens per minute"), "number"),
-    "concurrent": (N_("Requests at a time"), "number"),
-    "tokens_per_day": (N_("Tokens per day"), "number"),
-    "tokens_per_month": (N_("Tokens per month"), "number"),
-    "gpu_seconds_per_day": (N_("GPU time per day"), "seconds"),
-    "gpu_seconds_per_month": (N_("GPU time per month"), "seconds"),
-    "cost_per_day": (N_("Cost per day"), "money"),
-    "cost_per_month": (N_("Cost per month"), "money"),
-}
 
 
 @PAGE.get()
@@ -102,8 +89,12 @@ def read_usage() -> dict[str, Any]:
 def list_models(wait_s: float) -> dict[str, Any]:
     """The models that the token may use, of all upstreams whose lists are known after so many seconds, and the names of
     the others."""
+    lacking = current_gateway().fleet.refresh(LIST_S, wait_s)
+    return {"names": list_known_models(), "lacking": [node.name for node in lacking]}
+
+
+def list_known_models() -> list[str]:
+    """The models that the token may use, as far as the lists of upstreams are known now."""
     gateway = current_gateway()
-    lacking = gateway.fleet.refresh(LIST_S, wait_s)
     known = [model.name for _, model in gateway.fleet.models()]
-    names = gateway.lists(current_exchange()).filter(known, str, lambda _, name: name)
-    return {"names": sorted(set(names)), "lacking": [node.name for node in lacking]}
+    return sorted(set(gateway.lists(current_exchange()).filter(known, str, lambda _, name: name)))

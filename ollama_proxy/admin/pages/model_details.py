@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ollama_proxy.admin.model_jobs import read_answer
+from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json
@@ -40,7 +41,7 @@ def read_details(gateway: Gateway, box: str, model: str, asking: Exchange) -> Mo
     """Asks a server, for whoever asks in this exchange. Raises NotFound, UpstreamError."""
     node = gateway.fleet.node(box)
     if node is None or not node.is_ollama_node:
-        raise NotFound(f"There is no Ollama server {box[:60]}.", param="box")
+        raise NotFound(_("There is no Ollama server %(name)s.", name=box[:60]), param="box")
     call = Call(gateway.settings.timeouts)
     call.limit_by_caller(SHOW_MS)
     exchange = Exchange(

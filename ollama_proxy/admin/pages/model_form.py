@@ -63,8 +63,8 @@ def fill_form(value: Mapping[str, Json]) -> dict[str, str]:
 
 
 def read_form_value(form: Mapping[str, str], before: Mapping[str, Json]) -> dict[str, Json]:
-    """The value that the form stands for. `before`: what the entry was; what the form has no fields for stays. A number
-    that is none stays text: the settings refuse it in their own words."""
+    """The value that the form stands for. `before`: what the entry was; what the form has no fields for stays. Text
+    in the field of a number stays as it is, for the settings to refuse."""
     value: dict[str, Any] = deepcopy(dict(before))
     for each in FIELDS:
         *parents, last = each.name.split(".")

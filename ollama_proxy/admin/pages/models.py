@@ -13,13 +13,13 @@ from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.job_files import JobKind
 from ollama_proxy.admin.jobs import clear_jobs, current_jobs, end_job, start_jobs
 from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, list_other_models, read_matrix
-from ollama_proxy.admin.modelfile import ModelfileError, read_modelfile
+from ollama_proxy.admin.modelfile import read_modelfile
 from ollama_proxy.admin.models import delete_model, put_model
 from ollama_proxy.admin.pages import model_form
-from ollama_proxy.admin.pages.language import N_
+from ollama_proxy.admin.pages.language import N_, translate
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_details import read_details
-from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
+from ollama_proxy.admin.pages.page import Page, check_confirmed, read_form, render, see_other, tell
 from ollama_proxy.admin.records import check_not_in_file
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.dialects import parse_object
@@ -47,8 +47,8 @@ _DONE: Mapping[JobKind, str] = {
 
 @PAGE.get()
 def show_models() -> ResponseReturnValue:
-    """All boxes and their models as they are known, and the jobs. Nothing is waited for, except after a form, so that
-    what it has changed is seen without a script, too."""
+    """All boxes and their models as they are known, and the jobs. The lists of boxes are only awaited
+    after a form, so that its effect is seen without scripts, too."""
     return render("models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0))
 
 
@@ -99,7 +99,7 @@ def ask_details(row: Row, box: str) -> dict[str, Any]:
     try:
         details = read_details(current_gateway(), box, row.copies[box].name, current_exchange())
     except GatewayError as error:
-        return {"details": None, "failure": f"{box}: {error}"}
+        return {"details": None, "failure": f"{box}: {translate(error.text)}"}
     return {"details": details, "failure": ""}
 
 
@@ -145,9 +145,7 @@ def unload() -> ResponseReturnValue:
 @PAGE.post("/delete")
 def delete() -> ResponseReturnValue:
     """Deletes a model, whose name has to be typed."""
-    form = read_form()
-    if form.get("confirm") != form.get("model"):
-        raise BadRequest(_("Type the name of the model to confirm."))
+    check_confirmed(read_form().get("model", ""), _("Type the name of the model to confirm."))
     return begin("delete", {})
 
 
@@ -186,10 +184,8 @@ def create() -> ResponseReturnValue:
     form = read_form()
     try:
         return begin("create", read_modelfile(form.get("modelfile", "")))
-    except ModelfileError as error:
-        return render_create(form, error.write(_), form.getlist("box"))
     except BadRequest as error:
-        return render_create(form, str(error), form.getlist("box"))
+        return render_create(form, error.text, form.getlist("box"))
 
 
 def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> ResponseReturnValue:
@@ -321,10 +317,8 @@ def check_new_name(name: str, form: Mapping[str, str], before: Mapping[str, Json
 @PAGE.post("/remove")
 def remove() -> ResponseReturnValue:
     """Removes an entry, whose name has to be typed."""
-    form = read_form()
-    name = form.get("name", "")
-    if form.get("confirm") != name:
-        raise BadRequest(_("Type the name of the entry to confirm."))
+    name = read_form().get("name", "")
+    check_confirmed(name, _("Type the name of the entry to confirm."))
     delete_model(name)
     tell(_("The entry %(name)s is removed.", name=name))
     return see_other(f"{PAGE.blueprint.name}.show_entries")

@@ -13,12 +13,13 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
 from ollama_proxy.admin.pages.csrf import check_csrf, check_origin
-from ollama_proxy.admin.pages.language import remember_choice
+from ollama_proxy.admin.pages.language import remember_choice, translate
 from ollama_proxy.admin.routes import MAX_BODY, current_gateway
 from ollama_proxy.dialects import read_limited_parts
 from ollama_proxy.errors import BadRequest, GatewayError
 from ollama_proxy.gateway import current_exchange
 from ollama_proxy.policy import ADMIN, PUBLIC
+from ollama_proxy.texts import Translatable
 
 #: Where the pages are.
 PAGES_PATH = "/admin"
@@ -95,7 +96,7 @@ def read_form() -> MultiDict[str, str]:
         try:
             pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
         except ValueError:
-            raise BadRequest("This is not a form.") from None
+            raise BadRequest(Translatable("This is not a form.")) from None
         found = request.environ["ollama_proxy.form"] = MultiDict(pairs)
     return found
 
@@ -108,13 +109,20 @@ def render(template: str, status: int = 200, /, **values: Any) -> Response:
 
 def tell(text: str, kind: Literal["error", "done"] = "done") -> None:
     """Shows a message on the next page of this session."""
-    session["messages"] = [*session.get("messages", []), {"kind": kind, "text": text[:1000]}]
+    session["messages"] = [*session.get("messages", []), {"kind": kind, "text": translate(text)[:1000]}]
 
 
 def take_messages() -> list[Mapping[str, str]]:
     """The messages for this page; they are shown once."""
     found: list[Mapping[str, str]] = session.pop("messages", [])
     return found
+
+
+def check_confirmed(name: str, text: str) -> None:
+    """Raises BadRequest with this text unless the name of what a form ends has been typed once more."""
+    typed = read_form().get("confirm", "").strip()
+    if not typed or typed != name.strip():
+        raise BadRequest(text)
 
 
 def see_other(endpoint: str, **values: Any) -> ResponseReturnValue:

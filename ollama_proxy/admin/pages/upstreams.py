@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.pages.language import gettext as _
 from ollama_proxy.admin.pages.model_form import read_number
-from ollama_proxy.admin.pages.page import Page, read_form, render, see_other, tell
+from ollama_proxy.admin.pages.page import Page, check_confirmed, read_form, render, see_other, tell
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.admin.upstreams import (
@@ -82,10 +82,8 @@ def drain() -> ResponseReturnValue:
 @PAGE.post("/remove")
 def remove() -> ResponseReturnValue:
     """Removes an upstream, whose name has to be typed."""
-    form = read_form()
-    name = form.get("name", "")
-    if form.get("confirm") != name:
-        raise BadRequest(_("Type the name of the upstream to confirm."))
+    name = read_form().get("name", "")
+    check_confirmed(name, _("Type the name of the upstream to confirm."))
     delete_upstream(name)
     tell(_("%(name)s is removed.", name=name))
     return see_other(PAGE.endpoint)

@@ -164,7 +164,7 @@ def list_periods(start: str, end: str) -> tuple[str, list[str]]:
     try:
         first, last = date.fromisoformat(start), date.fromisoformat(end)
     except ValueError:
-        raise BadRequest("A day must be one such as 2026-11-23.", param="from") from None
+        raise BadRequest(_("A day must be one such as 2026-11-23."), param="from") from None
     days = (last - first).days + 1
     if days == 1:
         return "hour", list_hours(first)

@@ -11,6 +11,7 @@ from contextlib import suppress
 import gevent
 
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import HEALTH_CHECK_TIMEOUTS, Fleet
 from ollama_proxy.upstreams.fleet.node import QUICK_S, Node, State
@@ -46,7 +47,7 @@ class Health:
     def states(self) -> dict[str, State]:
         """State by name, at most two seconds old unless an upstream takes longer to answer."""
         self.check(FRESH_S)
-        unknown = State(False, reason="not checked yet")
+        unknown = State(False, reason=Translatable("not checked yet"))
         return {node.name: node.state or unknown for node in self._fleet().nodes}
 
     def check(self, max_age_s: float = 0.0) -> None:

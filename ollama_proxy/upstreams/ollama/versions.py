@@ -14,6 +14,7 @@ import orjson
 
 from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
 from ollama_proxy.hub import Json
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.ollama.codec import count
 
 Release = tuple[int, ...]
@@ -47,11 +48,16 @@ SHIFT_PER_REQUEST = Releases((0, 1, 0), (0, 30, 0))
 UNREADABLE_IMAGES = {"image/gif": Releases(), "image/webp": Releases((0, 30, 0), (0, 32, 14))}
 
 #: What is wrong with the releases of a server, for its operator.
-FAULTS = ((Releases(end=(0, 32, 15)), "an answer that its parser fails in hangs, and the runner of the model is lost"),)
+FAULTS = (
+    (
+        Releases(end=(0, 32, 15)),
+        Translatable("an answer that its parser fails in hangs, and the runner of the model is lost"),
+    ),
+)
 
 #: What to do about any of them: the oldest release without known faults.
 RECOMMENDED = "0.32.15"
-UPGRADE = f"upgrade to Ollama {RECOMMENDED} or later"
+UPGRADE = Translatable("upgrade to Ollama %(version)s or later", version=RECOMMENDED)
 
 
 def unreadable_images(version: str) -> frozenset[str]:
@@ -63,7 +69,7 @@ def list_faults(version: str) -> Iterator[str]:
     """What an operator should know of this version: one sentence for each fault."""
     for releases, fault in FAULTS:
         if version in releases:
-            yield f"Ollama {version} has a known fault: {fault}"
+            yield Translatable("Ollama %(version)s has a known fault: %(fault)s", version=version, fault=fault)
 
 
 #: What a client can do about a prompt that is too long, and what else if the server can cut it.

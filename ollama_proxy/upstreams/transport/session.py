@@ -23,6 +23,7 @@ from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call
@@ -49,7 +50,7 @@ _Address = tuple[int, Any]
 class Redirected(UpstreamError):
     """The upstream redirects: `location` is the header as sent, empty if there is none."""
 
-    text = "The model server answered with a redirect."
+    text = Translatable("The model server answered with a redirect.")
 
     def __init__(self, status: int, location: str) -> None:
         super().__init__(detail=f"redirect {status}")

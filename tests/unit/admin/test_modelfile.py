@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.admin.modelfile import ModelfileError, read_modelfile
-from ollama_proxy.admin.texts import fill_in
+from ollama_proxy.admin.modelfile import read_modelfile
+from ollama_proxy.admin.pages.language import speaking, translate
 from ollama_proxy.errors import BadRequest
 
 WHOLE = '''# a comment
@@ -69,10 +69,7 @@ def test_what_is_wrong_is_named_with_its_line(text: str, said: str) -> None:
 
 
 def test_what_is_wrong_can_be_said_in_another_language() -> None:
-    texts = {"there is no such instruction": "没有这个指令", "Line %(line)s, %(name)s": "第 %(line)s 行，%(name)s"}
-    with pytest.raises(ModelfileError) as refused:
+    with pytest.raises(BadRequest) as refused:
         read_modelfile("FROM m\nCOLOUR red")
-    assert refused.value.write(lambda text, **values: fill_in(texts[text], values)) == "第 2 行，COLOUR: 没有这个指令."
-    with pytest.raises(ModelfileError) as empty:
-        read_modelfile("")
-    assert empty.value.write(lambda text, **_: text.upper()).startswith("A MODELFILE NEEDS FROM")
+    with speaking("zh"):
+        assert translate(refused.value.text) == "第 2 行，COLOUR：没有这个指令。"

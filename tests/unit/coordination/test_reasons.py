@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Outcome, Request
+from ollama_proxy.texts import Translatable
+from tests.translations import read_translations
 
 MODEL = "qwen3:8b"
 
@@ -118,3 +121,13 @@ def test_reason_says_what_a_request_waits_for(scene: Any, reason: str) -> None:
     scene(made)
     position = made.scheduler.locate("waits")
     assert position and position.reason == reason
+    messages = {*find_messages(position.reason)}
+    assert messages and messages <= {message.id for message in read_translations() if message.string}
+
+
+def find_messages(text: Any) -> Iterator[str]:
+    """The messages that pages translate of a text."""
+    if isinstance(text, Translatable):
+        yield text.message
+        for value in text.values.values():
+            yield from find_messages(value)

@@ -17,6 +17,7 @@ from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import NotFound, RecordsUnavailable
 from ollama_proxy.records import service
 from ollama_proxy.records.service import FULL_BYTES, RecordsService
+from ollama_proxy.texts import text_from_json
 
 Frame = dict[str, Any]
 URL = {"url": "sqlite:state/records.db"}
@@ -250,7 +251,7 @@ def test_full_spool_is_a_problem(make_service: MakeService, pushed: list[Frame],
     wait_until(lambda: news(pushed, "records_state"))
     state = news(pushed, "records_state")[-1]
     assert (state["is_available"], state["spool_bytes"]) == (True, FULL_BYTES + 1)
-    assert "900 MiB" in state["problems"][0]["what"]
+    assert "900 MiB" in text_from_json(state["problems"][0]["what"])
 
 
 def test_workers_never_import_the_database() -> None:

@@ -145,3 +145,41 @@ def test_the_page_stays_up_without_the_records(operator: Visitor, records: InPro
 def test_a_key_that_is_not_there_is_not_found(operator: Visitor) -> None:
     answer = operator.get("/admin/keys/edit?name=<i>x</i>")
     assert (answer.status_code, "<i>x" in answer.text) == (404, False)
+
+
+CHINESE = {"Accept-Language": "zh-CN"}
+
+
+def told_in_chinese(operator: Visitor, path: str, fields: dict[str, Any]) -> str:
+    """What the page says of a form that is refused."""
+    answer = operator.post(path, fields, **CHINESE)
+    text = operator.get("/admin/keys", **CHINESE).text if answer.status_code == 303 else answer.text
+    return " ".join(re.findall(r'class="message error"[^>]*>\s*([^<]*)<', text)).strip()
+
+
+def test_refusals_are_in_the_language_of_the_reader(operator: Visitor, records: InProcessRecords) -> None:
+    operator.post("/admin/keys/create", FORM)
+    typed = {"name": "web", "confirm": "other"}
+    absent = {"name": "absent", "confirm": "absent"}
+    of_file = {"name": "member", "confirm": "member"}
+    assert told_in_chinese(operator, "/admin/keys/create", FORM) == "已经有名为 web 的密钥。"
+    assert told_in_chinese(operator, "/admin/keys/revoke", typed) == "请输入密钥名称以确认。"
+    assert told_in_chinese(operator, "/admin/keys/revoke", absent) == "没有名为 absent 的密钥。"
+    assert told_in_chinese(operator, "/admin/keys/revoke", of_file).startswith("member 定义在 config.yaml:1 中：")
+    records.is_down = True
+    assert told_in_chinese(operator, "/admin/keys/create", FORM | {"name": "b"}).endswith(
+        "记录数据库暂时不可用，请稍后重试。"
+    )
+
+
+def test_errors_are_in_the_language_of_the_reader_and_those_of_the_api_are_english(operator: Visitor) -> None:
+    outdated = {"name": "web", "csrf_token": "wrong"}
+    answer = operator.post("/admin/keys/disable", outdated, **CHINESE)
+    assert (answer.status_code, "此表单已过期：请重新加载页面。" in answer.text) == (403, True)
+    foreign = operator.post("/admin/keys/disable", outdated, Origin="https://elsewhere.example", **CHINESE)
+    assert (foreign.status_code, "该请求不是由本网关的页面发出的。" in foreign.text) == (403, True)
+    assert "没有名为 absent 的密钥。" in operator.get("/admin/keys/edit?name=absent", **CHINESE).text
+    for path in ("/admin/api/tokens/absent", "/admin/api/nothing"):
+        assert operator.get(path, **CHINESE).text.isascii()
+    refused = operator.send("DELETE", "/admin/api/tokens/absent", Origin="http://localhost", **CHINESE)
+    assert (refused.status_code, refused.text.isascii()) == (403, True)

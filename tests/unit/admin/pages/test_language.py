@@ -11,8 +11,9 @@ import pytest
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
-from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, remember_choice
+from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, remember_choice, translate
 from ollama_proxy.admin.pages.sessions import PageSessions
+from ollama_proxy.texts import Translatable
 from tests.translations import COMPILED, collect, compile_translations, read_translations, texts_of, untranslated
 
 PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[sd]")
@@ -94,6 +95,19 @@ def test_what_templates_fill_in_themselves_is_left_alone(chinese: None) -> None:
 
 def test_marking_a_text_does_not_change_it(chinese: None) -> None:
     assert N_("Sign out") == "Sign out"
+
+
+def test_a_text_of_another_part_is_translated_with_all_that_is_in_it(chinese: None) -> None:
+    reason = Translatable("%(variable)s is not set", variable="KEY")
+    text = Translatable("%(name)s is hidden: %(reason)s", name="cloud", reason=reason)
+    assert translate(text) == "cloud 已隐藏：未设置 KEY"
+
+
+def test_what_may_be_any_text_is_not_translated(chinese: None) -> None:
+    assert translate("Sign out") == "Sign out"
+    assert translate(Translatable("%(name)s is hidden: %(reason)s", name="Sign out", reason="<b>")) == (
+        "Sign out 已隐藏：<b>"
+    )
 
 
 # The catalogue. After a change of texts: `make translations`.

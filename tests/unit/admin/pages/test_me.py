@@ -10,7 +10,8 @@ import gevent
 import pytest
 
 from ollama_proxy.admin.pages import me
-from ollama_proxy.admin.pages.me import LIMIT_TITLES, read_within
+from ollama_proxy.admin.pages.key_form import LIMIT_TITLES
+from ollama_proxy.admin.pages.me import read_within
 from ollama_proxy.settings import Limits
 from tests.rig.in_process import in_process
 from tests.rig.in_process_records import InProcessRecords

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ollama_proxy.admin.pages.page import MAX_FIELDS, Page
@@ -42,6 +44,25 @@ def test_what_is_no_form_is_refused(operator: Visitor, body: bytes) -> None:
 
 def test_a_form_that_is_too_large_is_refused(operator: Visitor) -> None:
     assert operator.post("/admin/keys/create", {"note": "x" * (1 << 20)}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/admin/keys/revoke", {"name": "web"}),
+        ("/admin/models/delete", {"model": "tiny", "box": "box1"}),
+        ("/admin/models/delete", {"at": "box1 tiny"}),
+        ("/admin/models/remove", {"name": "house"}),
+        ("/admin/upstreams/remove", {"name": "box1"}),
+        ("/admin/upstreams/remove", {}),
+    ],
+)
+@pytest.mark.parametrize("typed", [None, "", " ", "another"])
+def test_what_ends_something_needs_its_name_typed(
+    operator: Visitor, path: str, fields: dict[str, str], typed: str | None
+) -> None:
+    operator.post(path, fields if typed is None else fields | {"confirm": typed})
+    assert re.search(r'class="message error">Type the name of the \w+ to confirm\.<', operator.get("/admin/keys").text)
 
 
 def test_a_message_is_shown_once(operator: Visitor) -> None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from ollama_proxy.errors import BadRequest, PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.ollama.versions import (
     MISTAKES,
     RECOMMENDED,
@@ -15,6 +16,7 @@ from ollama_proxy.upstreams.ollama.versions import (
     REMEDY_WITH_CUT,
     SHIFT_PER_REQUEST,
     TOO_LONG,
+    UPGRADE,
     decode_refusal,
     error_text,
     list_faults,
@@ -81,7 +83,11 @@ def test_everything_else_counts_as_new(version: str) -> None:
 def test_operators_are_told_of_releases_with_known_faults(version: str, is_faulty: bool) -> None:
     faults = list(list_faults(version))
     assert bool(faults) is is_faulty
-    assert all(version in fault for fault in faults)
+    assert all(version in fault and isinstance(fault, Translatable) for fault in faults)
+
+
+def test_the_remedy_is_translatable() -> None:
+    assert isinstance(UPGRADE, Translatable) and RECOMMENDED in UPGRADE
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
