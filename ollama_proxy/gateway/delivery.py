@@ -40,7 +40,7 @@ def record_failure(exchange: Exchange, error: GatewayError) -> None:
     client's name of the model."""
     exchange.state, exchange.error = error.state, error.slug
     if exchange.target and isinstance(error, UpstreamRefused):
-        error.args = (renamed(str(error), exchange.target, exchange.model),)
+        error.text = renamed(error.text, exchange.target, exchange.model)
     if isinstance(error, UpstreamError) and error.status >= 500:
         fields = {"id": exchange.id, "upstream": exchange.failed_upstream, "error": error.slug, "status": error.status}
         log.warning("upstream_error", extra={"fields": fields | {"detail": error.detail[:500]}})

@@ -115,6 +115,11 @@ def wait_until(condition: Callable[[], object]) -> None:
         gevent.sleep(0.005)
 
 
+def wait_until_open(records: RecordsService) -> None:
+    """What was read from the database is news only when it is in use."""
+    wait_until(lambda: len(records.list_news()) == 2)
+
+
 def ask(records: RecordsService, call: str, **arguments: Any) -> Frame:
     replies: list[Frame] = []
     records.ask(call, arguments, replies.append)
@@ -159,7 +164,7 @@ def test_calls_are_answered_with_result_or_error(
     make_service: MakeService, database: FakeDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = make_service(URL)
-    wait_until(lambda: database.opened)
+    wait_until_open(records)
     assert ask(records, "usage", by="day") == {"result": {"by": "day"}}
     missing = {"slug": "not_found", "status": 404, "message": "there is no such token", "param": "name"}
     assert ask(records, "missing") == {"error": missing}
@@ -171,7 +176,7 @@ def test_slow_call_delays_neither_the_import_nor_other_calls_nor_the_loop(
     make_service: MakeService, database: FakeDatabase
 ) -> None:
     records = make_service(URL)
-    wait_until(lambda: database.opened)
+    wait_until_open(records)
     slow: list[Frame] = []
     records.ask("slow", {"seconds": 1.0}, slow.append)
     database.lines = 50
@@ -203,7 +208,7 @@ def test_lost_database_is_reported_and_used_again(
     make_service: MakeService, database: FakeDatabase, pushed: list[Frame]
 ) -> None:
     records = make_service(URL)
-    wait_until(lambda: database.opened)
+    wait_until_open(records)
     database.error = RecordsUnavailable(detail="the server has gone")
     database.lines = 30
     wait_until(lambda: news(pushed, "records_state"))
@@ -228,7 +233,7 @@ def test_seeds_include_what_was_written_last(make_service: MakeService, database
 
 def test_last_lines_are_imported_before_it_ends(make_service: MakeService, database: FakeDatabase) -> None:
     records = make_service(URL)
-    wait_until(lambda: database.opened)
+    wait_until_open(records)
     database.lines = 200
     records.close()
     assert (database.imported, database.closed) == (200, 1)

@@ -23,7 +23,7 @@ def test_a_mistake_in_a_modelfile_is_said_in_the_language_of_the_reader(operator
     form = {"model": "mine", "box": "demo", "modelfile": "FROM m\nCOLOUR red"}
     for language, said in (
         ("en", "Line 2, COLOUR: there is no such instruction"),
-        ("zh", "第 2 行，COLOUR: 没有这个指令"),
+        ("zh", "第 2 行，COLOUR：没有这个指令"),
     ):
         answer = operator.post("/admin/models/create", form, Accept_Language=language)
         assert answer.status_code == 400 and said in answer.text
