@@ -309,7 +309,7 @@ class UpstreamError(GatewayError):
 
     status = 502
     slug = "upstream_error"
-    text = Translatable("The model server sent an invalid response.")
+    text: str = Translatable("The model server sent an invalid response.")
     state = "upstream_error"
 
 
@@ -366,7 +366,7 @@ class PromptTooLong(UpstreamRefused):
     def __init__(self, text: str, *, remedy: str = "shorten it", tokens: int = 0, context: int = 0) -> None:
         """`tokens`: those of the prompt; `context`: how many fit; 0 for both if they are not known."""
         if tokens and context:
-            text: str = f"the prompt has {tokens} tokens and exceeds the available context size of {context}"
+            text = f"the prompt has {tokens} tokens and exceeds the available context size of {context}"
         super().__init__(400, f"{text}: {remedy}")
         self.slug = "context_length_exceeded"
         self.tokens, self.context = tokens, context
