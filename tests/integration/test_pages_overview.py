@@ -152,8 +152,8 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
         # While another page is open, what is shown is a second old at most.
         text = browser.wait_for("/admin", f"{SLOTS} of {SLOTS}", "Waiting requests <small>1</small>", "loaded-model")
         assert re.search(rf"Running requests <small>{SLOTS}</small>", text)
-        assert text.count("<td>member</td>") == SLOTS + 1
-        reasons = re.findall('<td class="wrap">([^<]+)</td>', text)
+        assert text.count(">member</td>") == SLOTS + 1
+        reasons = re.findall('<td class="wrap" data-label="Reason">([^<]+)</td>', text)
         assert len(reasons) == 1 and "box1" in reasons[0], reasons  # a slot, or a load
     assert "Reload the page" in text.split("<noscript>", 1)[1]
 
@@ -193,7 +193,7 @@ def test_a_page_gets_the_state_whenever_it_changes_in_its_language(gateway: Gate
             wait_until(lambda: english.shows("Waiting requests <small>1<", ">Key<"), DEADLINE_S, "nobody waits")
             wait_until(lambda: chinese.shows("<small>1<", ">密钥<"), DEADLINE_S, "nobody waits")
             assert ">Key<" not in chinese.events[-1][1]
-            [reason] = re.findall('<td class="wrap">([^<]+)</td>', chinese.events[-1][1])
+            [reason] = re.findall('<td class="wrap" data-label="原因">([^<]+)</td>', chinese.events[-1][1])
             assert re.search("上正在运行|正在 box1 上加载", reason), reason  # a slot, or a load
             [waiting] = gateway.ask("/admin/api/status", token=OPERATOR).json()["waiting"]
             assert waiting["reason"].isascii() and "box1" in waiting["reason"]
