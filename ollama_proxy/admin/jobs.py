@@ -20,6 +20,7 @@ from ollama_proxy.admin.schemas import MAX_CHARS, Answer, text, time
 from ollama_proxy.errors import BadRequest, Conflict, NotFound, RecordsUnavailable
 from ollama_proxy.gateway import current_exchange
 from ollama_proxy.hub import Json
+from ollama_proxy.texts import Translatable
 
 SECTION = Section("jobs", "Work on models: pull, create, copy, load, unload, delete.", path="jobs")
 
@@ -158,7 +159,10 @@ def check_boxes(boxes: Sequence[str]) -> None:
     for box in boxes:
         if box not in known:
             listed = ", ".join(known) or "none"
-            raise BadRequest(f"There is no Ollama server '{box[:60]}'; available: {listed}.", param="boxes")
+            text = Translatable(
+                "There is no Ollama server '%(name)s'; available: %(names)s.", name=box[:60], names=listed
+            )
+            raise BadRequest(text, param="boxes")
 
 
 def audit_job(job: Job, action: str) -> None:

@@ -41,6 +41,7 @@ from ollama_proxy.server.request import is_secure
 from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams import Health
 
 #: Of the jobs that pages have begun, beside the directory of their sessions.
@@ -193,9 +194,8 @@ def _list_config_problems(problem: Callable[[], str | None]) -> list[dict[str, s
     """What is wrong with the configuration file, for the status."""
     if (text := problem()) is None:
         return []
-    return [
-        {"what": f"the configuration file is not valid, so the last good one is used: {text}", "mend": "correct it"}
-    ]
+    what = Translatable("the configuration file is not valid, so the last good one is used: %(text)s", text=text)
+    return [{"what": what, "mend": Translatable("correct it")}]
 
 
 def _finishing(inner: WSGIApplication) -> WSGIApplication:

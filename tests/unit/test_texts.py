@@ -56,13 +56,9 @@ def test_every_message_is_a_literal() -> None:
 
 #: What passes the texts of others on, by module; their own tests check these.
 PASSED_ON = {"gateway.gateway": {"fault", "UPGRADE"}, "admin.status": {"each['mend']"}}
-#: Texts that are still in English on every page.
-ENGLISH = {"server.app"}
 
 
-@pytest.mark.parametrize(
-    "module", sorted(each for each in trees() if each not in ENGLISH and not each.startswith("cli."))
-)
+@pytest.mark.parametrize("module", sorted(each for each in trees() if not each.startswith("cli.")))
 def test_every_problem_of_the_status_is_translatable(module: str) -> None:
     nodes = list(ast.walk(trees()[module]))
     assigned = [(name.id, node.value) for node in nodes if isinstance(node, ast.Assign) for name in find_names(node)]
@@ -88,4 +84,4 @@ def find_texts(nodes: list[ast.AST]) -> list[ast.expr]:
 def test_problems_are_found() -> None:
     """Else the test above would say nothing."""
     found = {module for module, tree in trees().items() if find_texts(list(ast.walk(tree)))}
-    assert found > {"admin.status", "coordination.client", "records.service", "records.spool", *ENGLISH}
+    assert found > {"admin.status", "coordination.client", "records.service", "records.spool", "server.app"}

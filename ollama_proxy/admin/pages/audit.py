@@ -25,6 +25,11 @@ ACTIONS = {
     "rotate": (N_("rotated"), "plain"),
     "delete": (N_("deleted"), "warn"),
     "refuse": (N_("refused"), "bad"),
+    "pull": (N_("pulled"), "good"),
+    "copy": (N_("copied"), "good"),
+    "load": (N_("loaded"), "plain"),
+    "unload": (N_("unloaded"), "plain"),
+    "cancel": (N_("cancelled"), "warn"),
 }
 
 #: Of one page.

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ollama_proxy.admin.job_files import JobKind
 from ollama_proxy.admin.pages import audit as page
 from ollama_proxy.admin.pages.audit import list_values
 from ollama_proxy.records.audit import add
@@ -70,3 +72,7 @@ def test_values_are_written_as_in_the_configuration() -> None:
         ("models", None, "qwen3*, tiny"),
         ("rows", None, '[{"x":1}]'),
     ]
+
+
+def test_all_work_on_models_has_a_title() -> None:
+    assert {*get_args(JobKind), "cancel"} <= page.ACTIONS.keys()
