@@ -222,7 +222,7 @@ def test_a_new_token_is_filled_in_and_kept_nowhere(gateway: Gateway, member: Pag
 def test_what_is_no_token_is_not_filled_in(token: str, member: PageClient) -> None:
     assert member.post("/admin/connect", {"token": token}).status == 303
     page = member.get("/admin/connect").text
-    assert "That is no token." in page
+    assert "This is not a valid token." in page
     assert "export TOKEN=&#34;&lt;token&gt;&#34;" in page
 
 
