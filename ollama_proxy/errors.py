@@ -91,8 +91,8 @@ class GatewayError(Exception):
         detail: str = "",
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(text or self.text)
         self.text = text or self.text
+        super().__init__(self.text)
         #: The invalid field, as it is called in the request.
         self.param = param
         #: For the log only.

@@ -71,8 +71,8 @@ class BoxModels(Answer):
 
 @SECTION.route("GET", "/models", answer=BoxModels)
 def list_box_models() -> Json:
-    """Which Ollama server has which models, and which of them are loaded. Servers are waited for less than a second:
-    of a slower one, the answer has what it had before."""
+    """Which Ollama server has which models, and which of them are loaded. It waits less than a second
+    for the servers, and shows what was known before of those that are slower."""
     gateway = current_gateway()
     matrix = read_matrix(gateway)
     return {

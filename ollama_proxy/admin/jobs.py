@@ -127,7 +127,7 @@ def read_work(kind: JobKind, body: Mapping[str, Any]) -> tuple[str, dict[str, Js
     if kind == "create":
         return "", read_modelfile(body["modelfile"])
     if kind == "load":
-        return "", {name: body[name] for name in ("keep_alive",) if name in body}
+        return "", {"keep_alive": body["keep_alive"]} if "keep_alive" in body else {}
     return body.get("new_name", ""), {"keep_alive": 0} if kind == "unload" else {}
 
 
@@ -178,7 +178,7 @@ def find_job(job_id: str) -> Job:
     """One job; raises NotFound."""
     job = current_jobs().store.find(job_id)
     if job is None:
-        raise NotFound(f"There is no job {job_id[:100]}.", param="id")
+        raise NotFound(Translatable("There is no job %(id)s.", id=job_id[:100]), param="id")
     return job
 
 
@@ -186,7 +186,7 @@ def end_job(job_id: str) -> Job:
     """Ends a job, in whatever worker it runs, and returns it as it was. Raises NotFound, Conflict if it is over."""
     job = find_job(job_id)
     if not job.is_running:
-        raise Conflict(f"The job {job.id} is over already.", param="id")
+        raise Conflict(Translatable("This job is over already."), param="id")
     current_jobs().cancel(job)
     audit_job(job, "cancel")
     return job

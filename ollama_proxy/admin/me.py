@@ -88,7 +88,7 @@ def list_own_requests(query: dict[str, Json]) -> Json:
 
 
 def _own(query: Mapping[str, Json]) -> dict[str, Json]:
-    """The same, for nobody's records but the caller's."""
+    """The query, limited to the caller's own token."""
     name = (current_exchange().principal or ANYONE).name
     return {**query, "token": name, "timezone": current_gateway().settings.records.timezone}
 

@@ -13,6 +13,7 @@ from ollama_proxy.admin.upstream_trial import Trial, declare, try_upstream
 from ollama_proxy.errors import NotFound
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings, effective_upstreams
+from ollama_proxy.texts import Translatable
 
 SECTION = Section("upstreams", "Servers that run models.", path="upstreams")
 
@@ -104,7 +105,7 @@ def try_known(name: str) -> Trial:
     settings = current_gateway().settings
     known = next((each for each in effective_upstreams(settings) if each.name == name), None)
     if known is None:
-        raise NotFound(f"There is no upstream {name[:64]} in use.", param="name")
+        raise NotFound(Translatable("%(name)s is not in use yet.", name=name[:64]), param="name")
     return try_upstream(settings, known)
 
 

@@ -30,12 +30,11 @@ def explain_wait(lane: Lane, now: float) -> Translatable:
 
 def _explain_unusable(boxes: list[Box]) -> Translatable:
     up = [box for box in boxes if box.is_up]
-    named = _name(up or boxes)
-    if len(up or boxes) == 1:
-        return Translatable("%(box)s is draining", box=named) if up else Translatable("%(box)s is down", box=named)
-    return (
-        Translatable("%(boxes)s are draining", boxes=named) if up else Translatable("%(boxes)s are down", boxes=named)
-    )
+    names, is_one = _name(up or boxes), len(up or boxes) == 1
+    if up:
+        draining = Translatable("%(box)s is draining", box=names)
+        return draining if is_one else Translatable("%(boxes)s are draining", boxes=names)
+    return Translatable("%(box)s is down", box=names) if is_one else Translatable("%(boxes)s are down", boxes=names)
 
 
 def _explain_used_slots(boxes: list[Box]) -> Translatable:

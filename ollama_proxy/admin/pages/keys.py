@@ -132,5 +132,6 @@ def read_name() -> str:
 
 def read_confirmed_name() -> str:
     """The same, typed once more; raises BadRequest."""
-    check_confirmed(read_name(), _("Type the name of the key to confirm."))
-    return read_name()
+    name = read_name()
+    check_confirmed(name, _("Type the name of the key to confirm."))
+    return name

@@ -33,6 +33,11 @@ _KEY = "ollama_proxy.language"
 _SPOKEN = ContextVar("language", default=LANGUAGES[0])
 
 
+def N_(text: str) -> str:  # the name that gettext's tools know
+    """The text itself, marked for translation: it is translated where it is shown, not here."""
+    return text
+
+
 def choose_language(environ: dict[str, Any]) -> str:
     """ "en" or "zh": what the caller chooses with this request or has chosen before, or what the browser prefers."""
     found: str | None = environ.get(_KEY)
@@ -68,11 +73,6 @@ def speaking(language: str) -> Iterator[None]:
         yield
     finally:
         _SPOKEN.reset(before)
-
-
-def N_(text: str) -> str:  # the name that gettext's tools know
-    """The text itself, marked for translation: it is translated where it is shown, not here."""
-    return text
 
 
 def gettext(text: str, /, **values: Any) -> str:

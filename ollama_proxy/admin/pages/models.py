@@ -47,8 +47,8 @@ _DONE: Mapping[JobKind, str] = {
 
 @PAGE.get()
 def show_models() -> ResponseReturnValue:
-    """All boxes and their models as they are known, and the jobs. The lists of boxes are only awaited
-    after a form, so that its effect is seen without scripts, too."""
+    """All boxes with the models that are known, and the jobs. After a form it waits for new lists, so that the effect
+    of the form is seen without scripts, too."""
     return render("models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0))
 
 
@@ -218,10 +218,7 @@ def read_places() -> tuple[str, list[str]]:
 @PAGE.post("/cancel")
 def cancel() -> ResponseReturnValue:
     """Ends a job."""
-    try:
-        job = end_job(read_form().get("id", ""))
-    except (NotFound, Conflict) as error:
-        raise type(error)(_("This job is over already.")) from None
+    job = end_job(read_form().get("id", ""))
     tell(_("%(model)s on %(box)s is being cancelled.", model=job.model, box=job.box))
     return see_other(PAGE.endpoint)
 
