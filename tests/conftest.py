@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from tests.reliability.report import Reliability
@@ -37,6 +38,12 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_runtest_call() -> None:
+    """Sets the clock of the event loop, which stands while tests of other things run: timers that a test starts before
+    the loop runs again would end too early by that time."""
+    gevent.get_hub().loop.update_now()
 
 
 @pytest.fixture

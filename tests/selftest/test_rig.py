@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from tests.rig import fault_upstream as do
@@ -34,6 +35,18 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def recording_id(one: object) -> str | None:
     return one.name if isinstance(one, Recording) else None
+
+
+@pytest.fixture
+def slow_setup() -> None:
+    gevent.get_hub()
+    time.sleep(0.5)
+
+
+def test_a_timer_does_not_end_early_after_a_slow_setup(slow_setup: None) -> None:
+    began = time.monotonic()
+    gevent.joinall([gevent.spawn(gevent.sleep, 5)], timeout=0.4)
+    assert time.monotonic() - began > 0.3
 
 
 def test_wait_until_returns_the_truthy_value() -> None:
