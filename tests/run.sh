@@ -42,9 +42,9 @@ if [ $# != 0 ]; then
     exit
 fi
 # What measures comes first: the soak has the machine for itself, and a row of the fault table one other beside it. Of the
-# rest three run at a time: most wait for something, not for the processor.
+# rest four run at a time: most wait for something, not for the processor.
 status=0
 run tests/soak || status=$?
 run -n 2 tests/reliability || status=$?
-run -n 3 --ignore tests/soak --ignore tests/reliability || status=$?
+run -n 4 --ignore tests/soak --ignore tests/reliability || status=$?
 exit $status
