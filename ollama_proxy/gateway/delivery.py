@@ -153,7 +153,7 @@ def note_reports(exchange: Exchange, batch: Sequence[Event]) -> bytes:
             exchange.note_truncated("prompt")
             comments += PROMPT_CUT
         elif isinstance(event, Approximated):
-            exchange.note_approximated(event.field)
+            exchange.approximated = tuple(dict.fromkeys([*exchange.approximated, event.field]))
             comments += APPROXIMATED % event.field.encode()
     return comments if exchange.first_byte_at else b""
 

@@ -198,10 +198,6 @@ class Exchange:
         """Notes that "prompt" or "answer" was cut."""
         self.truncated = tuple(sorted({*self.truncated, part}, reverse=True))
 
-    def note_approximated(self, field: str) -> None:
-        """Notes that the answer does not follow this field of the request strictly."""
-        self.approximated = tuple(dict.fromkeys([*self.approximated, field]))
-
     def count_sent(self, size: int) -> None:
         """Counts `size` bytes of the body that are sent now."""
         if self.first_byte_at is None:

@@ -178,11 +178,26 @@ def list_observers(
 
 
 def build_finish(add_cors_headers: Callable[[Request, Response], None]) -> Callable[[Response], Response]:
-    """Flask's after_request: every answer gets its headers, and ends its exchange."""
+    """Flask's after_request: every answer gets its headers, and ends its exchange once the last byte is
+    out."""
 
     def finish(response: Response) -> Response:
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
-        _finish(incoming.environ[EXCHANGE_KEY], incoming, response)
+        exchange: Exchange = incoming.environ[EXCHANGE_KEY]
+        response.call_on_close(exchange.finish)
+        exchange.status = response.status_code
+        headers = response.headers
+        headers["X-Request-Id"] = exchange.id
+        if exchange.dialect is not ADMIN_PAGES or "Cache-Control" not in headers:  # static files of pages may be kept
+            headers["Cache-Control"] = "no-store"
+        for name, header in DIAGNOSTIC_HEADERS.items():
+            if words := getattr(exchange, name):
+                headers[header] = ", ".join(words)[:500]
+        for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
+            headers[name] = value
+        if exchange.admission is not None and exchange.admission.allowance is not None:
+            headers.extend(exchange.dialect.errors.allowance_fields(exchange.admission.allowance))
+        count_whole(exchange, response)
         if "HTTP_ORIGIN" in incoming.environ:
             add_cors_headers(incoming, response)
         return response
@@ -211,21 +226,3 @@ def _finishing(inner: WSGIApplication) -> WSGIApplication:
             raise
 
     return call
-
-
-def _finish(exchange: Exchange, incoming: Request, response: Response) -> None:
-    """Adds what every answer carries, and ends its exchange once the last byte is out."""
-    response.call_on_close(exchange.finish)
-    exchange.status = response.status_code
-    headers = response.headers
-    headers["X-Request-Id"] = exchange.id
-    if exchange.dialect is not ADMIN_PAGES or "Cache-Control" not in headers:  # static files of pages may be kept
-        headers["Cache-Control"] = "no-store"
-    for name, header in DIAGNOSTIC_HEADERS.items():
-        if words := getattr(exchange, name):
-            headers[header] = ", ".join(words)[:500]
-    for name, value in exchange.dialect.errors.head_fields(exchange.id, incoming.environ):
-        headers[name] = value
-    if exchange.admission is not None and exchange.admission.allowance is not None:
-        headers.extend(exchange.dialect.errors.allowance_fields(exchange.admission.allowance))
-    count_whole(exchange, response)

@@ -41,8 +41,7 @@ def settings_warnings(settings: Settings, environ: Mapping[str, str] = os.enviro
         *state_warnings(state_path(settings, environ)),
         *_access_warnings(settings),
         *_model_warnings(settings),
-        *_upstream_warnings(settings),
-        *_state_warnings(settings),
+        *_service_warnings(settings),
         *_limit_warnings(settings),
         *_queue_warnings(settings),
     ]
@@ -118,16 +117,13 @@ def _model_warnings(settings: Settings) -> Iterator[str]:
                 yield f"models.{name}.options: Ollama has no option {option}{suggestion(option, OPTION_TYPES)}"
 
 
-def _upstream_warnings(settings: Settings) -> Iterator[str]:
+def _service_warnings(settings: Settings) -> Iterator[str]:
     places: dict[str, str] = {}
     for upstream in settings.upstreams:
         if upstream.protocol == "ollama" and urlsplit(upstream.base_url).path.endswith(("/v1", "/api")):
             yield f"upstreams.{upstream.name}: the base_url of an Ollama server ends with its port, not /v1 or /api"
         if upstream.is_shared and (first := places.setdefault(upstream.base_url, upstream.name)) != upstream.name:
             yield f"upstreams.{upstream.name}: has the same base_url as {first}, so one server counts twice"
-
-
-def _state_warnings(settings: Settings) -> Iterator[str]:
     url = settings.state.url
     if url and url.has_password and url.is_exposed:
         yield f"state.url: the password for {url} is sent unencrypted to another machine; use rediss://"

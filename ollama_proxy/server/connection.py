@@ -157,11 +157,6 @@ class Connection:
             self._delivered, self._delivered_at = self._bytes_sent - queued, now
         return now - max(self._sending_since, self._delivered_at) > limit_s
 
-    @property
-    def has_unread_body(self) -> bool:
-        """Whether some of the body of its last request may still be on its way."""
-        return self.request is not None and not self.request.body.is_complete
-
     def has_input(self) -> bool:
         """Whether bytes of a request have arrived that nobody has read yet."""
         return bool(self._buffer) or self._has_event(select.POLLIN)

@@ -166,7 +166,11 @@ class IncomingRequest:
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         environ["REQUEST_METHOD"] = self.method
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if self.is_http_1_1 else "HTTP/1.0"
-        self._set_persistence()
+        sent = environ.get("HTTP_CONNECTION")
+        options = [each.strip() for each in sent.lower().split(",")] if sent else ()
+        kept = self.is_http_1_1 or "keep-alive" in options
+        # What follows a CONNECT is no request, whatever the answer.
+        self.is_persistent = kept and "close" not in options and self.method != "CONNECT"
         environ["wsgi.input"] = self.body = self._make_body()
 
     def _origin_form(self, target: str) -> str:
@@ -180,13 +184,6 @@ class IncomingRequest:
             raise InvalidRequest
         self.environ["HTTP_HOST"] = absolute[1]
         return absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
-
-    def _set_persistence(self) -> None:
-        sent = self.environ.get("HTTP_CONNECTION")
-        options = [each.strip() for each in sent.lower().split(",")] if sent else ()
-        kept = self.is_http_1_1 or "keep-alive" in options
-        # What follows a CONNECT is no request, whatever the answer.
-        self.is_persistent = kept and "close" not in options and self.method != "CONNECT"
 
     def _make_body(self) -> Body:
         environ, length = self.environ, self.environ.get("CONTENT_LENGTH", "0")

@@ -51,13 +51,10 @@ class Watchdog:
     def _live(self) -> None:
         while True:
             before, self._beat = self._beat, time.monotonic()
-            self._note_lag(self._beat - before - BEAT_S)
+            if self._beat - self._period_began > LAG_S:
+                self._last_lag_s, self._lag_s, self._period_began = self._lag_s, 0.0, self._beat
+            self._lag_s = max(self._lag_s, self._beat - before - BEAT_S)
             gevent.sleep(BEAT_S)
-
-    def _note_lag(self, lag_s: float) -> None:
-        if self._beat - self._period_began > LAG_S:
-            self._last_lag_s, self._lag_s, self._period_began = self._lag_s, 0.0, self._beat
-        self._lag_s = max(self._lag_s, lag_s)
 
     @property
     def lag_s(self) -> float:

@@ -119,7 +119,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             while self._serve_next(connection):
                 pass
-            return connection.has_unread_body
+            return connection.request is not None and not connection.request.body.is_complete
         except (gevent.GreenletExit, SystemExit):
             pass  # the worker ends
         except OSError as error:
@@ -134,8 +134,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         request = connection.read_request(self._limits)
         if request is None:
             return False
-        if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https" and self._is_proxy(request.environ):
-            request.environ["wsgi.url_scheme"] = "https"
+        if request.environ.get("HTTP_X_FORWARDED_PROTO") == "https":
+            address = plain_address(request.environ["REMOTE_ADDR"])
+            # Proxies say which protocol the client used; whoever comes by a unix socket is one.
+            if not address or "*" in self._trusted or is_trusted(address, self._trusted):
+                request.environ["wsgi.url_scheme"] = "https"
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
@@ -146,11 +149,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             return connection.respond(request, self.wsgi, is_last=is_last)
         finally:
             self._connections.end(connection)
-
-    def _is_proxy(self, environ: WSGIEnvironment) -> bool:
-        """Whether the other end is a proxy that says which protocol the client used."""
-        address = plain_address(environ["REMOTE_ADDR"])
-        return not address or "*" in self._trusted or is_trusted(address, self._trusted)
 
     def _refuse(self, connection: Connection, error: Exception) -> bool:
         """Answers a request that never reached the application, or whose application failed. False: it has had a part
