@@ -29,6 +29,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.upstreams.call import pace
 
+#: Makes events of one object; raises AttributeError or TypeError for one of another shape than Ollama's.
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
 #: Instructions for the model if a client requires a call: Ollama has no `tool_choice`.
@@ -145,14 +146,6 @@ def _encode_message(message: Message) -> dict[str, Json]:
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     return body
-
-
-def decode_events(decode: Decoder, document: dict[str, Json]) -> list[Event]:
-    """The events of one object; raises UpstreamError for one of another shape than Ollama's."""
-    try:
-        return decode(document)
-    except (AttributeError, TypeError) as error:
-        raise UpstreamError(detail=f"an answer of another shape: {error}") from error
 
 
 def decode_object(line: bytes) -> dict[str, Json]:
