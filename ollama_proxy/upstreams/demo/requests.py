@@ -100,6 +100,7 @@ class Asked:
     """A chat or a completion with its types checked; a completion is a chat of one message."""
 
     model: str
+    #: All have a content, which may be empty, and a role in lower case.
     messages: Sequence[Mapping[str, Json]]
     stream: bool
     #: Nothing to answer and `keep_alive` zero.
@@ -115,9 +116,9 @@ class Asked:
 def load_chat(data: Mapping[str, Json]) -> Asked:
     """The body of `/api/chat`; raises Refusal."""
     messages, tools = objects(data, "messages"), objects(data, "tools")
-    for message in messages:
-        for name in ("role", "content"):
-            field(message, name, "")
+    for index, message in enumerate(messages):
+        role, content = field(message, "role", "").lower(), field(message, "content", "")
+        messages[index] = message | {"role": role, "content": content}
         _check_images(message)
     for tool in tools:
         field(field(tool, "function", dict[str, Json]()), "name", "")
