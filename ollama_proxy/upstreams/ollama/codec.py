@@ -169,11 +169,11 @@ class ChatDecoder:
         message = line.get("message") or {}
         content = message.get("content")
         events: list[Event]
-        if "thinking" in message or "logprobs" in line:
+        if isinstance(content, str) and "thinking" not in message and "logprobs" not in line:  # nearly all lines
+            events = [Content(content)] if content else []
+        else:
             logprobs = line.get("logprobs")
             events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
-        else:  # nearly all lines
-            events = [Content(check_text(content))] if content else []
         if "tool_calls" in message:
             events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:
