@@ -93,7 +93,8 @@ class AnthropicUpstream(TransportUpstream):
         """The rows of all pages; also keeps their traits."""
         path, rows = _MODELS, list[Mapping[str, Json]]()
         for _ in range(MOST_PAGES):
-            with self._get(path, call) as reply:
+            reply = self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call)
+            with contextlib.closing(reply):
                 if reply.status != 200:
                     raise self.decode_refusal(reply)
                 page, last = decode_page(decode_object(read_all(reply)))
@@ -129,7 +130,8 @@ class AnthropicUpstream(TransportUpstream):
 
     def version(self, call: Call) -> str:
         """See Upstream.version: it has none, and is usable unless it refuses the key."""
-        with self._get(_ONE_MODEL, call) as reply:
+        reply = self._transport.open(UpstreamRequest("GET", _ONE_MODEL, headers=_SINGLE), call)
+        with contextlib.closing(reply):
             # Its list is not read: that may take a while.
             if reply.status in (*UpstreamAuthError.statuses, 403):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
@@ -138,6 +140,3 @@ class AnthropicUpstream(TransportUpstream):
     def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """See Upstream.decode_refusal."""
         return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
-
-    def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
-        return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))
