@@ -140,15 +140,18 @@ def _tool_calls(asked: Asked) -> list[Piece]:
     return calls
 
 
-def logprobs(pieces: Iterable[Piece], top: int) -> list[dict[str, Json]]:
-    """One row per token, with `top` alternatives of which the token itself is the first."""
+def logprobs(pieces: Iterable[Piece], top: int | None) -> dict[str, Json]:
+    """The field with one row per token, with `top` alternatives of which the token itself is the first; no field if
+    `top` is None, or if there are no tokens."""
+    if top is None:
+        return {}
     rows: list[dict[str, Json]] = []
     for piece in pieces:
         if token := piece.thinking or piece.content:
             others = [_logprob(chr(0x61 + i), -5.0 - i) for i in range(top - 1)]
             own = _logprob(token, -0.01)
             rows.append(own | ({"top_logprobs": [own, *others]} if top else {}))
-    return rows
+    return {"logprobs": rows} if rows else {}
 
 
 def _logprob(token: str, logprob: float) -> dict[str, Json]:

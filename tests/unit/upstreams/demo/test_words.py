@@ -68,7 +68,7 @@ def test_thinking_comes_first() -> None:
 
 def test_log_probabilities_one_row_for_each_token() -> None:
     pieces = said().pieces
-    rows = logprobs(pieces, 3)
+    rows = logprobs(pieces, 3)["logprobs"]
     assert [row["token"] for row in rows] == [piece.content for piece in pieces]
     assert {len(row["top_logprobs"]) for row in rows} == {3}
 
