@@ -7,7 +7,7 @@ thinking ends with one signature: the helpers of the official clients fail on an
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
@@ -199,16 +199,12 @@ def _model(model: Model) -> dict[str, Json]:
     row["lifecycle"] = "active"
     if model.context_length:
         row["max_input_tokens"] = model.context_length
-    if model.capabilities is not None:
-        row["capabilities"] = _render_capabilities(model.capabilities)
-    return row
-
-
-def _render_capabilities(able: Set[str]) -> dict[str, Json]:
-    """Render what a model can do through this gateway, which reads PDF files and asks for JSON itself. All keys are
-    always there."""
+    if model.capabilities is None:
+        return row
+    # What it can do through this gateway, which reads PDF files and asks for JSON itself. All keys are always there.
+    able = model.capabilities
     chats, thinks = _supported("completion" in able), _supported("thinking" in able)
-    return {
+    row["capabilities"] = {
         **dict.fromkeys(("batch", "citations", "code_execution", "context_management"), _supported(False)),
         "effort": thinks | dict.fromkeys(("low", "medium", "high", "xhigh", "max"), thinks),
         "image_input": _supported("vision" in able),
@@ -221,6 +217,7 @@ def _render_capabilities(able: Set[str]) -> dict[str, Json]:
             | {"between_tools": _supported(False), "disabled": _supported(True)}
         },
     }
+    return row
 
 
 def _supported(value: bool) -> dict[str, Json]:
