@@ -162,7 +162,7 @@ class Authenticator:
         failures = self._auth_failures
         failures.check(client, digest)
         if not failures.has_passed(client, digest):
-            failures.check_window(ACCOUNT)
+            failures.check(ACCOUNT)
         if failures.has_failed(client, digest):  # a password that is sent again and again costs no more time
             raise AuthError
         if not is_right():
@@ -221,6 +221,7 @@ def _parse_authorization(value: str) -> bytes:
             return value.encode("latin-1")
 
 
+@dataclass(slots=True)
 class PathPrefix:
     """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
     only set a base URL, or `/admin/call`, for pages.
@@ -228,8 +229,7 @@ class PathPrefix:
     The application never sees the token in a path.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    _app: Any
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         if environ["PATH_INFO"].startswith(f"{CALL_PATH}/"):
