@@ -180,20 +180,16 @@ def usage(done: Done) -> dict[str, int]:
     }
 
 
-def render_models(models: Sequence[Model]) -> bytes:
+def render_models(models: Sequence[Model]) -> dict[str, Json]:
     """Render the list of models, always as one page."""
     ids = [model.name for model in models]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
-    data = [_model(model) for model in models]
-    return orjson.dumps({"data": data, "has_more": False, "first_id": first, "last_id": last})
+    data = [render_model(model) for model in models]
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
-def render_model(model: Model) -> bytes:
+def render_model(model: Model) -> dict[str, Json]:
     """Render one model."""
-    return orjson.dumps(_model(model))
-
-
-def _model(model: Model) -> dict[str, Json]:
     created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
     row: dict[str, Json] = {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}
     row["lifecycle"] = "active"
