@@ -97,8 +97,18 @@ class Toolbox:
         return tool
 
     def flat_name(self, form: ToolForm) -> str:
-        """Return the name that the model knows a tool by, also for a tool that the request does not define."""
-        return self._names.get(form) or (join_name(form.namespace, form.name) if form.namespace else form.name)
+        """Return the name that the model knows a tool by, also for a tool that the request does not define. A name in a
+        namespace is joined, in the same way in every turn. If that is too long, it has a digest in the middle: the
+        model needs the end, which has the name of the tool."""
+        if known := self._names.get(form):
+            return known
+        if form.namespace is None:
+            return form.name
+        joined = f"{form.namespace}__{form.name}"
+        if len(joined) <= MAX_JOINED_CHARS:
+            return joined
+        digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
+        return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
     def find(self, tool: Json, where: str) -> str:
         """Return the flat name of a tool that a tool choice names; raises BadRequest if the request does not define
@@ -114,16 +124,6 @@ class Toolbox:
         if self.forms.get(flat_name) != form:
             raise_invalid(f"{where}.name", f"this request defines no tool '{name[:80]}'")
         return flat_name
-
-
-def join_name(namespace: str, name: str) -> str:
-    """Return one name for a tool in a namespace, the same in every turn. If it is too long, it has a digest in the
-    middle: the model needs the end, which has the name of the tool."""
-    joined = f"{namespace}__{name}"
-    if len(joined) <= MAX_JOINED_CHARS:
-        return joined
-    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
-    return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
 
 def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolChoice]:
