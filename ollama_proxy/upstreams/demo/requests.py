@@ -31,13 +31,12 @@ _ACCEPTED: Mapping[type, tuple[type, ...]] = {int: (int, float), float: (int, fl
 _TYPES = {str: "a string", bool: "true or false", int: "a whole number", list: "an array", dict: "an object"}
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """An answer other than 200, with this status and this text."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+    status: int
+    text: str
 
 
 def check_model(name: str) -> None:

@@ -148,14 +148,10 @@ def logprobs(pieces: Iterable[Piece], top: int | None) -> dict[str, Json]:
     rows: list[dict[str, Json]] = []
     for piece in pieces:
         if token := piece.thinking or piece.content:
-            others = [_logprob(chr(0x61 + i), -5.0 - i) for i in range(top - 1)]
-            own = _logprob(token, -0.01)
+            tops = [(token, -0.01), *((chr(0x61 + i), -5.0 - i) for i in range(top - 1))]
+            own, *others = [{"token": text, "logprob": chance, "bytes": list(text.encode())} for text, chance in tops]
             rows.append(own | ({"top_logprobs": [own, *others]} if top else {}))
     return {"logprobs": rows} if rows else {}
-
-
-def _logprob(token: str, logprob: float) -> dict[str, Json]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
 
 def vector(text: str) -> list[float]:
