@@ -64,7 +64,7 @@ class AnthropicUpstream(TransportUpstream):
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
-        traits = self._traits(request.model, call)
+        traits = self._find_traits(request.model, call)
         body = encode_request(encode_chat(request, traits, self._thoughts))
         headers = _STREAM if request.stream else _SINGLE
         return AnswerEvents(
@@ -79,7 +79,7 @@ class AnthropicUpstream(TransportUpstream):
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.list_approximated; also those that are left out."""
-        return tuple(encode_parameters(request, self._known(request.model), self._thoughts).unsaid)
+        return tuple(encode_parameters(request, self._find_traits(request.model), self._thoughts).unsaid)
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.select_passthrough."""
@@ -105,13 +105,10 @@ class AnthropicUpstream(TransportUpstream):
         self._told = {row["id"]: decode_traits(row) for row in rows}
         return rows
 
-    def _traits(self, model: str, call: Call) -> Traits:
-        """The traits of a model, fetched if there is no list yet."""
-        if not self._told:
+    def _find_traits(self, model: str, call: Call | None = None) -> Traits:
+        """The traits of a model, as far as they are known; with a call, they are fetched if there is no list yet."""
+        if call is not None and not self._told:
             self._asked.get("models", call, self._try_list)
-        return self._known(model)
-
-    def _known(self, model: str) -> Traits:
         traits, configured = find_traits(model, self._told), self._configured.get(model)
         return replace(traits, capabilities=configured) if configured else traits
 
@@ -126,7 +123,7 @@ class AnthropicUpstream(TransportUpstream):
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-        return self._traits(model, call).capabilities
+        return self._find_traits(model, call).capabilities
 
     def version(self, call: Call) -> str:
         """See Upstream.version: it has none, and is usable unless it refuses the key."""
