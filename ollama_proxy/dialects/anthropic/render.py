@@ -78,15 +78,15 @@ class MessageRenderer:
         frames = self._begin()
         for event in events:
             match event:
-                case Content(text):
-                    if text:
+                case Content(text) if text:
+                    if self._open is not Content:
                         frames += self._switch(Content, _TEXT, b"text_delta", b"text")
-                        frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
-                case Thinking(text):
-                    if text:
+                    frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
+                case Thinking(text) if text:
+                    if self._open is not Thinking:
                         frames += self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
-                        self._thinking.update(text.encode())
-                    if text and self._show_thinking:
+                    self._thinking.update(text.encode())
+                    if self._show_thinking:
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
                     # One block for each call, with the arguments in one delta, or no delta if there are none.
@@ -127,9 +127,7 @@ class MessageRenderer:
         return [_event(b"message_start", {"type": "message_start", "message": message}), PING]
 
     def _switch(self, kind: type[Event], block: bytes, delta: bytes, field: bytes) -> list[bytes]:
-        """Open a block for this type of event, unless one is open."""
-        if self._open is kind:
-            return []
+        """Close the open block, if there is one, and open one for this type of event."""
         frames = self._close()
         self._open = kind
         self._index += 1
