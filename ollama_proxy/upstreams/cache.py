@@ -30,7 +30,7 @@ UNKNOWN_KEPT_S = 10.0
 MOST, MOST_BYTES = 1000, 4 << 20
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BoundedCache(Generic[K, V]):
     """Values by key, limited in entries and in bytes. The least recently used go first, and a value that alone is over
     the limit is not kept. `get` takes 0.2 us, `put` about 3 us."""
