@@ -35,7 +35,9 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     UnsupportedMediaType, BadRequest for broken compression, and what read_parts raises; SlowBody also if the whole
     body takes longer than `server.body_timeout_s`.
     """
-    check_media_type(environ)
+    media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
+    if media.startswith("multipart/"):  # form and text types pass: `curl -d` sends them
+        raise UnsupportedMediaType("This endpoint accepts JSON, not multipart forms.")
     whole = list(read_limited_parts(environ, limits, call))
     return whole[0] if len(whole) == 1 else b"".join(whole)
 
@@ -89,13 +91,6 @@ def declared_length(environ: Mapping[str, Any]) -> int | None:
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return None
     return int(value) if value.isdigit() else None
-
-
-def check_media_type(environ: Mapping[str, Any]) -> None:
-    """Raises UnsupportedMediaType for a body that can't be JSON. Form and text types pass: `curl -d` sends them."""
-    media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
-    if media.startswith("multipart/"):
-        raise UnsupportedMediaType("This endpoint accepts JSON, not multipart forms.")
 
 
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:

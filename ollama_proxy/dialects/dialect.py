@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint
 
 from ollama_proxy.gateway import ErrorRenderer, Gateway
-from ollama_proxy.hub import Model
+from ollama_proxy.hub import Json, Model
 from ollama_proxy.telemetry import Reader
 
 
@@ -28,8 +28,8 @@ class Routes:
 class ModelRenderer:
     """How a dialect renders models at `/v1/models`, a path that several dialects share."""
 
-    render_models: Callable[[Sequence[Model]], bytes]
-    render_model: Callable[[Model], bytes]
+    render_models: Callable[[Sequence[Model]], dict[str, Json]]
+    render_model: Callable[[Model], dict[str, Json]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import orjson
 from flask import Blueprint, Response
 
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
@@ -20,14 +21,14 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def models() -> Response:
         """GET /v1/models."""
         renderer = _renderer()
-        return whole(renderer.render_models(gateway.lists(current_exchange()).all()))
+        return whole(orjson.dumps(renderer.render_models(gateway.lists(current_exchange()).all())))
 
     # Ids hold slashes, and official clients send them as %2F.
     @blueprint.get("/models/<path:name>", endpoint="one")
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
         renderer = _renderer()
-        return whole(renderer.render_model(gateway.lists(current_exchange()).find(name)))
+        return whole(orjson.dumps(renderer.render_model(gateway.lists(current_exchange()).find(name))))
 
     return blueprint
 

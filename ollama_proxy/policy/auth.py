@@ -103,7 +103,8 @@ class Authenticator:
         password_hash: str | None = None,
     ) -> None:
         """`anyone`: who calls if no token is required; `password_hash`: of the user `admin`, if there is one."""
-        self._enabled, self._anyone = auth.enabled, anyone
+        #: Who calls if no token is required; None: one is.
+        self.anyone = None if auth.enabled else anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
         self._tokens = {token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()}
         self._password_hash = password_hash
@@ -120,8 +121,8 @@ class Authenticator:
 
         The error is the same for an unknown, an expired, a disabled and a revoked token.
         """
-        if not self._enabled:
-            return self._anyone
+        if self.anyone is not None:
+            return self.anyone
         sent = sent_tokens(environ)
         if not sent:
             raise MissingToken
@@ -162,7 +163,7 @@ class Authenticator:
         failures = self._auth_failures
         failures.check(client, digest)
         if not failures.has_passed(client, digest):
-            failures.check_window(ACCOUNT)
+            failures.check(ACCOUNT)
         if failures.has_failed(client, digest):  # a password that is sent again and again costs no more time
             raise AuthError
         if not is_right():
@@ -171,14 +172,9 @@ class Authenticator:
             raise AuthError
         failures.note_right(client, digest)
 
-    @property
-    def anyone(self) -> Principal | None:
-        """Who calls if no token is required; None: one is."""
-        return None if self._enabled else self._anyone
-
     def knows(self, principal: Principal) -> bool:
         """Whether the token of an authenticated caller is still on the list, and valid."""
-        return not self._enabled or self.find(principal.digest) is not None
+        return self.anyone is not None or self.find(principal.digest) is not None
 
     def is_token(self, text: str) -> bool:
         """Whether a text is one of the tokens, valid or not, so that it must not be logged."""
@@ -221,6 +217,7 @@ def _parse_authorization(value: str) -> bytes:
             return value.encode("latin-1")
 
 
+@dataclass(slots=True)
 class PathPrefix:
     """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
     only set a base URL, or `/admin/call`, for pages.
@@ -228,8 +225,7 @@ class PathPrefix:
     The application never sees the token in a path.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    _app: Any
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         if environ["PATH_INFO"].startswith(f"{CALL_PATH}/"):

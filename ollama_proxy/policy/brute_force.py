@@ -64,19 +64,11 @@ class AuthFailureLimiter:
         self._windows: dict[str, _Window] = {}
         self._seen = bytearray(SEEN_BITS // 8) if seen is None else seen
 
-    def check(self, address: str, digest: bytes) -> None:
-        """Raises TooManyGuesses if this token must not be checked."""
-        origin = origin_of(address)
-        window = self._windows.get(origin)
-        if window is not None:
-            byte, bit = _mark(origin, digest)
-            if not self._seen[byte] & bit:
-                self._check_window(window)
-
-    def check_window(self, address: str) -> None:
-        """Raises TooManyGuesses if no token at all must be checked that is not known to be valid."""
+    def check(self, address: str, digest: bytes | None = None) -> None:
+        """Raises TooManyGuesses if this token must not be checked; without a digest, if no token must be checked that
+        is not known to be valid."""
         window = self._windows.get(origin_of(address))
-        if window is not None:
+        if window is not None and (digest is None or not self.has_passed(address, digest)):
             self._check_window(window)
 
     def has_passed(self, address: str, digest: bytes) -> bool:

@@ -1,9 +1,11 @@
-"""The password of the user `admin`: hashed with argon2id."""
+"""The password of the user `admin`: hashed with argon2id.
+
+The library takes 60 ms to import, and most processes never need it, so it is imported with its first use.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 #: Least characters of a password.
 MIN_PASSWORD_CHARS = 12
@@ -14,20 +16,15 @@ NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$W/Q2ZKyUB8iXiJUQkJxXag$+rF5MHSIX5
 
 def hash_password(password: str) -> str:
     """The line for `admin.password_hash`. Takes some 50 ms, and 64 MiB."""
-    hashed: str = _load("argon2").PasswordHasher().hash(password)
+    hashed: str = import_module("argon2").PasswordHasher().hash(password)
     return hashed
 
 
 def verify_password(password_hash: str, password: str) -> bool:
     """Whether a password has this hash. Takes as long as `hash_password`, or as the hash itself says."""
-    errors = _load("argon2.exceptions")
+    argon2, errors = import_module("argon2"), import_module("argon2.exceptions")
     try:
-        is_right: bool = _load("argon2").PasswordHasher().verify(password_hash, password)
+        is_right: bool = argon2.PasswordHasher().verify(password_hash, password)
     except (errors.Argon2Error, errors.InvalidHashError):
         return False
     return is_right
-
-
-def _load(name: str) -> Any:
-    """A module that takes 60 ms to load, and that most processes never need."""
-    return import_module(name)

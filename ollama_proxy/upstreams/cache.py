@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from sys import getsizeof
 from typing import Generic, TypeVar
 
@@ -30,15 +30,16 @@ UNKNOWN_KEPT_S = 10.0
 MOST, MOST_BYTES = 1000, 4 << 20
 
 
+@dataclass(eq=False, repr=False)
 class BoundedCache(Generic[K, V]):
     """Values by key, limited in entries and in bytes. The least recently used go first, and a value that alone is over
     the limit is not kept. `get` takes 0.2 us, `put` about 3 us."""
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
-        self.max_entries, self.max_bytes = max_entries, max_bytes
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        #: About how much memory the entries take.
-        self.bytes = 0
+    max_entries: int
+    max_bytes: int
+    #: About how much memory the entries take.
+    bytes: int = 0
+    _entries: OrderedDict[K, tuple[V, int]] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -88,7 +89,7 @@ def memory_of(value: object) -> int:
         elif isinstance(one, list | tuple | set | frozenset):
             waiting += one
         elif is_dataclass(one) and not isinstance(one, type):
-            waiting += [getattr(one, field.name) for field in fields(one)]
+            waiting += [getattr(one, each.name) for each in fields(one)]
     return size
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from werkzeug.http import parse_options_header
@@ -58,7 +58,14 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
     if media_type.lower() != "multipart/form-data" or not 0 < len(boundary) <= MAX_BOUNDARY_CHARS:
         raise BadRequest("The request body must be a form: Content-Type: multipart/form-data, with its boundary.")
     parts: list[Part] = []
-    for begin, end in _delimited(body, b"\r\n--" + boundary):
+    delimiter = b"\r\n--" + boundary
+    # The line end before the first delimiter may be missing, and there may be a preamble.
+    end = -2 if body.startswith(delimiter[2:]) else _find(body, delimiter, 0)
+    while not body.startswith(b"--", end + len(delimiter)):
+        begin = end + len(delimiter) + 2
+        if not body.startswith(b"\r\n", begin - 2):
+            raise _malformed()
+        end = _find(body, delimiter, begin)
         if len(parts) == MAX_PARTS:
             raise BodyTooLarge(f"The form has more than {MAX_PARTS} parts.")
         head_end = body.find(b"\r\n\r\n", begin, min(end, begin + MAX_HEAD_BYTES))
@@ -69,19 +76,8 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
     return parts
 
 
-def _delimited(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
-    """Yields where each part begins and ends; raises BadRequest unless the form is complete."""
-    # The line end before the first delimiter may be missing, and there may be a preamble.
-    end = -2 if body.startswith(delimiter[2:]) else _find(body, delimiter, 0)
-    while not body.startswith(b"--", end + len(delimiter)):
-        begin = end + len(delimiter) + 2
-        if not body.startswith(b"\r\n", begin - 2):
-            raise _malformed()
-        end = _find(body, delimiter, begin)
-        yield begin, end
-
-
 def _find(body: bytes, delimiter: bytes, start: int) -> int:
+    """The place of the next delimiter; raises BadRequest if there is none, because then the form is incomplete."""
     for begin in range(start, len(body), WINDOW_BYTES):
         found = body.find(delimiter, begin, begin + WINDOW_BYTES + len(delimiter) - 1)
         if found >= 0:

@@ -7,7 +7,7 @@ thinking ends with one signature: the helpers of the official clients fail on an
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
@@ -78,15 +78,15 @@ class MessageRenderer:
         frames = self._begin()
         for event in events:
             match event:
-                case Content(text):
-                    if text:
+                case Content(text) if text:
+                    if self._open is not Content:
                         frames += self._switch(Content, _TEXT, b"text_delta", b"text")
-                        frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
-                case Thinking(text):
-                    if text:
+                    frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
+                case Thinking(text) if text:
+                    if self._open is not Thinking:
                         frames += self._switch(Thinking, _THINKING, b"thinking_delta", b"thinking")
-                        self._thinking.update(text.encode())
-                    if text and self._show_thinking:
+                    self._thinking.update(text.encode())
+                    if self._show_thinking:
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
                     # One block for each call, with the arguments in one delta, or no delta if there are none.
@@ -127,9 +127,7 @@ class MessageRenderer:
         return [_event(b"message_start", {"type": "message_start", "message": message}), PING]
 
     def _switch(self, kind: type[Event], block: bytes, delta: bytes, field: bytes) -> list[bytes]:
-        """Open a block for this type of event, unless one is open."""
-        if self._open is kind:
-            return []
+        """Close the open block, if there is one, and open one for this type of event."""
         frames = self._close()
         self._open = kind
         self._index += 1
@@ -180,35 +178,27 @@ def usage(done: Done) -> dict[str, int]:
     }
 
 
-def render_models(models: Sequence[Model]) -> bytes:
+def render_models(models: Sequence[Model]) -> dict[str, Json]:
     """Render the list of models, always as one page."""
     ids = [model.name for model in models]
     first, last = (ids[0], ids[-1]) if ids else (None, None)
-    data = [_model(model) for model in models]
-    return orjson.dumps({"data": data, "has_more": False, "first_id": first, "last_id": last})
+    data = [render_model(model) for model in models]
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
-def render_model(model: Model) -> bytes:
+def render_model(model: Model) -> dict[str, Json]:
     """Render one model."""
-    return orjson.dumps(_model(model))
-
-
-def _model(model: Model) -> dict[str, Json]:
     created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
     row: dict[str, Json] = {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}
     row["lifecycle"] = "active"
     if model.context_length:
         row["max_input_tokens"] = model.context_length
-    if model.capabilities is not None:
-        row["capabilities"] = _render_capabilities(model.capabilities)
-    return row
-
-
-def _render_capabilities(able: Set[str]) -> dict[str, Json]:
-    """Render what a model can do through this gateway, which reads PDF files and asks for JSON itself. All keys are
-    always there."""
+    if model.capabilities is None:
+        return row
+    # What it can do through this gateway, which reads PDF files and asks for JSON itself. All keys are always there.
+    able = model.capabilities
     chats, thinks = _supported("completion" in able), _supported("thinking" in able)
-    return {
+    row["capabilities"] = {
         **dict.fromkeys(("batch", "citations", "code_execution", "context_management"), _supported(False)),
         "effort": thinks | dict.fromkeys(("low", "medium", "high", "xhigh", "max"), thinks),
         "image_input": _supported("vision" in able),
@@ -221,6 +211,7 @@ def _render_capabilities(able: Set[str]) -> dict[str, Json]:
             | {"between_tools": _supported(False), "disabled": _supported(True)}
         },
     }
+    return row
 
 
 def _supported(value: bool) -> dict[str, Json]:

@@ -97,7 +97,8 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     for route in MODEL_ROUTES:
         _add(blueprint, route.path, route.endpoint, partial(_use_model, gateway, route), list(route.methods))
     _add(blueprint, "/api/blobs/<path:digest>", "blobs", partial(_pass_blob, gateway), ["HEAD", "POST"])
-    _add(blueprint, RECOMMENDATIONS, "recommendations", _recommend_nothing, ["GET"])
+    nothing = partial(whole, b'{"recommendations":[]}', content_type=SINGLE)
+    _add(blueprint, RECOMMENDATIONS, "recommendations", nothing, ["GET"])
     for path, method in REFUSED:
         _add(blueprint, path, "refused", _refuse, [method])
     return blueprint
@@ -111,10 +112,6 @@ def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Res
 def _refuse(**_: str) -> Response:
     # Ollama's command line recognises its own words.
     raise Forbidden("ollama cloud is disabled: this gateway does not forward account, cloud or web requests")
-
-
-def _recommend_nothing() -> Response:
-    return whole(b'{"recommendations":[]}', content_type=SINGLE)
 
 
 def _read(gateway: Gateway, name: str) -> Response:

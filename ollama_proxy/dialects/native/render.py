@@ -103,8 +103,9 @@ class _NativeRenderer:
             if self._calls:
                 # The line of the calls precedes that of the next event.
                 calls, self._calls = self._number_calls(self._calls), []
-                lines.append(_line(head, self._build_fields("", calls=calls) | {"done": False}))
-            lines.append(_line(head, own))
+                of_calls = self._build_fields("", calls=calls) | {"done": False}
+                lines.append(head + orjson.dumps(of_calls)[1:] + b"\n")
+            lines.append(head + orjson.dumps(own)[1:] + b"\n")
         return b"".join(lines)
 
     def _number_calls(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
@@ -149,10 +150,6 @@ class GenerateRenderer(_NativeRenderer):
     _around = (b'"response":', b',"done":false}\n')
     _role = {}
     _field = "response"
-
-
-def _line(head: bytes, rest: Mapping[str, Json]) -> bytes:
-    return head + orjson.dumps(rest)[1:] + b"\n"
 
 
 def _nanoseconds(seconds: float) -> int:

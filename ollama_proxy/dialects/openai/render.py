@@ -308,17 +308,13 @@ def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
     }
 
 
-def render_models(models: Sequence[Model]) -> bytes:
+def render_models(models: Sequence[Model]) -> dict[str, Json]:
     """Render the list of models."""
-    return orjson.dumps({"object": "list", "data": [_model(model) for model in models]})
+    return {"object": "list", "data": [render_model(model) for model in models]}
 
 
-def render_model(model: Model) -> bytes:
+def render_model(model: Model) -> dict[str, Json]:
     """Render one model."""
-    return orjson.dumps(_model(model))
-
-
-def _model(model: Model) -> dict[str, Json]:
     row: dict[str, Json] = {
         "id": model.name,
         "object": "model",

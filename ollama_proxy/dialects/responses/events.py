@@ -145,7 +145,9 @@ class OpenReasoning(OpenItem):
 
     def open(self) -> bytes:
         """See OpenItem.open."""
-        return super().open() + self._render_summary("reasoning_summary_part.added", part=_summary_part(""))
+        return super().open() + self._render_summary(
+            "reasoning_summary_part.added", part={"type": "summary_text", "text": ""}
+        )
 
     def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
         """See OpenItem.add."""
@@ -155,7 +157,7 @@ class OpenReasoning(OpenItem):
         """See OpenItem.close."""
         text = "".join(self._texts)
         frames = self._render_summary("reasoning_summary_text.done", text=text)
-        frames += self._render_summary("reasoning_summary_part.done", part=_summary_part(text))
+        frames += self._render_summary("reasoning_summary_part.done", part={"type": "summary_text", "text": text})
         more, item = super().close(status)
         return frames + more, item
 
@@ -166,10 +168,6 @@ class OpenReasoning(OpenItem):
     def _render_summary(self, kind: str, **fields: Json) -> bytes:
         """Render an event of the summary, b"" if there is none."""
         return self._events.render(kind, **self._summary_place, **fields) if self._shape.summarized else b""
-
-
-def _summary_part(text: str) -> dict[str, Json]:
-    return {"type": "summary_text", "text": text}
 
 
 def render_call_events(

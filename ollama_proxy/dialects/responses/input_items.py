@@ -68,18 +68,18 @@ class _Turn:
     calls: list[ToolCall] = field(default_factory=list)
 
 
+@dataclass(slots=True)
 class History:
     """The messages of a list of items, as far as it has been read."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
-        self._toolbox = toolbox
-        self._messages: list[Message] = []
-        #: The turn of the assistant that has not ended.
-        self._turn: _Turn | None = None
-        #: Thinking that belongs to the assistant's next message or call.
-        self._thinking: list[str] = []
-        #: The name of the tool by the id of the call.
-        self._names: dict[str, str] = {}
+    _toolbox: Toolbox
+    _messages: list[Message] = field(default_factory=list)
+    #: The turn of the assistant that has not ended.
+    _turn: _Turn | None = None
+    #: Thinking that belongs to the assistant's next message or call.
+    _thinking: list[str] = field(default_factory=list)
+    #: The name of the tool by the id of the call.
+    _names: dict[str, str] = field(default_factory=dict)
 
     def add(self, item: Json, where: str) -> None:
         """Add the next item; raises BadRequest that names it."""
@@ -171,15 +171,11 @@ class History:
 
     def _end_turn(self) -> None:
         if turn := self._turn:
-            text, thinking = _join(*turn.texts), _join(*turn.thoughts) or None
+            text, thinking = "\n".join(filter(None, turn.texts)), "\n".join(filter(None, turn.thoughts)) or None
             self._messages.append(
                 Message("assistant", text, thinking=thinking, attachments=turn.attachments, tool_calls=turn.calls)
             )
             self._turn = None
-
-
-def _join(*texts: str) -> str:
-    return "\n".join(filter(None, texts))
 
 
 def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:

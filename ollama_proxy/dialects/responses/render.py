@@ -26,7 +26,7 @@ from ollama_proxy.dialects.responses.output_items import (
     status_of,
 )
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamError
-from ollama_proxy.hub import Answer, Content, Done, Event, Json, Logprobs, Thinking, ToolCall
+from ollama_proxy.hub import Answer, Content, Done, Event, Json, Thinking, ToolCall
 from ollama_proxy.telemetry import Transcript
 from ollama_proxy.wire import SSE_COMMENT, encode_request, sse_comment
 
@@ -80,10 +80,15 @@ class ResponseRenderer:
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    opened = self._open
-                    frames.append(
-                        (opened.add if isinstance(opened, OpenMessage) else self._open_message)(text, logprobs)
-                    )
+                    if not isinstance(self._open, OpenMessage):
+                        if not text:
+                            self._held += logprobs
+                            continue
+                        frames.append(self._close(COMPLETED))
+                        self._open = OpenMessage(self._events, len(self._output))
+                        frames.append(self._open.open())
+                        logprobs, self._held = [*self._held, *logprobs], []
+                    frames.append(self._open.add(text, logprobs))
                 case Thinking(text):
                     if not isinstance(self._open, OpenReasoning):
                         frames.append(self._close(COMPLETED))
@@ -124,16 +129,6 @@ class ResponseRenderer:
         response = self._document(IN_PROGRESS, [])
         return self._events.render("created", response=response) + self._events.render("in_progress", response=response)
 
-    def _open_message(self, text: str, logprobs: Logprobs) -> bytes:
-        """Close the open item and begin a message, unless there is no text yet."""
-        if not text:
-            self._held += logprobs
-            return b""
-        closing = self._close(COMPLETED)
-        self._open = opened = OpenMessage(self._events, len(self._output))
-        held, self._held = self._held, []
-        return closing + opened.open() + opened.add(text, [*held, *logprobs])
-
     def _close(self, status: str) -> bytes:
         """Close the open item, if there is one."""
         if self._open is None:
@@ -164,15 +159,11 @@ def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
         transcript.record_failure(document)
     elif document.get("object") == "response":
         for item in document["output"]:
-            _read_item(item, transcript)
+            _read_call(item, transcript)
+            add = transcript.think if item["type"] == "reasoning" else transcript.text
+            for part in item.get("content") or ():
+                add(part.get("text"))
         transcript.finish(document.get("status"))
-
-
-def _read_item(item: dict[str, Any], transcript: Transcript) -> None:
-    _read_call(item, transcript)
-    add = transcript.think if item["type"] == "reasoning" else transcript.text
-    for part in item.get("content") or ():
-        add(part.get("text"))
 
 
 def _read_call(item: dict[str, Any], transcript: Transcript) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ollama_proxy.dialects.content_parts import TOOL_NAME, load_function
 from ollama_proxy.dialects.schema_fields import as_array, as_object, as_text, raise_invalid, text_in
@@ -40,23 +40,18 @@ def is_offered(tool: Mapping[str, Json]) -> bool:
     return tool["type"] in (FUNCTION, CUSTOM, "namespace")
 
 
+@dataclass(slots=True)
 class Toolbox:
     """The tools of a request, from its `tools` and from the items of its input."""
 
-    def __init__(self) -> None:
-        self._tools: dict[str, Tool] = {}
-        #: The form of each tool by its flat name.
-        self.forms: dict[str, ToolForm] = {}
-        self._names: dict[ToolForm, str] = {}
-        #: The types of tools that only the vendor's servers can run: they are left out.
-        self.hosted: list[str] = []
-        #: `tools` if one of them has a grammar, which can't be enforced.
-        self.approximated: Sequence[str] = ()
-
-    @property
-    def tools(self) -> list[Tool]:
-        """The tools, with the schemas of functions unchanged."""
-        return [*self._tools.values()]
+    #: The tools, with the schemas of functions unchanged, and the form of each, by their flat names.
+    tools: dict[str, Tool] = field(default_factory=dict)
+    forms: dict[str, ToolForm] = field(default_factory=dict)
+    _names: dict[ToolForm, str] = field(default_factory=dict)
+    #: The types of tools that only the vendor's servers can run: they are left out.
+    hosted: list[str] = field(default_factory=list)
+    #: `tools` if one of them has a grammar, which can't be enforced.
+    approximated: Sequence[str] = ()
 
     def add(self, tools: Json, where: str, namespace: str | None = None) -> list[Tool]:
         """Add tools, and return those that the model gets; a tool that was defined before is replaced. Raises
@@ -98,12 +93,22 @@ class Toolbox:
         while self.forms.get(name, form) != form:
             name += "_"
         self.forms[name], self._names[form] = form, name
-        self._tools[name] = tool = replace(tool, name=name)
+        self.tools[name] = tool = replace(tool, name=name)
         return tool
 
     def flat_name(self, form: ToolForm) -> str:
-        """Return the name that the model knows a tool by, also for a tool that the request does not define."""
-        return self._names.get(form) or (join_name(form.namespace, form.name) if form.namespace else form.name)
+        """Return the name that the model knows a tool by, also for a tool that the request does not define. A name in a
+        namespace is joined, in the same way in every turn. If that is too long, it has a digest in the middle: the
+        model needs the end, which has the name of the tool."""
+        if known := self._names.get(form):
+            return known
+        if form.namespace is None:
+            return form.name
+        joined = f"{form.namespace}__{form.name}"
+        if len(joined) <= MAX_JOINED_CHARS:
+            return joined
+        digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
+        return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
     def find(self, tool: Json, where: str) -> str:
         """Return the flat name of a tool that a tool choice names; raises BadRequest if the request does not define
@@ -121,19 +126,9 @@ class Toolbox:
         return flat_name
 
 
-def join_name(namespace: str, name: str) -> str:
-    """Return one name for a tool in a namespace, the same in every turn. If it is too long, it has a digest in the
-    middle: the model needs the end, which has the name of the tool."""
-    joined = f"{namespace}__{name}"
-    if len(joined) <= MAX_JOINED_CHARS:
-        return joined
-    digest = hashlib.sha256(joined.encode()).hexdigest()[:8]
-    return f"{joined[:16]}_{digest}_{joined[-34:]}"
-
-
 def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolChoice]:
     """Return the tools that may be called, and the tool choice: none, auto, required, or one tool."""
-    tools = toolbox.tools
+    tools = [*toolbox.tools.values()]
     if choice is None or isinstance(choice, str):
         if choice not in _WORDS:
             raise_invalid("tool_choice", "must be 'none', 'auto' or 'required'")

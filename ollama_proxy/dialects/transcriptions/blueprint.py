@@ -58,8 +58,8 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 
 def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
-    """Return the parts of the form that an upstream gets, and record its fields. Raises BadRequest, and what
-    read_limited_parts raises."""
+    """Return the parts of the form that an upstream gets, and record its fields and what is left out. Raises
+    BadRequest, and what read_limited_parts raises."""
     body = b"".join(read_limited_parts(request.environ, gateway.settings.server, exchange.call))
     sent = read_form(request.environ.get("CONTENT_TYPE") or "", body)
     parts = _add_default_model(sent, gateway.settings.default_model)
@@ -69,21 +69,18 @@ def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
     exchange.data = _as_document(parts)
     exchange.model = model.text
     exchange.stream = str(exchange.data.get("stream")).lower() in ("true", "1")
-    return _drop_unknown(exchange, parts) if allowed(exchange) else parts
+    if not allowed(exchange):
+        return parts
+    # The token has a list of models, and a field that the API does not have could choose another one.
+    unknown = {part.name for part in parts if _SUFFIX.sub("", part.name) not in FIELDS}
+    note_ignored(exchange, sorted(unknown))
+    return [part for part in parts if part.name not in unknown]
 
 
 def _add_default_model(parts: Sequence[Part], default: str | None) -> Sequence[Part]:
     if not default or any(part.name == "model" and part.data for part in parts):
         return parts
     return [*(part for part in parts if part.name != "model"), Part("model", default.encode())]
-
-
-def _drop_unknown(exchange: Exchange, parts: Sequence[Part]) -> Sequence[Part]:
-    """Return the parts without fields that the API does not have, and record these: the token has a list of models, and
-    such fields could choose another one."""
-    unknown = {part.name for part in parts if _SUFFIX.sub("", part.name) not in FIELDS}
-    note_ignored(exchange, sorted(unknown))
-    return [part for part in parts if part.name not in unknown]
 
 
 def _as_document(parts: Sequence[Part]) -> dict[str, Json]:

@@ -64,7 +64,7 @@ class AnthropicUpstream(TransportUpstream):
 
     def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
         """See Upstream.chat."""
-        traits = self._traits(request.model, call)
+        traits = self._find_traits(request.model, call)
         body = encode_request(encode_chat(request, traits, self._thoughts))
         headers = _STREAM if request.stream else _SINGLE
         return AnswerEvents(
@@ -79,7 +79,7 @@ class AnthropicUpstream(TransportUpstream):
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.list_approximated; also those that are left out."""
-        return tuple(encode_parameters(request, self._known(request.model), self._thoughts).unsaid)
+        return tuple(encode_parameters(request, self._find_traits(request.model), self._thoughts).unsaid)
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.select_passthrough."""
@@ -93,7 +93,8 @@ class AnthropicUpstream(TransportUpstream):
         """The rows of all pages; also keeps their traits."""
         path, rows = _MODELS, list[Mapping[str, Json]]()
         for _ in range(MOST_PAGES):
-            with self._get(path, call) as reply:
+            reply = self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call)
+            with contextlib.closing(reply):
                 if reply.status != 200:
                     raise self.decode_refusal(reply)
                 page, last = decode_page(decode_object(read_all(reply)))
@@ -104,13 +105,10 @@ class AnthropicUpstream(TransportUpstream):
         self._told = {row["id"]: decode_traits(row) for row in rows}
         return rows
 
-    def _traits(self, model: str, call: Call) -> Traits:
-        """The traits of a model, fetched if there is no list yet."""
-        if not self._told:
+    def _find_traits(self, model: str, call: Call | None = None) -> Traits:
+        """The traits of a model, as far as they are known; with a call, they are fetched if there is no list yet."""
+        if call is not None and not self._told:
             self._asked.get("models", call, self._try_list)
-        return self._known(model)
-
-    def _known(self, model: str) -> Traits:
         traits, configured = find_traits(model, self._told), self._configured.get(model)
         return replace(traits, capabilities=configured) if configured else traits
 
@@ -125,11 +123,12 @@ class AnthropicUpstream(TransportUpstream):
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
-        return self._traits(model, call).capabilities
+        return self._find_traits(model, call).capabilities
 
     def version(self, call: Call) -> str:
         """See Upstream.version: it has none, and is usable unless it refuses the key."""
-        with self._get(_ONE_MODEL, call) as reply:
+        reply = self._transport.open(UpstreamRequest("GET", _ONE_MODEL, headers=_SINGLE), call)
+        with contextlib.closing(reply):
             # Its list is not read: that may take a while.
             if reply.status in (*UpstreamAuthError.statuses, 403):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
@@ -138,6 +137,3 @@ class AnthropicUpstream(TransportUpstream):
     def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """See Upstream.decode_refusal."""
         return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
-
-    def _get(self, path: str, call: Call) -> contextlib.closing[Reply]:
-        return contextlib.closing(self._transport.open(UpstreamRequest("GET", path, headers=_SINGLE), call))

@@ -125,9 +125,12 @@ def _render(asked: Asked, last: Mapping[str, Json], *, is_chat: bool) -> Outcome
         "eval_duration": 50_000_000,
     }
     if not asked.stream:
-        return whole(head | _render_pieces(said.pieces, is_chat=is_chat) | end | _logprobs(asked, said.pieces))
+        return whole(
+            head | _render_pieces(said.pieces, is_chat=is_chat) | end | logprobs(said.pieces, asked.top_logprobs)
+        )
     steps = [
-        _render_pieces([piece], is_chat=is_chat) | {"done": False} | _logprobs(asked, [piece]) for piece in said.pieces
+        _render_pieces([piece], is_chat=is_chat) | {"done": False} | logprobs([piece], asked.top_logprobs)
+        for piece in said.pieces
     ]
     steps.append(_render_pieces((), is_chat=is_chat) | end)
     heads = ({"model": asked.model, "created_at": stamp(PAUSE_S * index)} for index in range(len(steps)))
@@ -143,11 +146,6 @@ def _render_pieces(pieces: Sequence[Piece], *, is_chat: bool) -> dict[str, Json]
     if calls := [piece.call for piece in pieces if piece.call]:
         body["tool_calls"] = calls
     return {"message": body} if is_chat else body
-
-
-def _logprobs(asked: Asked, pieces: Sequence[Piece]) -> dict[str, Json]:
-    rows = [] if asked.top_logprobs is None else logprobs(pieces, asked.top_logprobs)
-    return {"logprobs": rows} if rows else {}
 
 
 def embed(data: Mapping[str, Json]) -> Outcome:

@@ -31,13 +31,12 @@ _ACCEPTED: Mapping[type, tuple[type, ...]] = {int: (int, float), float: (int, fl
 _TYPES = {str: "a string", bool: "true or false", int: "a whole number", list: "an array", dict: "an object"}
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """An answer other than 200, with this status and this text."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+    status: int
+    text: str
 
 
 def check_model(name: str) -> None:
@@ -100,6 +99,7 @@ class Asked:
     """A chat or a completion with its types checked; a completion is a chat of one message."""
 
     model: str
+    #: All have a content, which may be empty, and a role in lower case.
     messages: Sequence[Mapping[str, Json]]
     stream: bool
     #: Nothing to answer and `keep_alive` zero.
@@ -115,9 +115,9 @@ class Asked:
 def load_chat(data: Mapping[str, Json]) -> Asked:
     """The body of `/api/chat`; raises Refusal."""
     messages, tools = objects(data, "messages"), objects(data, "tools")
-    for message in messages:
-        for name in ("role", "content"):
-            field(message, name, "")
+    for index, message in enumerate(messages):
+        role, content = field(message, "role", "").lower(), field(message, "content", "")
+        messages[index] = message | {"role": role, "content": content}
         _check_images(message)
     for tool in tools:
         field(field(tool, "function", dict[str, Json]()), "name", "")

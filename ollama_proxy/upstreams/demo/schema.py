@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ MAX_OPTIONAL_DEPTH = 4
 #: How much of a prompt is searched for a schema: characters, and lines that begin an object.
 MAX_SEARCHED, MAX_OBJECTS = 65536, 32
 
+#: Where a JSON object may begin: on a line of its own.
 _OBJECT = re.compile(r"^[ \t]*(?=\{)", re.MULTILINE)
 
 #: Notes on the type of a placeholder in a prompt, and their schemas.
@@ -56,21 +57,19 @@ def _list(value: Json) -> list[Json]:
 def find_schema(prompt: str) -> Mapping[str, Json] | None:
     """The schema that a prompt describes the answer with, for clients that ask for JSON without a schema: the first
     JSON Schema in it, or the first object of placeholders such as `"{answer}"`, which may have notes on their types."""
-    for found in read_objects(prompt[:MAX_SEARCHED]):
+    prompt = prompt[:MAX_SEARCHED]
+    for match in islice(_OBJECT.finditer(prompt), MAX_OBJECTS):
+        try:
+            _, end = json.JSONDecoder().raw_decode(prompt, match.end())
+            found: dict[str, Json] = orjson.loads(prompt[match.end() : end])
+        except (ValueError, RecursionError):
+            continue
         if isinstance(found.get("properties"), dict) or "$ref" in found:
             return found
         if found and all(isinstance(value, str) and value.startswith("{") for value in found.values()):
             properties = {name: _read_placeholder(value) for name, value in found.items()}
             return {"properties": properties, "required": [*properties]}
     return None
-
-
-def read_objects(text: str) -> Iterator[dict[str, Json]]:
-    """The JSON objects that begin on lines of their own."""
-    for match in islice(_OBJECT.finditer(text), MAX_OBJECTS):
-        with contextlib.suppress(ValueError, RecursionError):
-            _, end = json.JSONDecoder().raw_decode(text, match.end())
-            yield orjson.loads(text[match.end() : end])
 
 
 def _read_placeholder(text: str) -> Mapping[str, Json]:

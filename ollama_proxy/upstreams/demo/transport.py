@@ -11,7 +11,7 @@ import hashlib
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import gevent
@@ -122,10 +122,11 @@ class DemoTransport:
 
 def answer(request: UpstreamRequest, call: Call) -> Outcome:
     """The answer to any request; raises Refusal, and CallEnded while a body is read."""
+    parts = (request.body,) if isinstance(request.body, bytes) else request.body
     if blob := _BLOB.fullmatch(request.path):
-        return _blob(request, blob[1], call)
+        return _blob(request.method, blob[1], parts, call)
     if request.path == OllamaUpstream.transcriptions_path:
-        return transcribe(dict(request.headers).get("Content-Type", ""), _whole_body(request))
+        return transcribe(dict(request.headers).get("Content-Type", ""), b"".join(parts))
     if request.path not in ROUTES:
         raise Refusal(404, "404 page not found")
     methods, handler = ROUTES[request.path]
@@ -133,24 +134,20 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
         raise Refusal(405, "405 method not allowed")
     if request.method in ("GET", "HEAD"):
         return handler({})
-    return handler(load_object(_whole_body(request)))
+    return handler(load_object(b"".join(parts)))
 
 
-def _whole_body(request: UpstreamRequest) -> bytes:
-    return request.body if isinstance(request.body, bytes) else b"".join(request.body)
-
-
-def _blob(request: UpstreamRequest, digest: str, call: Call) -> Outcome:
+def _blob(method: str, digest: str, parts: Iterable[bytes], call: Call) -> Outcome:
     """Checks the digest of an uploaded blob, and drops it."""
     wanted = _DIGEST.fullmatch(digest)
     if not wanted:
         raise Refusal(400, "invalid digest format")
-    if request.method == "HEAD":
+    if method == "HEAD":
         raise Refusal(404, f'blob "{digest}" not found')
-    if request.method != "POST":
+    if method != "POST":
         raise Refusal(405, "405 method not allowed")
     got = hashlib.sha256()
-    for part in (request.body,) if isinstance(request.body, bytes) else request.body:
+    for part in parts:
         got.update(part)
         call.check()
     if digest != f"sha256:{got.hexdigest()}":

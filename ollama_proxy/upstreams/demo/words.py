@@ -34,6 +34,7 @@ DIMENSIONS = 64
 _PROMPTS = ("system", "user")
 
 #: One or two Chinese characters, a word, or a sign, each with the space before it: about what a tokenizer makes.
+#: Joined, the tokens of a text are that text.
 _TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]{1,16}|[^\w\s])|\s+")
 
 
@@ -59,21 +60,18 @@ class Said:
 
 def say(asked: Asked) -> Said:
     """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
-    question = _echo(_content(_last_user(asked)))
+    question = _echo(_last_user(asked)["content"])
     thinking = f"The demo does not really think. It was asked: {question} 演示模型并不真正思考。" if asked.think else ""
-    thoughts = [Piece(thinking=token) for token in tokens(thinking)]
-    text = _until_stop(_text(asked), asked.options.get("stop", ()))
-    pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in tokens(text)])
-    prompt = max(1, sum(count_tokens(_content(message)) for message in asked.messages))
+    thoughts = [Piece(thinking=token) for token in _TOKEN.findall(thinking)]
+    text = _text(asked)
+    ends = [text.find(stop) for stop in asked.options.get("stop", ()) if stop]
+    text = text[: min((end for end in ends if end >= 0), default=len(text))]
+    pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in _TOKEN.findall(text)])
+    prompt = max(1, sum(count_tokens(message["content"]) for message in asked.messages))
     limit = int(asked.options.get("num_predict", -1))
     if 0 < limit <= len(pieces):
         return Said(pieces[:limit], "length", prompt, limit)
     return Said(pieces, "stop", prompt, len(pieces) + 1)
-
-
-def tokens(text: str) -> list[str]:
-    """`text` in pieces that give it back when joined."""
-    return _TOKEN.findall(text)
 
 
 def count_tokens(text: str) -> int:
@@ -81,16 +79,8 @@ def count_tokens(text: str) -> int:
     return len(text) // 4 + 1 if text else 0
 
 
-def _role(message: Mapping[str, Json]) -> str:
-    return str(message.get("role") or "").lower()
-
-
-def _content(message: Mapping[str, Json]) -> str:
-    return message.get("content") or ""
-
-
 def _last_user(asked: Asked) -> Mapping[str, Json]:
-    return next((message for message in reversed(asked.messages) if _role(message) == "user"), {})
+    return next((message for message in reversed(asked.messages) if message["role"] == "user"), {"content": ""})
 
 
 def _echo(text: str) -> str:
@@ -100,16 +90,16 @@ def _echo(text: str) -> str:
 def _text(asked: Asked) -> str:
     if asked.format != "":
         return _json(asked)
-    if answers := list(takewhile(lambda message: _role(message) == "tool", reversed(asked.messages))):
+    if answers := list(takewhile(lambda message: message["role"] == "tool", reversed(asked.messages))):
         texts = [
-            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(_content(answer))}"
+            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(answer['content'])}"
             for answer in reversed(answers)
         ]
         return " ".join([GREETING, *texts])
     user, text = _last_user(asked), GREETING
     if images := len(user.get("images") or ()):
         text += f" You sent {images} image{'s' if images > 1 else ''} ({images} 张图片)."
-    if said := _content(user):
+    if said := user["content"]:
         text += f" You said (您说): {_echo(said)}"
     return text
 
@@ -118,23 +108,18 @@ def _json(asked: Asked) -> str:
     """A value by the schema of the request or, if it only asks for JSON, by one in its prompt."""
     schema = asked.format
     if schema == "json":
-        prompts = (_content(message) for message in asked.messages if _role(message) in _PROMPTS)
+        prompts = (message["content"] for message in asked.messages if message["role"] in _PROMPTS)
         schema = next(filter(None, map(find_schema, prompts)), None)
     if schema is not None:
         return orjson.dumps(Example(schema).value()).decode()
-    said = _echo(_content(_last_user(asked)))
+    said = _echo(_last_user(asked)["content"])
     return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
-
-
-def _until_stop(text: str, stops: Iterable[str]) -> str:
-    ends = [text.find(stop) for stop in stops if stop]
-    return text[: min((end for end in ends if end >= 0), default=len(text))]
 
 
 def _tool_calls(asked: Asked) -> list[Piece]:
     """Calls of the tools that the user names, else of the first one offered; none once a tool has answered."""
     last = asked.messages[-1]
-    if _role(last) != "user":
+    if last["role"] != "user":
         return []
     functions = [tool.get("function") or {} for tool in asked.tools]
     offered = {function["name"]: function for function in functions if function.get("name")}
@@ -142,32 +127,31 @@ def _tool_calls(asked: Asked) -> list[Piece]:
     named = {
         name: match.start()
         for name in offered
-        if (match := re.search(mention.format(re.escape(name)), _content(last), re.IGNORECASE))
+        if (match := re.search(mention.format(re.escape(name)), last["content"], re.IGNORECASE))
     }
     chosen = sorted(named, key=lambda name: named[name]) or list(offered)[:1]
     calls: list[Piece] = []
     for index, name in enumerate(chosen):
         # The turn is part of the seed, so that two calls of one conversation never share an id.
-        seed = f"{len(asked.messages)} {index} {name} {last.get('content')}"
+        seed = f"{len(asked.messages)} {index} {name} {last['content']}"
         call_id = f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
         arguments = Example(offered[name].get("parameters") or {}, only_required=True).object()
         calls.append(Piece(call={"id": call_id, "function": {"index": index, "name": name, "arguments": arguments}}))
     return calls
 
 
-def logprobs(pieces: Iterable[Piece], top: int) -> list[dict[str, Json]]:
-    """One row per token, with `top` alternatives of which the token itself is the first."""
+def logprobs(pieces: Iterable[Piece], top: int | None) -> dict[str, Json]:
+    """The field with one row per token, with `top` alternatives of which the token itself is the first; no field if
+    `top` is None, or if there are no tokens."""
+    if top is None:
+        return {}
     rows: list[dict[str, Json]] = []
     for piece in pieces:
         if token := piece.thinking or piece.content:
-            others = [_logprob(chr(0x61 + i), -5.0 - i) for i in range(top - 1)]
-            own = _logprob(token, -0.01)
+            tops = [(token, -0.01), *((chr(0x61 + i), -5.0 - i) for i in range(top - 1))]
+            own, *others = [{"token": text, "logprob": chance, "bytes": list(text.encode())} for text, chance in tops]
             rows.append(own | ({"top_logprobs": [own, *others]} if top else {}))
-    return rows
-
-
-def _logprob(token: str, logprob: float) -> dict[str, Json]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+    return {"logprobs": rows} if rows else {}
 
 
 def vector(text: str) -> list[float]:

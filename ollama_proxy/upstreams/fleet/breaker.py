@@ -64,8 +64,11 @@ class Breaker:
             self._recovered_at = time.monotonic()
         self.failures, self.is_closed, self._open_s, self._trial_until = 0, True, 0.0, 0.0
 
-    def failed(self) -> None:
-        """Records a failure. While it is open, one of a request that was in flight already changes nothing."""
+    def failed(self, *, opens: bool = False) -> None:
+        """Records a failure. While it is open, one of a request that was in flight already changes nothing. `opens`:
+        this one opens it, whatever the number of failures."""
+        if opens:
+            self.failures = self._threshold
         if self.state == "open":
             return
         self.failures += 1
@@ -75,11 +78,6 @@ class Breaker:
             # Not all workers at the same moment.
             self._open_until = time.monotonic() + self._open_s * random.uniform(0.9, 1.1)
             self._trial_until = 0.0
-
-    def trip(self) -> None:
-        """Opens it, or keeps it open, whatever the number of failures."""
-        self.failures = self._threshold
-        self.failed()
 
     def share(self) -> float:
         """The share of its usual load, between 0.1 and 1, soon after a recovery."""

@@ -72,14 +72,11 @@ class ModelList:
         if before is None or before.keys() != known.keys() or any(before[name][0] != known[name][0] for name in known):
             self.changes += 1
         self.listing, self.listed_at = Listing(known, loaded), time.monotonic()
-        self._note_loaded(loaded)
+        self.loaded = frozenset(canonical(str(row.get("name"))) for row in loaded)
 
     def fetch_loaded(self, call: Call) -> None:
         """Fetches only which models are loaded. Raises GatewayError."""
-        self._note_loaded(self._upstream.loaded(call))
-
-    def _note_loaded(self, rows: Iterable[Mapping[str, Json]]) -> None:
-        self.loaded = frozenset(canonical(str(row.get("name"))) for row in rows)
+        self.loaded = frozenset(canonical(str(row.get("name"))) for row in self._upstream.loaded(call))
 
     def forget(self) -> None:
         """Marks the list as outdated: the models may have changed."""

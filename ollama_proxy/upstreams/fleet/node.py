@@ -167,7 +167,7 @@ class Node:
     def lost(self, *, quickly: bool) -> None:
         """Records that a check did not reach it; `quickly`: see refuses_at_once."""
         self._is_quick = quickly
-        self.connection.trip()
+        self.connection.failed(opens=True)
 
     def record_model_failure(self, name: str) -> None:
         """Records an answer that should have been another one."""

@@ -29,6 +29,7 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.upstreams.call import pace
 
+#: Makes events of one object; raises AttributeError or TypeError for one of another shape than Ollama's.
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
 #: Instructions for the model if a client requires a call: Ollama has no `tool_choice`.
@@ -147,14 +148,6 @@ def _encode_message(message: Message) -> dict[str, Json]:
     return body
 
 
-def decode_events(decode: Decoder, document: dict[str, Json]) -> list[Event]:
-    """The events of one object; raises UpstreamError for one of another shape than Ollama's."""
-    try:
-        return decode(document)
-    except (AttributeError, TypeError) as error:
-        raise UpstreamError(detail=f"an answer of another shape: {error}") from error
-
-
 def decode_object(line: bytes) -> dict[str, Json]:
     """One JSON object; raises UpstreamError for anything else, without showing it."""
     try:
@@ -176,11 +169,11 @@ class ChatDecoder:
         message = line.get("message") or {}
         content = message.get("content")
         events: list[Event]
-        if "thinking" in message or "logprobs" in line:
+        if isinstance(content, str) and "thinking" not in message and "logprobs" not in line:  # nearly all lines
+            events = [Content(content)] if content else []
+        else:
             logprobs = line.get("logprobs")
             events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
-        else:  # nearly all lines
-            events = [Content(check_text(content))] if content else []
         if "tool_calls" in message:
             events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:

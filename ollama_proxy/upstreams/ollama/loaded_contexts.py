@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 import gevent
@@ -37,15 +38,16 @@ def read_contexts(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
     return {name: length for name, length in contexts.items() if length}
 
 
+@dataclass(slots=True, eq=False)
 class LoadedContexts:
     """The last list of a server; `ask` fetches the rows of a newer one."""
 
-    def __init__(self, ask: Callable[[Call], Sequence[Mapping[str, Json]]]) -> None:
-        self._ask = ask
-        self._contexts: Mapping[str, int] = {}
-        #: Monotonic times of the last list, and of the last failure to get one.
-        self._read_at = self._failed_at = -inf
-        self._reading: gevent.Greenlet[[], None] | None = None
+    _ask: Callable[[Call], Sequence[Mapping[str, Json]]]
+    _contexts: Mapping[str, int] = field(default_factory=dict)
+    #: Monotonic times of the last list, and of the last failure to get one.
+    _read_at: float = -inf
+    _failed_at: float = -inf
+    _reading: gevent.Greenlet[[], None] | None = None
 
     def note(self, rows: Sequence[Mapping[str, Json]]) -> None:
         """Keeps a list that was read for another reason."""

@@ -39,7 +39,6 @@ from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
     Decoder,
     count,
-    decode_events,
     decode_generate,
     decode_object,
     encode_chat,
@@ -180,7 +179,14 @@ class OllamaUpstream(TransportUpstream):
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
-        return [_decode_model(row) for row in self._fetch_models("/api/tags", call)]
+        models = []
+        for row in self._fetch_models("/api/tags", call):
+            # Servers before 0.30 list no lengths.
+            details = row["details"] if isinstance(row.get("details"), dict) else {}
+            context, embedding = (count(details.get(name)) or None for name in ("context_length", "embedding_length"))
+            made_at = seconds_of(row.get("modified_at"))
+            models.append(Model(row["name"], made_at, "ollama", _capabilities_of(row), context, row, embedding))
+        return models
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
         """See Upstream.capabilities."""
@@ -282,19 +288,27 @@ class OllamaReader:
         document = decode_object(body)
         if document.get("error"):
             raise make_refusal(500, document)
-        return self._mark_outgrown(decode_events(self._decode, document))
+        try:
+            events = self._decode(document)
+        except (AttributeError, TypeError) as error:
+            raise UpstreamError(detail=f"an answer of another shape: {error}") from error
+        return self._mark_outgrown(events)
 
     def _decode_lines(self, lines: Sequence[bytes]) -> Read:
         events: list[Event] = []
         try:
             for line in lines:
-                if line:
-                    document = decode_object(line)
-                    if "error" in document:
-                        return events, make_refusal(500, document)
-                    events += decode_events(self._decode, document)
-                    if document.get("done") is True:
-                        return self._mark_outgrown(events), None  # nothing can follow
+                if not line:
+                    continue
+                document = decode_object(line)
+                if "error" in document:
+                    return events, make_refusal(500, document)
+                try:
+                    events += self._decode(document)
+                except (AttributeError, TypeError) as error:
+                    raise UpstreamError(detail=f"an answer of another shape: {error}") from error
+                if document.get("done") is True:
+                    return self._mark_outgrown(events), None  # nothing can follow
         except UpstreamError as failure:
             return events, failure
         return events, None
@@ -306,15 +320,6 @@ class OllamaReader:
             tokens = end.prompt_eval_count + end.eval_count
             events[-1] = replace(end, outgrown=True) if self._is_outgrown(tokens) else end
         return events
-
-
-def _decode_model(row: Mapping[str, Json]) -> Model:
-    """The model of a row of `/api/tags`; servers before 0.30 list no lengths."""
-    details = row.get("details")
-    details = details if isinstance(details, dict) else {}
-    context, embedding = (count(details.get(name)) or None for name in ("context_length", "embedding_length"))
-    made_at = seconds_of(row.get("modified_at"))
-    return Model(row["name"], made_at, "ollama", _capabilities_of(row), context, row, embedding)
 
 
 def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:

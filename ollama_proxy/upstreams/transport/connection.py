@@ -14,6 +14,7 @@ import struct
 import termios
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from math import inf
 from ssl import SSLWantReadError
 from typing import Any
@@ -286,15 +287,15 @@ class Connection:
             self._sock.close()
 
 
+@dataclass(slots=True, eq=False)
 class WaitTimer:
     """Ends the waits of a worker at their time, at most a quarter of a second late: a timer for each wait would cost
     more than the receive that it guards."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[Waiter[bool], float] = {}
-        self._busy = gevent.event.Event()
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-        self._closed = False
+    _waiting: dict[Waiter[bool], float] = field(default_factory=dict)
+    _busy: gevent.event.Event = field(default_factory=gevent.event.Event)
+    _greenlet: gevent.Greenlet[..., None] | None = None
+    _closed: bool = False
 
     def close(self) -> None:
         """Ends its greenlet as soon as nothing waits; a later wait starts another one."""

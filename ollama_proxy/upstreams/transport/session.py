@@ -11,6 +11,7 @@ import os
 import ssl
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -57,19 +58,19 @@ class Redirected(UpstreamError):
         self.redirect, self.location = status, location
 
 
+@dataclass(slots=True, eq=False)
 class HttpReply:
     """An answer being read from a connection, which goes back to its pool when all of it was read."""
 
-    def __init__(self, pool: Pool, connection: Connection, call: Call, idle_s: float, first_byte_at: float) -> None:
-        self._pool = pool
-        self._connection: Connection | None = connection
-        self._call = call
-        self._idle_s = idle_s
-        self._first_byte_at = first_byte_at
-        #: When the idle limit ends; None: no wait since the last data.
-        self._idle_at: float | None = None
-        self.status = 0
-        self.headers: Headers = ()
+    _pool: Pool
+    _connection: Connection | None
+    _call: Call
+    _idle_s: float
+    #: When the wait for the head ends, and when the idle limit does; None: no wait since the last data.
+    _first_byte_at: float
+    _idle_at: float | None = None
+    status: int = 0
+    headers: Headers = ()
 
     def wait_head(self, wait_s: float | None = None) -> bool:
         """See Reply.wait_head."""
@@ -111,13 +112,14 @@ class HttpReply:
             self._pool.release(connection)
 
 
+@dataclass(slots=True, eq=False)
 class Host:
     """A name or an address, and a port. It has one look-up of its name at a time: a name server that hangs blocks one
     of the few resolver threads, and not all of them."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self._name, self._port = name, port
-        self._looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
+    _name: str
+    _port: int
+    _looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
 
     def connect(self) -> gsocket.socket:
         """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""

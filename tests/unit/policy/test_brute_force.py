@@ -285,10 +285,10 @@ def test_what_was_right_and_what_was_wrong_is_known_for_each_address() -> None:
 
 def test_a_full_window_is_closed_to_everything() -> None:
     guesses = Office().guesses
-    guesses.check_window(HOME)
+    guesses.check(HOME)
     for number in range(LIMIT):
         guesses.note_wrong(HOME, digest(str(number)))
     guesses.note_right(HOME, digest("right"))
     guesses.check(HOME, digest("right"))
     with pytest.raises(TooManyGuesses):
-        guesses.check_window(HOME)
+        guesses.check(HOME)

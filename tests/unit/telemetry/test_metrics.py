@@ -187,7 +187,7 @@ def test_gauges_follow_the_upstreams(app: InProcess) -> None:
     assert total(samples, "build_info") == 1
     node.in_flight, node.state = 0, State(True)
     node.succeeded("qwen3:8b")
-    node.connection.trip()
+    node.connection.failed(opens=True)
     samples = scrape(app)
     assert total(samples, "breaker_open", upstream="box1", model="qwen3:8b") == 0
     assert total(samples, "breaker_open", upstream="box1", model="") == 1

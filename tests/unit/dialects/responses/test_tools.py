@@ -24,7 +24,7 @@ def filled(*tools: Any) -> Toolbox:
 
 def test_a_namespace_is_joined_and_apart_again() -> None:
     toolbox = filled(ECHO, LAB)
-    assert [tool.name for tool in toolbox.tools] == NAMES
+    assert [*toolbox.tools] == NAMES
     assert toolbox.forms["mcp__lab__echo"] == ToolForm("function", "echo", "mcp__lab")
     assert toolbox.forms["mcp__lab__exec"] == ToolForm("custom", "exec", "mcp__lab")
 
@@ -33,9 +33,10 @@ def test_a_joined_name_that_providers_refuse_is_shortened_and_apart_again() -> N
     namespace, names = "mcp__" + "laboratory_" * 5, ["read_file", "read_files", "w" * 64]
     long = {"type": "namespace", "name": namespace, "tools": [ECHO | {"name": name} for name in names]}
     toolbox = filled(long)
-    assert [len(tool.name) for tool in toolbox.tools] == [MAX_JOINED_CHARS] * 3
-    assert toolbox.tools[0].name.startswith("mcp__laboratory_") and toolbox.tools[0].name.endswith("__read_file")
-    for tool, name in zip(toolbox.tools, names, strict=True):
+    assert [len(name) for name in toolbox.tools] == [MAX_JOINED_CHARS] * 3
+    first = next(iter(toolbox.tools))
+    assert first.startswith("mcp__laboratory_") and first.endswith("__read_file")
+    for tool, name in zip(toolbox.tools.values(), names, strict=True):
         form = ToolForm("function", name, namespace)
         assert toolbox.forms[tool.name] == form
         assert Toolbox().flat_name(form) == tool.name  # in an older turn whose tools are not sent any more
@@ -43,18 +44,18 @@ def test_a_joined_name_that_providers_refuse_is_shortened_and_apart_again() -> N
 
 def test_two_tools_never_have_the_same_name() -> None:
     toolbox = filled({"type": "function", "name": "mcp__lab__echo"}, LAB)
-    assert [tool.name for tool in toolbox.tools] == ["mcp__lab__echo", "mcp__lab__echo_", "mcp__lab__exec"]
+    assert [*toolbox.tools] == ["mcp__lab__echo", "mcp__lab__echo_", "mcp__lab__exec"]
     assert toolbox.flat_name(ToolForm("function", "echo", "mcp__lab")) == "mcp__lab__echo_"
 
 
 def test_a_tool_that_is_defined_again_is_replaced() -> None:
     toolbox = filled(ECHO, ECHO | {"description": "newer"})
-    assert [tool.description for tool in toolbox.tools] == ["newer"]
+    assert [tool.description for tool in toolbox.tools.values()] == ["newer"]
 
 
 def test_tools_of_the_vendors_servers_are_left_out() -> None:
     toolbox = filled(HOSTED, {"type": "tool_search"}, ECHO, HOSTED, SEARCH)
-    assert [tool.name for tool in toolbox.tools] == ["echo", "tool_search"]
+    assert [*toolbox.tools] == ["echo", "tool_search"]
     assert toolbox.hosted == ["web_search", "tool_search"]
     assert [is_offered(tool) for tool in (HOSTED, {"type": "tool_search"}, SEARCH, LAB)] == [False, False, True, True]
 

@@ -84,12 +84,12 @@ def test_failures_of_requests_that_were_on_their_way_do_not_count_twice(clock: C
 
 def test_a_trip_needs_no_count(clock: Clock) -> None:
     breaker = Breaker(100)
-    breaker.trip()
+    breaker.failed(opens=True)
     assert (breaker.state, breaker.retry_after_s()) == ("open", FIRST_OPEN_S)
-    breaker.trip()
+    breaker.failed(opens=True)
     assert breaker.retry_after_s() == FIRST_OPEN_S
     clock.passes(FIRST_OPEN_S)
-    breaker.trip()
+    breaker.failed(opens=True)
     assert breaker.retry_after_s() == 2 * FIRST_OPEN_S
 
 

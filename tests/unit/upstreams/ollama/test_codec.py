@@ -12,7 +12,6 @@ from ollama_proxy.hub import ChatRequest, Content, Done, GenerateRequest, Messag
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
     Decoder,
-    decode_events,
     decode_generate,
     encode_chat,
     encode_generate,
@@ -78,7 +77,7 @@ def called(arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
 def test_a_call_that_no_answer_could_hold_is_the_model_servers_fault(arguments: Any) -> None:
     with pytest.raises(UpstreamError, match="sent an invalid tool call") as refused:
-        decode_events(ChatDecoder(), called(arguments))
+        ChatDecoder()(called(arguments))
     assert refused.value.status == 502
 
 

@@ -368,7 +368,7 @@ def test_rows_without_a_name_are_left_out() -> None:
 
 def test_list_of_another_gateway_has_all_that_is_known() -> None:
     sent = Model("m", 7, "box", frozenset({"completion", "tools"}), 8192, embedding_length=64)
-    assert decode_models(json.loads(render_models([sent])), "box") == [sent]
+    assert decode_models(render_models([sent]), "box") == [sent]
 
 
 @pytest.mark.parametrize("row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}])
