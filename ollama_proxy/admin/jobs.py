@@ -7,12 +7,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+import gevent
 from flask import Response, current_app
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 
 from ollama_proxy.admin.job_files import Job, JobKind, State
-from ollama_proxy.admin.model_jobs import ModelJobs, StartedJob, wait_briefly
+from ollama_proxy.admin.model_jobs import ModelJobs, StartedJob
 from ollama_proxy.admin.modelfile import read_modelfile
 from ollama_proxy.admin.records import change, has_records
 from ollama_proxy.admin.routes import MAX_BODY, Section, current_gateway
@@ -147,9 +148,9 @@ def start_jobs(
             started.append(jobs.start(job, sent, exchange))
     finally:  # what has begun is written down, also if the rest is refused
         for each in started:
-            if each.is_new:
+            if each.greenlet is not None:
                 audit_job(each.job, kind)
-    wait_briefly(started, BRIEFLY_S)
+    gevent.joinall([each.greenlet for each in started if each.greenlet is not None], timeout=BRIEFLY_S)
     return [each.job for each in started]
 
 
@@ -187,7 +188,7 @@ def end_job(job_id: str) -> Job:
     job = find_job(job_id)
     if not job.is_running:
         raise Conflict(Translatable("This job is over already."), param="id")
-    current_jobs().cancel(job)
+    current_jobs().store.ask_to_end(job)
     audit_job(job, "cancel")
     return job
 

@@ -81,7 +81,8 @@ def create_token(body: dict[str, Json]) -> Json:
     name = body.pop("name")
     check_not_in_file("tokens", name)
     token = new_token()
-    row = change("create_token", name=name, fields=body, **describe_text(token))
+    digest, prefix = identify_token(token)
+    row = change("create_token", name=name, fields=body, digest=digest, prefix=prefix)
     return describe_row(row) | {"token": token}
 
 
@@ -111,7 +112,8 @@ def rotate_token(name: str) -> Json:
     """Replaces the text of a token, and shows the new one, this once. The old one ends as if it were deleted."""
     check_not_in_file("tokens", name)
     token = new_token()
-    row = change("rotate_token", name=name, **describe_text(token))
+    digest, prefix = identify_token(token)
+    row = change("rotate_token", name=name, digest=digest, prefix=prefix)
     return describe_row(row) | {"token": token}
 
 
@@ -142,8 +144,3 @@ def describe_token(token: SettingsToken, used: Mapping[str, str]) -> dict[str, J
 def describe_row(row: Mapping[str, Json]) -> dict[str, Json]:
     """A token of the records."""
     return {**row, "source": "records", "where": None}
-
-
-def describe_text(token: str) -> dict[str, Json]:
-    """What the records get of a token's text."""
-    return dict(zip(("digest", "prefix"), identify_token(token), strict=True))
