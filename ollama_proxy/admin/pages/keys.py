@@ -28,13 +28,9 @@ PAGE = Page("keys")
 
 
 @PAGE.get()
-def show_keys() -> ResponseReturnValue:
-    """Every key, and the form for a new one."""
-    return render_keys()
-
-
-def render_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
-    """The page, also while the records can't be reached."""
+def show_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
+    """Every key, and the form for a new one, also while the records can't be reached. `values`: what a form has led
+    to."""
     try:
         tokens, problem = list(describe_tokens().values()), ""
     except RecordsUnavailable as error:
@@ -61,8 +57,8 @@ def create() -> ResponseReturnValue:
     try:
         created = create_token({"name": form.get("name", "").strip(), **key_form.read_fields(form)})
     except (BadRequest, Conflict, RecordsUnavailable) as error:
-        return render_keys(error.status, form=form, error=error)
-    return render_keys(created=created)
+        return show_keys(error.status, form=form, error=error)
+    return show_keys(created=created)
 
 
 @PAGE.get("/edit")
@@ -113,7 +109,7 @@ def enable() -> ResponseReturnValue:
 @PAGE.post("/rotate")
 def rotate() -> ResponseReturnValue:
     """Replaces the text of a key, and shows the new one, this once."""
-    return render_keys(created=rotate_token(read_confirmed_name()))
+    return show_keys(created=rotate_token(read_confirmed_name()))
 
 
 @PAGE.post("/revoke")
