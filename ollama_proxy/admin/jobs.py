@@ -115,7 +115,12 @@ def show_job(id: str) -> Json:
 def cancel_job(id: str) -> Json:
     """Cancels a job, in whatever worker it runs; it ends within some seconds, and stays in the list. One that is over
     gets 409."""
-    return describe_job(end_job(id))
+    job = find_job(id)
+    if not job.is_running:
+        raise Conflict(Translatable("This job is over already."), param="id")
+    current_jobs().store.ask_to_end(job)
+    audit_job(job, "cancel")
+    return describe_job(job)
 
 
 def read_work(kind: JobKind, body: Mapping[str, Any]) -> tuple[str, dict[str, Json]]:
@@ -180,16 +185,6 @@ def find_job(job_id: str) -> Job:
     job = current_jobs().store.find(job_id)
     if job is None:
         raise NotFound(Translatable("There is no job %(id)s.", id=job_id[:100]), param="id")
-    return job
-
-
-def end_job(job_id: str) -> Job:
-    """Ends a job, in whatever worker it runs, and returns it as it was. Raises NotFound, Conflict if it is over."""
-    job = find_job(job_id)
-    if not job.is_running:
-        raise Conflict(Translatable("This job is over already."), param="id")
-    current_jobs().store.ask_to_end(job)
-    audit_job(job, "cancel")
     return job
 
 

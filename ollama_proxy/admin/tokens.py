@@ -89,7 +89,10 @@ def create_token(body: dict[str, Json]) -> Json:
 @SECTION.route("GET", "/<name>", answer=Token)
 def show_token(name: str) -> Json:
     """One token."""
-    return find_token(name)
+    found = describe_tokens().get(name)
+    if found is None:
+        raise NotFound(Translatable("There is no token %(name)s.", name=name[:100]), param="name")
+    return found
 
 
 @SECTION.route("PATCH", "/<name>", body=TokenChange, answer=Token)
@@ -123,14 +126,6 @@ def describe_tokens() -> dict[str, dict[str, Json]]:
     listed = current_gateway().settings.auth.tokens()
     in_file = {each.name: describe_token(each, used) for each in listed if each.where != RECORDS}
     return in_file | {row["name"]: describe_row(row) for row in rows if row["name"] not in in_file}
-
-
-def find_token(name: str) -> dict[str, Json]:
-    """One token; raises NotFound."""
-    found = describe_tokens().get(name)
-    if found is None:
-        raise NotFound(Translatable("There is no token %(name)s.", name=name[:100]), param="name")
-    return found
 
 
 def describe_token(token: SettingsToken, used: Mapping[str, str]) -> dict[str, Json]:

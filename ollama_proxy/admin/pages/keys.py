@@ -18,8 +18,8 @@ from ollama_proxy.admin.tokens import (
     create_token,
     delete_token,
     describe_tokens,
-    find_token,
     rotate_token,
+    show_token,
 )
 from ollama_proxy.errors import BadRequest, Conflict, GatewayError, RecordsUnavailable
 from ollama_proxy.hub import Json
@@ -64,7 +64,7 @@ def create() -> ResponseReturnValue:
 @PAGE.get("/edit")
 def edit_key() -> ResponseReturnValue:
     """One key of the records, with the forms for its changes."""
-    token = find_token(request.args.get("name", ""))
+    token = show_token(request.args.get("name", ""))
     return render_key(token, key_form.fill(token))
 
 

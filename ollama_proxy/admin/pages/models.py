@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.job_files import JobKind
-from ollama_proxy.admin.jobs import clear_jobs, current_jobs, end_job, start_jobs
+from ollama_proxy.admin.jobs import cancel_job, clear_jobs, current_jobs, start_jobs
 from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, list_other_models, read_matrix
 from ollama_proxy.admin.modelfile import read_modelfile
 from ollama_proxy.admin.models import delete_model, list_models, put_model
@@ -215,8 +215,8 @@ def read_places() -> tuple[str, list[str]]:
 @PAGE.post("/cancel")
 def cancel() -> ResponseReturnValue:
     """Ends a job."""
-    job = end_job(read_form().get("id", ""))
-    tell(_("%(model)s on %(box)s is being cancelled.", model=job.model, box=job.box))
+    job = cancel_job(read_form().get("id", ""))
+    tell(_("%(model)s on %(box)s is being cancelled.", model=job["model"], box=job["box"]))
     return see_other(PAGE.endpoint)
 
 
