@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from marshmallow import fields
 
-from ollama_proxy.admin.model_matrix import Box, Copy, Row, list_other_models, read_matrix
+from ollama_proxy.admin.model_matrix import Row, list_other_models, read_matrix
 from ollama_proxy.admin.routes import Section, current_gateway
 from ollama_proxy.admin.schemas import Answer, time
 from ollama_proxy.hub import Json
@@ -76,26 +76,27 @@ def list_box_models() -> Json:
     gateway = current_gateway()
     matrix = read_matrix(gateway)
     return {
-        "boxes": [describe_box(box) for box in matrix.boxes],
+        "boxes": [
+            {
+                "name": box.name,
+                "state": box.state,
+                "reason": box.reason or None,
+                "version": box.version or None,
+                "is_fresh": box.is_fresh,
+                "is_known": box.is_known,
+            }
+            for box in matrix.boxes
+        ],
         "models": [describe_row(row) for row in matrix.rows],
         "others": [{"name": name, "models": models} for name, models in list_other_models(gateway).items()],
     }
 
 
-def describe_box(box: Box) -> dict[str, Json]:
-    """A server as answers have it."""
-    known = {name: getattr(box, name) for name in ("name", "state", "is_fresh", "is_known")}
-    return {**known, "reason": box.reason or None, "version": box.version or None}
-
-
 def describe_row(row: Row) -> dict[str, Json]:
-    """A model as answers have it."""
-    copies = [describe_copy(box, copy) for box, copy in row.copies.items()]
+    """A model as answers have it, with its copies on servers."""
+    copies: list[Json] = []
+    for box, copy in row.copies.items():
+        loaded = copy.loaded and {**asdict(copy.loaded), "until": copy.loaded.until or None}
+        known = {name: getattr(copy, name) for name in ("name", "size", "digest", "details")}
+        copies.append({**known, "box": box, "modified_at": copy.modified_at or None, "loaded": loaded})
     return {"name": row.name, "differs": row.differs, "copies": copies}
-
-
-def describe_copy(box: str, copy: Copy) -> dict[str, Json]:
-    """A model on a server as answers have it."""
-    loaded = copy.loaded and {**asdict(copy.loaded), "until": copy.loaded.until or None}
-    known = {name: getattr(copy, name) for name in ("name", "size", "digest", "details")}
-    return {**known, "box": box, "modified_at": copy.modified_at or None, "loaded": loaded}

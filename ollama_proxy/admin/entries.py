@@ -4,6 +4,7 @@ which can be changed."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from marshmallow import fields
@@ -41,7 +42,10 @@ def describe_entries(kind: EntryKind, in_effect: Mapping[str, Any]) -> dict[str,
         else:
             where, source = find_source(place)
             found[name] = {"name": name, "source": source, "where": where, "value": value}
-    for name, value in read_managed(kind, managed).items():
+    if has_records():
+        with suppress(RecordsUnavailable):  # else those in effect are shown
+            managed = {row["name"]: row["value"] for row in query("list_settings", kind=kind)}
+    for name, value in managed.items():
         if place_of(settings, kind, name) is None:
             found[name] = {"name": name, "source": "records", "where": None, "value": value}
     return found
@@ -53,13 +57,3 @@ def find_source(place: str | None) -> tuple[str | None, str]:
     if place is None or (":" not in place and not place.startswith(VARIABLE_WORDS)):
         return None, "default"
     return place, "environment" if place.startswith(VARIABLE_WORDS) else "file"
-
-
-def read_managed(kind: EntryKind, in_effect: dict[str, Json]) -> dict[str, Json]:
-    """The values of the records by name; while they can't be reached, those in effect."""
-    if not has_records():
-        return in_effect
-    try:
-        return {row["name"]: row["value"] for row in query("list_settings", kind=kind)}
-    except RecordsUnavailable:
-        return in_effect

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,17 +65,13 @@ class Job:
         """Seconds until all bytes are there, at the present rate; None: not known."""
         return (self.total - self.completed) / self.rate if self.rate and self.total > self.completed else None
 
-    def is_same_work(self, other: Job) -> bool:
-        """Whether both do the same."""
-        return (self.kind, self.box, self.model, self.new_name) == (other.kind, other.box, other.model, other.new_name)
 
-
+@dataclass(frozen=True, slots=True)
 class JobStore:
     """The files of all jobs."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` is created, for its owner only, with the first job."""
-        self._directory = directory
+    #: It is created, for its owner only, with the first job.
+    _directory: Path
 
     def save(self, job: Job) -> None:
         """Writes a job down, which also shows that its worker is alive. Raises OSError."""
@@ -85,7 +81,11 @@ class JobStore:
 
     def list(self) -> list[Job]:
         """All jobs, those that run first, then the newest; those that have ended long ago are removed."""
-        jobs = sorted(self._read_all(), key=lambda job: (job.is_running, job.started_s), reverse=True)
+        paths: Sequence[Path] = ()
+        with suppress(OSError):
+            paths = tuple(self._directory.glob(f"*{_SUFFIX}"))
+        jobs = [job for path in paths if (job := self._read(path)) is not None]
+        jobs.sort(key=lambda job: (job.is_running, job.started_s), reverse=True)
         ended = [job for job in jobs if not job.is_running]
         old = [
             job
@@ -113,14 +113,6 @@ class JobStore:
     def should_end(self, job: Job) -> bool:
         """Whether somebody wants it to end."""
         return (self._directory / f"{job.id}{_MARK}").exists()
-
-    def _read_all(self) -> Iterator[Job]:
-        paths: list[Path] = []
-        with suppress(OSError):
-            paths += self._directory.glob(f"*{_SUFFIX}")
-        for path in paths:
-            if (job := self._read(path)) is not None:
-                yield job
 
     def _read(self, path: Path) -> Job | None:
         try:

@@ -7,12 +7,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+import gevent
 from flask import Response, current_app
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
 
 from ollama_proxy.admin.job_files import Job, JobKind, State
-from ollama_proxy.admin.model_jobs import ModelJobs, StartedJob, wait_briefly
+from ollama_proxy.admin.model_jobs import ModelJobs, StartedJob
 from ollama_proxy.admin.modelfile import read_modelfile
 from ollama_proxy.admin.records import change, has_records
 from ollama_proxy.admin.routes import MAX_BODY, Section, current_gateway
@@ -114,7 +115,12 @@ def show_job(id: str) -> Json:
 def cancel_job(id: str) -> Json:
     """Cancels a job, in whatever worker it runs; it ends within some seconds, and stays in the list. One that is over
     gets 409."""
-    return describe_job(end_job(id))
+    job = find_job(id)
+    if not job.is_running:
+        raise Conflict(Translatable("This job is over already."), param="id")
+    current_jobs().store.ask_to_end(job)
+    audit_job(job, "cancel")
+    return describe_job(job)
 
 
 def read_work(kind: JobKind, body: Mapping[str, Any]) -> tuple[str, dict[str, Json]]:
@@ -147,9 +153,9 @@ def start_jobs(
             started.append(jobs.start(job, sent, exchange))
     finally:  # what has begun is written down, also if the rest is refused
         for each in started:
-            if each.is_new:
+            if each.greenlet is not None:
                 audit_job(each.job, kind)
-    wait_briefly(started, BRIEFLY_S)
+    gevent.joinall([each.greenlet for each in started if each.greenlet is not None], timeout=BRIEFLY_S)
     return [each.job for each in started]
 
 
@@ -179,16 +185,6 @@ def find_job(job_id: str) -> Job:
     job = current_jobs().store.find(job_id)
     if job is None:
         raise NotFound(Translatable("There is no job %(id)s.", id=job_id[:100]), param="id")
-    return job
-
-
-def end_job(job_id: str) -> Job:
-    """Ends a job, in whatever worker it runs, and returns it as it was. Raises NotFound, Conflict if it is over."""
-    job = find_job(job_id)
-    if not job.is_running:
-        raise Conflict(Translatable("This job is over already."), param="id")
-    current_jobs().cancel(job)
-    audit_job(job, "cancel")
     return job
 
 

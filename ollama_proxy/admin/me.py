@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -71,7 +72,11 @@ class OwnRequestsQuery(RequestsQuery):
 def show_me() -> Json:
     """The caller's own scopes, models, limits with what is left of them, and usage of this day and month."""
     description, today = describe_caller(), find_today()
-    usage = dict(zip(("day", "month"), sum_up(description["name"], today, today[:7]), strict=True))
+    usage: dict[str, Json] = {"day": None, "month": None}
+    if has_records():
+        with suppress(RecordsUnavailable):
+            begins = {"day": today, "month": today[:7]}
+            usage = {unit: show_own_usage({"by": "token", "start": begins[unit]})["total"] for unit in begins}
     return description | {"usage": usage}
 
 
@@ -126,14 +131,3 @@ def describe_limits(subjects: Sequence[Subject]) -> dict[str, Json]:
         }
         for subject in subjects
     }
-
-
-def sum_up(token: str, *since: str) -> list[Json]:
-    """What a token has used since the beginning of each of these days and months; None: not known."""
-    if not has_records():
-        return [None for _ in since]
-    timezone = current_gateway().settings.records.timezone
-    try:
-        return [ask("usage", by="token", start=each, token=token, timezone=timezone)["total"] for each in since]
-    except RecordsUnavailable:
-        return [None for _ in since]

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,11 +51,6 @@ class StartedJob(NamedTuple):
     job: Job
     greenlet: gevent.Greenlet[..., None] | None
 
-    @property
-    def is_new(self) -> bool:
-        """Whether it was started now."""
-        return self.greenlet is not None
-
 
 class ModelJobs:
     """The jobs that this worker runs, and the files of those of all workers."""
@@ -67,7 +63,8 @@ class ModelJobs:
     def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> StartedJob:
         """Starts a job for whoever asks in this exchange, unless the same work is being done already: then returns the
         job that does it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
-        same = [other for other in self.store.list() if other.is_same_work(job)]
+        work = (job.kind, job.box, job.model, job.new_name)
+        same = [other for other in self.store.list() if (other.kind, other.box, other.model, other.new_name) == work]
         if running := next((other for other in same if other.is_running), None):
             return StartedJob(running, None)
         exchange = open_exchange(self._gateway, job, fields, asking)
@@ -76,10 +73,6 @@ class ModelJobs:
         with suppress(OSError):  # without room for its file nobody sees it, but it is done
             self.store.save(job)
         return StartedJob(job, gevent.spawn(self._run, job, exchange))
-
-    def cancel(self, job: Job) -> None:
-        """Ends a job, in whatever worker it runs, within some seconds."""
-        self.store.ask_to_end(job)
 
     def _run(self, job: Job, exchange: Exchange) -> None:
         keeper = gevent.spawn(self._keep, job, exchange.call)
@@ -196,13 +189,13 @@ def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
         job.state, job.error = "failed", str(error)[:1000]
 
 
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The sum of the layers of a pull, whose lines are about one layer each."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        #: Completed and total bytes, by the digest of the layer.
-        self._layers: dict[str, tuple[int, int]] = {}
+    _job: Job
+    #: Completed and total bytes, by the digest of the layer.
+    _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, line: Mapping[str, Json]) -> None:
         """Takes a line of progress in."""
@@ -224,8 +217,3 @@ def rate_of(seen: Sequence[tuple[float, int]]) -> float | None:
     """Bytes in a second between the first and the last of these times; None: nothing has come."""
     (began, first), (now, last) = seen[0], seen[-1]
     return (last - first) / (now - began) if now > began and last > first else None
-
-
-def wait_briefly(jobs: Sequence[StartedJob], seconds: float) -> None:
-    """Waits for jobs that may be over at once."""
-    gevent.joinall([each.greenlet for each in jobs if each.greenlet is not None], timeout=seconds)

@@ -93,22 +93,15 @@ def _unquoted(value: str) -> str:
 
 def _add_parameter(parameters: dict[str, Json], instruction: Instruction) -> None:
     """A parameter that is given several times is a list."""
-    name, _blank, text = instruction.value.partition(" ")
-    value = _read_value(instruction, name, _unquoted(text.strip()))
-    if OPTION_TYPES.get(name) is list:
-        parameters.setdefault(name, []).append(value)
-    else:
-        parameters[name] = value
-
-
-def _read_value(instruction: Instruction, name: str, text: str) -> Json:
-    kind = OPTION_TYPES.get(name, str)
+    name, _blank, rest = instruction.value.partition(" ")
+    kind, text = OPTION_TYPES.get(name, str), _unquoted(rest.strip())
     if not text:
         raise _refusal(instruction, Translatable("a name and a value are expected"))
+    if kind is list:
+        parameters.setdefault(name, []).append(text)
+        return
     try:
-        if kind in (int, float):
-            return kind(text)
-        return text.lower() == "true" if kind is bool else text
+        parameters[name] = text.lower() == "true" if kind is bool else kind(text)
     except ValueError:
         raise _refusal(instruction, Translatable("%(name)s must be a number", name=name)) from None
 

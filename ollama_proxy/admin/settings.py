@@ -30,9 +30,6 @@ from ollama_proxy.settings import (
 
 SECTION = Section("settings", "Settings in effect, and a check of a configuration file.", path="settings")
 
-#: Settings whose entries each have a source of their own.
-_BY_ENTRY = ("models", "upstreams")
-
 
 class Setting(Answer):
     """A setting in effect; secrets are masked."""
@@ -72,27 +69,21 @@ class ConfigProblems(Answer):
 def list_settings() -> Json:
     """Every setting in effect with its source."""
     settings = current_gateway().settings
+    upstreams = {each.name: each for each in settings.upstreams}
+    by_entry: dict[EntryKind, Mapping[str, Any]] = {"models": settings.models, "upstreams": upstreams}
     rows: list[Json] = []
     for name in setting_names():
-        if name not in _BY_ENTRY:
+        if name not in by_entry:
             where, source = find_source(settings.origins.get(name))
             rows.append(
                 {"name": name, "value": show_value(attrgetter(name)(settings)), "source": source, "where": where}
             )
-    return {"settings": rows + list_entries(settings)}
-
-
-def list_entries(settings: Settings) -> list[Json]:
-    """The settings of each model and upstream."""
-    upstreams = {each.name: each for each in settings.upstreams}
-    rows: list[Json] = []
-    kinds: list[tuple[EntryKind, Mapping[str, Any]]] = [("models", settings.models), ("upstreams", upstreams)]
-    for kind, entries in kinds:
+    for kind, entries in by_entry.items():  # each of which has a source of its own
         for name, entry in entries.items():
             place = place_of(settings, kind, name)
             where, source = find_source(place) if place else (None, "records")
             rows.append({"name": f"{kind}.{name}", "value": show_value(entry), "source": source, "where": where})
-    return rows
+    return {"settings": rows}
 
 
 @SECTION.route("POST", "/check", body=CheckRequest, answer=ConfigProblems)

@@ -112,7 +112,18 @@ def describe_box(node: Node) -> dict[str, Json]:
 
 def list_problems(gateway: Gateway) -> list[dict[str, str]]:
     """What an operator should mend of upstreams, the coordinator and the records, each with how."""
-    down = [describe_down(node) for node in gateway.fleet.nodes if node.condition == "down"]
+    down: list[dict[str, str]] = [
+        {
+            "what": Translatable(
+                "%(name)s can't be used: %(reason)s",
+                name=node.name,
+                reason=(node.state and node.state.reason) or Translatable("it does not answer"),
+            ),
+            "mend": Translatable("start it, or correct its entry in upstreams"),
+        }
+        for node in gateway.fleet.nodes
+        if node.condition == "down"
+    ]
     hidden: list[dict[str, str]] = [
         {
             "what": Translatable("%(name)s is hidden: %(reason)s", name=name, reason=reason),
@@ -125,12 +136,3 @@ def list_problems(gateway: Gateway) -> list[dict[str, str]]:
         for each in gateway.list_version_problems()
     ]
     return [*down, *hidden, *gateway.list_problems(), *outdated]
-
-
-def describe_down(node: Node) -> dict[str, str]:
-    """The problem of an upstream that can't be used."""
-    reason = (node.state and node.state.reason) or Translatable("it does not answer")
-    return {
-        "what": Translatable("%(name)s can't be used: %(reason)s", name=node.name, reason=reason),
-        "mend": Translatable("start it, or correct its entry in upstreams"),
-    }

@@ -81,14 +81,18 @@ def create_token(body: dict[str, Json]) -> Json:
     name = body.pop("name")
     check_not_in_file("tokens", name)
     token = new_token()
-    row = change("create_token", name=name, fields=body, **describe_text(token))
+    digest, prefix = identify_token(token)
+    row = change("create_token", name=name, fields=body, digest=digest, prefix=prefix)
     return describe_row(row) | {"token": token}
 
 
 @SECTION.route("GET", "/<name>", answer=Token)
 def show_token(name: str) -> Json:
     """One token."""
-    return find_token(name)
+    found = describe_tokens().get(name)
+    if found is None:
+        raise NotFound(Translatable("There is no token %(name)s.", name=name[:100]), param="name")
+    return found
 
 
 @SECTION.route("PATCH", "/<name>", body=TokenChange, answer=Token)
@@ -111,7 +115,8 @@ def rotate_token(name: str) -> Json:
     """Replaces the text of a token, and shows the new one, this once. The old one ends as if it were deleted."""
     check_not_in_file("tokens", name)
     token = new_token()
-    row = change("rotate_token", name=name, **describe_text(token))
+    digest, prefix = identify_token(token)
+    row = change("rotate_token", name=name, digest=digest, prefix=prefix)
     return describe_row(row) | {"token": token}
 
 
@@ -121,14 +126,6 @@ def describe_tokens() -> dict[str, dict[str, Json]]:
     listed = current_gateway().settings.auth.tokens()
     in_file = {each.name: describe_token(each, used) for each in listed if each.where != RECORDS}
     return in_file | {row["name"]: describe_row(row) for row in rows if row["name"] not in in_file}
-
-
-def find_token(name: str) -> dict[str, Json]:
-    """One token; raises NotFound."""
-    found = describe_tokens().get(name)
-    if found is None:
-        raise NotFound(Translatable("There is no token %(name)s.", name=name[:100]), param="name")
-    return found
 
 
 def describe_token(token: SettingsToken, used: Mapping[str, str]) -> dict[str, Json]:
@@ -142,8 +139,3 @@ def describe_token(token: SettingsToken, used: Mapping[str, str]) -> dict[str, J
 def describe_row(row: Mapping[str, Json]) -> dict[str, Json]:
     """A token of the records."""
     return {**row, "source": "records", "where": None}
-
-
-def describe_text(token: str) -> dict[str, Json]:
-    """What the records get of a token's text."""
-    return dict(zip(("digest", "prefix"), identify_token(token), strict=True))

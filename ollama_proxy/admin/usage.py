@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from marshmallow import fields
+from marshmallow import Schema, fields
 from marshmallow.validate import OneOf
 
 from ollama_proxy.admin.records import query as ask
@@ -21,7 +21,7 @@ SECTION = Section("usage", "Who used what, and what it cost.")
 SUMS = tuple(Sums().fields)
 
 
-class Subjects(Answer):
+class Subjects(Schema):
     """What usage can be grouped by; what `by` does not name is absent."""
 
     token = fields.String()
@@ -32,9 +32,6 @@ class Subjects(Answer):
     hour = time()
     day = fields.String()
     month = fields.String()
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """All are optional."""
 
 
 #: What `by` takes.

@@ -198,17 +198,15 @@ def _check_elsewhere(url: str, shown: str) -> Finding:
 
 def own_addresses() -> list[Address]:
     """The addresses at which others reach this machine, without loopback and link-local ones."""
-    texts = [*_read_kernel_tables(), *_resolve(socket.gethostname()), *filter(None, map(find_source, FAR_AWAY))]
+    texts: list[str] = []
+    with suppress(OSError):
+        texts += _LOCAL.findall(_IPV4_TABLE.read_text("ascii"))
+    with suppress(OSError):
+        lines = _IPV6_TABLE.read_text("ascii").splitlines()
+        texts += [str(IPv6Address(bytes.fromhex(line[:32]))) for line in lines]
+    texts += [*_resolve(socket.gethostname()), *filter(None, map(find_source, FAR_AWAY))]
     found = dict.fromkeys(address for address in map(as_address, texts) if address is not None)
     return [each for each in found if not (each.is_loopback or each.is_link_local) and is_own(each)]
-
-
-def _read_kernel_tables() -> Iterator[str]:
-    with suppress(OSError):
-        yield from _LOCAL.findall(_IPV4_TABLE.read_text("ascii"))
-    with suppress(OSError):
-        for line in _IPV6_TABLE.read_text("ascii").splitlines():
-            yield str(IPv6Address(bytes.fromhex(line[:32])))
 
 
 def find_source(target: str) -> str | None:

@@ -34,7 +34,12 @@ def open_records(settings: Settings, environ: Mapping[str, str]) -> Iterator[Eng
     try:
         with open_engine(settings, environ) as engine:
             if engine.dialect.name == "sqlite":
-                _check_file(Path(engine.url.database or ""))
+                path = Path(engine.url.database or "")
+                if not path.exists():  # as another user, a command must not create one
+                    why = "there is no database yet; start the gateway, or run `ollama-proxy records upgrade`"
+                    raise ConfigError(f"{path}: {why}")
+                if not os.access(path, os.R_OK | os.W_OK):
+                    raise ConfigError(f"{path}: cannot be used; run the command as the user of the gateway")
             with database.read(engine) as connection:
                 database.check_schema(connection)
             yield engine
@@ -51,11 +56,3 @@ def find_actor() -> audit.Actor:
     except OSError:
         login = pwd.getpwuid(os.getuid()).pw_name
     return {"by": f"cli:{login}", "from": ""}
-
-
-def _check_file(path: Path) -> None:
-    """Raises ConfigError if there is no database: as another user, a command must not create one."""
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no database yet; start the gateway, or run `ollama-proxy records upgrade`")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise ConfigError(f"{path}: cannot be used; run the command as the user of the gateway")

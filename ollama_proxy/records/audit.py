@@ -16,6 +16,9 @@ from ollama_proxy.texts import Translatable
 #: Most entries of one answer.
 MAX_ROWS = 1000
 
+#: What lists that come in pages say of a cursor that is none of theirs.
+WRONG_CURSOR = Translatable("cursor must be that of an earlier page.")
+
 #: `by`: the name of a token, or `cli:<login>`; `from`: its address.
 Actor = TypedDict("Actor", {"by": str, "from": str})
 
@@ -49,7 +52,7 @@ def list_audit(connection: Connection, *, limit: int = 100, cursor: str | None =
     query = select(audit).order_by(audit.c.id.desc()).limit(most)
     if cursor is not None:
         if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-            raise BadRequest(Translatable("cursor: must be that of an earlier answer"), param="cursor")
+            raise BadRequest(WRONG_CURSOR, param="cursor")
         query = query.where(audit.c.id < int(cursor))
     rows = [
         {

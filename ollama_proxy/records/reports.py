@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Select, Table, Text, bindparam, func, select,
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json
+from ollama_proxy.records.audit import WRONG_CURSOR
 from ollama_proxy.records.tables import token_uses, usage_hourly
 from ollama_proxy.records.tables import usage as usage_table
 from ollama_proxy.records.times import format_ms
@@ -133,7 +134,7 @@ def requests(
         query = query.where(columns.row_id >= f"{_parse_time(since, find_timezone(timezone), 'since'):012x}")
     if cursor:
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", cursor, re.ASCII):
-            raise BadRequest(Translatable("cursor must be that of an earlier page."), param="cursor")
+            raise BadRequest(WRONG_CURSOR, param="cursor")
         query = query.where(columns.row_id < cursor)
     found = connection.execute(query).all()
     rows = [

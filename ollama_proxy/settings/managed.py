@@ -228,7 +228,8 @@ def with_managed(
             tokens.append(_read_token(row, taken))
     for name, value in managed.models.items():
         with fitting("models", name):
-            models[name] = _add_model(name, value, settings)
+            check_not_in_file(settings, "models", name)
+            models[name] = read_model(name, value)
     for name, value in managed.upstreams.items():
         with fitting("upstreams", name):
             upstream = _add_upstream(name, value, settings)
@@ -270,11 +271,6 @@ def _read_token(row: Mapping[str, Json], taken: Mapping[object, str]) -> Token:
 def _parse_key(data: bytes) -> KeyFields:
     """The fields of a key. Many keys of a team differ only in their names, and all are read at each change of one."""
     return read_key(orjson.loads(data))
-
-
-def _add_model(name: str, value: Json, settings: Settings) -> ModelSettings:
-    check_not_in_file(settings, "models", name)
-    return read_model(name, value)
 
 
 def _add_upstream(name: str, value: Json, settings: Settings) -> UpstreamSettings:

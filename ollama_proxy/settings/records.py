@@ -24,14 +24,11 @@ class DatabaseUrl(ServiceUrl):
 
 def _parse_database_url(entry: Entry) -> DatabaseUrl:
     check_kind(entry, "text", "str")
-    if not (_is_sqlite(entry.text) or _is_postgresql(entry.text)):
+    # After two slashes a third one is the beginning of the path; there is no host.
+    is_sqlite = re.fullmatch(r"sqlite:(?!//[^/])[^:?#\x00-\x1f\x7f]*[^:?#/\x00-\x1f\x7f]", entry.text)
+    if not (is_sqlite or _is_postgresql(entry.text)):
         raise entry.error(f"must be {DATABASE_URL.label}")
     return DatabaseUrl(entry.text)
-
-
-def _is_sqlite(text: str) -> bool:
-    # After two slashes a third one is the beginning of the path; there is no host.
-    return bool(re.fullmatch(r"sqlite:(?!//[^/])[^:?#\x00-\x1f\x7f]*[^:?#/\x00-\x1f\x7f]", text))
 
 
 def _is_postgresql(text: str) -> bool:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -356,12 +355,11 @@ def effective_upstreams(settings: Settings) -> tuple[UpstreamSettings, ...]:
 
 def hidden_upstreams(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The reason for each upstream that is unusable without a key, by its name."""
-    lacking = [each for each in effective_upstreams(settings) if each.needs_key and not each.key(environ)]
-    return {
-        each.name: Translatable("%(variable)s is not set", variable=_name_either(each.key_variables))
-        for each in lacking
-    }
-
-
-def _name_either(names: Sequence[str]) -> str:
-    return reduce(lambda one, other: Translatable("%(one)s or %(other)s", one=one, other=other), names)
+    reasons: dict[str, str] = {}
+    for each in effective_upstreams(settings):
+        if each.needs_key and not each.key(environ):
+            either, *others = each.key_variables
+            for other in others:
+                either = Translatable("%(one)s or %(other)s", one=either, other=other)
+            reasons[each.name] = Translatable("%(variable)s is not set", variable=either)
+    return reasons

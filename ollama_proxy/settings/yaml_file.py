@@ -152,18 +152,15 @@ def _compose(text: str, locate: Callable[[int], str], shown: str) -> yaml.Node |
         return loader.get_single_node()
     except _Refused as error:
         problem, mark = error.args
-        raise ConfigError(f"{_at(mark, locate, shown)}: {problem}") from error
+        raise ConfigError(f"{locate(mark.line + 1)}: {problem}") from error
     except yaml.MarkedYAMLError as error:
-        where = _at(error.problem_mark or error.context_mark, locate, shown)
+        place = error.problem_mark or error.context_mark
+        where = shown if place is None else locate(place.line + 1)
         problem = re.sub(r"'[^'<]{2,}'", "'...'", error.problem or "")
         raise ConfigError(f"{where}: is not valid YAML: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         raise ConfigError(f"{locate(line)}: contains a character that is not allowed") from None
-
-
-def _at(mark: yaml.Mark | None, locate: Callable[[int], str], shown: str) -> str:
-    return shown if mark is None else locate(mark.line + 1)
 
 
 def _kind(node: yaml.Node) -> str:

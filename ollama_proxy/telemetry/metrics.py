@@ -113,11 +113,11 @@ class Outcome:
             yield self.refused
 
 
+@dataclass(frozen=True, slots=True)
 class ModelNames:
     """The names by which models are configured, or listed by an upstream."""
 
-    def __init__(self, gateway: Callable[[], Gateway]) -> None:
-        self._gateway = gateway
+    _gateway: Callable[[], Gateway]
 
     @property
     def version(self) -> tuple[int, int]:

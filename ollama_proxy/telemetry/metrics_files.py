@@ -103,19 +103,14 @@ def retire(directory: Path, running: Collection[int]) -> None:
     for pid in ended:
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]  # the library's
     with suppress(BlockingIOError), locked(directory, LOCK_EX | LOCK_NB):
+        kept = ((kind, directory / f"{kind}_{pid}.db") for pid in ended for kind in (COUNTER, HISTOGRAM))
+        left = [(kind, path) for kind, path in kept if path.exists()]
         files = MetricsFiles(directory, ENDED)
         try:
-            for pid in ended:
-                for kind in (COUNTER, HISTOGRAM):
-                    _move(directory / f"{kind}_{pid}.db", files, kind)
+            for kind, path in left:
+                files.make_room(kind, path.stat().st_size)
+                for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]  # the library's
+                    files.add(kind, key, value)
+                path.unlink()
         finally:
             files.close()
-
-
-def _move(path: Path, files: MetricsFiles, kind: str) -> None:
-    """Adds the values of a file, and removes it."""
-    if path.exists():
-        files.make_room(kind, path.stat().st_size)
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]  # the library's
-            files.add(kind, key, value)
-        path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ollama_proxy.telemetry.metrics_definitions import Definition
 from ollama_proxy.telemetry.metrics_files import COUNTER, HISTOGRAM, MetricsFiles
@@ -66,11 +67,11 @@ class Distribution:
             self._changed.clear()
 
 
+@dataclass(slots=True, eq=False)
 class Series:
     """The values of this worker by metric and labels, made when they are first needed."""
 
-    def __init__(self) -> None:
-        self._values: dict[tuple[Definition, tuple[str, ...]], Value | Distribution] = {}
+    _values: dict[tuple[Definition, tuple[str, ...]], Value | Distribution] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._values)

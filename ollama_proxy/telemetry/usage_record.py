@@ -96,14 +96,14 @@ _FIELDS = tuple(each.name for each in fields(UsageRecord))
 RecordSink = Callable[[UsageRecord], None]
 
 
+@dataclass(slots=True, eq=False)
 class KnownModels:
     """The names of models that may stand in sums and metrics: those that were answered once. Clients can spell a name
     in any number of ways, of which few are taken, so that nobody can fill a database or a page with them."""
 
-    def __init__(self) -> None:
-        self._names = set[str]()
-        #: How many of them are spellings of the same name.
-        self._spellings = Counter[str]()
+    _names: set[str] = field(default_factory=set)
+    #: How many of them are spellings of the same name.
+    _spellings: Counter[str] = field(default_factory=Counter)
 
     def includes(self, record: UsageRecord) -> bool:
         """Whether the model of a record is one of them, or becomes one; the upstream must have it."""
@@ -121,12 +121,12 @@ class KnownModels:
         return True
 
 
+@dataclass(slots=True, eq=False)
 class Recorder:
     """Makes the record of each exchange that ends, and passes it to its sinks; a finish observer."""
 
-    def __init__(self, sinks: Sequence[RecordSink]) -> None:
-        self._sinks = tuple(sinks)
-        self._known_models = KnownModels()
+    _sinks: Sequence[RecordSink]
+    _known_models: KnownModels = field(default_factory=KnownModels)
 
     def record(self, exchange: Exchange) -> None:
         """Records an exchange that is over."""

@@ -42,17 +42,14 @@ def show_audit() -> ResponseReturnValue:
     query = pick(request.args, ("cursor",))
     found = read_records(list_changes, {**query, "limit": ROWS})
     answer = found["answer"] or {"rows": [], "cursor": None}
-    rows = [describe_change(row) for row in answer["rows"]]
+    rows: list[dict[str, Any]] = []
+    for row in answer["rows"]:
+        title, kind = ACTIONS.get(row["action"], ("", "plain"))
+        badge = (_(title) if title else row["action"], kind)  # as macros.html takes it
+        rows.append(row | {"badge": badge, "changes": list_values(row["before"], row["after"])})
     # The last page may be full.
     cursor = answer["cursor"] if rows else None
     return render("audit.html", found["status"], **found, rows=rows, cursor=cursor, is_first=not query)
-
-
-def describe_change(row: dict[str, Any]) -> dict[str, Any]:
-    """A change with its action as `badge` in macros.html takes it, and its values."""
-    title, kind = ACTIONS.get(row["action"], ("", "plain"))
-    badge = (_(title) if title else row["action"], kind)
-    return row | {"badge": badge, "changes": list_values(row["before"], row["after"])}
 
 
 def list_values(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> list[dict[str, str | None]]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request, url_for
+from flask import Flask, Response, request, session, url_for
 
 from ollama_proxy.admin.pages import (
     audit,
@@ -31,7 +31,7 @@ from ollama_proxy.admin.pages.csrf import make_csrf_token
 from ollama_proxy.admin.pages.errors import PageErrors
 from ollama_proxy.admin.pages.formats import FILTERS
 from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, translate
-from ollama_proxy.admin.pages.page import PAGES_PATH, Page, take_messages
+from ollama_proxy.admin.pages.page import PAGES_PATH, Page
 from ollama_proxy.dialects import Dialect
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import current_exchange
@@ -99,7 +99,7 @@ def describe_caller() -> dict[str, Any]:
         "principal": principal,
         "is_admin": ADMIN in scopes,
         "language": choose_language(request.environ),
-        "messages": take_messages(),
+        "messages": session.pop("messages", []),  # they are shown once
         "navigation": [
             {
                 "href": url_for(page.endpoint),

@@ -69,11 +69,6 @@ class Client:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     @property
-    def is_tested(self) -> bool:
-        """Whether tests run it."""
-        return bool(self.programs or self.libraries)
-
-    @property
     def versions(self) -> str:
         """The versions of programs that tests have run; "" for libraries, which are tested in many."""
         return ", ".join(dict.fromkeys(TESTED_PROGRAMS[name] for name in self.programs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from flask import request
@@ -79,13 +78,10 @@ def describe(client: Client, address: str, model: str, token: str) -> dict[str, 
         "key": client.key,
         "name": client.name,
         "note": gettext(client.note) if client.note else "",
-        "is_tested": client.is_tested,
+        "is_tested": bool(client.programs or client.libraries),
         "versions": client.versions,
-        "snippets": list(_fill_in_all(client, address, model, token)),
+        "snippets": [
+            (gettext(snippet.title) if snippet.title else "", fill_in(snippet.text, address, model, token))
+            for snippet in client.snippets
+        ],
     }
-
-
-def _fill_in_all(client: Client, address: str, model: str, token: str) -> Iterator[tuple[str, str]]:
-    for snippet in client.snippets:
-        title = gettext(snippet.title) if snippet.title else ""
-        yield title, fill_in(snippet.text, address, model, token)

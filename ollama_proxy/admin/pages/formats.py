@@ -44,22 +44,18 @@ def seconds(value: float | None) -> str:
         return f"{value * 1000:.0f}{_SPACE}ms"
     if value < 9.95:
         return f"{value:.1f}{_SPACE}s"
-    return _join_units(round(value))
-
-
-def milliseconds(value: float | None) -> str:
-    """The same of a number of milliseconds."""
-    return seconds(None if value is None else value / 1000)
-
-
-def _join_units(whole: int) -> str:
+    whole, parts = round(value), list[str]()
     first = next(index for index, (size, _) in enumerate(_LONG_TIMES) if whole >= size)
-    parts = []
     for size, unit in _LONG_TIMES[first : first + 2]:
         count, whole = divmod(whole, size)
         if count:
             parts.append(f"{count}{_SPACE}{unit}")
     return _SPACE.join(parts)
+
+
+def milliseconds(value: float | None) -> str:
+    """The same of a number of milliseconds."""
+    return seconds(None if value is None else value / 1000)
 
 
 def money(value: float | None, currency: str = "") -> str:
@@ -82,21 +78,19 @@ def ago(value: datetime | str | float | None, now: datetime | None = None) -> Ma
     moment = _read_time(value)
     if moment is None:
         return DASH
-    passed = ((now or datetime.now(UTC)) - moment).total_seconds()
-    return _element(moment, _describe_past(int(passed)), Markup(" data-ago"))
-
-
-def _describe_past(passed: int) -> str:
+    passed = int(((now or datetime.now(UTC)) - moment).total_seconds())
     if passed < 60:
-        return gettext("just now") if passed >= 0 else gettext("soon")
-    if passed < 3_600:
+        text = gettext("just now") if passed >= 0 else gettext("soon")
+    elif passed < 3_600:
         minutes = passed // 60
-        return ngettext("%(num)s minute ago", "%(num)s minutes ago", minutes, num=minutes)
-    if passed < 86_400:
+        text = ngettext("%(num)s minute ago", "%(num)s minutes ago", minutes, num=minutes)
+    elif passed < 86_400:
         hours = passed // 3_600
-        return ngettext("%(num)s hour ago", "%(num)s hours ago", hours, num=hours)
-    days = passed // 86_400
-    return ngettext("%(num)s day ago", "%(num)s days ago", days, num=days)
+        text = ngettext("%(num)s hour ago", "%(num)s hours ago", hours, num=hours)
+    else:
+        days = passed // 86_400
+        text = ngettext("%(num)s day ago", "%(num)s days ago", days, num=days)
+    return _element(moment, text, Markup(" data-ago"))
 
 
 def _element(moment: datetime, text: str, attribute: str = "") -> Markup:

@@ -14,7 +14,7 @@ from ollama_proxy.policy import ADMINISTRATOR, NOBODYS_HASH, Authenticator, Prin
 from ollama_proxy.settings import Admin
 from ollama_proxy.texts import Translatable
 
-#: Where the name is that a trusted proxy has sent.
+#: Where the name is that a trusted proxy has sent, as `read_user_header` read it when the request came.
 NAMED_USER_KEY = "ollama_proxy.named_user"
 
 #: One password at a time is checked in each worker: that takes 64 MiB and a thread, and anybody may ask for it.
@@ -83,8 +83,3 @@ def read_user_header(environ: Mapping[str, Any], admin: Admin, *, is_proxy: bool
     if not admin.user_header or not is_proxy:
         return None
     return environ.get("HTTP_" + admin.user_header.upper().replace("-", "_"), "").strip() or None
-
-
-def named_user(environ: Mapping[str, Any]) -> str | None:
-    """The same, as it was read when the request came."""
-    return environ.get(NAMED_USER_KEY)

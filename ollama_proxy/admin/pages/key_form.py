@@ -63,6 +63,8 @@ State = Literal["active", "disabled", "expired"]
 
 def read_fields(form: MultiDict[str, str]) -> dict[str, Json]:
     """The fields of a key, without its name. What is no valid value goes on as it was typed: the settings say why."""
+    header, limits = _text(form, "user_header"), _limits(form, "user_limit")
+    users = ({"header": header} if header else {}) | {"limits": limits}
     return {
         "scopes": form.getlist("scopes"),
         "models": [each for each in re.split(r"[\s,]+", form.get("models", "")) if each] or None,
@@ -70,7 +72,7 @@ def read_fields(form: MultiDict[str, str]) -> dict[str, Json]:
         "weight": _number(form, "weight"),
         "priority": _text(form, "priority"),
         "limits": _limits(form, "limit"),
-        "users": _users(form),
+        "users": users if header or limits else None,
         "note": _text(form, "note"),
     }
 
@@ -139,9 +141,3 @@ def _limits(form: MultiDict[str, str], lead: str) -> dict[str, Json]:
         for name, value in typed.items()
         if value is not None
     }
-
-
-def _users(form: MultiDict[str, str]) -> Json:
-    header, limits = _text(form, "user_header"), _limits(form, "user_limit")
-    named = {"header": header} if header else {}
-    return named | {"limits": limits} if header or limits else None

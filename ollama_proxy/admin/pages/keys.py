@@ -18,8 +18,8 @@ from ollama_proxy.admin.tokens import (
     create_token,
     delete_token,
     describe_tokens,
-    find_token,
     rotate_token,
+    show_token,
 )
 from ollama_proxy.errors import BadRequest, Conflict, GatewayError, RecordsUnavailable
 from ollama_proxy.hub import Json
@@ -28,13 +28,9 @@ PAGE = Page("keys")
 
 
 @PAGE.get()
-def show_keys() -> ResponseReturnValue:
-    """Every key, and the form for a new one."""
-    return render_keys()
-
-
-def render_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
-    """The page, also while the records can't be reached."""
+def show_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
+    """Every key, and the form for a new one, also while the records can't be reached. `values`: what a form has led
+    to."""
     try:
         tokens, problem = list(describe_tokens().values()), ""
     except RecordsUnavailable as error:
@@ -61,14 +57,14 @@ def create() -> ResponseReturnValue:
     try:
         created = create_token({"name": form.get("name", "").strip(), **key_form.read_fields(form)})
     except (BadRequest, Conflict, RecordsUnavailable) as error:
-        return render_keys(error.status, form=form, error=error)
-    return render_keys(created=created)
+        return show_keys(error.status, form=form, error=error)
+    return show_keys(created=created)
 
 
 @PAGE.get("/edit")
 def edit_key() -> ResponseReturnValue:
     """One key of the records, with the forms for its changes."""
-    token = find_token(request.args.get("name", ""))
+    token = show_token(request.args.get("name", ""))
     return render_key(token, key_form.fill(token))
 
 
@@ -113,7 +109,7 @@ def enable() -> ResponseReturnValue:
 @PAGE.post("/rotate")
 def rotate() -> ResponseReturnValue:
     """Replaces the text of a key, and shows the new one, this once."""
-    return render_keys(created=rotate_token(read_confirmed_name()))
+    return show_keys(created=rotate_token(read_confirmed_name()))
 
 
 @PAGE.post("/revoke")

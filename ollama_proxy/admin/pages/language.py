@@ -77,12 +77,14 @@ def speaking(language: str) -> Iterator[None]:
 
 def gettext(text: str, /, **values: Any) -> str:
     """The text in the language of this request, with its values filled in. Outside a request: see `speaking`."""
-    return _fill(_catalogue().gettext(text), values)
+    translated = _catalogue().gettext(text)
+    return translated % values if values else translated  # templates fill in their values themselves
 
 
 def ngettext(singular: str, plural: str, number: int, /, **values: Any) -> str:
     """The same, in the form for that number."""
-    return _fill(_catalogue().ngettext(singular, plural, number), values)
+    translated = _catalogue().ngettext(singular, plural, number)
+    return translated % values if values else translated
 
 
 def translate(text: str) -> str:
@@ -91,11 +93,6 @@ def translate(text: str) -> str:
         return text
     values = {name: translate(each) if isinstance(each, str) else each for name, each in text.values.items()}
     return gettext(text.message, **values)
-
-
-def _fill(text: str, values: Mapping[str, Any]) -> str:
-    # Templates fill in their values themselves, after this.
-    return text % values if values else text
 
 
 def _catalogue() -> NullTranslations:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import gevent
 import gevent.event
 from flask import Flask, Response, current_app, request
 
-from ollama_proxy.admin.pages.identity import find_signed_in, named_user
+from ollama_proxy.admin.pages.identity import NAMED_USER_KEY, find_signed_in
 from ollama_proxy.admin.pages.language import choose_language, speaking
 from ollama_proxy.admin.pages.page import Page
 from ollama_proxy.admin.pages.sessions import SessionStore, page_session
@@ -21,8 +22,9 @@ from ollama_proxy.admin.pages.today import TodaysUsage, sum_up_today
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.status import read_status
 from ollama_proxy.errors import TokenRevoked
-from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, deliver, streamed
+from ollama_proxy.gateway import WORKER, Gateway, current_exchange, deliver, streamed
 from ollama_proxy.policy import ADMIN
+from ollama_proxy.upstreams import Call
 from ollama_proxy.wire import SSE_COMMENT
 
 log = logging.getLogger(__name__)
@@ -42,35 +44,34 @@ OVER = b"event: over\ndata: over\n\n"
 PAINT_S = 0.4
 
 
+@dataclass(slots=True, eq=False)
 class Listener:
     """A page that is open."""
 
-    def __init__(self, exchange: Exchange, language: str, may_listen: Callable[[], bool]) -> None:
-        """`may_listen`: whether its reader may still see this; asked once a second."""
-        self.language = language
-        self.may_listen = may_listen
-        self.call = exchange.call
-        #: Set when there is news, and when the call ends.
-        self.news = gevent.event.Event()
-        #: The state that it was sent last.
-        self.seen: dict[str, Any] = {}
+    call: Call
+    language: str
+    #: Whether its reader may still see this; asked once a second.
+    may_listen: Callable[[], bool]
+    #: Set when there is news, and when the call ends.
+    news: gevent.event.Event = field(default_factory=gevent.event.Event)
+    #: The state that it was sent last.
+    seen: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
 class LiveState:
     """The state that pages show, as HTML in each language."""
 
-    def __init__(
-        self, read: Callable[[], dict[str, Any]], today: TodaysUsage, render: Callable[[str, dict[str, Any]], str]
-    ) -> None:
-        """`read` returns boxes, requests and problems; `render` writes the state in a language."""
-        self._read = read
-        self._today = today
-        self._render = render
-        self._listeners: set[Listener] = set()
-        self._looker: gevent.Greenlet[..., None] | None = None
-        self._state: dict[str, Any] = {}
-        #: Of the present state, by language, each made when it is needed.
-        self._frames: dict[str, bytes] = {}
+    #: Returns boxes, requests and problems.
+    _read: Callable[[], dict[str, Any]]
+    _today: TodaysUsage
+    #: Writes the state in a language.
+    _render: Callable[[str, dict[str, Any]], str]
+    _listeners: set[Listener] = field(default_factory=set)
+    _looker: gevent.Greenlet[..., None] | None = None
+    _state: dict[str, Any] = field(default_factory=dict)
+    #: Of the present state, by language, each made when it is needed.
+    _frames: dict[str, bytes] = field(default_factory=dict)
 
     def read(self) -> dict[str, Any]:
         """The state for a page that is about to be shown: a second old at most if others are open."""
@@ -86,7 +87,8 @@ class LiveState:
         self._listeners.add(listener)
         try:
             yield RETRY
-            self._start()
+            if self._looker is None:
+                self._looker = gevent.spawn(self._run)
             while call.ended is None:
                 yield from self._wait(listener)
             if call.ended is TokenRevoked:
@@ -102,32 +104,22 @@ class LiveState:
         listener.news.clear()
         if listener.call.ended is None and self._state and listener.seen is not self._state:
             listener.seen = self._state
-            yield self._frame(listener.language)
-
-    def _frame(self, language: str) -> bytes:
-        if language not in self._frames:
-            self._frames[language] = make_frame("status", self._render(language, self._state))
-        return self._frames[language]
-
-    def _start(self) -> None:
-        if self._looker is None:
-            self._looker = gevent.spawn(self._run)
+            if listener.language not in self._frames:
+                self._frames[listener.language] = make_frame("status", self._render(listener.language, self._state))
+            yield self._frames[listener.language]
 
     def _run(self) -> None:
         while self._listeners:
             began = time.monotonic()
-            self._end_outdated()
+            for listener in self._listeners.copy():
+                if not listener.may_listen():
+                    listener.call.end(TokenRevoked)
             try:
                 self._look()
             except Exception as error:  # whatever it was, the pages stay open, and the next look may be better
                 log.error("internal_error", exc_info=error)
             gevent.sleep(max(LOOK_S - (time.monotonic() - began), LOOK_S / 4))
         self._looker, self._state, self._frames = None, {}, {}
-
-    def _end_outdated(self) -> None:
-        for listener in self._listeners.copy():
-            if not listener.may_listen():
-                listener.call.end(TokenRevoked)
 
     def _look(self) -> None:
         """Reads the state, and tells all pages if it is another one."""
@@ -144,7 +136,7 @@ def show_events() -> Response:
     exchange, gateway = current_exchange(), current_gateway()
     if WORKER.is_draining or exchange.method == "HEAD":  # the browser comes back to another worker
         return streamed(iter((RETRY,)), "text/event-stream")
-    listener = Listener(exchange, choose_language(request.environ), build_check(gateway))
+    listener = Listener(exchange.call, choose_language(request.environ), build_check(gateway))
     gateway.follow(exchange)
     return streamed(deliver(exchange, live_state().listen(listener), None), "text/event-stream")
 
@@ -152,7 +144,7 @@ def show_events() -> Response:
 def build_check(gateway: Gateway) -> Callable[[], bool]:
     """Whether the reader of this request is still signed in, with the rights for this."""
     store: SessionStore | None = current_app.session_interface.store  # type: ignore[attr-defined]  # of PageSessions
-    session_id, named = page_session().id, named_user(request.environ)
+    session_id, named = page_session().id, request.environ.get(NAMED_USER_KEY)
 
     def may_listen() -> bool:
         """Asks the session and the token."""

@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 import gevent
 from flask import Response, request
 
-from ollama_proxy.admin.me import describe_caller, find_today
+from ollama_proxy.admin.me import describe_caller, find_today, list_own_requests, show_own_usage
 from ollama_proxy.admin.pages.key_form import LIMIT_TITLES
 from ollama_proxy.admin.pages.page import Page, render
-from ollama_proxy.admin.records import query
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import current_exchange
-from ollama_proxy.policy import ANY_TOKEN, ANYONE
+from ollama_proxy.policy import ANY_TOKEN
 
 T = TypeVar("T")
 
@@ -71,16 +70,12 @@ def read_within(seconds: float, read: Callable[[], T]) -> T | None:
 
 def read_usage() -> dict[str, Any]:
     """What the token has used, and its last requests; `problem` says why that is not known."""
-    name, today = (current_exchange().principal or ANYONE).name, find_today()
-    timezone = current_gateway().settings.records.timezone
-
-    def ask(start: str) -> Any:
-        """The report since then."""
-        return query("usage", by="model", start=start, token=name, sort="-requests", timezone=timezone)
-
+    today = find_today()
     try:
-        day, month = ask(today), ask(today[:7])
-        rows = query("requests", token=name, limit=REQUESTS, timezone=timezone)["rows"]
+        day, month = (
+            show_own_usage({"by": "model", "start": start, "sort": "-requests"}) for start in (today, today[:7])
+        )
+        rows = list_own_requests({"limit": REQUESTS})["rows"]
     except GatewayError as error:
         return {"problem": str(error)}
     return {"problem": "", "day": day["total"], "month": month["total"], "models": month["rows"], "requests": rows}

@@ -65,7 +65,8 @@ def read_details(gateway: Gateway, box: str, model: str, asking: Exchange) -> Mo
 
 def describe(document: Mapping[str, Json]) -> ModelDetails:
     """The same from the document; nothing of it is trusted to have the right type."""
-    details, info = (_section(document, name) for name in ("details", "model_info"))
+    sections = (document.get(name) for name in ("details", "model_info"))
+    details, info = (section if isinstance(section, dict) else {} for section in sections)
     capabilities = document.get("capabilities")
     return ModelDetails(
         family=_text(details, "family"),
@@ -79,11 +80,6 @@ def describe(document: Mapping[str, Json]) -> ModelDetails:
         system=_text(document, "system"),
         licence=_text(document, "license"),
     )
-
-
-def _section(document: Mapping[str, Json], name: str) -> Mapping[str, Json]:
-    value = document.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _text(document: Mapping[str, Json], name: str) -> str:

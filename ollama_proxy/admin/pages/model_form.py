@@ -59,7 +59,13 @@ THINK_VALUES = ("true", "false", *THINK_LEVELS)
 
 def fill_form(value: Mapping[str, Json]) -> dict[str, str]:
     """The texts of the form for a value, by the names of its fields."""
-    return {each.name: _write(_find(value, each.name)) for each in FIELDS}
+    texts: dict[str, str] = {}
+    for each in FIELDS:
+        found: Json = value
+        for part in each.name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        texts[each.name] = _write(found)
+    return texts
 
 
 def read_form_value(form: Mapping[str, str], before: Mapping[str, Json]) -> dict[str, Json]:
@@ -77,13 +83,6 @@ def read_form_value(form: Mapping[str, str], before: Mapping[str, Json]) -> dict
         else:
             section[last] = read
     return {name: each for name, each in value.items() if each != {}}
-
-
-def _find(value: Mapping[str, Json], name: str) -> Json:
-    found: Json = value
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
 
 
 def _write(value: Json) -> str:

@@ -11,10 +11,10 @@ from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.entries import describe_entries
 from ollama_proxy.admin.job_files import JobKind
-from ollama_proxy.admin.jobs import clear_jobs, current_jobs, end_job, start_jobs
+from ollama_proxy.admin.jobs import cancel_job, clear_jobs, current_jobs, start_jobs
 from ollama_proxy.admin.model_matrix import LISTS_S, Matrix, Row, list_other_models, read_matrix
 from ollama_proxy.admin.modelfile import read_modelfile
-from ollama_proxy.admin.models import delete_model, put_model
+from ollama_proxy.admin.models import delete_model, list_models, put_model
 from ollama_proxy.admin.pages import model_form
 from ollama_proxy.admin.pages.language import N_, translate
 from ollama_proxy.admin.pages.language import gettext as _
@@ -159,19 +159,16 @@ def copy() -> ResponseReturnValue:
 
 
 @PAGE.get("/create")
-def show_create() -> ResponseReturnValue:
-    """The form for a Modelfile."""
-    return render_create({})
-
-
-def render_create(form: Mapping[str, str], problem: str = "", boxes: Sequence[str] = ()) -> ResponseReturnValue:
-    """The same, with what was sent if it is refused."""
+def show_create(
+    form: Mapping[str, str] | None = None, problem: str = "", boxes: Sequence[str] = ()
+) -> ResponseReturnValue:
+    """The form for a Modelfile, with what was sent if it is refused."""
     names = [node.name for node in current_gateway().fleet.managed_nodes]
     return render(
         "model_create.html",
         400 if problem else 200,
         tab="create",
-        form=form,
+        form=form or {},
         problem=problem,
         boxes=names,
         chosen=boxes or names[:1],
@@ -185,7 +182,7 @@ def create() -> ResponseReturnValue:
     try:
         return begin("create", read_modelfile(form.get("modelfile", "")))
     except BadRequest as error:
-        return render_create(form, error.text, form.getlist("box"))
+        return show_create(form, error.text, form.getlist("box"))
 
 
 def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> ResponseReturnValue:
@@ -218,8 +215,8 @@ def read_places() -> tuple[str, list[str]]:
 @PAGE.post("/cancel")
 def cancel() -> ResponseReturnValue:
     """Ends a job."""
-    job = end_job(read_form().get("id", ""))
-    tell(_("%(model)s on %(box)s is being cancelled.", model=job.model, box=job.box))
+    job = cancel_job(read_form().get("id", ""))
+    tell(_("%(model)s on %(box)s is being cancelled.", model=job["model"], box=job["box"]))
     return see_other(PAGE.endpoint)
 
 
@@ -233,15 +230,10 @@ def clear() -> ResponseReturnValue:
 # Entries of `models`.
 
 
-def list_entries() -> dict[str, dict[str, Json]]:
-    """Every entry by its name."""
-    return describe_entries("models", current_gateway().settings.models)
-
-
 @PAGE.get("/entries")
 def show_entries() -> ResponseReturnValue:
     """Every entry of `models`."""
-    return render("model_entries.html", tab="entries", entries=list(list_entries().values()))
+    return render("model_entries.html", tab="entries", entries=list_models()["models"])
 
 
 @PAGE.get("/edit")
@@ -254,7 +246,7 @@ def edit() -> ResponseReturnValue:
 
 def find_entry(name: str) -> dict[str, Json] | None:
     """The entry of this name; patterns and names of other spellings count as that entry."""
-    entries = list_entries()
+    entries = describe_entries("models", current_gateway().settings.models)
     return entries.get(name) or {canonical(each): entry for each, entry in entries.items()}.get(canonical(name))
 
 

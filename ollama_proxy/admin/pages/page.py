@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Literal, TypeVar
@@ -110,12 +110,6 @@ def render(template: str, status: int = 200, /, **values: Any) -> Response:
 def tell(text: str, kind: Literal["error", "done"] = "done") -> None:
     """Shows a message on the next page of this session."""
     session["messages"] = [*session.get("messages", []), {"kind": kind, "text": translate(text)[:1000]}]
-
-
-def take_messages() -> list[Mapping[str, str]]:
-    """The messages for this page; they are shown once."""
-    found: list[Mapping[str, str]] = session.pop("messages", [])
-    return found
 
 
 def check_confirmed(name: str, text: str) -> None:

@@ -12,8 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,12 +97,12 @@ class PageSession(dict[str, Any], SessionMixin):
         self.created_s, self.signed_in = time.time(), None
 
 
+@dataclass(frozen=True, slots=True)
 class SessionStore:
     """The files of all sessions."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` is created, for its owner only, with the first session."""
-        self._directory = directory
+    #: It is created, for its owner only, with the first session.
+    _directory: Path
 
     def load(self, session_id: str) -> PageSession | None:
         """The session with this id; None: there is none, or it is over."""
@@ -144,18 +143,14 @@ class SessionStore:
 
     def _make_room(self, newcomer: SignedIn | None) -> None:
         """Removes sessions that are over, and the oldest of this caller if there are too many."""
-        kept = Counter[str]()
-        own = _name_caller(newcomer)
-        for path, used_s, stored in self._list_newest_first():
-            caller = _name_caller(stored.signed_in)
-            kept[caller] += 1
-            if _is_over(used_s, stored) or (caller == own and kept[caller] >= MOST_KEPT):
+        own, kept = newcomer and (newcomer.by, newcomer.name), 0
+        # What can't be read is over.
+        found = [(path, *(_read(path) or (0.0, Stored(0.0)))) for path in self._directory.iterdir()]
+        for path, used_s, stored in sorted(found, key=lambda each: each[1], reverse=True):  # the newest first
+            caller = stored.signed_in and (stored.signed_in.by, stored.signed_in.name)
+            kept += caller == own
+            if _is_over(used_s, stored) or (caller == own and kept >= MOST_KEPT):
                 path.unlink(missing_ok=True)
-
-    def _list_newest_first(self) -> Iterator[tuple[Path, float, Stored]]:
-        found = [(path, _read(path)) for path in self._directory.iterdir()]
-        for path, kept in sorted(found, key=lambda each: each[1][0] if each[1] else 0.0, reverse=True):
-            yield (path, *(kept or (0.0, Stored(0.0))))  # what can't be read is over
 
 
 def _read(path: Path) -> tuple[float, Stored] | None:
@@ -171,10 +166,6 @@ def _read(path: Path) -> tuple[float, Stored] | None:
 def _is_over(used_s: float, stored: Stored) -> bool:
     now = time.time()
     return now - used_s > IDLE_S or now - stored.created_s > LONGEST_S
-
-
-def _name_caller(signed_in: SignedIn | None) -> str:
-    return f"{signed_in.by} {signed_in.name}" if signed_in else ""
 
 
 class PageSessions(SessionInterface):

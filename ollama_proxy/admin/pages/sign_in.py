@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flask import redirect, request
 from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.pages.csrf import make_csrf_token
-from ollama_proxy.admin.pages.identity import named_user, open_with_header, open_with_password, open_with_token
+from ollama_proxy.admin.pages.identity import NAMED_USER_KEY, open_with_header, open_with_password, open_with_token
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, read_form, render
 from ollama_proxy.admin.pages.sessions import page_session
 from ollama_proxy.admin.records import has_records, query
@@ -58,25 +59,19 @@ def sign_out() -> ResponseReturnValue:
 
 def sign_in_by_header() -> bool:
     """Opens a session for who has signed in at a trusted proxy; False: it names nobody. Raises Forbidden."""
-    named = named_user(request.environ)
+    named: str | None = request.environ.get(NAMED_USER_KEY)
     if named is None:
         return False
     exchange = current_exchange()
     try:
         exchange.principal = open_with_header(current_gateway().snapshot.authenticator, named)
     except Forbidden:
-        note_refusal(named, exchange.client)
+        if has_records():
+            actor = {"by": named[:100], "from": exchange.client}
+            with suppress(GatewayError):  # the log has it
+                query("add_audit", actor=actor, action="refuse", subject="sign-in")
         raise
     return True
-
-
-def note_refusal(named: str, client: str) -> None:
-    """Writes down that somebody whom the proxy names may not sign in here."""
-    if has_records():
-        try:
-            query("add_audit", actor={"by": named[:100], "from": client}, action="refuse", subject="sign-in")
-        except GatewayError:
-            pass  # the log has it
 
 
 def find_next(values: Mapping[str, str]) -> str:

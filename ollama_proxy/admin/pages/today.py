@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from typing import NamedTuple
@@ -28,15 +29,15 @@ class Today(NamedTuple):
     problem: str = ""
 
 
+@dataclass(slots=True, eq=False)
 class TodaysUsage:
     """The sums, for all pages of a worker."""
 
-    def __init__(self, ask: Callable[[], Json]) -> None:
-        """`ask` returns the sums, however long it takes; raises RecordsUnavailable."""
-        self._ask = ask
-        self._known = Today()
-        self._read_s = -inf
-        self._reader: gevent.Greenlet[..., None] | None = None
+    #: Returns the sums, however long it takes; raises RecordsUnavailable.
+    _ask: Callable[[], Json]
+    _known: Today = Today()
+    _read_s: float = -inf
+    _reader: gevent.Greenlet[..., None] | None = None
 
     def read(self, wait_s: float = 0.0) -> Today:
         """What is known; reads it again if that is old, and waits at most so many seconds for it."""

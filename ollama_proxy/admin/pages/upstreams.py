@@ -35,22 +35,13 @@ NUMBERS = ("concurrency", "weight", "gpu_hour_price")
 
 
 @PAGE.get()
-def show_upstreams() -> ResponseReturnValue:
-    """Every upstream."""
-    return render_list()
-
-
-def render_list(trial: Trial | None = None) -> ResponseReturnValue:
-    """The same, with what one has answered."""
-    return render("upstreams.html", upstreams=list_entries(), trial=trial, faults=list_faults())
-
-
-def list_faults() -> dict[tuple[str, str], list[str]]:
-    """The known faults of versions, each with its remedy, and the upstreams that have them."""
-    found: dict[tuple[str, str], list[str]] = {}
+def show_upstreams(trial: Trial | None = None) -> ResponseReturnValue:
+    """Every upstream, and the known faults of their versions. `trial`: what one has answered."""
+    # Upstreams by the fault that they have, and its remedy.
+    faults: dict[tuple[str, str], list[str]] = {}
     for problem in current_gateway().list_version_problems():
-        found.setdefault((problem["what"], problem["mend"]), []).append(problem["upstream"])
-    return found
+        faults.setdefault((problem["what"], problem["mend"]), []).append(problem["upstream"])
+    return render("upstreams.html", upstreams=list_entries(), trial=trial, faults=faults)
 
 
 def list_entries() -> list[dict[str, Any]]:
@@ -62,7 +53,7 @@ def list_entries() -> list[dict[str, Any]]:
 @PAGE.post("/test")
 def test() -> ResponseReturnValue:
     """Tries an upstream that is in use."""
-    return render_list(try_known(read_form().get("name", "")))
+    return show_upstreams(try_known(read_form().get("name", "")))
 
 
 @PAGE.post("/drain")
@@ -138,7 +129,10 @@ def save() -> ResponseReturnValue:
         if "try" in form:
             trial = try_upstream(current_gateway().settings, declared)
             return render_form(name, value, entry, text=text, trial=trial)
-        store(name, value, is_new=entry is None)
+        if entry is None:
+            create_upstream({"name": name, **value})
+        else:
+            put_upstream(name, {field: each for field, each in value.items() if field != "name"})
     except GatewayError as error:
         return render_form(name, value, entry, problem=str(error), text=text)
     tell(_("%(name)s is saved; it is in use within two seconds.", name=name))
@@ -159,11 +153,3 @@ def check_name(name: str, form: Mapping[str, str]) -> None:
         raise BadRequest(_("The name is missing."), param="name")
     if form.get("is_new") and any(entry["name"].lower() == name.lower() for entry in list_entries()):
         raise Conflict(_("There is an upstream %(name)s already.", name=name), param="name")
-
-
-def store(name: str, value: Mapping[str, Json], *, is_new: bool) -> None:
-    """Stores the upstream. Raises BadRequest, Conflict, RecordsUnavailable."""
-    if is_new:
-        create_upstream({"name": name, **value})
-    else:
-        put_upstream(name, {field: each for field, each in value.items() if field != "name"})

@@ -35,7 +35,13 @@ def check_address(door: Door) -> Iterator[Finding | Door]:
         if door.is_encrypted:
             yield from check_certificate(door)
         else:
-            yield _describe_plain(door, is_local=is_local)
+            door.connect().close()
+            if is_local:
+                what = f"{door.url} is not encrypted, which is fine on this machine only"
+                yield Finding(Level.NOTE, "TLS", what)
+            else:
+                mend = "enable the TLS lines of deploy/nginx/ollama-proxy.conf"
+                yield Finding(Level.WARNING, "TLS", "tokens and prompts travel unencrypted", mend)
     except ssl.SSLCertVerificationError as error:
         mend = "install a certificate for this name, with its whole chain, and reload nginx"
         yield Finding(Level.FAULT, "TLS", f"clients refuse the certificate: {error.verify_message}", mend)
@@ -56,15 +62,6 @@ def check_certificate(door: Door) -> Iterator[Finding]:
     if days < EXPIRES_DAYS:
         mend = "renew it, and see why that did not happen by itself (`systemctl list-timers`)"
         yield Finding(Level.WARNING, "TLS", f"the certificate expires in {days:.0f} days", mend)
-
-
-def _describe_plain(door: Door, *, is_local: bool) -> Finding:
-    with closing(door.connect()):
-        pass
-    if is_local:
-        return Finding(Level.NOTE, "TLS", f"{door.url} is not encrypted, which is fine on this machine only")
-    mend = "enable the TLS lines of deploy/nginx/ollama-proxy.conf"
-    return Finding(Level.WARNING, "TLS", "tokens and prompts travel unencrypted", mend)
 
 
 def check_service(door: Door) -> Iterator[Finding | Door]:

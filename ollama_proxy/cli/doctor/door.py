@@ -66,19 +66,15 @@ class Door:
 
     def connect(self, timeout_s: float = TIMEOUT_S) -> HTTPConnection:
         """Returns a connection. Raises OSError, also ssl.SSLCertVerificationError."""
-        connection = (
-            HTTPSConnection(self.host, self.port, timeout=timeout_s, context=self._make_context())
-            if self.is_encrypted
-            else HTTPConnection(self.host, self.port, timeout=timeout_s)
-        )
+        if self.is_encrypted:
+            context = ssl.create_default_context()
+            if not self.checks_certificate:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection: HTTPConnection = HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
+        else:
+            connection = HTTPConnection(self.host, self.port, timeout=timeout_s)
         connection.connect()
         return connection
-
-    def _make_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if not self.checks_certificate:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
 
     def path_of(self, path: str) -> str:
         """Returns a path below the address."""

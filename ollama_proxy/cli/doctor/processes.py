@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,19 +14,16 @@ _ROW = re.compile(r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) \S+ 0A (?:\S+ +){5}(\d+)", r
 
 def find_listener(port: int) -> int | None:
     """The id of the process that listens at a port; None if it can't be seen from here."""
-    inodes = {inode for listed, inode in _list_listeners() if listed == port}
+    inodes: set[str] = set()
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            rows = _ROW.findall((PROC / "net" / name).read_text("ascii"))
+            inodes |= {inode for listed, inode in rows if int(listed, 16) == port}
     for descriptor in PROC.glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if (found := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink()))) and found[1] in inodes:
                 return int(descriptor.parts[2])
     return None
-
-
-def _list_listeners() -> Iterator[tuple[int, str]]:
-    for name in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for port, inode in _ROW.findall((PROC / "net" / name).read_text("ascii")):
-                yield int(port, 16), inode
 
 
 def read_environment(pid: int) -> dict[str, str] | None:

@@ -35,13 +35,9 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
             yield from found
     for exposed in check_exposure(settings):
         if exposed.is_open:
-            yield Finding(Level.WARNING, "upstreams", *_split_advice(exposed.text))
-
-
-def _split_advice(text: str) -> tuple[str, str]:
-    """The first sentences of a text, and its advice, which is the last one."""
-    what, _, mend = text.removesuffix(".").rpartition(". ")
-    return (what, mend) if what else (text, "")
+            # The last sentence, if there are several, is the advice.
+            what, _, mend = exposed.text.removesuffix(".").rpartition(". ")
+            yield Finding(Level.WARNING, "upstreams", what or exposed.text, mend if what else "")
 
 
 def check_upstream(upstream: UpstreamSettings) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any, cast
 
 import gevent
@@ -14,7 +13,6 @@ from ollama_proxy.admin.pages import live
 from ollama_proxy.admin.pages.live import Listener, LiveState, make_frame
 from ollama_proxy.admin.pages.today import TodaysUsage
 from ollama_proxy.errors import ClientGone, ShuttingDown
-from ollama_proxy.gateway import Exchange
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
 from tests.rig.in_process import in_process
@@ -56,8 +54,7 @@ def state(gateway: Gateway) -> LiveState:
 
 
 def make_listener(language: str = "en", may_listen: Callable[[], bool] = lambda: True) -> Listener:
-    exchange = SimpleNamespace(call=Call(Timeouts()))
-    return Listener(cast(Exchange, exchange), language, may_listen)
+    return Listener(Call(Timeouts()), language, may_listen)
 
 
 def begin(state: LiveState, listener: Listener) -> Iterator[bytes]:
