@@ -35,7 +35,7 @@ class KeptConnection:
         sent = dict(headers or bearer(TOKEN))
         try:
             return self._ask(method, path, body, sent)
-        except (http.client.RemoteDisconnected, ConnectionResetError):
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             self._connection.close()
             return self._ask(method, path, body, sent)
 

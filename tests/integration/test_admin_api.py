@@ -83,9 +83,9 @@ def healthy(box: Box) -> None:
     box.clear()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def workers(api: Api) -> Iterator[list[KeptConnection]]:
-    """A connection to each worker."""
+    """A connection to each worker; after some idle seconds the worker would close it."""
     found: dict[int, KeptConnection] = {}
     with ExitStack() as opened:
 
