@@ -418,7 +418,7 @@ class Session:
     def _settle(self, exchange: str, spent: Spent | None) -> None:
         """The exchange has ended; those that were not admitted are ignored."""
         if self._exchanges.pop(exchange, None):
-            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent))
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent or Spent()))
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"

@@ -60,7 +60,12 @@ class RecordsClient:
             gevent.sleep(RETRY_S)
             answer = self._ask(frame, QUERY_S) or {}
         if error := answer.get("error"):
-            raise make_error(error)
+            # Of its own class if that is a usual one.
+            failure = _ERRORS.get(error["slug"], GatewayError)(
+                text_from_json(error["message"]), param=error.get("param")
+            )
+            failure.slug, failure.status = error["slug"], error["status"]
+            raise failure
         if "result" not in answer:
             raise RecordsUnavailable
         return answer["result"]
@@ -77,10 +82,3 @@ class RecordsClient:
             log.error("records_unavailable", extra={"fields": {"reason": frame["reason"]}})
         elif self.is_available and not was_available:
             log.warning("records_back")
-
-
-def make_error(error: Frame) -> GatewayError:
-    """The error of a call, of its own class if that is a usual one."""
-    made = _ERRORS.get(error["slug"], GatewayError)(text_from_json(error["message"]), param=error.get("param"))
-    made.slug, made.status = error["slug"], error["status"]
-    return made

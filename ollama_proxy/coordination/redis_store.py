@@ -59,8 +59,9 @@ class RedisStore:
 
     def __init__(self, client: redis.Redis, prefix: str, version: int) -> None:
         self._client = client
-        self._prefix = prefix
         self._key, self._channel = f"{prefix}state:{version}", f"{prefix}decisions:{version}"
+        #: Before the names of machines.
+        self._lease = f"{prefix}lease:"
         #: Changes that had to be repeated.
         self.lost_races = 0
 
@@ -95,16 +96,16 @@ class RedisStore:
 
     def renew_lease(self, machine: str, lease_s: float) -> None:
         """Says that a machine is alive for another `lease_s` seconds."""
-        self._client.set(self._name_lease(machine), 1, px=int(lease_s * 1000))
+        self._client.set(self._lease + machine, 1, px=int(lease_s * 1000))
 
     def end_lease(self, machine: str) -> None:
         """Says that a machine has left."""
-        self._client.delete(self._name_lease(machine))
+        self._client.delete(self._lease + machine)
 
     def find_dead(self, machines: Iterable[str]) -> set[str]:
         """Those of the machines that have no lease."""
         names = list(machines)
-        leases: Any = self._client.mget([self._name_lease(name) for name in names]) if names else []
+        leases: Any = self._client.mget([self._lease + name for name in names]) if names else []
         return {name for name, lease in zip(names, leases, strict=True) if lease is None}
 
     def close(self) -> None:
@@ -121,9 +122,6 @@ class RedisStore:
                 message = messages.get_message(timeout=LISTEN_S)
                 if message:
                     receive(message["data"])
-
-    def _name_lease(self, machine: str) -> str:
-        return f"{self._prefix}lease:{machine}"
 
 
 def _ask(connection: Any, *commands: Command) -> list[Any]:
