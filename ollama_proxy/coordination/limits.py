@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
@@ -114,10 +114,6 @@ class LimitRefusal:
     key: str
     retry_after_s: int
     allowance: Allowance = Allowance()
-
-    def to_json(self) -> dict[str, Any]:
-        """As a frame has it."""
-        return asdict(self) | {"allowance": self.allowance.to_json()}
 
 
 class Left(NamedTuple):
