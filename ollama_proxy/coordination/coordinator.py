@@ -227,12 +227,6 @@ class Coordinator:
         else:
             self._decide(lambda scheduler: scheduler.release(key, self.clock(), outcome))
 
-    def release_all(self, keys: Sequence[str]) -> None:
-        """Ends requests together; slots that are free then go to none of them."""
-        for key in keys:
-            self._entries.pop(key, None)
-        self._decide(lambda scheduler: scheduler.cancel_all(keys, self.clock()))
-
     def _cancel(self, key: str) -> None:
         self._decide(lambda scheduler: scheduler.cancel(key, self.clock()))
 
@@ -281,8 +275,12 @@ class Coordinator:
             found = self.store.limiter.describe(subjects)
         return found
 
-    def forget(self, session: Session) -> None:
-        """Ends a session; what it says of boxes counts no more."""
+    def close(self, session: Session, keys: Sequence[str]) -> None:
+        """Ends a session and its requests; slots that are free then go to none of these, and what it says of boxes
+        counts no more."""
+        for key in keys:
+            self._entries.pop(key, None)
+        self._decide(lambda scheduler: scheduler.cancel_all(keys, self.clock()))
         self.detached = {worker: each for worker, each in self.detached.items() if each is not session}
         if self.sessions.pop(session.number, None):
             for name in session.boxes:
@@ -370,11 +368,11 @@ class Session:
 
     def close(self) -> None:
         """Releases everything that the worker holds."""
-        self._coordinator.release_all([self._key(each) for each in self._requests])
         for exchange in list(self._exchanges):
-            self._settle(exchange, None)
+            self.end({"exchange": exchange, "spent": None})
+        keys = [self._key(each) for each in self._requests]
         self._requests.clear()
-        self._coordinator.forget(self)
+        self._coordinator.close(self, keys)
 
     def give_back(self, exchange: str) -> None:
         """The exchange was refused after all, so it uses up nothing."""
@@ -389,11 +387,6 @@ class Session:
     def _hold(self, exchange: str, subjects: list[Subject], tokens: int = 0) -> None:
         key = self._key(exchange)
         self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=subjects, tokens=tokens))
-
-    def _settle(self, exchange: str, spent: Spent | None) -> None:
-        """The exchange has ended; those that were not admitted are ignored."""
-        if self._exchanges.pop(exchange, None):
-            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent or Spent()))
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
@@ -517,8 +510,10 @@ class Session:
         self._coordinator.release(self._key(frame["id"]), Outcome(**outcome) if outcome else None)
 
     def end(self, frame: Frame) -> None:
-        """Charges an exchange for what it has used."""
-        self._settle(frame["exchange"], Spent(**frame["spent"]) if frame["spent"] else None)
+        """Charges an exchange for what it has used; those that were not admitted are ignored."""
+        exchange, spent = frame["exchange"], Spent(**(frame["spent"] or {}))
+        if self._exchanges.pop(exchange, None):
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent))
 
     def settle_ahead(self, frame: Frame) -> None:
         """What has become of requests that were admitted in advance."""
@@ -526,7 +521,7 @@ class Session:
             part = Part(ended, tokens, unused)
             self._coordinator.correct(partial(Limiter.settle_part, exchange_id=self._key(exchange), part=part))
             if is_over:
-                self._settle(exchange, None)
+                self.end({"exchange": exchange, "spent": None})
 
     def describe_limits(self, frame: Frame) -> None:
         """Sends what is left of the limits of subjects."""

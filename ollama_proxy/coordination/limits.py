@@ -397,17 +397,21 @@ class Limiter:
         limits = list(self._find_limits(exchange_id, subjects, max(1, tokens), count))
         waits = [(limit, limit.wait_s()) for limit in limits]
         limit, wait_s = max(waits, key=itemgetter(1), default=(None, 0.0))
-        if limit and wait_s:
-            return _refuse(limit, wait_s, limits)
         taken: list[Limit] = []
         try:
-            for limit in limits:
-                if not limit.take():  # another machine was faster
-                    return _refuse(limit, limit.wait_s(), limits)
-                taken.append(limit)
+            if not wait_s:
+                for each in limits:
+                    if not each.take():  # another machine was faster
+                        limit, wait_s = each, each.wait_s()
+                        break
+                    taken.append(each)
         finally:
             if len(taken) < len(limits):
                 _call_all(partial(limit.settle, None) for limit in taken)
+        if limit and len(taken) < len(limits):
+            # A window lets a request in just after that time.
+            retry_after_s = int(wait_s + CLOCK_STEP_S) + 1
+            return LimitRefusal(limit.code, limit.name, limit.key, retry_after_s, _sum_up(limits, charged=False))
         if limits:
             self._running[exchange_id] = limits
         return _sum_up(limits, charged=True)
@@ -491,13 +495,6 @@ def _call_all(actions: Iterable[Callable[[], None]]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
-
-
-def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:
-    # A window lets a request in just after that time.
-    return LimitRefusal(
-        limit.code, limit.name, limit.key, int(wait_s + CLOCK_STEP_S) + 1, _sum_up(limits, charged=False)
-    )
 
 
 def _sum_up(limits: Iterable[Limit], *, charged: bool) -> Allowance:

@@ -68,31 +68,30 @@ class RedisStore:
     def change(self, change: Change) -> None:
         """Applies a change, and publishes its message together with it."""
         deadline_s = time.monotonic() + CHANGE_TIMEOUT_S
-        while not self._try_change(change):
+        pool = self._client.connection_pool
+        while True:
+            connection: Any = pool.get_connection()
+            try:
+                _, (seconds, microseconds), text = _ask(connection, ("WATCH", self._key), ("TIME",), ("GET", self._key))
+                new, message = change(text, int(seconds) + int(microseconds) / 1e6)
+                if new == text:
+                    _ask(connection, ("UNWATCH",))
+                    return
+                publish = [("PUBLISH", self._channel, message)] if message else []
+                replies = _ask(connection, ("MULTI",), ("SET", self._key, new), *publish, ("EXEC",))
+            except BaseException:
+                # There may be replies that nobody has read, and the key is watched.
+                connection.disconnect()
+                raise
+            finally:
+                pool.release(connection)
+            if replies[-1] is not None:
+                return
+            # Another machine was faster.
             self.lost_races += 1
             if time.monotonic() > deadline_s:
                 raise redis.TimeoutError("Other machines changed the state again and again.")
             time.sleep(random.uniform(0, MAX_PAUSE_S))
-
-    def _try_change(self, change: Change) -> bool:
-        """Whether no other machine was faster."""
-        pool = self._client.connection_pool
-        connection: Any = pool.get_connection()
-        try:
-            _, (seconds, microseconds), text = _ask(connection, ("WATCH", self._key), ("TIME",), ("GET", self._key))
-            new, message = change(text, int(seconds) + int(microseconds) / 1e6)
-            if new == text:
-                _ask(connection, ("UNWATCH",))
-                return True
-            publish = [("PUBLISH", self._channel, message)] if message else []
-            replies = _ask(connection, ("MULTI",), ("SET", self._key, new), *publish, ("EXEC",))
-            return replies[-1] is not None
-        except BaseException:
-            # There may be replies that nobody has read, and the key is watched.
-            connection.disconnect()
-            raise
-        finally:
-            pool.release(connection)
 
     def renew_lease(self, machine: str, lease_s: float) -> None:
         """Says that a machine is alive for another `lease_s` seconds."""

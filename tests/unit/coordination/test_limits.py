@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.limits import KEPT_S, Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
+from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_store import connect_redis
-from ollama_proxy.coordination.shared_store import CounterStorage
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
@@ -258,25 +258,6 @@ def test_seed_counts_what_others_admitted_and_leaves_what_runs(make_limiter: Mak
     seed(limiter, Spent(99))
     assert passes(admit(limiter, "last", given, tokens=1))
     assert not passes(admit(limiter, "late", given, tokens=1))
-
-
-def test_machines_that_seed_at_once_do_not_double_it(shared_redis: RedisServer) -> None:
-    shared_redis.flush()
-    limiters = [make_redis_limiter(shared_redis, f"m{number}") for number in range(8)]
-    most = 9_007_199_254_740_991  # the largest whole number of Lua
-    barrier = threading.Barrier(len(limiters))
-
-    def raise_all(limiter: Limiter) -> None:
-        barrier.wait()
-        for number in range(50):
-            limiter.storage.raise_to(f"counter{number}", 60, most)
-
-    threads = [threading.Thread(target=raise_all, args=[limiter]) for limiter in limiters]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {limiters[0].storage.get(f"counter{number}") for number in range(50)} == {most}
 
 
 def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
