@@ -377,7 +377,7 @@ class Session:
     def give_back(self, exchange: str) -> None:
         """The exchange was refused after all, so it uses up nothing."""
         if self._exchanges.pop(exchange, None):
-            self._coordinator.correct(lambda limiter: limiter.cancel(self._key(exchange)))
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), None))
 
     def announce_exchanges(self) -> None:
         """Tells another limiter which exchanges run."""

@@ -17,8 +17,8 @@ SWEEP_S = 60.0
 
 @dataclass(slots=True)
 class MemoryStorage:
-    """Counts as the MemoryStorage of the package does, at a fraction of its cost: that one has a lock for each counter,
-    for threads, and starts a thread to remove what is over."""
+    """Counts as the MemoryStorage of the package `limits` does, at a fraction of its cost: that one has a lock for each
+    counter, for threads, and starts a thread to remove what is over."""
 
     clock: Callable[[], float] = time.monotonic
     #: Counters, and when each of them ends.

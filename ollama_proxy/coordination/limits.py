@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -339,24 +339,25 @@ class Period:
     end_s: float
 
 
+@dataclass(slots=True, eq=False)
 class Calendar:
     """The current day and month of a time zone."""
 
-    def __init__(self, timezone: str, clock: Callable[[], float]) -> None:
-        self._zone = find_timezone(timezone)
-        self._clock = clock
-        self._from_s = math.inf
-        self._periods = {"day": Period("day", "", math.inf, -math.inf)}
+    zone: tzinfo
+    clock: Callable[[], float]
+    #: Since when the periods are the current ones: the clock may be set back.
+    _from_s: float = math.inf
+    _periods: dict[str, Period] = field(default_factory=dict)
 
     def find(self, unit: str) -> Period:
         """The current "day" or "month"."""
-        now = self._clock()
-        if not self._from_s <= now < self._periods["day"].end_s:
-            today = datetime.fromtimestamp(now, self._zone).date()
+        now = self.clock()
+        if now < self._from_s or now >= self._periods["day"].end_s:
+            today = datetime.fromtimestamp(now, self.zone).date()
             firsts = {"day": (today, today.isoformat()), "month": (today.replace(day=1), today.isoformat()[:7])}
             for each, (first, name) in firsts.items():
-                end_s = midnight_s(next_period(first, each), self._zone)
-                self._periods[each] = Period(each, name, midnight_s(first, self._zone), end_s)
+                end_s = midnight_s(next_period(first, each), self.zone)
+                self._periods[each] = Period(each, name, midnight_s(first, self.zone), end_s)
             self._from_s = now
         return self._periods[unit]
 
@@ -385,7 +386,7 @@ class Limiter:
 
     def set_timezone(self, timezone: str) -> None:
         """Days and months begin at midnight there; raises ValueError."""
-        self.timezone, self._calendar = timezone, Calendar(timezone, self.clock)
+        self.timezone, self._calendar = timezone, Calendar(find_timezone(timezone), self.clock)
 
     def admit(
         self, exchange_id: str, subjects: Iterable[Subject], tokens: int, count: int = 1
@@ -416,10 +417,11 @@ class Limiter:
             self._running[exchange_id] = limits
         return _sum_up(limits, charged=True)
 
-    def settle(self, exchange_id: str, spent: Spent) -> None:
-        """Ends an exchange and corrects its estimate. Unknown ids are ignored."""
+    def settle(self, exchange_id: str, spent: Spent | None) -> None:
+        """Ends an exchange and corrects its estimate; None: it was refused after all, and uses up nothing. Unknown ids
+        are ignored."""
         limits = self._running.pop(exchange_id, ())
-        if self._recorded:
+        if self._recorded and spent is not None:
             _call_all(
                 partial(self._apply_seed, each.key, each.period) for each in limits if isinstance(each, QuotaLimit)
             )
@@ -429,10 +431,6 @@ class Limiter:
         """Corrects the estimate for some requests of an exchange that goes on. Unknown ids are ignored."""
         limits = self._running.get(exchange_id, ())
         _call_all(partial(limit.settle_part, part) for limit in limits if isinstance(limit, MinuteLimit))
-
-    def cancel(self, exchange_id: str) -> None:
-        """Takes an admission back: the exchange was refused after all, and uses up nothing."""
-        _call_all(partial(limit.settle, None) for limit in self._running.pop(exchange_id, ()))
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""

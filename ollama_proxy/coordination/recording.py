@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import chain, repeat
 from typing import Protocol
 
@@ -67,14 +67,17 @@ class Records(Protocol):
         """Imports what is left, for a few seconds at most."""
 
 
+@dataclass(slots=True, eq=False)
 class Recording:
     """Connects records to the workers and to the limits of a coordinator."""
 
-    def __init__(self, records: Records, coordinator: Coordinator) -> None:
-        self.records, self._coordinator = records, coordinator
-        #: Where frames for each worker go.
-        self._workers: list[Send] = []
-        self._is_outdated, self._is_seeded = gevent.event.Event(), gevent.event.Event()
+    records: Records
+    _coordinator: Coordinator
+    #: Where frames for each worker go.
+    _workers: list[Send] = field(default_factory=list)
+    #: The quotas have to be compared with the records soon; they have been, once at least.
+    _is_outdated: gevent.event.Event = field(default_factory=gevent.event.Event)
+    _is_seeded: gevent.event.Event = field(default_factory=gevent.event.Event)
 
     def start(self) -> None:
         """Begins, and waits for the quotas, so that a restart gives nothing back that was used before; not if Redis has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -84,12 +85,13 @@ def _read_number(value: Any) -> int | None:
     return None if value is None else min(max(int(value), 0), MAX_NUMBER)
 
 
+@dataclass(slots=True, eq=False)
 class HourlySums:
     """Sums of rows, as rows of `usage_hourly`."""
 
-    def __init__(self, timezone: tzinfo) -> None:
-        self._timezone = timezone
-        self._offsets: dict[int, int] = {}
+    _timezone: tzinfo
+    #: By the quarter of an hour: the offset of the time zone from UTC then, in milliseconds.
+    _offsets: dict[int, int] = field(default_factory=dict)
 
     def hour_of(self, started_at: int) -> int:
         """The instant in which the hour of this instant began in the time zone; both in milliseconds."""

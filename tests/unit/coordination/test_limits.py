@@ -137,7 +137,7 @@ def test_refused_request_uses_up_nothing(make_limiter: MakeLimiter, full: str) -
     assert passes(limiter.admit("other", [second], 1))
     for number in range(5):
         assert refusal(limiter.admit(str(number), [first, second], 1)).key == "user:a/b"
-    limiter.cancel("other")
+    limiter.settle("other", None)
     assert passes(limiter.admit("last", [first, second], 1))
     assert passes(admit(limiter, "none", {name: limit - 1 for name, limit in others.items() if limit > 1}, tokens=1))
 
@@ -167,7 +167,7 @@ def test_cancelled_admission_uses_up_nothing(make_limiter: MakeLimiter) -> None:
     given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
     for number in range(4):
         assert passes(admit(limiter, number, given))
-        limiter.cancel(str(number))
+        limiter.settle(str(number), None)
 
 
 def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt(make_limiter: MakeLimiter) -> None:
@@ -327,7 +327,7 @@ def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(clock: Cl
     for direction in (1, -2):
         clock.now += direction * jump_s
         assert passes(admit(limiter, direction, given, tokens=30)) is (jump_s >= 86_400)
-        limiter.cancel(str(direction))
+        limiter.settle(str(direction), None)
     clock.now += jump_s
     assert not passes(admit(limiter, 2, given))
 

@@ -63,7 +63,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRecords]:
 
 def is_admitted(coordinator: Coordinator) -> bool:
     answer = coordinator.store.limiter.admit("probe", QUOTA, 1)
-    coordinator.store.limiter.cancel("probe")
+    coordinator.store.limiter.settle("probe", None)
     assert isinstance(answer, Allowance | LimitRefusal)
     return isinstance(answer, Allowance)
 

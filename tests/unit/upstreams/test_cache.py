@@ -145,6 +145,7 @@ BOUNDED_OTHERWISE = {
     "coordination.scheduler.Scheduler._queues": "flows, of which idle ones are forgotten",
     "coordination.scheduler.Scheduler._timers": "64, and four for each request that waits",
     "coordination.concurrency.MemoryConcurrency.running": "requests in flight",
+    "coordination.limits.Calendar._periods": "the current day and month",
     "coordination.limits.Limiter._running": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._entries": "requests in flight",
     "coordination.redis_scheduler.RedisScheduler._views": "boxes of the configuration",
