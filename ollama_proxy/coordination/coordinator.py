@@ -462,9 +462,11 @@ class Session:
         exchange, subjects = frame["exchange"], frame.get("subjects")
         if subjects is None and exchange in self._exchanges:
             return {}
-        passed: LimitRefusal | Allowance = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
         limits = _read_subjects(subjects or ())
-        if subjects is not None:
+        passed: LimitRefusal | Allowance
+        if subjects is None:
+            passed = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
+        else:
             passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
         if isinstance(passed, LimitRefusal):
             refusal = asdict(passed) | {"allowance": passed.allowance.to_json()}
