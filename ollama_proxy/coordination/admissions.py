@@ -18,7 +18,7 @@ from ollama_proxy.coordination.kept_slots import KEPT_S, KeptSlots, Slot
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
 from ollama_proxy.coordination.scheduler import Position
 from ollama_proxy.coordination.state import Outcome
-from ollama_proxy.errors import GatewayError, QueueFull, QueueTimeout, QuotaExceeded, RateLimited, ShuttingDown
+from ollama_proxy.errors import GatewayError, QueueFull, QueueTimeout, QuotaExceeded, RateLimited
 
 if TYPE_CHECKING:  # the coordinator's process needs none of it
     from ollama_proxy.upstreams import Call
@@ -138,7 +138,7 @@ class Ticket:
     def release(self, outcome: Outcome | None = None) -> None:
         """Gives the slot back, or leaves the queue; only the first call counts."""
         requests, slot = self.admission.requests, self._slot
-        if not requests.forget(self):
+        if requests.tickets.pop(self.id, None) is None:
             return
         if self.kept_slot is not None:
             requests.keep(self.kept_slot)
@@ -173,7 +173,11 @@ class Ticket:
             self.use(Slot(self.id, frame["box"], self.kind))
         else:
             self.admission.is_refused = True
-            self.refuse(make_refusal(frame))
+            code, retry_after_s = frame["code"], frame["retry_after_s"]
+            if code in _QUEUE_ERRORS:
+                self.refuse(_QUEUE_ERRORS[code](retry_after_s=retry_after_s))
+            else:
+                self.refuse(_LIMIT_ERRORS[code](frame["limit"], frame["key"], retry_after_s=retry_after_s))
 
     def refuse(self, error: GatewayError) -> None:
         """Ends the wait with this error."""
@@ -195,7 +199,7 @@ class Admission:
         self.requests = requests
         self.flow = flow
         #: Its id, which clients choose, is not unique.
-        self.exchange = f"{exchange_id}#{requests.next_number()}"
+        self.exchange = f"{exchange_id}#{next(requests.numbers)}"
         self.about = about
         self._tokens = tokens
         self._is_asked = self._is_over = False
@@ -296,9 +300,10 @@ class WorkerRequests:
         self._start = start
         #: Whether this worker grants its share by itself, and whether the coordinator does because Redis is lost.
         self.has_stand_in = self.is_store_lost = False
-        self._numbers = itertools.count(1)
+        #: Those that no other frame of this worker has.
+        self.numbers = itertools.count(1)
         #: By the ids of their frames: what holds a slot, or waits for one.
-        self._tickets: dict[str, Ticket] = {}
+        self.tickets: dict[str, Ticket] = {}
         #: Exchanges that have passed their limits.
         self.admissions: dict[str, Admission] = {}
         #: Frames of exchanges whose end no coordinator has been told.
@@ -309,27 +314,18 @@ class WorkerRequests:
         self._reused: dict[str, Ticket] = {}
         self._is_reporting = False
 
-    @property
-    def held(self) -> int:
-        """How many requests hold a slot or wait for one."""
-        return len(self._tickets)
-
-    def next_number(self) -> int:
-        """A number that no other frame of this worker has."""
-        return next(self._numbers)
-
     def ask(self, ticket: Ticket) -> None:
         """Sends a request for a slot; before the coordinator is there, it waits here."""
-        ticket.id = str(self.next_number())
-        self._tickets[ticket.id] = ticket
+        ticket.id = str(next(self.numbers))
+        self.tickets[ticket.id] = ticket
         self._start()
         self.send(ticket.make_frame())
 
     def reuse(self, ticket: Ticket, slot: Slot) -> None:
         """Gives a request a slot that an earlier one of its kind has left."""
-        self.forget(ticket)
+        self.tickets.pop(ticket.id, None)
         ticket.use(slot)
-        self._tickets[slot.id] = self._reused[slot.id] = ticket
+        self.tickets[slot.id] = self._reused[slot.id] = ticket
         self._start_reporting()
 
     def keep(self, slot: Slot) -> None:
@@ -365,7 +361,7 @@ class WorkerRequests:
     def _report(self) -> None:
         """Reports from time to time what nobody waits for, all at once: a frame for each request would cost as much as
         the rest of a short one."""
-        while self.kept or self.advances or self._reused:
+        while self.kept.slots or self.advances or self._reused:
             gevent.sleep(KEPT_S)
             self.kept.give_back_old()
             if reports := self.advances.report():
@@ -373,19 +369,10 @@ class WorkerRequests:
             reused, self._reused = self._reused, {}
             now = time.monotonic()
             for slot_id, ticket in reused.items():
-                if self._tickets.get(slot_id) is ticket and ticket.granted_s is not None:
+                if self.tickets.get(slot_id) is ticket and ticket.granted_s is not None:
                     age_s = now - ticket.granted_s
                     self.send({"op": "reuse", "id": slot_id, "about": ticket.admission.about, "age_s": age_s})
         self._is_reporting = False
-
-    def forget(self, ticket: Ticket) -> bool:
-        """Forgets a ticket that is over; returns False if that was done before."""
-        return self._tickets.pop(ticket.id, None) is not None
-
-    def refuse_waiting(self) -> None:
-        """The worker ends: what waits will not be served by it."""
-        for ticket in [each for each in self._tickets.values() if each.granted_s is None]:
-            ticket.refuse(ShuttingDown())
 
     # What the coordinator does.
 
@@ -397,18 +384,13 @@ class WorkerRequests:
             allowance = Allowance.from_json(frame["allowance"])
             self.advances.add(frame["flow"], frame["exchange"], frame["count"], frame["tokens"], allowance)
             self._start_reporting()
-        elif ticket := self._tickets.get(frame["id"]):
+        elif ticket := self.tickets.get(frame["id"]):
             ticket.take(frame)
-
-    def is_unanswered(self, seconds: float) -> bool:
-        """Whether the coordinator has owed an answer for so long."""
-        overdue_s = time.monotonic() - seconds
-        return any(each.unanswered_s and each.unanswered_s < overdue_s for each in self._tickets.values())
 
     def forget_granted(self) -> None:
         """Forgets what a coordinator has granted and no request uses: the next one, or its stand-in, knows nothing of
         it."""
-        self.kept.clear()
+        self.kept.slots.clear()
         self.advances.clear()
         for admission in self.admissions.values():
             admission.advance = None
@@ -419,7 +401,7 @@ class WorkerRequests:
         now = time.monotonic()
         held = [
             each.make_frame() | {"box": each.box, "age_s": now - each.granted_s}
-            for each in self._tickets.values()
+            for each in self.tickets.values()
             if each.granted_s is not None and each.box
         ]
         ended = {} if self.has_stand_in else self._ended
@@ -437,18 +419,10 @@ class WorkerRequests:
     def ask_again(self) -> None:
         """Asks another coordinator for what waits."""
         now = time.monotonic()
-        for ticket in [each for each in self._tickets.values() if each.granted_s is None]:
+        for ticket in [each for each in self.tickets.values() if each.granted_s is None]:
             ticket.kept_slot = None
             frame = ticket.make_frame()
             if not ticket.unanswered_s:
                 frame["waited_s"] = ticket.waited_s
             ticket.unanswered_s = now
             self.send(frame)
-
-
-def make_refusal(frame: Frame) -> GatewayError:
-    """The error for a refused request."""
-    code, retry_after_s = frame["code"], frame["retry_after_s"]
-    if code in _LIMIT_ERRORS:
-        return _LIMIT_ERRORS[code](frame["limit"], frame["key"], retry_after_s=retry_after_s)
-    return _QUEUE_ERRORS[code](retry_after_s=retry_after_s)

@@ -5,7 +5,7 @@ would cost as much as the request itself. They are charged like any other, and g
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ollama_proxy.coordination.kept_slots import KEPT_S
 from ollama_proxy.coordination.limits import Allowance
@@ -42,12 +42,12 @@ class Advance:
 Report = tuple[str, int, int, int, bool]
 
 
+@dataclass(slots=True, eq=False)
 class Advances:
     """The requests that were admitted in advance, by flows."""
 
-    def __init__(self) -> None:
-        self._advances: dict[str, Advance] = {}
-        self._unreported: dict[Advance, None] = {}
+    _advances: dict[str, Advance] = field(default_factory=dict)
+    _unreported: dict[Advance, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether `report` has to be called."""

@@ -7,6 +7,7 @@ one; after that the worker grants its own share, and announces what it holds as 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from ollama_proxy.coordination.link import Link, connect
 from ollama_proxy.coordination.records_client import RecordsClient
 from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.store import make_share
+from ollama_proxy.errors import ShuttingDown
 from ollama_proxy.hub import Json
 from ollama_proxy.texts import Translatable, text_from_json
 
@@ -115,12 +117,8 @@ class CoordinatorClient:
 
     def refuse_waiting(self) -> None:
         """The worker ends: what waits will not be served by it."""
-        self._requests.refuse_waiting()
-
-    @property
-    def held(self) -> int:
-        """How many requests hold a slot or wait for one."""
-        return self._requests.held
+        for ticket in [each for each in self._requests.tickets.values() if each.granted_s is None]:
+            ticket.refuse(ShuttingDown())
 
     def close(self) -> None:
         """Gives the coordinator up; whatever is held is released there."""
@@ -150,7 +148,7 @@ class CoordinatorClient:
         self._start_keeping()
         if not self._is_attached.wait(seconds):
             return None
-        number = self._requests.next_number()
+        number = next(self._requests.numbers)
         result = self._questions[number] = gevent.event.AsyncResult()
         self.send({"id": number, **frame})
         try:
@@ -267,7 +265,9 @@ class CoordinatorClient:
             self._attach(link.send, link.send_later)
             while not reader.ready():
                 reader.join(timeout=REPLY_S)
-                if self._requests.is_unanswered(REPLY_S):
+                overdue_s = time.monotonic() - REPLY_S
+                asked_s = [each.unanswered_s for each in self._requests.tickets.values() if each.unanswered_s]
+                if min(asked_s, default=math.inf) < overdue_s:
                     link.send_last({"op": "detach", "worker": os.getpid()})
         finally:
             link.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,38 +42,26 @@ return total
 """
 
 
-class Concurrency(Protocol):
-    """Counts exchanges by key, such as "token:web-team"."""
+@dataclass(slots=True, eq=False)
+class MemoryConcurrency:
+    """Counts the exchanges of this process, by a key such as "token:web-team"."""
+
+    #: The ids of those that run.
+    running: dict[str, set[str]] = field(default_factory=dict)
 
     def count(self, key: str) -> int:
         """How many run."""
-
-    def enter(self, key: str, exchange_id: str, limit: int) -> bool:
-        """Counts an exchange unless `limit` are counted already."""
-
-    def leave(self, key: str, exchange_id: str) -> None:
-        """Counts an exchange no longer; others are ignored."""
-
-
-class MemoryConcurrency:
-    """Counts the exchanges of this process."""
-
-    def __init__(self) -> None:
-        self.running: dict[str, set[str]] = {}
-
-    def count(self, key: str) -> int:
-        """See `Concurrency`."""
         return len(self.running.get(key, ()))
 
     def enter(self, key: str, exchange_id: str, limit: int) -> bool:
-        """See `Concurrency`."""
+        """Counts an exchange unless `limit` are counted already."""
         if self.count(key) >= limit:
             return False
         self.running.setdefault(key, set()).add(exchange_id)
         return True
 
     def leave(self, key: str, exchange_id: str) -> None:
-        """See `Concurrency`."""
+        """Counts an exchange no longer; others are ignored."""
         running = self.running.get(key, set())
         running.discard(exchange_id)
         if not running:
@@ -80,8 +69,8 @@ class MemoryConcurrency:
 
 
 class RedisConcurrency:
-    """Counts the exchanges of all machines that have a lease. Errors of Redis are raised; what runs here stays known,
-    and each later change corrects what Redis has."""
+    """Counts the exchanges of all machines that have a lease, as MemoryConcurrency does those of a process. Errors of
+    Redis are raised; what runs here stays known, and each later change corrects what Redis has."""
 
     def __init__(self, client: Redis, machine: str) -> None:
         self._here = MemoryConcurrency()
@@ -91,11 +80,11 @@ class RedisConcurrency:
         self._version = time.time_ns() // 1000
 
     def count(self, key: str) -> int:
-        """See `Concurrency`."""
+        """See MemoryConcurrency."""
         return self._store(key, -1)
 
     def enter(self, key: str, exchange_id: str, limit: int) -> bool:
-        """See `Concurrency`."""
+        """See MemoryConcurrency."""
         self._here.enter(key, exchange_id, NO_LIMIT)
         try:
             total = self._store(key, limit)
@@ -107,7 +96,7 @@ class RedisConcurrency:
         return total <= limit
 
     def leave(self, key: str, exchange_id: str) -> None:
-        """See `Concurrency`."""
+        """See MemoryConcurrency."""
         self._here.leave(key, exchange_id)
         self._store(key, NO_LIMIT)
 
@@ -121,3 +110,6 @@ class RedisConcurrency:
         own = self._here.count(key)
         args = [LEASE, self._machine, own, self._version, limit, KEPT_S]
         return int(self._count(keys=[f"ollama-proxy:concurrent:{key}"], args=args))
+
+
+Concurrency = MemoryConcurrency | RedisConcurrency

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
@@ -64,40 +64,38 @@ class Coordinator:
         """`settle_s`: for so long no slot is granted at first, because workers may hold some that they have not
         announced yet. `resettle_s`: the same when a worker announces slots, because others may have granted some as
         well. `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
-        self._store = store or Store(Scheduler(), Limiter())
+        #: Where slots and limits are kept now.
+        self.store = store or Store(Scheduler(), Limiter())
         self._stand_in = stand_in
         self._queue, self._timezone = QueueLimits(), "UTC"
-        self._clock = clock
+        #: The time that the scheduler gets, in seconds.
+        self.clock = clock
         self._settles_s: float | None = clock() + settle_s if settle_s else None
         self._resettle_s = resettle_s
-        self._sessions: dict[int, Session] = {}
+        #: The connected workers.
+        self.sessions: dict[int, Session] = {}
         self._opened = 0
         #: Whether what has been used is recorded.
         self.has_records = False
         self._entries: dict[str, Entry] = {}
         #: Of workers that gave a slow coordinator up, by their process ids: what they hold until they are back.
-        self._detached: dict[int, Session] = {}
+        self.detached: dict[int, Session] = {}
         #: What `announce` has said.
         self._announced: dict[str, Grant | None] = {}
 
     def open(self, send: Callable[[Frame], None]) -> Session:
         """A new session; `send` takes the frames for its worker, and must not wait."""
         self._opened += 1
-        session = self._sessions[self._opened] = Session(self, self._opened, send)
+        session = self.sessions[self._opened] = Session(self, self._opened, send)
         return session
-
-    @property
-    def sessions(self) -> int:
-        """How many workers are connected."""
-        return len(self._sessions)
 
     def tick(self) -> None:
         """Does what is due; see Scheduler.tick. To be called several times a second."""
-        if self._settles_s is not None and self._settles_s <= self._clock():
+        if self._settles_s is not None and self._settles_s <= self.clock():
             self._settles_s = None
             for name in self._box_names():
                 self.set_box(name)
-        self._decide(lambda scheduler: scheduler.tick(self._clock()))
+        self._decide(lambda scheduler: scheduler.tick(self.clock()))
         self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
     def announce(self) -> list[tuple[Request, str | None, float]]:
@@ -117,44 +115,44 @@ class Coordinator:
     def use(self, store: Store, known: Set[str] = frozenset(), gone: Set[str] = frozenset()) -> None:
         """Goes on with another store, and tells it everything but the requests that it knows: boxes, what is held, and
         what waits. `gone`: what it knows, too, and what has ended since; the slots of these may have changed hands."""
-        self._store = store
+        self.store = store
         store.scheduler.limits = self._queue
         store.limiter.set_timezone(self._timezone)
         entries = [(key, entry) for key, entry in self._entries.items() if key not in known]
         with self._falling_back():
-            for session in self._sessions.values():
+            for session in self.sessions.values():
                 session.announce_exchanges()
             for key, entry in entries:
                 if entry.grant is not None:
-                    self.hold(key, entry, entry.grant.box, self._clock() - entry.granted_s)
-            self.deliver(store.scheduler.cancel_all(gone, self._clock()))
+                    self.hold(key, entry, entry.grant.box, self.clock() - entry.granted_s)
+            self.deliver(store.scheduler.cancel_all(gone, self.clock()))
             for name in self._box_names():
                 self.set_box(name)
             for key, entry in entries:
                 if entry.grant is None:
                     entry.request = replace(entry.request, waiting_since_s=entry.asked_s)
                     self.acquire(key, entry)
-        for session in self._sessions.values():
-            session.send({"op": "store", "is_shared": self._store.is_shared})
+        for session in self.sessions.values():
+            session.send({"op": "store", "is_shared": self.store.is_shared})
 
     @contextmanager
     def _falling_back(self) -> Iterator[None]:
         """What can't be done because the store is unavailable is done by the one that takes over: it is told of all
         requests, and so of the one that this is about."""
-        store = self._store
+        store = self.store
         try:
             yield
         except store.failures as error:
-            if self._store is store:
+            if self.store is store:
                 store.note_lost(error)
                 self.use(self._stand_in())
 
     def _decide(self, decide: Callable[[SlotScheduler], list[Decision]]) -> None:
         with self._falling_back():
-            self.deliver(decide(self._store.scheduler))
+            self.deliver(decide(self.store.scheduler))
 
     def _box_names(self) -> dict[str, None]:
-        return {name: None for session in self._sessions.values() for name in session.boxes}
+        return {name: None for session in self.sessions.values() for name in session.boxes}
 
     def deliver(self, decisions: Iterable[Decision]) -> None:
         """Tells workers what was decided about their requests."""
@@ -169,55 +167,55 @@ class Coordinator:
                 entry.session.give_back(entry.exchange)
                 entry.reply("refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s))
             else:
-                entry.grant, entry.granted_s = decision, self._clock()
+                entry.grant, entry.granted_s = decision, self.clock()
                 entry.reply("granted", box=decision.box, loads=decision.loads)
 
     # What a session asks for.
 
     def configure(self, queue: QueueLimits, timezone: str) -> None:
         """Applies the settings that are not about boxes."""
-        self._queue, self._store.scheduler.limits = queue, queue
+        self._queue, self.store.scheduler.limits = queue, queue
         if timezone != self._timezone:
             self._timezone = timezone
-            self._store.limiter.set_timezone(timezone)
+            self.store.limiter.set_timezone(timezone)
 
     def set_box(self, name: str) -> None:
         """Takes in what the sessions say of a box: it is up as long as one of them can reach it, and has the slots that
         the last one was configured with."""
-        views = [session.boxes[name] for session in self._sessions.values() if name in session.boxes]
+        views = [session.boxes[name] for session in self.sessions.values() if name in session.boxes]
         slots = views[-1].slots if views else 0
-        if slots is not None and self._store.share < 1:
-            slots = max(1, int(slots * self._store.share))
+        if slots is not None and self.store.share < 1:
+            slots = max(1, int(slots * self.store.share))
         is_up = any(view.is_up for view in views)
         is_draining = self._settles_s is not None or (bool(views) and views[-1].is_draining)
         self._decide(
-            lambda scheduler: scheduler.set_box(name, self._clock(), slots=slots, is_up=is_up, is_draining=is_draining)
+            lambda scheduler: scheduler.set_box(name, self.clock(), slots=slots, is_up=is_up, is_draining=is_draining)
         )
 
     def report_loaded(self, name: str, models: list[str]) -> None:
         """Takes in which models a box has loaded."""
-        self._decide(lambda scheduler: scheduler.report_loaded(name, models, self._clock()))
+        self._decide(lambda scheduler: scheduler.report_loaded(name, models, self.clock()))
 
     def acquire(self, key: str, entry: Entry) -> None:
         """Asks the scheduler for a slot."""
         self._entries[key] = entry
-        self._decide(lambda scheduler: scheduler.acquire(entry.request, self._clock()))
+        self._decide(lambda scheduler: scheduler.acquire(entry.request, self.clock()))
         if key in self._entries and entry.grant is None:
             self._call_back([entry])
 
     def settle_again(self) -> None:
         """Grants no slot for a while: a worker has granted some by itself, so that others may have done so."""
         if self._resettle_s and self._settles_s is None:
-            self._settles_s = self._clock() + self._resettle_s
+            self._settles_s = self.clock() + self._resettle_s
             for name in self._box_names():
                 self.set_box(name)
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
-        now = self._clock()
+        now = self.clock()
         self._entries[key], entry.granted_s = entry, now - age_s
         with self._falling_back():
-            entry.grant = self._store.scheduler.hold(entry.request, box, entry.granted_s, now)
+            entry.grant = self.store.scheduler.hold(entry.request, box, entry.granted_s, now)
 
     def release(self, key: str, outcome: Outcome | None) -> None:
         """Ends a request, whether it holds a slot or waits."""
@@ -227,36 +225,21 @@ class Coordinator:
         if entry.grant is None:
             self._cancel(key)
         else:
-            self._decide(lambda scheduler: scheduler.release(key, self._clock(), outcome))
-
-    def release_all(self, keys: Sequence[str]) -> None:
-        """Ends requests together; slots that are free then go to none of them."""
-        for key in keys:
-            self._entries.pop(key, None)
-        self._decide(lambda scheduler: scheduler.cancel_all(keys, self._clock()))
+            self._decide(lambda scheduler: scheduler.release(key, self.clock(), outcome))
 
     def _cancel(self, key: str) -> None:
-        self._decide(lambda scheduler: scheduler.cancel(key, self._clock()))
-
-    def detach(self, worker: int, session: Session) -> None:
-        """A worker gives this coordinator up for a moment, and its requests go on: nobody gets their slots yet."""
-        self._detached[worker] = session
-
-    def reattach(self, worker: int) -> None:
-        """A worker is back, and has said what it holds: what its last session held is no more."""
-        if session := self._detached.pop(worker, None):
-            session.close()
+        self._decide(lambda scheduler: scheduler.cancel(key, self.clock()))
 
     def rename(self, key: str, about: Frame, age_s: float) -> None:
         """The slot of a request is used by another one, for so long."""
         if entry := self._entries.get(key):
-            entry.about, entry.granted_s = about, self._clock() - age_s
+            entry.about, entry.granted_s = about, self.clock() - age_s
 
     def _call_back(self, entries: Iterable[Entry]) -> None:
         """Asks the workers for slots that they keep although these requests wait for the boxes."""
         boxes = list(dict.fromkeys(name for entry in entries for name, _ in entry.request.candidates))
         if boxes:
-            for session in self._sessions.values():
+            for session in self.sessions.values():
                 session.send({"op": "recall", "boxes": boxes})
 
     def locate(self, key: str) -> None:
@@ -268,7 +251,7 @@ class Coordinator:
     def _find_position(self, key: str) -> Position | None:
         position: Position | None = None
         with self._falling_back():
-            position = self._store.scheduler.locate(key)
+            position = self.store.scheduler.locate(key)
         return position
 
     # Limits.
@@ -277,39 +260,29 @@ class Coordinator:
         """Charges an exchange, or refuses it: see Limiter.admit."""
         result: LimitRefusal | Allowance | None = None
         with self._falling_back():
-            result = self._store.limiter.admit(key, subjects, tokens, count)
-        return result or self._store.limiter.admit(key, subjects, tokens, count)
+            result = self.store.limiter.admit(key, subjects, tokens, count)
+        return result or self.store.limiter.admit(key, subjects, tokens, count)
 
     def correct(self, change: Callable[[Limiter], None]) -> None:
         """Changes what the limits count for an exchange that was admitted."""
         with self._falling_back():
-            change(self._store.limiter)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether its store is shared with other machines, and outlives it."""
-        return self._store.is_shared
-
-    @property
-    def limiter(self) -> Limiter:
-        """What has the limits now."""
-        return self._store.limiter
+            change(self.store.limiter)
 
     def describe_limits(self, subjects: list[Subject]) -> dict[str, dict[str, Frame]]:
         """What is left of each limit, by the key of its subject and its name; empty if the store is lost just now."""
         found: dict[str, dict[str, Frame]] = {}
         with self._falling_back():
-            found = self._store.limiter.describe(subjects)
+            found = self.store.limiter.describe(subjects)
         return found
 
-    def now(self) -> float:
-        """The time that the scheduler gets, in seconds."""
-        return self._clock()
-
-    def forget(self, session: Session) -> None:
-        """Ends a session; what it says of boxes counts no more."""
-        self._detached = {worker: each for worker, each in self._detached.items() if each is not session}
-        if self._sessions.pop(session.number, None):
+    def close(self, session: Session, keys: Sequence[str]) -> None:
+        """Ends a session and its requests; slots that are free then go to none of these, and what it says of boxes
+        counts no more."""
+        for key in keys:
+            self._entries.pop(key, None)
+        self._decide(lambda scheduler: scheduler.cancel_all(keys, self.clock()))
+        self.detached = {worker: each for worker, each in self.detached.items() if each is not session}
+        if self.sessions.pop(session.number, None):
             for name in session.boxes:
                 self.set_box(name)
 
@@ -317,14 +290,14 @@ class Coordinator:
         """Boxes, and what runs and waits on all machines, as the status document has them."""
         own = self.describe()
         counts = {box["name"]: box for box in own["boxes"]}
-        for other in self._store.read_statuses():
+        for other in self.store.read_statuses():
             own["running"] += other["running"]
             own["waiting"] += other["waiting"]
             for box in other["boxes"]:
                 for what in ("running", "waiting"):
                     counts.get(box["name"], box)[what] += box[what]
         own["waiting"].sort(key=lambda row: row["position"])
-        return own | {"machines": self._store.count_machines()}
+        return own | {"machines": self.store.count_machines()}
 
     def describe(self) -> Frame:
         """The status of this machine's workers."""
@@ -337,7 +310,7 @@ class Coordinator:
                 counts.setdefault(name, [0, 0])[each.grant is None] += 1
         boxes = []
         for name in self._box_names():
-            view = next(each.boxes[name] for each in reversed(self._sessions.values()) if name in each.boxes)
+            view = next(each.boxes[name] for each in reversed(self.sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
         return {"boxes": boxes, "running": rows[True], "waiting": rows[False]}
@@ -345,13 +318,13 @@ class Coordinator:
     def _describe_entry(self, key: str, entry: Entry) -> Frame:
         row: Frame = {"id": entry.id, **entry.about}
         if entry.grant is not None:
-            since = datetime.fromtimestamp(time.time() - (self._clock() - entry.granted_s), UTC)
+            since = datetime.fromtimestamp(time.time() - (self.clock() - entry.granted_s), UTC)
             return row | {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
         position = self._find_position(key)
         return row | {
             "box": ",".join(name for name, _ in entry.request.candidates),
             "position": position.place if position else 0,
-            "waited_s": round(self._clock() - entry.asked_s, 1),
+            "waited_s": round(self.clock() - entry.asked_s, 1),
             "wait_s": round(position.wait_s, 1) if position else None,
             "reason": text_to_json(position.reason or "") if position else "",
         }
@@ -395,16 +368,16 @@ class Session:
 
     def close(self) -> None:
         """Releases everything that the worker holds."""
-        self._coordinator.release_all([self._key(each) for each in self._requests])
         for exchange in list(self._exchanges):
-            self._settle(exchange, None)
+            self.end({"exchange": exchange, "spent": None})
+        keys = [self._key(each) for each in self._requests]
         self._requests.clear()
-        self._coordinator.forget(self)
+        self._coordinator.close(self, keys)
 
     def give_back(self, exchange: str) -> None:
         """The exchange was refused after all, so it uses up nothing."""
         if self._exchanges.pop(exchange, None):
-            self._coordinator.correct(lambda limiter: limiter.cancel(self._key(exchange)))
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), None))
 
     def announce_exchanges(self) -> None:
         """Tells another limiter which exchanges run."""
@@ -415,11 +388,6 @@ class Session:
         key = self._key(exchange)
         self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=subjects, tokens=tokens))
 
-    def _settle(self, exchange: str, spent: Spent | None) -> None:
-        """The exchange has ended; those that were not admitted are ignored."""
-        if self._exchanges.pop(exchange, None):
-            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent))
-
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
 
@@ -427,7 +395,7 @@ class Session:
 
     def announce(self, frame: Frame) -> None:
         """What a worker holds that has lost another coordinator."""
-        is_shared = self._coordinator.is_shared  # then what they were charged is still counted
+        is_shared = self._coordinator.store.is_shared  # then what they were charged is still counted
         # Quotas are raised to what the records have, again after each announcement; what is charged twice stays.
         keeps_spent = is_shared and not self._coordinator.has_records
         for exchange, subjects, charged in frame.get("exchanges", ()):
@@ -441,12 +409,15 @@ class Session:
             entry = self._read_entry(held)
             self._requests[entry.id] = None
             self._coordinator.hold(self._key(entry.id), entry, held["box"], held["age_s"])
-        self._coordinator.reattach(frame.get("worker", 0))
+        # The worker is back, and has said what it holds: what its last session held is no more.
+        if before := self._coordinator.detached.pop(frame.get("worker", 0), None):
+            before.close()
 
     def detach(self, frame: Frame) -> None:
-        """The worker waits no longer for answers; see `announce` for what it does next."""
+        """The worker gives this coordinator up for a moment, and its requests go on: nobody gets their slots yet. See
+        `announce` for what it does next."""
         self.is_detached = True
-        self._coordinator.detach(frame["worker"], self)
+        self._coordinator.detached[frame["worker"]] = self
 
     def configure(self, frame: Frame) -> None:
         """The settings of a worker; boxes that it no longer names are gone."""
@@ -489,16 +460,17 @@ class Session:
         """What is left of the limits; None if the request was refused. Only the first one of an exchange uses them up;
         the others belong to an exchange that has passed, or has just been refused."""
         exchange, subjects = frame["exchange"], frame.get("subjects")
+        if subjects is None and exchange in self._exchanges:
+            return {}
+        limits = _read_subjects(subjects or ())
+        passed: LimitRefusal | Allowance
         if subjects is None:
-            if exchange in self._exchanges:
-                return {}
-            refusal = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
-            self.send({"op": "refused", "id": frame["id"], **refusal.to_json()})
-            return None
-        limits = _read_subjects(subjects)
-        passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
+            passed = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
+        else:
+            passed = self._coordinator.admit(self._key(exchange), limits, frame["tokens"])
         if isinstance(passed, LimitRefusal):
-            self.send({"op": "refused", "id": frame["id"], **passed.to_json()})
+            refusal = asdict(passed) | {"allowance": passed.allowance.to_json()}
+            self.send({"op": "refused", "id": frame["id"], **refusal})
             return None
         self._exchanges[exchange] = limits
         if frame.get("ahead"):
@@ -519,7 +491,7 @@ class Session:
         self.send({"op": "ahead", **ahead, "allowance": passed.to_json()})
 
     def _read_entry(self, frame: Frame) -> Entry:
-        now = self._coordinator.now()
+        now = self._coordinator.clock()
         waited_s = frame.get("waited_s")
         request = Request(
             self._key(frame["id"]),
@@ -540,8 +512,10 @@ class Session:
         self._coordinator.release(self._key(frame["id"]), Outcome(**outcome) if outcome else None)
 
     def end(self, frame: Frame) -> None:
-        """Charges an exchange for what it has used."""
-        self._settle(frame["exchange"], Spent(**frame["spent"]) if frame["spent"] else None)
+        """Charges an exchange for what it has used; those that were not admitted are ignored."""
+        exchange, spent = frame["exchange"], Spent(**(frame["spent"] or {}))
+        if self._exchanges.pop(exchange, None):
+            self._coordinator.correct(lambda limiter: limiter.settle(self._key(exchange), spent))
 
     def settle_ahead(self, frame: Frame) -> None:
         """What has become of requests that were admitted in advance."""
@@ -549,7 +523,7 @@ class Session:
             part = Part(ended, tokens, unused)
             self._coordinator.correct(partial(Limiter.settle_part, exchange_id=self._key(exchange), part=part))
             if is_over:
-                self._settle(exchange, None)
+                self.end({"exchange": exchange, "spent": None})
 
     def describe_limits(self, frame: Frame) -> None:
         """Sends what is left of the limits of subjects."""

@@ -1,4 +1,4 @@
-"""The counters of limits that are kept in this process."""
+"""The counters of limits: kept in this process, or in Redis for all machines."""
 
 from __future__ import annotations
 
@@ -6,36 +6,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:  # without Redis, its client is not needed
+    from ollama_proxy.coordination.redis_counters import CounterStorage
 
 #: Seconds between two searches for counters that are over; no sliding window is longer.
 SWEEP_S = 60.0
 
 
-class Storage(Protocol):
-    """What limits need of a storage of the package `limits`, and `raise_to`."""
-
-    def get(self, key: str) -> int:
-        """A counter; 0: there is none."""
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Adds to a counter, which a new one is for `expiry` seconds. Returns the sum."""
-
-    def raise_to(self, key: str, expiry: int, amount: int) -> None:
-        """Makes a counter at least so high, which a new one is for `expiry` seconds."""
-
-    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """The count of the last window of `expiry` seconds, for how many it fades; that of this one, and for how many
-        that is kept."""
-
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Adds to the count of this window, unless both together would exceed the limit."""
-
-
 @dataclass(slots=True)
 class MemoryStorage:
-    """Counts as the MemoryStorage of the package does, at a fraction of its cost: that one has a lock for each counter,
-    for threads, and starts a thread to remove what is over."""
+    """Counts as the MemoryStorage of the package `limits` does, at a fraction of its cost: that one has a lock for each
+    counter, for threads, and starts a thread to remove what is over."""
 
     clock: Callable[[], float] = time.monotonic
     #: Counters, and when each of them ends.
@@ -45,12 +28,12 @@ class MemoryStorage:
     _swept_s: float = -math.inf
 
     def get(self, key: str) -> int:
-        """See `Storage`."""
+        """A counter; 0: there is none."""
         count, ends_s = self._counters.get(key, (0, -math.inf))
         return count if self.clock() < ends_s else 0
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """See `Storage`."""
+        """Adds to a counter, which a new one is for `expiry` seconds. Returns the sum."""
         now = self.clock()
         self._sweep(now)
         count, ends_s = self._counters.get(key, (0, -math.inf))
@@ -59,19 +42,20 @@ class MemoryStorage:
         return count
 
     def raise_to(self, key: str, expiry: int, amount: int) -> None:
-        """See `Storage`."""
+        """Makes a counter at least so high, which a new one is for `expiry` seconds."""
         if missing := max(0, amount - self.get(key)):
             self.incr(key, expiry, missing)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """See `Storage`."""
+        """The count of the last window of `expiry` seconds, for how many it fades; that of this one, and for how many
+        that is kept."""
         now = self.clock()
         ends_s, previous, current = self._find_window(key, expiry, now)
         rest_s = ends_s - now
         return previous, rest_s if previous else 0.0, current, rest_s + expiry
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """See `Storage`."""
+        """Adds to the count of this window, unless both together would exceed the limit."""
         now = self.clock()
         ends_s, previous, current = self._find_window(key, expiry, now)
         if int(previous * (ends_s - now) / expiry) + current + amount > limit:
@@ -92,3 +76,6 @@ class MemoryStorage:
         self._swept_s = now
         self._counters = {key: each for key, each in self._counters.items() if now < each[1]}
         self._windows = {key: each for key, each in self._windows.items() if now < each[0] + SWEEP_S}
+
+
+Storage: TypeAlias = "MemoryStorage | CounterStorage"

@@ -7,6 +7,7 @@ limits, records (the answers), records_state, managed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
@@ -26,11 +27,11 @@ def encode_frame(frame: Frame) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
+@dataclass(slots=True)
 class FrameReader:
     """Cuts received bytes into frames."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    _rest: bytes = b""
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete now. Raises ValueError for anything but frames."""

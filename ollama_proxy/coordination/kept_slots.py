@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ollama_proxy.coordination.state import Outcome
 
@@ -35,31 +35,28 @@ class Slot:
         self.outcome = outcome
 
 
+@dataclass(slots=True, eq=False)
 class KeptSlots:
     """The slots that no request of this worker uses now."""
 
-    def __init__(self, give_back: Callable[[Slot], None]) -> None:
-        self._give_back = give_back
-        self._slots: dict[Hashable, list[Slot]] = {}
-        #: When slots of a box were called back last.
-        self._called_back_s: dict[str, float] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._slots)
+    give_back: Callable[[Slot], None]
+    #: By the kind of requests that may use them.
+    slots: dict[Hashable, list[Slot]] = field(default_factory=dict)
+    #: When slots of a box were called back last.
+    _called_back_s: dict[str, float] = field(default_factory=dict)
 
     def keep(self, slot: Slot) -> None:
         """Keeps a slot, or gives it back at once if others wait for its box."""
         now = time.monotonic()
         if now - self._called_back_s.get(slot.box, -CALLED_BACK_S) < CALLED_BACK_S:
-            self._give_back(slot)
+            self.give_back(slot)
         else:
             slot.kept_since_s = now
-            self._slots.setdefault(slot.kind, []).append(slot)
+            self.slots.setdefault(slot.kind, []).append(slot)
 
     def take(self, kind: Hashable) -> Slot | None:
         """A kept slot for a request of this kind."""
-        slots = self._slots.get(kind)
+        slots = self.slots.get(kind)
         return slots.pop() if slots else None
 
     def call_back(self, boxes: Iterable[str]) -> None:
@@ -67,20 +64,16 @@ class KeptSlots:
         self._called_back_s |= dict.fromkeys(boxes, time.monotonic())
         self._give_back_where(lambda slot: slot.box in boxes)
 
-    def clear(self) -> None:
-        """Forgets all slots: the coordinator that had granted them is gone."""
-        self._slots.clear()
-
     def give_back_old(self) -> None:
         """Gives back the slots that nobody has used for a while."""
         oldest_s = time.monotonic() - KEPT_S
         self._give_back_where(lambda slot: slot.kept_since_s <= oldest_s)
 
     def _give_back_where(self, is_over: Callable[[Slot], bool]) -> None:
-        for kind, slots in list(self._slots.items()):
-            self._slots[kind] = [slot for slot in slots if not is_over(slot)]
-            if not self._slots[kind]:
-                del self._slots[kind]
+        for kind, slots in list(self.slots.items()):
+            self.slots[kind] = [slot for slot in slots if not is_over(slot)]
+            if not self.slots[kind]:
+                del self.slots[kind]
             for slot in slots:
                 if is_over(slot):
-                    self._give_back(slot)
+                    self.give_back(slot)

@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage, Storage
@@ -69,10 +69,6 @@ class Remaining(NamedTuple):
     remaining: int
     reset_s: float
 
-    def reduce(self, amount: int) -> Remaining:
-        """What is left after a further charge."""
-        return Remaining(self.limit, max(0, self.remaining - amount), self.reset_s)
-
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -91,7 +87,8 @@ class Allowance:
 
     def reduce(self, requests: int, tokens: int) -> Allowance:
         """What is left after further requests."""
-        return Allowance(self.requests and self.requests.reduce(requests), self.tokens and self.tokens.reduce(tokens))
+        left = ((self.requests, requests), (self.tokens, tokens))
+        return Allowance(*(each and each._replace(remaining=max(0, each.remaining - used)) for each, used in left))
 
     def count_ahead(self, most: int, tokens: int) -> int:
         """How many further requests with so many tokens each use up only a hundredth of what is left."""
@@ -117,33 +114,6 @@ class LimitRefusal:
     key: str
     retry_after_s: int
     allowance: Allowance = Allowance()
-
-    def to_json(self) -> dict[str, Any]:
-        """As a frame has it."""
-        return asdict(self) | {"allowance": self.allowance.to_json()}
-
-
-class Limit(Protocol):
-    """One limit of one subject, for one exchange."""
-
-    name: str
-    key: str
-    code: str
-
-    def wait_s(self) -> float:
-        """Seconds until it lets the exchange in; 0: now. Changes nothing."""
-
-    def take(self) -> bool:
-        """Charges the exchange, if there is still room."""
-
-    def give_back(self) -> None:
-        """Undoes `take`."""
-
-    def settle(self, spent: Spent) -> None:
-        """Ends the exchange: corrects the estimate by what it has used."""
-
-    def describe(self) -> Left:
-        """What is left of it."""
 
 
 class Left(NamedTuple):
@@ -176,11 +146,6 @@ class Window(NamedTuple):
         """What counts now."""
         return int(self.previous * self.previous_ttl_s / MINUTE_S) + self.current
 
-    @property
-    def age_s(self) -> float:
-        """When the current minute began."""
-        return 2 * MINUTE_S - self.current_ttl_s
-
     def wait_s(self, most: int) -> float:
         """Seconds until no more than `most` counts."""
         if self.used <= most:
@@ -188,6 +153,11 @@ class Window(NamedTuple):
         if self.current <= most:
             return self.previous_ttl_s - MINUTE_S * (most + 1 - self.current) / self.previous
         return self.current_ttl_s - MINUTE_S * (most + 1) / self.current
+
+
+# A limit of one subject, for one exchange: `wait_s` has the seconds until it lets the exchange in, and changes nothing;
+# `take` charges the exchange, if there is still room; `settle` corrects the estimate by what the exchange has used, and
+# gives all of it back if the exchange did not take place (None).
 
 
 @dataclass(slots=True, eq=False)
@@ -201,21 +171,18 @@ class MinuteLimit:
     each: int
     amount: int
     storage: Storage
+    #: The key of the window in the storage.
+    counter: str = field(init=False)
+    #: What must be free. A request that is larger than the limit needs the whole window; otherwise it could never run.
+    needed: int = field(init=False)
     #: When the exchange was charged, in monotonic seconds.
     taken_at_s: float = -math.inf
     window: Window = Window(0, 0, 0, 0)
     code = RATE_LIMIT
 
-    @property
-    def counter(self) -> str:
-        """The key of the window in the storage."""
-        return f"{self.key}/{self.name}"
-
-    @property
-    def needed(self) -> int:
-        """What must be free. A request that is larger than the limit needs the whole window; otherwise it could never
-        run."""
-        return min(self.amount, max(self.limit, 1))
+    def __post_init__(self) -> None:
+        self.counter = f"{self.key}/{self.name}"
+        self.needed = min(self.amount, max(self.limit, 1))
 
     def read(self) -> Window:
         """Reads the window."""
@@ -223,24 +190,22 @@ class MinuteLimit:
         return self.window
 
     def wait_s(self) -> float:
-        """See `Limit`."""
+        """Until enough of the window has faded; without a limit above 0, never."""
         return self.read().wait_s(self.limit - self.needed) if self.limit else MINUTE_S
 
     def take(self) -> bool:
-        """See `Limit`."""
+        """Adds to the window."""
         if not self.storage.acquire_sliding_window_entry(self.counter, self.limit, MINUTE_S, self.needed):
             return False
         self.taken_at_s = time.monotonic()
         self._add(self.amount - self.needed)
         return True
 
-    def give_back(self) -> None:
-        """See `Limit`."""
-        self._correct(-self.amount)
-
-    def settle(self, spent: Spent) -> None:
-        """See `Limit`."""
-        if self.name == "tokens_per_minute":
+    def settle(self, spent: Spent | None) -> None:
+        """Corrects the window; the number of requests is right already."""
+        if spent is None:
+            self._correct(-self.amount)
+        elif self.name == "tokens_per_minute":
             self._correct(spent.tokens - self.amount)
 
     def settle_part(self, part: Part) -> None:
@@ -256,7 +221,8 @@ class MinuteLimit:
         if amount < 0:
             taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
             window = self.read()
-            is_current = taken_ago_s <= window.age_s + CLOCK_STEP_S
+            age_s = 2 * MINUTE_S - window.current_ttl_s
+            is_current = taken_ago_s <= age_s + CLOCK_STEP_S
             amount = max(amount, -window.current) if is_current else 0
         self._add(amount)
 
@@ -265,7 +231,7 @@ class MinuteLimit:
             self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)  # also into debt
 
     def describe(self) -> Left:
-        """See `Limit`."""
+        """What is left of it."""
         self.read()
         left = self.count_remaining(0)
         return Left(left.remaining, left.reset_s)
@@ -297,23 +263,19 @@ class QuotaLimit:
         return f"{self.key}/{self.name}/{self.period.name}"
 
     def wait_s(self) -> float:
-        """See `Limit`."""
+        """Until the period ends, if nothing is left of it."""
         return 0.0 if self.storage.get(self.counter) < self.limit else self.period.end_s - self.clock()
 
     def take(self) -> bool:
-        """See `Limit`."""
+        """Adds to the counter."""
         if self._add(self.amount) - self.amount < self.limit:
             return True
-        self.give_back()
+        self.settle(None)
         return False
 
-    def give_back(self) -> None:
-        """See `Limit`."""
-        self._add(-self.amount)
-
-    def settle(self, spent: Spent) -> None:
-        """See `Limit`."""
-        self._add(self._count(spent) - self.amount)
+    def settle(self, spent: Spent | None) -> None:
+        """Corrects the counter."""
+        self._add((self._count(spent) if spent else 0) - self.amount)
 
     def raise_to(self, spent: Spent, share: float) -> None:
         """Makes the counter at least as high as this part of what was spent."""
@@ -324,7 +286,7 @@ class QuotaLimit:
         return round(used * share * UNITS[self.unit])
 
     def describe(self) -> Left:
-        """See `Limit`."""
+        """What is left of it."""
         left = max(0, self.limit - self.storage.get(self.counter)) / UNITS[self.unit]
         return Left(left, round(self.period.end_s - self.clock(), 3))
 
@@ -348,24 +310,23 @@ class ConcurrentLimit:
     code = RATE_LIMIT
 
     def wait_s(self) -> float:
-        """See `Limit`."""
+        """Until another exchange ends, which is not known."""
         return 0.0 if self.concurrency.count(self.key) < self.limit else CONCURRENT_WAIT_S
 
     def take(self) -> bool:
-        """See `Limit`."""
+        """Counts the exchange among those that run."""
         return self.concurrency.enter(self.key, self.exchange_id, self.limit)
 
-    def give_back(self) -> None:
-        """See `Limit`."""
+    def settle(self, spent: Spent | None) -> None:
+        """Counts the exchange no longer, whatever it has used."""
         self.concurrency.leave(self.key, self.exchange_id)
 
-    def settle(self, spent: Spent) -> None:
-        """See `Limit`."""
-        self.give_back()
-
     def describe(self) -> Left:
-        """See `Limit`."""
+        """What is left of it."""
         return Left(max(0, self.limit - self.concurrency.count(self.key)), None)
+
+
+Limit = MinuteLimit | QuotaLimit | ConcurrentLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,29 +339,27 @@ class Period:
     end_s: float
 
 
+@dataclass(slots=True, eq=False)
 class Calendar:
     """The current day and month of a time zone."""
 
-    def __init__(self, timezone: str, clock: Callable[[], float]) -> None:
-        self._zone = find_timezone(timezone)
-        self._clock = clock
-        self._from_s = math.inf
-        self._periods = {"day": Period("day", "", math.inf, -math.inf)}
+    zone: tzinfo
+    clock: Callable[[], float]
+    #: Since when the periods are the current ones: the clock may be set back.
+    _from_s: float = math.inf
+    _periods: dict[str, Period] = field(default_factory=dict)
 
     def find(self, unit: str) -> Period:
         """The current "day" or "month"."""
-        now = self._clock()
-        if not self._from_s <= now < self._periods["day"].end_s:
-            today = datetime.fromtimestamp(now, self._zone).date()
-            self._periods = {
-                "day": self._make_period("day", today, today.isoformat()),
-                "month": self._make_period("month", today.replace(day=1), today.isoformat()[:7]),
-            }
+        now = self.clock()
+        if now < self._from_s or now >= self._periods["day"].end_s:
+            today = datetime.fromtimestamp(now, self.zone).date()
+            firsts = {"day": (today, today.isoformat()), "month": (today.replace(day=1), today.isoformat()[:7])}
+            for each, (first, name) in firsts.items():
+                end_s = midnight_s(next_period(first, each), self.zone)
+                self._periods[each] = Period(each, name, midnight_s(first, self.zone), end_s)
             self._from_s = now
         return self._periods[unit]
-
-    def _make_period(self, unit: str, first: date, name: str) -> Period:
-        return Period(unit, name, midnight_s(first, self._zone), midnight_s(next_period(first, unit), self._zone))
 
 
 @dataclass(slots=True)
@@ -427,7 +386,7 @@ class Limiter:
 
     def set_timezone(self, timezone: str) -> None:
         """Days and months begin at midnight there; raises ValueError."""
-        self.timezone, self._calendar = timezone, Calendar(timezone, self.clock)
+        self.timezone, self._calendar = timezone, Calendar(find_timezone(timezone), self.clock)
 
     def admit(
         self, exchange_id: str, subjects: Iterable[Subject], tokens: int, count: int = 1
@@ -439,26 +398,30 @@ class Limiter:
         limits = list(self._find_limits(exchange_id, subjects, max(1, tokens), count))
         waits = [(limit, limit.wait_s()) for limit in limits]
         limit, wait_s = max(waits, key=itemgetter(1), default=(None, 0.0))
-        if limit and wait_s:
-            return _refuse(limit, wait_s, limits)
         taken: list[Limit] = []
         try:
-            for limit in limits:
-                if not limit.take():  # another machine was faster
-                    return _refuse(limit, limit.wait_s(), limits)
-                taken.append(limit)
+            if not wait_s:
+                for each in limits:
+                    if not each.take():  # another machine was faster
+                        limit, wait_s = each, each.wait_s()
+                        break
+                    taken.append(each)
         finally:
             if len(taken) < len(limits):
-                _call_all(limit.give_back for limit in taken)
+                _call_all(partial(limit.settle, None) for limit in taken)
+        if limit and len(taken) < len(limits):
+            # A window lets a request in just after that time.
+            retry_after_s = int(wait_s + CLOCK_STEP_S) + 1
+            return LimitRefusal(limit.code, limit.name, limit.key, retry_after_s, _sum_up(limits, charged=False))
         if limits:
             self._running[exchange_id] = limits
         return _sum_up(limits, charged=True)
 
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
-        """Ends an exchange and corrects its estimate; None: it used nothing. Unknown ids are ignored."""
-        spent = spent or Spent()
+        """Ends an exchange and corrects its estimate; None: it was refused after all, and uses up nothing. Unknown ids
+        are ignored."""
         limits = self._running.pop(exchange_id, ())
-        if self._recorded:
+        if self._recorded and spent is not None:
             _call_all(
                 partial(self._apply_seed, each.key, each.period) for each in limits if isinstance(each, QuotaLimit)
             )
@@ -468,10 +431,6 @@ class Limiter:
         """Corrects the estimate for some requests of an exchange that goes on. Unknown ids are ignored."""
         limits = self._running.get(exchange_id, ())
         _call_all(partial(limit.settle_part, part) for limit in limits if isinstance(limit, MinuteLimit))
-
-    def cancel(self, exchange_id: str) -> None:
-        """Takes an admission back: the exchange was refused after all, and uses up nothing."""
-        _call_all(limit.give_back for limit in self._running.pop(exchange_id, ()))
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
         """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
@@ -510,15 +469,11 @@ class Limiter:
                     each = tokens if name == "tokens_per_minute" else 1
                     yield MinuteLimit(name, subject.key, int(limit), each, each * count, self.storage)
                 else:
-                    yield self._make_quota(subject.key, name, limit, tokens)
-
-    def _make_quota(self, key: str, name: str, limit: float, tokens: int) -> QuotaLimit:
-        unit, _, period_unit = name.rpartition("_per_")
-        period = self._calendar.find(period_unit)
-        self._apply_seed(key, period)
-        amount = tokens if unit == "tokens" else 0
-        units = math.ceil(limit * UNITS[unit])
-        return QuotaLimit(name, key, unit, units, amount, period, self.storage, self.clock)
+                    unit, _, period_unit = name.rpartition("_per_")
+                    period = self._calendar.find(period_unit)
+                    self._apply_seed(subject.key, period)
+                    amount, units = tokens if unit == "tokens" else 0, math.ceil(limit * UNITS[unit])
+                    yield QuotaLimit(name, subject.key, unit, units, amount, period, self.storage, self.clock)
 
     def _apply_seed(self, key: str, period: Period) -> None:
         """Before the counters are used: of many subjects only some have quotas, and Redis is asked for each."""
@@ -538,13 +493,6 @@ def _call_all(actions: Iterable[Callable[[], None]]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
-
-
-def _refuse(limit: Limit, wait_s: float, limits: Iterable[Limit]) -> LimitRefusal:
-    # A window lets a request in just after that time.
-    return LimitRefusal(
-        limit.code, limit.name, limit.key, int(wait_s + CLOCK_STEP_S) + 1, _sum_up(limits, charged=False)
-    )
 
 
 def _sum_up(limits: Iterable[Limit], *, charged: bool) -> Allowance:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import chain, repeat
 from typing import Protocol
 
@@ -67,53 +67,49 @@ class Records(Protocol):
         """Imports what is left, for a few seconds at most."""
 
 
+@dataclass(slots=True, eq=False)
 class Recording:
     """Connects records to the workers and to the limits of a coordinator."""
 
-    def __init__(self, records: Records, coordinator: Coordinator) -> None:
-        self._records, self._coordinator = records, coordinator
-        #: Where frames for each worker go.
-        self._workers: list[Send] = []
-        self._is_outdated, self._is_seeded = gevent.event.Event(), gevent.event.Event()
+    records: Records
+    _coordinator: Coordinator
+    #: Where frames for each worker go.
+    _workers: list[Send] = field(default_factory=list)
+    #: The quotas have to be compared with the records soon; they have been, once at least.
+    _is_outdated: gevent.event.Event = field(default_factory=gevent.event.Event)
+    _is_seeded: gevent.event.Event = field(default_factory=gevent.event.Event)
 
     def start(self) -> None:
         """Begins, and waits for the quotas, so that a restart gives nothing back that was used before; not if Redis has
         them, or if the database is not there."""
-        self._records.start(self._push)
+        self.records.start(self._push)
         gevent.spawn(self._keep_quotas)
         ends_s = time.monotonic() + SEED_S
-        while not self._coordinator.is_shared and self._records.is_available and time.monotonic() < ends_s:
+        while not self._coordinator.store.is_shared and self.records.is_available and time.monotonic() < ends_s:
             if self._is_seeded.wait(TICK_S):
                 break
 
-    def make_handlers(self, send: Send) -> dict[str, Callable[[Frame], None]]:
-        """What a worker may ask, by `op`; `send` takes the frames for it."""
+    # What a worker asks for, by the frame; `send` takes the frames for it.
 
-        def configure(frame: Frame) -> None:
-            """The first frame of this kind makes it one of the workers."""
-            self._records.configure(frame["records"])
-            self._coordinator.has_records = bool(frame["records"].get("url"))
-            self._is_outdated.set()
-            if send not in self._workers:
-                self._workers.append(send)
-                for news in self._records.list_news():
-                    send(news)
+    def configure(self, send: Send, frame: Frame) -> None:
+        """The settings of the records. The first frame of this kind makes it one of the workers."""
+        self.records.configure(frame["records"])
+        self._coordinator.has_records = bool(frame["records"].get("url"))
+        self._is_outdated.set()
+        if send not in self._workers:
+            self._workers.append(send)
+            for news in self.records.list_news():
+                send(news)
 
-        def ask(frame: Frame) -> None:
-            """Answers with the number of the question."""
-            reply = {"op": "records", "id": frame["id"]}
-            self._records.ask(frame["call"], frame["arguments"], lambda answer: send(reply | answer))
-
-        return {"records": ask, "records_settings": configure}
+    def ask(self, send: Send, frame: Frame) -> None:
+        """Answers with the number of the question."""
+        reply = {"op": "records", "id": frame["id"]}
+        self.records.ask(frame["call"], frame["arguments"], lambda answer: send(reply | answer))
 
     def forget(self, send: Send) -> None:
         """The worker has gone."""
         if send in self._workers:
             self._workers.remove(send)
-
-    def close(self) -> None:
-        """Ends the records, after all workers have gone."""
-        self._records.close()
 
     def _push(self, frame: Frame) -> None:
         for send in self._workers:
@@ -122,20 +118,17 @@ class Recording:
     def _keep_quotas(self) -> None:
         """Raises the quotas to what the records have. Redis already has what was used before, except for what a worker
         that comes is about to announce."""
-        if self._coordinator.is_shared:
+        if self._coordinator.store.is_shared:
             self._is_outdated.wait()
         while True:
             self._is_outdated.clear()
             for pause_s in chain(COMPARE_S, repeat(COMPARE_S[-1])):
-                self._seed()
+                periods = self._coordinator.store.limiter.list_periods()
+                used = self.records.read_used([period.start_s for period in periods])
+                if self._workers:
+                    gevent.sleep(LAG_S)
+                self._coordinator.store.limiter.seed(dict(zip(periods, used, strict=True)))
+                self._is_seeded.set()
                 if self._is_outdated.wait(pause_s):
                     gevent.sleep(LAG_S)
                     break
-
-    def _seed(self) -> None:
-        periods = self._coordinator.limiter.list_periods()
-        used = self._records.read_used([period.start_s for period in periods])
-        if self._workers:
-            gevent.sleep(LAG_S)
-        self._coordinator.limiter.seed(dict(zip(periods, used, strict=True)))
-        self._is_seeded.set()

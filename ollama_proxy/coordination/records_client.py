@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import gevent
 
@@ -24,21 +25,21 @@ _ERRORS: dict[str, type[GatewayError]] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class RecordsClient:
     """The records, for one worker."""
 
-    def __init__(self, ask: Callable[[Frame, float], Frame | None]) -> None:
-        """`ask` returns the coordinator's answer to a frame; None: there is none after so many seconds."""
-        self._ask = ask
-        #: The section `records` of the configuration.
-        self.settings: Frame = {}
-        #: Whether the database can be used; True until the coordinator says otherwise.
-        self.is_available = True
-        #: Bytes that wait to be imported.
-        self.spool_bytes = 0
-        self._problems: list[dict[str, str]] = []
-        #: Gets the tokens and settings that are managed in the records, when they change.
-        self.on_managed: Callable[[Frame], None] = lambda frame: None
+    #: Returns the coordinator's answer to a frame; None: there is none after so many seconds.
+    _ask: Callable[[Frame, float], Frame | None]
+    #: The section `records` of the configuration.
+    settings: Frame = field(default_factory=dict)
+    #: Whether the database can be used; True until the coordinator says otherwise.
+    is_available: bool = True
+    #: Bytes that wait to be imported.
+    spool_bytes: int = 0
+    _problems: list[dict[str, str]] = field(default_factory=list)
+    #: Gets the tokens and settings that are managed in the records, when they change.
+    on_managed: Callable[[Frame], None] = lambda frame: None
 
     @property
     def is_enabled(self) -> bool:
@@ -60,7 +61,12 @@ class RecordsClient:
             gevent.sleep(RETRY_S)
             answer = self._ask(frame, QUERY_S) or {}
         if error := answer.get("error"):
-            raise make_error(error)
+            # Of its own class if that is a usual one.
+            failure = _ERRORS.get(error["slug"], GatewayError)(
+                text_from_json(error["message"]), param=error.get("param")
+            )
+            failure.slug, failure.status = error["slug"], error["status"]
+            raise failure
         if "result" not in answer:
             raise RecordsUnavailable
         return answer["result"]
@@ -77,10 +83,3 @@ class RecordsClient:
             log.error("records_unavailable", extra={"fields": {"reason": frame["reason"]}})
         elif self.is_available and not was_available:
             log.warning("records_back")
-
-
-def make_error(error: Frame) -> GatewayError:
-    """The error of a call, of its own class if that is a usual one."""
-    made = _ERRORS.get(error["slug"], GatewayError)(text_from_json(error["message"]), param=error.get("param"))
-    made.slug, made.status = error["slug"], error["status"]
-    return made

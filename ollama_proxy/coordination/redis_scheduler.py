@@ -200,7 +200,7 @@ class RedisScheduler:
             return self._change(lambda state, now: state.scheduler.cancel_all(names, now))
 
     def tick(self, now: float) -> list[Decision]:
-        """See Scheduler. It may be called more often than is needed; see `next_tick_s`."""
+        """See Scheduler. To be called all the time, because other machines may die; does something every `tick_s`."""
         with self._lock:
             if self.is_available and time.monotonic() < self._next_tick_s:
                 return []
@@ -214,10 +214,6 @@ class RedisScheduler:
                 return [*removed, *state.scheduler.tick(now), *self._reconcile(state, now)]
 
             return self._change(remove_dead)
-
-    def next_tick_s(self, now: float) -> float:
-        """When `tick` should be called: all the time, because other machines may die."""
-        return now + self._tick_s
 
     def locate(self, request_id: str) -> Position | None:
         """See Scheduler; as it was when the state was last used here, at most a tick ago."""

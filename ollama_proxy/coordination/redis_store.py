@@ -59,52 +59,52 @@ class RedisStore:
 
     def __init__(self, client: redis.Redis, prefix: str, version: int) -> None:
         self._client = client
-        self._prefix = prefix
         self._key, self._channel = f"{prefix}state:{version}", f"{prefix}decisions:{version}"
+        #: Before the names of machines.
+        self._lease = f"{prefix}lease:"
         #: Changes that had to be repeated.
         self.lost_races = 0
 
     def change(self, change: Change) -> None:
         """Applies a change, and publishes its message together with it."""
         deadline_s = time.monotonic() + CHANGE_TIMEOUT_S
-        while not self._try_change(change):
+        pool = self._client.connection_pool
+        while True:
+            connection: Any = pool.get_connection()
+            try:
+                _, (seconds, microseconds), text = _ask(connection, ("WATCH", self._key), ("TIME",), ("GET", self._key))
+                new, message = change(text, int(seconds) + int(microseconds) / 1e6)
+                if new == text:
+                    _ask(connection, ("UNWATCH",))
+                    return
+                publish = [("PUBLISH", self._channel, message)] if message else []
+                replies = _ask(connection, ("MULTI",), ("SET", self._key, new), *publish, ("EXEC",))
+            except BaseException:
+                # There may be replies that nobody has read, and the key is watched.
+                connection.disconnect()
+                raise
+            finally:
+                pool.release(connection)
+            if replies[-1] is not None:
+                return
+            # Another machine was faster.
             self.lost_races += 1
             if time.monotonic() > deadline_s:
                 raise redis.TimeoutError("Other machines changed the state again and again.")
             time.sleep(random.uniform(0, MAX_PAUSE_S))
 
-    def _try_change(self, change: Change) -> bool:
-        """Whether no other machine was faster."""
-        pool = self._client.connection_pool
-        connection: Any = pool.get_connection()
-        try:
-            _, (seconds, microseconds), text = _ask(connection, ("WATCH", self._key), ("TIME",), ("GET", self._key))
-            new, message = change(text, int(seconds) + int(microseconds) / 1e6)
-            if new == text:
-                _ask(connection, ("UNWATCH",))
-                return True
-            publish = [("PUBLISH", self._channel, message)] if message else []
-            replies = _ask(connection, ("MULTI",), ("SET", self._key, new), *publish, ("EXEC",))
-            return replies[-1] is not None
-        except BaseException:
-            # There may be replies that nobody has read, and the key is watched.
-            connection.disconnect()
-            raise
-        finally:
-            pool.release(connection)
-
     def renew_lease(self, machine: str, lease_s: float) -> None:
         """Says that a machine is alive for another `lease_s` seconds."""
-        self._client.set(self._name_lease(machine), 1, px=int(lease_s * 1000))
+        self._client.set(self._lease + machine, 1, px=int(lease_s * 1000))
 
     def end_lease(self, machine: str) -> None:
         """Says that a machine has left."""
-        self._client.delete(self._name_lease(machine))
+        self._client.delete(self._lease + machine)
 
     def find_dead(self, machines: Iterable[str]) -> set[str]:
         """Those of the machines that have no lease."""
         names = list(machines)
-        leases: Any = self._client.mget([self._name_lease(name) for name in names]) if names else []
+        leases: Any = self._client.mget([self._lease + name for name in names]) if names else []
         return {name for name, lease in zip(names, leases, strict=True) if lease is None}
 
     def close(self) -> None:
@@ -121,9 +121,6 @@ class RedisStore:
                 message = messages.get_message(timeout=LISTEN_S)
                 if message:
                     receive(message["data"])
-
-    def _name_lease(self, machine: str) -> str:
-        return f"{self._prefix}lease:{machine}"
 
 
 def _ask(connection: Any, *commands: Command) -> list[Any]:

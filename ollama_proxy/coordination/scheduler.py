@@ -5,7 +5,7 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 
 1. Slots: never more requests than slots on a box, and only boxes that may be used (`Box.is_open`).
 2. Priority: a background request starts only on a box that no normal request waits for; it ages into a normal one
-   (`_choose`, `_promote`).
+   (`_choose`, `tick`).
 3. Fair shares: among flows the one that has used the least weighted GPU time goes first (`Lane`, `_charge`).
 4. Loaded models first, but overtaking is bounded by `swap_patience_s` of GPU time (`_choose`).
 5. A box that would have to load a model is used only if the request starts sooner there than on the boxes that have the
@@ -35,9 +35,6 @@ MAX_COMPARED_QUEUES = 8
 
 #: Timers that are kept before those of requests that have left the queue are removed.
 MIN_TIMERS = 64
-
-#: Waiting requests that could start on an open box but should start sooner elsewhere are reconsidered after this time.
-RECONSIDER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,8 @@ class Scheduler:
     """Slots and queue of all boxes."""
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
-        self._limits = limits or QueueLimits()
+        #: The settings `queue`. New ones apply to requests that wait, too, at the next tick.
+        self.limits = limits or QueueLimits()
         self._estimates = Estimates()
         self._boxes: dict[str, Box] = {}
         self._groups: dict[Box, Group] = {}
@@ -97,21 +95,10 @@ class Scheduler:
         self._queues: dict[str, dict[Lane, FlowQueue]] = {}
         #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
         self._timers: list[tuple[float, int, str]] = []
+        #: The longest wait that the timers were set for.
+        self._timed_wait_s = self.limits.max_wait_s
         self._arrivals = 0
         self._now = 0.0
-
-    @property
-    def limits(self) -> QueueLimits:
-        """The settings `queue`. New ones apply to requests that wait, too, at the next tick."""
-        return self._limits
-
-    @limits.setter
-    def limits(self, limits: QueueLimits) -> None:
-        before, self._limits = self._limits, limits
-        if limits.max_wait_s != before.max_wait_s:
-            self._timers.clear()
-            for waiting in self._waiting.values():
-                self._set_timers(waiting)
 
     def set_box(
         self,
@@ -221,24 +208,24 @@ class Scheduler:
 
     def tick(self, now: float) -> list[Decision]:
         """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""
+        if self._timed_wait_s != self.limits.max_wait_s:
+            self._timed_wait_s = self.limits.max_wait_s
+            self._timers.clear()
+            for waits in self._waiting.values():
+                self._set_timers(waits)
         decisions: list[Decision] = []
         while self._timers and self._timers[0][0] <= now:
             waiting = self._find_waiting(heappop(self._timers))
             if waiting is None:
                 continue
             if now < waiting.since_s + self.limits.max_wait_s:
-                self._promote(waiting)
+                # A background request waits as a normal one from now on, in the order of its arrival.
+                self._dequeue(waiting)
+                lane = self._get_lane(waiting.request.candidates, is_background=False)
+                self._enqueue(lane, waiting.request, waiting.number, waiting.since_s)
             else:
                 decisions.append(self._refuse(waiting, "queue_timeout"))
         return decisions + self._dispatch(list(self._open), now)
-
-    def next_tick_s(self, now: float) -> float | None:
-        """When `tick` should be called, in seconds on the same clock; None: not before another call."""
-        if any(lanes for box in self._open for lanes in box.lanes):
-            return now + RECONSIDER_S
-        while self._timers and not self._find_waiting(self._timers[0]):
-            heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
 
     def locate(self, request_id: str) -> Position | None:
         """The position of a waiting request in fair order if nothing else arrives."""
@@ -258,7 +245,9 @@ class Scheduler:
     def dump(self) -> dict[str, Any]:
         """Everything but the limits, in JSON values; `load` makes a scheduler of it that decides the same."""
         groups = list(dict.fromkeys(self._groups.values()))
-        lanes = [lane for group in groups for lane in group.lanes.values() if not lane.is_settled]
+        # Without those in which nothing waits or runs, and no flow owes anything.
+        all_lanes = [lane for group in groups for lane in group.lanes.values()]
+        lanes = [lane for lane in all_lanes if not all(queue.is_settled for queue in lane.queues.values())]
         numbers = {lane: number for number, lane in enumerate(lanes)}
         return {
             "arrivals": self._arrivals,
@@ -275,7 +264,7 @@ class Scheduler:
         """The scheduler of a document, which it takes over; the limits may be different ones."""
         new = cls(limits)
         new._arrivals = document["arrivals"]
-        new._estimates = Estimates((tuple(key), mean) for *key, mean in document["means"])
+        new._estimates = Estimates({tuple(key): mean for *key, mean in document["means"]})
         new._boxes = {name: load_box(name, box, new._estimates) for name, box in document["boxes"].items()}
         new._open = {new._boxes[name]: None for name in document["open"]}
         for names in document["groups"]:
@@ -283,7 +272,14 @@ class Scheduler:
             new._groups.update(dict.fromkeys(group.boxes, group))
         lanes = [load_lane(lane, new._boxes) for lane in document["lanes"]]
         for lane in lanes:
-            new._add_lane(lane)
+            group = new._find_group(lane)
+            group.lanes[lane.candidates, lane.is_background] = lane
+            group.live += lane.waiting
+            for queue in lane.queues.values():
+                new._queues.setdefault(queue.flow, {})[lane] = queue
+                for waiting in queue.waiting:
+                    new._waiting[waiting.request.id] = waiting
+                    new._set_timers(waiting)
         for fields in document["running"]:
             grant, lane = load_grant(fields, lanes[fields[0]]), lanes[fields[0]]
             queue = lane.queues[grant.request.flow]
@@ -293,17 +289,6 @@ class Scheduler:
             new._find_group(lane).live += 1
         return new
 
-    def _add_lane(self, lane: Lane) -> None:
-        """Adds a loaded lane to the group of its boxes."""
-        group = self._find_group(lane)
-        group.lanes[lane.candidates, lane.is_background] = lane
-        group.live += lane.waiting
-        for queue in lane.queues.values():
-            self._queues.setdefault(queue.flow, {})[lane] = queue
-            for waiting in queue.waiting:
-                self._waiting[waiting.request.id] = waiting
-                self._set_timers(waiting)
-
     # The decision.
 
     def _dispatch(self, boxes: list[Box], now: float) -> list[Decision]:
@@ -312,7 +297,16 @@ class Scheduler:
         grants: list[Decision] = []
         for box in boxes:
             while box.is_open and (queue := self._choose(box, now)):
-                grants.append(self._grant(box, queue, now))
+                lane, model = queue.lane, queue.lane.boxes[box]
+                loads = model not in box.loaded
+                cost_s = self._estimates.expect("service", box.name, model)
+                if loads:
+                    cost_s += self._estimates.expect("load", box.name, model)
+                    lane.overtaken_s.pop(box, None)
+                grant = Grant(queue.waiting[0].request, box.name, model, loads, now, cost_s)
+                self._dequeue(queue.waiting[0])
+                self._run(grant, queue)
+                grants.append(grant)
             if box.is_open:
                 self._open[box] = None
             else:
@@ -356,9 +350,9 @@ class Scheduler:
             return lane.order[0][2]
         # How many requests the other boxes start until this one has loaded the model: who is behind them gains here.
         request = lane.order[0][2].waiting[0].request
-        there_s = min(_estimate_start_s(lane, each, request, now) for each in others)
+        there_s = min(each.estimate_start_s(request, lane.boxes[each], now) for each in others)
         starts_per_s = sum(each.slots / self._estimates.expect("service", each.name, model) for each in others)
-        started = (_estimate_start_s(lane, box, request, now) - there_s) * starts_per_s
+        started = (box.estimate_start_s(request, model, now) - there_s) * starts_per_s
         if started <= 0:
             return lane.order[0][2]
         behind = range(len(lane.order) - 1, max(len(lane.order) - 1 - MAX_COMPARED_QUEUES, -1), -1)
@@ -371,8 +365,8 @@ class Scheduler:
         for end, _ in reversed(request.conversation):
             other = self._estimates.prompts.get((lane.boxes[box], end))
             if other is not None and other is not box and other in lane.boxes and other.is_usable:
-                other_s = _estimate_start_s(lane, other, request, now)
-                return other_s < _estimate_start_s(lane, box, request, now)
+                other_s = other.estimate_start_s(request, lane.boxes[other], now)
+                return other_s < box.estimate_start_s(request, lane.boxes[box], now)
         return False
 
     def _rank_boxes(self, lane: Lane, request: Request, now: float) -> list[Box]:
@@ -391,18 +385,6 @@ class Scheduler:
                 len(box.running) / box.slots,
             ),
         )[:MAX_TRIED_BOXES]
-
-    def _grant(self, box: Box, queue: FlowQueue, now: float) -> Grant:
-        request, lane, model = queue.waiting[0].request, queue.lane, queue.lane.boxes[box]
-        loads = model not in box.loaded
-        cost_s = self._estimates.expect("service", box.name, model)
-        if loads:
-            cost_s += self._estimates.expect("load", box.name, model)
-            lane.overtaken_s.pop(box, None)
-        grant = Grant(request, box.name, model, loads, now, cost_s)
-        self._dequeue(queue.waiting[0])
-        self._run(grant, queue)
-        return grant
 
     def _run(self, grant: Grant, queue: FlowQueue) -> None:
         """Takes the slot and charges what is expected."""
@@ -454,12 +436,6 @@ class Scheduler:
     def _dequeue(self, waiting: Waiting) -> None:
         del self._waiting[waiting.request.id]
         waiting.queue.lane.remove(waiting)
-
-    def _promote(self, waiting: Waiting) -> None:
-        """Lets a background request wait as a normal one, in the order of its arrival."""
-        self._dequeue(waiting)
-        lane = self._get_lane(waiting.request.candidates, is_background=False)
-        self._enqueue(lane, waiting.request, waiting.number, waiting.since_s)
 
     def _refuse(self, waiting: Waiting, code: str) -> Refusal:
         """Takes a request out of the queue."""
@@ -548,8 +524,3 @@ class Scheduler:
         del queues[queue.lane]
         if not queues:
             del self._queues[queue.flow]
-
-
-def _estimate_start_s(lane: Lane, box: Box, request: Request, now: float) -> float:
-    """Seconds until a box would send the first token of a request, after what it runs and loads now."""
-    return box.estimate_free_s(now) + box.estimate_response_s(request, lane.boxes[box], now)

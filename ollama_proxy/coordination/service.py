@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -84,18 +86,18 @@ def run_coordinator(
         os.close(lock)
 
 
+@dataclass(slots=True)
 class _Service:
     """The socket of a coordinator, and its life."""
 
-    def __init__(
-        self, directory: Path, lock: int, coordinator: Coordinator, recording: Recording | None, idle_s: float
-    ) -> None:
-        """`lock`: the descriptor of its lock file."""
-        self._directory, self._lock = directory, lock
-        self._coordinator, self._recording = coordinator, recording
-        self._idle_s = idle_s
-        #: A worker of a newer version has asked it to make room for another one.
-        self._is_replaced = False
+    _directory: Path
+    #: The descriptor of its lock file.
+    _lock: int
+    _coordinator: Coordinator
+    _recording: Recording | None
+    _idle_s: float
+    #: A worker of a newer version has asked it to make room for another one.
+    _is_replaced: bool = False
 
     def run(self) -> None:
         """Serves workers until none has been there for a while."""
@@ -116,7 +118,7 @@ class _Service:
             (self._directory / SOCKET_NAME).unlink()
         server.stop()
         if self._recording:
-            self._recording.close()
+            self._recording.records.close()
 
     def _listen(self) -> socket.socket:
         """The socket for workers; one that a killed coordinator left is replaced."""
@@ -138,7 +140,8 @@ class _Service:
         session = self._coordinator.open(send)
         session.handlers["leave"] = self._make_room
         if recording:
-            session.handlers |= recording.make_handlers(send)
+            session.handlers["records"] = partial(recording.ask, send)
+            session.handlers["records_settings"] = partial(recording.configure, send)
         self._mark()
         try:
             link.receive(session.handle)

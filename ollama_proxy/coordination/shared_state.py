@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -17,16 +18,14 @@ VERSION = 1
 BoxView = tuple[int | None, int | None, bool, bool]
 
 
+@dataclass(slots=True, eq=False)
 class SharedState:
     """A scheduler, and by machine and name of a box what the machine says of it."""
 
-    def __init__(
-        self, scheduler: Scheduler | None = None, machines: dict[str, dict[str, BoxView]] | None = None
-    ) -> None:
-        self.scheduler = scheduler or Scheduler()
-        self.machines = machines or {}
-        #: Until then no slot is granted, because some may be held by machines that have not said so yet.
-        self.settles_s: float | None = None
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    machines: dict[str, dict[str, BoxView]] = field(default_factory=dict)
+    #: Until then no slot is granted, because some may be held by machines that have not said so yet.
+    settles_s: float | None = None
 
     @classmethod
     def load(cls, text: bytes | None, limits: QueueLimits) -> SharedState:
@@ -37,9 +36,8 @@ class SharedState:
             document = {}
         if document.get("version") != VERSION:
             return cls(Scheduler(limits))
-        state = cls(Scheduler.load(document["scheduler"], limits), document["machines"])
-        state.settles_s = document["settles_s"]
-        return state
+        scheduler = Scheduler.load(document["scheduler"], limits)
+        return cls(scheduler, document["machines"], document["settles_s"])
 
     def dump(self) -> bytes:
         """The document."""

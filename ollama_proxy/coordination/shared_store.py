@@ -12,12 +12,12 @@ from typing import Any
 import gevent
 import orjson
 import redis
-from limits.storage import RedisStorage
 
 from ollama_proxy.coordination.concurrency import RedisConcurrency
 from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter
+from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import connect_redis
 from ollama_proxy.coordination.scheduler import QueueLimits
@@ -31,29 +31,6 @@ NAME_FILE = "coordinator.name"
 #: Where machines say once a second what runs and waits there; what is older than OLD_STATUS_S is of a machine that has
 #: gone, whose clock may differ by less than that.
 STATUS_KEY, STATUS_S, OLD_STATUS_S = "ollama-proxy:status", 1.0, 60.0
-
-#: Numbers of Lua have no more than 53 bits, which is enough for a cost of 9 million; `tostring` would round them.
-RAISE_TO = """
-local missing = tonumber(ARGV[1]) - tonumber(redis.call("GET", KEYS[1]) or "0")
-if missing > 0 then
-    redis.call("INCRBY", KEYS[1], string.format("%.0f", missing))
-    if redis.call("TTL", KEYS[1]) < 0 then
-        redis.call("EXPIRE", KEYS[1], ARGV[2])
-    end
-end
-"""
-
-
-class CounterStorage(RedisStorage):
-    """The counters of all machines; see Storage in `ollama_proxy.coordination.counters`."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        super().__init__("redis://", connection_pool=client.connection_pool)
-        self._client = client
-
-    def raise_to(self, key: str, expiry: int, amount: int) -> None:
-        """Makes a counter at least so high, in one step: several machines may do that at once."""
-        self._client.eval(RAISE_TO, 1, self.prefixed_key(key), amount, expiry)
 
 
 def build_shared_coordinator(

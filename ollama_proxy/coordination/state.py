@@ -74,14 +74,14 @@ class Outcome:
     earlier_gpu_s: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
 class Estimates:
     """Running means in seconds, per box and model; until there is one, that of the model on other boxes."""
 
-    def __init__(self, means: Iterable[tuple[tuple[str, ...], float]] = ()) -> None:
-        #: Least recently measured first.
-        self.means = dict(means)
-        #: The box that answered a prompt last, by model and hash: the prompts of all boxes.
-        self.prompts: dict[tuple[str, str], Box] = {}
+    #: Least recently measured first.
+    means: dict[tuple[str, ...], float] = field(default_factory=dict)
+    #: The box that answered a prompt last, by model and hash: the prompts of all boxes.
+    prompts: dict[tuple[str, str], Box] = field(default_factory=dict)
 
     def learn(self, what: str, box: str, model: str, seconds: float) -> None:
         """Takes a measurement into the means of the model and of the model on this box."""
@@ -165,16 +165,14 @@ class Box:
         self.prompts[prompt] = None
         self.estimates.prompts[prompt] = self
         while len(self.prompts) > min(self.slots, MAX_PROMPTS):
-            self._forget_prompt(next(iter(self.prompts)))
-
-    def _forget_prompt(self, prompt: tuple[str, str]) -> None:
-        del self.prompts[prompt], self.estimates.prompts[prompt]
+            oldest = next(iter(self.prompts))
+            del self.prompts[oldest], self.estimates.prompts[oldest]
 
     def unload(self, model: str) -> None:
         """Forgets a model and the prompts in its cache."""
         self.loaded.pop(model, None)
-        for key in [each for each in self.prompts if each[0] == model]:
-            self._forget_prompt(key)
+        for prompt in [each for each in self.prompts if each[0] == model]:
+            del self.prompts[prompt], self.estimates.prompts[prompt]
 
     def report_loaded(self, models: Iterable[str], now: float) -> None:
         """Replaces what was assumed by what the box reports; a model in use may still be loading.
@@ -214,11 +212,13 @@ class Box:
             tokens = max(tokens - next(cached, 0), 0)
         return load_s + tokens * self.estimates.expect("prompt", self.name, model)
 
-    def estimate_free_s(self, now: float) -> float:
-        """Seconds until a slot is free. A request that is overdue is expected to take that time once more."""
-        if len(self.running) < self.slots:
-            return 0.0
-        return min((abs(each.started_s + each.cost_s - now) for each in self.running.values()), default=math.inf)
+    def estimate_start_s(self, request: Request, model: str, now: float) -> float:
+        """Seconds until the first token of a request, after what runs and is loaded here now. A request that is overdue
+        is expected to take that time once more."""
+        free_s = 0.0
+        if len(self.running) >= self.slots:
+            free_s = min((abs(each.started_s + each.cost_s - now) for each in self.running.values()), default=math.inf)
+        return free_s + self.estimate_response_s(request, model, now)
 
 
 @dataclass(slots=True, eq=False)
@@ -229,10 +229,6 @@ class Waiting:
     number: int
     since_s: float
     queue: FlowQueue
-
-
-def _is_retry(waiting: Waiting) -> bool:
-    return waiting.request.waiting_since_s is not None
 
 
 #: Tag, number of the first request, and the queue, which is never compared because numbers are unique.
@@ -278,11 +274,6 @@ class Lane:
         """The tag with which an idle flow starts."""
         return max(box.virtual_s for box in self.boxes)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing waits or runs here, and no flow owes anything."""
-        return all(queue.is_settled for queue in self.queues.values())
-
     def add(self, waiting: Waiting) -> None:
         """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
         queue = waiting.queue
@@ -293,7 +284,8 @@ class Lane:
             # An idle flow accumulates no credit.
             queue.tag = max(queue.tag, self.floor)
         if waiting.request.waiting_since_s is not None:
-            earlier = takewhile(lambda each: _is_retry(each) and each.since_s <= waiting.since_s, queue.waiting)
+            retries = takewhile(lambda each: each.request.waiting_since_s is not None, queue.waiting)
+            earlier = takewhile(lambda each: each.since_s <= waiting.since_s, retries)
             queue.waiting.insert(sum(1 for _ in earlier), waiting)
         elif queue.waiting and waiting.number < queue.waiting[-1].number:
             insort(queue.waiting, waiting, key=lambda each: each.number)
@@ -319,7 +311,8 @@ class Lane:
             queue.entry = None
         if queue.waiting:
             first = queue.waiting[0]
-            queue.entry = (-math.inf if _is_retry(first) else queue.tag, first.number, queue)
+            is_retry = first.request.waiting_since_s is not None
+            queue.entry = (-math.inf if is_retry else queue.tag, first.number, queue)
             insort(self.order, queue.entry)
 
     def prune(self) -> list[FlowQueue]:

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter
-from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Scheduler
-from ollama_proxy.coordination.state import Grant, Outcome, Request
+from ollama_proxy.coordination.scheduler import Scheduler
 
+if TYPE_CHECKING:  # without Redis, its client is not needed
+    from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 
-class SlotScheduler(Protocol):
-    """What a Scheduler does, wherever its state is. Raises StateUnavailable."""
-
-    limits: QueueLimits
-
-    def set_box(
-        self, name: str, now: float, *, slots: int | None, is_up: bool = ..., is_draining: bool = ...
-    ) -> list[Decision]: ...
-
-    def report_loaded(self, name: str, models: Iterable[str], now: float) -> list[Decision]: ...
-
-    def acquire(self, request: Request, now: float) -> list[Decision]: ...
-
-    def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant: ...
-
-    def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]: ...
-
-    def cancel(self, request_id: str, now: float) -> list[Decision]: ...
-
-    def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]: ...
-
-    def tick(self, now: float) -> list[Decision]: ...
-
-    def locate(self, request_id: str) -> Position | None: ...
+#: The second one raises StateUnavailable.
+SlotScheduler: TypeAlias = "Scheduler | RedisScheduler"
 
 
 @dataclass(frozen=True, slots=True)

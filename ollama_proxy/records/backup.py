@@ -64,7 +64,14 @@ def restore(engine: Engine, path: Path) -> Path | None:
                 # Every worker notices that its tokens and settings may be others now.
                 connection.execute(update(meta).values(revision=revision + 1))
             if engine.dialect.name == "postgresql":
-                _replace_tables(engine, copy)
+                upgrade(engine)
+                preparer = engine.dialect.identifier_preparer
+                names = ", ".join(preparer.format_table(table) for table in metadata.sorted_tables)
+                with read(copy) as source, write(engine) as target:
+                    target.execute(text(f"TRUNCATE {names}"))
+                    _copy_tables(source, target)
+                    newest = select(func.coalesce(func.max(audit.c.id), 0) + 1).scalar_subquery()
+                    target.execute(select(func.setval(func.pg_get_serial_sequence("audit", "id"), newest, False)))
                 return None
         finally:
             copy.dispose()
@@ -134,16 +141,6 @@ def _copy_tables(source: Connection, target: Connection) -> None:
         rows = source.execution_options(yield_per=_CHUNK).execute(select(table)).mappings()
         for chunk in rows.partitions(_CHUNK):
             target.execute(table.insert(), [dict(row) for row in chunk])
-
-
-def _replace_tables(engine: Engine, copy: Engine) -> None:
-    upgrade(engine)
-    names = ", ".join(engine.dialect.identifier_preparer.format_table(table) for table in metadata.sorted_tables)
-    with read(copy) as source, write(engine) as target:
-        target.execute(text(f"TRUNCATE {names}"))
-        _copy_tables(source, target)
-        newest = select(func.coalesce(func.max(audit.c.id), 0) + 1).scalar_subquery()
-        target.execute(select(func.setval(func.pg_get_serial_sequence("audit", "id"), newest, False)))
 
 
 def _replace_file(new: Path, place: Path) -> Path | None:

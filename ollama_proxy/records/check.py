@@ -46,7 +46,23 @@ def check_records(engine: Engine, directory: Path) -> Report:
         return report
     with read(engine) as connection:
         check_schema(connection)
-        _compare_sums(connection, report)
+        start = find_first_hour(connection)
+        of_rows = add_up_rows(connection, start)
+        of_hours = _group(connection, select(usage_hourly).where(usage_hourly.c.hour >= start))
+        keys = sorted(of_rows.keys() | of_hours.keys())
+        count = connection.execute(select(func.count()).select_from(usage)).scalar_one()
+        report.facts.append(f"{count} rows; their sums are compared by {len(keys)} keys")
+        nothing = [0] * len(_SUMS)
+        different = [
+            f"{dict(zip(_KEYS, key, strict=True))}: {name} is {is_sum} in the sums and {of_row} in the rows"
+            for key in keys
+            for name, of_row, is_sum in zip(_SUMS, of_rows.get(key, nothing), of_hours.get(key, nothing), strict=True)
+            # Amounts are added in another order, so their last digits may differ.
+            if not math.isclose(float(of_row), float(is_sum), rel_tol=1e-9, abs_tol=1e-6)
+        ]
+        report.problems += different[:MAX_LISTED]
+        if len(different) > MAX_LISTED:
+            report.problems.append(f"{len(different) - MAX_LISTED} further differences")
         _check_spool(connection, directory, report)
     return report
 
@@ -62,24 +78,6 @@ def find_damage(engine: Engine) -> list[str]:
             raise
         found.append(error.detail)
     return [line for line in found if line != "ok"]
-
-
-def _compare_sums(connection: Connection, report: Report) -> None:
-    start = find_first_hour(connection)
-    of_rows, of_hours = add_up_rows(connection, start), add_up_hours(connection, start)
-    keys = sorted(of_rows.keys() | of_hours.keys())
-    count = connection.execute(select(func.count()).select_from(usage)).scalar_one()
-    report.facts.append(f"{count} rows; their sums are compared by {len(keys)} keys")
-    nothing = [0] * len(_SUMS)
-    different = [
-        f"{dict(zip(_KEYS, key, strict=True))}: {name} is {is_sum} in the sums and {of_row} in the rows"
-        for key in keys
-        for name, of_row, is_sum in zip(_SUMS, of_rows.get(key, nothing), of_hours.get(key, nothing), strict=True)
-        if not is_equal(of_row, is_sum)
-    ]
-    report.problems += different[:MAX_LISTED]
-    if len(different) > MAX_LISTED:
-        report.problems.append(f"{len(different) - MAX_LISTED} further differences")
 
 
 def find_first_hour(connection: Connection) -> int:
@@ -107,22 +105,12 @@ def add_up_rows(connection: Connection, start: int) -> Totals:
     )
 
 
-def add_up_hours(connection: Connection, start: int) -> Totals:
-    """The sums of the hours."""
-    return _group(connection, select(usage_hourly).where(usage_hourly.c.hour >= start))
-
-
 def _group(connection: Connection, query: Select[Any]) -> Totals:
     # A subquery: PostgreSQL does not see that two equal expressions with parameters are one.
     table = query.subquery()
     keys = [table.c[name] for name in _KEYS]
     found = connection.execute(select(*keys, *(func.sum(table.c[name]) for name in _SUMS)).group_by(*keys))
     return {tuple(row[: len(_KEYS)]): [value or 0 for value in row[len(_KEYS) :]] for row in found}
-
-
-def is_equal(first: Any, second: Any) -> bool:
-    """Whether two sums are the same: amounts are added in another order, so their last digits may differ."""
-    return math.isclose(float(first), float(second), rel_tol=1e-9, abs_tol=1e-6)
 
 
 def _check_spool(connection: Connection, directory: Path, report: Report) -> None:

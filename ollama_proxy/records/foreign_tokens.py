@@ -101,7 +101,11 @@ def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
         if kind == "auto":
             kind = _recognise(data)
         if kind == "one-api":
-            return list(_read_one_api(path))
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                connection.row_factory = sqlite3.Row
+                connection.text_factory = lambda text: text.decode(errors="replace")
+                rows = map(dict, connection.execute("SELECT * FROM tokens ORDER BY id"))
+                return list(_convert_rows(rows, _convert_one_api))
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{path}: is larger than {MAX_BYTES >> 20} MiB")
         text = data.decode("utf-8-sig")
@@ -129,13 +133,6 @@ def _read_list(text: str) -> Iterator[ForeignToken]:
             found = ForeignToken(f"line {number}", name.strip())
             found.take_token(token.strip())
             yield found
-
-
-def _read_one_api(path: Path) -> Iterator[ForeignToken]:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.text_factory = lambda data: data.decode(errors="replace")
-        yield from _convert_rows(map(dict, connection.execute("SELECT * FROM tokens ORDER BY id")), _convert_one_api)
 
 
 def _read_litellm(text: str) -> Iterator[ForeignToken]:

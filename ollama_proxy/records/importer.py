@@ -134,11 +134,12 @@ class Importer:
             position, is_finished = self._positions[file.name]
             if not is_finished and batch.lines < self._max_lines and batch.size < MAX_BYTES:
                 self._read_part(batch, file, position)
-        ending = {part.file.name for part in batch.parts if part.is_finished}
+        ending = [part.file for part in batch.parts if part.is_finished]
         if ending:
+            finished = {file.name for file in ending} | {name for name, (_, done) in self._positions.items() if done}
             # Listed anew: a worker that began another file while this one was read is not gone.
-            going_on = {file.worker for file in list_spool(self._directory) if not self._is_done(file, ending)}
-            batch.gone = sorted({part.file.worker for part in batch.parts if part.is_finished} - going_on)
+            going_on = {file.worker for file in list_spool(self._directory) if file.name not in finished}
+            batch.gone = sorted({file.worker for file in ending} - going_on)
         return batch
 
     def _find_abandoned(self, files: Sequence[SpoolFile]) -> _Batch:
@@ -152,9 +153,6 @@ class Importer:
             found = connection.execute(query).all()
         batch.rows = {row_id: lost_row(orjson.loads(line)["begin"]) for row_id, line in found}
         return batch
-
-    def _is_done(self, file: SpoolFile, ending: set[str]) -> bool:
-        return file.name in ending or self._positions.get(file.name, (0, False))[1]
 
     def _read_part(self, batch: _Batch, file: SpoolFile, position: int) -> None:
         # Asked before reading: what a closed file has is all that it will have.

@@ -1,5 +1,5 @@
-"""An open database, and everything that the coordinator does with it; see OpenRecords in
-`ollama_proxy.records.service`. Only the threads of the coordinator import this.
+"""An open database, and everything that the coordinator does with it. Only its threads import this: each method runs in
+one, and several may run at a time, but only one `import_some`.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ class Opened:
             raise
 
     def import_some(self) -> int:
-        """See OpenRecords."""
+        """Imports a batch of what workers have written; returns how many lines that were. 0: there is nothing left."""
         return self._importer.step()
 
     def tidy(self) -> None:
-        """See OpenRecords."""
+        """Removes what is older than the configuration says."""
         delete_old(self._engine, self._retention_days)
 
     def read_managed(self, known: int | None) -> Mapping[str, Json] | None:
-        """See OpenRecords."""
+        """The managed tokens and settings, with their `revision`; None: that is the known one."""
         with read(self._engine) as connection:
             return None if read_revision(connection) == known else read_managed(connection)
 
     def read_used(self, start_s: float) -> Mapping[str, Spent]:
-        """See OpenRecords."""
+        """What each subject has used since the beginning of an hour."""
         with read(self._engine) as connection:
             return sums_since(connection, int(start_s * 1000))
 
     def call(self, name: str, arguments: Mapping[str, Json]) -> Json:
-        """See OpenRecords."""
+        """The result of one of CALLS. Raises GatewayError."""
         call = CALLS.get(name)
         if call is None:
             raise NotFound(f"This coordinator has no call {name}; it is of another version.")
@@ -62,5 +62,5 @@ class Opened:
             return call.function(connection, **arguments)
 
     def close(self) -> None:
-        """See OpenRecords."""
+        """Closes all connections."""
         self._engine.dispose()

@@ -97,13 +97,18 @@ def usage(
     filters = {"token": token, "user": user, "model": model, "upstream": upstream}
     rows = list[dict[str, Any]]()
     for each in sorted(_add_up(connection, fields, span, filters), key=itemgetter(slice(len(fields)))):
-        texts = {
-            name: _format_hour(value, span.zone) if name == "hour" else value
-            for name, value in zip(fields, each, strict=False)
-        }
-        rows.append(texts | _convert(dict(zip((*COUNTS, *AMOUNTS), each[len(fields) :], strict=True))))
+        row = dict(zip(fields, each, strict=False))
+        if "hour" in row:
+            # Its beginning, with the offset from UTC: the hour before it may have the same name.
+            hour = datetime.fromtimestamp(row["hour"] / 1000, span.zone)
+            row["hour"] = hour.isoformat(timespec="seconds").replace("+00:00", "Z")
+        rows.append(row | _convert(dict(zip((*COUNTS, *AMOUNTS), each[len(fields) :], strict=True))))
     if sort:
-        _sort_rows(rows, sort, fields)
+        name = sort.removeprefix("-")
+        if name not in (*fields, *COUNTS, *AMOUNTS):
+            expected = "sort must be a field of the rows, with - before it for a descending order."
+            raise BadRequest(expected, param="sort")
+        rows.sort(key=itemgetter(name), reverse=sort.startswith("-"))
     total = {name: sum([row[name] for row in rows]) for name in COUNTS}
     return {"rows": rows, "total": _convert(total | {name: math.fsum(row[name] for row in rows) for name in AMOUNTS})}
 
@@ -141,16 +146,12 @@ def requests(
         {
             "id": each.id,
             "started_at": format_ms(min(each.started_at, MAX_MS)),
-            "attempts": _read_attempts(each.attempts),
+            "attempts": [{**_UNKNOWN_ATTEMPT, **attempt} for attempt in orjson.loads(each.attempts)],
         }
         | {name: getattr(each, name) for name in _REQUEST_FIELDS}
         for each in found[:limit]
     ]
     return {"rows": rows, "cursor": found[limit - 1].row_id if len(found) > limit else None}
-
-
-def _read_attempts(text: str) -> list[dict[str, Json]]:
-    return [{**_UNKNOWN_ATTEMPT, **attempt} for attempt in orjson.loads(text)]
 
 
 def sums_since(connection: Connection, start_ms: int) -> dict[str, Spent]:
@@ -283,17 +284,5 @@ def _split(span: Span, fields: Sequence[str]) -> Iterator[dict[str, int | str]]:
         start_ms = end_ms
 
 
-def _format_hour(ms: int, zone: tzinfo) -> str:
-    """The beginning of an hour in ISO 8601, with the offset from UTC: the hour before it may have the same name."""
-    return datetime.fromtimestamp(ms / 1000, zone).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _midnight_ms(day: date, zone: tzinfo) -> int:
     return round(midnight_s(day, zone) * 1000)
-
-
-def _sort_rows(rows: list[dict[str, Json]], sort: str, fields: Sequence[str]) -> None:
-    name = sort.removeprefix("-")
-    if name not in (*fields, *COUNTS, *AMOUNTS):
-        raise BadRequest("sort must be a field of the rows, with - before it for a descending order.", param="sort")
-    rows.sort(key=itemgetter(name), reverse=sort.startswith("-"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import orjson
 
-from ollama_proxy.records.tables import is_error
+from ollama_proxy.records.tables import GOOD_STATES
 
 Row = dict[str, Any]
 
@@ -43,7 +44,8 @@ def usage_row(record: dict[str, Any]) -> Row:
     for name in _NUMBERS:
         row[name] = _read_number(record.get(name))
     for name in _AMOUNTS:
-        row[name] = _read_amount(record.get(name))
+        amount = record.get(name)
+        row[name] = None if amount is None else float(amount)
     for name in ("stream", "estimated", "is_known_model"):
         row[name] = bool(record.get(name))
     attempts = orjson.dumps(record.get("attempts") or [])
@@ -83,16 +85,13 @@ def _read_number(value: Any) -> int | None:
     return None if value is None else min(max(int(value), 0), MAX_NUMBER)
 
 
-def _read_amount(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
+@dataclass(slots=True, eq=False)
 class HourlySums:
     """Sums of rows, as rows of `usage_hourly`."""
 
-    def __init__(self, timezone: tzinfo) -> None:
-        self._timezone = timezone
-        self._offsets: dict[int, int] = {}
+    _timezone: tzinfo
+    #: By the quarter of an hour: the offset of the time zone from UTC then, in milliseconds.
+    _offsets: dict[int, int] = field(default_factory=dict)
 
     def hour_of(self, started_at: int) -> int:
         """The instant in which the hour of this instant began in the time zone; both in milliseconds."""
@@ -120,7 +119,7 @@ class HourlySums:
                 entry = sums[key] = dict(zip(names, key, strict=True))
                 entry.update(dict.fromkeys(_SUMMED, 0), requests=0, errors=0, gpu_seconds=0.0)
             entry["requests"] += 1
-            entry["errors"] += is_error(row["state"])
+            entry["errors"] += row["state"] not in GOOD_STATES
             entry["gpu_seconds"] += (row["gpu_ms"] or 0.0) / 1000
             for name in _SUMMED:
                 entry[name] += row[name] or 0

@@ -10,11 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import gevent
 import gevent.event
@@ -22,9 +21,11 @@ from gevent.threadpool import ThreadPool
 
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import ConfigError, GatewayError, InternalError, RecordsUnavailable
-from ollama_proxy.hub import Json
 from ollama_proxy.records.spool import MAX_BYTES, SPOOL_DIRECTORY
 from ollama_proxy.texts import Translatable, text_to_json
+
+if TYPE_CHECKING:  # 30 MB, which only the coordinator needs, and only if anything is recorded
+    from ollama_proxy.records.opened import Opened
 
 T = TypeVar("T")
 
@@ -53,32 +54,9 @@ SWITCH_S = 0.0001
 FULL_BYTES = 900 << 20
 
 
-class OpenRecords(Protocol):
-    """An open database. Each method runs in a thread; several may run at a time, but only one of `import_some`."""
-
-    def import_some(self) -> int:
-        """Imports a batch of what workers have written; returns how many rows that were. 0: there is nothing left."""
-
-    def tidy(self) -> None:
-        """Removes what is older than the configuration says."""
-
-    def read_managed(self, known: int | None) -> Frame | None:
-        """The managed tokens and settings, with their `revision`; None: that is the known one."""
-
-    def read_used(self, start_s: float) -> Mapping[str, Spent]:
-        """What each subject has used since the beginning of an hour."""
-
-    def call(self, name: str, arguments: Mapping[str, Json]) -> Json:
-        """The result of one of CALLS. Raises GatewayError."""
-
-    def close(self) -> None:
-        """Closes all connections."""
-
-
-def open_records(directory: Path, settings: Frame) -> OpenRecords:
+def open_records(directory: Path, settings: Frame) -> Opened:
     """Opens the database of the settings, and migrates it. Raises ConfigError and RecordsUnavailable."""
-    # 30 MB, which only the coordinator needs, and only if anything is recorded.
-    opened: OpenRecords = importlib.import_module("ollama_proxy.records.opened").Opened(directory, settings)
+    opened: Opened = importlib.import_module("ollama_proxy.records.opened").Opened(directory, settings)
     return opened
 
 
@@ -86,12 +64,12 @@ class RecordsService:
     """See Records in `ollama_proxy.coordination`, whose methods these are. Without `url`, it does nothing."""
 
     def __init__(
-        self, directory: Path, settings: Frame, open_records: Callable[[Path, Frame], OpenRecords] = open_records
+        self, directory: Path, settings: Frame, open_records: Callable[[Path, Frame], Opened] = open_records
     ) -> None:
         """`directory`: the state directory; `settings`: the section `records`."""
         self._directory, self._settings, self._open_records = directory, settings, open_records
         self._importer, self._askers = ThreadPool(1), ThreadPool(QUERY_THREADS)
-        self._opened: OpenRecords | None = None
+        self._opened: Opened | None = None
         #: Why it can't be used; "" if it can.
         self._reason = ""
         self._push: Send = lambda frame: None
@@ -155,36 +133,31 @@ class RecordsService:
         """Keeps a database open, and imports, for as long as the process lives."""
         pause_s = RETRY_S
         while True:
+            settings = self._settings
+            if not settings.get("url"):
+                self._must_import.wait()
+                self._must_import.clear()
+                continue
             try:
-                for _ in self._import_with(self._settings):
-                    pause_s = RETRY_S
-                    self._reason = ""
+                opened = _run_in(self._importer, self._open_records, self._directory, settings)
+                try:
+                    self._opened, self._managed = opened, None
+                    self._must_poll.set()
+                    while self._settings == settings:
+                        count = _run_in(self._importer, opened.import_some)
+                        pause_s, self._reason = RETRY_S, ""
+                        if not count:
+                            self._is_imported.set()
+                            self._must_import.wait(IMPORT_S)
+                            self._must_import.clear()
+                finally:
+                    self._opened = None
+                    _run_in(self._importer, opened.close)
             except Exception as error:  # whatever a database raises; it is tried again
                 self._reason = _describe(error)
                 self._must_poll.set()
                 gevent.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_RETRY_S)
-
-    def _import_with(self, settings: Frame) -> Iterator[None]:
-        """Imports until the settings change; yields after each batch."""
-        if not settings.get("url"):
-            self._must_import.wait()
-            self._must_import.clear()
-            return
-        opened = _run_in(self._importer, self._open_records, self._directory, settings)
-        try:
-            self._opened, self._managed = opened, None
-            self._must_poll.set()
-            while self._settings == settings:
-                count = _run_in(self._importer, opened.import_some)
-                yield
-                if not count:
-                    self._is_imported.set()
-                    self._must_import.wait(IMPORT_S)
-                    self._must_import.clear()
-        finally:
-            self._opened = None
-            _run_in(self._importer, opened.close)
 
     def _keep_polling(self) -> None:
         """Tells the workers what has changed."""
@@ -267,17 +240,14 @@ def _describe(error: Exception) -> str:
 def _run_in(pool: ThreadPool, function: Callable[..., T], *arguments: Any) -> T:
     """Runs a function in a thread."""
 
-    def run() -> Callable[[], T]:
-        """Returns what raises the error, or returns the result, in the event loop: gevent would print an error."""
+    def run() -> tuple[T | None, Exception | None]:
+        """Returns an error instead of raising it: gevent would print it."""
         try:
-            result = function(*arguments)
-        except Exception as error:  # raised there
-            return partial(_raise, error)
-        return lambda: result
+            return function(*arguments), None
+        except Exception as error:  # raised in the event loop
+            return None, error
 
-    finish: Callable[[], T] = pool.apply(run)
-    return finish()
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
+    result, error = pool.apply(run)
+    if error is not None:
+        raise error
+    return cast("T", result)

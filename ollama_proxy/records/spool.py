@@ -123,7 +123,11 @@ class Spool:
                 self._open_next()
             if self._is_torn:
                 data = b"\n" + data
-            self._append(data)
+            written = os.write(self._fd, data)
+            self._size += written
+            self._is_torn = written < len(data)
+            if written < len(data) - 1:  # a line that lacks nothing but its end is complete
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.unwritten += 1
             if not self._problem:
@@ -133,13 +137,6 @@ class Spool:
         if self._problem:
             self._problem = ""
             log.warning("usage_written_again", extra={"fields": {"unwritten": self.unwritten}})
-
-    def _append(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        self._size += written
-        self._is_torn = written < len(data)
-        if written < len(data) - 1:  # a line that lacks nothing but its end is complete
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open_next(self) -> None:
         """Opens and locks the next file before it closes the last one. Raises OSError, also if the last try was a

@@ -79,7 +79,7 @@ usage_open = Table(
 )
 
 #: Sums of `usage`. `hour`: the instant in which an hour of `records.timezone` began. `user`: trusted ones, `model`:
-#: known ones, else empty. `errors`: see `is_error`.
+#: known ones, else empty. `errors`: those that did not end in one of GOOD_STATES.
 usage_hourly = Table(
     "usage_hourly",
     metadata,
@@ -184,8 +184,3 @@ meta = Table(
 
 #: States of exchanges that were not errors: the answer was complete, or its client did not want the rest.
 GOOD_STATES = ("ok", "client_gone")
-
-
-def is_error(state: str) -> bool:
-    """Whether an exchange that ended in this state is one of the `errors` of the sums."""
-    return state not in GOOD_STATES

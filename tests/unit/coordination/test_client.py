@@ -181,5 +181,5 @@ def test_coordinator_keeps_no_state_of_requests_that_ended(make_worker: Callable
         assert ticket.wait(LONGEST_S)
         ticket.release()
         ticket.admission.end()
-    assert not worker.client.held
+    assert not worker.client._requests.tickets
     assert worker.client.status()["running"] == []

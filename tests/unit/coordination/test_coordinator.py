@@ -80,7 +80,7 @@ def test_worker_that_ends_holds_and_awaits_nothing() -> None:
     assert workers.take("second") == [("queued", "1", 2), ("granted", "1", "box1")]
     status = workers.coordinator.status()
     assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [(1, 0)]
-    assert workers.coordinator.sessions == 1
+    assert len(workers.coordinator.sessions) == 1
 
 
 def test_request_that_leaves_the_queue_is_never_granted() -> None:
@@ -283,19 +283,19 @@ def test_restart_neither_forgives_nor_doubles_a_quota(where: str) -> None:
     storage = shared if is_shared else MemoryStorage()
     coordinator = Coordinator(Store(Scheduler(), Limiter(storage), is_shared=is_shared))
     coordinator.has_records = has_records
-    periods = coordinator.limiter.list_periods()
+    periods = coordinator.store.limiter.list_periods()
     subject = [Subject("token:team", {"tokens_per_day": 100})]
     if has_records:  # a worker that is late announces itself after that
-        coordinator.limiter.seed({period: {"token:team": Spent(35)} for period in periods})
-        coordinator.limiter.describe(subject)
+        coordinator.store.limiter.seed({period: {"token:team": Spent(35)} for period in periods})
+        coordinator.store.limiter.describe(subject)
     session = coordinator.open(lambda frame: None)
     ends = [{"op": "end", "exchange": f"exchange {number}", "spent": {"tokens": 35}} for number in "12"]
     exchanges = [[end["exchange"], subjects, 10] for end in ends]
     session.handle({"op": "announce", "held": [], "exchanges": exchanges, "ended": ends[:1]})
     session.handle(ends[1])
     if has_records:
-        coordinator.limiter.seed({period: {"token:team": Spent(70)} for period in periods})
-        coordinator.limiter.describe(subject)
+        coordinator.store.limiter.seed({period: {"token:team": Spent(70)} for period in periods})
+        coordinator.store.limiter.describe(subject)
     assert storage.get(f"token:team/tokens_per_day/{periods[0].name}") == 70
 
 
@@ -388,7 +388,7 @@ def test_worker_that_gave_up_a_slow_coordinator_keeps_its_slots() -> None:
     assert workers.take("other") == []
     again.handle({"op": "release", "id": "1"})
     assert workers.take("other") == [("granted", "1", "box1")]
-    assert workers.coordinator.sessions == 2
+    assert len(workers.coordinator.sessions) == 2
 
 
 def test_frames_of_a_newer_version_are_ignored() -> None:

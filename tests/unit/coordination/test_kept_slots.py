@@ -40,10 +40,10 @@ def test_slots_that_nobody_takes_are_given_back(
     assert not given_back
     now_s += KEPT_S * 0.6
     kept.give_back_old()
-    assert given_back == ["1"] and kept
+    assert given_back == ["1"] and kept.slots
     now_s += KEPT_S
     kept.give_back_old()
-    assert given_back == ["1", "2"] and not kept
+    assert given_back == ["1", "2"] and not kept.slots
     assert kept.take("a") is None
 
 
@@ -59,8 +59,8 @@ def test_slots_are_called_back_and_none_are_kept_for_a_while(kept: KeptSlots, gi
 
 def test_slots_of_a_lost_coordinator_are_forgotten(kept: KeptSlots, given_back: list[str]) -> None:
     kept.keep(Slot("1", "box1", "a"))
-    kept.clear()
-    assert given_back == [] and not kept
+    kept.slots.clear()
+    assert given_back == [] and not kept.slots
 
 
 def test_what_all_requests_took_is_charged_when_the_slot_is_given_back() -> None:

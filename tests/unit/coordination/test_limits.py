@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.limits import KEPT_S, Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
+from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_store import connect_redis
-from ollama_proxy.coordination.shared_store import CounterStorage
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
@@ -120,13 +120,12 @@ def test_what_was_spent_counts(make_limiter: MakeLimiter, name: str) -> None:
     assert refusal(admit(limiter, 2, {name: 30}, tokens=1)).limit == name
 
 
-@pytest.mark.parametrize("spent", [Spent(), None])
-def test_tokens_that_were_not_spent_are_given_back(make_limiter: MakeLimiter, spent: Spent | None) -> None:
+def test_tokens_that_were_not_spent_are_given_back(make_limiter: MakeLimiter) -> None:
     given = {"tokens_per_minute": 100, "tokens_per_day": 100, "concurrent": 1}
     limiter = make_limiter()
     for number in range(5):
         assert passes(admit(limiter, number, given, tokens=100))
-        limiter.settle(str(number), spent)
+        limiter.settle(str(number), Spent())
         limiter.settle(str(number), Spent(1000))  # over already
 
 
@@ -138,7 +137,7 @@ def test_refused_request_uses_up_nothing(make_limiter: MakeLimiter, full: str) -
     assert passes(limiter.admit("other", [second], 1))
     for number in range(5):
         assert refusal(limiter.admit(str(number), [first, second], 1)).key == "user:a/b"
-    limiter.cancel("other")
+    limiter.settle("other", None)
     assert passes(limiter.admit("last", [first, second], 1))
     assert passes(admit(limiter, "none", {name: limit - 1 for name, limit in others.items() if limit > 1}, tokens=1))
 
@@ -168,7 +167,7 @@ def test_cancelled_admission_uses_up_nothing(make_limiter: MakeLimiter) -> None:
     given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
     for number in range(4):
         assert passes(admit(limiter, number, given))
-        limiter.cancel(str(number))
+        limiter.settle(str(number), None)
 
 
 def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt(make_limiter: MakeLimiter) -> None:
@@ -241,10 +240,10 @@ def test_seed_neither_forgives_nor_doubles(make_limiter: MakeLimiter, name: str,
     for exchange in range(2):
         seed(limiter, before)
         assert passes(admit(limiter, exchange, {name: 30}, tokens=1))
-        limiter.settle(str(exchange), None)
+        limiter.settle(str(exchange), Spent())
     seed(limiter, before, "token:b")
     assert passes(admit(limiter, 3, {name: 30}, tokens=1))
-    limiter.settle("3", None)
+    limiter.settle("3", Spent())
     seed(limiter, enough)
     assert refusal(admit(limiter, 4, {name: 30})).code == "insufficient_quota"
 
@@ -259,25 +258,6 @@ def test_seed_counts_what_others_admitted_and_leaves_what_runs(make_limiter: Mak
     seed(limiter, Spent(99))
     assert passes(admit(limiter, "last", given, tokens=1))
     assert not passes(admit(limiter, "late", given, tokens=1))
-
-
-def test_machines_that_seed_at_once_do_not_double_it(shared_redis: RedisServer) -> None:
-    shared_redis.flush()
-    limiters = [make_redis_limiter(shared_redis, f"m{number}") for number in range(8)]
-    most = 9_007_199_254_740_991  # the largest whole number of Lua
-    barrier = threading.Barrier(len(limiters))
-
-    def raise_all(limiter: Limiter) -> None:
-        barrier.wait()
-        for number in range(50):
-            limiter.storage.raise_to(f"counter{number}", 60, most)
-
-    threads = [threading.Thread(target=raise_all, args=[limiter]) for limiter in limiters]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {limiters[0].storage.get(f"counter{number}") for number in range(50)} == {most}
 
 
 def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
@@ -347,7 +327,7 @@ def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(clock: Cl
     for direction in (1, -2):
         clock.now += direction * jump_s
         assert passes(admit(limiter, direction, given, tokens=30)) is (jump_s >= 86_400)
-        limiter.cancel(str(direction))
+        limiter.settle(str(direction), None)
     clock.now += jump_s
     assert not passes(admit(limiter, 2, given))
 
@@ -413,7 +393,7 @@ def test_idle_keys_are_forgotten(clock: Clock) -> None:
     for number in range(100):
         limits = {"requests_per_minute": 1.0, "tokens_per_day": 1.0, "concurrent": 1.0}
         admit(limiter, number, limits, key=f"user:a/{number}")
-        limiter.settle(str(number), None)
+        limiter.settle(str(number), Spent())
     assert not limiter._running and not limiter.concurrency.running  # type: ignore[attr-defined]
     clock.now += 2 * KEPT_S
     admit(limiter, "last", {"requests_per_minute": 1.0, "tokens_per_day": 1.0})

@@ -62,8 +62,8 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRecords]:
 
 
 def is_admitted(coordinator: Coordinator) -> bool:
-    answer = coordinator.limiter.admit("probe", QUOTA, 1)
-    coordinator.limiter.cancel("probe")
+    answer = coordinator.store.limiter.admit("probe", QUOTA, 1)
+    coordinator.store.limiter.settle("probe", None)
     assert isinstance(answer, Allowance | LimitRefusal)
     return isinstance(answer, Allowance)
 
@@ -102,7 +102,7 @@ def test_what_ended_while_there_was_no_coordinator_counts_when_its_worker_comes(
     part.start()
     assert is_admitted(coordinator)
     records.used = 100
-    part.make_handlers(lambda frame: None)["records_settings"]({"records": {"url": None}})
+    part.configure(lambda frame: None, {"records": {"url": None}})
     wait_until(lambda: not is_admitted(coordinator))
 
 
@@ -112,7 +112,7 @@ def test_redis_that_lost_its_counters_gets_them_again(records: FakeRecords) -> N
     part = Recording(records, coordinator)
     records.used = 100
     part.start()
-    part.make_handlers(lambda frame: None)["records_settings"]({"records": {"url": "sqlite:a"}})
+    part.configure(lambda frame: None, {"records": {"url": "sqlite:a"}})
     wait_until(lambda: not is_admitted(coordinator))
     storage._counters.clear()
     wait_until(lambda: not is_admitted(coordinator))
@@ -122,11 +122,10 @@ def test_workers_get_news_when_they_come_answers_to_their_questions_and_what_cha
     part = Recording(records, Coordinator())
     part.start()
     frames = list[Frame]()
-    handlers = part.make_handlers(frames.append)
     records.push({"op": "managed", "revision": 1})
     for url in ("sqlite:a", "sqlite:b"):
-        handlers["records_settings"]({"op": "records_settings", "records": {"url": url}})
-    handlers["records"]({"op": "records", "id": 7, "call": "usage", "arguments": {"by": "day"}})
+        part.configure(frames.append, {"op": "records_settings", "records": {"url": url}})
+    part.ask(frames.append, {"op": "records", "id": 7, "call": "usage", "arguments": {"by": "day"}})
     records.push({"op": "managed", "revision": 2})
     part.forget(frames.append)
     records.push({"op": "managed", "revision": 3})

@@ -360,12 +360,12 @@ def test_slot_that_was_kept_free_for_a_request_is_used_when_that_leaves() -> Non
 
 
 @pytest.mark.parametrize(
-    ("load_s", "service_s", "waiting", "box", "next_tick_s"),
-    [(10, 2, 1, None, 32), (1, 20, 1, "box2", None), (10, 2, 12, "box2", 630)],
+    ("load_s", "service_s", "waiting", "box"),
+    [(10, 2, 1, None), (1, 20, 1, "box2"), (10, 2, 12, "box2")],
     ids=["soon free", "long busy", "long queue"],
 )
 def test_busy_box_with_the_model_or_free_box_without(
-    load_s: float, service_s: float, waiting: int, box: str | None, next_tick_s: float | None
+    load_s: float, service_s: float, waiting: int, box: str | None
 ) -> None:
     scheduler = make(boxes=("box1",))
     scheduler.acquire(Request("first", "f", on("box1")), 0)
@@ -377,7 +377,6 @@ def test_busy_box_with_the_model_or_free_box_without(
         decisions += scheduler.acquire(Request(f"w{number}", f"g{number}", on("box1", "box2")), 30)
     assert [each.box for each in decisions if isinstance(each, Grant)] == ([box] if box else [])
     # Overdue by more than a load: it may take as long again, so the free box is used after all.
-    assert scheduler.next_tick_s(31) == next_tick_s
     assert granted(scheduler.tick(80)) == ([] if box else ["w0"])
 
 
@@ -409,7 +408,7 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     assert scheduler.acquire(Request("retry", "f", on("box1"), waiting_since_s=0.5), 5) == []
     assert scheduler.locate("retry") is not None
     assert granted(scheduler.release("0", 6)) == ["retry"]
-    assert scheduler.next_tick_s(6) == 31
+    assert scheduler.tick(30.9) == []
     assert [(each.request.id, each.code) for each in scheduler.tick(31) if isinstance(each, Refusal)] == [
         ("1", "queue_timeout")
     ]
@@ -460,7 +459,6 @@ def test_new_longest_wait_applies_to_requests_that_wait(before_s: float, after_s
     scheduler.acquire(Request("background", "g", on("box1"), is_background=True), 2)
     scheduler.acquire(Request("later", "g", on("box1")), 3)
     scheduler.limits = QueueLimits(max_wait_s=after_s)
-    assert scheduler.next_tick_s(3) == min(1 + after_s, 2 + after_s / 2)
     assert scheduler.tick(after_s) == []  # "background" has aged
     assert [(each.request.id, each.code) for each in scheduler.tick(1 + after_s) if isinstance(each, Refusal)] == [
         ("1", "queue_timeout")
@@ -500,7 +498,7 @@ def test_requests_that_have_left_leave_few_timers() -> None:
         scheduler.acquire(Request(str(number), "f", on("box1")), number)
         scheduler.cancel(str(number), number)
     assert len(scheduler._timers) < 100
-    assert scheduler.next_tick_s(1000) is None and not scheduler._timers
+    assert scheduler.tick(2000) == [] and not scheduler._timers
 
 
 # Cost.

@@ -57,10 +57,11 @@ def test_expected_response_counts_the_rest_of_a_load_and_what_is_not_cached() ->
     assert box.estimate_response_s(request, "a", 0) == 13.0
     start(box, "1", "a", 0, loads=True)
     assert box.estimate_response_s(request, "a", 4) == 7.0
-    assert box.estimate_free_s(4) == 0
+    assert box.estimate_start_s(request, "a", 4) == 7.0
+    # Without a free slot, it starts after the one that should end first; one that is overdue takes its time once more.
     start(box, "3", "a", 4, loads=False)
-    assert box.estimate_free_s(4) == 1.0
-    assert box.estimate_free_s(7) == 2.0
+    assert box.estimate_start_s(request, "a", 4) == 1.0 + 7.0
+    assert box.estimate_start_s(request, "a", 7) == 2.0 + 4.0
 
 
 def test_running_means_follow_what_was_measured() -> None:
