@@ -36,7 +36,7 @@ from ollama_proxy.policy.auth import (
     sent_tokens,
 )
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
-from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates, show_method
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
 from ollama_proxy.policy.model_names import (
     DEFAULT_TAG,
@@ -110,6 +110,7 @@ __all__ = [
     "plain_host",
     "renamed",
     "sent_tokens",
+    "show_method",
     "split_upstream",
     "verify_password",
     "with_system",

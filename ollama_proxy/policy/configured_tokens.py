@@ -31,6 +31,8 @@ _MOST_MARKS = 24
 #: How many texts without a token, such as names of models, are remembered, and the length of the longest.
 _MOST_REMEMBERED, _REMEMBERED_CHARS = 1024, 256
 
+_METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT".split())
+
 
 def candidates(text: str) -> set[str]:
     """Returns the parts of a text that may be tokens: its words without surrounding punctuation, and their parts."""
@@ -133,6 +135,11 @@ class ConfiguredTokens:
         if hashlib.sha256(encoded).digest() in self._shapes:
             return True
         return not text.isascii() and hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._shapes
+
+
+def show_method(method: str) -> str:
+    """A method of HTTP; anything else is hidden: it may be a token."""
+    return method if method in _METHODS else "(unknown)"
 
 
 #: Set by the gateway; read by all logs.

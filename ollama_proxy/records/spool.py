@@ -14,14 +14,16 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ollama_proxy.gateway import Exchange
-from ollama_proxy.policy import TOKENS
-from ollama_proxy.telemetry import UsageRecord, show_method
+from ollama_proxy.policy import TOKENS, show_method
 from ollama_proxy.texts import Translatable
+
+if TYPE_CHECKING:  # the coordinator and the commands do without Flask and the rest of the gateway
+    from ollama_proxy.gateway import Exchange
+    from ollama_proxy.telemetry import UsageRecord
 
 log = logging.getLogger(__name__)
 

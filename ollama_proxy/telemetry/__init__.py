@@ -4,7 +4,7 @@ from ollama_proxy.telemetry.access_log import AccessLog, configure, flush_all, f
 from ollama_proxy.telemetry.chat_log import ChatLog
 from ollama_proxy.telemetry.metrics_directory import METRICS_DIRECTORY
 from ollama_proxy.telemetry.transcript import Reader, Transcript
-from ollama_proxy.telemetry.usage_record import Recorder, RecordSink, UsageRecord, make_record, show_method
+from ollama_proxy.telemetry.usage_record import Recorder, RecordSink, UsageRecord, make_record
 
 __all__ = [
     "AccessLog",
@@ -20,5 +20,4 @@ __all__ = [
     "format_location",
     "make_record",
     "note",
-    "show_method",
 ]

@@ -10,10 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ollama_proxy.gateway import Exchange, price_of, sum_up
-from ollama_proxy.policy import TOKENS, canonical
-
-#: Anything else may be a token.
-_METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT".split())
+from ollama_proxy.policy import TOKENS, canonical, show_method
 
 #: Most models that are told apart in sums and metrics, and most spellings of each.
 MOST_MODELS, MOST_SPELLINGS = 1000, 4
@@ -198,11 +195,6 @@ def _add_accounts(record: UsageRecord, exchange: Exchange) -> None:
     if spent := sum_up(exchange):
         record.gpu_ms = to_ms(spent.gpu_s)
         record.cost = spent.cost if is_priced else None
-
-
-def show_method(method: str) -> str:
-    """A method of HTTP; anything else is hidden."""
-    return method if method in _METHODS else "(unknown)"
 
 
 def to_ms(seconds: float | None) -> float | None:

@@ -206,6 +206,14 @@ def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> No
     assert not modules_loaded_by(program, *command.split()) & heavy
 
 
+@pytest.mark.parametrize(
+    "module", ["ollama_proxy.cli.records", "ollama_proxy.coordination.service", "ollama_proxy.records.service"]
+)
+def test_neither_the_coordinator_nor_the_commands_for_the_records_load_the_gateway(module: str) -> None:
+    heavy = {"flask", "werkzeug", "requests", "marshmallow", "ollama_proxy.gateway", "ollama_proxy.upstreams"}
+    assert not modules_loaded_by(f"import {module}") & heavy
+
+
 def test_the_package_itself_loads_nothing_of_what_is_in_it() -> None:
     loaded = modules_loaded_by("import ollama_proxy")
     assert {name for name in loaded if name.startswith("ollama_proxy")} == {"ollama_proxy"}

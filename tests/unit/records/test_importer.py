@@ -276,7 +276,7 @@ def test_commit_that_fails_is_repeated_as_a_whole(
     worker.end(2)
     worker.close()
     with monkeypatch.context() as away:
-        away.setattr(started._sums, "add_up", lambda _rows: 1 / 0)
+        away.setattr(importer.HourlySums, "add_up", lambda _sums, _rows: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             started.step()
     assert (rows(engine, "state"), spool_names(tmp_path)) == ([], {"worker1.1"})
