@@ -17,6 +17,7 @@ from typing import Literal
 import orjson
 
 from ollama_proxy.settings import write_private
+from ollama_proxy.texts import text_from_json, text_to_json
 
 #: Seconds without a sign of life after which the worker of a job is gone.
 SILENT_S = 8.0
@@ -77,7 +78,9 @@ class JobStore:
         """Writes a job down, which also shows that its worker is alive. Raises OSError."""
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self._directory / f"{job.id}{_SUFFIX}", orjson.dumps(asdict(job)))
+        write_private(
+            self._directory / f"{job.id}{_SUFFIX}", orjson.dumps(asdict(job) | {"error": text_to_json(job.error)})
+        )
 
     def list(self) -> list[Job]:
         """All jobs, those that run first, then the newest; those that have ended long ago are removed."""
@@ -118,7 +121,8 @@ class JobStore:
         try:
             written_s = path.stat().st_mtime
             job = Job(**orjson.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):  # removed meanwhile, or of another version
+            job.error = text_from_json(job.error)
+        except (OSError, ValueError, TypeError, KeyError):  # removed meanwhile, or of another version
             return None
         if job.is_running and time.time() - written_s > SILENT_S:
             job.state, job.ended_s = "interrupted", written_s

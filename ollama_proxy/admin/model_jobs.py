@@ -29,6 +29,9 @@ from ollama_proxy.wire import encode_request
 #: Seconds between two looks at a job: it is written down, and ended if somebody wants that.
 LOOK_S = 1.0
 
+#: Longest error that is kept: that of a server may be of any length.
+MAX_ERROR_CHARS = 1000
+
 #: Seconds over which the rate of a pull is taken.
 RATE_S = 10.0
 
@@ -186,7 +189,9 @@ def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
     elif isinstance(error, GatewayStopping | ShuttingDown):
         job.state = "interrupted"
     else:
-        job.state, job.error = "failed", str(error)[:1000]
+        job.state, job.error = "failed", error.text
+        if len(error.text) > MAX_ERROR_CHARS:  # only then, because a part of a text can't be translated
+            job.error = error.text[:MAX_ERROR_CHARS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from ollama_proxy.settings import (
     place_of,
     with_managed,
 )
+from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams import Call, build_fleet, list_faults
 
 #: For the version and the list of models together.
@@ -73,6 +74,9 @@ def try_upstream(settings: Settings, declared: UpstreamSettings) -> Trial:
             version = node.upstream.version(call)
             node.models.fetch(call)
         except GatewayError as error:
-            return report(problem=f"{error} {error.detail}".strip())
+            problem = error.text
+            if error.detail:
+                problem = Translatable("%(error)s %(detail)s", error=error.text, detail=error.detail)
+            return report(problem=problem)
     listing = node.models.listing
     return report(version, sorted(name for name, _ in listing.models.values()) if listing else ())

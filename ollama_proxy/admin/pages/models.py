@@ -193,7 +193,7 @@ def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> Resp
             current_jobs().store.remove(job)
             tell(_(_DONE[kind], model=job.model, box=job.box))
         elif not job.is_running:
-            tell(f"{job.box}: {job.error or job.state}", "error")
+            tell(f"{job.box}: {translate(job.error) or job.state}", "error")
     return see_other(PAGE.endpoint, fresh="yes")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.admin.job_files import KEPT_S, MOST_KEPT, SILENT_S, Job, JobStore
+from ollama_proxy.texts import Translatable
 
 
 @pytest.fixture
@@ -24,6 +25,13 @@ def test_another_worker_reads_what_one_has_written(store: JobStore, tmp_path: Pa
     assert (found.is_running, found.left_s) == (True, 3.0)
     assert (tmp_path / "jobs").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "jobs").iterdir()} == {0o600}
+
+
+def test_an_error_is_written_down_so_that_a_page_can_translate_it(store: JobStore) -> None:
+    for error in ("out of memory", Translatable("no answer from %(box)s", box="box1")):
+        store.save(Job("pull", "box1", "m", "boss", id="0" * 16, state="failed", error=error))
+        [found] = store.list()
+        assert (found.error, type(found.error)) == (error, type(error))
 
 
 def test_a_job_whose_worker_is_silent_is_interrupted(store: JobStore, tmp_path: Path) -> None:

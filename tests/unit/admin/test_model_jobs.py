@@ -6,9 +6,13 @@ import pytest
 from flask import Response
 
 from ollama_proxy.admin.job_files import Job
-from ollama_proxy.admin.model_jobs import Progress, rate_of, read_answer
-from ollama_proxy.errors import UpstreamError, UpstreamRefused
+from ollama_proxy.admin.model_jobs import MAX_ERROR_CHARS, Progress, note_failure, rate_of, read_answer
+from ollama_proxy.dialects.native.blueprint import NATIVE
+from ollama_proxy.errors import GatewayError, UpstreamError, UpstreamRefused, UpstreamTimeout
+from ollama_proxy.gateway import Exchange
 from ollama_proxy.hub import Json
+from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams import Call
 
 
 def test_the_layers_of_a_pull_are_summed_up() -> None:
@@ -38,6 +42,20 @@ def test_the_rate_is_that_of_the_time_that_was_seen() -> None:
     assert rate_of([(0.0, 100)]) is None
     assert rate_of([(0.0, 100), (5.0, 100)]) is None
     assert rate_of([(0.0, 100), (1.0, 150), (5.0, 600)]) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (UpstreamTimeout(), UpstreamTimeout.text),
+        (UpstreamRefused(500, "x" * 2000), "x" * MAX_ERROR_CHARS),
+    ],
+)
+def test_a_failed_job_has_the_text_of_its_error(error: GatewayError, kept: str) -> None:
+    job = Job("pull", "box1", "m", "boss")
+    exchange = Exchange("id", "POST", "/api/pull", "1.2.3.4", NATIVE, Call(Timeouts()))
+    note_failure(job, exchange, error)
+    assert (job.state, job.error, type(job.error)) == ("failed", kept, type(kept))
 
 
 def test_an_answer_is_a_document_or_an_error() -> None:

@@ -12,6 +12,7 @@ from ollama_proxy.admin.upstream_trial import declare, try_upstream
 from ollama_proxy.errors import BadRequest, Conflict
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.settings import Settings, UpstreamSettings, settings_from
+from ollama_proxy.texts import Translatable
 from tests.rig.boxes import Box
 from tests.rig.fault_upstream import Json
 from tests.rig.gateway import free_port
@@ -32,7 +33,8 @@ def test_a_server_that_answers_is_described() -> None:
 
 def test_what_is_wrong_is_said() -> None:
     nobody = UpstreamSettings(name="box1", base_url=f"http://127.0.0.1:{free_port()}")
-    assert "Connection refused" in try_upstream(settings_of(), nobody).problem
+    problem = try_upstream(settings_of(), nobody).problem
+    assert "Connection refused" in problem and isinstance(problem, Translatable)
     with Box("box1", []) as box:
         box.script("/api/version", [Json({"error": "no"}, 500)])
         assert try_upstream(settings_of(), UpstreamSettings(name="box1", base_url=box.url)).problem
