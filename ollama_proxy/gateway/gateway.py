@@ -214,11 +214,6 @@ class Gateway:
             for fault in list_faults(node.state.version)
         ]
 
-    def start_sharing(self) -> None:
-        """Connects the worker to the coordinator, if it needs that before a request does."""
-        if self._coordinator is not None:
-            self._coordinator.start()
-
     def refuse_waiting(self) -> None:
         """Ends the requests that wait for a slot, and the streams of pages, because the worker ends."""
         for exchange in self._followers.copy():

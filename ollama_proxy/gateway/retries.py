@@ -137,18 +137,15 @@ class RunningAttempt:
             node.accounted[model] += 1
 
     def end(self, state: str, error: str = "") -> bool:
-        """Releases the slot and records the outcome; returns False if the attempt has one already."""
+        """Releases the slot, and records the outcome and what the attempt has used; returns False if it has an outcome
+        already."""
         if not self._slot.release():
             return False
         self.record.state, self.record.error = state, error
         if state == "ok":
             self._slot.node.succeeded(self._slot.model)
-        if self._exchange.is_accounted:
-            self._account(state)
-        return True
-
-    def _account(self, state: str) -> None:
-        """Records what the attempt has used, and gives its slot back. Only a whole answer tells how long one takes."""
+        if not self._exchange.is_accounted:
+            return True
         node, model, began_at = self._slot.node, self._slot.model, self._slot.began_at
         self.record.began_s = began_at - self._exchange.call.started
         self.record.took_s = time.monotonic() - began_at
@@ -159,9 +156,10 @@ class RunningAttempt:
         if model and self.record.error != UpstreamConnect.slug:  # work on models, and what no server got, take none
             took = charge(self.record, took, node.declared.gpu_hour_price, causes_load=self._causes_load)
         if self._ticket is not None:
-            self._ticket.release(took if state == "ok" else None)
+            self._ticket.release(took if state == "ok" else None)  # only a whole answer tells how long one takes
             if self._ticket.loads:
                 node.has_loaded = True
+        return True
 
     def __enter__(self) -> RunningAttempt:
         return self

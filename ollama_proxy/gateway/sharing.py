@@ -121,10 +121,6 @@ def describe_wait(position: Position | None) -> str:
     """Returns what a client is told of its place in the queue."""
     if position is None:
         return "waiting"
-    return f"waiting, {ordinal(position.place)} of {position.waiting}, about {position.wait_s:.0f} s"
-
-
-def ordinal(number: int) -> str:
-    """Returns 1st, 2nd, 3rd, 4th, ..."""
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
+    place = position.place
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"waiting, {place}{ending} of {position.waiting}, about {position.wait_s:.0f} s"

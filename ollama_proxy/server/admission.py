@@ -77,7 +77,9 @@ class RequestAdmission:
         if exchange.method == "OPTIONS" or self._scopes.get(endpoint) == PUBLIC:
             return None
         if is_page and exchange.principal is None:
-            return redirect(make_sign_in_address(incoming)) if endpoint else None
+            # The form for signing in leads back to the page that was asked for.
+            form = f"?{urlencode({'next': incoming.full_path.rstrip('?')})}" if incoming.method == "GET" else ""
+            return redirect(f"/admin{form}") if endpoint else None
         principal = self._identify(environ, exchange)
         check_path(environ)
         check_scope(principal, endpoint, self._scopes)
@@ -131,23 +133,20 @@ class RequestAdmission:
 
     def _identify(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
         """Whose request it is, and which user it names."""
-        principal = exchange.principal = exchange.principal or self._authenticate(environ, exchange)
+        principal = exchange.principal
+        if exchange.dialect is ADMIN_API and not principal and not sent_tokens(environ) and read_cookie(environ):
+            # The admin API takes a session instead of a token, and for changes the header of its pages.
+            principal = self._find_caller(environ, exchange)
+            if principal is not None and exchange.method not in _SAFE_METHODS:
+                check_call(environ)
+        if principal is None:
+            principal = self._gateway.snapshot.authenticator.authenticate(environ, exchange.client)
+        exchange.principal = principal
         if principal.user_key:
             exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
             exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
         return principal
-
-    def _authenticate(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
-        """Whose token a request has. The admin API takes a session instead, and for changes the header of its pages."""
-        authenticator = self._gateway.snapshot.authenticator
-        if exchange.dialect is ADMIN_API and not sent_tokens(environ) and read_cookie(environ):
-            principal = self._find_caller(environ, exchange)
-            if principal is not None:
-                if exchange.method not in _SAFE_METHODS:
-                    check_call(environ)
-                return principal
-        return authenticator.authenticate(environ, exchange.client)
 
     def _admit(self, exchange: Exchange) -> None:
         """Counts an exchange, and notes that it begins; raises Overloaded."""
@@ -162,8 +161,3 @@ def check_call(environ: WSGIEnvironment) -> None:
     if environ["REQUEST_METHOD"] not in _SAFE_METHODS:
         check_origin(environ)
     check_csrf(environ.get(CSRF_HEADER, ""))
-
-
-def make_sign_in_address(incoming: Request) -> str:
-    """The form for signing in, which leads back to the page that was asked for."""
-    return f"/admin?{urlencode({'next': incoming.full_path.rstrip('?')})}" if incoming.method == "GET" else "/admin"

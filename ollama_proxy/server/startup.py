@@ -134,7 +134,7 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     gevent.spawn(health.run)
     gevent.spawn(end_expired, gateway.end_revoked, gevent.sleep)
     parts["client_watch"].start()
-    gateway.start_sharing()
+    parts["coordinator"].start()
     watchdog = Watchdog()
     watchdog.start()
     if (metrics := parts["metrics"]) is not None:
@@ -173,7 +173,12 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
     watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
     directory = log_directory(settings, environ)
-    coordinator = build_coordinator_client(settings, environ)
+    # No process runs, and no directory is made, before a request needs it.
+    coordinator = CoordinatorClient(
+        state_path(settings, environ),
+        workers=int(environ.get("WEB_CONCURRENCY", "1")),
+        start=lambda: start_coordinator(environ),
+    )
     app = create_app(
         settings,
         log_directory=directory,
@@ -189,12 +194,6 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
     live.on_change = gateway.apply
     coordinator.records.on_managed = live.receive
     return app
-
-
-def build_coordinator_client(settings: Settings, environ: Mapping[str, str]) -> CoordinatorClient:
-    """What workers reach the coordinator by; nothing runs, and no directory is made, before a request needs it."""
-    workers = int(environ.get("WEB_CONCURRENCY", "1"))
-    return CoordinatorClient(state_path(settings, environ), workers=workers, start=lambda: start_coordinator(environ))
 
 
 class PreloadedApp:

@@ -132,7 +132,9 @@ def read_upstream(name: str, value: Json) -> UpstreamSettings:
         if PRESETS[upstream.kind].is_checked_by_building:
             raise entry.entries["kind"].error(f"{upstream.kind} can't be managed; add it to the configuration file")
         variable = upstream.api_key_env
-        if variable is not None and not (variable.endswith(KEY_SUFFIX) and _may_use(upstream, variable)):
+        owners = [preset for preset in PRESETS.values() if variable in preset.key_variables]
+        is_another_key = owners and all(preset.base_url != upstream.base_url for preset in owners)
+        if variable is not None and (not variable.endswith(KEY_SUFFIX) or is_another_key):
             raise entry.entries["api_key_env"].error(
                 f"must end in {KEY_SUFFIX} and not hold the key of another server; others need the configuration file"
             )
@@ -143,12 +145,6 @@ def find_field(complaint: str) -> str | None:
     """The field that an error about a managed entry names."""
     match = re.match(r'unknown setting "([^"]+)"|(?!the file )([a-z][\w.\[\]-]*) ', complaint)
     return match and (match[1] or match[2])
-
-
-def _may_use(upstream: UpstreamSettings, variable: str) -> bool:
-    """Whether a variable holds no known key of another server."""
-    owners = [preset for preset in PRESETS.values() if variable in preset.key_variables]
-    return not owners or any(preset.base_url == upstream.base_url for preset in owners)
 
 
 @contextmanager
