@@ -41,10 +41,10 @@ if [ $# != 0 ]; then
     run -n 3 "$@"
     exit
 fi
-# What measures comes first: the soak has the machine for itself, and a row of the fault table one other beside it. Of the
-# rest four run at a time: most wait for something, not for the processor.
+# What measures comes first: the soak has the machine for itself, and a row of the fault table two others beside it. Of
+# the rest four run at a time: most wait for something, not for the processor.
 status=0
 run tests/soak || status=$?
-run -n 2 tests/reliability || status=$?
+run -n 3 tests/reliability || status=$?
 run -n 4 --ignore tests/soak --ignore tests/reliability || status=$?
 exit $status
