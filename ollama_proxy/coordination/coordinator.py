@@ -481,7 +481,9 @@ class Session:
         minute: the next request must know what this one has used of a quota."""
         exchange, tokens, count = f"{frame['exchange']}+", frame["tokens"], 0
         if all(name.endswith("_per_minute") for subject in limits for name in subject.limits):
-            count = passed.count_ahead(frame["ahead"], tokens)
+            # So many that they use up only a hundredth of what is left.
+            charged = ((passed.requests, 1), (passed.tokens, max(1, tokens)))
+            count = min([frame["ahead"], *(left.remaining // (100 * each) for left, each in charged if left)])
         if count and isinstance(self._coordinator.admit(self._key(exchange), limits, tokens, count), LimitRefusal):
             count = 0  # other machines were faster
         if count:

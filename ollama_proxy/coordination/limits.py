@@ -90,15 +90,6 @@ class Allowance:
         left = ((self.requests, requests), (self.tokens, tokens))
         return Allowance(*(each and each._replace(remaining=max(0, each.remaining - used)) for each, used in left))
 
-    def count_ahead(self, most: int, tokens: int) -> int:
-        """How many further requests with so many tokens each use up only a hundredth of what is left."""
-        left = [most]
-        if self.requests:
-            left.append(self.requests.remaining // 100)
-        if self.tokens:
-            left.append(self.tokens.remaining // (100 * max(1, tokens)))
-        return min(left)
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:
         """The opposite of `to_json`."""
