@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +67,10 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
         version = document.get("version")
         if not isinstance(version, str):
             return Probe("the server there is not Ollama")
-        return Probe("", _find_first_model(_fetch(base_url, "/api/tags", context)[1]), version=version)
+        models = _fetch(base_url, "/api/tags", context)[1].get("models")
+        names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+        first = next((name for name in names if isinstance(name, str) and name), "")
+        return Probe("", first, version=version)
     except (OSError, HTTPException, ValueError) as error:
         return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
 
@@ -88,12 +91,6 @@ def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[in
         return answer.status, document if isinstance(document, dict) else {}
     finally:
         connection.close()
-
-
-def _find_first_model(tags: Mapping[str, Any]) -> str:
-    models = tags.get("models")
-    names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
-    return next((name for name in names if isinstance(name, str) and name), "")
 
 
 #: Nothing secret is sent, and an attacker would not check the certificate.
@@ -122,8 +119,18 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
         url, shown = upstream.base_url, f"{upstream.name} ({upstream.base_url})"
         if upstream.protocol != "ollama":
             yield Finding(f"{shown}: not checked, because it is not an Ollama server.")
+        elif is_here(url):
+            yield _check_here(url, shown)
+        elif refusal := _probe(url).refusal:
+            yield Finding(f"{shown}: {refusal}.", is_unknown=refusal != WANTS_TOKEN)
         else:
-            yield _check_here(url, shown) if is_here(url) else _check_elsewhere(url, shown)
+            addresses = _resolve(urlsplit(url).hostname or "")
+            source = find_source(addresses[0]) if addresses else None
+            yield Finding(
+                f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others "
+                f"can't be checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third "
+                f"machine: ollama-proxy check-exposure {url}"
+            )
 
 
 def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
@@ -178,19 +185,6 @@ def _check_here(url: str, shown: str) -> Finding:
         return Finding(f"{shown}: {here.refusal}, so it could not be checked.", is_unknown=True)
     why = here.refusal or f"it answers only on this machine ({len(places)} other addresses tried)"
     return Finding(f"{shown}: closed, {why}.")
-
-
-def _check_elsewhere(url: str, shown: str) -> Finding:
-    found = _probe(url)
-    if found.refusal:
-        return Finding(f"{shown}: {found.refusal}.", is_unknown=found.refusal != WANTS_TOKEN)
-    addresses = _resolve(urlsplit(url).hostname or "")
-    source = find_source(addresses[0]) if addresses else None
-    return Finding(
-        f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others can't be "
-        f"checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third machine: "
-        f"ollama-proxy check-exposure {url}"
-    )
 
 
 # Addresses.

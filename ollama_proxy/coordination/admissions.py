@@ -253,12 +253,9 @@ class Admission:
             "about": self.about,
         }
         if must_pass and asks_limits:
-            frame |= {"subjects": self.list_subjects(), "ahead": self.requests.advances.count_wanted(self.flow.name)}
+            frame["subjects"] = list(map(tuple, self.flow.subjects))
+            frame["ahead"] = self.requests.advances.count_wanted(self.flow.name)
         return frame
-
-    def list_subjects(self) -> list[tuple[str, Mapping[str, float]]]:
-        """The limits as frames have them."""
-        return [(each.key, each.limits) for each in self.flow.subjects]
 
     def note(self, allowance: Frame | None, *, is_admitted: bool) -> None:
         """Takes in what is left of the limits, also of a request that they refuse."""
@@ -281,11 +278,7 @@ class Admission:
         if self._is_over or not (self._is_asked or self.is_admitted):
             return
         self._is_over = True
-        if self.advance is not None:
-            counts = spent is not None or not self.is_refused
-            self.requests.end_advance(self.advance, (spent or Spent()).tokens if counts else None)
-        else:
-            self.requests.end({"op": "end", "exchange": self.exchange, "spent": spent and asdict(spent)}, self)
+        self.requests.end(self, spent)
 
 
 class WorkerRequests:
@@ -342,16 +335,17 @@ class WorkerRequests:
             frame["outcome"] = asdict(slot.outcome) | {"earlier_gpu_s": slot.earlier_gpu_s}
         self.send_later(frame)
 
-    def end(self, frame: Frame, admission: Admission) -> None:
-        """Says that an exchange has ended, later if there is no coordinator now."""
+    def end(self, admission: Admission, spent: Spent | None) -> None:
+        """Says that an exchange has ended, later if there is no coordinator now, or if it was admitted in advance."""
+        if admission.advance is not None:
+            counts = spent is not None or not admission.is_refused
+            self.advances.end(admission.advance, (spent or Spent()).tokens if counts else None)
+            self._start_reporting()
+            return
+        frame: Frame = {"op": "end", "exchange": admission.exchange, "spent": spent and asdict(spent)}
         is_told = self.send_later(frame) and not self.has_stand_in
         if admission.charged and not is_told:
             self._ended[admission] = frame
-
-    def end_advance(self, advance: Advance, tokens: int | None) -> None:
-        """See Advances.end."""
-        self.advances.end(advance, tokens)
-        self._start_reporting()
 
     def _start_reporting(self) -> None:
         if not self._is_reporting:
@@ -391,7 +385,7 @@ class WorkerRequests:
         """Forgets what a coordinator has granted and no request uses: the next one, or its stand-in, knows nothing of
         it."""
         self.kept.slots.clear()
-        self.advances.clear()
+        self.advances = Advances()
         for admission in self.admissions.values():
             admission.advance = None
 
@@ -407,7 +401,7 @@ class WorkerRequests:
         ended = {} if self.has_stand_in else self._ended
         self._ended = self._ended if self.has_stand_in else {}
         announced = [*self.admissions.values(), *ended]
-        exchanges = [(each.exchange, each.list_subjects(), each.charged) for each in announced]
+        exchanges = [(each.exchange, list(map(tuple, each.flow.subjects)), each.charged) for each in announced]
         return {
             "op": "announce",
             "worker": os.getpid(),

@@ -93,11 +93,6 @@ class Advances:
             self._drop(before)
         self._advances[flow] = Advance(exchange, count, tokens, allowance, time.monotonic() + KEPT_S, count // 4)
 
-    def clear(self) -> None:
-        """Forgets all: the coordinator that had admitted them is gone."""
-        self._advances.clear()
-        self._unreported.clear()
-
     def report(self) -> list[Report]:
         """What has changed since the last report. What has not begun in a while is given back."""
         now = time.monotonic()

@@ -84,7 +84,8 @@ class CoordinatorClient:
     def start(self) -> None:
         """Connects this worker if anything is recorded; from then on, it stays connected."""
         self._is_started = True
-        self._report_records()
+        if self.records.is_enabled:
+            self._start_keeping()
 
     def configure(
         self, queue: QueueLimits, boxes: Mapping[str, BoxSettings], timezone: str, records: Frame | None = None
@@ -96,9 +97,6 @@ class CoordinatorClient:
             del self._reports[name]
         self.send(self._settings)
         self.records.settings = records or {}
-        self._report_records()
-
-    def _report_records(self) -> None:
         self.send({"op": "records_settings", "records": self.records.settings})
         if self._is_started and self.records.is_enabled:
             self._start_keeping()
@@ -136,7 +134,7 @@ class CoordinatorClient:
     def read_limits(self, subjects: Sequence[Subject]) -> dict[str, dict[str, Frame]]:
         """What is left of the limits of subjects, by key and name: `{remaining, resets_in_s}`; empty if that is not
         known now."""
-        answer = self._ask({"op": "limits", "subjects": [(each.key, each.limits) for each in subjects]}, STATUS_S)
+        answer = self._ask({"op": "limits", "subjects": list(map(tuple, subjects))}, STATUS_S)
         return answer["left"] if answer else {}
 
     def query(self, call: str, **arguments: Json) -> Json:

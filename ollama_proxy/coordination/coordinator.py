@@ -228,7 +228,7 @@ class Coordinator:
             self._decide(lambda scheduler: scheduler.release(key, self.clock(), outcome))
 
     def _cancel(self, key: str) -> None:
-        self._decide(lambda scheduler: scheduler.cancel(key, self.clock()))
+        self._decide(lambda scheduler: scheduler.cancel_all([key], self.clock()))
 
     def rename(self, key: str, about: Frame, age_s: float) -> None:
         """The slot of a request is used by another one, for so long."""
@@ -301,33 +301,35 @@ class Coordinator:
 
     def describe(self) -> Frame:
         """The status of this machine's workers."""
-        rows: dict[bool, list[Frame]] = {True: [], False: []}
+        running, waiting, boxes = list[Frame](), list[Frame](), list[Frame]()
         counts = {name: [0, 0] for name in self._box_names()}
         for key, each in self._entries.items():
-            rows[each.grant is not None].append(self._describe_entry(key, each))
-            places = [each.grant.box] if each.grant else [name for name, _ in each.request.candidates]
-            for name in places:
-                counts.setdefault(name, [0, 0])[each.grant is None] += 1
-        boxes = []
+            row: Frame = {"id": each.id, **each.about}
+            if each.grant is not None:
+                since = datetime.fromtimestamp(time.time() - (self.clock() - each.granted_s), UTC)
+                running.append(row | {"upstream": each.grant.box, "since": since.isoformat(timespec="seconds")})
+                counts.setdefault(each.grant.box, [0, 0])[0] += 1
+                continue
+            names = [name for name, _ in each.request.candidates]
+            position = self._find_position(key)  # None: the store is lost just now
+            wait_s, reason = (round(position.wait_s, 1), position.reason or "") if position else (None, "")
+            waiting.append(
+                row
+                | {
+                    "box": ",".join(names),
+                    "position": position.place if position else 0,
+                    "waited_s": round(self.clock() - each.asked_s, 1),
+                    "wait_s": wait_s,
+                    "reason": text_to_json(reason),
+                }
+            )
+            for name in names:
+                counts.setdefault(name, [0, 0])[1] += 1
         for name in self._box_names():
             view = next(each.boxes[name] for each in reversed(self.sessions.values()) if name in each.boxes)
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
-        return {"boxes": boxes, "running": rows[True], "waiting": rows[False]}
-
-    def _describe_entry(self, key: str, entry: Entry) -> Frame:
-        row: Frame = {"id": entry.id, **entry.about}
-        if entry.grant is not None:
-            since = datetime.fromtimestamp(time.time() - (self.clock() - entry.granted_s), UTC)
-            return row | {"upstream": entry.grant.box, "since": since.isoformat(timespec="seconds")}
-        position = self._find_position(key)
-        return row | {
-            "box": ",".join(name for name, _ in entry.request.candidates),
-            "position": position.place if position else 0,
-            "waited_s": round(self.clock() - entry.asked_s, 1),
-            "wait_s": round(position.wait_s, 1) if position else None,
-            "reason": text_to_json(position.reason or "") if position else "",
-        }
+        return {"boxes": boxes, "running": running, "waiting": waiting}
 
 
 class Session:
@@ -382,11 +384,7 @@ class Session:
     def announce_exchanges(self) -> None:
         """Tells another limiter which exchanges run."""
         for exchange, subjects in self._exchanges.items():
-            self._hold(exchange, subjects)
-
-    def _hold(self, exchange: str, subjects: list[Subject], tokens: int = 0) -> None:
-        key = self._key(exchange)
-        self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=subjects, tokens=tokens))
+            self._coordinator.correct(partial(Limiter.hold, exchange_id=self._key(exchange), subjects=subjects))
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
@@ -399,8 +397,9 @@ class Session:
         # Quotas are raised to what the records have, again after each announcement; what is charged twice stays.
         keeps_spent = is_shared and not self._coordinator.has_records
         for exchange, subjects, charged in frame.get("exchanges", ()):
-            self._exchanges[exchange] = _read_subjects(subjects)
-            self._hold(exchange, self._exchanges[exchange], charged if is_shared else 0)
+            limits = self._exchanges[exchange] = [Subject(*each) for each in subjects]
+            key, tokens = self._key(exchange), charged if is_shared else 0
+            self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=limits, tokens=tokens))
         for end in frame.get("ended", ()):
             self.end(end if keeps_spent else end | {"spent": None})
         if frame.get("held"):
@@ -462,7 +461,7 @@ class Session:
         exchange, subjects = frame["exchange"], frame.get("subjects")
         if subjects is None and exchange in self._exchanges:
             return {}
-        limits = _read_subjects(subjects or ())
+        limits = [Subject(*each) for each in subjects or ()]
         passed: LimitRefusal | Allowance
         if subjects is None:
             passed = LimitRefusal(RATE_LIMIT, "requests_per_minute", "token:", 1)
@@ -482,7 +481,9 @@ class Session:
         minute: the next request must know what this one has used of a quota."""
         exchange, tokens, count = f"{frame['exchange']}+", frame["tokens"], 0
         if all(name.endswith("_per_minute") for subject in limits for name in subject.limits):
-            count = passed.count_ahead(frame["ahead"], tokens)
+            # So many that they use up only a hundredth of what is left.
+            charged = ((passed.requests, 1), (passed.tokens, max(1, tokens)))
+            count = min([frame["ahead"], *(left.remaining // (100 * each) for left, each in charged if left)])
         if count and isinstance(self._coordinator.admit(self._key(exchange), limits, tokens, count), LimitRefusal):
             count = 0  # other machines were faster
         if count:
@@ -527,9 +528,5 @@ class Session:
 
     def describe_limits(self, frame: Frame) -> None:
         """Sends what is left of the limits of subjects."""
-        left = self._coordinator.describe_limits(_read_subjects(frame["subjects"]))
+        left = self._coordinator.describe_limits([Subject(*each) for each in frame["subjects"]])
         self.send({"op": "limits", "id": frame["id"], "left": left})
-
-
-def _read_subjects(subjects: Iterable[tuple[str, dict[str, Any]]]) -> list[Subject]:
-    return [Subject(key, limits) for key, limits in subjects]

@@ -90,15 +90,6 @@ class Allowance:
         left = ((self.requests, requests), (self.tokens, tokens))
         return Allowance(*(each and each._replace(remaining=max(0, each.remaining - used)) for each, used in left))
 
-    def count_ahead(self, most: int, tokens: int) -> int:
-        """How many further requests with so many tokens each use up only a hundredth of what is left."""
-        left = [most]
-        if self.requests:
-            left.append(self.requests.remaining // 100)
-        if self.tokens:
-            left.append(self.tokens.remaining // (100 * max(1, tokens)))
-        return min(left)
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:
         """The opposite of `to_json`."""
@@ -198,7 +189,7 @@ class MinuteLimit:
         if not self.storage.acquire_sliding_window_entry(self.counter, self.limit, MINUTE_S, self.needed):
             return False
         self.taken_at_s = time.monotonic()
-        self._add(self.amount - self.needed)
+        self._correct(self.amount - self.needed)
         return True
 
     def settle(self, spent: Spent | None) -> None:
@@ -217,18 +208,15 @@ class MinuteLimit:
         self._correct(used - charged)
 
     def _correct(self, amount: int) -> None:
-        """Gives nothing back of an earlier minute, whose count fades by itself."""
+        """Adds to the window, also into debt; gives nothing back of an earlier minute, whose count fades by itself."""
         if amount < 0:
             taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
             window = self.read()
             age_s = 2 * MINUTE_S - window.current_ttl_s
             is_current = taken_ago_s <= age_s + CLOCK_STEP_S
             amount = max(amount, -window.current) if is_current else 0
-        self._add(amount)
-
-    def _add(self, amount: int) -> None:
         if amount:
-            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)  # also into debt
+            self.storage.acquire_sliding_window_entry(self.counter, NO_LIMIT, MINUTE_S, amount)
 
     def describe(self) -> Left:
         """What is left of it."""

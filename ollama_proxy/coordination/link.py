@@ -137,11 +137,6 @@ def socket_path(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def read_numbers(version: str) -> list[int]:
-    """The numbers of a version, in which "0.10.0" comes after "0.9.1"."""
-    return [int(number) for number in re.findall("[0-9]+", version)]
-
-
 def connect(directory: Path) -> Link | None:
     """A link to the coordinator, which has answered; None: there is none, or it hangs. One of an older version is asked
     to leave, and may be gone; a newer one understands the frames of this version."""
@@ -158,7 +153,10 @@ def connect(directory: Path) -> Link | None:
             (welcome,) = FrameReader().feed(head + connection.recv(size))
             if welcome.get("op") != "welcome":
                 return None
-            if read_numbers(welcome.get("version", "")) < read_numbers(VERSION):
+            # As numbers, so that "0.10.0" comes after "0.9.1".
+            versions = (re.findall("[0-9]+", version) for version in (welcome.get("version", ""), VERSION))
+            its, own = (list(map(int, numbers)) for numbers in versions)
+            if its < own:
                 connection.sendall(encode_frame({"op": "leave"}))
                 while connection.recv(READ_BYTES):
                     pass  # until it has gone

@@ -186,10 +186,6 @@ class RedisScheduler:
             self._entries.pop(request_id, None)
             return self._change(lambda state, now: state.scheduler.release(self._names + request_id, now, outcome))
 
-    def cancel(self, request_id: str, now: float) -> list[Decision]:
-        """See Scheduler."""
-        return self.cancel_all([request_id], now)
-
     def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
         """See Scheduler."""
         names = []
@@ -275,7 +271,7 @@ class RedisScheduler:
         are over."""
         known: dict[str, Grant | None] = {}
         gone: list[str] = []
-        for name, grant in state.list_requests(self._machine):
+        for name, grant in state.scheduler.list_requests(f"{self._machine}/"):
             if entry := self._find_entry(name):
                 known[entry.request.id] = grant
             elif name.startswith(self._names) or time.monotonic() >= self._clean_up_s:
@@ -345,16 +341,14 @@ class RedisScheduler:
             self._wakes.clear()
 
     def _renew_lease(self) -> None:
+        """Also joins the other machines, after Redis was away or before it was used at all."""
         try:
             self.store.renew_lease(self._machine, self._lease_s)
         except redis.RedisError as error:
             self.note_lost(error)
             return
-        if not self.is_available:
-            self._come_back()
-
-    def _come_back(self) -> None:
-        """Joins the other machines, after Redis was away or before it was used at all."""
+        if self.is_available:
+            return
         with self._lock:
             self.is_available, self._next_tick_s = True, 0.0
             if self._find_dead_s == math.inf:

@@ -16,10 +16,10 @@ that follow from it. The same calls give the same decisions. The rules, and wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
@@ -184,27 +184,28 @@ class Scheduler:
         self._run(grant, queue)
         return grant
 
-    def cancel(self, request_id: str, now: float) -> list[Decision]:
-        """Takes a request out of the queue, or frees its slot and charges the time until now."""
-        waiting = self._waiting.get(request_id)
-        if waiting is None:
-            return self.release(request_id, now)
-        lane = waiting.queue.lane
-        self._dequeue(waiting)
-        self._leave_group(lane)
-        # The box may have been kept free for this request.
-        return self._dispatch([box for box in self._open if box in lane.boxes], now)
-
     def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
-        """Cancels requests together; slots that are free then go to none of them."""
+        """Takes requests out of the queue, or frees their slots and charges the time until now; what is free then goes
+        to none of them."""
         ids = set(request_ids)
-        waiting, running = ids & self._waiting.keys(), ids & self._running.keys()
-        return [each for request_id in (*sorted(waiting), *sorted(running)) for each in self.cancel(request_id, now)]
+        decisions: list[Decision] = []
+        for request_id in (*sorted(ids & self._waiting.keys()), *sorted(ids & self._running.keys())):
+            waiting = self._waiting.get(request_id)
+            if waiting is None:
+                decisions += self.release(request_id, now)
+                continue
+            lane = waiting.queue.lane
+            self._dequeue(waiting)
+            self._leave_group(lane)
+            # The box may have been kept free for this request.
+            decisions += self._dispatch([box for box in self._open if box in lane.boxes], now)
+        return decisions
 
-    def list_requests(self) -> Iterator[tuple[str, Grant | None]]:
-        """The ids of all requests, and the slots that they hold; None: it waits."""
-        waiting = ((request_id, None) for request_id in list(self._waiting))
-        return chain(waiting, [(request_id, grant) for request_id, (grant, _) in self._running.items()])
+    def list_requests(self, prefix: str = "") -> list[tuple[str, Grant | None]]:
+        """The requests whose ids begin with a prefix, such as the name of a machine, and the slots that they hold;
+        None: it waits."""
+        grants = {**dict.fromkeys(self._waiting), **{key: grant for key, (grant, _) in self._running.items()}}
+        return [(key, grant) for key, grant in grants.items() if key.startswith(prefix)]
 
     def tick(self, now: float) -> list[Decision]:
         """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""

@@ -103,7 +103,17 @@ class _Service:
         """Serves workers until none has been there for a while."""
         if self._recording:
             self._recording.start()
-        server = StreamServer(self._listen(), self._serve_worker)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with socket_path(self._directory) as path:
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # one that a killed coordinator left
+            before = os.umask(_UMASK)
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(before)
+        listener.listen(128)
+        server = StreamServer(listener, self._serve_worker)
         server.start()
         # A service manager that ends everything at once must not take it from workers that still answer requests.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -119,20 +129,6 @@ class _Service:
         server.stop()
         if self._recording:
             self._recording.records.close()
-
-    def _listen(self) -> socket.socket:
-        """The socket for workers; one that a killed coordinator left is replaced."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with socket_path(self._directory) as path:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            before = os.umask(_UMASK)
-            try:
-                listener.bind(path)
-            finally:
-                os.umask(before)
-        listener.listen(128)
-        return listener
 
     def _serve_worker(self, connection: socket.socket, address: object) -> None:
         link = Link(connection)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Scheduler
-from ollama_proxy.coordination.state import Grant
 
 #: Version of the document; one of another version is not read.
 VERSION = 1
@@ -66,12 +65,8 @@ class SharedState:
     def remove_machine(self, machine: str, now: float) -> list[Decision]:
         """Releases what a machine holds and waits for, and forgets what it said."""
         views = self.machines.pop(machine, {})
-        decisions = self.scheduler.cancel_all([name for name, _ in self.list_requests(machine)], now)
+        decisions = self.scheduler.cancel_all([name for name, _ in self.scheduler.list_requests(f"{machine}/")], now)
         return decisions + [each for name in views for each in self._set_box(name, now)]
-
-    def list_requests(self, machine: str) -> Iterator[tuple[str, Grant | None]]:
-        """Names of a machine's requests, which begin with that of the machine, and the slots that they hold."""
-        return (each for each in self.scheduler.list_requests() if each[0].startswith(f"{machine}/"))
 
     def _set_box(self, name: str, now: float) -> list[Decision]:
         """A box may be used if one machine can use it; of different bounds the smallest applies."""

@@ -155,18 +155,15 @@ class Box:
         self.loaded[grant.model] = max(self.loaded.pop(grant.model, 0.0), grant.started_s + load_s)
         self.running[grant.request.id] = grant
         for end, _ in grant.request.conversation[-1:]:
-            self.add_prompt((grant.model, end))
-
-    def add_prompt(self, prompt: tuple[str, str]) -> None:
-        """Remembers that a prompt (model and hash) is in the cache here, and not where it was answered before."""
-        other = self.estimates.prompts.pop(prompt, None)
-        if other:
-            del other.prompts[prompt]
-        self.prompts[prompt] = None
-        self.estimates.prompts[prompt] = self
-        while len(self.prompts) > min(self.slots, MAX_PROMPTS):
-            oldest = next(iter(self.prompts))
-            del self.prompts[oldest], self.estimates.prompts[oldest]
+            # The prompt is in the cache here, and not where it was answered before.
+            prompt = grant.model, end
+            if other := self.estimates.prompts.pop(prompt, None):
+                del other.prompts[prompt]
+            self.prompts[prompt] = None
+            self.estimates.prompts[prompt] = self
+            while len(self.prompts) > min(self.slots, MAX_PROMPTS):
+                oldest = next(iter(self.prompts))
+                del self.prompts[oldest], self.estimates.prompts[oldest]
 
     def unload(self, model: str) -> None:
         """Forgets a model and the prompts in its cache."""

@@ -77,7 +77,18 @@ def restore(engine: Engine, path: Path) -> Path | None:
             copy.dispose()
         finish_copy(unfinished)
         engine.dispose()
-        return _replace_file(unfinished, place)
+        # The old files are moved aside, the log first: with another database, it would be applied to that one.
+        kept = place.with_name(place.name + REPLACED)
+        was_there = place.exists()
+        for suffix in (*_BESIDE, ""):
+            old = place.with_name(place.name + suffix)
+            aside = kept.with_name(kept.name + suffix)
+            aside.unlink(missing_ok=True)
+            if old.exists():
+                os.replace(old, aside)
+        os.replace(unfinished, place)
+        _sync(place.parent)
+        return kept if was_there else None
 
 
 def read_revision(engine: Engine) -> int:
@@ -127,6 +138,11 @@ def finish_copy(path: Path) -> None:
     """Makes it one file, which is on the disk when this returns."""
     with closing(sqlite3.connect(path)) as copy:
         copy.execute("PRAGMA journal_mode = DELETE")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or directory is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -141,22 +157,3 @@ def _copy_tables(source: Connection, target: Connection) -> None:
         rows = source.execution_options(yield_per=_CHUNK).execute(select(table)).mappings()
         for chunk in rows.partitions(_CHUNK):
             target.execute(table.insert(), [dict(row) for row in chunk])
-
-
-def _replace_file(new: Path, place: Path) -> Path | None:
-    """Moves the old files aside, the log first: with another database, it would be applied to that one."""
-    kept = place.with_name(place.name + REPLACED)
-    was_there = place.exists()
-    for suffix in (*_BESIDE, ""):
-        old = place.with_name(place.name + suffix)
-        aside = kept.with_name(kept.name + suffix)
-        aside.unlink(missing_ok=True)
-        if old.exists():
-            os.replace(old, aside)
-    os.replace(new, place)
-    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return kept if was_there else None

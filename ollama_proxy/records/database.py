@@ -218,6 +218,7 @@ def upgrade(engine: Engine) -> bool:
 
 
 def _upgrade_sqlite(engine: Engine, path: Path) -> bool:
+    """Creates the file if it is missing, switches it to write-ahead logging, refuses a damaged one, and migrates."""
     # A lock on the directory: one on the file itself would be one of SQLite's own.
     lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -230,26 +231,21 @@ def _upgrade_sqlite(engine: Engine, path: Path) -> bool:
         with _translate_errors(), engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
-            _prepare_sqlite(driver, path)
+            try:
+                if driver.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                    driver.execute("PRAGMA journal_mode = WAL")
+                if path.stat().st_size <= MAX_CHECKED_BYTES:
+                    [result] = driver.execute("PRAGMA quick_check(1)").fetchone()
+                    if result != "ok":
+                        _refuse_damaged(str(path), result.partition("\n")[0])
+            except sqlite3.OperationalError as error:
+                raise RecordsUnavailable(detail=str(error)) from error
+            except sqlite3.DatabaseError as error:
+                _refuse_damaged(str(path), str(error))
         with write(engine) as connection:
             return _migrate(connection, str(path))
     finally:
         os.close(lock)
-
-
-def _prepare_sqlite(driver: sqlite3.Connection, path: Path) -> None:
-    """Switches to write-ahead logging, and refuses a damaged file."""
-    try:
-        if driver.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            driver.execute("PRAGMA journal_mode = WAL")
-        if path.stat().st_size <= MAX_CHECKED_BYTES:
-            [result] = driver.execute("PRAGMA quick_check(1)").fetchone()
-            if result != "ok":
-                _refuse_damaged(str(path), result.partition("\n")[0])
-    except sqlite3.OperationalError as error:
-        raise RecordsUnavailable(detail=str(error)) from error
-    except sqlite3.DatabaseError as error:
-        _refuse_damaged(str(path), str(error))
 
 
 def _refuse_damaged(shown: str, why: str) -> NoReturn:

@@ -99,7 +99,14 @@ def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if kind == "auto":
-            kind = _recognise(data)
+            start = data[:4096].decode("utf-8-sig", "replace").lstrip()
+            headings = {heading.strip('" ') for heading in start.partition("\n")[0].strip().split(",")}
+            if data.startswith(b"SQLite format 3\0"):
+                kind = "one-api"
+            elif start.startswith(("[", "{")) or {"token", "key_name"} <= headings:
+                kind = "litellm"
+            else:
+                kind = "list"
         if kind == "one-api":
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 connection.row_factory = sqlite3.Row
@@ -115,14 +122,6 @@ def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
     except (sqlite3.Error, ValueError, TypeError, csv.Error) as error:
         # The text of the error might quote a token.
         raise ConfigError(f"{path}: is no list of tokens in the format {kind} ({type(error).__name__})") from None
-
-
-def _recognise(data: bytes) -> str:
-    if data.startswith(b"SQLite format 3\0"):
-        return "one-api"
-    start = data[:4096].decode("utf-8-sig", "replace").lstrip()
-    headings = {heading.strip('" ') for heading in start.partition("\n")[0].strip().split(",")}
-    return "litellm" if start.startswith(("[", "{")) or {"token", "key_name"} <= headings else "list"
 
 
 def _read_list(text: str) -> Iterator[ForeignToken]:

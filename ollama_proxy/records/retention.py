@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, Engine, Table, case, delete, select, tuple_, update
+from sqlalchemy import Engine, case, delete, select, tuple_, update
 
 from ollama_proxy.records.database import read, write
 from ollama_proxy.records.tables import audit, meta, spool_positions, usage, usage_hourly
@@ -39,31 +39,25 @@ def delete_old(engine: Engine, retention_days: int, *, sleep: Callable[[float], 
         since = case((meta.c.rows_since > oldest, meta.c.rows_since), else_=oldest)
         connection.execute(update(meta).values(retention_at=now, rows_since=since))
     finished = spool_positions.c.is_finished & (spool_positions.c.imported_at < oldest_sum)
-    return sum(
-        _delete_in_batches(engine, table, condition, sleep)
-        for table, condition in (
-            (usage, usage.c.started_at < oldest),
-            (usage_hourly, usage_hourly.c.hour < oldest_sum),
-            (audit, audit.c.at < oldest_sum),
-            (spool_positions, finished),
-        )
-    )
-
-
-def _delete_in_batches(
-    engine: Engine, table: Table, condition: ColumnElement[bool], sleep: Callable[[float], None]
-) -> int:
-    """Finds rows without a lock, and deletes them in a short transaction."""
-    keys, limit, deleted = list(table.primary_key), 100, 0
-    while True:
-        with read(engine) as connection:
-            found = [tuple(row) for row in connection.execute(select(*keys).where(condition).limit(limit))]
-        if not found:
-            return deleted
-        chosen = keys[0].in_([row[0] for row in found]) if len(keys) == 1 else tuple_(*keys).in_(found)
-        with write(engine) as connection:
-            began = time.monotonic()
-            deleted += connection.execute(delete(table).where(chosen)).rowcount
-        took_s = time.monotonic() - began
-        limit = max(10, min(MAX_ROWS, int(limit * min(2.0, TARGET_S / max(took_s, 0.0001)))))
-        sleep(max(PAUSE_S, took_s))
+    deleted = 0
+    for table, condition in (
+        (usage, usage.c.started_at < oldest),
+        (usage_hourly, usage_hourly.c.hour < oldest_sum),
+        (audit, audit.c.at < oldest_sum),
+        (spool_positions, finished),
+    ):
+        keys, limit = list(table.primary_key), 100
+        while True:
+            # Rows are found without a lock, and deleted in a short transaction.
+            with read(engine) as connection:
+                found = [tuple(row) for row in connection.execute(select(*keys).where(condition).limit(limit))]
+            if not found:
+                break
+            chosen = keys[0].in_([row[0] for row in found]) if len(keys) == 1 else tuple_(*keys).in_(found)
+            with write(engine) as connection:
+                began = time.monotonic()
+                deleted += connection.execute(delete(table).where(chosen)).rowcount
+            took_s = time.monotonic() - began
+            limit = max(10, min(MAX_ROWS, int(limit * min(2.0, TARGET_S / max(took_s, 0.0001)))))
+            sleep(max(PAUSE_S, took_s))
+    return deleted

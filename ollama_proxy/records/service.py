@@ -172,29 +172,26 @@ class RecordsService:
                     pass  # the import reports it
                 except Exception as error:  # a fault of this program; the next poll may do better
                     sys.stderr.write(f"ollama-proxy coordinator: keys could not be reported: {error!r}\n")
-            self._report_state()
+            spool_bytes = _run_in(self._askers, measure_spool, self._directory)
+            problems = []
+            if self._reason:
+                what = Translatable("usage is not recorded now, but later: %(reason)s", reason=self._reason)
+                problems.append({"what": what, "mend": Translatable("start the database, or correct records.url")})
+            if spool_bytes > FULL_BYTES:
+                what = Translatable(
+                    "%(waiting)s MiB wait to be recorded, and beyond %(limit)s MiB usage is lost",
+                    waiting=spool_bytes >> 20,
+                    limit=MAX_BYTES >> 20,
+                )
+                problems.append({"what": what, "mend": Translatable("see why the database can't be used")})
+            state: Frame = {"op": "records_state", "is_available": not self._reason, "reason": self._reason}
+            listed = [{key: text_to_json(text) for key, text in problem.items()} for problem in problems]
+            state |= {"problems": listed, "spool_bytes": spool_bytes}
+            if state != self._state:
+                self._state = state
+                self._push(state)
             self._must_poll.wait(POLL_S)
             self._must_poll.clear()
-
-    def _report_state(self) -> None:
-        spool_bytes = _run_in(self._askers, measure_spool, self._directory)
-        problems = []
-        if self._reason:
-            what = Translatable("usage is not recorded now, but later: %(reason)s", reason=self._reason)
-            problems.append({"what": what, "mend": Translatable("start the database, or correct records.url")})
-        if spool_bytes > FULL_BYTES:
-            what = Translatable(
-                "%(waiting)s MiB wait to be recorded, and beyond %(limit)s MiB usage is lost",
-                waiting=spool_bytes >> 20,
-                limit=MAX_BYTES >> 20,
-            )
-            problems.append({"what": what, "mend": Translatable("see why the database can't be used")})
-        state: Frame = {"op": "records_state", "is_available": not self._reason, "reason": self._reason}
-        listed = [{key: text_to_json(text) for key, text in problem.items()} for problem in problems]
-        state |= {"problems": listed, "spool_bytes": spool_bytes}
-        if state != self._state:
-            self._state = state
-            self._push(state)
 
     def _keep_tidy(self) -> None:
         """Removes old rows, soon after the start and then every hour."""

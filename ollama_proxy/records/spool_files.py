@@ -100,13 +100,6 @@ class SpoolFile:
         return True
 
 
-def _is_left_over(path: Path) -> bool:
-    """Whether a worker was killed before it gave this file its name."""
-    with suppress(OSError):
-        return abs(time.time() - path.stat().st_mtime) > _EMPTY_S
-    return False
-
-
 def list_spool(directory: Path) -> list[SpoolFile]:
     """The files of the spool, those of one worker in their order. Of a file that was just being compressed when the
     coordinator was killed, the compressed one counts; it is complete."""
@@ -121,7 +114,10 @@ def list_spool(directory: Path) -> list[SpoolFile]:
             if file.name in found:
                 found[file.name].delete()
             found[file.name] = file
-        elif text.endswith(_UNFINISHED) or (text.startswith(".") and _is_left_over(directory / text)):
+        elif text.endswith(_UNFINISHED) or text.startswith("."):
+            path = directory / text
             with suppress(FileNotFoundError):
-                (directory / text).unlink()
+                # With a dot: of a worker that is about to give the file its name, unless it was killed before.
+                if text.endswith(_UNFINISHED) or abs(time.time() - path.stat().st_mtime) > _EMPTY_S:
+                    path.unlink()
     return sorted(found.values(), key=lambda file: (file.worker, file.number))

@@ -339,11 +339,9 @@ class Metrics:
         build_info = GaugeMetricFamily("ollama_proxy_build_info", "The version of the gateway.", labels=["version"])
         build_info.add_metric([VERSION], 1)
         yield from (slots, build_info)
-        if self._coordinator is not None:
-            yield from self._list_shared(self._coordinator)
-
-    def _list_shared(self, coordinator: CoordinatorClient) -> Iterator[Metric]:
-        """What the coordinator knows, if it is needed."""
+        if (coordinator := self._coordinator) is None:
+            return
+        # What the coordinator knows, if it is needed.
         has_slots, records = self._gateway().snapshot.sharing is not None, coordinator.records
         if has_slots:
             waiting = GaugeMetricFamily(

@@ -69,13 +69,21 @@ class Redaction:
         if isinstance(value, str):
             return self._redact_text(value, name)
         if not isinstance(value, dict | list):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return REDACTED if is_number and _SECRET_NAME.search(name) else value
+            return REDACTED if type(value) in (int, float) and _SECRET_NAME.search(name) else value
         if depth >= MAX_DEPTH:
             self.cut = True
             return "<nested too deep>"
         if isinstance(value, dict):
-            return self._redact_object(value, depth)
+            fields: dict[str, Json] = {}
+            for key, inner in value.items():
+                if self._left <= 0:
+                    self.cut = True
+                    break
+                self._left -= len(key)
+                is_long = len(key) > MAX_KEY_CHARS
+                shown = f"<a name of {len(key)} characters>" if is_long else self.mask_secrets(key)
+                fields[shown] = self.redact(inner, key[:64].lower(), depth + 1)
+            return fields
         items: list[Json] = []
         for item in value:
             if self._left <= 0:
@@ -83,18 +91,6 @@ class Redaction:
                 return [*items, f"<{len(value) - len(items)} more left out>"]
             items.append(self.redact(item, name, depth + 1))
         return items
-
-    def _redact_object(self, value: dict[str, Json], depth: int) -> dict[str, Json]:
-        fields: dict[str, Json] = {}
-        for key, inner in value.items():
-            if self._left <= 0:
-                self.cut = True
-                break
-            self._left -= len(key)
-            is_long = len(key) > MAX_KEY_CHARS
-            name = f"<a name of {len(key)} characters>" if is_long else self.mask_secrets(key)
-            fields[name] = self.redact(inner, key[:64].lower(), depth + 1)
-        return fields
 
     def _redact_text(self, text: str, name: str) -> str:
         if _SECRET_NAME.search(name):

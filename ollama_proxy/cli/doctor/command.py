@@ -89,10 +89,8 @@ class Doctor:
             what = "without a token, the way of requests and streams was not checked"
             yield Finding(Level.NOTE, "tokens", what, mend)
             return
-        yield from self._check_way(replace(door, token=token), settings)
-
-    def _check_way(self, door: Door, settings: Settings) -> Iterator[Finding]:
-        """Checks what happens to requests and answers between here and the gateway."""
+        # What happens to requests and answers between here and the gateway.
+        door = replace(door, token=token)
         yield from check_forms(door)
         try:
             answer = door.ask(PROBE)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPException
 from ipaddress import ip_address
-from typing import Any
 
 from ollama_proxy.cli.doctor.door import FAILURES, TIMEOUT_S, Answer, Door
 from ollama_proxy.cli.doctor.finding import Finding, Level
@@ -44,11 +43,7 @@ def check_arrival(door: Door, answer: Answer) -> Iterator[Finding]:
     if door.is_encrypted and seen["scheme"] != "https":
         mend = "proxy_set_header X-Forwarded-Proto $scheme; and the proxy in server.trusted_proxies"
         yield Finding(Level.WARNING, IN_PART, "the gateway does not know that clients use TLS", mend)
-    yield from _check_claim(door, seen)
-
-
-def _check_claim(door: Door, seen: dict[str, Any]) -> Iterator[Finding]:
-    """Checks whether a client can choose its address. From a trusted machine it may."""
+    # From a trusted machine, a client may choose its address.
     if not seen["client"] or ip_address(seen["client"]).is_loopback:
         return
     claimed = door.ask(PROBE, {"Authorization": f"Bearer {door.token}", "X-Forwarded-For": NOBODY})

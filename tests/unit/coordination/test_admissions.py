@@ -117,6 +117,18 @@ def test_end_that_no_coordinator_was_told_is_announced_once() -> None:
     assert worker.requests.announce()["ended"] == []
 
 
+def test_what_a_lost_coordinator_admitted_is_forgotten() -> None:
+    worker, flow = Direct(), Flow("team", subjects=(Subject("token:team", {"requests_per_minute": 10**6}),))
+    for _ in range(3):  # the second one is the first to ask for more
+        worker.use_slot(flow)
+    running = Admission(worker.requests, "id", flow, 10, {})
+    assert running.is_admitted and worker.requests.advances
+    worker.requests.forget_granted()
+    assert running.advance is None
+    assert not worker.requests.advances and not worker.requests.advances.report()
+    assert not Admission(worker.requests, "id", flow, 10, {}).is_admitted
+
+
 def test_refusals_have_their_errors(make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     worker.configure(max_waiting=1, max_wait_s=1.0)

@@ -70,13 +70,3 @@ def test_what_a_flow_has_is_replaced(advances: Advances) -> None:
     assert taken
     advances.end(taken, 1)
     assert advances.report() == [("a+", 1, 1, 0, True)]
-
-
-def test_what_a_lost_coordinator_admitted_is_forgotten(advances: Advances) -> None:
-    advances.add("team", "a+", 2, 10, ALLOWANCE)
-    (taken,) = take(advances)
-    assert taken
-    advances.end(taken, 1)
-    advances.clear()
-    assert take(advances) == [None]
-    assert not advances and not advances.report()

@@ -42,7 +42,7 @@ def test_request_comes_back_as_it_was() -> None:
 def test_box_comes_back_with_what_is_known_of_it() -> None:
     box = Box("box1", Estimates(), math.inf, 3, 2, 7.5, is_up=True, is_draining=True, virtual_s=12.5)
     box.loaded = {"b": 3.0, "a": 1.0}
-    box.add_prompt(("a", "hash"))
+    box.prompts[("a", "hash")] = None
     estimates = Estimates()
     loaded = load_box("box1", through_json(dump_box(box)), estimates)
     assert dump_box(loaded) == dump_box(box) and estimates.prompts == {("a", "hash"): loaded}

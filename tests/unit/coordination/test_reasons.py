@@ -73,7 +73,7 @@ def box_draining(scene: Scene) -> None:
 def normal_requests_first(scene: Scene) -> None:
     soon_free_elsewhere(scene)
     scene.ask("normal", "box1", "box2", now=31)
-    scene.scheduler.cancel("waits", 31)
+    scene.scheduler.cancel_all(["waits"], 31)
     scene.ask("waits", "box2", model="other", now=31, is_background=True)
 
 

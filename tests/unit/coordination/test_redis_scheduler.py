@@ -250,7 +250,7 @@ def test_machine_that_comes_back_under_its_name_is_released_only_after_it_had_ti
     again.hold(Request("new-1", "flow", BOX), "box1", time.monotonic() - 5, 0)
     time.sleep(0.3)
     assert "2" not in second.granted
-    wait_until(lambda: len(list(again._seen[1].list_requests("first"))) == 1, 2)
+    wait_until(lambda: len(again._seen[1].scheduler.list_requests("first/")) == 1, 2)
     assert "2" not in second.granted
     again.give_back("new-1")
     wait_until(lambda: "2" in second.granted, 1)
@@ -266,7 +266,7 @@ def test_flushed_redis_learns_again_what_is_held_and_what_waits(
     redis_server.flush()
     # The machine that holds nothing is the first that notices.
     second.ask("4")
-    wait_until(lambda: len(list(second._seen[1].scheduler.list_requests())) == 4, 2)
+    wait_until(lambda: len(second._seen[1].scheduler.list_requests()) == 4, 2)
     wait_until(lambda: first._seen[1].settles_s is second._seen[1].settles_s is None, 2)
     assert list(first.granted) == ["1"] and not second.granted
     first.give_back("1")
@@ -329,7 +329,7 @@ def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
     returns = first.returns
     redis_server.start()
     wait_until(lambda: first.is_available and second.is_available and first.returns == returns + 1, 5)
-    wait_until(lambda: len(list(first._seen[1].list_requests("first"))) == 2, 2)
+    wait_until(lambda: len(first._seen[1].scheduler.list_requests("first/")) == 2, 2)
     assert "waits" not in first.granted
     first.give_back("other")
     wait_until(lambda: "waits" in first.granted, 1)
@@ -359,7 +359,7 @@ def test_request_that_was_announced_already_is_not_added_again(
     first.note_lost(redis.ConnectionError("lost"))
     wait_until(lambda: first.is_available, 5)
     assert first.acquire(waits, 0) == [] and first.hold(held, "box1", 0, 0).started_s > 0
-    assert {grant and grant.box for _, grant in first._seen[1].list_requests("first")} == {"box1", None}
+    assert {grant and grant.box for _, grant in first._seen[1].scheduler.list_requests("first/")} == {"box1", None}
     first.give_back("held")
     assert "waits" in first.granted
 

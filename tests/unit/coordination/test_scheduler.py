@@ -88,7 +88,7 @@ class Course:
         if how == "release":
             self.take(self.scheduler.release(gone, self.now, Outcome(gpu_s=gpu_s)))
         else:
-            self.take(self.scheduler.cancel(gone, self.now))
+            self.take(self.scheduler.cancel_all([gone], self.now))
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -353,7 +353,7 @@ def test_slot_that_was_kept_free_for_a_request_is_used_when_that_leaves() -> Non
     scheduler.acquire(Request("long", "f", on("box1")), 0)
     scheduler.acquire(Request("other", "g", on("box1", model="b")), 1)
     assert scheduler.acquire(Request("later", "h", on("box1")), 2) == []
-    assert granted(scheduler.cancel("other", 3)) == ["later"]
+    assert granted(scheduler.cancel_all(["other"], 3)) == ["later"]
 
 
 # Rule 5.
@@ -483,12 +483,12 @@ def test_position_is_the_order_in_which_requests_start() -> None:
 
 def test_unknown_ids_are_ignored_and_ids_in_use_are_refused() -> None:
     scheduler = make()
-    assert scheduler.release("nobody", 0) == scheduler.cancel("nobody", 0) == []
+    assert scheduler.release("nobody", 0) == scheduler.cancel_all(["nobody"], 0) == []
     for _ in range(2):
         scheduler.acquire(Request("one", "f", on("box1")), 0)
         with pytest.raises(ValueError, match="'one'"):
             scheduler.acquire(Request("one", "f", on("box1")), 0)
-        scheduler.cancel("one", 1)
+        scheduler.cancel_all(["one"], 1)
 
 
 def test_requests_that_have_left_leave_few_timers() -> None:
@@ -496,7 +496,7 @@ def test_requests_that_have_left_leave_few_timers() -> None:
     scheduler.acquire(Request("running", "f", on("box1")), 0)
     for number in range(1000):
         scheduler.acquire(Request(str(number), "f", on("box1")), number)
-        scheduler.cancel(str(number), number)
+        scheduler.cancel_all([str(number)], number)
     assert len(scheduler._timers) < 100
     assert scheduler.tick(2000) == [] and not scheduler._timers
 

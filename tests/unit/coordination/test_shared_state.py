@@ -30,8 +30,8 @@ def test_state_comes_back_from_its_document() -> None:
     state.settles_s = 17.5
     loaded = SharedState.load(state.dump(), LIMITS)
     assert loaded.dump() == state.dump() and loaded.settles_s == 17.5
-    [(name, grant)] = loaded.list_requests("first")
-    assert name == "first/1" and grant and grant.box == "box1" and not list(loaded.list_requests("fir"))
+    [(name, grant)] = loaded.scheduler.list_requests("first/")
+    assert name == "first/1" and grant and grant.box == "box1" and not loaded.scheduler.list_requests("fir/")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_machine_that_leaves_takes_along_its_requests_and_views() -> None:
     state.set_view("first", "box2", (1, None, True, False), 0)
     assert ask(state, "first/1") and not ask(state, "first/2") and not ask(state, "second/3")
     assert [each.request.id for each in state.remove_machine("first", 2)] == ["second/3"]
-    assert state.machines.keys() == {"second"} and not list(state.list_requests("first"))
+    assert state.machines.keys() == {"second"} and not state.scheduler.list_requests("first/")
     assert not state.scheduler.acquire(Request("second/4", "flow", (("box2", "a"),)), 3)
 
 
