@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 
 from ollama_proxy.errors import CONNECT_FAILED, UpstreamConnect
@@ -93,12 +93,12 @@ class Route:
         return replace(self, nodes=tuple(each for each in self.nodes if each[0] in nodes))
 
 
-@dataclass(slots=True, eq=False)
 class Balancer:
     """The last node of each token and model, and the retry budget."""
 
-    _last: BoundedCache[tuple[str, str], Node] = field(default_factory=lambda: BoundedCache(MOST_KEPT, MOST_BYTES))
-    _retries: float = RETRY_STORE
+    def __init__(self) -> None:
+        self._last = BoundedCache[tuple[str, str], Node](MOST_KEPT, MOST_BYTES)
+        self._retries = RETRY_STORE
 
     def pick(self, route: Route, token: str, avoided: Collection[Node] = ()) -> tuple[Node, str]:
         """The node for the next request, and its name of the model: one that is not failing, that has the model loaded,
