@@ -197,24 +197,20 @@ def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
         if len(value) > MAX_TOKEN:
             raise AuthError(detail="longer than any token")
         value = value.strip(_BLANKS)
-        if token := value.encode("latin-1") if key in _PLAIN_TOKEN_KEYS else _parse_authorization(value):
+        token = value.encode("latin-1")
+        if key == "HTTP_AUTHORIZATION":
+            # Bearer, the password of basic, or the value itself.
+            scheme, _, rest = value.partition(" ")
+            if scheme.lower() == "bearer":
+                token = rest.strip(_BLANKS).encode("latin-1")
+            elif scheme.lower() == "basic" and rest:
+                try:
+                    token = base64.b64decode(rest, validate=True).partition(b":")[2]
+                except (binascii.Error, ValueError):
+                    token = rest.encode("latin-1")
+        if token:
             tokens.append(token)
     return tokens
-
-
-def _parse_authorization(value: str) -> bytes:
-    """Returns the token of an Authorization header: bearer, the password of basic, or the value itself."""
-    scheme, _, rest = value.partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return rest.strip(_BLANKS).encode("latin-1")
-        case "basic" if rest:
-            try:
-                return base64.b64decode(rest, validate=True).partition(b":")[2]
-            except (binascii.Error, ValueError):
-                return rest.encode("latin-1")
-        case _:
-            return value.encode("latin-1")
 
 
 @dataclass(slots=True)

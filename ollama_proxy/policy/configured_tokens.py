@@ -127,14 +127,13 @@ class ConfiguredTokens:
         for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
             for start in (match.start() for match in pattern.finditer(text)):
                 parts.update(text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
-        return {part for part in parts if self._is_token(part)}
-
-    def _is_token(self, text: str) -> bool:
-        # Outside of JSON, texts come as the Latin-1 reading of their bytes.
-        encoded = text.encode("utf-8", "surrogatepass")
-        if hashlib.sha256(encoded).digest() in self._shapes:
-            return True
-        return not text.isascii() and hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._shapes
+        found: set[str] = set()
+        for part in parts:
+            # Outside of JSON, texts come as the Latin-1 reading of their bytes.
+            readings = {part.encode("utf-8", "surrogatepass"), part.encode("latin-1", "replace")}
+            if any(hashlib.sha256(reading).digest() in self._shapes for reading in readings):
+                found.add(part)
+        return found
 
 
 def show_method(method: str) -> str:

@@ -125,7 +125,16 @@ def _read(gateway: Gateway, name: str) -> Response:
         _add_version(response, exchange)
     is_list = name in ("tags", "ps") and exchange.method == "GET" and response.status_code == 200
     if is_list and (gateway.snapshot.model_aliases or allowed(exchange)):
-        _filter_list(response, gateway, exchange)
+        # Only models that the token may use, under their aliases.
+        try:
+            listed = orjson.loads(response.get_data())
+            rows = listed["models"] or ()
+            listed["models"] = gateway.lists(exchange).filter(
+                rows, itemgetter("name"), lambda row, name: row | {"name": name, "model": name}
+            )
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise UpstreamError(detail="the list of models is of another shape") from error
+        response.set_data(orjson.dumps(listed))
     return response
 
 
@@ -143,19 +152,6 @@ def _add_version(response: Response, exchange: Exchange) -> None:
     if not isinstance(version, str):
         raise UpstreamError(detail="the version is of another shape")
     response.set_data(orjson.dumps(version_document(version)))
-
-
-def _filter_list(response: Response, gateway: Gateway, exchange: Exchange) -> None:
-    """Reduce a list to models that the token may use, under their aliases; raises UpstreamError if it is invalid."""
-    try:
-        listed = orjson.loads(response.get_data())
-        rows = listed["models"] or ()
-        listed["models"] = gateway.lists(exchange).filter(
-            rows, itemgetter("name"), lambda row, name: row | {"name": name, "model": name}
-        )
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise UpstreamError(detail="the list of models is of another shape") from error
-    response.set_data(orjson.dumps(listed))
 
 
 def _use_model(gateway: Gateway, route: Route) -> Response:

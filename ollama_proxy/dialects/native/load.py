@@ -142,21 +142,21 @@ def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
 def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
     """Return the options as Ollama reads them: without those that are null, and integers without a fraction. Raises
     BadRequest for a known option of another type, for which Ollama would return 500."""
-    return {name: _load_option(name, value) for name, value in options.items() if value is not None}
-
-
-def _load_option(name: str, value: Json) -> Json:
-    if name == "stop":
-        wanted, is_valid = "an array of strings" if isinstance(value, list) else "type array", is_texts(value)
-    elif wanted := _NUMBERS.get(OPTION_TYPES.get(name, str), ""):
-        is_valid = is_number(value) and isfinite(value)
-    else:
-        return value
-    if not is_valid:
-        raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
-    if name == "stop":
-        return list(filter(None, value))
-    return int(value) if OPTION_TYPES[name] is int else value
+    loaded = {name: value for name, value in options.items() if value is not None}
+    for name, value in loaded.items():
+        if name == "stop":
+            wanted, is_valid = "an array of strings" if isinstance(value, list) else "type array", is_texts(value)
+        elif wanted := _NUMBERS.get(OPTION_TYPES.get(name, str), ""):
+            is_valid = is_number(value) and isfinite(value)
+        else:
+            continue
+        if not is_valid:
+            raise BadRequest(f'option "{name}" must be of {wanted}', param=f"options.{name}")
+        if name == "stop":
+            loaded[name] = list(filter(None, value))
+        elif OPTION_TYPES[name] is int:
+            loaded[name] = int(value)
+    return loaded
 
 
 def load_think(think: Json) -> bool | str | None:

@@ -91,15 +91,6 @@ def _list_loaded(gateway: Gateway, exchange: Exchange) -> bytes:
     return render_ps(here, named=len(boxes) > 1)
 
 
-def _agreed_status(gateway: Gateway, exchange: Exchange) -> Mapping[str, Json]:
-    """Return the status of the Ollama servers if all that answer have the same, else that Ollama's cloud is disabled:
-    no request goes there unless the operator names the model."""
-    nodes = [node for node in gateway.fleet.ollama_nodes if node.connection.is_closed]
-    found = [status for node in nodes if (status := node.upstream.status(exchange.call)) is not None]
-    is_agreed = bool(found) and all(status == found[0] for status in found)
-    return found[0] if is_agreed else {"cloud": {"disabled": True, "source": "config"}}
-
-
 def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Response:
     """Return the answer of the whole fleet to GET /api/{name}; `name`: tags, ps, version or status."""
     match name:
@@ -113,7 +104,12 @@ def respond_for_fleet(gateway: Gateway, exchange: Exchange, name: str) -> Respon
             oldest = min(versions, key=lambda version: [*map(int, _NUMBERS.findall(version))], default=None)
             document = orjson.dumps(version_document(oldest))
         case _:
-            document = orjson.dumps(_agreed_status(gateway, exchange))
+            # That of the Ollama servers if all that answer have the same, else that Ollama's cloud is disabled: no
+            # request goes there unless the operator names the model.
+            nodes = [node for node in gateway.fleet.ollama_nodes if node.connection.is_closed]
+            found = [status for node in nodes if (status := node.upstream.status(exchange.call)) is not None]
+            is_agreed = bool(found) and all(status == found[0] for status in found)
+            document = orjson.dumps(found[0] if is_agreed else {"cloud": {"disabled": True, "source": "config"}})
     return whole(document, content_type=SINGLE)
 
 

@@ -41,6 +41,14 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
     check_fields(CHAT, data)
     tools, tool_choice = load_tools(data)
     response_format = data.get("response_format") or {}
+    # Three names are in use for leaving out the thinking; None if no field says so.
+    exclude = (data.get("reasoning") or {}).get("exclude")
+    if data.get("exclude_reasoning") is not None:
+        exclude = data["exclude_reasoning"]
+    elif exclude is None and data.get("include_reasoning") is not None:
+        exclude = not data["include_reasoning"]
+    if exclude is not None and not isinstance(exclude, bool):
+        raise_invalid("reasoning.exclude", "must be a boolean")
     return ChatRequest(
         model=load_model_name(data),
         messages=load_messages(data.get("messages")),
@@ -61,7 +69,7 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         | ({"response_format": response_format} if response_format.get("type") == "json_schema" else {}),
         ignored=list_hosted_tools(data),
         approximated=("tools",) if any(list_custom_tools(data).values()) else (),
-        **content_parts.load_extensions(data) | {"exclude_reasoning": _load_exclude_reasoning(data)},
+        **content_parts.load_extensions(data) | {"exclude_reasoning": exclude},
     )
 
 
@@ -69,32 +77,10 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
     """Load the body of POST /v1/completions, as a request and the shape of its answer; raises BadRequest that names
     the field."""
     check_fields(COMPLETION, data)
-    logprobs, shape = data.get("logprobs"), _load_shape(data)
-    request = GenerateRequest(
-        model=load_model_name(data),
-        prompt=shape.prompts[0],
-        prompts=shape.prompts,
-        n=max(shape.n, shape.best_of),
-        suffix=data.get("suffix"),
-        stream=bool(data.get("stream")),
-        # Completions have no field for thinking, which would use up a short limit.
-        think_default=False,
-        think=content_parts.load_think(data.get("think")),
-        options=load_options(data),
-        # The best answers are chosen by them.
-        logprobs=True if shape.logprobs or shape.best_of > shape.n else None,
-        top_logprobs=content_parts.load_top_logprobs(logprobs, "logprobs"),
-        user=data.get("user"),
-        passthrough_fields=passthrough_fields(COMPLETION, data),
-        **content_parts.load_extensions(data),
-    )
-    return request, shape
-
-
-def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
     prompts, n = _load_prompts(data.get("prompt")), load_count(data.get("n"), "n")
     best_of = n if data.get("best_of") is None else load_count(data["best_of"], "best_of")
-    shape = CompletionShape(prompts, n, best_of, bool(data.get("echo")), data.get("logprobs") is not None)
+    logprobs = data.get("logprobs")
+    shape = CompletionShape(prompts, n, best_of, bool(data.get("echo")), logprobs is not None)
     if best_of < n:
         raise_invalid("best_of", f"must be at least n, which is {n}")
     if best_of > n and data.get("stream"):
@@ -103,7 +89,25 @@ def _load_shape(data: Mapping[str, Json]) -> CompletionShape:
         raise_invalid("echo", "can't be combined with logprobs: log probabilities of the prompt are not available")
     if len(prompts) * best_of > MAX_ANSWERS:
         raise_invalid("prompt", f"asks for {len(prompts) * best_of} completions in total; the limit is {MAX_ANSWERS}")
-    return shape
+    request = GenerateRequest(
+        model=load_model_name(data),
+        prompt=prompts[0],
+        prompts=prompts,
+        n=max(n, best_of),
+        suffix=data.get("suffix"),
+        stream=bool(data.get("stream")),
+        # Completions have no field for thinking, which would use up a short limit.
+        think_default=False,
+        think=content_parts.load_think(data.get("think")),
+        options=load_options(data),
+        # The best answers are chosen by them.
+        logprobs=True if shape.logprobs or best_of > n else None,
+        top_logprobs=content_parts.load_top_logprobs(logprobs, "logprobs"),
+        user=data.get("user"),
+        passthrough_fields=passthrough_fields(COMPLETION, data),
+        **content_parts.load_extensions(data),
+    )
+    return request, shape
 
 
 def _load_prompts(prompt: Json) -> list[str]:
@@ -146,15 +150,3 @@ def load_format(response_format: Json, format_field: Json = None) -> str | Mappi
             return as_object(json_schema.get("schema"), "response_format.json_schema.schema")
         case _:
             raise_invalid("response_format.type", "must be 'text', 'json_object' or 'json_schema'")
-
-
-def _load_exclude_reasoning(data: Mapping[str, Json]) -> bool | None:
-    """Whether the answer omits the thinking, by any of the three names in use; None if no field says so."""
-    exclude = (data.get("reasoning") or {}).get("exclude")
-    if data.get("exclude_reasoning") is not None:
-        exclude = data["exclude_reasoning"]
-    elif exclude is None and data.get("include_reasoning") is not None:
-        exclude = not data["include_reasoning"]
-    if exclude is not None and not isinstance(exclude, bool):
-        raise_invalid("reasoning.exclude", "must be a boolean")
-    return exclude

@@ -43,7 +43,12 @@ def load_tools(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
     if is_legacy(data):
         if tools:
             raise_invalid("functions", "can't be combined with tools")
-        return _load_functions(data)
+        tools = [load_function(one, f"functions[{index}]", carries=True) for index, one in enumerate(data["functions"])]
+        choice = data.get("function_call")
+        if choice not in (None, "none", "auto"):
+            choice = {"name": as_text(as_object(choice, "function_call").get("name"), "function_call.name")}
+        check_choice(choice, tools, "function_call")
+        return tools, choice
     choice = data.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         named = as_object(choice.get("allowed_tools"), "tool_choice.allowed_tools")
@@ -65,15 +70,6 @@ def _load_tool(tool: Json, where: str) -> Tool | None:
         case kind:
             as_text(kind, f"{where}.type")
             return None
-
-
-def _load_functions(data: Mapping[str, Json]) -> tuple[list[Tool], ToolChoice]:
-    tools = [load_function(one, f"functions[{index}]", carries=True) for index, one in enumerate(data["functions"])]
-    choice = data.get("function_call")
-    if choice not in (None, "none", "auto"):
-        choice = {"name": as_text(as_object(choice, "function_call").get("name"), "function_call.name")}
-    check_choice(choice, tools, "function_call")
-    return tools, choice
 
 
 def _load_name(tool: Json, where: str) -> str:

@@ -96,7 +96,11 @@ class History:
             case "additional_tools":
                 self._toolbox.add(item.get("tools"), f"{where}.tools")
             case "compaction" | "compaction_summary":
-                self._add_compaction(item, where)
+                # The summary of an earlier conversation.
+                summary = unseal(as_text(item.get("encrypted_content"), f"{where}.encrypted_content"))
+                if summary is None:
+                    raise_invalid(f"{where}.encrypted_content", "is from another server; only that server can read it")
+                self._add_other(Message("user", f"Summary of the conversation so far:\n{summary}"))
             case "reasoning":
                 self._thinking += load_reasoning(item, where)
             case _ if kind not in _SKIPPED:
@@ -148,13 +152,6 @@ class History:
         found = self._toolbox.add(item.get("tools"), f"{where}.tools")
         lines = [f"{tool.name}: {tool.description or ''}" for tool in found]
         self._add_result(item, "\n".join(["You can call these tools now:", *lines]), where)
-
-    def _add_compaction(self, item: Mapping[str, Json], where: str) -> None:
-        """Add the summary of an earlier conversation."""
-        summary = unseal(as_text(item.get("encrypted_content"), f"{where}.encrypted_content"))
-        if summary is None:
-            raise_invalid(f"{where}.encrypted_content", "is from another server; only that server can read it")
-        self._add_other(Message("user", f"Summary of the conversation so far:\n{summary}"))
 
     def _add_other(self, message: Message) -> None:
         """Add a message that is not the assistant's."""

@@ -61,8 +61,10 @@ def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
     """Return the parts of the form that an upstream gets, and record its fields and what is left out. Raises
     BadRequest, and what read_limited_parts raises."""
     body = b"".join(read_limited_parts(request.environ, gateway.settings.server, exchange.call))
-    sent = read_form(request.environ.get("CONTENT_TYPE") or "", body)
-    parts = _add_default_model(sent, gateway.settings.default_model)
+    parts = read_form(request.environ.get("CONTENT_TYPE") or "", body)
+    default = gateway.settings.default_model
+    if default and not any(part.name == "model" and part.data for part in parts):
+        parts = [*(part for part in parts if part.name != "model"), Part("model", default.encode())]
     recording, model = _find_only(parts, "file"), _find_only(parts, "model")
     if recording.filename is None or model.filename is not None:
         raise_invalid("file", "must be a file, and model a text")
@@ -75,12 +77,6 @@ def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
     unknown = {part.name for part in parts if _SUFFIX.sub("", part.name) not in FIELDS}
     note_ignored(exchange, sorted(unknown))
     return [part for part in parts if part.name not in unknown]
-
-
-def _add_default_model(parts: Sequence[Part], default: str | None) -> Sequence[Part]:
-    if not default or any(part.name == "model" and part.data for part in parts):
-        return parts
-    return [*(part for part in parts if part.name != "model"), Part("model", default.encode())]
 
 
 def _as_document(parts: Sequence[Part]) -> dict[str, Json]:

@@ -157,11 +157,19 @@ def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, thoug
     if request.think and not _may_think(request, traits, limit, thoughts):
         asked.unsaid.append("think")
         request = replace(request, think=False)
-    if request.think and not traits.is_adaptive:
-        _add_budget(asked, request, traits, limit)
+    if not request.think or traits.is_adaptive:
+        _add_effort(asked, request, traits, limit)
+        return
+    # At most half of an answer with a limit is for thinking; without one, it comes on top.
+    budget = BUDGETS.get(str(request.think), BUDGETS["medium"])
+    limit = limit or traits.most_tokens
+    if limit is None:
+        limit = DEFAULT_TOKENS + budget
     else:
-        asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
-        _add_effort(asked, request, traits)
+        budget = max(LEAST_BUDGET, min(budget, limit // 2))
+    # Servers that do not list the traits of their models may not know `display` either.
+    display = _display(request) if traits.lists_thinking else {}
+    asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
 
 
 def _may_think(request: ChatRequest, traits: Traits, limit: int | None, thoughts: Thoughts) -> bool:
@@ -178,27 +186,15 @@ def _may_think(request: ChatRequest, traits: Traits, limit: int | None, thoughts
     return can_continue and (limit is None or limit > LEAST_BUDGET)
 
 
-def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
+def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
     """The switch and the level for a model that decides itself how long it thinks, or that does not think."""
+    asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
     if request.think:
         asked.add(thinking={"type": "adaptive"} | _display(request))
     elif request.think is False and traits.can_stop_thinking:
         asked.add(thinking={"type": "disabled"})
     if isinstance(request.think, str) and traits.efforts:
         asked.add(output_config={"effort": request.think if request.think in traits.efforts else "high"})
-
-
-def _add_budget(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
-    """At most half of an answer with a limit is for thinking; without one, it comes on top."""
-    budget = BUDGETS.get(str(request.think), BUDGETS["medium"])
-    limit = limit or traits.most_tokens
-    if limit is None:
-        limit = DEFAULT_TOKENS + budget
-    else:
-        budget = max(LEAST_BUDGET, min(budget, limit // 2))
-    # Servers that do not list the traits of their models may not know `display` either.
-    display = _display(request) if traits.lists_thinking else {}
-    asked.add(max_tokens=limit, thinking={"type": "enabled", "budget_tokens": budget} | display)
 
 
 def _display(request: ChatRequest) -> dict[str, Json]:

@@ -66,17 +66,15 @@ class Turns:
     """Turns, one after the other: consecutive messages of one role are one turn."""
 
     _turns: list[Block] = field(default_factory=list)
-
-    @property
-    def role(self) -> str:
-        """The role of the last turn."""
-        return self._turns[-1]["role"] if self._turns else ""
+    #: The role of the last turn.
+    role: str = ""
 
     def add(self, role: str, blocks: list[Block]) -> None:
         """Adds blocks; without blocks there is no turn."""
         if not blocks:
             return
         if role != self.role:
+            self.role = role
             self._turns.append({"role": role, "content": []})
         self._turns[-1]["content"] += blocks
 

@@ -11,7 +11,7 @@ import hashlib
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import gevent
@@ -124,7 +124,20 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
     """The answer to any request; raises Refusal, and CallEnded while a body is read."""
     parts = (request.body,) if isinstance(request.body, bytes) else request.body
     if blob := _BLOB.fullmatch(request.path):
-        return _blob(request.method, blob[1], parts, call)
+        # The digest of an uploaded blob is checked, and its bytes are dropped.
+        if not _DIGEST.fullmatch(blob[1]):
+            raise Refusal(400, "invalid digest format")
+        if request.method == "HEAD":
+            raise Refusal(404, f'blob "{blob[1]}" not found')
+        if request.method != "POST":
+            raise Refusal(405, "405 method not allowed")
+        got = hashlib.sha256()
+        for part in parts:
+            got.update(part)
+            call.check()
+        if blob[1] != f"sha256:{got.hexdigest()}":
+            raise Refusal(400, f'digest mismatch, expected "{blob[1]}", got "sha256:{got.hexdigest()}"')
+        return Outcome((), content_type="", status=201)
     if request.path == OllamaUpstream.transcriptions_path:
         return transcribe(dict(request.headers).get("Content-Type", ""), b"".join(parts))
     if request.path not in ROUTES:
@@ -132,27 +145,7 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
     methods, handler = ROUTES[request.path]
     if request.method not in methods:
         raise Refusal(405, "405 method not allowed")
-    if request.method in ("GET", "HEAD"):
-        return handler({})
-    return handler(load_object(b"".join(parts)))
-
-
-def _blob(method: str, digest: str, parts: Iterable[bytes], call: Call) -> Outcome:
-    """Checks the digest of an uploaded blob, and drops it."""
-    wanted = _DIGEST.fullmatch(digest)
-    if not wanted:
-        raise Refusal(400, "invalid digest format")
-    if method == "HEAD":
-        raise Refusal(404, f'blob "{digest}" not found')
-    if method != "POST":
-        raise Refusal(405, "405 method not allowed")
-    got = hashlib.sha256()
-    for part in parts:
-        got.update(part)
-        call.check()
-    if digest != f"sha256:{got.hexdigest()}":
-        raise Refusal(400, f'digest mismatch, expected "{digest}", got "sha256:{got.hexdigest()}"')
-    return Outcome((), content_type="", status=201)
+    return handler({} if request.method in ("GET", "HEAD") else load_object(b"".join(parts)))
 
 
 Handler = Callable[[Mapping[str, Json]], Outcome]

@@ -89,7 +89,15 @@ def _echo(text: str) -> str:
 
 def _text(asked: Asked) -> str:
     if asked.format != "":
-        return _json(asked)
+        # A value by the schema of the request or, if it only asks for JSON, by one in its prompt.
+        schema = asked.format
+        if schema == "json":
+            prompts = (message["content"] for message in asked.messages if message["role"] in _PROMPTS)
+            schema = next(filter(None, map(find_schema, prompts)), None)
+        if schema is None:
+            said = _echo(_last_user(asked)["content"])
+            return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
+        return orjson.dumps(Example(schema).value()).decode()
     if answers := list(takewhile(lambda message: message["role"] == "tool", reversed(asked.messages))):
         texts = [
             f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(answer['content'])}"
@@ -102,18 +110,6 @@ def _text(asked: Asked) -> str:
     if said := user["content"]:
         text += f" You said (您说): {_echo(said)}"
     return text
-
-
-def _json(asked: Asked) -> str:
-    """A value by the schema of the request or, if it only asks for JSON, by one in its prompt."""
-    schema = asked.format
-    if schema == "json":
-        prompts = (message["content"] for message in asked.messages if message["role"] in _PROMPTS)
-        schema = next(filter(None, map(find_schema, prompts)), None)
-    if schema is not None:
-        return orjson.dumps(Example(schema).value()).decode()
-    said = _echo(_last_user(asked)["content"])
-    return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
 
 
 def _tool_calls(asked: Asked) -> list[Piece]:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import gevent
 
@@ -32,17 +33,18 @@ SECOND_LOOK_S = 0.1
 MOST_SAID, SAID_IN_S = 6, 60.0
 
 
+@dataclass(slots=True, eq=False)
 class Health:
-    """Checks the nodes of a fleet; `fleet` is called each time, because a reload may change it."""
+    """Checks the nodes of a fleet."""
 
-    def __init__(self, fleet: Callable[[], Fleet], *, report: Callable[[Node], None] = lambda node: None) -> None:
-        """`report` gets each node after its check; the loaded models are as new only if it has `concurrency`."""
-        self._fleet = fleet
-        self._report = report
-        self._checks: dict[Node, gevent.Greenlet[[Node], None]] = {}
-        #: Monotonic times of the last check, and of the last log lines with the last state that was logged.
-        self._checked_at: dict[Node, float] = {}
-        self._said: dict[Node, tuple[deque[float], bool]] = {}
+    #: Called each time, because a reload may change the fleet.
+    _fleet: Callable[[], Fleet]
+    #: Gets each node after its check; the loaded models are as new only if it has `concurrency`.
+    report: Callable[[Node], None] = field(default=lambda node: None, kw_only=True)
+    _checks: dict[Node, gevent.Greenlet[[Node], None]] = field(default_factory=dict)
+    #: Monotonic times of the last check, and of the last log lines with the last state that was logged.
+    _checked_at: dict[Node, float] = field(default_factory=dict)
+    _said: dict[Node, tuple[deque[float], bool]] = field(default_factory=dict)
 
     def states(self) -> dict[str, State]:
         """State by name, at most two seconds old unless an upstream takes longer to answer."""
@@ -89,7 +91,7 @@ class Health:
                 node.has_loaded = False
                 with suppress(GatewayError):
                     node.models.fetch_loaded(Call(HEALTH_CHECK_TIMEOUTS))
-            self._report(node)
+            self.report(node)
             fleet = self._fleet()
             if state.usable and not fleet.is_single and not node.declared.drain:
                 fleet.learn(node)

@@ -72,11 +72,23 @@ class Targets:
         if "://" in model:
             # Some of its providers take an address for a name: prompts and keys would go wherever a client likes.
             raise _not_found(model)
-        options = {"model": model} | self._given
+        options: Options = {"model": model} | self._given
         try:
             name, provider = self._find_provider(options)
         except self._litellm.BadRequestError:
-            options = self._resolve_unknown(model)
+            # The server at the configured address may have it, and so may a provider that the gateway knows.
+            if self._address:
+                options = {"model": f"openai/{model}"} | self._given
+            else:
+                kind, _, rest = model.partition("/")
+                preset = PRESETS.get(SPELLINGS.get(kind, kind))
+                if not rest or preset is None or preset.protocol != "openai" or not preset.needs_key:
+                    raise _not_found(model) from None
+                key = next(filter(None, map(os.environ.get, preset.key_variables)), None)
+                if key is None:
+                    detail = f"{' or '.join(preset.key_variables)} is not set"
+                    raise UpstreamAuthError(detail=detail) from None
+                options = {"model": f"openai/{rest}", "api_base": preset.base_url, "api_key": key}
             name, provider = self._find_provider(options)
         if provider in LOCAL and not self._address and model not in self._configured:
             # A server on this machine is not reachable by its name alone, unless the operator has configured it.
@@ -101,20 +113,6 @@ class Targets:
         """The name of the model at its provider, and LiteLLM's name of the provider."""
         model, provider, *_ = self._litellm.get_llm_provider(options["model"], api_base=options.get("api_base"))
         return model, provider
-
-    def _resolve_unknown(self, model: str) -> Options:
-        """Options for a name that LiteLLM does not know: the server at the configured address may have it, and so may a
-        provider that the gateway knows."""
-        if self._address:
-            return {"model": f"openai/{model}"} | self._given
-        kind, _, rest = model.partition("/")
-        preset = PRESETS.get(SPELLINGS.get(kind, kind))
-        if not rest or preset is None or preset.protocol != "openai" or not preset.needs_key:
-            raise _not_found(model)
-        key = next(filter(None, map(os.environ.get, preset.key_variables)), None)
-        if key is None:
-            raise UpstreamAuthError(detail=f"{' or '.join(preset.key_variables)} is not set")
-        return {"model": f"openai/{rest}", "api_base": preset.base_url, "api_key": key}
 
 
 def _not_found(model: str) -> UpstreamRefused:

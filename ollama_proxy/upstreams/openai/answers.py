@@ -294,17 +294,13 @@ def decode_models(document: Json, owner: str) -> list[Model]:
     for row in rows:
         name = next(filter(None, map(row.get, _NAMES)), None) if isinstance(row, dict) else None
         if isinstance(name, str):
-            made_at, capabilities, context = count(row.get("created")), _capabilities(row), _context(row)
+            made_at, capabilities = count(row.get("created")), _capabilities(row)
+            contexts, meta = [count(row.get(name)) for name in _CONTEXT], row.get("meta")
+            contexts.append(count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0)
+            context = next(filter(None, contexts), None)
             embedding = count(row.get("embedding_length")) or None
             models.append(Model(name, made_at, owner, capabilities, context, embedding_length=embedding))
     return models
-
-
-def _context(row: Mapping[str, Json]) -> int | None:
-    meta = row.get("meta")
-    found = [count(row.get(name)) for name in _CONTEXT]
-    found.append(count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0)
-    return next((length for length in found if length), None)
 
 
 def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:

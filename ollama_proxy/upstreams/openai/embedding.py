@@ -24,27 +24,25 @@ def embed_batches(send: Callable[[Sequence[str]], Batch], texts: Sequence[str], 
     vectors: list[Sequence[float]] = []
     read = 0
     for start in range(0, len(texts), size):
-        batch = texts[start : start + size]
-        found, tokens = _send_patiently(send, batch, call) if start else send(batch)
+        batch, pauses = texts[start : start + size], iter(PAUSES_S)
+        while True:
+            try:
+                found, tokens = send(batch)
+                break
+            except UpstreamError as error:
+                if not start:
+                    raise  # nothing was paid for yet
+                pause_s = _pause_s(error, next(pauses, inf))
+                if time.monotonic() + pause_s >= call.ends_at:
+                    if isinstance(error, UpstreamRefused):
+                        error.final = True
+                    elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
+                        error = UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
+                    raise error from None
+            call.pause(pause_s)
         vectors += found
         read += tokens
     return vectors, read
-
-
-def _send_patiently(send: Callable[[Sequence[str]], Batch], texts: Sequence[str], call: Call) -> Batch:
-    pauses = iter(PAUSES_S)
-    while True:
-        try:
-            return send(texts)
-        except UpstreamError as error:
-            pause_s = _pause_s(error, next(pauses, inf))
-            if time.monotonic() + pause_s >= call.ends_at:
-                if isinstance(error, UpstreamRefused):
-                    error.final = True
-                elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
-                    error = UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
-                raise error from None
-        call.pause(pause_s)
 
 
 def _pause_s(error: UpstreamError, pause_s: float) -> float:

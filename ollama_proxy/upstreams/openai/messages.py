@@ -53,7 +53,19 @@ def encode_messages(
         match message.role:
             case "assistant":
                 named = turns.add_calls(message)
-                encoded.append(_encode_assistant(named, profile, _encode_thought(named, before, profile, thinks, find)))
+                body: dict[str, Json] = {"role": "assistant", "content": _encode_content(named)}
+                if named.tool_calls:
+                    if not named.content and profile.null_content:
+                        body["content"] = None
+                    body["tool_calls"] = [
+                        {
+                            "id": call.id,
+                            "type": "function",
+                            "function": {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()},
+                        }
+                        for call in named.tool_calls
+                    ]
+                encoded.append(body | _encode_thought(named, before, profile, thinks, find))
             case "tool":
                 call_id = turns.take_call(message, number)
                 encoded.append({"role": "tool", "tool_call_id": call_id, "content": message.content})
@@ -100,22 +112,6 @@ class _Turns:
             where = f"messages[{number}]"
             raise BadRequest(f"{where}: must follow the message with its tool call", param=where)
         return found
-
-
-def _encode_assistant(message: Message, profile: Profile, thought: dict[str, Json]) -> dict[str, Json]:
-    body: dict[str, Json] = {"role": "assistant", "content": _encode_content(message)}
-    if message.tool_calls:
-        if not message.content and profile.null_content:
-            body["content"] = None
-        body["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()},
-            }
-            for call in message.tool_calls
-        ]
-    return body | thought
 
 
 def _encode_thought(

@@ -81,8 +81,8 @@ class ToolCallParts:
     def add(self, delta: Mapping[str, Json]) -> None:
         """Adds one piece: an item of `tool_calls`."""
         function = delta.get("function") or {}
-        call_id, name, index = _text(delta.get("id")), _text(function.get("name")), delta.get("index")
-        index = index if isinstance(index, int) else None
+        index = delta["index"] if isinstance(delta.get("index"), int) else None
+        call_id, name = (value if isinstance(value, str) else "" for value in (delta.get("id"), function.get("name")))
         call = self._find(index, call_id, name)
         if call is None:
             call = _Parts()
@@ -127,10 +127,6 @@ class ToolCallParts:
         return made
 
 
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _is_json(text: str) -> bool:
     try:
         orjson.loads(text)
@@ -156,8 +152,14 @@ class InlineThinking:
         if self._tag is None and not self._trims:
             return [Content(text, logprobs)]
         self._held += text
-        if self._tag == OPEN and not self._find_start():
-            return []
+        if self._tag == OPEN:
+            begin = self._held.lstrip()
+            if begin.startswith(OPEN):
+                self._tag, self._held, self._trims = CLOSE, begin.removeprefix(OPEN), True
+            elif OPEN.startswith(begin) and len(self._held) < MOST_BLANKS:
+                return []  # the text so far does not show how it begins
+            else:
+                self._tag = None
         events: list[Event] = []
         if self._tag == CLOSE:
             events += self._take_thinking(logprobs)
@@ -167,17 +169,6 @@ class InlineThinking:
             if rest:
                 events.append(Content(rest, logprobs))
         return events
-
-    def _find_start(self) -> bool:
-        """Whether the text so far shows how it begins."""
-        begin = self._held.lstrip()
-        if begin.startswith(OPEN):
-            self._tag, self._held, self._trims = CLOSE, begin.removeprefix(OPEN), True
-        elif OPEN.startswith(begin) and len(self._held) < MOST_BLANKS:
-            return False
-        else:
-            self._tag = None
-        return True
 
     def _take_thinking(self, logprobs: Logprobs) -> list[Event]:
         held = self._held.lstrip("\n") if self._trims else self._held

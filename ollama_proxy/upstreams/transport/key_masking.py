@@ -60,7 +60,16 @@ class MaskedReply:
         forms = self._in_errors if self.status >= 400 else self._in_answers
         while data := self._reply.read_some(wait_s):
             masked = _mask(self._held + data, forms)
-            kept = len(masked) - _beginning_at_end(masked, forms)
+            # How many of the last bytes are the beginning of a form that is not complete yet. If a line is complete,
+            # none: no key has a line end.
+            unsure = 0
+            for form in () if masked.endswith(b"\n") else forms:
+                start = masked.find(form[:1], max(0, len(masked) - len(form) + 1))
+                while start >= 0 and not form.startswith(masked[start:]):
+                    start = masked.find(form[:1], start + 1)
+                if start >= 0:
+                    unsure = max(unsure, len(masked) - start)
+            kept = len(masked) - unsure
             self._held = masked[kept:]
             if kept:
                 return masked[:kept]
@@ -75,20 +84,6 @@ def _mask(data: bytes, forms: Sequence[bytes]) -> bytes:
         if form in data:
             data = data.replace(form, b"*" * len(form))
     return data
-
-
-def _beginning_at_end(data: bytes, forms: Sequence[bytes]) -> int:
-    """How many of the last bytes are the beginning of a form that is not complete yet."""
-    if data.endswith(b"\n"):
-        return 0  # a line is complete, and no key has a line end
-    longest = 0
-    for form in forms:
-        start = data.find(form[:1], max(0, len(data) - len(form) + 1))
-        while start >= 0 and not form.startswith(data[start:]):
-            start = data.find(form[:1], start + 1)
-        if start >= 0:
-            longest = max(longest, len(data) - start)
-    return longest
 
 
 def secret_forms(secret: str, shortest: int) -> tuple[bytes, ...]:

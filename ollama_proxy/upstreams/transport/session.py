@@ -189,10 +189,31 @@ class Pool:
             self.connections.idle -= 1
             # Input on an idle connection is its end, or an answer without a request.
             if since >= oldest and not connection.has_input():
-                break
+                self.connections.active += 1
+                return connection
             connection.close()
-        else:
-            connection = Connection(self._connect(connect_s), self._wait_timer)
+        # One limit over look-up, connection and TLS: none of them has one of its own.
+        limit, started = gevent.Timeout(connect_s), time.monotonic()
+        sock: gsocket.socket | None = None
+        try:
+            with limit:
+                sock = self._target.connect()
+                sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
+                if self._tls:
+                    # In two steps: an aborted handshake inside wrap_socket would leak the socket.
+                    sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+                    sock.do_handshake()
+            connection = Connection(sock, self._wait_timer)
+        except BaseException as error:  # also when the greenlet is killed: the socket must not leak
+            if sock is not None:
+                sock.close()
+            # UnicodeError: the name is not a host name.
+            if error is not limit and not isinstance(error, OSError | UnicodeError):
+                raise
+            detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
+            failure = UpstreamConnect(detail=detail)
+            failure.took_s = time.monotonic() - started
+            raise failure from error
         self.connections.active += 1
         return connection
 
@@ -217,30 +238,6 @@ class Pool:
         idle, self._idle, self.connections.idle = self._idle, [], 0
         for _, connection in idle:
             connection.close()
-
-    def _connect(self, connect_s: float) -> gsocket.socket:
-        # One limit over look-up, connection and TLS: none of them has one of its own.
-        limit, started = gevent.Timeout(connect_s), time.monotonic()
-        sock: gsocket.socket | None = None
-        try:
-            with limit:
-                sock = self._target.connect()
-                sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
-                if self._tls:
-                    # In two steps: an aborted handshake inside wrap_socket would leak the socket.
-                    sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
-                    sock.do_handshake()
-                return sock
-        except BaseException as error:  # also when the greenlet is killed: the socket must not leak
-            if sock is not None:
-                sock.close()
-            # UnicodeError: the name is not a host name.
-            if error is not limit and not isinstance(error, OSError | UnicodeError):
-                raise
-            detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
-            failure = UpstreamConnect(detail=detail)
-            failure.took_s = time.monotonic() - started
-            raise failure from error
 
 
 class Sending(NamedTuple):
