@@ -48,7 +48,10 @@ def read_modelfile(text: str) -> dict[str, Json]:
         elif instruction.name == "license":
             fields.setdefault("license", []).append(instruction.value)
         elif instruction.name == "message":
-            fields.setdefault("messages", []).append(_read_message(instruction))
+            role, _blank, content = instruction.value.partition(" ")
+            if role not in _ROLES:
+                raise _refusal(instruction, Translatable("a message begins with system, user or assistant"))
+            fields.setdefault("messages", []).append({"role": role, "content": _unquoted(content.strip())})
         elif instruction.name == "adapter":
             raise _refusal(instruction, Translatable("files can't be uploaded here; use the command ollama create"))
         else:
@@ -104,13 +107,6 @@ def _add_parameter(parameters: dict[str, Json], instruction: Instruction) -> Non
         parameters[name] = text.lower() == "true" if kind is bool else kind(text)
     except ValueError:
         raise _refusal(instruction, Translatable("%(name)s must be a number", name=name)) from None
-
-
-def _read_message(instruction: Instruction) -> dict[str, Json]:
-    role, _blank, content = instruction.value.partition(" ")
-    if role not in _ROLES:
-        raise _refusal(instruction, Translatable("a message begins with system, user or assistant"))
-    return {"role": role, "content": _unquoted(content.strip())}
 
 
 def _refusal(instruction: Instruction, why: str) -> BadRequest:

@@ -26,7 +26,7 @@ from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, Upstr
 from ollama_proxy.hub import ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
 from ollama_proxy.settings import Images, Timeouts
-from ollama_proxy.upstreams import Call, HttpReply, HttpTransport, Redirected, UpstreamRequest, WaitTimer, tls_context
+from ollama_proxy.upstreams import Call, HttpTransport, Redirected, UpstreamRequest, WaitTimer, tls_context
 from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
 #: Limits of one request.
@@ -325,7 +325,20 @@ class ImageFetcher:
         ):
             if reply.status != 200:
                 raise _refused(reply.status)
-            return self._read_image(reply, job)
+            length = dict(reply.headers).get("content-length", "")
+            declared = int(length) if length.isdecimal() else 0
+            self._check_size(declared)
+            job.round.check(declared * job.times)
+            data = bytearray()
+            while piece := reply.read_some():
+                data += piece
+                self._check_size(len(data))
+                job.round.take(len(piece) * job.times)
+                if len(data) >= SIGNATURE_BYTES and media_type(data) not in DECODABLE:
+                    break
+            if media_type(data) not in DECODABLE:
+                raise BadRequest(NO_IMAGE)
+            return data
 
     def _look_up_allowed(self, location: ImageLocation, job: _Job) -> list[str]:
         """Returns all addresses of an allowed host; raises BadRequest for any other one. An unknown name is refused
@@ -340,22 +353,6 @@ class ImageFetcher:
                 NOT_FROM_THERE, detail=f"image from {location.host}: at {', '.join(texts)[:200] or 'nowhere'}"
             )
         return [str(address) for address in addresses]
-
-    def _read_image(self, reply: HttpReply, job: _Job) -> bytearray:
-        length = dict(reply.headers).get("content-length", "")
-        declared = int(length) if length.isdecimal() else 0
-        self._check_size(declared)
-        job.round.check(declared * job.times)
-        data = bytearray()
-        while piece := reply.read_some():
-            data += piece
-            self._check_size(len(data))
-            job.round.take(len(piece) * job.times)
-            if len(data) >= SIGNATURE_BYTES and media_type(data) not in DECODABLE:
-                break
-        if media_type(data) not in DECODABLE:
-            raise BadRequest(NO_IMAGE)
-        return data
 
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_bytes:

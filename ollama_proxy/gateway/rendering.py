@@ -38,15 +38,16 @@ class ErrorRenderer(ABC):
     def allowance_fields(self, allowance: Allowance) -> Sequence[tuple[str, str]]:
         """Returns the headers that say what is left of the caller's limits: those of OpenAI, unless the dialect has its
         own."""
-        return [
-            (f"x-ratelimit-{name}-{unit}", value)
-            for unit, left in allowance.list_limits()
-            for name, value in (
-                ("limit", str(left.limit)),
-                ("remaining", str(left.remaining)),
-                ("reset", _spell_seconds(left.reset_s)),
-            )
-        ]
+        fields: list[tuple[str, str]] = []
+        for unit, left in allowance.list_limits():
+            # As OpenAI writes times: 1m30s, 12s, 250ms.
+            minutes, seconds = divmod(math.ceil(left.reset_s), 60)
+            reset = f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+            if 0 < left.reset_s < 1:
+                reset = f"{math.ceil(left.reset_s * 1000)}ms"
+            values = {"limit": str(left.limit), "remaining": str(left.remaining), "reset": reset}
+            fields += [(f"x-ratelimit-{name}-{unit}", value) for name, value in values.items()]
+        return fields
 
     def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
         """Returns the error and the status for this client; some clients handle certain statuses badly."""
@@ -55,14 +56,6 @@ class ErrorRenderer(ABC):
     def hint_at_address(self, path: str) -> str:
         """Returns a sentence, after a space, on the probable mistake in the base URL if a path is unknown."""
         return ""
-
-
-def _spell_seconds(seconds: float) -> str:
-    """As OpenAI does: 1m30s, 12s, 250ms."""
-    if 0 < seconds < 1:
-        return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 class ClientDialect(Protocol):

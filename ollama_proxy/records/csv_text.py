@@ -25,12 +25,13 @@ def render_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Json]]) -> st
     output = io.StringIO(newline="")
     writer = csv.writer(output)
     writer.writerow(columns)
-    writer.writerows([_make_cell(row[name]) for name in columns] for row in rows)
+    for row in rows:
+        cells: list[Json] = []
+        for value in (row[name] for name in columns):
+            if isinstance(value, bool | list | dict):
+                value = orjson.dumps(value).decode()
+            if isinstance(value, str):
+                value = _FORMULA.sub(r"\1'", _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", value))
+            cells.append("" if value is None else value)
+        writer.writerow(cells)
     return output.getvalue()
-
-
-def _make_cell(value: Json) -> str | float:
-    if value is None or isinstance(value, int | float):
-        return "" if value is None else str(value).lower() if isinstance(value, bool) else value
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return _FORMULA.sub(r"\1'", _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -69,7 +70,12 @@ def build_blueprint(gateway: Gateway, metrics: Metrics | None) -> Blueprint:
         """GET /metrics: the metrics of all workers; 403 for everybody who may not read them."""
         if metrics is None or not gateway.settings.metrics.enabled:
             raise NotFound("There are no metrics: see metrics.enabled, and metrics_unavailable in the log.")
-        if not (_is_allowed_address(gateway) or _has_scope(gateway)):
+        may_read = _is_allowed_address(gateway)
+        if not may_read:
+            with suppress(AuthError, TooManyGuesses):
+                caller = gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
+                may_read = bool(caller.digest) and METRICS in caller.scopes
+        if not may_read:
             raise Forbidden("Metrics are for the addresses in metrics.allow, and for tokens with the scope metrics.")
         body, content_type = metrics.render(request.headers.get("Accept", ""))
         return whole(body, content_type=content_type)
@@ -85,12 +91,3 @@ def _is_allowed_address(gateway: Gateway) -> bool:
     is_known = is_trusted(proxy, server.trusted_proxies) or not any(name in environ for name in _FORWARDED)
     is_page = "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin")
     return is_known and not is_page and is_trusted(current_exchange().client, gateway.settings.metrics.allow)
-
-
-def _has_scope(gateway: Gateway) -> bool:
-    """Whether the request has a token that may read metrics."""
-    try:
-        caller = gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
-    except (AuthError, TooManyGuesses):
-        return False
-    return bool(caller.digest) and METRICS in caller.scopes

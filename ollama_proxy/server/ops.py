@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -71,27 +72,18 @@ def build_blueprint(
 
 
 def answer_root(gateway: Gateway, health: Health) -> Response:
-    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers go to the admin
-    pages."""
-    if _is_for_pages(gateway):
-        response = cast(Response, redirect("/admin"))
-        response.headers["Vary"] = "Accept"
-        return response
+    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers that may use the
+    admin pages are sent there."""
+    if "text/html" in (kind for kind, _ in request.accept_mimetypes):  # clients of Ollama do not ask for HTML
+        with suppress(Forbidden, NotFound):
+            check_admin_access(gateway.settings.admin, current_exchange().client)
+            response = cast(Response, redirect("/admin"))
+            response.headers["Vary"] = "Accept"
+            return response
     # Ollama's clients look for this text before they do anything else.
     if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
         return Response("Ollama is running", content_type="text/plain; charset=utf-8")
     return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
-
-
-def _is_for_pages(gateway: Gateway) -> bool:
-    """Whether a browser asks that may use the admin pages. Ollama's clients do not ask for HTML."""
-    if "text/html" not in (kind for kind, _ in request.accept_mimetypes):
-        return False
-    try:
-        check_admin_access(gateway.settings.admin, current_exchange().client)
-    except (Forbidden, NotFound):
-        return False
-    return True
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:

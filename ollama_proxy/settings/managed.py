@@ -228,7 +228,13 @@ def with_managed(
             models[name] = read_model(name, value)
     for name, value in managed.upstreams.items():
         with fitting("upstreams", name):
-            upstream = _add_upstream(name, value, settings)
+            check_not_in_file(settings, "upstreams", name)
+            upstream = read_upstream(name, value)
+            for other in settings.upstreams:
+                if upstream.api_key_env in other.key_variables and upstream.base_url != other.base_url:
+                    raise ConfigError(
+                        f"api_key_env must not be the variable with the key of {other.name}, another server"
+                    )
             check_upstream(upstream)
             upstreams.append(upstream)
     merged = replace(settings, auth=replace(settings.auth, managed_tokens=tuple(tokens)))
@@ -267,15 +273,6 @@ def _read_token(row: Mapping[str, Json], taken: Mapping[object, str]) -> Token:
 def _parse_key(data: bytes) -> KeyFields:
     """The fields of a key. Many keys of a team differ only in their names, and all are read at each change of one."""
     return read_key(orjson.loads(data))
-
-
-def _add_upstream(name: str, value: Json, settings: Settings) -> UpstreamSettings:
-    check_not_in_file(settings, "upstreams", name)
-    upstream = read_upstream(name, value)
-    for other in settings.upstreams:
-        if upstream.api_key_env in other.key_variables and upstream.base_url != other.base_url:
-            raise ConfigError(f"api_key_env must not be the variable with the key of {other.name}, another server")
-    return upstream
 
 
 def check_not_in_file(settings: Settings, kind: ManagedKind, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -26,19 +27,16 @@ def _parse_database_url(entry: Entry) -> DatabaseUrl:
     check_kind(entry, "text", "str")
     # After two slashes a third one is the beginning of the path; there is no host.
     is_sqlite = re.fullmatch(r"sqlite:(?!//[^/])[^:?#\x00-\x1f\x7f]*[^:?#/\x00-\x1f\x7f]", entry.text)
-    if not (is_sqlite or _is_postgresql(entry.text)):
+    is_postgresql = False
+    with suppress(ValueError):
+        parts = urlsplit(entry.text)
+        is_addressed = parts.port != 0 and (parts.hostname or "host=" in parts.query)
+        is_named = re.fullmatch(r"postgresql://[!-~]+", entry.text) and re.fullmatch(r"/[^/@]+", parts.path)
+        is_plain = "@" not in parts.query and not re.search(r"[#\\]", entry.text)
+        is_postgresql = bool(is_named and is_addressed and is_plain)
+    if not (is_sqlite or is_postgresql):
         raise entry.error(f"must be {DATABASE_URL.label}")
     return DatabaseUrl(entry.text)
-
-
-def _is_postgresql(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        is_addressed = parts.port != 0 and (parts.hostname or "host=" in parts.query)
-    except ValueError:
-        return False
-    named = re.fullmatch(r"postgresql://[!-~]+", text) and re.fullmatch(r"/[^/@]+", parts.path)
-    return bool(named and is_addressed and "@" not in parts.query and not re.search(r"[#\\]", text))
 
 
 DATABASE_URL = SettingType(

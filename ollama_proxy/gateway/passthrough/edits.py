@@ -108,7 +108,14 @@ class AnswerEdits:
     def events(self, events: bytes) -> bytes:
         """Edits whole events."""
         if self._without_usage and USAGE[0] in events:
-            events = _remove_usage(events)
+            if is_set(events, USAGE):  # one event only reports the usage; in all others it is null
+                kept: list[bytes] = []
+                for event in split_events(events):
+                    document = read(data_of(event)) if is_set(event, USAGE) else {}
+                    if document.get("choices") or not document.get("usage"):
+                        kept.append(event)
+                events = b"".join(kept)
+            events = events.replace(b',"usage":null', b"").replace(b', "usage": null', b"")
         if self._name is None:
             return events
         if events.count(self._written) != events.count(_MODEL) or self._written == _MODEL:
@@ -139,15 +146,3 @@ class AnswerEdits:
         if "model" not in document:
             return text
         return orjson.dumps({**document, "model": orjson.Fragment(self._name or b"null")})
-
-
-def _remove_usage(events: bytes) -> bytes:
-    """Removes the event that only reports the usage, and the null usage of all others."""
-    if is_set(events, USAGE):
-        kept: list[bytes] = []
-        for event in split_events(events):
-            document = read(data_of(event)) if is_set(event, USAGE) else {}
-            if document.get("choices") or not document.get("usage"):
-                kept.append(event)
-        events = b"".join(kept)
-    return events.replace(b',"usage":null', b"").replace(b', "usage": null', b"")
