@@ -40,6 +40,12 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests come last: their files are short, so that no process is left with a long one at the end."""
+    items.sort(key=lambda item: "unit" in item.path.parts)
+
+
 def pytest_runtest_call() -> None:
     """Sets the clock of the event loop, which stands while tests of other things run: timers that a test starts before
     the loop runs again would end too early by that time."""

@@ -84,7 +84,8 @@ def configured(*boxes: QueueBox, **sections: Any) -> dict[str, Any]:
 def has_coordinator(gateway: Gateway) -> bool:
     """Whether there is a coordinator, and no worker decides itself: one that starts slowly is not waited for."""
     events = [line["event"] for line in gateway.log_lines("events")]
-    is_back = events.count("coordinator_unavailable") == events.count("coordinator_back")
+    # A link that was lost for a moment is only said to be back.
+    is_back = events.count("coordinator_unavailable") <= events.count("coordinator_back")
     return (gateway.state_directory / "coordinator.sock").exists() and is_back
 
 
