@@ -34,7 +34,7 @@ def make_calls(first: RedisScheduler, second: RedisScheduler) -> list[Callable[[
     for number in range(10_000, 10_000 + CALLS, 2):
         pair = ((first, number), (second, number + 1))
         calls += [partial(ask, machine, each) for machine, each in pair]
-        calls += [partial(machine.cancel, f"1/{each:08d}", 0) for machine, each in pair]
+        calls += [partial(machine.cancel_all, [f"1/{each:08d}"], 0) for machine, each in pair]
     return calls
 
 
