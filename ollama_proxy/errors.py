@@ -217,8 +217,11 @@ class RateLimited(LimitError):
         """`limit`: the name of the setting; `key`: "token:NAME" or "user:TOKEN/USER", only its kind is told."""
         what, whose = limit.replace("gpu_", "GPU ").replace("_", " "), key.partition(":")[0]
         what = what.replace("concurrent", "concurrent requests")
-        longest = (3600, "hour") if retry_after_s <= 172_800 else (86_400, "day")
-        size, unit = (1, "second") if retry_after_s < 120 else (60, "minute") if retry_after_s < 7200 else longest
+        size, unit = (
+            (1, "second") if retry_after_s < 120 else (60, "minute") if retry_after_s < 7200 else (3600, "hour")
+        )
+        if retry_after_s > 172_800:
+            size, unit = 86_400, "day"
         count = math.ceil(retry_after_s / size)
         super().__init__(
             f"The limit of {what} of this {whose} is reached; try again in {count} {unit}{'' if count == 1 else 's'}.",

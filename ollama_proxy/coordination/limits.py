@@ -146,11 +146,6 @@ class Window(NamedTuple):
         return self.current_ttl_s - MINUTE_S * (most + 1) / self.current
 
 
-# A limit of one subject, for one exchange: `wait_s` has the seconds until it lets the exchange in, and changes nothing;
-# `take` charges the exchange, if there is still room; `settle` corrects the estimate by what the exchange has used, and
-# gives all of it back if the exchange did not take place (None).
-
-
 @dataclass(slots=True, eq=False)
 class MinuteLimit:
     """`requests_per_minute`, or `tokens_per_minute`."""
@@ -314,6 +309,9 @@ class ConcurrentLimit:
         return Left(max(0, self.limit - self.concurrency.count(self.key)), None)
 
 
+#: A limit of one subject, for one exchange. `wait_s` returns the seconds until it lets the exchange in, and changes
+#: nothing; `take` charges the exchange if there is still room; `settle` corrects the estimate by what the exchange has
+#: used, or gives everything back (None: it did not take place); `describe` returns what is left.
 Limit = MinuteLimit | QuotaLimit | ConcurrentLimit
 
 
