@@ -122,7 +122,7 @@ class JobStore:
             written_s = path.stat().st_mtime
             job = Job(**orjson.loads(path.read_bytes()))
             job.error = text_from_json(job.error)
-        except (OSError, ValueError, TypeError, KeyError):  # removed meanwhile, or of another version
+        except (OSError, ValueError, TypeError, KeyError):  # removed, or of another version
             return None
         if job.is_running and time.time() - written_s > SILENT_S:
             job.state, job.ended_s = "interrupted", written_s

@@ -475,7 +475,7 @@ def _call_all(actions: Iterable[Callable[[], None]]) -> None:
     for action in actions:
         try:
             action()
-        except Exception as error:  # whatever the client of Redis raises; the first one is raised below
+        except Exception as error:  # of Redis's client; the first is raised below
             errors.append(error)
     if errors:
         raise errors[0]

@@ -141,7 +141,7 @@ class _Service:
         self._mark()
         try:
             link.receive(session.handle)
-        except (KeyError, TypeError, ValueError) as error:  # a worker of another version; it will run on its own share
+        except (KeyError, TypeError, ValueError) as error:  # a worker of another version
             sys.stderr.write(f"ollama-proxy coordinator: a worker sent an invalid frame: {error!r}\n")
             link.close()
         finally:

@@ -265,7 +265,7 @@ def _decode(decoder: Decoder, data: bytes, coding: str) -> bytes:
     if not decoder.eof:
         try:
             piece = decoder.decompress(data)
-        except Exception as error:  # zlib and zstandard have error classes of their own, and one is not imported here
+        except Exception as error:  # each library has error classes of its own
             raise BadRequest(f"The request body is not valid {coding}.", detail=str(error)[:200]) from None
         if not decoder.unused_data:
             return piece

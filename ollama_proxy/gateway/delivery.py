@@ -62,7 +62,7 @@ def deliver(exchange: Exchange, pieces: Iterator[bytes], render_failure: ErrorFr
     except gevent.GreenletExit:
         exchange.state = "aborted"
         raise
-    except Exception as error:  # whatever it was, the client must not mistake a part for the whole answer
+    except Exception as error:  # the client must not mistake a part for the whole
         failure = error if isinstance(error, GatewayError) else log_internal_error(exchange, error)
         record_failure(exchange, failure)
         if render_failure is None or isinstance(failure, ClientGone):

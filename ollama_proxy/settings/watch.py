@@ -84,7 +84,7 @@ class SettingsWatch:
             sleep(interval_s)
             try:
                 self.check()
-            except Exception as error:  # an error in a callback must not end the watch: revoked tokens would stay valid
+            except Exception as error:  # without the watch revoked tokens would stay valid
                 self._report(ConfigError(f"{shown_path(self._path)}: reload failed: {type(error).__name__}"))
 
     def _look(self) -> _Signature | None:

@@ -108,7 +108,7 @@ class DayFiles:
                 self._is_failing = False
             except OSError as error:
                 self._report_failure(error.strerror or type(error).__name__)
-            except Exception as error:  # clients send anything, and this thread writes the other logs as well
+            except Exception as error:  # this thread writes the other logs as well
                 self._report_failure(type(error).__name__)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0

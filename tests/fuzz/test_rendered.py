@@ -236,7 +236,7 @@ class Reassembled:
     def _final(self, stream: Any) -> Any:
         try:
             return stream.get_final_completion()
-        except openai.LengthFinishReasonError as error:  # the helper's way to say that there is a limit
+        except openai.LengthFinishReasonError as error:  # the answer was limited
             return error.completion
 
     def _note(self, chunk: Any) -> None:

@@ -116,7 +116,7 @@ class LiveState:
                     listener.call.end(TokenRevoked)
             try:
                 self._look()
-            except Exception as error:  # whatever it was, the pages stay open, and the next look may be better
+            except Exception as error:  # whatever it is, the pages stay open
                 log.error("internal_error", exc_info=error)
             gevent.sleep(max(LOOK_S - (time.monotonic() - began), LOOK_S / 4))
         self._looker, self._state, self._frames = None, {}, {}
